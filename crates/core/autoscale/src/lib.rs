@@ -1,0 +1,1 @@
+//! Desired replicas from metrics: proportional control with behaviour policies.

@@ -1,0 +1,161 @@
+//! What is replicated: commands, and the answers that applying them gives.
+//!
+//! Invariant: applying a command depends on the state and the command alone; time and ids are in the command.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use trireme_api::Object;
+
+/// Where an object lives: `group/resource/namespace/name`, the group empty for core and the namespace empty for
+/// cluster-scoped resources (`apps/deployments/default/nginx`, `/nodes//node-1`). Keys sort as bytes, which is the
+/// order of lists.
+pub type Key = std::sync::Arc<str>;
+
+/// A revision of the whole store; it is what `resourceVersion` shows. Starts at 1.
+pub type Revision = u64;
+
+/// One entry of the replicated log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Command {
+    /// All writes or none, at one new revision.
+    Transaction {
+        /// Each key at most once.
+        writes: Vec<Write>,
+        /// The proposer's clock in Unix milliseconds: TTLs count from here.
+        now_ms: u64,
+    },
+    /// Forget history below this revision; reads and watches from before it are answered with "compacted".
+    Compact {
+        /// The oldest revision that stays readable.
+        revision: Revision,
+    },
+    /// Delete all keys whose TTL has run out at `now_ms`, each as an ordinary deletion.
+    Expire {
+        /// Unix milliseconds.
+        now_ms: u64,
+    },
+}
+
+/// One write of a transaction.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Write {
+    /// Which key.
+    pub key: Key,
+    /// What must hold of the key for the transaction to commit.
+    pub precondition: Precondition,
+    /// What to do.
+    pub operation: Operation,
+}
+
+/// A condition on a key's present state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Precondition {
+    /// The key does not exist.
+    Absent,
+    /// The key exists and was last changed at this revision.
+    Revision(Revision),
+    /// No condition.
+    None,
+}
+
+/// A put or a delete.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Operation {
+    /// Store this body.
+    Put {
+        /// The new object.
+        body: Body,
+        /// Seconds after which the key expires, counted from the command's `now_ms`.
+        ttl_seconds: Option<u32>,
+    },
+    /// Remove the key. The body is the last state that the DELETED event shows, with the deletion's revision.
+    Delete {
+        /// The object as it was, or as its last update made it.
+        last: Body,
+    },
+}
+
+/// Canonical JSON of an object without `metadata.resourceVersion`, and the place where the state machine writes it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Body {
+    /// JSON bytes.
+    pub bytes: Bytes,
+    /// Byte offset at which `"resourceVersion":"N",` is inserted: right behind the opening brace of `metadata`, which
+    /// must have at least one other member.
+    pub revision_at: u32,
+}
+
+/// What applying a command gave.
+#[derive(Clone, Debug)]
+pub enum Applied {
+    /// A transaction committed; one object per write in order, as stored (or as last shown, for a delete).
+    Committed {
+        /// The new revision.
+        revision: Revision,
+        /// The objects, with their resourceVersion in the bytes.
+        objects: Vec<Object>,
+    },
+    /// A precondition failed; nothing changed.
+    Conflict {
+        /// Index of the first write whose precondition failed.
+        write: usize,
+        /// What the key holds.
+        current: Option<Object>,
+    },
+    /// Compaction or expiry done.
+    Done,
+}
+
+impl Body {
+    /// Serialises a value, leaving out `metadata.resourceVersion` and noting where it belongs.
+    ///
+    /// # Panics
+    /// When the value has no `metadata` object with a member other than `resourceVersion`: every stored object has a
+    /// name (our own bug otherwise).
+    #[must_use]
+    pub fn new(mut value: serde_json::Value) -> Self {
+        let metadata = value["metadata"].as_object_mut().expect("a stored object has metadata");
+        metadata.remove("resourceVersion");
+        assert!(!metadata.is_empty(), "a stored object's metadata has a name");
+        let bytes = serde_json::to_vec(&value).expect("a JSON value serialises");
+        let revision_at = metadata_offset(&bytes).expect("metadata was just serialised");
+        Self {
+            bytes: bytes.into(),
+            revision_at: u32::try_from(revision_at).expect("bodies are below 4 GiB"),
+        }
+    }
+
+    /// The stored bytes at a revision.
+    #[must_use]
+    pub fn at(&self, revision: Revision) -> Bytes {
+        let at = self.revision_at as usize;
+        let mut out = Vec::with_capacity(self.bytes.len() + 42);
+        out.extend_from_slice(&self.bytes[..at]);
+        out.extend_from_slice(format!("\"resourceVersion\":\"{revision}\",").as_bytes());
+        out.extend_from_slice(&self.bytes[at..]);
+        out.into()
+    }
+}
+
+/// Offset right behind the brace that opens the top-level `metadata` of compact JSON.
+fn metadata_offset(bytes: &[u8]) -> Option<usize> {
+    const NAME: &[u8] = b"\"metadata\":{";
+    let (mut depth, mut in_string, mut at) = (0_u32, false, 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if in_string => at += 1,
+            b'"' if in_string => in_string = false,
+            b'"' => {
+                if depth == 1 && bytes[at..].starts_with(NAME) {
+                    return Some(at + NAME.len());
+                }
+                in_string = true;
+            }
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}

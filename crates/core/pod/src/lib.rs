@@ -1,0 +1,1 @@
+//! Pod lifecycle as a pure function of spec, observation and time.

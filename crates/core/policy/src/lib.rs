@@ -1,0 +1,1 @@
+//! Authorisation, admission and quota decisions, free of I/O.

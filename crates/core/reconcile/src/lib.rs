@@ -1,0 +1,4 @@
+//! Controllers: e(t) = r(t) - y(t). Each file is a pure function from a snapshot of desired and observed state, and the
+//! time, to a [`plan::Plan`]. No reconciler is told what changed.
+
+pub mod plan;

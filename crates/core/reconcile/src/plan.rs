@@ -1,0 +1,105 @@
+//! What a reconciler decides: a list of actions that leaves the executor no choice.
+//!
+//! Invariant: every action carries its precondition (a UID, or the resourceVersion inside the object), so executing a
+//! stale plan changes nothing it should not.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Actions in order. The executor stops at the first that fails and has the key reconciled again with back-off.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// What to do, in order.
+    pub actions: Vec<Action>,
+    /// Look again after this time even if nothing changes.
+    pub requeue_after: Option<Duration>,
+}
+
+/// One effect on the API. Objects are whole, with `apiVersion`, `kind` and `metadata`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// POST. `AlreadyExists` is an error unless the object's name is deterministic and the reconciler says so.
+    Create {
+        /// The object; `metadata.name` or `metadata.generateName`.
+        object: Value,
+        /// Treat `AlreadyExists` as done.
+        exists_is_done: bool,
+    },
+    /// PUT of the object; its `metadata.resourceVersion` is the precondition.
+    Update {
+        /// The object.
+        object: Value,
+    },
+    /// PUT of the `status` subresource; its `metadata.resourceVersion` is the precondition.
+    UpdateStatus {
+        /// The object.
+        object: Value,
+    },
+    /// PUT of another subresource (`scale`, `finalize`).
+    UpdateSubresource {
+        /// The object whose subresource it is.
+        target: ObjectRef,
+        /// Its name.
+        subresource: &'static str,
+        /// The body.
+        object: Value,
+    },
+    /// Merge patch; `uid` is checked by being part of the patch.
+    Patch {
+        /// What to patch.
+        target: ObjectRef,
+        /// `status` or nothing.
+        subresource: Option<&'static str>,
+        /// JSON merge patch.
+        patch: Value,
+    },
+    /// DELETE with a UID precondition; an absent object is done.
+    Delete {
+        /// What to delete.
+        target: ObjectRef,
+        /// Grace in seconds, the object's own if absent.
+        grace_period_seconds: Option<i64>,
+        /// `Background`, `Foreground` or `Orphan`.
+        propagation: Option<&'static str>,
+    },
+    /// A Kubernetes Event about an object. Never fails a plan.
+    Event(EventNote),
+}
+
+/// An object by name and UID.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectRef {
+    /// `apiVersion`.
+    pub api_version: String,
+    /// `kind`.
+    pub kind: String,
+    /// Namespace, empty for cluster-scoped objects.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID: the precondition.
+    pub uid: String,
+}
+
+/// What an Event says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventNote {
+    /// The object it is about.
+    pub regarding: ObjectRef,
+    /// `Normal` or `Warning`.
+    pub kind: EventKind,
+    /// CamelCase reason.
+    pub reason: String,
+    /// Sentence for people.
+    pub message: String,
+}
+
+/// `type` of an Event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// Something went as it should.
+    Normal,
+    /// Something wants attention.
+    Warning,
+}

@@ -1,0 +1,1 @@
+//! Placement of a pod on a node as a pure function.

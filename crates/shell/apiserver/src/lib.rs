@@ -1,0 +1,1 @@
+//! The generic Kubernetes API over resource rows.

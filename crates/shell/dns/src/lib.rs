@@ -1,0 +1,1 @@
+//! Answers cluster DNS on a node from routing records.

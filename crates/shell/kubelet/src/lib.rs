@@ -1,0 +1,1 @@
+//! Drives the pod core against the runtime, volumes and network.

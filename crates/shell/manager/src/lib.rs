@@ -1,0 +1,1 @@
+//! Runs reconcilers and the scheduler: queues, back-off, execution of plans.

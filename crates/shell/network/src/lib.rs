@@ -1,0 +1,1 @@
+//! Links, addresses, routes and nftables of a node.

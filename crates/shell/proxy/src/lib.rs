@@ -1,0 +1,1 @@
+//! Applies the routing ruleset on a node.

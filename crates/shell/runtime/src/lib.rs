@@ -1,0 +1,3 @@
+//! The container runtime: images, overlay snapshots, one shim per pod, cgroups.
+
+pub mod cri;

@@ -1,0 +1,1 @@
+//! Config to build to spawn, per role; PKI and life cycle.

@@ -1,0 +1,227 @@
+//! An API object as its canonical JSON bytes with a small parsed header.
+//!
+//! Invariant: the bytes are never changed after construction; whoever needs another object makes another
+//! `Object`. It will not interpret anything outside `metadata`, `apiVersion` and `kind`.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// A stored or transported API object. Cloning is a reference count; the bytes, the header and the one typed
+/// decode are shared by every holder in the process.
+#[derive(Clone)]
+pub struct Object(Arc<Shared>);
+
+struct Shared {
+    bytes: Bytes,
+    header: Header,
+    decoded: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+/// The few fields of an object that the store, watches and garbage collection look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// `apiVersion`, for example `apps/v1`.
+    pub api_version: String,
+    /// `kind`, for example `Deployment`.
+    pub kind: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.namespace`; empty for cluster-scoped objects.
+    pub namespace: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion` as a number; 0 where it is absent or not a number.
+    pub resource_version: u64,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// Whether `metadata.deletionTimestamp` is set.
+    pub deleting: bool,
+    /// `metadata.finalizers`.
+    pub finalizers: Vec<String>,
+    /// `metadata.ownerReferences`.
+    pub owners: Vec<Owner>,
+}
+
+/// One entry of `metadata.ownerReferences`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Owner {
+    /// API version of the owner.
+    pub api_version: String,
+    /// Kind of the owner.
+    pub kind: String,
+    /// Name of the owner.
+    pub name: String,
+    /// UID of the owner.
+    pub uid: String,
+    /// Whether the owner is the managing controller.
+    #[serde(deserialize_with = "null_as_default")]
+    pub controller: bool,
+    /// Whether foreground deletion of the owner waits for this object.
+    #[serde(deserialize_with = "null_as_default")]
+    pub block_owner_deletion: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Envelope {
+    #[serde(deserialize_with = "null_as_default")]
+    api_version: String,
+    #[serde(deserialize_with = "null_as_default")]
+    kind: String,
+    #[serde(deserialize_with = "null_as_default")]
+    metadata: Metadata,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Metadata {
+    #[serde(deserialize_with = "null_as_default")]
+    name: String,
+    #[serde(deserialize_with = "null_as_default")]
+    namespace: String,
+    #[serde(deserialize_with = "null_as_default")]
+    uid: String,
+    #[serde(deserialize_with = "null_as_default")]
+    resource_version: String,
+    #[serde(deserialize_with = "null_as_default")]
+    labels: BTreeMap<String, String>,
+    deletion_timestamp: Option<serde::de::IgnoredAny>,
+    #[serde(deserialize_with = "null_as_default")]
+    finalizers: Vec<String>,
+    #[serde(deserialize_with = "null_as_default")]
+    owner_references: Vec<Owner>,
+}
+
+fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl Object {
+    /// Takes canonical JSON bytes and parses the header out of them.
+    ///
+    /// # Errors
+    /// When the bytes are not a JSON object or the header's fields have other types.
+    pub fn parse(bytes: Bytes) -> Result<Self, serde_json::Error> {
+        let envelope: Envelope = serde_json::from_slice(&bytes)?;
+        let metadata = envelope.metadata;
+        let header = Header {
+            api_version: envelope.api_version,
+            kind: envelope.kind,
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            resource_version: metadata.resource_version.parse().unwrap_or(0),
+            labels: metadata.labels,
+            deleting: metadata.deletion_timestamp.is_some(),
+            finalizers: metadata.finalizers,
+            owners: metadata.owner_references,
+        };
+        Ok(Self::from_parts(bytes, header))
+    }
+
+    /// Serialises a value and parses its header.
+    ///
+    /// # Errors
+    /// When the value is not an object of the header's shape.
+    pub fn from_value(value: &serde_json::Value) -> Result<Self, serde_json::Error> {
+        Self::parse(Bytes::from(serde_json::to_vec(value)?))
+    }
+
+    /// Puts bytes and an already known header together. The caller vouches that they agree.
+    #[must_use]
+    pub fn from_parts(bytes: Bytes, header: Header) -> Self {
+        Self(Arc::new(Shared {
+            bytes,
+            header,
+            decoded: OnceLock::new(),
+        }))
+    }
+
+    /// The canonical JSON bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.0.bytes
+    }
+
+    /// The parsed header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.0.header
+    }
+
+    /// A fresh parse of the whole object, for those that mean to change it.
+    ///
+    /// # Panics
+    /// Never for an object made by [`Object::parse`]: its bytes are valid JSON.
+    #[must_use]
+    pub fn value(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.0.bytes).expect("an Object holds valid JSON")
+    }
+
+    /// The typed form. The first type asked for is decoded once and shared by all holders; another type for the
+    /// same object is decoded anew at each call.
+    ///
+    /// # Errors
+    /// When the bytes do not fit the type.
+    pub fn typed<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, serde_json::Error> {
+        if let Some(known) = self.0.decoded.get()
+            && let Ok(typed) = Arc::clone(known).downcast::<T>()
+        {
+            return Ok(typed);
+        }
+        let typed: Arc<T> = Arc::new(serde_json::from_slice(&self.0.bytes)?);
+        // Losing the race only means that two decodes exist for a moment.
+        let erased: Arc<dyn Any + Send + Sync> = typed.clone();
+        drop(self.0.decoded.set(erased));
+        Ok(typed)
+    }
+
+    /// Whether both are the same allocation: a cheap test for "nothing changed".
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = self.header();
+        write!(
+            f,
+            "{}/{} {}/{}@{}",
+            header.api_version, header.kind, header.namespace, header.name, header.resource_version
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_holds_what_metadata_says_and_tolerates_nulls() {
+        let object = Object::parse(Bytes::from_static(
+            br#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","namespace":"b","uid":"u","resourceVersion":"7","labels":{"k":"v"},"creationTimestamp":null,"finalizers":null,"deletionTimestamp":"2026-01-01T00:00:00Z","ownerReferences":[{"kind":"ReplicaSet","uid":"o","controller":true}]}}"#,
+        ))
+        .unwrap();
+        let header = object.header();
+        assert_eq!(
+            (header.name.as_str(), header.namespace.as_str(), header.resource_version),
+            ("a", "b", 7)
+        );
+        assert!(header.deleting);
+        assert!(header.owners[0].controller);
+        assert_eq!(header.labels["k"], "v");
+    }
+}

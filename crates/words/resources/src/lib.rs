@@ -1,0 +1,1 @@
+//! Resource rows, defaults, validation, patches, server-side apply and tables.
