@@ -1,0 +1,356 @@
+//! Configuration: flags, environment and files become one typed, checked value before anything is opened.
+//!
+//! Invariant: a flag beats `TRIREME_*`, the environment beats the files, a later file beats an earlier one; an unknown
+//! key is an error that names it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+/// Where the main configuration file is, if there is one.
+pub const DEFAULT_CONFIG: &str = "/etc/trireme/config.yaml";
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people where standard error is a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A part of the server that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// The reconcilers.
+    Controllers,
+    /// The scheduler.
+    Scheduler,
+    /// Kubelet, runtime and pod network.
+    Node,
+    /// Service routing on this host.
+    Proxy,
+    /// Cluster DNS on this host.
+    Dns,
+}
+
+/// Options of `trireme server`. Every one is also a key of the configuration file and a `TRIREME_` variable.
+#[derive(Args, Clone, Debug)]
+pub struct ServerOptions {
+    /// Configuration file; `*.yaml` in the directory of the same name with `.d` appended are read after it
+    #[arg(long, env = "TRIREME_CONFIG", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+    /// Directory of everything that must survive a restart
+    #[arg(long, env = "TRIREME_DATA_DIR", default_value = "/var/lib/trireme")]
+    pub data_dir: PathBuf,
+    /// Directory of sockets and other things that a reboot may take
+    #[arg(long, env = "TRIREME_RUN_DIR", default_value = "/run/trireme")]
+    pub run_dir: PathBuf,
+    /// Where to write the administrator's kubeconfig
+    #[arg(long, env = "TRIREME_KUBECONFIG", default_value = "/etc/trireme/kubeconfig")]
+    pub kubeconfig: PathBuf,
+    /// Directory of container logs, one directory a pod below it
+    #[arg(long, env = "TRIREME_POD_LOG_DIR", default_value = "/var/log/pods")]
+    pub pod_log_dir: PathBuf,
+    /// Address to serve the API on
+    #[arg(long, env = "TRIREME_BIND_ADDRESS", default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// Port to serve the API on
+    #[arg(long, env = "TRIREME_SECURE_PORT", default_value_t = 6443)]
+    pub secure_port: u16,
+    /// Port of the kubelet's own API
+    #[arg(long, env = "TRIREME_KUBELET_PORT", default_value_t = 10250)]
+    pub kubelet_port: u16,
+    /// Name of this node [default: the host name in lower case]
+    #[arg(long, env = "TRIREME_NODE_NAME")]
+    pub node_name: Option<String>,
+    /// Address of this node [default: the one that the default route uses]
+    #[arg(long, env = "TRIREME_NODE_IP")]
+    pub node_ip: Option<IpAddr>,
+    /// Further names and addresses of the API's certificate
+    #[arg(long, env = "TRIREME_TLS_SAN", value_delimiter = ',')]
+    pub tls_san: Vec<String>,
+    /// Range of pod addresses
+    #[arg(long, env = "TRIREME_CLUSTER_CIDR", default_value = "10.42.0.0/16")]
+    pub cluster_cidr: String,
+    /// Range of Service addresses
+    #[arg(long, env = "TRIREME_SERVICE_CIDR", default_value = "10.43.0.0/16")]
+    pub service_cidr: String,
+    /// Address of cluster DNS [default: the tenth of the service range]
+    #[arg(long, env = "TRIREME_CLUSTER_DNS")]
+    pub cluster_dns: Option<IpAddr>,
+    /// Domain of cluster DNS
+    #[arg(long, env = "TRIREME_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Ports that NodePort Services get
+    #[arg(long, env = "TRIREME_SERVICE_NODE_PORT_RANGE", default_value = "30000-32767")]
+    pub service_node_port_range: String,
+    /// Addresses for LoadBalancer Services, comma separated or `A-B` [default: the nodes' own addresses]
+    #[arg(long, env = "TRIREME_LOAD_BALANCER_POOL", value_delimiter = ',')]
+    pub load_balancer_pool: Vec<String>,
+    /// File of static bearer tokens: token,user,uid,"group1,group2"
+    #[arg(long, env = "TRIREME_TOKEN_AUTH_FILE")]
+    pub token_auth_file: Option<PathBuf>,
+    /// Let requests without credentials in as system:anonymous; otherwise only health and version answer them
+    #[arg(long, env = "TRIREME_ANONYMOUS_AUTH", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub anonymous_auth: bool,
+    /// Parts to leave out, comma separated
+    #[arg(long, env = "TRIREME_DISABLE", value_delimiter = ',')]
+    pub disable: Vec<Part>,
+    /// cgroup below which pods get theirs
+    #[arg(long, env = "TRIREME_CGROUP_ROOT", default_value = "/")]
+    pub cgroup_root: String,
+    /// Most pods on this node
+    #[arg(long, env = "TRIREME_MAX_PODS", default_value_t = 110)]
+    pub max_pods: u32,
+    /// Registries that are spoken to without TLS, comma separated (those on loopback always are)
+    #[arg(long, env = "TRIREME_INSECURE_REGISTRY", value_delimiter = ',')]
+    pub insecure_registry: Vec<String>,
+    /// Form of log lines
+    #[arg(long, env = "TRIREME_LOG_FORMAT", default_value = "auto")]
+    pub log_format: LogFormat,
+    /// What to log: error, warn, info, debug, trace, or a filter per module
+    #[arg(long, env = "TRIREME_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+/// Why the configuration cannot be used; the message says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file is there but cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not a YAML mapping.
+    #[error("{path} is not a YAML mapping of keys to values: {reason}")]
+    Malformed {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A key that no flag has.
+    #[error("{path}: unknown key \"{key}\"; keys are the names of the flags of `trireme server --help`, without dashes in front")]
+    UnknownKey {
+        /// Which file.
+        path: PathBuf,
+        /// Which key.
+        key: String,
+    },
+    /// A value that does not fit.
+    #[error("--{flag}: {reason}")]
+    Value {
+        /// Which flag.
+        flag: &'static str,
+        /// What is wrong and what is right.
+        reason: String,
+    },
+}
+
+/// The arguments that the configuration files stand for, to be placed before those of the command line. Keys whose
+/// environment variable is set are left out, since the environment beats the files.
+///
+/// # Errors
+/// See [`ConfigError`]. An absent file is no error unless it was named.
+pub fn file_arguments(
+    path: &Path,
+    named: bool,
+    known: &dyn Fn(&str) -> bool,
+    environment: &dyn Fn(&str) -> bool,
+) -> Result<Vec<String>, ConfigError> {
+    let mut merged: BTreeMap<String, serde_json::Value> = BTreeMap::new();
+    for file in config_files(path, named)? {
+        let text = std::fs::read_to_string(&file).map_err(|source| ConfigError::Read { path: file.clone(), source })?;
+        let parsed: Option<BTreeMap<String, serde_json::Value>> =
+            serde_saphyr::from_str(&text).map_err(|error| ConfigError::Malformed { path: file.clone(), reason: error.to_string() })?;
+        for (key, value) in parsed.unwrap_or_default() {
+            if key == "config" || !known(&key) {
+                return Err(ConfigError::UnknownKey { path: file, key });
+            }
+            merged.insert(key, value);
+        }
+    }
+    let mut arguments = Vec::new();
+    for (key, value) in merged {
+        if environment(&format!("TRIREME_{}", key.replace('-', "_").to_uppercase())) {
+            continue;
+        }
+        let text = match value {
+            serde_json::Value::String(text) => text,
+            serde_json::Value::Array(items) => {
+                items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect::<Vec<_>>().join(",")
+            }
+            other => other.to_string(),
+        };
+        arguments.push(format!("--{key}={text}"));
+    }
+    Ok(arguments)
+}
+
+fn config_files(path: &Path, named: bool) -> Result<Vec<PathBuf>, ConfigError> {
+    let mut files = Vec::new();
+    if path.exists() {
+        files.push(path.to_owned());
+    } else if named {
+        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(ConfigError::Read { path: path.to_owned(), source });
+    }
+    let mut directory = path.as_os_str().to_owned();
+    directory.push(".d");
+    let directory = PathBuf::from(directory);
+    if directory.is_dir() {
+        let entries = std::fs::read_dir(&directory).map_err(|source| ConfigError::Read { path: directory.clone(), source })?;
+        let mut more: Vec<PathBuf> = entries
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|ending| ending == "yaml"))
+            .collect();
+        more.sort();
+        files.extend(more);
+    }
+    Ok(files)
+}
+
+/// An IPv4 range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// First address.
+    pub network: std::net::Ipv4Addr,
+    /// Length of the prefix in bits.
+    pub prefix: u8,
+}
+
+impl Cidr {
+    /// The address `offset` places after the first one.
+    ///
+    /// # Panics
+    /// When it lies outside the range.
+    #[must_use]
+    pub fn nth(&self, offset: u32) -> std::net::Ipv4Addr {
+        assert!(u64::from(offset) < 1_u64 << (32 - self.prefix), "offset within the range");
+        (u32::from(self.network) + offset).into()
+    }
+}
+
+impl std::str::FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("\"{text}\" is not an IPv4 range like 10.43.0.0/16");
+        let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+        let address: std::net::Ipv4Addr = address.parse().map_err(|_| wrong())?;
+        let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
+        if !(8..=28).contains(&prefix) {
+            return Err(format!("\"{text}\": the prefix must be between 8 and 28 bits long"));
+        }
+        if u32::from(address) & (u32::MAX >> prefix) != 0 {
+            return Err(format!("\"{text}\" has address bits behind its prefix"));
+        }
+        Ok(Self { network: address, prefix })
+    }
+}
+
+/// A configuration after all checks that need no disk and no network.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// As given.
+    pub options: ServerOptions,
+    /// Service range.
+    pub service_cidr: Cidr,
+    /// Pod range.
+    pub cluster_cidr: Cidr,
+    /// Cluster DNS address.
+    pub cluster_dns: IpAddr,
+    /// NodePort range, both ends included.
+    pub node_ports: (u16, u16),
+}
+
+impl ServerOptions {
+    /// Checks values and their relations.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] naming the flag.
+    pub fn check(self) -> Result<Checked, ConfigError> {
+        let value = |flag, reason| ConfigError::Value { flag, reason };
+        let service_cidr: Cidr = self.service_cidr.parse().map_err(|reason| value("service-cidr", reason))?;
+        let cluster_cidr: Cidr = self.cluster_cidr.parse().map_err(|reason| value("cluster-cidr", reason))?;
+        let shorter = service_cidr.prefix.min(cluster_cidr.prefix);
+        if u32::from(service_cidr.network) >> (32 - shorter) == u32::from(cluster_cidr.network) >> (32 - shorter) {
+            return Err(value("service-cidr", format!("{} overlaps the pods' {}", self.service_cidr, self.cluster_cidr)));
+        }
+        let node_ports = self
+            .service_node_port_range
+            .split_once('-')
+            .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)))
+            .filter(|(first, last): &(u16, u16)| first <= last && *first > 0)
+            .ok_or_else(|| value("service-node-port-range", format!("\"{}\" is not a range like 30000-32767", self.service_node_port_range)))?;
+        if self.secure_port == self.kubelet_port {
+            return Err(value("kubelet-port", format!("{} is the API's port already", self.kubelet_port)));
+        }
+        if let Some(name) = &self.node_name
+            && !is_subdomain(name)
+        {
+            return Err(value("node-name", format!("\"{name}\" must be lower case letters, digits, '-' and '.', such as node-1.example")));
+        }
+        let cluster_dns = self.cluster_dns.unwrap_or_else(|| service_cidr.nth(10).into());
+        Ok(Checked { service_cidr, cluster_cidr, cluster_dns, node_ports, options: self })
+    }
+}
+
+impl Checked {
+    /// Whether a part runs.
+    #[must_use]
+    pub fn runs(&self, part: Part) -> bool {
+        let disable = &self.options.disable;
+        // Routing and DNS serve this host's pods: without a node they have nobody to serve.
+        !disable.contains(&part) && !(matches!(part, Part::Proxy | Part::Dns) && disable.contains(&Part::Node))
+    }
+}
+
+fn is_subdomain(name: &str) -> bool {
+    name.len() <= 253
+        && name.split('.').all(|label| {
+            !label.is_empty()
+                && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_checked() {
+        assert_eq!("10.43.0.0/16".parse::<Cidr>().unwrap().nth(10), std::net::Ipv4Addr::new(10, 43, 0, 10));
+        for wrong in ["10.43.0.0", "10.43.0.1/16", "10.43.0.0/33", "x/16", "10.0.0.0/30"] {
+            assert!(wrong.parse::<Cidr>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn files_become_arguments_unless_the_environment_says_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.yaml");
+        std::fs::write(&path, "secure-port: 7443\ntls-san: [a, b]\nnode-name: first\n").unwrap();
+        std::fs::create_dir(directory.path().join("config.yaml.d")).unwrap();
+        std::fs::write(directory.path().join("config.yaml.d/10.yaml"), "node-name: second\n").unwrap();
+        let known = |key: &str| ["secure-port", "tls-san", "node-name"].contains(&key);
+        let arguments = file_arguments(&path, true, &known, &|name| name == "TRIREME_SECURE_PORT").unwrap();
+        assert_eq!(arguments, ["--node-name=second", "--tls-san=a,b"]);
+        std::fs::write(&path, "nod-name: x\n").unwrap();
+        let error = file_arguments(&path, true, &known, &|_| false).unwrap_err().to_string();
+        assert!(error.contains("unknown key \"nod-name\""), "{error}");
+        assert!(file_arguments(&directory.path().join("absent.yaml"), true, &known, &|_| false).is_err());
+        assert!(file_arguments(&directory.path().join("absent.yaml"), false, &known, &|_| false).unwrap().is_empty());
+    }
+}
