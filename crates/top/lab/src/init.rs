@@ -1,0 +1,99 @@
+//! The first process of a host: it holds the namespaces, lays the mounts and reaps what is orphaned. It starts nothing.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, sethostname, setsid};
+use serde::{Deserialize, Serialize};
+
+use crate::sys::{self, Side};
+
+/// What a host's first process is told, as one JSON argument.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct InitSpec {
+    pub(crate) hostname: String,
+    /// Directory that holds the host's own `/var/lib/trireme` and the like.
+    pub(crate) data: PathBuf,
+}
+
+/// Directories that a host has for itself, below its data directory.
+const OWN_DIRECTORIES: [&str; 3] = ["/var/lib/trireme", "/etc/trireme", "/var/log/pods"];
+
+/// Runs `trireme lab-init SPEC`. The outer process prints the inner one's PID and ends; the inner one stays. Must be
+/// called before any thread is started. Returns an exit code.
+#[must_use]
+pub fn run(spec: &str) -> i32 {
+    let outcome = serde_json::from_str::<InitSpec>(spec).map_err(io::Error::from).and_then(|spec| start(&spec));
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lab host: {error}");
+            1
+        }
+    }
+}
+
+fn start(spec: &InitSpec) -> io::Result<i32> {
+    // Blocked before the fork, so that no SIGCHLD is missed.
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    children.thread_block()?;
+    setsid()?;
+    sys::leave()?;
+    let (ready, tell) = nix::unistd::pipe()?;
+    match sys::split()? {
+        Side::Parent(child) => {
+            drop(tell);
+            let mut byte = [0_u8; 1];
+            if nix::unistd::read(&ready, &mut byte)? == 0 {
+                return Ok(1); // The child said why on standard error.
+            }
+            println!("{child}");
+            Ok(0)
+        }
+        Side::Child => {
+            drop(ready);
+            lay_mounts(spec)?;
+            sethostname(&spec.hostname)?;
+            fs::File::from(tell).write_all(b"1")?;
+            reap(&children)
+        }
+    }
+}
+
+fn lay_mounts(spec: &InitSpec) -> io::Result<()> {
+    const NOTHING: Option<&str> = None;
+    mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)?;
+    mount(Some("proc"), "/proc", Some("proc"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, NOTHING)?;
+    for directory in OWN_DIRECTORIES {
+        let own = spec.data.join(directory.trim_start_matches('/'));
+        fs::create_dir_all(&own)?;
+        fs::create_dir_all(directory)?;
+        mount(Some(&own), directory, NOTHING, MsFlags::MS_BIND, NOTHING)?;
+    }
+    // Names are resolved by nobody beyond the host: an empty file keeps the machine's resolver out of the pods.
+    let resolver = spec.data.join("resolv.conf");
+    fs::write(&resolver, "")?;
+    if Path::new("/etc/resolv.conf").exists() {
+        mount(Some(&resolver), "/etc/resolv.conf", NOTHING, MsFlags::MS_BIND, NOTHING)?;
+    }
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))?;
+    Ok(())
+}
+
+fn reap(children: &SigSet) -> io::Result<i32> {
+    loop {
+        loop {
+            match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => break,
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        children.wait()?;
+    }
+}
