@@ -125,13 +125,41 @@ impl Body {
         }
     }
 
+    /// The body of a stored object again: its bytes without `metadata.resourceVersion`, found without parsing. What a
+    /// deletion of an unchanged object needs.
+    ///
+    /// # Panics
+    /// When the object was not made by the state machine (our own bug).
+    #[must_use]
+    pub fn from_object(object: &Object) -> Self {
+        const NAME: &[u8] = b"\"resourceVersion\":\"";
+        let bytes = object.bytes();
+        let at = metadata_offset(bytes).expect("a stored object has metadata");
+        let value = at + NAME.len();
+        assert!(
+            bytes[at..].starts_with(NAME),
+            "a stored object's metadata begins with its resourceVersion"
+        );
+        let digits = bytes[value..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let rest = value + digits + 2;
+        let mut out = Vec::with_capacity(bytes.len() - (rest - at));
+        out.extend_from_slice(&bytes[..at]);
+        out.extend_from_slice(&bytes[rest..]);
+        Self {
+            bytes: out.into(),
+            revision_at: u32::try_from(at).expect("bodies are below 4 GiB"),
+        }
+    }
+
     /// The stored bytes at a revision.
     #[must_use]
     pub fn at(&self, revision: Revision) -> Bytes {
         let at = self.revision_at as usize;
-        let mut out = Vec::with_capacity(self.bytes.len() + 42);
+        let member = format!("\"resourceVersion\":\"{revision}\",");
+        // Exactly as long as needed: the bytes stay for as long as the object lives.
+        let mut out = Vec::with_capacity(self.bytes.len() + member.len());
         out.extend_from_slice(&self.bytes[..at]);
-        out.extend_from_slice(format!("\"resourceVersion\":\"{revision}\",").as_bytes());
+        out.extend_from_slice(member.as_bytes());
         out.extend_from_slice(&self.bytes[at..]);
         out.into()
     }

@@ -1,12 +1,22 @@
 //! The replicated store: the one place where objects live. Reads and watches come from the local replica, writes go
 //! through consensus and are acknowledged only when they are durable.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use trireme_api::Object;
-pub use trireme_mvcc::{Applied, Body, Command, Key, Operation, Precondition, Revision, Write};
+pub use trireme_mvcc::{
+    Applied, Body, Command, Event, EventKind, Key, Operation, Page, Precondition, ReadError, Revision, Write,
+};
+
+mod config;
+mod memory;
+mod raft;
+mod replica;
+
+pub use config::{HISTORY_MS, OpenError, SEGMENT_BYTES, SNAPSHOT_LOG_BYTES, StoreConfig};
+pub use memory::MemoryStore;
+pub use raft::RaftStore;
 
 /// Why a write did not happen, one variant per decision of the caller.
 #[derive(Debug, thiserror::Error)]
@@ -20,65 +30,6 @@ pub enum WriteError {
     /// The disk is full or refuses: nothing can be written until that is mended.
     #[error("the store's disk does not accept writes: {0}")]
     Disk(String),
-}
-
-/// Why a read or a watch from a revision cannot be served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// History before `oldest` is gone.
-    #[error("revision {asked} was compacted, the oldest is {oldest}")]
-    Compacted {
-        /// What was asked for.
-        asked: Revision,
-        /// What is still there.
-        oldest: Revision,
-    },
-    /// The revision lies in the future of this replica.
-    #[error("revision {asked} is ahead of {current}")]
-    Future {
-        /// What was asked for.
-        asked: Revision,
-        /// What this replica has.
-        current: Revision,
-    },
-}
-
-/// A part of a sorted range, all of one revision.
-#[derive(Debug, Clone)]
-pub struct Page {
-    /// The revision that the items are of.
-    pub revision: Revision,
-    /// Objects in key order, with their keys.
-    pub items: Vec<(Key, Object)>,
-    /// How many keys of the range come after the last item.
-    pub remaining: usize,
-}
-
-/// One change of one key, shared by all who watch it.
-#[derive(Debug)]
-pub struct Event {
-    /// The revision of the change.
-    pub revision: Revision,
-    /// The key.
-    pub key: Key,
-    /// Put or deleted.
-    pub kind: EventKind,
-    /// The object as of this revision; for a deletion its last state with the deletion's resourceVersion.
-    pub object: Object,
-    /// What the key held before; selectors need it to tell entering from leaving.
-    pub previous: Option<Object>,
-    /// The watch line of this event in JSON (`{"type":…,"object":…}\n`) where the plain type applies, encoded once for
-    /// all watchers; filled by the API server.
-    pub line: OnceLock<Bytes>,
-}
-
-/// What happened to a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventKind {
-    /// It was created or changed; `previous` tells which.
-    Put,
-    /// It was deleted.
-    Delete,
 }
 
 /// A gapless ordered subscription.

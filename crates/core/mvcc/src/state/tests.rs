@@ -1,0 +1,289 @@
+//! What single commands do, case by case.
+
+use serde_json::json;
+
+use super::*;
+use crate::Loader;
+
+pub(super) fn body(name: &str, value: &str) -> Body {
+    Body::new(
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "d"}, "data": {"v": value}}),
+    )
+}
+
+pub(super) fn put(key: &str, precondition: Precondition, value: &str, ttl_seconds: Option<u32>) -> Write {
+    let name = key.rsplit('/').next().unwrap();
+    Write {
+        key: Arc::from(key),
+        precondition,
+        operation: Operation::Put {
+            body: body(name, value),
+            ttl_seconds,
+        },
+    }
+}
+
+pub(super) fn delete(key: &str, precondition: Precondition) -> Write {
+    let name = key.rsplit('/').next().unwrap();
+    let operation = Operation::Delete {
+        last: body(name, "last"),
+    };
+    Write {
+        key: Arc::from(key),
+        precondition,
+        operation,
+    }
+}
+
+pub(super) fn one(write: Write) -> Command {
+    Command::Transaction {
+        writes: vec![write],
+        now_ms: 1_000,
+    }
+}
+
+fn value(object: &Object) -> String {
+    object.value()["data"]["v"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn stored_bytes_carry_their_revision_and_bodies_come_back_out_of_them() {
+    let mut state = State::new();
+    let (applied, events) = state.apply(&one(put("/configmaps/d/a", Precondition::Absent, "x\"{}\\", None)));
+    let Applied::Committed { revision, objects } = applied else {
+        panic!("{applied:?}")
+    };
+    assert_eq!((revision, state.revision(), events.len()), (2, 2, 1));
+    assert_eq!(objects[0].header().resource_version, 2);
+    assert_eq!(objects[0].value()["metadata"]["resourceVersion"], "2");
+    assert!(state.get("/configmaps/d/a").unwrap().is_same(&objects[0]));
+    let again = Body::from_object(&objects[0]);
+    let first = body("a", "x\"{}\\");
+    assert_eq!((again.bytes, again.revision_at), (first.bytes, first.revision_at));
+}
+
+#[test]
+fn preconditions() {
+    let key = "/configmaps/d/a";
+    for (exists, precondition, commits) in [
+        (false, Precondition::Absent, true),
+        (false, Precondition::None, true),
+        (false, Precondition::Revision(2), false),
+        (true, Precondition::Absent, false),
+        (true, Precondition::None, true),
+        (true, Precondition::Revision(2), true),
+        (true, Precondition::Revision(1), false),
+    ] {
+        let mut state = State::new();
+        if exists {
+            state.apply(&one(put(key, Precondition::Absent, "0", None)));
+        }
+        let before = state.revision();
+        let (applied, events) = state.apply(&one(put(key, precondition, "1", None)));
+        match applied {
+            Applied::Committed { revision, .. } => {
+                assert!(commits && revision == before + 1, "{exists} {precondition:?}");
+            }
+            Applied::Conflict { write, current } => {
+                assert!(
+                    !commits && events.is_empty() && state.revision() == before,
+                    "{exists} {precondition:?}"
+                );
+                assert_eq!((write, current.is_some()), (0, exists));
+            }
+            Applied::Done => panic!("a transaction is never just done"),
+        }
+    }
+}
+
+#[test]
+fn a_transaction_is_all_or_nothing_at_one_revision() {
+    let mut state = State::new();
+    state.apply(&one(put("/configmaps/d/b", Precondition::None, "0", None)));
+    let writes = vec![
+        put("/configmaps/d/a", Precondition::Absent, "1", None),
+        put("/configmaps/d/b", Precondition::Absent, "1", None),
+    ];
+    let (applied, _) = state.apply(&Command::Transaction { writes, now_ms: 0 });
+    assert!(matches!(
+        applied,
+        Applied::Conflict {
+            write: 1,
+            current: Some(_)
+        }
+    ));
+    assert!(state.get("/configmaps/d/a").is_none());
+
+    let writes = vec![
+        put("/configmaps/d/a", Precondition::Absent, "1", None),
+        delete("/configmaps/d/b", Precondition::Revision(2)),
+    ];
+    let (applied, events) = state.apply(&Command::Transaction { writes, now_ms: 0 });
+    assert!(matches!(applied, Applied::Committed { revision: 3, .. }));
+    assert_eq!(
+        events.iter().map(|event| (event.revision, event.kind)).collect::<Vec<_>>(),
+        [(3, EventKind::Put), (3, EventKind::Delete)]
+    );
+    assert_eq!(events[1].object.header().resource_version, 3);
+    assert_eq!(value(&events[1].object), "last");
+    assert_eq!(value(events[1].previous.as_ref().unwrap()), "0");
+}
+
+#[test]
+fn expiry_counts_from_the_command_and_an_update_sets_it_anew() {
+    let mut state = State::new();
+    state.apply(&one(put("/events/d/a", Precondition::None, "0", Some(10))));
+    state.apply(&one(put("/events/d/b", Precondition::None, "0", Some(20))));
+    state.apply(&one(put("/events/d/c", Precondition::None, "0", Some(10))));
+    state.apply(&one(put("/events/d/c", Precondition::None, "1", None)));
+    assert_eq!(state.next_expiry_ms(), Some(11_000));
+    assert!(state.apply(&Command::Expire { now_ms: 10_999 }).1.is_empty());
+    let (_, events) = state.apply(&Command::Expire { now_ms: 11_000 });
+    assert_eq!(events.len(), 1);
+    assert_eq!(
+        (&*events[0].key, events[0].kind, events[0].revision),
+        ("/events/d/a", EventKind::Delete, 6)
+    );
+    assert_eq!(events[0].object.value()["metadata"]["resourceVersion"], "6");
+    assert_eq!(value(&events[0].object), "0");
+    assert_eq!(state.next_expiry_ms(), Some(21_000));
+    state.apply(&one(delete("/events/d/b", Precondition::None)));
+    assert_eq!(state.next_expiry_ms(), None);
+    assert!(state.apply(&Command::Expire { now_ms: u64::MAX }).1.is_empty());
+    assert!(state.get("/events/d/c").is_some());
+}
+
+#[test]
+fn reads_and_watches_know_what_is_gone_and_what_is_to_come() {
+    let mut state = State::new();
+    for index in 0..10 {
+        state.apply(&one(put("/configmaps/d/a", Precondition::None, &index.to_string(), None)));
+    }
+    state.apply(&Command::Compact { revision: 5 });
+    assert_eq!((state.oldest(), state.history_len()), (5, 6));
+    assert_eq!(state.check(4), Err(ReadError::Compacted { asked: 4, oldest: 5 }));
+    assert_eq!(state.check(12), Err(ReadError::Future { asked: 12, current: 11 }));
+    for revision in 5..=11 {
+        let page = state
+            .view("/configmaps/", Some(revision))
+            .unwrap()
+            .page("/configmaps/", None, None);
+        assert_eq!(value(&page.items[0].1), (revision - 2).to_string());
+    }
+    assert!(state.tail("/configmaps/", 4, 10).is_err());
+    let tail = state.tail("/configmaps/", 5, 4).unwrap();
+    assert_eq!((tail.events.len(), tail.through), (4, 9));
+    let tail = state.tail("/configmaps/", 9, 4).unwrap();
+    assert_eq!((tail.events.len(), tail.through), (2, 11));
+    // Compaction never goes into the future nor back.
+    state.apply(&Command::Compact { revision: 99 });
+    state.apply(&Command::Compact { revision: 3 });
+    assert_eq!((state.oldest(), state.history_len()), (11, 0));
+}
+
+#[test]
+fn a_subscriber_of_a_quiet_resource_misses_nothing_while_others_are_busy() {
+    let mut state = State::new();
+    state.apply(&one(put("/secrets/d/a", Precondition::None, "0", None)));
+    for _ in 0..5 {
+        state.apply(&one(put("/configmaps/d/a", Precondition::None, "0", None)));
+    }
+    state.apply(&Command::Compact { revision: 6 });
+    assert!(state.tail("/secrets/", 2, 10).unwrap().events.is_empty());
+    assert_eq!(state.quiet_through("/secrets/", 2), 7);
+    assert_eq!(state.quiet_through("/configmaps/d/", 6), 6);
+    assert_eq!(state.quiet_through("/configmaps/e/", 6), 7);
+    assert!(state.tail("/configmaps/", 2, 10).is_err());
+    assert!(state.tail("", 2, 10).is_err());
+    assert_eq!(state.tail("", 6, 10).unwrap().events.len(), 1);
+}
+
+#[test]
+fn history_is_bounded_by_bytes() {
+    let mut state = State::new();
+    let large = "x".repeat(1 << 20);
+    for _ in 0..80 {
+        state.apply(&one(put("/configmaps/d/a", Precondition::None, &large, None)));
+    }
+    assert!(
+        state.history_len() < 40 && state.history_len() > 20,
+        "{}",
+        state.history_len()
+    );
+    assert_eq!(state.oldest() + state.history_len() as u64, state.revision());
+}
+
+#[test]
+fn paging_goes_on_behind_a_key_and_counts_what_remains() {
+    let mut state = State::new();
+    for name in ["a", "a0", "b", "c"] {
+        state.apply(&one(put(&format!("/configmaps/d/{name}"), Precondition::None, "0", None)));
+        state.apply(&one(put(&format!("/configmaps/d2/{name}"), Precondition::None, "0", None)));
+    }
+    let view = state.view("/configmaps/d/", None).unwrap();
+    let page = view.page("/configmaps/d/", None, Some(2));
+    assert_eq!(
+        page.items.iter().map(|(key, _)| &**key).collect::<Vec<_>>(),
+        ["/configmaps/d/a", "/configmaps/d/a0"]
+    );
+    assert_eq!((page.remaining, page.revision), (2, 9));
+    let page = view.page("/configmaps/d/", Some("/configmaps/d/a0"), Some(9));
+    assert_eq!((page.items.len(), page.remaining), (2, 0));
+    assert_eq!(view.page("/configmaps/", None, None).items.len(), 8);
+}
+
+#[test]
+fn a_body_that_is_no_header_still_applies() {
+    let mut state = State::new();
+    let body = Body::new(json!({"metadata": {"name": "a", "labels": {"a": 1}}}));
+    let operation = Operation::Put { body, ttl_seconds: None };
+    let key = Arc::from("/configmaps/d/a");
+    let precondition = Precondition::None;
+    state.apply(&one(Write {
+        key,
+        precondition,
+        operation,
+    }));
+    let object = state.get("/configmaps/d/a").unwrap();
+    assert_eq!((&*object.header().name, object.header().resource_version), ("a", 2));
+}
+
+#[test]
+fn a_loaded_snapshot_goes_on_where_the_state_was() {
+    let mut state = State::new();
+    for index in 0..2000 {
+        let ttl = (index % 3 == 0).then_some(60);
+        state.apply(&one(put(
+            &format!("/configmaps/d/{index}"),
+            Precondition::None,
+            &"y".repeat(300),
+            ttl,
+        )));
+    }
+    let frozen = state.freeze();
+    state.apply(&one(put("/configmaps/d/later", Precondition::None, "0", None)));
+    let chunks: Vec<_> = frozen.chunks().collect();
+    assert!(chunks.len() > 1);
+    let mut loader = Loader::new();
+    for chunk in &chunks {
+        loader.feed(chunk).unwrap();
+    }
+    let loaded = loader.finish().unwrap();
+    assert!(loaded.tail("/secrets/", 2000, 1).is_err() && loaded.tail("/secrets/", 2001, 1).is_ok());
+    assert_eq!((loaded.revision(), loaded.len(), loaded.oldest()), (2001, 2000, 2001));
+    assert_eq!(loaded.next_expiry_ms(), Some(61_000));
+    assert_eq!(loaded.expiries.len(), 667);
+    assert_eq!(
+        loaded.get("/configmaps/d/7").unwrap().bytes(),
+        state.get("/configmaps/d/7").unwrap().bytes()
+    );
+
+    let mut short = Loader::new();
+    short.feed(&chunks[0]).unwrap();
+    assert!(matches!(
+        short.finish(),
+        Err(crate::DecodeError::Incomplete { announced: 2000, .. })
+    ));
+    assert!(Loader::new().feed(&chunks[0][..chunks[0].len() - 1]).is_err());
+    assert!(matches!(Loader::new().feed(&[9]), Err(crate::DecodeError::Version(9))));
+}
