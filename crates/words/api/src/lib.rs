@@ -1,9 +1,16 @@
 //! The words of the Kubernetes API: field table, object bytes and views, metadata, quantity, selectors, JSON and
 //! protobuf. No async, no I/O, no clock.
 
+pub mod decode;
 pub mod field;
 pub mod object;
+pub mod path;
+pub mod protobuf;
+pub mod quantity;
+pub mod schema;
+pub mod selector;
 pub mod status;
+pub mod time;
 
 pub use object::{Header, Object, Owner};
 pub use status::{Status, StatusCause, StatusDetails};

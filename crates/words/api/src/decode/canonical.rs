@@ -1,0 +1,222 @@
+//! The form that a Go struct has in JSON after a decode and encode round trip through storage.
+//!
+//! Invariant: idempotent. A value of the wrong type is left as it is: telling of it is decoding's matter.
+
+use serde_json::{Map, Value};
+
+use crate::quantity::Quantity;
+use crate::schema::{self, Struct, Type};
+use crate::time;
+
+/// Brings a value into the form that Go's typed round trip gives: unknown fields and nulls dropped, empty `omitempty`
+/// fields dropped, zero values added where Go writes them, quantities and times in canonical form.
+pub fn canonicalize(value: &mut Value, ty: &'static Struct) {
+    if value.is_null() {
+        *value = Value::Object(Map::new());
+    }
+    if let Value::Object(object) = value {
+        object_of(object, ty);
+    }
+}
+
+fn object_of(object: &mut Map<String, Value>, ty: &'static Struct) {
+    object.retain(|name, value| match ty.field(name) {
+        Some(field) => !(value.is_null() && (field.pointer || field.omitempty)),
+        None => false,
+    });
+    for field in ty.fields {
+        if let Some(value) = object.get_mut(field.json) {
+            if !(value.is_null() && field.pointer) {
+                canonical(value, &field.ty);
+            }
+            let empty = if field.pointer {
+                value.is_null() && field.omitempty
+            } else {
+                (field.omitempty && go_empty(value, &field.ty)) || (field.omitzero && value.is_null())
+            };
+            if empty {
+                object.remove(field.json);
+            }
+            continue;
+        }
+        let zero = if field.pointer {
+            (!field.omitempty).then_some(Value::Null)
+        } else if field.omitzero || (field.omitempty && !is_struct(&field.ty)) {
+            None
+        } else {
+            Some(zero(&field.ty))
+        };
+        if let Some(zero) = zero {
+            object.insert(field.json.to_owned(), zero);
+        }
+    }
+}
+
+/// Types that are structs in Go: `omitempty` does not leave them out.
+fn is_struct(ty: &Type) -> bool {
+    matches!(
+        ty,
+        Type::Struct(_)
+            | Type::Quantity
+            | Type::IntOrString
+            | Type::Time
+            | Type::MicroTime
+            | Type::Duration
+            | Type::RawExtension
+            | Type::Json
+            | Type::FieldsV1
+            | Type::SchemaOrBool
+            | Type::SchemaOrArray
+            | Type::SchemaOrStrings
+    )
+}
+
+fn go_empty(value: &Value, ty: &Type) -> bool {
+    match value {
+        Value::Null => !is_struct(ty),
+        Value::Bool(value) => *value == (ty != &Type::Bool) && ty == &Type::Bool,
+        Value::Number(number) => {
+            matches!(ty, Type::Int32 | Type::Int64 | Type::Double) && number.as_f64() == Some(0.0)
+        }
+        Value::String(text) => matches!(ty, Type::String | Type::Bytes) && text.is_empty(),
+        Value::Array(items) => matches!(ty, Type::List(_) | Type::StringItems) && items.is_empty(),
+        Value::Object(members) => matches!(ty, Type::Map(_)) && members.is_empty(),
+    }
+}
+
+/// What Go writes for the zero value of a type.
+pub(crate) fn zero(ty: &Type) -> Value {
+    match ty {
+        Type::String => Value::from(""),
+        Type::Bool => Value::from(false),
+        Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString => Value::from(0),
+        Type::Quantity => Value::from("0"),
+        Type::Duration => Value::from("0s"),
+        Type::SchemaOrBool => Value::from(false),
+        Type::Struct(reference) => {
+            let mut object = Map::new();
+            object_of(&mut object, reference.get());
+            Value::Object(object)
+        }
+        _ => Value::Null,
+    }
+}
+
+fn canonical(value: &mut Value, ty: &Type) {
+    match ty {
+        Type::Struct(reference) => canonicalize(value, reference.get()),
+        Type::List(inner) => {
+            if let Value::Array(items) = value {
+                if items.is_empty() {
+                    // Protobuf storage does not tell an empty list from none.
+                    *value = Value::Null;
+                    return;
+                }
+                for item in items {
+                    canonical(item, inner);
+                }
+            }
+        }
+        Type::StringItems => {
+            if let Value::Array(items) = value {
+                for item in items {
+                    canonical(item, &Type::String);
+                }
+            }
+        }
+        Type::Map(inner) => {
+            if let Value::Object(members) = value {
+                if members.is_empty() {
+                    *value = Value::Null;
+                    return;
+                }
+                for member in members.values_mut() {
+                    canonical(member, inner);
+                }
+            }
+        }
+        Type::String | Type::Bool | Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString
+            if value.is_null() =>
+        {
+            *value = zero(ty);
+        }
+        Type::Double => whole(value),
+        Type::Bytes => bytes(value),
+        Type::Quantity => quantity(value),
+        Type::Time => timestamp(value, false),
+        Type::MicroTime => timestamp(value, true),
+        Type::Duration => {
+            if value.is_null() {
+                *value = zero(ty);
+            } else if let Some(nanos) = value.as_str().and_then(|text| time::parse_duration(text).ok()) {
+                *value = Value::from(time::format_duration(nanos));
+            }
+        }
+        Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrStrings => schema_or(value),
+        _ => {}
+    }
+}
+
+fn schema_or(value: &mut Value) {
+    match value {
+        Value::Object(_) => canonicalize(value, schema::json_schema_props()),
+        Value::Array(items) => {
+            for item in items.iter_mut().filter(|item| item.is_object()) {
+                canonicalize(item, schema::json_schema_props());
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Go writes a float without fraction as a whole number.
+fn whole(value: &mut Value) {
+    if let Some(float) = value.as_f64()
+        && value.is_f64()
+        && float.fract() == 0.0
+        && float.abs() < 9e15
+    {
+        #[allow(clippy::cast_possible_truncation)] // whole and below 2^53
+        let number = float as i64;
+        *value = Value::from(number);
+    }
+}
+
+fn bytes(value: &mut Value) {
+    use base64::Engine as _;
+    if let Some(text) = value.as_str()
+        && text.contains(['\n', '\r'])
+        && let Ok(raw) = base64::engine::general_purpose::STANDARD.decode(text.replace(['\n', '\r'], ""))
+    {
+        *value = Value::from(base64::engine::general_purpose::STANDARD.encode(raw));
+    }
+}
+
+fn quantity(value: &mut Value) {
+    let text = match value {
+        Value::Null => {
+            *value = Value::from("0");
+            return;
+        }
+        Value::String(text) => text.trim().to_owned(),
+        Value::Number(number) => number.to_string(),
+        _ => return,
+    };
+    if let Ok(parsed) = Quantity::parse(&text) {
+        *value = Value::from(parsed.to_string());
+    }
+}
+
+fn timestamp(value: &mut Value, micro: bool) {
+    let Some(text) = value.as_str() else { return };
+    let parsed = if micro { time::parse_micro(text) } else { time::parse(text) };
+    if let Ok(parsed) = parsed {
+        *value = if time::is_go_zero(parsed) {
+            Value::Null
+        } else if micro {
+            Value::from(time::format_micro(parsed))
+        } else {
+            Value::from(time::format(parsed))
+        };
+    }
+}

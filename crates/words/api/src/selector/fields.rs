@@ -1,0 +1,142 @@
+//! Field selectors: `metadata.name=a,status.phase!=Running`.
+
+use super::SelectorError;
+
+/// How a term compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldOperator {
+    /// `=` and `==`.
+    Equals,
+    /// `!=`.
+    NotEquals,
+}
+
+/// One comparison.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldTerm {
+    /// Path such as `metadata.name`.
+    pub path: String,
+    /// Comparison.
+    pub operator: FieldOperator,
+    /// Value, unescaped.
+    pub value: String,
+}
+
+/// All terms must hold; none means everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldSelector {
+    /// Terms, sorted as upstream sorts them: by their text.
+    pub terms: Vec<FieldTerm>,
+}
+
+impl FieldSelector {
+    /// Parses the query parameter `fieldSelector`.
+    ///
+    /// # Errors
+    /// With upstream's text.
+    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        let mut parts = split(text);
+        parts.sort_unstable();
+        let mut terms = Vec::new();
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            let Some((path, operator, value)) = divide(part) else {
+                return Err(SelectorError::new(format!(
+                    "invalid selector: '{text}'; can't understand '{part}'"
+                )));
+            };
+            terms.push(FieldTerm {
+                path: path.to_owned(),
+                operator,
+                value: unescape(value)?,
+            });
+        }
+        Ok(Self { terms })
+    }
+
+    /// Whether everything matches.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// Whether all terms hold, `look` giving the value at a path; a missing one counts as empty.
+    pub fn matches<'a>(&self, mut look: impl FnMut(&str) -> Option<&'a str>) -> bool {
+        self.terms.iter().all(|term| {
+            let equal = look(&term.path).unwrap_or_default() == term.value;
+            equal == (term.operator == FieldOperator::Equals)
+        })
+    }
+
+    /// The value that `path` must have, if an equality says so.
+    #[must_use]
+    pub fn exact(&self, path: &str) -> Option<&str> {
+        self.terms
+            .iter()
+            .find(|term| term.path == path && term.operator == FieldOperator::Equals)
+            .map(|term| term.value.as_str())
+    }
+}
+
+fn split(text: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let (mut start, mut escaped) = (0, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            ',' => {
+                parts.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[start..]);
+    parts
+}
+
+fn divide(part: &str) -> Option<(&str, FieldOperator, &str)> {
+    part.char_indices().find_map(|(at, _)| {
+        let rest = &part[at..];
+        [
+            ("!=", FieldOperator::NotEquals),
+            ("==", FieldOperator::Equals),
+            ("=", FieldOperator::Equals),
+        ]
+        .into_iter()
+        .find_map(|(sign, operator)| rest.strip_prefix(sign).map(|value| (&part[..at], operator, value)))
+    })
+}
+
+fn unescape(text: &str) -> Result<String, SelectorError> {
+    let mut out = String::with_capacity(text.len());
+    let mut escaped = false;
+    for c in text.chars() {
+        match c {
+            '\\' | ',' | '=' if escaped => out.push(c),
+            _ if escaped => {
+                return Err(SelectorError::new(format!(
+                    "invalid field selector: invalid escape sequence: \\{c}"
+                )));
+            }
+            '\\' => {
+                escaped = true;
+                continue;
+            }
+            ',' | '=' => {
+                return Err(SelectorError::new(format!(
+                    "invalid field selector: unescaped character in value: {}",
+                    u32::from(c)
+                )));
+            }
+            _ => out.push(c),
+        }
+        escaped = false;
+    }
+    if escaped {
+        return Err(SelectorError::new(
+            "invalid field selector: invalid escape sequence: \\".into(),
+        ));
+    }
+    Ok(out)
+}

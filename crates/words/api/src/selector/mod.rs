@@ -1,0 +1,9 @@
+//! Label and field selectors.
+//!
+//! Invariant: a parsed selector is valid; matching never fails. It will not know which fields a resource can be selected by.
+
+mod fields;
+mod labels;
+
+pub use fields::{FieldOperator, FieldSelector, FieldTerm};
+pub use labels::{LabelSelector, Operator, Requirement, SelectorError};
