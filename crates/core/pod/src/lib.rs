@@ -1,1 +1,27 @@
 //! Pod lifecycle as a pure function of spec, observation and time.
+//!
+//! Invariant: nothing here does I/O, reads a clock or draws a random number. [`plan`] says what to do next,
+//! [`status`] what to tell the API; both look at the whole observation each time and remember nothing, so a restart of
+//! the kubelet anywhere in between goes on from what the runtime shows.
+
+pub mod backoff;
+mod conditions;
+pub mod downward;
+pub mod env;
+pub mod hosts;
+mod init;
+pub mod observed;
+pub mod plan;
+pub mod qos;
+pub mod quantity;
+pub mod resolv;
+pub mod restart;
+pub mod services;
+pub mod spec;
+pub mod status;
+mod status_container;
+
+pub use backoff::Backoff;
+pub use observed::{Container, ContainerState, Observed, ProbeResults, Sandbox, Verdict, Waiting};
+pub use plan::{Actions, ContainerKind, KillReason, Step, StopTarget, plan};
+pub use status::status;

@@ -1,0 +1,151 @@
+//! What the shell sees of one pod: the runtime's sandboxes and containers, probe results and the memory of failed tries.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodStatus;
+
+use crate::Backoff;
+
+/// A sandbox as the runtime reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Id.
+    pub id: String,
+    /// How often a sandbox was made before.
+    pub attempt: u32,
+    /// Whether its namespaces exist.
+    pub ready: bool,
+    /// Addresses, primary first; empty with the host's network.
+    pub ips: Vec<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// State of a container in the runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Made, not started.
+    Created,
+    /// Running.
+    Running,
+    /// Ended.
+    Exited,
+    /// Not known.
+    Unknown,
+}
+
+/// A container as the runtime reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Id, without a scheme.
+    pub id: String,
+    /// Sandbox it is in.
+    pub sandbox_id: String,
+    /// Container name in the spec.
+    pub name: String,
+    /// Restart count it was made with.
+    pub attempt: u32,
+    /// State.
+    pub state: ContainerState,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Exit code.
+    pub exit_code: i32,
+    /// `Completed`, `Error`, `OOMKilled`, …
+    pub reason: String,
+    /// Termination message.
+    pub message: String,
+    /// Image as asked for.
+    pub image: String,
+    /// Image id.
+    pub image_ref: String,
+    /// Hash of the spec fields it was made from; `None` is never compared.
+    pub spec_hash: Option<String>,
+}
+
+/// Latest results of the probes of one container; `None` where a probe has not decided yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProbeResults {
+    /// Startup probe.
+    pub startup: Option<bool>,
+    /// Readiness probe.
+    pub readiness: Option<bool>,
+    /// Liveness probe.
+    pub liveness: Option<bool>,
+}
+
+/// Why a container waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// CamelCase reason.
+    pub reason: String,
+    /// Text.
+    pub message: String,
+    /// When to try again; until then this is why the container waits.
+    pub retry_at: Timestamp,
+}
+
+/// A reason of the node's own to end the pod, as Failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// `DeadlineExceeded`, `Evicted`, …
+    pub reason: String,
+    /// Text.
+    pub message: String,
+}
+
+/// Everything the shell knows about one pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// Sandboxes, newest first.
+    pub sandboxes: Vec<Sandbox>,
+    /// Containers, newest first.
+    pub containers: Vec<Container>,
+    /// Whether all volumes are mounted.
+    pub volumes_ready: bool,
+    /// Probe results, by container id.
+    pub probes: BTreeMap<String, ProbeResults>,
+    /// Why the last try to start a container failed, by container name.
+    pub failures: BTreeMap<String, Waiting>,
+    /// Restart back-off, by container name.
+    pub backoffs: BTreeMap<String, Backoff>,
+    /// Why the node ended the pod, if it did.
+    pub verdict: Option<Verdict>,
+    /// Not before this time try the sandbox or the volumes again.
+    pub retry_after: Option<Timestamp>,
+    /// Containers that are being started or stopped right now.
+    pub busy: BTreeSet<String>,
+    /// Volumes are being mounted or the sandbox is being made or stopped.
+    pub preparing: bool,
+    /// The node's addresses, primary first.
+    pub host_ips: Vec<String>,
+    /// Everything was stopped for good; what has ended will not start again.
+    pub stopped: bool,
+    /// The status as it was last computed, or else the API's.
+    pub previous: PodStatus,
+}
+
+impl Observed {
+    /// The newest container of a name.
+    #[must_use]
+    pub fn latest(&self, name: &str) -> Option<&Container> {
+        self.containers.iter().find(|container| container.name == name)
+    }
+
+    /// The newest sandbox if it can take containers.
+    #[must_use]
+    pub fn sandbox(&self) -> Option<&Sandbox> {
+        self.sandboxes.first().filter(|sandbox| sandbox.ready)
+    }
+
+    /// Results for a container id.
+    #[must_use]
+    pub fn probe(&self, id: &str) -> ProbeResults {
+        self.probes.get(id).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,1 @@
+//! Table of what is planned for a pod in each of its situations.
