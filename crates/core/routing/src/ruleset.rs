@@ -1,0 +1,355 @@
+//! A ruleset as named sets, maps and chains, and the scripts for `nft -f` that bring the kernel to it.
+//!
+//! Invariant: every script is one transaction, so a packet sees the rules from before or from after it. It names only the
+//! tables called [`TABLE`]; nobody else's are touched.
+
+use core::fmt::Write;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::facts::Family;
+
+/// Name of our tables.
+pub const TABLE: &str = "trireme";
+
+/// Elements of one `add element` command; more make further commands.
+const ELEMENTS_PER_COMMAND: usize = 256;
+
+/// What the kernel should hold, in all families.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    pub(crate) tables: BTreeMap<Family, Table>,
+}
+
+/// One table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(crate) sets: BTreeMap<String, Set>,
+    pub(crate) chains: BTreeMap<String, Chain>,
+}
+
+/// A set or a map.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Set {
+    pub(crate) is_map: bool,
+    /// What stands between the braces of its declaration.
+    pub(crate) declaration: String,
+    /// Key → value; the value is empty in a set.
+    pub(crate) elements: BTreeMap<String, String>,
+    /// The kernel fills it; its elements outlive rewrites.
+    pub(crate) is_dynamic: bool,
+}
+
+/// A chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Chain {
+    /// Hook of a base chain.
+    pub(crate) base: Option<String>,
+    pub(crate) rules: Vec<String>,
+}
+
+/// A way from one ruleset to another: the change that matters, then the removal of what nothing refers to any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// One transaction; empty if nothing changes.
+    pub apply: String,
+    /// One transaction to run after `apply`, empty if nothing is left over. Failing leaves only unused chains.
+    pub cleanup: String,
+}
+
+impl Change {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.apply.is_empty() && self.cleanup.is_empty()
+    }
+}
+
+/// Names that the kernel holds in our tables, from an earlier life.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Existing {
+    tables: BTreeMap<Family, Names>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Names {
+    sets: BTreeSet<String>,
+    maps: BTreeSet<String>,
+    chains: BTreeSet<String>,
+}
+
+impl Existing {
+    /// Reads `nft -j -t list table <family> trireme` into what is known; output of other shape adds nothing.
+    pub fn add_listing(&mut self, listing: &serde_json::Value) {
+        for item in listing["nftables"].as_array().into_iter().flatten() {
+            let Some((kind, body)) = item.as_object().and_then(|object| object.iter().next()) else {
+                continue;
+            };
+            let family = match body["family"].as_str() {
+                Some("ip") => Family::V4,
+                Some("ip6") => Family::V6,
+                _ => continue,
+            };
+            let Some(name) = body["name"].as_str() else { continue };
+            let is_table = kind == "table";
+            if (if is_table { Some(name) } else { body["table"].as_str() }) != Some(TABLE) {
+                continue;
+            }
+            let names = self.tables.entry(family).or_default();
+            match kind.as_str() {
+                "set" => drop(names.sets.insert(name.to_owned())),
+                "map" => drop(names.maps.insert(name.to_owned())),
+                "chain" => drop(names.chains.insert(name.to_owned())),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the kernel holds nothing of ours.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+}
+
+/// Removes all of our tables; what is absent is no error.
+#[must_use]
+pub fn removal() -> String {
+    let mut script = String::new();
+    for family in [Family::V4, Family::V6] {
+        line(&mut script, format_args!("add table {} {TABLE}", family.word()));
+        line(&mut script, format_args!("delete table {} {TABLE}", family.word()));
+    }
+    script
+}
+
+fn line(script: &mut String, text: core::fmt::Arguments<'_>) {
+    script.write_fmt(text).expect("writing to a String never fails");
+    script.push('\n');
+}
+
+impl Set {
+    fn word(&self) -> &'static str {
+        if self.is_map { "map" } else { "set" }
+    }
+
+    fn declare(&self, script: &mut String, family: Family, name: &str) {
+        line(
+            script,
+            format_args!(
+                "add {} {} {TABLE} {name} {{ {} }}",
+                self.word(),
+                family.word(),
+                self.declaration
+            ),
+        );
+    }
+}
+
+impl Chain {
+    fn declare(&self, script: &mut String, family: Family, name: &str) {
+        match &self.base {
+            Some(base) => line(
+                script,
+                format_args!("add chain {} {TABLE} {name} {{ {base} }}", family.word()),
+            ),
+            None => line(script, format_args!("add chain {} {TABLE} {name}", family.word())),
+        }
+    }
+
+    fn fill(&self, script: &mut String, family: Family, name: &str) {
+        for rule in &self.rules {
+            line(script, format_args!("add rule {} {TABLE} {name} {rule}", family.word()));
+        }
+    }
+}
+
+/// `elements`: keys with values (added to a map) or keys alone.
+fn element_commands<'a>(
+    script: &mut String,
+    verb: &str,
+    family: Family,
+    name: &str,
+    elements: impl Iterator<Item = (&'a String, &'a str)>,
+) {
+    let texts: Vec<String> = elements
+        .map(|(key, value)| {
+            if value.is_empty() {
+                key.clone()
+            } else {
+                format!("{key} : {value}")
+            }
+        })
+        .collect();
+    for chunk in texts.chunks(ELEMENTS_PER_COMMAND) {
+        line(
+            script,
+            format_args!("{verb} element {} {TABLE} {name} {{ {} }}", family.word(), chunk.join(", ")),
+        );
+    }
+}
+
+impl Table {
+    fn declare_and_fill(&self, script: &mut String, family: Family) {
+        for (name, set) in &self.sets {
+            set.declare(script, family, name);
+        }
+        for (name, chain) in &self.chains {
+            chain.declare(script, family, name);
+        }
+        self.fill(script, family);
+    }
+
+    fn fill(&self, script: &mut String, family: Family) {
+        for (name, chain) in &self.chains {
+            chain.fill(script, family, name);
+        }
+        for (name, set) in &self.sets {
+            element_commands(
+                script,
+                "add",
+                family,
+                name,
+                set.elements.iter().map(|(key, value)| (key, value.as_str())),
+            );
+        }
+    }
+}
+
+impl Ruleset {
+    /// Puts the whole ruleset in place of whatever the kernel holds. Affinity state is lost: prefer [`Ruleset::adopt`].
+    #[must_use]
+    pub fn replace(&self) -> String {
+        let mut script = removal();
+        for (family, table) in &self.tables {
+            line(&mut script, format_args!("add table {} {TABLE}", family.word()));
+            table.declare_and_fill(&mut script, *family);
+        }
+        script
+    }
+
+    /// Puts the whole ruleset in place of what an earlier life left behind, keeping what the kernel filled itself
+    /// (affinity). The kernel refuses if a set of the same name is of another shape: then [`Ruleset::replace`].
+    #[must_use]
+    pub fn adopt(&self, existing: &Existing) -> Change {
+        let mut change = Change::default();
+        for (family, table) in &self.tables {
+            let word = family.word();
+            let script = &mut change.apply;
+            line(script, format_args!("add table {word} {TABLE}"));
+            line(script, format_args!("flush table {word} {TABLE}"));
+            for (name, set) in &table.sets {
+                set.declare(script, *family, name);
+                if !set.is_dynamic {
+                    line(script, format_args!("flush {} {word} {TABLE} {name}", set.word()));
+                }
+            }
+            for (name, chain) in &table.chains {
+                chain.declare(script, *family, name);
+            }
+            table.fill(script, *family);
+        }
+        for (family, names) in &existing.tables {
+            let word = family.word();
+            let Some(table) = self.tables.get(family) else {
+                line(&mut change.cleanup, format_args!("delete table {word} {TABLE}"));
+                continue;
+            };
+            for name in names.maps.iter().filter(|name| !table.sets.contains_key(*name)) {
+                line(&mut change.cleanup, format_args!("delete map {word} {TABLE} {name}"));
+            }
+            for name in names.chains.iter().filter(|name| !table.chains.contains_key(*name)) {
+                line(&mut change.cleanup, format_args!("delete chain {word} {TABLE} {name}"));
+            }
+            for name in names.sets.iter().filter(|name| !table.sets.contains_key(*name)) {
+                line(&mut change.cleanup, format_args!("delete set {word} {TABLE} {name}"));
+            }
+        }
+        change
+    }
+
+    /// The way here from `old`, which the kernel is known to hold.
+    #[must_use]
+    pub fn change_from(&self, old: &Self) -> Change {
+        let mut change = Change::default();
+        let empty = Table::default();
+        for (family, new) in &self.tables {
+            match old.tables.get(family) {
+                Some(known) => difference(&mut change, *family, known, new),
+                None => {
+                    line(&mut change.apply, format_args!("add table {} {TABLE}", family.word()));
+                    difference(&mut change, *family, &empty, new);
+                }
+            }
+        }
+        for family in old.tables.keys().filter(|family| !self.tables.contains_key(family)) {
+            line(&mut change.apply, format_args!("delete table {} {TABLE}", family.word()));
+        }
+        change
+    }
+
+    /// Objects in it: chains, rules and elements, for logs and metrics.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let sizes = self.tables.values().map(|table| {
+            let rules: usize = table.chains.values().map(|chain| 1 + chain.rules.len()).sum();
+            rules + table.sets.values().map(|set| set.elements.len()).sum::<usize>()
+        });
+        sizes.sum()
+    }
+}
+
+/// Order: old elements out, new names in, changed chains rewritten, new elements in; then, apart, unused names out.
+fn difference(change: &mut Change, family: Family, old: &Table, new: &Table) {
+    let script = &mut change.apply;
+    let word = family.word();
+    let none = BTreeMap::new();
+    let kept = |name: &str, set: &Set| old.sets.get(name).filter(|was| was.declaration == set.declaration);
+    for (name, set) in &new.sets {
+        if let Some(was) = kept(name, set) {
+            let gone = was
+                .elements
+                .iter()
+                .filter(|(key, value)| set.elements.get(*key) != Some(value));
+            element_commands(script, "delete", family, name, gone.map(|(key, _)| (key, "")));
+        }
+    }
+    for (name, set) in new.sets.iter().filter(|(name, _)| !old.sets.contains_key(*name)) {
+        set.declare(script, family, name);
+    }
+    for (name, chain) in new.chains.iter().filter(|(name, _)| !old.chains.contains_key(*name)) {
+        chain.declare(script, family, name);
+    }
+    for (name, chain) in &new.chains {
+        let was = old.chains.get(name);
+        if was.is_some_and(|was| was.rules == chain.rules) {
+            continue;
+        }
+        if was.is_some() {
+            line(script, format_args!("flush chain {word} {TABLE} {name}"));
+        }
+        chain.fill(script, family, name);
+    }
+    for (name, set) in &new.sets {
+        let before = kept(name, set).map_or(&none, |was| &was.elements);
+        let fresh = set.elements.iter().filter(|(key, value)| before.get(*key) != Some(value));
+        element_commands(script, "add", family, name, fresh.map(|(key, value)| (key, value.as_str())));
+    }
+    // A set whose last user goes is emptied at once, so that no verdict keeps a chain that is about to go.
+    for (name, set) in old
+        .sets
+        .iter()
+        .filter(|(name, set)| set.is_map && !new.sets.contains_key(*name))
+    {
+        line(script, format_args!("flush {} {word} {TABLE} {name}", set.word()));
+    }
+    let cleanup = &mut change.cleanup;
+    for name in old.chains.keys().filter(|name| !new.chains.contains_key(*name)) {
+        line(cleanup, format_args!("flush chain {word} {TABLE} {name}"));
+    }
+    for name in old.chains.keys().filter(|name| !new.chains.contains_key(*name)) {
+        line(cleanup, format_args!("delete chain {word} {TABLE} {name}"));
+    }
+    for (name, set) in old.sets.iter().filter(|(name, _)| !new.sets.contains_key(*name)) {
+        line(cleanup, format_args!("delete {} {word} {TABLE} {name}", set.word()));
+    }
+}
