@@ -1,8 +1,28 @@
 //! The transport trait, typed access and the shared cache: how every part of Trireme reaches the API.
+//!
+//! Invariant: nothing here goes around authentication, authorisation or admission; a [`Transport`] is the only way out.
 
+pub mod cache;
+pub mod clock;
+pub mod events;
+pub mod https;
+pub mod kinds;
+pub mod testing;
 pub mod transport;
+pub mod typed;
 
+mod correlate;
+mod reflector;
+mod store;
+
+pub use cache::{Cache, Subscription};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use events::{EventRecorder, EventType, Regarding};
+pub use https::HttpsTransport;
+pub use kinds::Kinds;
+pub use store::Change;
 pub use transport::{
-    DeleteOptions, ListOptions, ObjectList, Patch, Propagation, ResourceRef, Target, Transport, WatchEvent, WatchOptions,
-    WriteOptions,
+    DeleteOptions, ListOptions, ObjectList, Patch, Propagation, ResourceRef, ScopeName, Target, Transport, WatchEvent,
+    WatchOptions, WriteOptions,
 };
+pub use typed::{ApiObject, Client, retry_on_conflict};

@@ -1,0 +1,232 @@
+//! Carries out a plan, action by action.
+//!
+//! Invariant: it adds no decision. It stops at the first action that fails. Two things let a plan speak of what only the
+//! execution knows: `{created}` in an event's message is the name of the object that the plan created last, and a
+//! `Successful…` event right behind an action that failed is recorded as `Failed…` with the error.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use serde_json::Value;
+use trireme_api::{Object, Status};
+use trireme_client::typed::target_of;
+use trireme_client::{DeleteOptions, EventRecorder, EventType, Patch, Propagation, Regarding, ResourceRef, Target};
+use trireme_reconcile::plan::{Action, EventKind, EventNote, ObjectRef, Plan};
+
+use crate::metrics::ControllerMetrics;
+use crate::registration::Context;
+use crate::written::Written;
+
+/// What in an event's message stands for the name of the object created last.
+pub const CREATED: &str = "{created}";
+
+/// Carries out plans for one controller.
+pub struct Executor<'a> {
+    /// Client, cache and kinds.
+    pub context: &'a Context,
+    /// Where writes are noted.
+    pub written: &'a Written,
+    /// Events of the controller.
+    pub events: &'a EventRecorder,
+    /// Counters of the controller.
+    pub metrics: &'a ControllerMetrics,
+}
+
+impl Executor<'_> {
+    /// Carries out a plan.
+    ///
+    /// # Errors
+    /// The status of the first action that failed; what stood behind it was not done.
+    pub async fn execute(&self, plan: &Plan) -> Result<(), Status> {
+        let mut created = String::new();
+        for (at, action) in plan.actions.iter().enumerate() {
+            if let Action::Event(note) = action {
+                self.record(note, &note.reason, note.message.replace(CREATED, &created));
+                continue;
+            }
+            match self.act(action).await {
+                Ok(Some(name)) => created = name,
+                Ok(None) => {}
+                Err(status) => {
+                    self.tell_failure(action, plan.actions.get(at + 1), &status);
+                    return Err(status);
+                }
+            }
+            self.metrics.actions.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn tell_failure(&self, action: &Action, next: Option<&Action>, status: &Status) {
+        let Some(Action::Event(note)) = next else { return };
+        let Some(what) = note.reason.strip_prefix("Successful") else {
+            return;
+        };
+        let doing = match action {
+            Action::Create { .. } => "creating",
+            Action::Delete { .. } => "deleting",
+            _ => "updating",
+        };
+        let failed = EventNote {
+            kind: EventKind::Warning,
+            ..note.clone()
+        };
+        self.record(&failed, &format!("Failed{what}"), format!("Error {doing}: {status}"));
+    }
+
+    fn record(&self, note: &EventNote, reason: &str, message: String) {
+        let about = &note.regarding;
+        let regarding = Regarding {
+            api_version: about.api_version.clone(),
+            kind: about.kind.clone(),
+            namespace: about.namespace.clone(),
+            name: about.name.clone(),
+            uid: about.uid.clone(),
+            ..Regarding::default()
+        };
+        let kind = match note.kind {
+            EventKind::Normal => EventType::Normal,
+            EventKind::Warning => EventType::Warning,
+        };
+        self.events.record(regarding, kind, reason, message);
+    }
+
+    /// One action other than an event; the name of the object if it created one.
+    async fn act(&self, action: &Action) -> Result<Option<String>, Status> {
+        let transport = self.context.client.transport();
+        let options = self.context.client.write_options();
+        match action {
+            Action::Create { object, exists_is_done } => {
+                let mut target = self.target_of_value(object, None)?;
+                target.name.clear();
+                match transport.create(&target, encode(object), &options).await {
+                    Ok(answer) => {
+                        self.written.wrote(&target.resource, &answer);
+                        Ok(Some(answer.header().name.clone()))
+                    }
+                    Err(status) if *exists_is_done && status.is_already_exists() => Ok(None),
+                    Err(status) => Err(status),
+                }
+            }
+            Action::Update { object } => {
+                let target = self.target_of_value(object, None)?;
+                let answer = transport.update(&target, encode(object), &options).await?;
+                self.note(&target, &answer);
+                Ok(None)
+            }
+            Action::UpdateStatus { object } => {
+                let target = self.target_of_value(object, Some("status"))?;
+                let answer = transport.update(&target, encode(object), &options).await?;
+                self.note(&target, &answer);
+                Ok(None)
+            }
+            Action::UpdateSubresource {
+                target,
+                subresource,
+                object,
+            } => {
+                let target = self.target_of_ref(target, Some(subresource))?;
+                let answer = transport.update(&target, encode(object), &options).await?;
+                self.note(&target, &answer);
+                Ok(None)
+            }
+            Action::Patch {
+                target: about,
+                subresource,
+                patch,
+            } => {
+                let target = self.target_of_ref(about, *subresource)?;
+                let mut patch = patch.clone();
+                if !about.uid.is_empty() && patch.is_object() {
+                    patch["metadata"]["uid"] = about.uid.as_str().into();
+                }
+                let answer = transport.patch(&target, &Patch::Merge(encode(&patch)), &options).await?;
+                self.note(&target, &answer);
+                Ok(None)
+            }
+            Action::Delete {
+                target: about,
+                grace_period_seconds,
+                propagation,
+            } => {
+                let target = self.target_of_ref(about, None)?;
+                self.delete(&target, about, *grace_period_seconds, *propagation).await?;
+                Ok(None)
+            }
+            Action::Event(_) => Ok(None),
+        }
+    }
+
+    async fn delete(
+        &self,
+        target: &Target,
+        about: &ObjectRef,
+        grace: Option<i64>,
+        propagation: Option<&'static str>,
+    ) -> Result<(), Status> {
+        let options = DeleteOptions {
+            grace_period_seconds: grace,
+            uid: (!about.uid.is_empty()).then(|| about.uid.clone()),
+            resource_version: None,
+            propagation: match propagation {
+                Some("Foreground") => Some(Propagation::Foreground),
+                Some("Orphan") => Some(Propagation::Orphan),
+                Some(_) => Some(Propagation::Background),
+                None => None,
+            },
+        };
+        match self.context.client.transport().delete(target, &options).await {
+            Ok(Some(answer)) => self.note(target, &answer),
+            Ok(None) => self.written.removed(&target.resource, &about.uid),
+            Err(status) if status.is_not_found() => {}
+            // Another object of that name: the one meant is gone.
+            Err(status) if status.is_conflict() && !about.uid.is_empty() => {
+                let now = self.context.client.transport().get(target).await;
+                match now {
+                    Ok(object) if object.header().uid == about.uid => return Err(status),
+                    Ok(_) => {}
+                    Err(gone) if gone.is_not_found() => {}
+                    Err(other) => return Err(other),
+                }
+            }
+            Err(status) => return Err(status),
+        }
+        Ok(())
+    }
+
+    /// Notes an answer, unless it is of another kind than the object's own (`scale`, `binding`).
+    fn note(&self, target: &Target, answer: &Object) {
+        let kind = self.context.kinds.kind(&target.resource);
+        if kind.is_none_or(|kind| kind == answer.header().kind) {
+            self.written.wrote(&target.resource, answer);
+        }
+    }
+
+    fn resource(&self, api_version: &str, kind: &str) -> Result<ResourceRef, Status> {
+        self.context
+            .kinds
+            .resource(api_version, kind)
+            .ok_or_else(|| Status::bad_request(format!("no resource is known for {kind} of {api_version}")))
+    }
+
+    fn target_of_value(&self, object: &Value, subresource: Option<&'static str>) -> Result<Target, Status> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let resource = self.resource(&text(&object["apiVersion"]), &text(&object["kind"]))?;
+        let metadata = &object["metadata"];
+        Ok(target_of(
+            resource,
+            &text(&metadata["namespace"]),
+            &text(&metadata["name"]),
+            subresource,
+        ))
+    }
+
+    fn target_of_ref(&self, about: &ObjectRef, subresource: Option<&'static str>) -> Result<Target, Status> {
+        let resource = self.resource(&about.api_version, &about.kind)?;
+        Ok(target_of(resource, &about.namespace, &about.name, subresource))
+    }
+}
+
+fn encode(value: &Value) -> Bytes {
+    Bytes::from(value.to_string())
+}

@@ -1,0 +1,311 @@
+//! The manager: waits for the cache, feeds each controller's queue from changes, and runs its workers.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::FutureExt;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use trireme_client::{Cache, Client, Clock, EventRecorder, Kinds, ResourceRef};
+
+use crate::execute::Executor;
+use crate::metrics::{ControllerMetrics, Metrics};
+use crate::queue::{Outcome, Queue};
+use crate::registration::{Context, Key, Registration};
+use crate::written::Written;
+
+/// Runs controllers. One is made for each term as leader, and dropped afterwards.
+pub struct Manager {
+    client: Client,
+    cache: Arc<Cache>,
+    kinds: Arc<Kinds>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    written: Arc<Written>,
+    registrations: Vec<Registration>,
+}
+
+impl Manager {
+    /// A manager without controllers.
+    #[must_use]
+    pub fn new(client: Client, cache: Arc<Cache>, kinds: Arc<Kinds>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            client,
+            cache,
+            kinds,
+            clock,
+            metrics: Arc::default(),
+            written: Arc::default(),
+            registrations: Vec::new(),
+        }
+    }
+
+    /// Adds a controller.
+    #[must_use]
+    pub fn register(mut self, registration: Registration) -> Self {
+        self.registrations.push(registration);
+        self
+    }
+
+    /// Adds several controllers, for example [`crate::controllers::all`].
+    #[must_use]
+    pub fn register_all(mut self, registrations: impl IntoIterator<Item = Registration>) -> Self {
+        self.registrations.extend(registrations);
+        self
+    }
+
+    /// The counters; they go on over the manager's end.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// Uses counters that are there already (of an earlier term).
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// Runs until `shutdown`; then no action is begun any more and all workers have ended.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let ended = shutdown.child_token();
+        let context = Context {
+            events: EventRecorder::new(&self.client, "controllermanager", "", Arc::clone(&self.clock), ended.clone()),
+            client: self.client,
+            cache: self.cache,
+            kinds: self.kinds,
+            clock: self.clock,
+        };
+        let mut tasks = JoinSet::new();
+        for registration in self.registrations {
+            let worker = Controller {
+                metrics: self.metrics.controller(registration.name),
+                context: Context {
+                    client: context.client.with_field_manager("kube-controller-manager"),
+                    events: context.events.for_component(registration.component),
+                    ..context.clone()
+                },
+                written: Arc::clone(&self.written),
+                queue: Arc::default(),
+                registration,
+            };
+            let ended = ended.clone();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = ended.cancelled() => {}
+                    () = Arc::new(worker).run() => {}
+                }
+            });
+        }
+        shutdown.cancelled().await;
+        tasks.shutdown().await;
+    }
+}
+
+struct Controller {
+    registration: Registration,
+    context: Context,
+    written: Arc<Written>,
+    queue: Arc<Queue>,
+    metrics: Arc<ControllerMetrics>,
+}
+
+impl Controller {
+    fn resources(&self) -> impl Iterator<Item = &ResourceRef> {
+        self.registration.watches.iter().map(|watch| &watch.resource)
+    }
+
+    async fn run(self: Arc<Self>) {
+        let resources: Vec<_> = self.resources().cloned().collect();
+        self.context.cache.synced(&resources).await;
+        self.subscribe();
+        let mut workers = JoinSet::new();
+        for _ in 0..self.registration.workers {
+            let controller = Arc::clone(&self);
+            workers.spawn(async move { controller.work().await });
+        }
+        while workers.join_next().await.is_some() {}
+    }
+
+    fn subscribe(&self) {
+        for watch in &self.registration.watches {
+            let Some(map) = watch.map.clone() else { continue };
+            let queue = Arc::downgrade(&self.queue);
+            let cache = Arc::downgrade(&self.context.cache);
+            self.context.cache.on_change(&watch.resource, move |change| {
+                let (Some(queue), Some(cache)) = (queue.upgrade(), cache.upgrade()) else {
+                    return false;
+                };
+                for key in map(&cache, change) {
+                    queue.add(key);
+                }
+                true
+            });
+        }
+    }
+
+    async fn work(&self) {
+        loop {
+            let key = self.queue.next().await;
+            let outcome = AssertUnwindSafe(self.reconcile(&key)).catch_unwind().await;
+            let outcome = outcome.unwrap_or_else(|_| {
+                tracing::error!(
+                    controller = self.registration.name,
+                    namespace = key.namespace,
+                    name = key.name,
+                    "reconciliation panicked; it is tried again with back-off"
+                );
+                self.metrics.panicked.fetch_add(1, Ordering::Relaxed);
+                Outcome::Failed
+            });
+            self.queue.finish(key, outcome);
+        }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Outcome {
+        if !self.written.seen(&self.context.cache, self.resources()).await {
+            tracing::warn!(
+                controller = self.registration.name,
+                "the cache lags behind this process' own writes"
+            );
+            return Outcome::Failed;
+        }
+        let now = self.context.clock.now();
+        let result = match (self.registration.step)(self.context.clone(), key.clone(), now).await {
+            Ok(None) => Ok(None),
+            Ok(Some(plan)) => {
+                let executor = Executor {
+                    context: &self.context,
+                    written: &self.written,
+                    events: &self.context.events,
+                    metrics: &self.metrics,
+                };
+                executor.execute(&plan).await.map(|()| plan.requeue_after)
+            }
+            Err(status) => Err(status),
+        };
+        match result {
+            Ok(again) => {
+                self.metrics.done.fetch_add(1, Ordering::Relaxed);
+                again.map_or(Outcome::Done, Outcome::Again)
+            }
+            Err(status) => {
+                self.metrics.failed.fetch_add(1, Ordering::Relaxed);
+                // Losing a race is an ordinary event.
+                if status.is_conflict() {
+                    tracing::debug!(controller = self.registration.name, ?key, "{status}");
+                } else {
+                    tracing::warn!(
+                        controller = self.registration.name,
+                        namespace = key.namespace,
+                        name = key.name,
+                        code = status.code,
+                        "{status}"
+                    );
+                }
+                Outcome::Failed
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+    use serde_json::json;
+    use trireme_api::Status;
+    use trireme_client::SystemClock;
+    use trireme_client::testing::FakeTransport;
+    use trireme_reconcile::plan::{Action, Plan};
+
+    use super::*;
+    use crate::controllers;
+
+    fn namespace(fake: &FakeTransport, name: &str) {
+        fake.seed(
+            &ResourceRef::of::<Namespace>(),
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+        );
+    }
+
+    fn manager(fake: &Arc<FakeTransport>, shutdown: &CancellationToken) -> (Manager, Arc<Cache>) {
+        let client = Client::new(fake.clone());
+        let cache = Cache::new(&client, shutdown.clone());
+        let kinds = Arc::new(controllers::kinds());
+        (Manager::new(client, Arc::clone(&cache), kinds, Arc::new(SystemClock)), cache)
+    }
+
+    /// A controller that wants two accounts with generated names in each namespace.
+    fn two_accounts() -> Registration {
+        Registration::new(
+            "two",
+            |context, key| {
+                context.cache.get::<Namespace>("", &key.name)?;
+                Some((key.name.clone(), context.cache.list::<ServiceAccount>(Some(&key.name)).len()))
+            },
+            |(namespace, there): &(String, usize), _| {
+                assert_ne!(namespace, "bad", "a controller's own bug");
+                let missing = 2_usize.saturating_sub(*there);
+                let object = json!({
+                    "apiVersion": "v1", "kind": "ServiceAccount",
+                    "metadata": {"namespace": namespace, "generateName": "x-"},
+                });
+                Plan {
+                    actions: vec![
+                        Action::Create {
+                            object,
+                            exists_is_done: false
+                        };
+                        missing
+                    ],
+                    requeue_after: None,
+                }
+            },
+        )
+        .primary::<Namespace>()
+        .watch::<ServiceAccount>(|_, change| vec![Key::new("", &change.namespace)])
+    }
+
+    #[tokio::test]
+    async fn makes_no_object_twice_though_the_cache_lags_and_calls_fail() {
+        let fake = FakeTransport::new();
+        let shutdown = CancellationToken::new();
+        for name in ["a", "b", "bad", "c"] {
+            namespace(&fake, name);
+        }
+        fake.fail_next("POST serviceaccounts", Status::internal("no"));
+        let (manager, cache) = manager(&fake, &shutdown);
+        let metrics = manager.metrics();
+        let accounts = ResourceRef::of::<ServiceAccount>();
+        cache.synced(std::slice::from_ref(&accounts)).await;
+        fake.hold(&accounts, true);
+        let running = tokio::spawn(manager.register(two_accounts()).run(shutdown.clone()));
+        let posts = || {
+            fake.calls()
+                .iter()
+                .filter(|call| call.starts_with("POST serviceaccounts"))
+                .count()
+        };
+        while posts() < 3 {
+            tokio::task::yield_now().await;
+        }
+        // Wake the keys while their own writes have not come back.
+        for name in ["a", "b", "c"] {
+            namespace(&fake, name);
+        }
+        fake.hold(&accounts, false);
+        while cache.count(&accounts) < 6 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert_eq!(cache.count(&accounts), 6);
+        let counters = metrics.controller("two");
+        assert!(counters.panicked.load(Ordering::Relaxed) > 0);
+        assert_eq!(counters.failed.load(Ordering::Relaxed), 1);
+        assert!(metrics.render().contains("controller=\"two\""));
+        shutdown.cancel();
+        running.await.unwrap();
+    }
+}
