@@ -1,0 +1,330 @@
+//! The ReplicaSet controller: as many pods of a template as asked for (pkg/controller/replicaset/replica_set.go).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use serde_json::Value;
+
+use crate::ownership::{self, Claim};
+use crate::plan::{Action, EventKind, EventNote, ObjectRef, Plan};
+use crate::pods;
+
+/// Most pods made or deleted by one plan.
+pub const BURST_REPLICAS: usize = 500;
+
+/// What the controller looks at.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Desired.
+    pub replica_set: Arc<ReplicaSet>,
+    /// All pods of its namespace.
+    pub pods: Vec<Arc<Pod>>,
+    /// The last error of creating or deleting pods, if the last plan failed by one.
+    pub failure: Option<Failure>,
+}
+
+/// Why pods could not be made or deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Creation failed.
+    Create(String),
+    /// Deletion failed.
+    Delete(String),
+}
+
+/// Plans one step. `suffix` gives five fresh letters for the name of a pod at each call.
+#[must_use]
+pub fn reconcile(snapshot: &Snapshot, now: Timestamp, suffix: &mut dyn FnMut() -> String) -> Plan {
+    let replica_set = &snapshot.replica_set;
+    let Some(spec) = &replica_set.spec else { return Plan::default() };
+    let owner = ownership::controller_reference("apps/v1", "ReplicaSet", &replica_set.metadata);
+    let deleting = replica_set.metadata.deletion_timestamp.is_some();
+    let mut plan = Plan::default();
+    let mut ours: Vec<&Arc<Pod>> = Vec::new();
+    for pod in &snapshot.pods {
+        if pods::is_finished(pod) {
+            continue; // Finished pods are left to their garbage collection.
+        }
+        let matches = ownership::selects(&spec.selector, pod.metadata.labels.as_ref());
+        let target = ownership::object_ref("v1", "Pod", &pod.metadata);
+        match ownership::claim(&owner, deleting, &pod.metadata, matches, target) {
+            Claim::Ours => ours.push(pod),
+            Claim::Adopt(action) | Claim::Release(action) => plan.actions.push(action),
+            Claim::NotOurs => {}
+        }
+    }
+    if !plan.actions.is_empty() {
+        return plan; // What was adopted or released is seen at the next look.
+    }
+    let active: Vec<&Arc<Pod>> = ours.iter().copied().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
+    let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+
+    // Status before pods: it tells what was observed, and a failing creation must not hold it back.
+    push_status(&mut plan, snapshot, &ours, &active, now);
+    if !deleting {
+        if active.len() < wanted {
+            let template = spec.template.clone().unwrap_or_default();
+            for _ in 0..(wanted - active.len()).min(BURST_REPLICAS) {
+                let pod = pod_from_template(&template, &replica_set.metadata, owner.clone(), suffix);
+                create_pod(&mut plan, regarding(replica_set), pod);
+            }
+        } else {
+            for pod in to_delete(&active, active.len() - wanted, snapshot, now) {
+                let target = ownership::object_ref("v1", "Pod", &pod.metadata);
+                let message = format!("Deleted pod: {}", target.name);
+                plan.actions.push(Action::Delete { target, grace_period_seconds: None, propagation: None });
+                plan.actions.push(event(regarding(replica_set), "SuccessfulDelete", message));
+            }
+        }
+    }
+    plan.requeue_after = active
+        .iter()
+        .filter_map(|pod| pods::available_in(pod, spec.min_ready_seconds.unwrap_or(0), now))
+        .filter(|left| !left.is_zero())
+        .min();
+    plan
+}
+
+fn regarding(replica_set: &ReplicaSet) -> ObjectRef {
+    ownership::object_ref("apps/v1", "ReplicaSet", &replica_set.metadata)
+}
+
+fn event(regarding: ObjectRef, reason: &str, message: String) -> Action {
+    Action::Event(EventNote { regarding, kind: EventKind::Normal, reason: reason.into(), message })
+}
+
+/// A pod with a name of its own: the owner's name, a dash and the suffix.
+#[must_use]
+pub fn pod_from_template(template: &PodTemplateSpec, owner: &ObjectMeta, reference: OwnerReference, suffix: &mut dyn FnMut() -> String) -> Pod {
+    let metadata = template.metadata.clone().unwrap_or_default();
+    let owner_name = owner.name.clone().unwrap_or_default();
+    // As upstream's generateName: the base is cut so that the whole stays within 63 characters.
+    let prefix = format!("{owner_name}-");
+    let base: String = prefix.chars().take(58).collect();
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(format!("{base}{}", suffix())),
+            generate_name: Some(prefix),
+            namespace: owner.namespace.clone(),
+            labels: metadata.labels,
+            annotations: metadata.annotations,
+            finalizers: metadata.finalizers,
+            owner_references: Some(vec![reference]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec.clone(),
+        status: None,
+    }
+}
+
+/// Creates a pod and tells so.
+pub fn create_pod(plan: &mut Plan, owner: ObjectRef, pod: Pod) {
+    let message = format!("Created pod: {}", pod.metadata.name.as_deref().unwrap_or_default());
+    plan.actions.push(Action::Create { object: to_value(&pod), exists_is_done: false });
+    plan.actions.push(event(owner, "SuccessfulCreate", message));
+}
+
+/// A typed object as JSON.
+///
+/// # Panics
+/// Never: Kubernetes types serialise.
+#[must_use]
+pub fn to_value<T: serde::Serialize>(object: &T) -> Value {
+    serde_json::to_value(object).expect("Kubernetes types serialise")
+}
+
+fn to_delete<'a>(active: &[&'a Arc<Pod>], count: usize, snapshot: &Snapshot, now: Timestamp) -> Vec<&'a Arc<Pod>> {
+    let count = count.min(BURST_REPLICAS);
+    if count == 0 {
+        return Vec::new();
+    }
+    let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+    // Neighbours are pods of all ReplicaSets of the same owner, so that a rolling update thins out crowded nodes first.
+    let grand = ownership::controller_of(&snapshot.replica_set.metadata).map(|owner| owner.uid.clone());
+    let mut per_node: BTreeMap<String, usize> = BTreeMap::new();
+    for pod in snapshot.pods.iter().filter(|pod| pods::is_active(pod)) {
+        let related = active.iter().any(|own| own.metadata.uid == pod.metadata.uid)
+            || (grand.is_some()
+                && snapshot
+                    .replica_set
+                    .spec
+                    .as_ref()
+                    .is_some_and(|spec| same_but_hash(&spec.selector.match_labels, pod.metadata.labels.as_ref())));
+        if related {
+            *per_node.entry(node(pod)).or_default() += 1;
+        }
+    }
+    let neighbours = |pod: &Pod| per_node.get(&node(pod)).copied().unwrap_or(0);
+    let mut sorted = active.to_vec();
+    sorted.sort_by(|left, right| pods::deletion_order(left, right, neighbours(left), neighbours(right), now));
+    sorted.truncate(count);
+    sorted
+}
+
+fn same_but_hash(selector: &Option<BTreeMap<String, String>>, labels: Option<&BTreeMap<String, String>>) -> bool {
+    selector
+        .iter()
+        .flatten()
+        .filter(|(key, _)| *key != "pod-template-hash")
+        .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+}
+
+fn push_status(plan: &mut Plan, snapshot: &Snapshot, ours: &[&Arc<Pod>], active: &[&Arc<Pod>], now: Timestamp) {
+    let replica_set = &snapshot.replica_set;
+    let Some(spec) = &replica_set.spec else { return };
+    let old = replica_set.status.clone().unwrap_or_default();
+    let template_labels = spec.template.as_ref().and_then(|template| template.metadata.as_ref()?.labels.as_ref());
+    let fully_labeled = active.iter().filter(|pod| {
+        template_labels.into_iter().flatten().all(|(key, value)| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)) == Some(value))
+    });
+    let ready = active.iter().filter(|pod| pods::is_ready(pod));
+    let minimum = spec.min_ready_seconds.unwrap_or(0);
+    let available = active.iter().filter(|pod| pods::available_in(pod, minimum, now).is_some_and(|left| left.is_zero()));
+    let count = |items: usize| i32::try_from(items).unwrap_or(i32::MAX);
+    let nonzero = |items: usize| Some(count(items)).filter(|items| *items != 0);
+    let status = ReplicaSetStatus {
+        replicas: count(active.len()),
+        fully_labeled_replicas: nonzero(fully_labeled.count()),
+        ready_replicas: nonzero(ready.count()),
+        available_replicas: nonzero(available.count()),
+        terminating_replicas: Some(count(ours.len() - active.len())),
+        observed_generation: replica_set.metadata.generation,
+        conditions: conditions(&old, snapshot.failure.as_ref(), now),
+    };
+    if status != old {
+        let mut changed = ReplicaSet::clone(replica_set);
+        changed.status = Some(status);
+        plan.actions.push(Action::UpdateStatus { object: to_value(&changed) });
+    }
+}
+
+fn conditions(old: &ReplicaSetStatus, failure: Option<&Failure>, now: Timestamp) -> Option<Vec<ReplicaSetCondition>> {
+    const KIND: &str = "ReplicaFailure";
+    let mut conditions: Vec<_> = old.conditions.iter().flatten().cloned().collect();
+    let present = conditions.iter().any(|condition| condition.type_ == KIND);
+    match failure {
+        None => conditions.retain(|condition| condition.type_ != KIND),
+        Some(_) if present => {}
+        Some(failure) => {
+            let (reason, message) = match failure {
+                Failure::Create(message) => ("FailedCreate", message),
+                Failure::Delete(message) => ("FailedDelete", message),
+            };
+            conditions.push(ReplicaSetCondition {
+                type_: KIND.into(),
+                status: "True".into(),
+                reason: Some(reason.into()),
+                message: Some(message.clone()),
+                last_transition_time: Some(Time(now)),
+            });
+        }
+    }
+    (!conditions.is_empty()).then_some(conditions)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-01-01T00:10:00Z".parse().unwrap()
+    }
+
+    fn replica_set(replicas: i32) -> Arc<ReplicaSet> {
+        Arc::new(
+            serde_json::from_value(json!({
+                "metadata": {"name": "web", "namespace": "ns", "uid": "rs-uid", "generation": 2},
+                "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+                    "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": []}}},
+                "status": {"replicas": 0}
+            }))
+            .unwrap(),
+        )
+    }
+
+    fn pod(name: &str, owned: bool, ready: bool) -> Arc<Pod> {
+        let owners = if owned {
+            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "rs-uid", "controller": true}])
+        } else {
+            json!([])
+        };
+        let condition = json!({"type": "Ready", "status": if ready { "True" } else { "False" }, "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        Arc::new(
+            serde_json::from_value(json!({
+                "metadata": {"name": name, "namespace": "ns", "uid": name, "labels": {"app": "web"}, "ownerReferences": owners,
+                    "creationTimestamp": "2026-01-01T00:00:00Z"},
+                "spec": {"containers": [], "nodeName": "n"},
+                "status": {"phase": "Running", "conditions": [condition]}
+            }))
+            .unwrap(),
+        )
+    }
+
+    fn plan(replicas: i32, pods: Vec<Arc<Pod>>) -> Plan {
+        let mut number = 0;
+        let mut suffix = || {
+            number += 1;
+            format!("{number:05}")
+        };
+        reconcile(&Snapshot { replica_set: replica_set(replicas), pods, failure: None }, now(), &mut suffix)
+    }
+
+    #[test]
+    fn missing_pods_are_made_and_told() {
+        let plan = plan(2, vec![pod("a", true, true)]);
+        let created: Vec<_> = plan
+            .actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Create { object, .. } => object["metadata"]["name"].as_str(),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(created, ["web-00001"]);
+        assert!(plan.actions.iter().any(|action| matches!(action, Action::Event(note) if note.message == "Created pod: web-00001")));
+        assert!(matches!(&plan.actions[0], Action::UpdateStatus { object } if object["status"]["readyReplicas"] == 1));
+    }
+
+    #[test]
+    fn the_unready_pod_goes_first() {
+        let plan = plan(1, vec![pod("a", true, true), pod("b", true, false)]);
+        let deleted: Vec<_> = plan
+            .actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Delete { target, .. } => Some(target.name.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(deleted, ["b"]);
+    }
+
+    #[test]
+    fn an_orphan_that_matches_is_adopted_before_anything_else() {
+        let plan = plan(1, vec![pod("a", false, true)]);
+        assert_eq!(plan.actions.len(), 1);
+        assert!(matches!(&plan.actions[0], Action::Patch { patch, .. } if patch["metadata"]["ownerReferences"][0]["uid"] == "rs-uid"));
+    }
+
+    #[test]
+    fn a_settled_set_plans_nothing() {
+        let mut settled = ReplicaSet::clone(&replica_set(1));
+        settled.status = Some(ReplicaSetStatus {
+            replicas: 1,
+            fully_labeled_replicas: Some(1),
+            ready_replicas: Some(1),
+            available_replicas: Some(1),
+            terminating_replicas: Some(0),
+            observed_generation: Some(2),
+            conditions: None,
+        });
+        let snapshot = Snapshot { replica_set: Arc::new(settled), pods: vec![pod("a", true, true)], failure: None };
+        assert_eq!(reconcile(&snapshot, now(), &mut || unreachable!("nothing is made")), Plan::default());
+    }
+}
