@@ -7,3 +7,7 @@ pub mod plan;
 pub mod pods;
 pub mod replicaset;
 pub mod service_account;
+pub mod endpoint_slice;
+pub mod endpoints;
+pub mod endpoints_of;
+pub mod service;
