@@ -45,19 +45,19 @@ const PACKAGES: &[(&str, &str)] = &[
     ("api/storage/v1", "storage.k8s.io"),
     ("api/storage/v1beta1", "storage.k8s.io"),
     ("api/storagemigration/v1beta1", "storagemigration.k8s.io"),
-    (
-        "apiextensions-apiserver/pkg/apis/apiextensions/v1",
-        "apiextensions.k8s.io",
-    ),
-    (
-        "kube-aggregator/pkg/apis/apiregistration/v1",
-        "apiregistration.k8s.io",
-    ),
+    ("apiextensions-apiserver/pkg/apis/apiextensions/v1", "apiextensions.k8s.io"),
+    ("kube-aggregator/pkg/apis/apiregistration/v1", "apiregistration.k8s.io"),
     ("metrics/pkg/apis/metrics/v1beta1", "metrics.k8s.io"),
 ];
 
 /// Kinds that no client sends and no server answers as typed objects.
 const SKIPPED: &[&str] = &["Table", "TableOptions", "InternalEvent"];
+
+/// Structs without fields: they have no row to be known by.
+const EMPTY: &[(&str, &str)] = &[(
+    "apiextensions-apiserver/pkg/apis/apiextensions/v1",
+    "CustomResourceSubresourceStatus",
+)];
 
 /// Go types that are not structs of the table: their letter, and how Go prints them where it matters.
 const NAMED: &[(&str, &str)] = &[
@@ -150,6 +150,11 @@ fn read(path: &Path) -> Result<Table> {
         rows: HashMap::new(),
         order: Vec::new(),
     };
+    for (package, name) in EMPTY {
+        let key = ((*package).to_owned(), (*name).to_owned());
+        table.order.push(key.clone());
+        table.rows.insert(key, Vec::new());
+    }
     for line in text.lines().skip(1) {
         let cells: Vec<&str> = line.split('\t').collect();
         let [
@@ -207,7 +212,9 @@ fn atomics(dir: &Path) -> Result<BTreeSet<(String, String, String)>> {
         };
         for (name, schema) in schemas {
             let Some(rest) = name.strip_prefix("io.k8s.") else { continue };
-            let Some((package, name)) = rest.rsplit_once('.') else { continue };
+            let Some((package, name)) = rest.rsplit_once('.') else {
+                continue;
+            };
             let package = package.replace('.', "/");
             if schema["x-kubernetes-map-type"] == "atomic" {
                 found.insert((package.clone(), name.to_owned(), String::new()));
@@ -410,13 +417,7 @@ fn derived(package: &str, short: &str) -> String {
     text.to_owned()
 }
 
-fn write_row(
-    out: &mut String,
-    table: &Table,
-    key: &Key,
-    row: &Row,
-    atomics: &BTreeSet<(String, String, String)>,
-) -> Result<()> {
+fn write_row(out: &mut String, table: &Table, key: &Key, row: &Row, atomics: &BTreeSet<(String, String, String)>) -> Result<()> {
     let (package, name) = key;
     if row.inline && row.go_type.ends_with("TypeMeta") {
         // TypeMeta is in the JSON only; protobuf has it in the envelope.

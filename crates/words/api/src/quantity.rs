@@ -204,11 +204,7 @@ impl Quantity {
                 };
                 (1i128 << exponent, -fraction, precision)
             }
-            _ => (
-                1,
-                exponent.checked_sub(fraction).ok_or(QuantityError::Numeric)?,
-                18 - length,
-            ),
+            _ => (1, exponent.checked_sub(fraction).ok_or(QuantityError::Numeric)?, 18 - length),
         };
         let mut value = digits.checked_mul(multiplier).ok_or(QuantityError::Numeric)?;
         if precision >= 0 && scale >= -9 {
@@ -390,7 +386,10 @@ impl Quantity {
                 whole /= 1024;
                 exponent += 10;
             }
-            let suffix = BINARY.iter().find(|(_, known)| *known == exponent).map_or("", |(text, _)| text);
+            let suffix = BINARY
+                .iter()
+                .find(|(_, known)| *known == exponent)
+                .map_or("", |(text, _)| text);
             return format!("{whole}{suffix}");
         }
         let (mut value, mut exponent) = (self.value, self.scale);
@@ -409,7 +408,10 @@ impl Quantity {
                 format!("{value}e{exponent}")
             };
         }
-        let suffix = DECIMAL.iter().find(|(_, known)| *known == exponent).map_or("", |(text, _)| text);
+        let suffix = DECIMAL
+            .iter()
+            .find(|(_, known)| *known == exponent)
+            .map_or("", |(text, _)| text);
         format!("{value}{suffix}")
     }
 }
@@ -515,7 +517,10 @@ mod tests {
         let mut difference = parse("1Gi");
         difference.sub(&parse("512Mi"));
         assert_eq!(difference.to_string(), "512Mi");
-        assert_eq!((difference.value(), parse("1500m").value(), parse("0.0001").milli_value()), (536_870_912, 2, 1));
+        assert_eq!(
+            (difference.value(), parse("1500m").value(), parse("0.0001").milli_value()),
+            (536_870_912, 2, 1)
+        );
         assert!(parse("1Gi") > parse("1G") && parse("1000m") == parse("1") && parse("-1") < parse("0"));
         let mut zero = Quantity::zero(Format::DecimalSi);
         zero.add(&parse("1Gi"));

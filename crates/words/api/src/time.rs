@@ -95,7 +95,11 @@ struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     fn new(text: &'a str, layout: &'static str) -> Self {
-        Self { text, rest: text, layout }
+        Self {
+            text,
+            rest: text,
+            layout,
+        }
     }
 
     fn fail(&self, rest: &str, element: &'static str) -> TimeError {
@@ -148,7 +152,11 @@ impl<'a> Parser<'a> {
         let count = self.rest[1..].bytes().take_while(u8::is_ascii_digit).count();
         let mut nanos = 0i32;
         for index in 0..9 {
-            let digit = if index < count { self.rest.as_bytes()[1 + index] - b'0' } else { 0 };
+            let digit = if index < count {
+                self.rest.as_bytes()[1 + index] - b'0'
+            } else {
+                0
+            };
             nanos = nanos * 10 + i32::from(digit);
         }
         self.rest = &self.rest[1 + count..];
@@ -168,10 +176,13 @@ impl<'a> Parser<'a> {
         self.literal(":")?;
         let second = self.bounded("05", "second", 0, 59)?;
         let mut nanos = 0;
-        let fraction_follows = self.rest.starts_with(['.', ','])
-            && self.rest.as_bytes().get(1).is_some_and(u8::is_ascii_digit);
+        let fraction_follows = self.rest.starts_with(['.', ',']) && self.rest.as_bytes().get(1).is_some_and(u8::is_ascii_digit);
         if micro {
-            let six = self.rest.as_bytes().get(1..7).is_some_and(|digits| digits.iter().all(u8::is_ascii_digit));
+            let six = self
+                .rest
+                .as_bytes()
+                .get(1..7)
+                .is_some_and(|digits| digits.iter().all(u8::is_ascii_digit));
             let seventh = self.rest.as_bytes().get(7).is_some_and(u8::is_ascii_digit);
             if !(fraction_follows && six) {
                 return Err(self.fail(self.rest, ".000000"));
@@ -192,8 +203,7 @@ impl<'a> Parser<'a> {
             });
         }
         let day = i8::try_from(day).map_err(|_| self.range("day"))?;
-        let civil =
-            jiff::civil::DateTime::new(year, month, day, hour, minute, second, nanos).map_err(|_| self.range("day"))?;
+        let civil = jiff::civil::DateTime::new(year, month, day, hour, minute, second, nanos).map_err(|_| self.range("day"))?;
         let utc = civil.to_zoned(TimeZone::UTC).map_err(|_| self.range("day"))?.timestamp();
         utc.checked_sub(jiff::SignedDuration::from_secs(offset))
             .map_err(|_| self.range("day"))
@@ -258,7 +268,11 @@ pub fn parse_duration(text: &str) -> Result<i64, DurationError> {
         if whole_end == 0 && fraction.is_empty() {
             return Err(invalid());
         }
-        let unit_end = end + rest[end..].bytes().take_while(|byte| *byte != b'.' && !byte.is_ascii_digit()).count();
+        let unit_end = end
+            + rest[end..]
+                .bytes()
+                .take_while(|byte| *byte != b'.' && !byte.is_ascii_digit())
+                .count();
         let unit = &rest[end..unit_end];
         let scale: i128 = match unit {
             "" => return Err(DurationError::MissingUnit(text.into())),
@@ -380,7 +394,10 @@ mod tests {
         ] {
             assert_eq!(format_duration(parse_duration(text).unwrap()), out);
         }
-        assert_eq!(parse_duration("5").unwrap_err().to_string(), r#"time: missing unit in duration "5""#);
+        assert_eq!(
+            parse_duration("5").unwrap_err().to_string(),
+            r#"time: missing unit in duration "5""#
+        );
         assert_eq!(parse_duration("x").unwrap_err().to_string(), r#"time: invalid duration "x""#);
     }
 }

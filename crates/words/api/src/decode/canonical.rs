@@ -75,9 +75,7 @@ fn go_empty(value: &Value, ty: &Type) -> bool {
     match value {
         Value::Null => !is_struct(ty),
         Value::Bool(value) => *value == (ty != &Type::Bool) && ty == &Type::Bool,
-        Value::Number(number) => {
-            matches!(ty, Type::Int32 | Type::Int64 | Type::Double) && number.as_f64() == Some(0.0)
-        }
+        Value::Number(number) => matches!(ty, Type::Int32 | Type::Int64 | Type::Double) && number.as_f64() == Some(0.0),
         Value::String(text) => matches!(ty, Type::String | Type::Bytes) && text.is_empty(),
         Value::Array(items) => matches!(ty, Type::List(_) | Type::StringItems) && items.is_empty(),
         Value::Object(members) => matches!(ty, Type::Map(_)) && members.is_empty(),
@@ -135,9 +133,7 @@ fn canonical(value: &mut Value, ty: &Type) {
                 }
             }
         }
-        Type::String | Type::Bool | Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString
-            if value.is_null() =>
-        {
+        Type::String | Type::Bool | Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString if value.is_null() => {
             *value = zero(ty);
         }
         Type::Double => whole(value),

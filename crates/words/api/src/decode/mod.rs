@@ -5,10 +5,13 @@
 //! ([`canonicalize`]). It will not look at `apiVersion` and `kind`, convert, default or validate.
 
 mod canonical;
+mod header;
+mod syntax;
 mod typed;
 
 pub use canonical::canonicalize;
-pub use typed::{json, value};
+pub use header::type_meta;
+pub use typed::{json, untyped, value};
 
 use serde_json::Value;
 
@@ -58,4 +61,258 @@ pub enum DecodeError {
     /// Unknown or duplicate fields under [`FieldValidation::Strict`].
     #[error("strict decoding error: {}", .0.join(", "))]
     Strict(Vec<String>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema;
+    use serde_json::json as j;
+
+    fn check(group: &str, version: &str, kind: &str, text: &str, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+        json(text.as_bytes(), schema::kind(group, version, kind).unwrap(), mode)
+    }
+
+    #[test]
+    fn wrong_types_speak_as_go_does() {
+        for (group, version, kind, text, message) in [
+            (
+                "",
+                "v1",
+                "ConfigMap",
+                r#"{"metadata":"x"}"#,
+                "json: cannot unmarshal string into Go struct field ConfigMap.metadata of type v1.ObjectMeta",
+            ),
+            (
+                "",
+                "v1",
+                "ConfigMap",
+                r#"{"data":[1]}"#,
+                "json: cannot unmarshal array into Go struct field ConfigMap.data of type map[string]string",
+            ),
+            (
+                "",
+                "v1",
+                "ConfigMap",
+                r#"{"data":{"a":1}}"#,
+                "json: cannot unmarshal number into Go struct field ConfigMap.data of type string",
+            ),
+            (
+                "",
+                "v1",
+                "ConfigMap",
+                r#""x""#,
+                "json: cannot unmarshal string into Go value of type v1.ConfigMap",
+            ),
+            (
+                "",
+                "v1",
+                "Pod",
+                r#"{"metadata":{"name":5}}"#,
+                "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.name of type string",
+            ),
+            (
+                "",
+                "v1",
+                "Pod",
+                r#"{"spec":{"containers":[{"ports":[{"containerPort":"80"}]}]}}"#,
+                "json: cannot unmarshal string into Go struct field ContainerPort.spec.containers.ports.containerPort of type int32",
+            ),
+            (
+                "",
+                "v1",
+                "Pod",
+                r#"{"spec":{"hostNetwork":"true"}}"#,
+                "json: cannot unmarshal string into Go struct field PodSpec.spec.hostNetwork of type bool",
+            ),
+            (
+                "",
+                "v1",
+                "Pod",
+                r#"{"spec":{"restartPolicy":1}}"#,
+                "json: cannot unmarshal number into Go struct field PodSpec.spec.restartPolicy of type v1.RestartPolicy",
+            ),
+            (
+                "",
+                "v1",
+                "Pod",
+                r#"{"spec":{"hostNetwork":"x","containers":[{"resources":{"requests":{"cpu":"abc"}}}]}}"#,
+                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            ),
+            (
+                "",
+                "v1",
+                "Secret",
+                r#"{"data":{"a":"!!!"}}"#,
+                "illegal base64 data at input byte 0",
+            ),
+            (
+                "",
+                "v1",
+                "Secret",
+                r#"{"stringData":{"a":1}}"#,
+                "json: cannot unmarshal number into Go struct field Secret.stringData of type string",
+            ),
+            (
+                "",
+                "v1",
+                "ServiceAccount",
+                r#"{"secrets":"x"}"#,
+                "json: cannot unmarshal string into Go struct field ServiceAccount.secrets of type []v1.ObjectReference",
+            ),
+            (
+                "scheduling.k8s.io",
+                "v1",
+                "PriorityClass",
+                r#"{"value":3000000000}"#,
+                "json: cannot unmarshal number 3000000000 into Go struct field PriorityClass.value of type int32",
+            ),
+            (
+                "rbac.authorization.k8s.io",
+                "v1",
+                "Role",
+                r#"{"rules":[{"verbs":"get"}]}"#,
+                "json: cannot unmarshal string into Go struct field PolicyRule.rules.verbs of type []string",
+            ),
+            (
+                "",
+                "v1",
+                "Event",
+                r#"{"firstTimestamp":"soon"}"#,
+                r#"parsing time "soon" as "2006-01-02T15:04:05Z07:00": cannot parse "soon" as "2006""#,
+            ),
+            (
+                "coordination.k8s.io",
+                "v1",
+                "Lease",
+                r#"{"spec":{"renewTime":"yesterday"}}"#,
+                r#"parsing time "yesterday" as "2006-01-02T15:04:05.000000Z07:00": cannot parse "yesterday" as "2006""#,
+            ),
+            (
+                "apiextensions.k8s.io",
+                "v1",
+                "CustomResourceDefinition",
+                r#"{"spec":{"versions":[{"schema":{"openAPIV3Schema":{"required":"x"}}}]}}"#,
+                "json: cannot unmarshal string into Go struct field JSONSchemaProps.spec.versions.schema.openAPIV3Schema.required of type []string",
+            ),
+        ] {
+            let error = check(group, version, kind, text, FieldValidation::Warn).unwrap_err();
+            assert_eq!(error, DecodeError::Type(message.into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_and_duplicate_fields_are_told_in_order() {
+        let text =
+            r#"{"kind":"Pod","metadata":{"name":"p","nope":2},"spec":{"containers":[{"name":"main","nope":{"x":1}}],"nope":1}}"#;
+        let told = ["metadata.nope", "spec.containers[0].nope", "spec.nope"].map(|path| format!("unknown field \"{path}\""));
+        assert_eq!(check("", "v1", "Pod", text, FieldValidation::Warn).unwrap().warnings, told);
+        assert!(
+            check("", "v1", "Pod", text, FieldValidation::Ignore)
+                .unwrap()
+                .warnings
+                .is_empty()
+        );
+        assert_eq!(
+            check("", "v1", "Pod", text, FieldValidation::Strict).unwrap_err().to_string(),
+            format!("strict decoding error: {}", told.join(", "))
+        );
+        let text = r#"{"metadata":{"name":"dup","name":"dup2"},"data":{"a":"1","a":"2"},"data":{"b":"1"}}"#;
+        let decoded = check("", "v1", "ConfigMap", text, FieldValidation::Warn).unwrap();
+        assert_eq!(
+            decoded.warnings,
+            ["metadata.name", "data.a", "data"].map(|path| format!("duplicate field \"{path}\""))
+        );
+        assert_eq!(
+            decoded.value,
+            j!({"metadata": {"name": "dup2"}, "data": {"a": "2", "b": "1"}})
+        );
+        let text = r#"{"Spec":{"ports":[]},"spec":{"Ports":[],"clusterIP":"None"}}"#;
+        assert_eq!(
+            check("", "v1", "Service", text, FieldValidation::Warn).unwrap().warnings,
+            ["unknown field \"Spec\"", "unknown field \"spec.Ports\""]
+        );
+        let decoded = untyped(br#"{"spec":{"size":1,"size":2,"l":[{"a":1,"a":1}]}}"#, FieldValidation::Warn).unwrap();
+        assert_eq!(
+            decoded.warnings,
+            ["duplicate field \"spec.size\"", "duplicate field \"spec.l[0].a\""]
+        );
+        assert_eq!(decoded.value["spec"]["size"], 2);
+    }
+
+    #[test]
+    fn canonical_form_is_gos_round_trip() {
+        for (group, version, kind, input, output) in [
+            (
+                "",
+                "v1",
+                "Pod",
+                j!({"metadata": {"creationTimestamp": null, "labels": {}}, "spec": {"containers": [{"name": "a", "args": [], "resources": {"limits": {"cpu": "1000m", "memory": 1073741824}}}], "volumes": [{"name": "v", "emptyDir": {}}], "hostNetwork": false, "terminationGracePeriodSeconds": 0}, "status": {"startTime": "2020-01-01T01:00:00+01:00"}}),
+                j!({"metadata": {}, "spec": {"containers": [{"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1073741824"}}}], "volumes": [{"name": "v", "emptyDir": {}}], "terminationGracePeriodSeconds": 0}, "status": {"startTime": "2020-01-01T00:00:00Z"}}),
+            ),
+            (
+                "",
+                "v1",
+                "Service",
+                j!({"spec": {"ports": [{"port": 80, "targetPort": "http"}, {"port": 81}]}}),
+                j!({"metadata": {}, "spec": {"ports": [{"port": 80, "targetPort": "http"}, {"port": 81, "targetPort": 0}]}, "status": {"loadBalancer": {}}}),
+            ),
+            (
+                "rbac.authorization.k8s.io",
+                "v1",
+                "Role",
+                j!({"rules": []}),
+                j!({"metadata": {}, "rules": null}),
+            ),
+            (
+                "",
+                "v1",
+                "Event",
+                j!({"count": 0}),
+                j!({"metadata": {}, "involvedObject": {}, "source": {}, "firstTimestamp": null, "lastTimestamp": null, "eventTime": null, "reportingComponent": "", "reportingInstance": ""}),
+            ),
+            (
+                "apps",
+                "v1",
+                "Deployment",
+                j!({"spec": {"replicas": 0}}),
+                j!({"metadata": {}, "spec": {"replicas": 0, "selector": null, "template": {"metadata": {}, "spec": {"containers": null}}, "strategy": {}}, "status": {}}),
+            ),
+            (
+                "",
+                "v1",
+                "ConfigMap",
+                j!({"data": {"a": null, "b": ""}, "immutable": false}),
+                j!({"metadata": {}, "data": {"a": "", "b": ""}, "immutable": false}),
+            ),
+        ] {
+            let ty = schema::kind(group, version, kind).unwrap();
+            let mut value = input.clone();
+            canonicalize(&mut value, ty);
+            assert_eq!(value, output);
+            canonicalize(&mut value, ty);
+            assert_eq!(value, output, "twice");
+            assert_eq!(
+                super::value(input, ty, FieldValidation::Strict).unwrap().value,
+                output,
+                "decoded"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_look_takes_any_case() {
+        assert_eq!(
+            type_meta(br#"{"APIVERSION":"v1","Kind":"Pod"}"#).unwrap(),
+            ("v1".into(), "Pod".into())
+        );
+        assert_eq!(
+            type_meta(br#""x""#).unwrap_err().to_string(),
+            r#"couldn't get version/kind; json parse error: json: cannot unmarshal string into Go value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#
+        );
+        assert_eq!(
+            type_meta(b"").unwrap_err().to_string(),
+            "couldn't get version/kind; json parse error: unexpected end of JSON input"
+        );
+    }
 }

@@ -1,22 +1,462 @@
-//! Typed decoding with Go's messages.
-use serde_json::Value;
-use super::{DecodeError, Decoded, FieldValidation, canonicalize};
-use crate::schema::Struct;
+//! Typed decoding: a JSON tree against a struct of the field table, with Go's words for what does not fit.
+//!
+//! Invariant: like Go's decoder it goes on after a wrong type and tells the first such error, but a scalar that parses
+//! itself (quantity, time) ends decoding at once. A duplicate field's value is laid over the first one's.
 
-/// Decodes JSON.
+use std::collections::HashSet;
+
+use base64::Engine as _;
+use serde_json::{Map, Value};
+
+use super::syntax::{Node, number, parse};
+use super::{DecodeError, Decoded, FieldValidation, canonicalize};
+use crate::quantity::Quantity;
+use crate::schema::{self, Struct, Type};
+use crate::time;
+
+/// How many unknown or duplicate fields are told.
+const STRICT_ERRORS_MAX: usize = 100;
+
+/// Decodes a JSON body of a built-in type.
 ///
 /// # Errors
 /// As [`DecodeError`] says.
 pub fn json(bytes: &[u8], ty: &'static Struct, mode: FieldValidation) -> Result<Decoded, DecodeError> {
-    let parsed: Value = serde_json::from_slice(bytes).map_err(|error| DecodeError::Syntax(error.to_string()))?;
-    value(parsed, ty, mode)
+    decode(&parse(bytes).map_err(DecodeError::Syntax)?, ty, mode)
 }
 
-/// Decodes an already parsed value.
+/// Decodes an already parsed value of a built-in type, for example out of YAML or a patch.
 ///
 /// # Errors
 /// As [`DecodeError`] says.
-pub fn value(mut value: Value, ty: &'static Struct, _mode: FieldValidation) -> Result<Decoded, DecodeError> {
-    canonicalize(&mut value, ty);
-    Ok(Decoded { value, warnings: Vec::new() })
+pub fn value(value: Value, ty: &'static Struct, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+    decode(&Node::from_value(value), ty, mode)
+}
+
+/// Decodes a JSON body of a custom resource: any object; only duplicate fields are told.
+///
+/// # Errors
+/// As [`DecodeError`] says.
+pub fn untyped(bytes: &[u8], mode: FieldValidation) -> Result<Decoded, DecodeError> {
+    let node = parse(bytes).map_err(DecodeError::Syntax)?;
+    let Node::Object(_) = node else {
+        return Err(DecodeError::Type(format!(
+            "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            node.kind()
+        )));
+    };
+    let mut decoder = Decoder::new(mode);
+    decoder.duplicates(&node);
+    decoder.finish(node.to_value())
+}
+
+fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+    let mut decoder = Decoder::new(mode);
+    let mut target = Value::Null;
+    if !matches!(node, Node::Null) {
+        decoder
+            .structure(node, ty, &format!("{}.{}", ty.version(), ty.name), &mut target)
+            .map_err(DecodeError::Type)?;
+    }
+    if let Some(error) = decoder.saved.take() {
+        return Err(DecodeError::Type(error));
+    }
+    canonicalize(&mut target, ty);
+    decoder.finish(target)
+}
+
+/// An error that ends decoding at once.
+type Abort = String;
+
+struct Decoder {
+    mode: FieldValidation,
+    strict: Vec<String>,
+    seen: HashSet<String>,
+    /// Inside schemas of `items` and the like upstream decodes without validation.
+    silent: u32,
+    /// First error that did not end decoding.
+    saved: Option<String>,
+    /// Innermost struct's name and the names of fields from the root.
+    owner: Option<&'static str>,
+    stack: Vec<&'static str>,
+    /// Path with indices and keys.
+    path: String,
+}
+
+impl Decoder {
+    fn new(mode: FieldValidation) -> Self {
+        Self {
+            mode,
+            strict: Vec::new(),
+            seen: HashSet::new(),
+            silent: 0,
+            saved: None,
+            owner: None,
+            stack: Vec::new(),
+            path: String::new(),
+        }
+    }
+
+    fn finish(self, value: Value) -> Result<Decoded, DecodeError> {
+        if self.mode == FieldValidation::Strict && !self.strict.is_empty() {
+            return Err(DecodeError::Strict(self.strict));
+        }
+        Ok(Decoded {
+            value,
+            warnings: self.strict,
+        })
+    }
+
+    fn tell(&mut self, what: &str, name: &str) {
+        if self.mode == FieldValidation::Ignore || self.silent > 0 || self.strict.len() >= STRICT_ERRORS_MAX {
+            return;
+        }
+        let dot = if self.path.is_empty() { "" } else { "." };
+        let text = format!("{what} field \"{}{dot}{name}\"", self.path);
+        if self.seen.insert(text.clone()) {
+            self.strict.push(text);
+        }
+    }
+
+    fn wrong(&self, found: &str, go_type: &str) -> String {
+        match self.owner {
+            Some(owner) => format!(
+                "json: cannot unmarshal {found} into Go struct field {owner}.{} of type {go_type}",
+                self.stack.join(".")
+            ),
+            None => format!("json: cannot unmarshal {found} into Go value of type {go_type}"),
+        }
+    }
+
+    fn save(&mut self, error: String) {
+        self.saved.get_or_insert(error);
+    }
+
+    fn inside<R>(&mut self, step: &str, run: impl FnOnce(&mut Self) -> R) -> R {
+        let length = self.path.len();
+        if length > 0 && !step.starts_with('[') {
+            self.path.push('.');
+        }
+        self.path.push_str(step);
+        let result = run(self);
+        self.path.truncate(length);
+        result
+    }
+
+    fn structure(&mut self, node: &Node<'_>, ty: &'static Struct, go: &str, target: &mut Value) -> Result<(), Abort> {
+        let Node::Object(members) = node else {
+            if !matches!(node, Node::Null) {
+                let error = self.wrong(node.kind(), go);
+                self.save(error);
+            }
+            return Ok(());
+        };
+        if !target.is_object() {
+            *target = Value::Object(Map::new());
+        }
+        let mut known: Vec<&'static str> = Vec::with_capacity(members.len());
+        for (name, member) in members {
+            let Some(field) = ty.field(name) else {
+                self.tell("unknown", name);
+                continue;
+            };
+            if known.contains(&field.json) {
+                self.tell("duplicate", name);
+            } else {
+                known.push(field.json);
+            }
+            let owner = self.owner.replace(ty.name);
+            self.stack.push(field.json);
+            let object = target.as_object_mut().expect("made an object above");
+            let mut slot = object.remove(field.json).unwrap_or(Value::Null);
+            let result = self.inside(name, |decoder| {
+                decoder.member(member, &field.ty, field.go_type, field.pointer, &mut slot)
+            });
+            self.stack.pop();
+            self.owner = owner;
+            result?;
+            let object = target.as_object_mut().expect("made an object above");
+            object.insert(field.json.to_owned(), slot);
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, node: &Node<'_>, ty: &Type, go: &str, pointer: bool, slot: &mut Value) -> Result<(), Abort> {
+        if matches!(node, Node::Null) {
+            let clears = pointer
+                || matches!(
+                    ty,
+                    Type::List(_)
+                        | Type::Map(_)
+                        | Type::Bytes
+                        | Type::StringItems
+                        | Type::Time
+                        | Type::MicroTime
+                        | Type::Quantity
+                );
+            if clears {
+                *slot = Value::Null;
+            }
+            return Ok(());
+        }
+        match ty {
+            Type::Struct(reference) => self.structure(node, reference.get(), go, slot),
+            Type::List(inner) => self.list(node, inner, go, slot),
+            Type::StringItems => self.list(node, &Type::String, go, slot),
+            Type::Map(inner) => self.map(node, inner, go, slot),
+            _ => {
+                if let Some(value) = self.scalar(node, ty, go)? {
+                    *slot = value;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn list(&mut self, node: &Node<'_>, inner: &Type, go: &str, slot: &mut Value) -> Result<(), Abort> {
+        let Node::Array(items) = node else {
+            let error = self.wrong(node.kind(), go);
+            self.save(error);
+            return Ok(());
+        };
+        let element = element(go, inner);
+        let mut out = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            let mut value = Value::Null;
+            self.inside(&format!("[{index}]"), |decoder| {
+                decoder.member(item, inner, &element, false, &mut value)
+            })?;
+            out.push(value);
+        }
+        *slot = Value::Array(out);
+        Ok(())
+    }
+
+    fn map(&mut self, node: &Node<'_>, inner: &Type, go: &str, slot: &mut Value) -> Result<(), Abort> {
+        let Node::Object(members) = node else {
+            let error = self.wrong(node.kind(), go);
+            self.save(error);
+            return Ok(());
+        };
+        if !slot.is_object() {
+            *slot = Value::Object(Map::new());
+        }
+        let element = element(go, inner);
+        let mut known: HashSet<&str> = HashSet::with_capacity(members.len());
+        for (name, member) in members {
+            if !known.insert(name) {
+                self.tell("duplicate", name);
+            }
+            let mut value = Value::Null;
+            self.inside(name, |decoder| decoder.member(member, inner, &element, false, &mut value))?;
+            if let Some(object) = slot.as_object_mut() {
+                object.insert(name.as_ref().to_owned(), value);
+            }
+        }
+        Ok(())
+    }
+
+    /// A value that is not null; none where the error was saved and decoding goes on.
+    fn scalar(&mut self, node: &Node<'_>, ty: &Type, go: &str) -> Result<Option<Value>, Abort> {
+        let found = match (ty, node) {
+            (Type::String, Node::String(text)) => return Ok(Some(Value::from(text.as_ref()))),
+            (Type::Bool, Node::Bool(value)) => return Ok(Some(Value::from(*value))),
+            (Type::Int32 | Type::Int64, Node::Number(text)) => {
+                let whole = if *ty == Type::Int32 {
+                    text.parse::<i32>().ok().map(i64::from)
+                } else {
+                    text.parse::<i64>().ok()
+                };
+                match whole {
+                    Some(whole) => return Ok(Some(Value::from(whole))),
+                    None => format!("number {text}"),
+                }
+            }
+            (Type::Double, Node::Number(text)) => return Ok(Some(number(text))),
+            (Type::Bytes, _) => return self.bytes(node, go),
+            (Type::Quantity, _) => return self.quantity(node),
+            (Type::IntOrString, Node::String(text)) => return Ok(Some(Value::from(text.as_ref()))),
+            (Type::IntOrString, _) => {
+                let found = match node {
+                    Node::Number(text) => match text.parse::<i32>() {
+                        Ok(whole) => return Ok(Some(Value::from(whole))),
+                        Err(_) => format!("number {text}"),
+                    },
+                    other => other.kind().to_owned(),
+                };
+                let error = self.wrong(&found, "int32");
+                return self.own(node, error);
+            }
+            (Type::Time | Type::MicroTime | Type::Duration, _) => return self.instant(node, ty),
+            (Type::RawExtension | Type::Json | Type::FieldsV1, _) => return Ok(Some(node.to_value())),
+            (Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrStrings, _) => return self.schema(node, ty),
+            _ => node.kind().to_owned(),
+        };
+        let error = self.wrong(&found, go);
+        self.save(error);
+        Ok(None)
+    }
+
+    /// What becomes of an error of a type that parses itself: a scalar ends decoding, a list or object does not.
+    fn own(&mut self, node: &Node<'_>, error: String) -> Result<Option<Value>, Abort> {
+        if matches!(node, Node::Array(_) | Node::Object(_)) {
+            self.save(error);
+            Ok(None)
+        } else {
+            Err(error)
+        }
+    }
+
+    fn bytes(&mut self, node: &Node<'_>, go: &str) -> Result<Option<Value>, Abort> {
+        match node {
+            Node::String(text) => match unbase64(text) {
+                Ok(raw) => Ok(Some(Value::from(base64::engine::general_purpose::STANDARD.encode(raw)))),
+                Err(at) => {
+                    self.save(format!("illegal base64 data at input byte {at}"));
+                    Ok(None)
+                }
+            },
+            other => {
+                let error = self.wrong(other.kind(), go);
+                self.save(error);
+                Ok(None)
+            }
+        }
+    }
+
+    fn quantity(&mut self, node: &Node<'_>) -> Result<Option<Value>, Abort> {
+        let text = match node {
+            Node::String(text) | Node::Number(text) => text.trim(),
+            Node::Bool(true) => "true",
+            _ => "false",
+        };
+        match Quantity::parse(text) {
+            Ok(quantity) => Ok(Some(Value::from(quantity.to_string()))),
+            Err(error) => self.own(node, error.to_string()),
+        }
+    }
+
+    fn instant(&mut self, node: &Node<'_>, ty: &Type) -> Result<Option<Value>, Abort> {
+        let Node::String(text) = node else {
+            let error = self.wrong(node.kind(), "string");
+            return self.own(node, error);
+        };
+        let problem = match ty {
+            Type::Time => time::parse(text).err().map(|error| error.to_string()),
+            Type::MicroTime => time::parse_micro(text).err().map(|error| error.to_string()),
+            _ => time::parse_duration(text).err().map(|error| error.to_string()),
+        };
+        match problem {
+            None => Ok(Some(Value::from(text.as_ref()))),
+            Some(error) => Err(error),
+        }
+    }
+
+    fn schema(&mut self, node: &Node<'_>, ty: &Type) -> Result<Option<Value>, Abort> {
+        self.silent += 1;
+        let result = self.schema_silently(node, ty);
+        self.silent -= 1;
+        result
+    }
+
+    fn schema_silently(&mut self, node: &Node<'_>, ty: &Type) -> Result<Option<Value>, Abort> {
+        let props = schema::json_schema_props();
+        match (node, ty) {
+            (Node::Object(_), _) => {
+                let mut value = Value::Null;
+                // Upstream decodes apart and tells the error with the place outside.
+                let (owner, depth) = (self.owner, self.stack.len());
+                self.structure(node, props, "v1.JSONSchemaProps", &mut value)?;
+                self.owner = owner;
+                self.stack.truncate(depth);
+                Ok(Some(value))
+            }
+            (Node::Array(items), Type::SchemaOrArray) => {
+                let mut out = Vec::with_capacity(items.len());
+                for item in items {
+                    let mut value = Value::Null;
+                    self.structure(item, props, "v1.JSONSchemaProps", &mut value)?;
+                    out.push(value);
+                }
+                Ok(Some(Value::Array(out)))
+            }
+            (Node::Array(_), Type::SchemaOrStrings) => {
+                let mut value = Value::Null;
+                self.list(node, &Type::String, "[]string", &mut value)?;
+                Ok(Some(value))
+            }
+            (Node::Bool(value), Type::SchemaOrBool) => Ok(Some(Value::from(*value))),
+            (_, Type::SchemaOrBool) => self.own(node, "boolean or JSON schema expected".into()),
+            _ => Ok(Some(Value::Null)),
+        }
+    }
+
+    /// Tells duplicates anywhere in a tree without types.
+    fn duplicates(&mut self, node: &Node<'_>) {
+        match node {
+            Node::Object(members) => {
+                let mut known: HashSet<&str> = HashSet::with_capacity(members.len());
+                for (name, member) in members {
+                    if !known.insert(name) {
+                        self.tell("duplicate", name);
+                    }
+                    self.inside(name, |decoder| decoder.duplicates(member));
+                }
+            }
+            Node::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.inside(&format!("[{index}]"), |decoder| decoder.duplicates(item));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Go's name of an element's type out of the list's or map's.
+fn element(go: &str, inner: &Type) -> String {
+    if let Some(rest) = go.strip_prefix("[]") {
+        return rest.to_owned();
+    }
+    if go.starts_with("map[")
+        && let Some(end) = go.find(']')
+    {
+        return go[end + 1..].to_owned();
+    }
+    match inner {
+        Type::Struct(reference) => format!("{}.{}", reference.version(), reference.name),
+        _ => "string".to_owned(),
+    }
+}
+
+/// Standard base64 with line breaks ignored; the position of the first bad byte as Go counts it.
+fn unbase64(text: &str) -> Result<Vec<u8>, usize> {
+    let engine = base64::engine::general_purpose::STANDARD;
+    let stripped: String = text.chars().filter(|c| !matches!(c, '\n' | '\r')).collect();
+    engine.decode(&stripped).map_err(|_| bad_byte(text.as_bytes()))
+}
+
+fn bad_byte(text: &[u8]) -> usize {
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let places: Vec<usize> = (0..text.len()).filter(|at| !matches!(text[*at], b'\n' | b'\r')).collect();
+    for (index, at) in places.iter().enumerate() {
+        let byte = text[*at];
+        if is_digit(byte) {
+            continue;
+        }
+        if byte != b'=' || index % 4 < 2 {
+            return *at;
+        }
+        if index % 4 == 2 {
+            return match places.get(index + 1) {
+                None => text.len(),
+                Some(next) if text[*next] != b'=' => *next,
+                Some(_) => places.get(index + 2).copied().unwrap_or(*at),
+            };
+        }
+        return places.get(index + 1).copied().unwrap_or(*at);
+    }
+    // Digits only, but not in fours: Go points at the start of the last, short group.
+    let whole = places.len() / 4 * 4;
+    text.len() - (places.len() - whole)
 }

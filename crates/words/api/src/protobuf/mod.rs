@@ -4,9 +4,11 @@
 //! messages always, pointers when present, maps sorted by key.
 
 mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
-pub use read::{decode, unwrap};
+pub use read::{decode, decode_unknown, unwrap};
 pub use write::{encode, encode_list, encode_watch_event, wrap};
 
 /// What stands before every top-level object.

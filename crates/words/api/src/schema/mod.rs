@@ -336,7 +336,11 @@ mod tests {
             for embed in ty.embeds {
                 assert!(tags.insert(embed.tag), "{ty:?}: tag {} twice", embed.tag);
                 for inner in embed.ty.fields {
-                    assert!(ty.field(inner.json).is_some_and(|field| field.embedded), "{ty:?} lacks {}", inner.json);
+                    assert!(
+                        ty.field(inner.json).is_some_and(|field| field.embedded),
+                        "{ty:?} lacks {}",
+                        inner.json
+                    );
                 }
             }
             for field in ty.fields {
@@ -386,7 +390,9 @@ mod tests {
         assert_eq!(containers.list_type, Some(ListType::Map));
         assert_eq!(containers.merge_key, Some("name"));
         assert_eq!(containers.go_type, "[]v1.Container");
-        let Type::Struct(service) = kind("", "v1", "Service").unwrap().field("spec").unwrap().ty else { panic!() };
+        let Type::Struct(service) = kind("", "v1", "Service").unwrap().field("spec").unwrap().ty else {
+            panic!()
+        };
         assert_eq!(service.field("selector").unwrap().list_type, Some(ListType::Atomic));
         assert!(named(META, "LabelSelector").unwrap().atomic);
         assert!(object_meta().field("creationTimestamp").unwrap().omitzero);

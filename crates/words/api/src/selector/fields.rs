@@ -140,3 +140,54 @@ fn unescape(text: &str) -> Result<String, SelectorError> {
     }
     Ok(out)
 }
+
+impl std::fmt::Display for FieldSelector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, term) in self.terms.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            let sign = match term.operator {
+                FieldOperator::Equals => "=",
+                FieldOperator::NotEquals => "!=",
+            };
+            write!(f, "{}{sign}", term.path)?;
+            for c in term.value.chars() {
+                if matches!(c, '\\' | ',' | '=') {
+                    f.write_str("\\")?;
+                }
+                write!(f, "{c}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_are_parsed_matched_and_printed() {
+        let selector = FieldSelector::parse("status.phase!=Running,metadata.name==a\\,b,").unwrap();
+        assert_eq!(selector.to_string(), "metadata.name=a\\,b,status.phase!=Running");
+        assert_eq!(selector.exact("metadata.name"), Some("a,b"));
+        assert!(selector.matches(|path| (path == "metadata.name").then_some("a,b")));
+        assert!(!selector.matches(|path| Some(if path == "metadata.name" { "a,b" } else { "Running" })));
+        assert!(FieldSelector::parse("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn bad_terms_are_refused_with_upstreams_text() {
+        for (text, message) in [
+            (
+                "metadata.name>a",
+                "invalid selector: 'metadata.name>a'; can't understand 'metadata.name>a'",
+            ),
+            ("a=b=c", "invalid field selector: unescaped character in value: 61"),
+            ("a=\\x", "invalid field selector: invalid escape sequence: \\x"),
+        ] {
+            assert_eq!(FieldSelector::parse(text).unwrap_err().to_string(), message);
+        }
+    }
+}

@@ -4,6 +4,8 @@
 
 mod fields;
 mod labels;
+mod validity;
 
 pub use fields::{FieldOperator, FieldSelector, FieldTerm};
 pub use labels::{LabelSelector, Operator, Requirement, SelectorError};
+pub use validity::{key_errors, subdomain_errors, value_errors};

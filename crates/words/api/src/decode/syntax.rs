@@ -1,0 +1,396 @@
+//! JSON text to a tree that keeps the order of members and duplicates, with Go's words for syntax errors.
+//!
+//! Invariant: accepts exactly RFC 8259 as Go does (invalid UTF-8 and lone surrogates become U+FFFD), nested no deeper
+//! than [`DEPTH_MAX`]. It will not interpret numbers.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Number, Value};
+
+/// What serde_json itself reads back; upstream's own limit is 10,000.
+const DEPTH_MAX: usize = 125;
+
+/// A JSON value as written.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Node<'a> {
+    Null,
+    Bool(bool),
+    /// The literal as written.
+    Number(Cow<'a, str>),
+    String(Cow<'a, str>),
+    Array(Vec<Node<'a>>),
+    Object(Vec<(Cow<'a, str>, Node<'a>)>),
+}
+
+impl Node<'_> {
+    /// Go's name of the kind of value.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "bool",
+            Self::Number(_) => "number",
+            Self::String(_) => "string",
+            Self::Array(_) => "array",
+            Self::Object(_) => "object",
+        }
+    }
+
+    /// The tree without duplicates: the last of equal names wins.
+    pub(super) fn to_value(&self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Number(text) => number(text),
+            Self::String(text) => Value::from(text.as_ref()),
+            Self::Array(items) => Value::Array(items.iter().map(Node::to_value).collect()),
+            Self::Object(members) => {
+                let mut object = Map::new();
+                for (name, member) in members {
+                    object.insert(name.as_ref().to_owned(), member.to_value());
+                }
+                Value::Object(object)
+            }
+        }
+    }
+
+    pub(super) fn from_value(value: Value) -> Node<'static> {
+        match value {
+            Value::Null => Node::Null,
+            Value::Bool(value) => Node::Bool(value),
+            Value::Number(number) => Node::Number(go_number(&number).into()),
+            Value::String(text) => Node::String(text.into()),
+            Value::Array(items) => Node::Array(items.into_iter().map(Node::from_value).collect()),
+            Value::Object(members) => Node::Object(
+                members
+                    .into_iter()
+                    .map(|(name, member)| (name.into(), Node::from_value(member)))
+                    .collect(),
+            ),
+        }
+    }
+}
+
+/// A float that is whole is written without its fraction, as Go's encoder writes it.
+fn go_number(number: &Number) -> String {
+    match number.as_f64() {
+        Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < 1e18 => format!("{float:.0}"),
+        _ => number.to_string(),
+    }
+}
+
+/// A whole number that fits 64 bits stays whole; everything else is a float.
+pub(super) fn number(text: &str) -> Value {
+    if let Ok(whole) = text.parse::<i64>() {
+        return Value::from(whole);
+    }
+    text.parse::<f64>()
+        .ok()
+        .and_then(Number::from_f64)
+        .map_or(Value::Null, Value::Number)
+}
+
+/// Parses one JSON text.
+///
+/// # Errors
+/// With Go's message.
+pub(super) fn parse(bytes: &[u8]) -> Result<Node<'_>, String> {
+    let mut scanner = Scanner { bytes, at: 0 };
+    scanner.space();
+    let node = scanner.value(0)?;
+    scanner.space();
+    match scanner.peek() {
+        None => Ok(node),
+        Some(byte) => Err(invalid(byte, "after top-level value")),
+    }
+}
+
+struct Scanner<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+fn end() -> String {
+    "unexpected end of JSON input".into()
+}
+
+fn invalid(byte: u8, context: &str) -> String {
+    let shown = match byte {
+        b'\'' => r"'\''".to_owned(),
+        b'"' => "'\"'".to_owned(),
+        b'\\' => r"'\\'".to_owned(),
+        7 => r"'\a'".to_owned(),
+        8 => r"'\b'".to_owned(),
+        9 => r"'\t'".to_owned(),
+        10 => r"'\n'".to_owned(),
+        11 => r"'\v'".to_owned(),
+        12 => r"'\f'".to_owned(),
+        13 => r"'\r'".to_owned(),
+        0..0x20 | 0x7f => format!("'\\x{byte:02x}'"),
+        0x80..=0xa0 | 0xad => format!("'\\u{byte:04x}'"),
+        _ => format!("'{}'", char::from(byte)),
+    };
+    format!("invalid character {shown} {context}")
+}
+
+impl<'a> Scanner<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\r' | b'\n')) {
+            self.at += 1;
+        }
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Node<'a>, String> {
+        match self.peek().ok_or_else(end)? {
+            b'{' => self.object(depth + 1),
+            b'[' => self.array(depth + 1),
+            b'"' => self.string().map(Node::String),
+            b't' => self.literal("true", Node::Bool(true)),
+            b'f' => self.literal("false", Node::Bool(false)),
+            b'n' => self.literal("null", Node::Null),
+            b'-' | b'0'..=b'9' => self.number(),
+            other => Err(invalid(other, "looking for beginning of value")),
+        }
+    }
+
+    fn literal(&mut self, word: &'static str, node: Node<'a>) -> Result<Node<'a>, String> {
+        for expected in word.bytes() {
+            let found = self.peek().ok_or_else(end)?;
+            if found != expected {
+                let context = format!("in literal {word} (expecting '{}')", char::from(expected));
+                return Err(invalid(found, &context));
+            }
+            self.at += 1;
+        }
+        Ok(node)
+    }
+
+    fn digits(&mut self) -> usize {
+        let start = self.at;
+        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+        self.at - start
+    }
+
+    fn number(&mut self) -> Result<Node<'a>, String> {
+        let start = self.at;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek().ok_or_else(end)? {
+            b'0' => self.at += 1,
+            b'1'..=b'9' => {
+                self.digits();
+            }
+            other => return Err(invalid(other, "in numeric literal")),
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            if self.digits() == 0 {
+                let found = self.peek().ok_or_else(end)?;
+                return Err(invalid(found, "after decimal point in numeric literal"));
+            }
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            if self.digits() == 0 {
+                let found = self.peek().ok_or_else(end)?;
+                return Err(invalid(found, "in exponent of numeric literal"));
+            }
+        }
+        Ok(Node::Number(String::from_utf8_lossy(&self.bytes[start..self.at])))
+    }
+
+    fn hex(&mut self) -> Result<u32, String> {
+        let mut value = 0;
+        for _ in 0..4 {
+            let byte = self.peek().ok_or_else(end)?;
+            let digit = char::from(byte)
+                .to_digit(16)
+                .ok_or_else(|| invalid(byte, "in \\u hexadecimal character escape"))?;
+            value = value * 16 + digit;
+            self.at += 1;
+        }
+        Ok(value)
+    }
+
+    fn string(&mut self) -> Result<Cow<'a, str>, String> {
+        self.at += 1;
+        let start = self.at;
+        let mut out: Option<String> = None;
+        let mut plain = start;
+        loop {
+            let byte = self.peek().ok_or_else(end)?;
+            match byte {
+                b'"' => {
+                    let tail = String::from_utf8_lossy(&self.bytes[plain..self.at]);
+                    self.at += 1;
+                    return Ok(match out {
+                        None => tail,
+                        Some(mut text) => {
+                            text.push_str(&tail);
+                            Cow::Owned(text)
+                        }
+                    });
+                }
+                b'\\' => {
+                    let text = out.get_or_insert_default();
+                    text.push_str(&String::from_utf8_lossy(&self.bytes[plain..self.at]));
+                    self.at += 1;
+                    let c = self.escape()?;
+                    out.get_or_insert_default().push(c);
+                    plain = self.at;
+                }
+                0..0x20 => return Err(invalid(byte, "in string literal")),
+                _ => self.at += 1,
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<char, String> {
+        let byte = self.peek().ok_or_else(end)?;
+        self.at += 1;
+        Ok(match byte {
+            b'"' | b'\\' | b'/' => char::from(byte),
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
+                let first = self.hex()?;
+                if (0xd800..0xdc00).contains(&first) && self.bytes[self.at..].starts_with(b"\\u") {
+                    let back = self.at;
+                    self.at += 2;
+                    let second = self.hex()?;
+                    if (0xdc00..0xe000).contains(&second) {
+                        let code = 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+                        return Ok(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+                    }
+                    self.at = back;
+                }
+                char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER)
+            }
+            other => return Err(invalid(other, "in string escape code")),
+        })
+    }
+
+    fn deeper(depth: usize) -> Result<(), String> {
+        if depth > DEPTH_MAX {
+            Err("exceeded max depth".into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn array(&mut self, depth: usize) -> Result<Node<'a>, String> {
+        Self::deeper(depth)?;
+        self.at += 1;
+        self.space();
+        let mut items = Vec::new();
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            return Ok(Node::Array(items));
+        }
+        loop {
+            self.space();
+            items.push(self.value(depth)?);
+            self.space();
+            match self.peek().ok_or_else(end)? {
+                b',' => self.at += 1,
+                b']' => {
+                    self.at += 1;
+                    return Ok(Node::Array(items));
+                }
+                other => return Err(invalid(other, "after array element")),
+            }
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Result<Node<'a>, String> {
+        Self::deeper(depth)?;
+        self.at += 1;
+        self.space();
+        let mut members = Vec::new();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(Node::Object(members));
+        }
+        loop {
+            self.space();
+            match self.peek().ok_or_else(end)? {
+                b'"' => {}
+                other => return Err(invalid(other, "looking for beginning of object key string")),
+            }
+            let name = self.string()?;
+            self.space();
+            match self.peek().ok_or_else(end)? {
+                b':' => self.at += 1,
+                other => return Err(invalid(other, "after object key")),
+            }
+            self.space();
+            members.push((name, self.value(depth)?));
+            self.space();
+            match self.peek().ok_or_else(end)? {
+                b',' => self.at += 1,
+                b'}' => {
+                    self.at += 1;
+                    return Ok(Node::Object(members));
+                }
+                other => return Err(invalid(other, "after object key:value pair")),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn syntax_errors_speak_as_go_does() {
+        for (text, message) in [
+            (&b""[..], "unexpected end of JSON input"),
+            (br#"{"apiVersion":"v1","#, "unexpected end of JSON input"),
+            (br#"{"a":1}x"#, "invalid character 'x' after top-level value"),
+            (
+                b"{'a':1}",
+                r"invalid character '\'' looking for beginning of object key string",
+            ),
+            (b"{\"a\":\"\x01\"}", r"invalid character '\x01' in string literal"),
+            (b"\xc2\x81", "invalid character '\u{c2}' looking for beginning of value"),
+            (br#"{"a" 1}"#, "invalid character '1' after object key"),
+            (br#"{"a":1 2}"#, "invalid character '2' after object key:value pair"),
+            (b"[1 2]", "invalid character '2' after array element"),
+            (b"[01]", "invalid character '1' after array element"),
+            (b"nul", "unexpected end of JSON input"),
+            (b"nope", "invalid character 'o' in literal null (expecting 'u')"),
+            (b"1.x", "invalid character 'x' after decimal point in numeric literal"),
+            (br#""\q""#, "invalid character 'q' in string escape code"),
+            (br#""\u00g0""#, "invalid character 'g' in \\u hexadecimal character escape"),
+            (b"\x81", r"invalid character '\u0081' looking for beginning of value"),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), message, "{}", String::from_utf8_lossy(text));
+        }
+        assert_eq!(parse(&[b'['; 20_000]).unwrap_err(), "exceeded max depth");
+    }
+
+    #[test]
+    fn values_are_read() {
+        let node = parse(br#" {"a":[1,-2.5e3,"x\n\u00e9\ud83d\ude00\ud800"],"b":{"c":null,"d":true},"a2":9223372036854775808} "#)
+            .unwrap();
+        assert_eq!(
+            node.to_value(),
+            json!({"a": [1, -2500.0, "x\né😀\u{fffd}"], "b": {"c": null, "d": true}, "a2": 9_223_372_036_854_775_808.0})
+        );
+        assert_eq!(Node::from_value(json!({"a": 1.0})), parse(br#"{"a":1}"#).unwrap());
+    }
+}
