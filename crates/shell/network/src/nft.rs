@@ -34,6 +34,8 @@ pub trait Nftables: Send + Sync + 'static {
     async fn apply(&self, script: &str) -> Result<(), NftError>;
     /// `nft -j` listings, without set elements, of our tables in all families; empty where there are none.
     async fn listings(&self, table: &str) -> Result<Vec<Value>, NftError>;
+    /// Whether the kernel holds a table of this name. Cheap, whatever the table holds.
+    async fn has_table(&self, table: &str) -> Result<bool, NftError>;
 }
 
 /// The program `nft`.
@@ -126,5 +128,14 @@ impl Nftables for Nft {
             }
         }
         Ok(found)
+    }
+
+    async fn has_table(&self, table: &str) -> Result<bool, NftError> {
+        let output = command(&["list", "tables"]).output().await.map_err(started)?;
+        if !output.status.success() {
+            return Err(refusal(&output.stderr));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(text.lines().any(|line| line.split_whitespace().nth(2) == Some(table)))
     }
 }

@@ -1,1 +1,230 @@
 //! Applies the routing ruleset on a node.
+//!
+//! Invariant: the kernel goes from one complete ruleset to the next in one transaction; what a former process left is
+//! taken over without a gap, and what this one leaves stays in force. It will not decide anything: `routing` does.
+
+mod health;
+mod host_ports;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use trireme_client::{Cache, Change, ListOptions, ResourceRef, Subscription};
+use trireme_network::{NftError, Nftables, conntrack};
+use trireme_routing::{Existing, Input, NodeFacts, Ruleset, TABLE, UdpExpectations};
+
+use health::HealthServers;
+use host_ports::HostPorts;
+
+/// Changes that come this close together are applied together.
+const GATHER: Duration = Duration::from_millis(3);
+/// Pause after the kernel refused, before the whole ruleset is tried anew.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often it is checked that nobody removed our tables (`nft flush ruleset`).
+const CHECK: Duration = Duration::from_secs(15);
+
+/// What a proxy has to know.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// The node.
+    pub node: NodeFacts,
+    /// Which pods to hold if nobody in this process holds pods yet: all of them where controllers share the cache, this
+    /// node's (`spec.nodeName=…`) on an agent. Whatever is held, only this node's host ports count.
+    pub pods: ListOptions,
+}
+
+/// The service proxy of a node.
+pub struct Proxy {
+    cache: Arc<Cache>,
+    nft: Arc<dyn Nftables>,
+    config: ProxyConfig,
+    host_ports: HostPorts,
+    health: HealthServers,
+    /// What the kernel is known to hold; `None` at the start and after a refusal.
+    applied: Option<Ruleset>,
+    udp: Option<UdpExpectations>,
+    synced: watch::Sender<bool>,
+}
+
+impl Proxy {
+    /// A proxy that has not started.
+    #[must_use]
+    pub fn new(cache: Arc<Cache>, nft: Arc<dyn Nftables>, config: ProxyConfig) -> Self {
+        Self {
+            host_ports: HostPorts::new(config.node.name.clone()),
+            cache,
+            nft,
+            config,
+            health: HealthServers::default(),
+            applied: None,
+            udp: None,
+            synced: watch::channel(false).0,
+        }
+    }
+
+    /// Becomes true once the rules of the cluster as first seen are in force.
+    #[must_use]
+    pub fn synced(&self) -> watch::Receiver<bool> {
+        self.synced.subscribe()
+    }
+
+    /// Keeps the rules right until shutdown. The rules stay when it ends.
+    ///
+    /// # Errors
+    /// [`NftError::Missing`] or [`NftError::NotPermitted`] at the start; later failures are logged and tried again.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), NftError> {
+        let work = async {
+            self.nft.has_table(TABLE).await?;
+            let mut changes = self.watch().await;
+            loop {
+                let next_look = if self.apply().await { CHECK } else { RETRY };
+                self.wait(&mut changes, next_look).await;
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            ended = work => ended,
+        }
+    }
+
+    async fn watch(&mut self) -> Subscription {
+        let resources = [
+            ResourceRef::of::<Service>(),
+            ResourceRef::of::<EndpointSlice>(),
+            ResourceRef::of::<Pod>(),
+        ];
+        self.cache.ensure_selected(&resources[2], self.config.pods.clone());
+        let mut changes = self.cache.subscribe(&resources);
+        self.cache.synced(&resources).await;
+        while let Some(change) = changes.try_next() {
+            self.note(&change);
+        }
+        changes
+    }
+
+    /// Whether a change may concern the rules.
+    fn note(&mut self, change: &Change) -> bool {
+        if change.resource.plural == "pods" {
+            self.host_ports.note(change)
+        } else {
+            true
+        }
+    }
+
+    /// Returns when there is something to apply, or when it is time to look.
+    async fn wait(&mut self, changes: &mut Subscription, longest: Duration) {
+        let end = Instant::now() + longest;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let Ok(change) = timeout(left, changes.next()).await else {
+                self.look().await;
+                return;
+            };
+            if self.note(&change) {
+                break;
+            }
+        }
+        sleep(GATHER).await;
+        while let Some(change) = changes.try_next() {
+            self.note(&change);
+        }
+    }
+
+    /// Forgets what was applied if our tables are gone.
+    async fn look(&mut self) {
+        match self.nft.has_table(TABLE).await {
+            Ok(true) => {}
+            Ok(false) => self.applied = None,
+            Err(error) => tracing::warn!("cannot look at the rules: {error}"),
+        }
+    }
+
+    /// Brings the kernel to what the cluster now says. False: try again.
+    async fn apply(&mut self) -> bool {
+        let services = self.cache.list::<Service>(None);
+        let slices = self.cache.list::<EndpointSlice>(None);
+        let host_ports = self.host_ports.all();
+        let routing = trireme_routing::route(&Input {
+            services: &services,
+            slices: &slices,
+            host_ports: &host_ports,
+            node: &self.config.node,
+        });
+        drop((services, slices));
+        let begun = Instant::now();
+        let done = match &self.applied {
+            Some(old) => self.difference(old, &routing.ruleset).await,
+            None => self.take_over(&routing.ruleset).await,
+        };
+        if let Err(error) = done {
+            tracing::warn!("rules were not applied, trying again: {error}");
+            self.applied = None;
+            return false;
+        }
+        if self.applied.as_ref() != Some(&routing.ruleset) {
+            tracing::debug!(
+                size = routing.ruleset.size(),
+                elapsed_ms = begun.elapsed().as_millis(),
+                "rules applied"
+            );
+        }
+        self.applied = Some(routing.ruleset);
+        self.forget_flows(routing.udp).await;
+        self.health.reconcile(routing.health_checks).await;
+        self.synced.send_replace(true);
+        true
+    }
+
+    async fn difference(&self, old: &Ruleset, new: &Ruleset) -> Result<(), NftError> {
+        let change = new.change_from(old);
+        self.nft.apply(&change.apply).await?;
+        self.nft.apply(&change.cleanup).await
+    }
+
+    /// First what keeps the memory of clients; if the kernel holds something of another shape, all anew.
+    async fn take_over(&self, new: &Ruleset) -> Result<(), NftError> {
+        let mut existing = Existing::default();
+        for listing in self.nft.listings(TABLE).await? {
+            existing.add_listing(&listing);
+        }
+        let change = new.adopt(&existing);
+        match self.nft.apply(&change.apply).await {
+            Ok(()) => {}
+            Err(NftError::Refused(reason)) => {
+                tracing::info!("the kernel's rules cannot be adopted, replacing them: {reason}");
+                return self.nft.apply(&new.replace()).await;
+            }
+            Err(error) => return Err(error),
+        }
+        match self.nft.apply(&change.cleanup).await {
+            Err(NftError::Refused(reason)) => {
+                tracing::info!("unused rules cannot be removed, replacing all: {reason}");
+                self.nft.apply(&new.replace()).await
+            }
+            other => other,
+        }
+    }
+
+    async fn forget_flows(&mut self, expected: UdpExpectations) {
+        if self.udp.as_ref() == Some(&expected) {
+            return;
+        }
+        let rules = expected.clone();
+        let forget = move || conntrack::forget_udp(|original, endpoint| rules.is_stale(original, endpoint));
+        match tokio::task::spawn_blocking(forget).await {
+            Ok(Ok(count)) => {
+                if count > 0 {
+                    tracing::debug!(count, "forgot UDP flows to endpoints that are gone");
+                }
+                self.udp = Some(expected);
+            }
+            Ok(Err(error)) => tracing::warn!("UDP flows to endpoints that are gone could not be forgotten: {error}"),
+            Err(error) => tracing::warn!("forgetting UDP flows: {error}"),
+        }
+    }
+}
