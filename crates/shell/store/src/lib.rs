@@ -9,14 +9,22 @@ pub use trireme_mvcc::{
     Applied, Body, Command, Event, EventKind, Key, Operation, Page, Precondition, ReadError, Revision, Write,
 };
 
+mod codec;
 mod config;
+mod disk;
+mod log;
+mod machine;
 mod memory;
+mod network;
 mod raft;
 mod replica;
+mod snapshot;
+mod types;
+mod upkeep;
 
 pub use config::{HISTORY_MS, OpenError, SEGMENT_BYTES, SNAPSHOT_LOG_BYTES, StoreConfig};
 pub use memory::MemoryStore;
-pub use raft::RaftStore;
+pub use raft::{RaftStore, Statistics};
 
 /// Why a write did not happen, one variant per decision of the caller.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,415 @@
+//! The replicated log on disk: openraft's log storage over segments of checksummed frames.
+//!
+//! Invariant: the callback of an append runs after its frame was flushed; one thread does all writing, in order; the
+//! writer never asks the disk for space between a write's admission and its frame, so a full disk is met before anything
+//! was promised. It will not read back what is still in memory, nor keep in memory what was applied.
+
+pub(crate) mod frame;
+mod recover;
+mod writer;
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::fs::File;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use nix::fcntl::Flock;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use trireme_mvcc::Command;
+
+use self::frame::{HEAD, HEADER, Place};
+use self::recover::Segment;
+use self::writer::{Append, Job, Writer};
+use crate::disk::{read_checked, refused, replace_checked};
+use crate::types::{Entry, Group, LogId, Vote};
+use crate::{OpenError, WriteError, codec};
+
+/// How many jobs wait for the writer before openraft waits too.
+const JOBS_MAX: usize = 1024;
+
+/// How many entries a stream reads ahead.
+const STREAM_ENTRIES: u64 = 512;
+
+/// Room in a spare segment that admitted commands may not use: heads, headers, and entries of openraft's own.
+const SLACK_BYTES: u64 = 64 << 10;
+
+/// The log; clones share it.
+#[derive(Clone)]
+pub(crate) struct Log {
+    shared: Arc<Shared>,
+    jobs: mpsc::Sender<Job>,
+}
+
+/// What readers, the writer and openraft's core share.
+pub(crate) struct Shared {
+    index: Mutex<Index>,
+    vote: Mutex<Option<Vote>>,
+    vote_path: PathBuf,
+    /// Bytes that admitted commands may yet write; what is not admitted waits.
+    room: Arc<Semaphore>,
+    room_max: u32,
+    /// Whether a spare segment stands ready, so that all admitted commands have room on disk whatever happens.
+    spare: AtomicBool,
+    /// Bytes written since the process began.
+    written: AtomicU64,
+    /// Frames flushed since the process began.
+    flushes: AtomicU64,
+    /// Why the writer gave up, once it has.
+    failure: OnceLock<String>,
+}
+
+/// Where entries are.
+struct Index {
+    segments: VecDeque<Segment>,
+    /// Entries that are not both flushed and applied yet; contiguous up to the last.
+    cache: VecDeque<Entry>,
+    last: Option<LogId>,
+    purged: Option<LogId>,
+    /// The index behind the last flushed entry.
+    flushed: u64,
+    /// The index behind the last applied entry.
+    applied: u64,
+}
+
+impl Index {
+    fn cached_from(&self) -> u64 {
+        self.cache
+            .front()
+            .map_or_else(|| next_index(self.last), |entry| entry.log_id.index)
+    }
+
+    fn evict(&mut self) {
+        let until = self.flushed.min(self.applied);
+        while self.cache.front().is_some_and(|entry| entry.log_id.index < until) {
+            self.cache.pop_front();
+        }
+    }
+}
+
+/// The index behind a log id.
+pub(crate) fn next_index(id: Option<LogId>) -> u64 {
+    id.map_or(0, |id| id.index + 1)
+}
+
+impl Log {
+    /// Opens the log of a directory, which the caller has locked, and starts its writer.
+    pub(crate) fn open(dir: &Path, segment_bytes: u64, lock: Arc<Flock<File>>) -> Result<Self, OpenError> {
+        let vote_path = dir.join("vote");
+        let vote = read_vote(&vote_path)?;
+        let recovered = recover::recover(dir)?;
+        let purged = recovered.segments.front().and_then(|segment| segment.head.previous);
+        let last = recovered.last;
+        let room_max = u32::try_from(segment_bytes.saturating_sub(SLACK_BYTES)).unwrap_or(u32::MAX);
+        let (jobs, queue) = mpsc::channel(JOBS_MAX);
+        let mut writer = Writer::new(dir, segment_bytes, &recovered, lock);
+        let shared = Arc::new(Shared {
+            index: Mutex::new(Index {
+                segments: recovered.segments,
+                cache: VecDeque::new(),
+                last,
+                purged,
+                flushed: next_index(last),
+                applied: 0,
+            }),
+            vote: Mutex::new(vote),
+            vote_path,
+            room: Arc::new(Semaphore::new(room_max as usize)),
+            room_max,
+            spare: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
+            failure: OnceLock::new(),
+        });
+        writer.begin(&shared).map_err(|source| refused(dir, source))?;
+        let theirs = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("store-log".into())
+            .spawn(move || writer.run(&theirs, queue))
+            .map_err(|source| refused(dir, source))?;
+        Ok(Self { shared, jobs })
+    }
+
+    /// Takes room in memory and on disk for a command, before it is proposed.
+    pub(crate) async fn admit(&self, command: &Command) -> Result<OwnedSemaphorePermit, WriteError> {
+        let bytes = codec::length_max(command) + frame::frame_length(0) + frame::ALIGN;
+        let Some(bytes) = u32::try_from(bytes).ok().filter(|bytes| *bytes <= self.shared.room_max) else {
+            return Err(WriteError::Disk("the transaction is larger than a segment of the log".into()));
+        };
+        let closed = |_| WriteError::Unavailable;
+        let room = Arc::clone(&self.shared.room)
+            .acquire_many_owned(bytes)
+            .await
+            .map_err(closed)?;
+        if !self.shared.spare.load(Ordering::Acquire) {
+            let (done, spare) = oneshot::channel();
+            self.jobs.send(Job::Spare { done }).await.map_err(|_| self.stopped())?;
+            spare
+                .await
+                .map_err(|_| self.stopped())?
+                .map_err(|error| WriteError::Disk(error.to_string()))?;
+        }
+        Ok(room)
+    }
+
+    /// Why nothing is written any more.
+    pub(crate) fn stopped(&self) -> WriteError {
+        match self.shared.failure.get() {
+            Some(failure) => WriteError::Disk(failure.clone()),
+            None => WriteError::Unavailable,
+        }
+    }
+
+    /// Tells that entries below this index were applied and need not stay in memory.
+    pub(crate) fn applied(&self, next: u64) {
+        let mut index = self.shared.index.lock();
+        index.applied = next;
+        index.evict();
+    }
+
+    /// The last entry of the log.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.shared.index.lock().last
+    }
+
+    /// The entry before the first that is still in the log.
+    pub(crate) fn purged(&self) -> Option<LogId> {
+        self.shared.index.lock().purged
+    }
+
+    /// Bytes of log behind this index, more or less.
+    pub(crate) fn bytes_after(&self, next: u64) -> u64 {
+        let index = self.shared.index.lock();
+        let frames = index.segments.iter().rev().flat_map(|segment| segment.frames.iter().rev());
+        frames
+            .take_while(|(first_index, _)| *first_index >= next)
+            .map(|(_, place)| place.length as u64)
+            .sum()
+    }
+
+    /// Bytes written since the process began: a cheap sign of growth.
+    pub(crate) fn written(&self) -> u64 {
+        self.shared.written.load(Ordering::Relaxed)
+    }
+
+    /// How often the disk was flushed since the process began.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.shared.flushes.load(Ordering::Relaxed)
+    }
+
+    /// Ends the writer once everything before is written, and waits for it.
+    pub(crate) async fn close(&self) {
+        self.shared.room.close();
+        let (done, closed) = oneshot::channel();
+        if self.jobs.send(Job::Close { done }).await.is_ok() && closed.await.is_err() {
+            tracing::debug!("the log's writer was already gone");
+        }
+    }
+
+    async fn job<T>(&self, job: impl FnOnce(oneshot::Sender<io::Result<T>>) -> Job) -> io::Result<T> {
+        let gone = || io::Error::other("the log's writer is gone");
+        let (done, answer) = oneshot::channel();
+        self.jobs.send(job(done)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+fn read_vote(path: &Path) -> Result<Option<Vote>, OpenError> {
+    let Some(content) = read_checked(path)? else {
+        return Ok(None);
+    };
+    let vote = serde_json::from_slice(&content).map_err(|_| crate::disk::damaged(path, 0, "not a vote"))?;
+    Ok(Some(vote))
+}
+
+/// A part of a segment to read entries from.
+struct Part {
+    file: Arc<File>,
+    path: PathBuf,
+    place: Place,
+}
+
+fn read_parts(parts: &[Part], wanted: std::ops::Range<u64>) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for part in parts {
+        let Place { offset, length, .. } = part.place;
+        let mut frame = vec![0; HEADER + length + 1];
+        part.file.read_exact_at(&mut frame, offset)?;
+        let corrupt = || io::Error::other(format!("{} is damaged at offset {offset}", part.path.display()));
+        let range = frame::entries(&frame, &part.place).ok_or_else(corrupt)?;
+        let found = codec::Decoder::new(Bytes::from(frame).slice(range))
+            .entries()
+            .ok_or_else(corrupt)?;
+        entries.extend(found.into_iter().filter(|entry| wanted.contains(&entry.log_id.index)));
+    }
+    Ok(entries)
+}
+
+impl RaftLogReader<Group> for Log {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(&mut self, range: RB) -> io::Result<Vec<Entry>> {
+        let (parts, cached, wanted) = {
+            let index = self.shared.index.lock();
+            let (start, end) = index.clamp(&range);
+            let from = index.cached_from();
+            let wanted = start..end.min(from);
+            let skip = usize::try_from(start.saturating_sub(from)).unwrap_or(usize::MAX);
+            let take = usize::try_from(end.saturating_sub(start.max(from))).unwrap_or(usize::MAX);
+            let cached: Vec<Entry> = index.cache.iter().skip(skip).take(take).cloned().collect();
+            (index.parts(&wanted), cached, wanted)
+        };
+        if parts.is_empty() {
+            return Ok(cached);
+        }
+        let read = tokio::task::spawn_blocking(move || read_parts(&parts, wanted));
+        let mut entries = read.await.map_err(io::Error::other)??;
+        entries.extend(cached);
+        Ok(entries)
+    }
+
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + Send
+    where
+        RB: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let (start, end) = self.shared.index.lock().clamp(&range);
+        let step = move |(mut log, at): (Self, u64)| async move {
+            if at >= end {
+                return None;
+            }
+            let until = end.min(at + STREAM_ENTRIES);
+            let read = log.try_get_log_entries(at..until).await;
+            let next = if read.is_ok() { until } else { end };
+            let entries: Vec<_> = match read {
+                Ok(entries) => entries.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            };
+            Some((stream::iter(entries), (log, next)))
+        };
+        stream::unfold((self.clone(), start), step).flatten().boxed()
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(*self.shared.vote.lock())
+    }
+}
+
+impl Index {
+    /// A range as far as the log has it: the first index, and the one behind the last.
+    fn clamp(&self, range: &impl RangeBounds<u64>) -> (u64, u64) {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => *start + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => *end + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        (start.max(next_index(self.purged)), end.min(next_index(self.last)))
+    }
+
+    /// The frames that hold entries of a range.
+    fn parts(&self, wanted: &std::ops::Range<u64>) -> Vec<Part> {
+        let mut parts = Vec::new();
+        if wanted.is_empty() {
+            return parts;
+        }
+        let first = self
+            .segments
+            .partition_point(|segment| segment.head.first_index <= wanted.start)
+            .saturating_sub(1);
+        for segment in self.segments.range(first..) {
+            let first = segment
+                .frames
+                .partition_point(|(index, _)| *index <= wanted.start)
+                .saturating_sub(1);
+            for (index, place) in &segment.frames[first..] {
+                if *index >= wanted.end {
+                    return parts;
+                }
+                let (file, path, place) = (Arc::clone(&segment.file), segment.path.clone(), *place);
+                parts.push(Part { file, path, place });
+            }
+        }
+        parts
+    }
+}
+
+impl RaftLogStorage<Group> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Group>> {
+        let index = self.shared.index.lock();
+        Ok(LogState {
+            last_purged_log_id: index.purged,
+            last_log_id: index.last,
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let content = serde_json::to_vec(vote)?;
+        let path = self.shared.vote_path.clone();
+        // In the writer's order: a vote is never on disk before the entries that were appended before it.
+        self.job(|done| Job::Run {
+            run: Box::new(move || replace_checked(&path, &content)),
+            done,
+        })
+        .await?;
+        *self.shared.vote.lock() = Some(*vote);
+        Ok(())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Group>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + Send,
+        I::IntoIter: Send,
+    {
+        let mut buffer = vec![0; HEADER];
+        let mut last = None;
+        let mut first_index = None;
+        {
+            let mut index = self.shared.index.lock();
+            for entry in entries {
+                codec::encode(&entry, &mut buffer);
+                first_index.get_or_insert(entry.log_id.index);
+                last = Some(entry.log_id);
+                index.cache.push_back(entry);
+            }
+            index.last = last.or(index.last);
+        }
+        let (Some(first_index), Some(last)) = (first_index, last) else {
+            callback.io_completed(Ok(()));
+            return Ok(());
+        };
+        let append = Append {
+            buffer,
+            first_index,
+            last,
+            callback,
+        };
+        let gone = |_| io::Error::other("the log's writer is gone");
+        self.jobs.send(Job::Append(append)).await.map_err(gone)
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        self.job(|done| Job::Truncate { last, done }).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.job(|done| Job::Purge { upto, done }).await
+    }
+}
+
+const _: () = assert!(HEAD.is_multiple_of(frame::ALIGN), "the first frame is aligned");

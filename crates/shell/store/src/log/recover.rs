@@ -1,0 +1,134 @@
+//! What a data directory's log segments hold, after whatever happened to the process or the machine.
+//!
+//! Invariant: recovering changes nothing but the end of the last segment, where only a torn, never acknowledged frame
+//! can be; damage anywhere else refuses with the file and the offset.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::frame::{self, HEAD, Head, Place, Step};
+use crate::OpenError;
+use crate::codec::Decoder;
+use crate::disk::{damaged, refused};
+use crate::types::LogId;
+
+/// One file of the log.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<File>,
+    pub(crate) head: Head,
+    /// Its frames: index of the first entry, and where.
+    pub(crate) frames: Vec<(u64, Place)>,
+}
+
+/// The log as the disk has it.
+#[derive(Debug, Default)]
+pub(crate) struct Recovered {
+    pub(crate) segments: VecDeque<Segment>,
+    /// The last entry, or the one before the first where there is none.
+    pub(crate) last: Option<LogId>,
+    /// Number of the next frame.
+    pub(crate) sequence: u64,
+    /// Where the next frame goes in the last segment.
+    pub(crate) end: u64,
+}
+
+/// Name of the segment that begins with this index.
+pub(crate) fn segment_name(first_index: u64) -> String {
+    format!("log-{first_index:020}")
+}
+
+/// Reads all segments of a directory.
+pub(crate) fn recover(dir: &Path) -> Result<Recovered, OpenError> {
+    let mut log = Recovered::default();
+    let paths = segment_paths(dir)?;
+    for (position, path) in paths.iter().enumerate() {
+        let is_last = position + 1 == paths.len();
+        read_segment(&mut log, path, is_last)?;
+    }
+    Ok(log)
+}
+
+fn segment_paths(dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
+    let list = || -> io::Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let digits = name.to_str().and_then(|name| name.strip_prefix("log-"));
+            if digits.is_some_and(|digits| digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())) {
+                paths.push(entry.path());
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    };
+    list().map_err(|source| refused(dir, source))
+}
+
+fn read_segment(log: &mut Recovered, path: &Path, is_last: bool) -> Result<(), OpenError> {
+    let open = || fs::OpenOptions::new().read(true).write(true).open(path);
+    let file = open().map_err(|source| refused(path, source))?;
+    let bytes = fs::read(path).map_err(|source| refused(path, source))?;
+    let head = Head::decode(&bytes).ok_or_else(|| damaged(path, 0, "the segment's head is not one"))?;
+    if !log.segments.is_empty() && (head.previous != log.last || head.sequence != log.sequence) {
+        return Err(damaged(path, 0, "the segment does not follow the one before it"));
+    }
+    log.last = head.previous;
+    log.sequence = head.sequence;
+    let mut frames = Vec::new();
+    let mut at = HEAD;
+    let torn = loop {
+        match frame::scan(&bytes, at, log.sequence) {
+            Step::Frame {
+                place,
+                first_index,
+                entries,
+            } => {
+                let ids = Decoder::new(bytes::Bytes::copy_from_slice(entries)).log_ids();
+                let ids = ids.ok_or_else(|| damaged(path, place.offset, "entries that cannot be read"))?;
+                for id in &ids {
+                    if id.index != log.last.map_or(0, |last| last.index + 1) {
+                        return Err(damaged(path, place.offset, "an entry out of order"));
+                    }
+                    log.last = Some(*id);
+                }
+                frames.push((first_index, place));
+                log.sequence += 1;
+                at = usize::try_from(place.end()).unwrap_or(usize::MAX);
+            }
+            Step::End { torn } => break torn,
+            Step::Corrupt(what) => return Err(damaged(path, at as u64, what)),
+        }
+    };
+    if torn && !is_last {
+        return Err(damaged(
+            path,
+            at as u64,
+            "the segment ends in its middle though another follows",
+        ));
+    }
+    if torn {
+        tracing::warn!(path = %path.display(), offset = at, "cutting the log's torn tail: a write that a crash interrupted and that nobody was told about");
+        cut(&file, at as u64, bytes.len() as u64).map_err(|source| refused(path, source))?;
+    }
+    log.end = at as u64;
+    log.segments.push_back(Segment {
+        path: path.to_owned(),
+        file: Arc::new(file),
+        head,
+        frames,
+    });
+    Ok(())
+}
+
+/// Makes zeros of everything behind `end`, so that nothing stale is ever taken for a frame.
+fn cut(file: &File, end: u64, length: u64) -> io::Result<()> {
+    file.set_len(end)?;
+    file.set_len(length)?;
+    file.sync_all()
+}

@@ -1,0 +1,360 @@
+//! The thread that writes the log: it gathers what has come meanwhile into one frame, writes it, flushes once, and tells
+//! whoever waits.
+//!
+//! Invariant: a frame is written only after the one before it was flushed ([`super::frame`] relies on it). After a failed
+//! write or flush it never writes again: what the disk then holds is known only to a restart.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nix::fcntl::Flock;
+use openraft::storage::IOFlushed;
+use tokio::sync::{mpsc, oneshot};
+
+use super::frame::{self, HEAD, HEADER, Head, Place};
+use super::recover::{Recovered, Segment, segment_name};
+use super::{Part, Shared, next_index, read_parts};
+use crate::codec;
+use crate::disk::{flush_dir, open_with_room, take_room};
+use crate::types::{Group, LogId};
+
+/// A frame is closed once its entries are this long.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// The file that will be the next segment.
+const SPARE: &str = "spare";
+
+/// Entries to write: a frame's buffer with room for its header.
+pub(super) struct Append {
+    pub(super) buffer: Vec<u8>,
+    pub(super) first_index: u64,
+    pub(super) last: LogId,
+    pub(super) callback: IOFlushed<Group>,
+}
+
+/// What the writer does, in the order in which it came.
+pub(super) enum Job {
+    /// Write, flush and call back.
+    Append(Append),
+    /// Make sure that a spare segment stands ready.
+    Spare { done: oneshot::Sender<io::Result<()>> },
+    /// Something that must be in order with appends.
+    Run {
+        run: Box<dyn FnOnce() -> io::Result<()> + Send>,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    /// Drop what comes after an entry.
+    Truncate {
+        last: Option<LogId>,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    /// Drop segments that hold nothing after an entry.
+    Purge {
+        upto: LogId,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    /// End.
+    Close { done: oneshot::Sender<()> },
+}
+
+/// The state of the thread.
+pub(super) struct Writer {
+    dir: PathBuf,
+    segment_bytes: u64,
+    /// The segment that is written to, and how long it may get without asking the disk.
+    file: Option<Arc<File>>,
+    room: u64,
+    /// Where the next frame goes, and its number.
+    end: u64,
+    sequence: u64,
+    /// The last entry that was written.
+    last: Option<LogId>,
+    spare: Option<File>,
+    /// Keeps the directory this process's until the last byte is written.
+    _lock: Arc<Flock<File>>,
+}
+
+fn answer<T>(done: oneshot::Sender<T>, value: T) {
+    if done.send(value).is_err() {
+        tracing::debug!("nobody waits for the log's writer any more");
+    }
+}
+
+impl Writer {
+    pub(super) fn new(dir: &Path, segment_bytes: u64, recovered: &Recovered, lock: Arc<Flock<File>>) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            segment_bytes,
+            file: recovered.segments.back().map(|segment| Arc::clone(&segment.file)),
+            room: 0,
+            end: recovered.end,
+            sequence: recovered.sequence,
+            last: recovered.last,
+            spare: None,
+            _lock: lock,
+        }
+    }
+
+    /// Takes the space that the first writes need. A full disk is fine as long as there is a log: it is read-only then.
+    pub(super) fn begin(&mut self, shared: &Shared) -> io::Result<()> {
+        match fs::remove_file(self.dir.join(SPARE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        match &self.file {
+            Some(file) => self.room = file.metadata()?.len(),
+            None => self.rotate(shared, 0, None)?,
+        }
+        if let Err(error) = self.prepare(shared) {
+            tracing::warn!(%error, "no room for a spare log segment: writes are refused until there is");
+        }
+        Ok(())
+    }
+
+    /// The thread's loop.
+    pub(super) fn run(mut self, shared: &Shared, mut queue: mpsc::Receiver<Job>) {
+        let mut next = queue.blocking_recv();
+        while let Some(job) = next.take() {
+            match job {
+                Job::Append(append) => next = self.batch(shared, append, &mut queue),
+                Job::Spare { done } => answer(done, self.prepare(shared)),
+                Job::Run { run, done } => answer(done, run()),
+                Job::Truncate { last, done } => answer(done, self.truncate(shared, last)),
+                Job::Purge { upto, done } => answer(done, self.purge(shared, upto)),
+                Job::Close { done } => {
+                    queue.close();
+                    drop(self);
+                    answer(done, ());
+                    return;
+                }
+            }
+            if next.is_none() {
+                next = queue.blocking_recv();
+            }
+        }
+    }
+
+    /// Writes one append and those that wait behind it as one frame. Returns a job of another kind that came among them.
+    fn batch(&mut self, shared: &Shared, first: Append, queue: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        let Append {
+            mut buffer,
+            first_index,
+            mut last,
+            callback,
+        } = first;
+        let mut callbacks = vec![callback];
+        let mut other = None;
+        while buffer.len() < BATCH_BYTES_MAX {
+            match queue.try_recv() {
+                Ok(Job::Append(append)) => {
+                    buffer.extend_from_slice(&append.buffer[HEADER..]);
+                    last = append.last;
+                    callbacks.push(append.callback);
+                }
+                Ok(job) => {
+                    other = Some(job);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let written = match shared.failure.get() {
+            Some(failure) => Err(io::Error::other(failure.clone())),
+            None => self.write(shared, buffer, first_index, last),
+        };
+        if let Err(error) = &written {
+            tracing::error!(%error, "the log cannot be written; the store takes no more writes until it is started again");
+            // Losing the race means that there is a reason already.
+            drop(shared.failure.set(error.to_string()));
+            shared.room.close();
+        }
+        for callback in callbacks {
+            let copy = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
+            callback.io_completed(written.as_ref().map(|()| ()).map_err(copy));
+        }
+        if self.spare.is_none()
+            && let Err(error) = self.prepare(shared)
+        {
+            tracing::warn!(%error, "no room for a spare log segment: writes are refused until there is");
+        }
+        other
+    }
+
+    fn write(&mut self, shared: &Shared, mut buffer: Vec<u8>, first_index: u64, last: LogId) -> io::Result<()> {
+        let length = buffer.len() - HEADER;
+        let checksum = frame::seal(&mut buffer, self.sequence, first_index);
+        if self.end + buffer.len() as u64 > self.room {
+            self.rotate(shared, first_index, self.last)?;
+            let end = self.end + buffer.len() as u64;
+            if end > self.room {
+                take_room(self.file()?, end)?;
+                self.room = end;
+            }
+        }
+        let file = self.file()?;
+        file.write_all_at(&buffer, self.end)?;
+        file.sync_data()?;
+        let offset = self.end;
+        let place = Place {
+            offset,
+            length,
+            checksum,
+        };
+        self.end = place.end();
+        self.sequence += 1;
+        self.last = Some(last);
+        shared.written.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+        shared.flushes.fetch_add(1, Ordering::Relaxed);
+        let mut index = shared.index.lock();
+        if let Some(segment) = index.segments.back_mut() {
+            segment.frames.push((first_index, place));
+        }
+        index.flushed = last.index + 1;
+        index.evict();
+        Ok(())
+    }
+
+    fn file(&self) -> io::Result<&Arc<File>> {
+        self.file.as_ref().ok_or_else(|| io::Error::other("no log segment is open"))
+    }
+
+    /// Takes space for the segment after this one.
+    fn prepare(&mut self, shared: &Shared) -> io::Result<()> {
+        if self.spare.is_none() {
+            let path = self.dir.join(SPARE);
+            let made = open_with_room(&path, self.segment_bytes);
+            if made.is_err()
+                && let Err(error) = fs::remove_file(&path)
+            {
+                tracing::debug!(%error, "nothing of the spare log segment to remove");
+            }
+            self.spare = Some(made?);
+        }
+        shared.spare.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Begins the next segment in the spare one.
+    fn rotate(&mut self, shared: &Shared, first_index: u64, previous: Option<LogId>) -> io::Result<()> {
+        shared.spare.store(false, Ordering::Release);
+        let spare = self.dir.join(SPARE);
+        let file = match self.spare.take() {
+            Some(file) => file,
+            None => open_with_room(&spare, self.segment_bytes)?,
+        };
+        let head = Head {
+            first_index,
+            previous,
+            sequence: self.sequence,
+        };
+        file.write_all_at(&head.encode(), 0)?;
+        file.sync_data()?;
+        let path = self.dir.join(segment_name(first_index));
+        fs::rename(&spare, &path)?;
+        flush_dir(&self.dir)?;
+        let file = Arc::new(file);
+        self.room = file.metadata()?.len();
+        self.end = HEAD as u64;
+        self.file = Some(Arc::clone(&file));
+        shared.index.lock().segments.push_back(Segment {
+            path,
+            file,
+            head,
+            frames: Vec::new(),
+        });
+        Ok(())
+    }
+
+    /// Drops what comes after `last`: later segments from the end on, then the rest of the segment that holds it, which
+    /// is replaced as a whole.
+    fn truncate(&mut self, shared: &Shared, last: Option<LogId>) -> io::Result<()> {
+        let next = next_index(last);
+        let mut index = shared.index.lock();
+        while index.cache.back().is_some_and(|entry| entry.log_id.index >= next) {
+            index.cache.pop_back();
+        }
+        index.last = last;
+        index.flushed = index.flushed.min(next);
+        while index.segments.len() > 1 && index.segments.back().is_some_and(|segment| segment.head.first_index >= next) {
+            if let Some(segment) = index.segments.pop_back() {
+                fs::remove_file(&segment.path)?;
+            }
+        }
+        flush_dir(&self.dir)?;
+        let Some(segment) = index.segments.back_mut() else {
+            return Ok(());
+        };
+        let keep = segment.frames.partition_point(|(first_index, _)| *first_index < next);
+        segment.frames.truncate(keep);
+        let cut = segment.frames.pop();
+        let at = cut.map_or(HEAD as u64, |(_, place)| place.offset);
+        let mut content = vec![0; usize::try_from(at).map_err(io::Error::other)?];
+        segment.file.read_exact_at(&mut content, 0)?;
+        self.sequence = segment.head.sequence + segment.frames.len() as u64;
+        if let Some((first_index, place)) = cut {
+            let parts = [Part {
+                file: Arc::clone(&segment.file),
+                path: segment.path.clone(),
+                place,
+            }];
+            let mut buffer = vec![0; HEADER];
+            for entry in read_parts(&parts, first_index..next)? {
+                codec::encode(&entry, &mut buffer);
+            }
+            let length = buffer.len() - HEADER;
+            let checksum = frame::seal(&mut buffer, self.sequence, first_index);
+            content.extend_from_slice(&buffer);
+            let place = Place {
+                offset: at,
+                length,
+                checksum,
+            };
+            segment.frames.push((first_index, place));
+            self.sequence += 1;
+        }
+        let beside = segment.path.with_extension("new");
+        let file = open_with_room(&beside, self.segment_bytes.max(content.len() as u64))?;
+        file.write_all_at(&content, 0)?;
+        file.sync_all()?;
+        fs::rename(&beside, &segment.path)?;
+        flush_dir(&self.dir)?;
+        segment.file = Arc::new(file);
+        self.file = Some(Arc::clone(&segment.file));
+        self.room = segment.file.metadata()?.len();
+        self.end = content.len() as u64;
+        self.last = last;
+        Ok(())
+    }
+
+    /// Drops the oldest segments, as far as they hold nothing after `upto`. When `upto` lies ahead of the log (a snapshot
+    /// came from a peer), the log begins anew behind it.
+    fn purge(&mut self, shared: &Shared, upto: LogId) -> io::Result<()> {
+        let next = upto.index + 1;
+        if next > next_index(self.last) {
+            self.rotate(shared, next, Some(upto))?;
+            self.last = Some(upto);
+            let mut index = shared.index.lock();
+            index.cache.clear();
+            index.last = Some(upto);
+            index.flushed = next;
+        }
+        let mut index = shared.index.lock();
+        index.purged = index.purged.max(Some(upto));
+        let mut removed = false;
+        while index.segments.get(1).is_some_and(|second| second.head.first_index <= next) {
+            if let Some(segment) = index.segments.pop_front() {
+                fs::remove_file(&segment.path)?;
+                removed = true;
+            }
+        }
+        drop(index);
+        if removed {
+            flush_dir(&self.dir)?;
+        }
+        Ok(())
+    }
+}

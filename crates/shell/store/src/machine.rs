@@ -1,0 +1,190 @@
+//! openraft's state machine: applies what was committed to the replica, and hands out snapshots that were already written.
+//!
+//! Invariant: the applied log id and the state move together, under one lock, so that a snapshot is of one point. Writing
+//! snapshots is the store's upkeep, not openraft's: a full disk must not stop consensus.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, Snapshot};
+use parking_lot::Mutex;
+use trireme_mvcc::Applied;
+
+use crate::log::{Log, next_index};
+use crate::replica::Replica;
+use crate::snapshot::{self, SnapshotFile};
+use crate::types::{Answer, Group, LogId, SnapshotMeta, StoredMembership};
+
+/// How many entries are applied under one lock at most.
+const BATCH_MAX: usize = 64;
+
+/// The state machine; clones share it.
+#[derive(Clone)]
+pub(crate) struct Machine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dir: PathBuf,
+    replica: Arc<Replica>,
+    log: Log,
+    applied: Mutex<Position>,
+    snapshot: Mutex<Option<SnapshotFile>>,
+}
+
+/// Up to where the log was applied.
+#[derive(Clone, Default)]
+struct Position {
+    last: Option<LogId>,
+    membership: StoredMembership,
+}
+
+impl Machine {
+    /// A machine over a replica whose state is that of the snapshot, or empty where there is none.
+    pub(crate) fn new(dir: PathBuf, replica: Arc<Replica>, log: Log, snapshot: Option<SnapshotFile>) -> Self {
+        let applied = snapshot.as_ref().map_or_else(Position::default, |snapshot| Position {
+            last: snapshot.meta.last_log_id,
+            membership: snapshot.meta.last_membership.clone(),
+        });
+        log.applied(next_index(applied.last));
+        Self {
+            shared: Arc::new(Shared {
+                dir,
+                replica,
+                log,
+                applied: Mutex::new(applied),
+                snapshot: Mutex::new(snapshot),
+            }),
+        }
+    }
+
+    /// The index behind the last entry that the snapshot on disk includes.
+    pub(crate) fn snapshot_next(&self) -> u64 {
+        next_index(
+            self.shared
+                .snapshot
+                .lock()
+                .as_ref()
+                .and_then(|snapshot| snapshot.meta.last_log_id),
+        )
+    }
+
+    /// Writes a snapshot of what is applied now. Blocks on the disk, but holds up no write.
+    pub(crate) fn write_snapshot(&self) -> io::Result<SnapshotFile> {
+        let (meta, frozen) = {
+            let position = self.shared.applied.lock();
+            let meta = SnapshotMeta {
+                last_log_id: position.last,
+                last_membership: position.membership.clone(),
+            };
+            (meta, self.shared.replica.with(trireme_mvcc::State::freeze))
+        };
+        let file = snapshot::write(&self.shared.dir, meta, &frozen)?;
+        *self.shared.snapshot.lock() = Some(file.clone());
+        Ok(file)
+    }
+
+    fn apply_batch(&self, batch: &mut Vec<EntryResponder<Group>>) {
+        let mut position = self.shared.applied.lock();
+        let commands = batch.iter().filter_map(|(entry, _)| match &entry.payload {
+            EntryPayload::Normal(proposal) => Some(&*proposal.command),
+            EntryPayload::Blank | EntryPayload::Membership(_) => None,
+        });
+        let mut answers = self.shared.replica.apply(commands).into_iter();
+        for (entry, responder) in batch.drain(..) {
+            position.last = Some(entry.log_id);
+            let applied = match entry.payload {
+                EntryPayload::Normal(_) => answers.next().expect("each command has an answer"),
+                EntryPayload::Blank => Applied::Done,
+                EntryPayload::Membership(membership) => {
+                    position.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    Applied::Done
+                }
+            };
+            if let Some(responder) = responder {
+                responder.send(Answer(applied));
+            }
+        }
+        self.shared.log.applied(next_index(position.last));
+    }
+}
+
+impl RaftStateMachine<Group> for Machine {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let position = self.shared.applied.lock().clone();
+        Ok((position.last, position.membership))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<Group>>> + Unpin + Send,
+    {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        while let Some(entry) = entries.next().await {
+            batch.push(entry?);
+            if batch.len() == BATCH_MAX {
+                self.apply_batch(&mut batch);
+            }
+        }
+        if !batch.is_empty() {
+            self.apply_batch(&mut batch);
+        }
+        Ok(())
+    }
+
+    /// Defers unless upkeep has written a snapshot, or a peer needs one.
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Self> {
+        (force || self.shared.snapshot.lock().is_some()).then(|| self.clone())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, _: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
+        let path = snapshot.path.clone();
+        let load = tokio::task::spawn_blocking(move || snapshot::load(path));
+        let (file, state) = load.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        let mut position = self.shared.applied.lock();
+        position.last = file.meta.last_log_id;
+        position.membership = file.meta.last_membership.clone();
+        self.shared.replica.replace(state);
+        self.shared.log.applied(next_index(position.last));
+        *self.shared.snapshot.lock() = Some(file);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<openraft::alias::SnapshotOf<Group, SnapshotFile>>> {
+        let snapshot = self.shared.snapshot.lock().clone();
+        Ok(snapshot.map(|snapshot| Snapshot {
+            meta: snapshot.meta.clone(),
+            snapshot,
+        }))
+    }
+}
+
+impl RaftSnapshotBuilder<Group> for Machine {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(&mut self) -> io::Result<openraft::alias::SnapshotOf<Group, SnapshotFile>> {
+        let ready = self.shared.snapshot.lock().clone();
+        let snapshot = match ready {
+            Some(snapshot) => snapshot,
+            None => {
+                let machine = self.clone();
+                let write = tokio::task::spawn_blocking(move || machine.write_snapshot());
+                write.await.map_err(io::Error::other)??
+            }
+        };
+        Ok(Snapshot {
+            meta: snapshot.meta.clone(),
+            snapshot,
+        })
+    }
+}

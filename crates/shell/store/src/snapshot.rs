@@ -1,0 +1,164 @@
+//! Snapshots of the state machine as files, and reading them back.
+//!
+//! Invariant: a file that bears a snapshot's name is whole and on disk. Each chunk has its checksum, and the end is
+//! marked, so damage is found and named. A snapshot is written from a frozen state and holds up nobody.
+//!
+//! Form: magic, then chunks of `length u32, checksum u32, bytes`: first openraft's metadata, then the state's chunks,
+//! then one of length 0.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use trireme_mvcc::{Frozen, Loader, State};
+
+use crate::OpenError;
+use crate::disk::{damaged, flush_dir, refused};
+use crate::types::SnapshotMeta;
+
+const MAGIC: [u8; 8] = *b"TRISNAP\x01";
+
+/// Longer chunks than this are damage: one chunk is at most a full one and one object.
+const CHUNK_BYTES_MAX: usize = 64 << 20;
+
+/// The disk is flushed this often while a snapshot is written, so that its last flush does not hold up the log's.
+const FLUSH_EVERY_BYTES: usize = 4 << 20;
+
+/// A snapshot on disk.
+#[derive(Clone, Debug)]
+pub(crate) struct SnapshotFile {
+    pub(crate) path: PathBuf,
+    pub(crate) meta: SnapshotMeta,
+}
+
+fn name(meta: &SnapshotMeta) -> String {
+    format!("snapshot-{:020}", meta.last_log_id.map_or(0, |id| id.index))
+}
+
+/// Writes a snapshot of a frozen state and removes the older ones.
+pub(crate) fn write(dir: &Path, meta: SnapshotMeta, frozen: &Frozen) -> io::Result<SnapshotFile> {
+    let beside = dir.join("snapshot.new");
+    let written = write_to(&beside, &meta, frozen);
+    if written.is_err()
+        && let Err(error) = fs::remove_file(&beside)
+    {
+        tracing::debug!(%error, "nothing of the failed snapshot to remove");
+    }
+    written?;
+    let path = dir.join(name(&meta));
+    fs::rename(&beside, &path)?;
+    flush_dir(dir)?;
+    for old in list(dir)? {
+        if old != path {
+            fs::remove_file(old)?;
+        }
+    }
+    Ok(SnapshotFile { path, meta })
+}
+
+fn write_to(path: &Path, meta: &SnapshotMeta, frozen: &Frozen) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(&MAGIC)?;
+    put_chunk(&mut file, &serde_json::to_vec(meta)?)?;
+    let mut unflushed = 0;
+    for chunk in frozen.chunks() {
+        put_chunk(&mut file, &chunk)?;
+        unflushed += chunk.len();
+        if unflushed >= FLUSH_EVERY_BYTES {
+            file.sync_data()?;
+            unflushed = 0;
+        }
+    }
+    put_chunk(&mut file, &[])?;
+    file.sync_all()
+}
+
+fn put_chunk(file: &mut File, chunk: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(chunk.len()).map_err(io::Error::other)?;
+    file.write_all(&length.to_le_bytes())?;
+    file.write_all(&crc32c::crc32c(chunk).to_le_bytes())?;
+    file.write_all(chunk)
+}
+
+/// Snapshot files of a directory, oldest first.
+fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with("snapshot-")) {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// The newest snapshot of a directory and the state in it.
+pub(crate) fn load_newest(dir: &Path) -> Result<Option<(SnapshotFile, State)>, OpenError> {
+    match list(dir).map_err(|source| refused(dir, source))?.pop() {
+        None => Ok(None),
+        Some(path) => load(path).map(Some),
+    }
+}
+
+/// Reads one snapshot.
+pub(crate) fn load(path: PathBuf) -> Result<(SnapshotFile, State), OpenError> {
+    let file = File::open(&path).map_err(|source| refused(&path, source))?;
+    let mut reader = Chunks {
+        file: BufReader::with_capacity(1 << 16, file),
+        offset: 0,
+        path: &path,
+    };
+    let mut magic = [0; MAGIC.len()];
+    reader.fill(&mut magic)?;
+    if magic != MAGIC {
+        return Err(damaged(&path, 0, "not a snapshot of this version"));
+    }
+    let meta = serde_json::from_slice(&reader.next()?).map_err(|_| damaged(&path, MAGIC.len() as u64, "no metadata"))?;
+    let mut loader = Loader::new();
+    loop {
+        let offset = reader.offset;
+        let chunk = reader.next()?;
+        if chunk.is_empty() {
+            let state = loader.finish().map_err(|_| damaged(&path, offset, "objects are missing"))?;
+            return Ok((SnapshotFile { path, meta }, state));
+        }
+        loader
+            .feed(&chunk)
+            .map_err(|_| damaged(&path, offset, "a record that cannot be read"))?;
+    }
+}
+
+struct Chunks<'a> {
+    file: BufReader<File>,
+    offset: u64,
+    path: &'a Path,
+}
+
+impl Chunks<'_> {
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), OpenError> {
+        self.file.read_exact(bytes).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => damaged(self.path, self.offset, "the file ends too early"),
+            _ => refused(self.path, source),
+        })?;
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Vec<u8>, OpenError> {
+        let offset = self.offset;
+        let (mut length, mut checksum) = ([0; 4], [0; 4]);
+        self.fill(&mut length)?;
+        self.fill(&mut checksum)?;
+        let length = u32::from_le_bytes(length) as usize;
+        if length > CHUNK_BYTES_MAX {
+            return Err(damaged(self.path, offset, "a chunk of impossible length"));
+        }
+        let mut chunk = vec![0; length];
+        self.fill(&mut chunk)?;
+        if crc32c::crc32c(&chunk) != u32::from_le_bytes(checksum) {
+            return Err(damaged(self.path, offset, "checksum mismatch"));
+        }
+        Ok(chunk)
+    }
+}

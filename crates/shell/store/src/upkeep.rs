@@ -1,0 +1,154 @@
+//! What the leader does beside writes: lets keys expire, forgets history, writes snapshots.
+//!
+//! Invariant: nothing here is needed for a write to succeed, and every failure is tried again later. It looks at the
+//! state a few times a minute and is otherwise asleep.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::Flock;
+use openraft::Raft;
+use trireme_mvcc::{Command, Revision};
+
+use crate::log::Log;
+use crate::machine::Machine;
+use crate::raft::propose;
+use crate::replica::Replica;
+use crate::types::Group;
+use crate::{StoreConfig, WriteError};
+
+/// How often it looks.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How often it notes the revision, and so how exactly history ends; compared with its length.
+const SAMPLES_PER_HISTORY: u32 = 5;
+
+/// How long it waits after a snapshot that could not be written.
+const SNAPSHOT_AGAIN_AFTER: Duration = Duration::from_secs(30);
+
+/// The upkeep of one store.
+pub(crate) struct Upkeep {
+    /// Keeps the directory this process's while a snapshot is written.
+    lock: Arc<Flock<File>>,
+    raft: Raft<Group, Machine>,
+    log: Log,
+    replica: Arc<Replica>,
+    machine: Machine,
+    history: Duration,
+    snapshot_log_bytes: u64,
+    /// When the store was at which revision, oldest first; reaches back one history.
+    samples: VecDeque<(Instant, Revision)>,
+    /// Bytes of the log as last looked at.
+    written: u64,
+    snapshot_bytes: u64,
+    snapshot_not_before: Instant,
+}
+
+impl Upkeep {
+    pub(crate) fn new(
+        config: &StoreConfig,
+        lock: Arc<Flock<File>>,
+        raft: Raft<Group, Machine>,
+        log: Log,
+        replica: Arc<Replica>,
+        machine: Machine,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            lock,
+            raft,
+            log,
+            history: Duration::from_millis(config.history_ms),
+            snapshot_log_bytes: config.snapshot_log_bytes,
+            samples: VecDeque::from([(now, replica.revision())]),
+            replica,
+            machine,
+            // Unlike what is written now, so that the first look is a real one.
+            written: u64::MAX,
+            snapshot_bytes: 0,
+            snapshot_not_before: now,
+        }
+    }
+
+    /// Runs until it is aborted.
+    pub(crate) async fn run(mut self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let now = Instant::now();
+            let compacted = match self.expire().await {
+                Ok(()) => self.compact(now).await,
+                failed => failed,
+            };
+            if let Err(error) = compacted {
+                tracing::debug!(%error, "upkeep is put off");
+            }
+            self.snapshot(now).await;
+        }
+    }
+
+    async fn expire(&self) -> Result<(), WriteError> {
+        loop {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+            let next = self.replica.with(trireme_mvcc::State::next_expiry_ms);
+            if next.is_none_or(|next| next > now_ms) {
+                return Ok(());
+            }
+            propose(&self.raft, &self.log, Command::Expire { now_ms }).await?;
+        }
+    }
+
+    async fn compact(&mut self, now: Instant) -> Result<(), WriteError> {
+        let due = |(at, _): &(Instant, Revision)| now.duration_since(*at) >= self.history / SAMPLES_PER_HISTORY;
+        if !self.samples.back().is_none_or(due) {
+            return Ok(());
+        }
+        self.samples.push_back((now, self.replica.revision()));
+        // The newest sample that is at least one history old.
+        let old = |(at, _): &&(Instant, Revision)| now.duration_since(*at) >= self.history;
+        let count = self.samples.iter().take_while(old).count();
+        let Some((_, revision)) = count.checked_sub(1).and_then(|last| self.samples.get(last)).copied() else {
+            return Ok(());
+        };
+        self.samples.drain(..count);
+        if revision <= self.replica.with(trireme_mvcc::State::oldest) {
+            return Ok(());
+        }
+        propose(&self.raft, &self.log, Command::Compact { revision }).await.map(drop)
+    }
+
+    async fn snapshot(&mut self, now: Instant) {
+        let written = self.log.written();
+        if written == self.written || now < self.snapshot_not_before {
+            return;
+        }
+        self.written = written;
+        // Not more often than the log outgrows the snapshot: writing stays in proportion to what is written anyway.
+        let threshold = self.snapshot_log_bytes.max(self.snapshot_bytes);
+        if self.log.bytes_after(self.machine.snapshot_next()) < threshold {
+            return;
+        }
+        let (machine, lock) = (self.machine.clone(), Arc::clone(&self.lock));
+        let write = tokio::task::spawn_blocking(move || {
+            let file = machine.write_snapshot();
+            drop(lock);
+            file
+        });
+        let outcome = write.await;
+        let failed = match outcome {
+            Ok(Ok(file)) => {
+                self.snapshot_bytes = std::fs::metadata(&file.path).map_or(0, |data| data.len());
+                self.raft.trigger().snapshot().await.err().map(|error| error.to_string())
+            }
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = failed {
+            tracing::warn!(error, "no snapshot could be written; the log grows until one can");
+            self.snapshot_not_before = now + SNAPSHOT_AGAIN_AFTER;
+            self.written = u64::MAX;
+        }
+    }
+}

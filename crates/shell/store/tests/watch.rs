@@ -1,0 +1,120 @@
+//! Watches: gapless, in order, woken, and honest about what they missed. The same over both stores.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{body, key, open, put, put_if, small, write};
+use trireme_store::{Applied, Command, EventKind, MemoryStore, Operation, Precondition, ReadError, Store, Write};
+
+async fn stores() -> (tempfile::TempDir, Vec<Arc<dyn Store>>) {
+    let dir = tempfile::tempdir().unwrap();
+    let stores: Vec<Arc<dyn Store>> = vec![MemoryStore::new(), open(small(dir.path())).await.unwrap()];
+    (dir, stores)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_gets_what_was_and_what_comes_and_nothing_else() {
+    let (_dir, stores) = stores().await;
+    for store in stores {
+        write(&*store, "a", "1").await.unwrap();
+        let mut watch = store.watch("/configmaps/default/a", 1).unwrap();
+        let mut other = store.watch("/secrets/", 2).unwrap();
+        let events = watch.next().await.unwrap();
+        assert_eq!((events.len(), events[0].revision, events[0].previous.is_none()), (1, 2, true));
+        assert_eq!(watch.progress(), 2);
+
+        let waiting = tokio::spawn(async move { (watch.next().await.unwrap(), watch) });
+        write(&*store, "b", "1").await.unwrap();
+        let deletion = Write {
+            key: key("a"),
+            precondition: Precondition::Revision(2),
+            operation: Operation::Delete { last: body("a", "1") },
+        };
+        let command = Command::Transaction {
+            writes: vec![deletion],
+            now_ms: 0,
+        };
+        assert!(matches!(
+            store.commit(command).await.unwrap(),
+            Applied::Committed { revision: 4, .. }
+        ));
+        let (events, watch) = waiting.await.unwrap();
+        assert_eq!((events[0].kind, events[0].revision), (EventKind::Delete, 4));
+        assert_eq!(events[0].object.header().resource_version, 4);
+        assert_eq!(events[0].previous.as_ref().unwrap().header().resource_version, 2);
+
+        // A watch that has nothing to deliver still knows how far it is.
+        write(&*store, "b", "2").await.unwrap();
+        assert_eq!((watch.progress(), other.progress()), (5, 5));
+        let nothing = tokio::time::timeout(std::time::Duration::from_millis(50), other.next()).await;
+        assert!(nothing.is_err());
+
+        assert_eq!(
+            store.watch("/configmaps/", 6).err(),
+            Some(ReadError::Future { asked: 6, current: 5 })
+        );
+        store.commit(Command::Compact { revision: 4 }).await.unwrap();
+        assert_eq!(
+            store.watch("/configmaps/", 3).err(),
+            Some(ReadError::Compacted { asked: 3, oldest: 4 })
+        );
+        assert!(store.range("/configmaps/", None, None, Some(3)).is_err());
+        assert_eq!(
+            store.range("/configmaps/", None, None, Some(4)).unwrap().items[0]
+                .1
+                .header()
+                .resource_version,
+            3
+        );
+
+        let conflict = store.commit(put_if("b", "3", Precondition::Absent)).await.unwrap();
+        assert!(
+            matches!(conflict, Applied::Conflict { write: 0, current: Some(current) } if current.header().resource_version == 5)
+        );
+        assert_eq!(store.revision(), 5);
+
+        let later = Arc::clone(&store);
+        let reached = tokio::spawn(async move { later.reached(6).await });
+        write(&*store, "c", "1").await.unwrap();
+        reached.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn watchers_of_a_busy_store_see_every_event_once_in_order() {
+    const WRITERS: usize = 8;
+    const WRITES: usize = 200;
+    let (_dir, stores) = stores().await;
+    for store in stores {
+        let watchers: Vec<_> = (0..8)
+            .map(|_| {
+                let mut watch = store.watch("/configmaps/", 1).unwrap();
+                tokio::spawn(async move {
+                    let mut seen = Vec::new();
+                    while seen.len() < WRITERS * WRITES {
+                        seen.extend(watch.next().await.unwrap().iter().map(|event| event.revision));
+                    }
+                    seen
+                })
+            })
+            .collect();
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let store = Arc::clone(&store);
+                tokio::spawn(async move {
+                    for index in 0..WRITES {
+                        store.commit(put(&format!("w{writer}-{}", index % 7), "v")).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let all: Vec<u64> = (2..2 + (WRITERS * WRITES) as u64).collect();
+        for watcher in watchers {
+            assert_eq!(watcher.await.unwrap(), all);
+        }
+    }
+}
