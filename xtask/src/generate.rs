@@ -18,6 +18,7 @@ const PACKAGES: &[(&str, &str)] = &[
     (META, "meta.k8s.io"),
     ("api/core/v1", "-"),
     ("api/admission/v1", "admission.k8s.io"),
+    ("api/apidiscovery/v2", "apidiscovery.k8s.io"),
     ("api/admissionregistration/v1", "admissionregistration.k8s.io"),
     ("api/admissionregistration/v1beta1", "admissionregistration.k8s.io"),
     ("api/apps/v1", "apps"),

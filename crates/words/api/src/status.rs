@@ -185,11 +185,11 @@ impl Status {
                 field: error.path.clone(),
             })
             .collect();
-        let message = format!(
-            "{} \"{name}\" is invalid: {}",
-            qualified(group, kind),
-            crate::field::aggregate(errors)
-        );
+        let mut message = format!("{} \"{name}\" is invalid", qualified(group, kind));
+        if !errors.is_empty() {
+            message.push_str(": ");
+            message.push_str(&crate::field::aggregate(errors));
+        }
         Self::failure(422, "Invalid", message).with_details(StatusDetails {
             name: name.into(),
             group: group.into(),
@@ -197,6 +197,179 @@ impl Status {
             causes,
             ..StatusDetails::default()
         })
+    }
+
+    /// 500 without a reason: what upstream answers with for errors that it does not classify.
+    #[must_use]
+    pub fn unclassified(message: impl Into<String>) -> Self {
+        Self::failure(500, "", message)
+    }
+
+    /// 401: `Unauthorized`.
+    #[must_use]
+    pub fn unauthorized() -> Self {
+        Self::failure(401, "Unauthorized", "Unauthorized")
+    }
+
+    /// 404 for a path that no resource has.
+    #[must_use]
+    pub fn no_such_resource() -> Self {
+        Self::failure(404, "NotFound", "the server could not find the requested resource").with_details(StatusDetails::default())
+    }
+
+    /// 405 for a method that a path has not.
+    #[must_use]
+    pub fn method_not_allowed() -> Self {
+        Self::failure(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )
+        .with_details(StatusDetails::default())
+    }
+
+    /// 405: `create is not supported on resources of kind "pods"`.
+    #[must_use]
+    pub fn method_not_supported(group: &str, resource: &str, action: &str) -> Self {
+        Self::failure(
+            405,
+            "MethodNotAllowed",
+            format!(
+                "{action} is not supported on resources of kind \"{}\"",
+                qualified(group, resource)
+            ),
+        )
+        .about(group, resource, "")
+    }
+
+    /// 406 with the media types that would do.
+    #[must_use]
+    pub fn not_acceptable(accepted: &[&str]) -> Self {
+        Self::failure(
+            406,
+            "NotAcceptable",
+            format!("only the following media types are accepted: {}", accepted.join(", ")),
+        )
+    }
+
+    /// 409: a generated name was taken, try again.
+    #[must_use]
+    pub fn generate_name_conflict(group: &str, resource: &str, name: &str, retry_after_seconds: u32) -> Self {
+        let mut status = Self::already_exists(group, resource, name);
+        status
+            .message
+            .push_str(", the server was not able to generate a unique name for the object");
+        status.retry_after(retry_after_seconds)
+    }
+
+    /// 409 of server-side apply, one cause per field that another manager owns.
+    #[must_use]
+    pub fn apply_conflict(message: impl Into<String>, causes: Vec<StatusCause>) -> Self {
+        Self::failure(409, "Conflict", message).with_details(StatusDetails {
+            causes,
+            ..StatusDetails::default()
+        })
+    }
+
+    /// 410 for what is gone and has no successor.
+    #[must_use]
+    pub fn gone(message: impl Into<String>) -> Self {
+        Self::failure(410, "Gone", message)
+    }
+
+    /// 413: `Request entity too large: why`.
+    #[must_use]
+    pub fn request_entity_too_large(why: &str) -> Self {
+        Self::failure(413, "RequestEntityTooLarge", format!("Request entity too large: {why}"))
+    }
+
+    /// 415 with the media types that would do.
+    #[must_use]
+    pub fn unsupported_media_type(accepted: &[&str]) -> Self {
+        Self::failure(
+            415,
+            "UnsupportedMediaType",
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: {}",
+                accepted.join(", ")
+            ),
+        )
+    }
+
+    /// 429 with the seconds to wait; 0 leaves them out.
+    #[must_use]
+    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
+        Self::failure(429, "TooManyRequests", message).retry_after(retry_after_seconds)
+    }
+
+    /// 500 `ServerTimeout`: an operation could not be completed now, try again.
+    #[must_use]
+    pub fn server_timeout(group: &str, resource: &str, operation: &str, retry_after_seconds: u32) -> Self {
+        Self::failure(
+            500,
+            "ServerTimeout",
+            format!(
+                "The {operation} operation against {} could not be completed at this time, please try again.",
+                qualified(group, resource)
+            ),
+        )
+        .about(group, resource, operation)
+        .retry_after(retry_after_seconds)
+    }
+
+    /// 503: `reason` in words.
+    #[must_use]
+    pub fn service_unavailable(message: impl Into<String>) -> Self {
+        Self::failure(503, "ServiceUnavailable", message)
+    }
+
+    /// 504: `Timeout: why`.
+    #[must_use]
+    pub fn timeout(why: &str, retry_after_seconds: u32) -> Self {
+        Self::failure(504, "Timeout", format!("Timeout: {why}")).retry_after(retry_after_seconds)
+    }
+
+    /// 504: a resourceVersion from the future.
+    #[must_use]
+    pub fn resource_version_too_large(wanted: u64, current: u64) -> Self {
+        let mut status = Self::timeout(&format!("Too large resource version: {wanted}, current: {current}"), 1);
+        status.details.get_or_insert_default().causes = vec![StatusCause {
+            reason: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        }];
+        status
+    }
+
+    /// `Success`, with what it was about; `code` 0 leaves the code out.
+    #[must_use]
+    pub fn success(code: u16, details: Option<StatusDetails>) -> Self {
+        Self {
+            status: "Success".into(),
+            code,
+            details: details.map(Box::new),
+            ..Self::default()
+        }
+    }
+
+    /// Sets the seconds after which to try again.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.details.get_or_insert_default().retry_after_seconds = seconds;
+        self
+    }
+
+    /// The object as it is sent, with `kind`, `apiVersion` and empty `metadata`.
+    ///
+    /// # Panics
+    /// Never: a status always serialises to an object.
+    #[must_use]
+    pub fn to_value(&self) -> serde_json::Value {
+        let mut value = serde_json::to_value(self).expect("a status serialises");
+        value["kind"] = "Status".into();
+        value["apiVersion"] = "v1".into();
+        value["metadata"] = serde_json::json!({});
+        value
     }
 
     /// Whether this is "not found" and nothing else: never take another error for it.
@@ -225,5 +398,41 @@ pub fn qualified(group: &str, resource: &str) -> String {
         resource.to_owned()
     } else {
         format!("{resource}.{group}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn statuses_are_sent_as_upstream_sends_them() {
+        for (status, value) in [
+            (
+                Status::resource_version_too_large(9, 5),
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                    "message": "Timeout: Too large resource version: 9, current: 5", "reason": "Timeout",
+                    "details": {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1},
+                    "code": 504}),
+            ),
+            (
+                Status::method_not_allowed(),
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                    "message": "the server does not allow this method on the requested resource", "reason": "MethodNotAllowed",
+                    "details": {}, "code": 405}),
+            ),
+            (
+                Status::unclassified("boom"),
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "boom", "code": 500}),
+            ),
+            (
+                Status::success(201, None),
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+            ),
+        ] {
+            assert_eq!(status.to_value(), value);
+        }
+        assert_eq!(Status::invalid("", "Pod", "x", &[]).message, "Pod \"x\" is invalid");
     }
 }

@@ -20,6 +20,18 @@ pub fn canonicalize(value: &mut Value, ty: &'static Struct) {
 }
 
 fn object_of(object: &mut Map<String, Value>, ty: &'static Struct) {
+    // A list's items are no part of storage: both forms of "none" are sent, and kept.
+    let list = ty.name.ends_with("List") && ty.is_kind() && !object.get("items").is_some_and(Value::is_null);
+    members(object, ty);
+    if list
+        && let Some(items) = object.get_mut("items")
+        && items.is_null()
+    {
+        *items = Value::Array(Vec::new());
+    }
+}
+
+fn members(object: &mut Map<String, Value>, ty: &'static Struct) {
     object.retain(|name, value| match ty.field(name) {
         Some(field) => !(value.is_null() && (field.pointer || field.omitempty)),
         None => false,

@@ -11,7 +11,7 @@ mod typed;
 
 pub use canonical::canonicalize;
 pub use header::type_meta;
-pub use typed::{json, untyped, value};
+pub use typed::{json, untyped, value, value_at};
 
 use serde_json::Value;
 
@@ -238,6 +238,20 @@ mod tests {
             ["duplicate field \"spec.size\"", "duplicate field \"spec.l[0].a\""]
         );
         assert_eq!(decoded.value["spec"]["size"], 2);
+        let metadata = j!({"name": "n", "zzz": 1});
+        let decoded = value_at(metadata, schema::object_meta(), FieldValidation::Warn, "metadata").unwrap();
+        assert_eq!(decoded.warnings, ["unknown field \"metadata.zzz\""]);
+        let error = value_at(
+            j!({"labels": {"a": 1}}),
+            schema::object_meta(),
+            FieldValidation::Warn,
+            "metadata",
+        )
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "json: cannot unmarshal number into Go struct field ObjectMeta.labels of type string"
+        );
     }
 
     #[test]

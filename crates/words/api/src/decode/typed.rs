@@ -22,7 +22,7 @@ const STRICT_ERRORS_MAX: usize = 100;
 /// # Errors
 /// As [`DecodeError`] says.
 pub fn json(bytes: &[u8], ty: &'static Struct, mode: FieldValidation) -> Result<Decoded, DecodeError> {
-    decode(&parse(bytes).map_err(DecodeError::Syntax)?, ty, mode)
+    decode(&parse(bytes).map_err(DecodeError::Syntax)?, ty, mode, "")
 }
 
 /// Decodes an already parsed value of a built-in type, for example out of YAML or a patch.
@@ -30,7 +30,16 @@ pub fn json(bytes: &[u8], ty: &'static Struct, mode: FieldValidation) -> Result<
 /// # Errors
 /// As [`DecodeError`] says.
 pub fn value(value: Value, ty: &'static Struct, mode: FieldValidation) -> Result<Decoded, DecodeError> {
-    decode(&Node::from_value(value), ty, mode)
+    value_at(value, ty, mode, "")
+}
+
+/// Like [`value`] for a part of an object: unknown fields are told with `path` before them, for example `metadata` of a
+/// custom resource.
+///
+/// # Errors
+/// As [`DecodeError`] says.
+pub fn value_at(value: Value, ty: &'static Struct, mode: FieldValidation, path: &str) -> Result<Decoded, DecodeError> {
+    decode(&Node::from_value(value), ty, mode, path)
 }
 
 /// Decodes a JSON body of a custom resource: any object; only duplicate fields are told.
@@ -50,8 +59,9 @@ pub fn untyped(bytes: &[u8], mode: FieldValidation) -> Result<Decoded, DecodeErr
     decoder.finish(node.to_value())
 }
 
-fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation, path: &str) -> Result<Decoded, DecodeError> {
     let mut decoder = Decoder::new(mode);
+    path.clone_into(&mut decoder.path);
     let mut target = Value::Null;
     if !matches!(node, Node::Null) {
         decoder

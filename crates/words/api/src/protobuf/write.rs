@@ -4,7 +4,7 @@ use base64::Engine as _;
 use serde_json::{Map, Value};
 
 use super::MAGIC;
-use crate::schema::{self, Field, Struct, Type};
+use crate::schema::{self, Part, Struct, Type};
 use crate::time;
 
 pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
@@ -30,15 +30,19 @@ fn bytes(out: &mut Vec<u8>, tag: u32, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-/// Writes a nested message in place: the length is put before it once it is known.
+/// Writes a nested message in place. Most are short: one byte is kept for the length, a longer length moves the message.
 fn nested(out: &mut Vec<u8>, tag: u32, write: impl FnOnce(&mut Vec<u8>)) {
     key(out, tag, 2);
     let start = out.len();
+    out.push(0);
     write(out);
-    let length = out.len() - start;
-    let mut head = Vec::with_capacity(5);
-    varint(&mut head, length as u64);
-    out.splice(start..start, head);
+    let mut length = Vec::with_capacity(5);
+    varint(&mut length, (out.len() - start - 1) as u64);
+    if let [short] = length[..] {
+        out[start] = short;
+    } else {
+        out.splice(start..=start, length);
+    }
 }
 
 /// The bare message of a value; `kind` and `apiVersion` are not in it ([`wrap`] has them).
@@ -50,26 +54,17 @@ pub fn encode(value: &Value, ty: &'static Struct) -> Vec<u8> {
 }
 
 fn message(out: &mut Vec<u8>, object: Option<&Map<String, Value>>, ty: &'static Struct) {
-    enum Part<'a> {
-        Field(&'a Field),
-        Embed(&'a schema::Embed),
-    }
-    let mut parts: Vec<(u32, Part<'_>)> = Vec::with_capacity(ty.fields.len());
-    parts.extend(
-        ty.fields
-            .iter()
-            .filter(|field| !field.embedded && field.tag != 0)
-            .map(|field| (field.tag, Part::Field(field))),
-    );
-    parts.extend(ty.embeds.iter().map(|embed| (embed.tag, Part::Embed(embed))));
-    parts.sort_by_key(|(tag, _)| *tag);
-    for (tag, part) in parts {
+    for part in ty.wire {
         match part {
-            Part::Embed(embed) => nested(out, tag, |out| message(out, object, embed.ty.get())),
-            Part::Field(field) => {
+            Part::Embed(index) => {
+                let embed = &ty.embeds[usize::from(*index)];
+                nested(out, embed.tag, |out| message(out, object, embed.ty.get()));
+            }
+            Part::Field(index) => {
+                let field = &ty.fields[usize::from(*index)];
                 let value = object.and_then(|object| object.get(field.json)).unwrap_or(&Value::Null);
                 if !(field.pointer && value.is_null()) {
-                    value_of(out, tag, value, &field.ty);
+                    value_of(out, field.tag, value, &field.ty);
                 }
             }
         }
@@ -103,6 +98,8 @@ fn value_of(out: &mut Vec<u8>, tag: u32, value: &Value, ty: &Type) {
                 });
             }
         }
+        // The wrapper tells an empty list from none.
+        Type::StringItems if value.is_null() => {}
         _ => nested(out, tag, |out| body(out, value, ty)),
     }
 }
@@ -156,11 +153,7 @@ fn body(out: &mut Vec<u8>, value: &Value, ty: &Type) {
             let nanos = value.as_str().and_then(|text| time::parse_duration(text).ok());
             integer(out, 1, nanos.unwrap_or_default());
         }
-        Type::RawExtension | Type::Json | Type::FieldsV1 => {
-            if !value.is_null() {
-                bytes(out, 1, &json(value));
-            }
-        }
+        Type::RawExtension | Type::Json | Type::FieldsV1 if !value.is_null() => bytes(out, 1, &json(value)),
         Type::StringItems => {
             for item in value.as_array().into_iter().flatten() {
                 bytes(out, 1, item.as_str().unwrap_or_default().as_bytes());

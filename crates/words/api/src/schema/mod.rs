@@ -24,6 +24,17 @@ pub struct Struct {
     /// Whether server-side apply replaces it as a whole (`structType=atomic`).
     pub atomic: bool,
     by_name: &'static [u16],
+    /// What the message holds, by tag.
+    pub(crate) wire: &'static [Part],
+}
+
+/// One part of a message, for encoding in the order of tags.
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    /// Index into `fields`.
+    Field(u16),
+    /// Index into `embeds`.
+    Embed(u16),
 }
 
 /// One field of a [`Struct`].
@@ -258,6 +269,8 @@ pub fn kind(group: &str, version: &str, kind: &str) -> Option<&'static Struct> {
     let found = table.kinds.get(&(group, version, kind)).or_else(|| {
         if COMMON.contains(&kind) {
             table.kinds.get(&("meta.k8s.io", "v1", kind))
+        } else if (group, version, kind) == ("", "v1", "List") {
+            table.kinds.get(&("meta.k8s.io", "v1", "List"))
         } else {
             None
         }
@@ -382,6 +395,7 @@ mod tests {
         assert!(kind("metrics.k8s.io", "v1beta1", "NodeMetrics").is_some());
         assert!(kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition").is_some());
         assert!(kind("apiregistration.k8s.io", "v1", "APIService").is_some());
+        assert!(kind("", "v1", "List").unwrap().field("items").is_some());
         assert!(kind("", "v1", "PodSpec").is_none());
         assert!(kind("", "v1", "Gadget").is_none());
         let spec = kind("", "v1", "Pod").unwrap().field("spec").unwrap();

@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 
-use super::{Embed, Field, ListType, Strategy, Struct, StructRef, Table, Type};
+use super::{Embed, Field, ListType, Part, Strategy, Struct, StructRef, Table, Type};
 
 struct Raw {
     name: &'static str,
@@ -43,7 +43,15 @@ pub(super) fn parse(text: &'static str) -> Table {
         flatten(&own, number, false, &mut fields, &mut embeds);
         let mut by_name: Vec<u16> = (0..u16::try_from(fields.len()).expect("a struct has few fields")).collect();
         by_name.sort_by_key(|index| fields[usize::from(*index)].json);
+        let mut wire: Vec<(u32, Part)> = (0u16..)
+            .zip(&fields)
+            .filter(|(_, field)| !field.embedded && field.tag != 0)
+            .map(|(index, field)| (field.tag, Part::Field(index)))
+            .chain((0u16..).zip(&embeds).map(|(index, embed)| (embed.tag, Part::Embed(index))))
+            .collect();
+        wire.sort_by_key(|(tag, _)| *tag);
         structs.push(Struct {
+            wire: Vec::leak(wire.into_iter().map(|(_, part)| part).collect()),
             name: raw.name,
             package: raw.package,
             fields: Vec::leak(fields),
