@@ -1,1 +1,4 @@
-//! Authorisation, admission and quota decisions, free of I/O.
+//! Decisions about requests: who may do what, and what is admitted. Pure: objects come as arguments.
+
+pub mod bootstrap;
+pub mod rbac;
