@@ -488,6 +488,15 @@ mod tests {
             ("+1", "+1"),
             ("1500000", "1500k"),
             ("2.50", "2500m"),
+            (".000000000001Ki", "2n"),
+            (".001Ki", "1024m"),
+            ("9Ei", "9223372036854775807"),
+            ("100.035Ki", "102435840m"),
+            ("1.3E+6", "1300e3"),
+            ("1.1E-9", "2e-9"),
+            ("1.G", "1.G"),
+            ("3.001n", "4n"),
+            ("-.001Ki", "-1024m"),
         ] {
             assert_eq!(Quantity::parse(text).unwrap().to_string(), canonical, "{text}");
         }
@@ -503,6 +512,9 @@ mod tests {
             ("1K", QuantityError::Suffix),
             ("1e", QuantityError::Suffix),
             ("1 Gi", QuantityError::Format),
+            ("1.1.M", QuantityError::Format),
+            ("0.1mi", QuantityError::Suffix),
+            ("-3.01e-", QuantityError::Suffix),
         ] {
             assert_eq!(Quantity::parse(text).unwrap_err(), error, "{text}");
         }

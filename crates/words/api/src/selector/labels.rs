@@ -1,10 +1,11 @@
 //! Label selectors, of query strings and of objects.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::Value;
 
+use super::query;
 use super::validity::{key_errors, value_errors};
 use crate::field::{FieldError, FieldErrorType, aggregate};
 
@@ -62,7 +63,7 @@ pub struct LabelSelector {
     pub nothing: bool,
 }
 
-fn invalid(path: String, value: String, detail: &str) -> FieldError {
+pub(super) fn invalid(path: String, value: String, detail: &str) -> FieldError {
     FieldError {
         kind: FieldErrorType::Invalid,
         path,
@@ -195,7 +196,7 @@ impl LabelSelector {
     /// # Errors
     /// With upstream's text.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let requirements = Parser::new(text).run().map_err(SelectorError)?;
+        let requirements = query::parse(text).map_err(SelectorError)?;
         Ok(Self::of(requirements))
     }
 
@@ -290,251 +291,6 @@ impl fmt::Display for LabelSelector {
             write!(f, "{requirement}")?;
         }
         Ok(())
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token {
-    Error,
-    End,
-    Close,
-    Comma,
-    Not,
-    DoubleEquals,
-    Equals,
-    Greater,
-    Identifier,
-    In,
-    Less,
-    NotEquals,
-    NotIn,
-    Open,
-}
-
-fn literal(text: &str) -> Option<Token> {
-    Some(match text {
-        ")" => Token::Close,
-        "," => Token::Comma,
-        "!" => Token::Not,
-        "==" => Token::DoubleEquals,
-        "=" => Token::Equals,
-        ">" => Token::Greater,
-        "in" => Token::In,
-        "<" => Token::Less,
-        "!=" => Token::NotEquals,
-        "notin" => Token::NotIn,
-        "(" => Token::Open,
-        _ => return None,
-    })
-}
-
-fn is_special(c: char) -> bool {
-    matches!(c, '=' | '!' | '(' | ')' | ',' | '>' | '<')
-}
-
-fn is_space(c: char) -> bool {
-    matches!(c, ' ' | '\t' | '\r' | '\n')
-}
-
-fn lex(text: &str) -> Vec<(Token, String)> {
-    let mut items = Vec::new();
-    // A NUL ends the text, as it does upstream.
-    let mut rest = text.split('\0').next().unwrap_or_default();
-    loop {
-        rest = rest.trim_start_matches(is_space);
-        let Some(first) = rest.chars().next() else {
-            items.push((Token::End, String::new()));
-            return items;
-        };
-        if is_special(first) {
-            let run = rest.find(|c| !is_special(c)).unwrap_or(rest.len());
-            // The longest operator that the run begins with; operators are one or two characters.
-            let known = (1..=run.min(2))
-                .rev()
-                .find_map(|length| literal(&rest[..length]).map(|token| (length, token)));
-            match known {
-                Some((length, token)) => {
-                    items.push((token, rest[..length].to_owned()));
-                    rest = &rest[length..];
-                }
-                None => {
-                    items.push((Token::Error, format!("error expected: keyword found '{}'", &rest[..run])));
-                    rest = &rest[run..];
-                }
-            }
-        } else {
-            let end = rest.find(|c| is_special(c) || is_space(c)).unwrap_or(rest.len());
-            let word = &rest[..end];
-            items.push((literal(word).unwrap_or(Token::Identifier), word.to_owned()));
-            rest = &rest[end..];
-        }
-    }
-}
-
-/// Recursive descent over the tokens. `in` and `notin` are words but where an operator is expected.
-struct Parser {
-    items: Vec<(Token, String)>,
-    at: usize,
-}
-
-impl Parser {
-    fn new(text: &str) -> Self {
-        Self { items: lex(text), at: 0 }
-    }
-
-    fn peek(&self) -> (Token, &str) {
-        let (token, text) = &self.items[self.at.min(self.items.len() - 1)];
-        let token = if matches!(token, Token::In | Token::NotIn) {
-            Token::Identifier
-        } else {
-            *token
-        };
-        (token, text)
-    }
-
-    fn next(&mut self) -> (Token, String) {
-        let (token, text) = self.peek();
-        let item = (token, text.to_owned());
-        self.at += 1;
-        item
-    }
-
-    fn run(mut self) -> Result<Vec<Requirement>, String> {
-        let mut requirements = Vec::new();
-        loop {
-            let (token, text) = self.peek();
-            match token {
-                Token::Identifier | Token::Not => {
-                    let requirement = self
-                        .requirement()
-                        .map_err(|error| format!("unable to parse requirement: {error}"))?;
-                    requirements.push(requirement);
-                    let (token, text) = self.next();
-                    match token {
-                        Token::End => return Ok(requirements),
-                        Token::Comma => {
-                            let (token, text) = self.peek();
-                            if !matches!(token, Token::Identifier | Token::Not) {
-                                return Err(format!("found '{text}', expected: identifier after ','"));
-                            }
-                        }
-                        _ => return Err(format!("found '{text}', expected: ',' or 'end of string'")),
-                    }
-                }
-                Token::End => return Ok(requirements),
-                _ => return Err(format!("found '{text}', expected: !, identifier, or 'end of string'")),
-            }
-        }
-    }
-
-    fn requirement(&mut self) -> Result<Requirement, String> {
-        let (mut token, mut key) = self.next();
-        let negated = token == Token::Not;
-        if negated {
-            (token, key) = self.next();
-        }
-        if token != Token::Identifier {
-            return Err(format!("found '{key}', expected: identifier"));
-        }
-        let problems = key_errors(&key);
-        if !problems.is_empty() {
-            return Err(invalid("<nil>".into(), format!("{key:?}"), &problems.join("; ")).to_string());
-        }
-        if negated {
-            return Requirement::new(&key, Operator::DoesNotExist, Vec::new()).map_err(|error| error.0);
-        }
-        if matches!(self.peek().0, Token::End | Token::Comma) {
-            return Requirement::new(&key, Operator::Exists, Vec::new()).map_err(|error| error.0);
-        }
-        let operator = self.operator()?;
-        let values = match operator {
-            Operator::In | Operator::NotIn => self.values()?,
-            _ => self.exact()?,
-        };
-        Requirement::new(&key, operator, values.into_iter().collect()).map_err(|error| error.0)
-    }
-
-    fn operator(&mut self) -> Result<Operator, String> {
-        let (token, text) = &self.items[self.at];
-        let operator = match token {
-            Token::In => Operator::In,
-            Token::NotIn => Operator::NotIn,
-            Token::Equals => Operator::Equals,
-            Token::DoubleEquals => Operator::DoubleEquals,
-            Token::NotEquals => Operator::NotEquals,
-            Token::Greater => Operator::GreaterThan,
-            Token::Less => Operator::LessThan,
-            _ => return Err(format!("found '{text}', expected: in, notin, =, ==, !=, gt, lt")),
-        };
-        self.at += 1;
-        Ok(operator)
-    }
-
-    fn values(&mut self) -> Result<BTreeSet<String>, String> {
-        let (token, text) = self.next();
-        if token != Token::Open {
-            return Err(format!("found '{text}' expected: '('"));
-        }
-        match self.peek() {
-            (Token::Identifier | Token::Comma, text) => {
-                let text = text.to_owned();
-                let values = self.identifiers()?;
-                if self.next().0 != Token::Close {
-                    return Err(format!("found '{text}', expected: ')'"));
-                }
-                Ok(values)
-            }
-            (Token::Close, _) => {
-                self.at += 1;
-                Ok(BTreeSet::from([String::new()]))
-            }
-            (_, text) => Err(format!("found '{text}', expected: ',', ')' or identifier")),
-        }
-    }
-
-    fn identifiers(&mut self) -> Result<BTreeSet<String>, String> {
-        let mut values = BTreeSet::new();
-        loop {
-            let (token, text) = self.next();
-            match token {
-                Token::Identifier => {
-                    values.insert(text);
-                    match self.peek() {
-                        (Token::Comma, _) => {}
-                        (Token::Close, _) => return Ok(values),
-                        (_, text) => return Err(format!("found '{text}', expected: ',' or ')'")),
-                    }
-                }
-                Token::Comma => {
-                    if values.is_empty() {
-                        values.insert(String::new());
-                    }
-                    match self.peek().0 {
-                        Token::Close => {
-                            values.insert(String::new());
-                            return Ok(values);
-                        }
-                        Token::Comma => {
-                            values.insert(String::new());
-                        }
-                        _ => {}
-                    }
-                }
-                _ => return Err(format!("found '{text}', expected: ',', or identifier")),
-            }
-        }
-    }
-
-    fn exact(&mut self) -> Result<BTreeSet<String>, String> {
-        if matches!(self.peek().0, Token::End | Token::Comma) {
-            return Ok(BTreeSet::from([String::new()]));
-        }
-        let (token, text) = self.next();
-        if token == Token::Identifier {
-            Ok(BTreeSet::from([text]))
-        } else {
-            Err(format!("found '{text}', expected: identifier"))
-        }
     }
 }
 

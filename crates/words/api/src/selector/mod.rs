@@ -4,6 +4,7 @@
 
 mod fields;
 mod labels;
+mod query;
 mod validity;
 
 pub use fields::{FieldOperator, FieldSelector, FieldTerm};
