@@ -4,13 +4,13 @@
 //! Invariant: what comes out fits the field table, in the form of Go's decode and encode round trip
 //! ([`canonicalize`]). It will not look at `apiVersion` and `kind`, convert, default or validate.
 
+mod body;
 mod canonical;
-mod header;
 mod syntax;
 mod typed;
 
+pub use body::{Body, type_meta};
 pub use canonical::canonicalize;
-pub use header::type_meta;
 pub use typed::{json, untyped, value, value_at};
 
 use serde_json::Value;
@@ -316,6 +316,17 @@ mod tests {
 
     #[test]
     fn the_first_look_takes_any_case() {
+        let body = Body::parse(br#"{"kind":"ConfigMap","data":{"a":"b"},"x":1,"x":2}"#).unwrap();
+        assert_eq!(body.type_meta().unwrap(), (String::new(), "ConfigMap".into()));
+        let ty = schema::kind("", "v1", "ConfigMap").unwrap();
+        assert_eq!(
+            body.typed(ty, FieldValidation::Warn).unwrap().warnings,
+            ["unknown field \"x\""]
+        );
+        assert_eq!(
+            body.untyped(FieldValidation::Warn).unwrap().warnings,
+            ["duplicate field \"x\""]
+        );
         assert_eq!(
             type_meta(br#"{"APIVERSION":"v1","Kind":"Pod"}"#).unwrap(),
             ("v1".into(), "Pod".into())

@@ -47,7 +47,10 @@ pub fn value_at(value: Value, ty: &'static Struct, mode: FieldValidation, path: 
 /// # Errors
 /// As [`DecodeError`] says.
 pub fn untyped(bytes: &[u8], mode: FieldValidation) -> Result<Decoded, DecodeError> {
-    let node = parse(bytes).map_err(DecodeError::Syntax)?;
+    untyped_node(&parse(bytes).map_err(DecodeError::Syntax)?, mode)
+}
+
+pub(super) fn untyped_node(node: &Node<'_>, mode: FieldValidation) -> Result<Decoded, DecodeError> {
     let Node::Object(_) = node else {
         return Err(DecodeError::Type(format!(
             "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
@@ -55,11 +58,11 @@ pub fn untyped(bytes: &[u8], mode: FieldValidation) -> Result<Decoded, DecodeErr
         )));
     };
     let mut decoder = Decoder::new(mode);
-    decoder.duplicates(&node);
+    decoder.duplicates(node);
     decoder.finish(node.to_value())
 }
 
-fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation, path: &str) -> Result<Decoded, DecodeError> {
+pub(super) fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation, path: &str) -> Result<Decoded, DecodeError> {
     let mut decoder = Decoder::new(mode);
     path.clone_into(&mut decoder.path);
     let mut target = Value::Null;
