@@ -1,0 +1,241 @@
+//! From CRI's container configuration to the OCI runtime configuration that libcontainer reads.
+//!
+//! Pure over its inputs. cgroup limits and devices are not in the document: the runtime writes them itself, because
+//! libcontainer would insist on every one of them.
+
+use serde_json::{Value, json};
+
+use crate::cri::{ContainerConfig, Mount, MountPropagation, PodSandboxConfig};
+use crate::images::ImageConfig;
+use crate::user::Identity;
+
+const PATH_DEFAULT: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// A device node that a privileged container gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) path: String,
+    /// `c` or `b`.
+    pub(crate) kind: char,
+    pub(crate) major: u32,
+    pub(crate) minor: u32,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// Everything the document is made from.
+pub(crate) struct Inputs<'a> {
+    pub(crate) config: &'a ContainerConfig,
+    pub(crate) sandbox: &'a PodSandboxConfig,
+    pub(crate) image: &'a ImageConfig,
+    pub(crate) identity: &'a Identity,
+    /// `CAP_…`.
+    pub(crate) capabilities: &'a [String],
+    /// Pid of the shim, whose namespaces are the pod's.
+    pub(crate) shim_pid: i32,
+    /// Pid of the shared pid namespace's holder, 0 without.
+    pub(crate) pause_pid: i32,
+    /// Absolute path of the merged root.
+    pub(crate) rootfs: &'a str,
+    /// cgroup below the hierarchies' roots, absolute.
+    pub(crate) cgroup: &'a str,
+    /// Files of the sandbox: resolv.conf, hostname, shm.
+    pub(crate) resolv_conf: &'a str,
+    pub(crate) hostname_file: &'a str,
+    pub(crate) shm: &'a str,
+    /// Nodes of the host, for privileged containers.
+    pub(crate) devices: &'a [Device],
+    /// Version 2 hierarchies get a cgroup namespace.
+    pub(crate) cgroup_namespace: bool,
+}
+
+/// The command: CRI's rules on image and container words.
+pub(crate) fn command(config: &ContainerConfig, image: &ImageConfig) -> Vec<String> {
+    let (entrypoint, args) = match (config.command.is_empty(), config.args.is_empty()) {
+        (false, _) => (&config.command, &config.args),
+        (true, false) => (&image.entrypoint, &config.args),
+        (true, true) => (&image.entrypoint, &image.cmd),
+    };
+    entrypoint.iter().chain(args).cloned().collect()
+}
+
+/// The environment: the image's, then the container's, which wins.
+fn environment(inputs: &Inputs<'_>) -> Vec<String> {
+    let mut entries: Vec<String> = Vec::new();
+    let mut put = |entry: String| {
+        let key = entry.split('=').next().unwrap_or_default().to_owned();
+        match entries.iter_mut().find(|old| old.split('=').next() == Some(key.as_str())) {
+            Some(old) => *old = entry,
+            None => entries.push(entry),
+        }
+    };
+    put(PATH_DEFAULT.to_owned());
+    if inputs.config.tty {
+        put("TERM=xterm".to_owned());
+    }
+    put(format!("HOSTNAME={}", inputs.sandbox.hostname));
+    inputs.image.env.iter().cloned().for_each(&mut put);
+    inputs.config.envs.iter().for_each(|(name, value)| put(format!("{name}={value}")));
+    if !entries.iter().any(|entry| entry.starts_with("HOME=")) {
+        entries.push(format!("HOME={}", inputs.identity.home.as_deref().unwrap_or("/")));
+    }
+    entries
+}
+
+/// OCI's `process` of the container.
+pub(crate) fn process(inputs: &Inputs<'_>) -> Value {
+    let security = &inputs.config.security_context;
+    let cwd = [&inputs.config.working_dir, &inputs.image.working_dir].into_iter().find(|path| !path.is_empty());
+    let capabilities = inputs.capabilities;
+    json!({
+        "terminal": inputs.config.tty,
+        "user": {"uid": inputs.identity.uid, "gid": inputs.identity.gid, "additionalGids": inputs.identity.groups, "umask": 0o022},
+        "args": command(inputs.config, inputs.image),
+        "env": environment(inputs),
+        "cwd": cwd.map_or("/", String::as_str),
+        "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities, "inheritable": [], "ambient": []},
+        "noNewPrivileges": security.no_new_privs,
+    })
+}
+
+fn bind(mount: &Mount) -> Value {
+    let propagation = match mount.propagation {
+        MountPropagation::Private => "rprivate",
+        MountPropagation::HostToContainer => "rslave",
+        MountPropagation::Bidirectional => "rshared",
+    };
+    let access = if mount.readonly { "ro" } else { "rw" };
+    json!({
+        "destination": mount.container_path,
+        "type": "bind",
+        "source": mount.host_path,
+        "options": ["rbind", propagation, access],
+    })
+}
+
+fn file(destination: &str, source: &str, readonly: bool) -> Value {
+    json!({"destination": destination, "type": "bind", "source": source, "options": ["rbind", "rprivate", if readonly { "ro" } else { "rw" }]})
+}
+
+fn mounts(inputs: &Inputs<'_>) -> Vec<Value> {
+    let security = &inputs.config.security_context;
+    let system = |access: &'static str| json!(["nosuid", "noexec", "nodev", access]);
+    let access = if security.privileged { "rw" } else { "ro" };
+    let mut mounts = vec![
+        json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]}),
+        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
+        json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": system(access)}),
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "relatime", access]}),
+    ];
+    let taken = |path: &str| inputs.config.mounts.iter().any(|mount| mount.container_path.trim_end_matches('/') == path);
+    let readonly = security.readonly_rootfs;
+    if !taken("/dev/shm") {
+        mounts.push(file("/dev/shm", inputs.shm, false));
+    }
+    if !taken("/etc/hostname") {
+        mounts.push(file("/etc/hostname", inputs.hostname_file, readonly));
+    }
+    if !taken("/etc/resolv.conf") {
+        mounts.push(file("/etc/resolv.conf", inputs.resolv_conf, readonly));
+    }
+    // A mount below another comes after it.
+    let mut own: Vec<&Mount> = inputs.config.mounts.iter().collect();
+    own.sort_by_key(|mount| mount.container_path.trim_end_matches('/').matches('/').count());
+    mounts.extend(own.into_iter().map(bind));
+    mounts
+}
+
+fn namespaces(inputs: &Inputs<'_>) -> Vec<Value> {
+    let shared = inputs.sandbox.namespaces;
+    let of_shim = |name: &str| format!("/proc/{}/ns/{name}", inputs.shim_pid);
+    let mut namespaces = vec![json!({"type": "mount"})];
+    if !shared.host_network {
+        namespaces.push(json!({"type": "network", "path": of_shim("net")}));
+        namespaces.push(json!({"type": "uts", "path": of_shim("uts")}));
+    }
+    if !shared.host_ipc {
+        namespaces.push(json!({"type": "ipc", "path": of_shim("ipc")}));
+    }
+    match (shared.host_pid, inputs.pause_pid) {
+        (true, _) => {}
+        (false, 0) => namespaces.push(json!({"type": "pid"})),
+        (false, pause) => namespaces.push(json!({"type": "pid", "path": format!("/proc/{pause}/ns/pid")})),
+    }
+    if inputs.cgroup_namespace && !inputs.config.security_context.privileged {
+        namespaces.push(json!({"type": "cgroup"}));
+    }
+    namespaces
+}
+
+/// The whole document.
+pub(crate) fn document(inputs: &Inputs<'_>) -> Value {
+    let security = &inputs.config.security_context;
+    let propagations = || inputs.config.mounts.iter().map(|mount| mount.propagation);
+    let root_propagation = if propagations().any(|propagation| propagation == MountPropagation::Bidirectional) {
+        "rshared"
+    } else if propagations().any(|propagation| propagation == MountPropagation::HostToContainer) {
+        "rslave"
+    } else {
+        "rprivate"
+    };
+    let devices: Vec<Value> = inputs
+        .devices
+        .iter()
+        .map(|device| {
+            json!({"path": device.path, "type": device.kind.to_string(), "major": device.major, "minor": device.minor,
+                "fileMode": device.mode, "uid": device.uid, "gid": device.gid})
+        })
+        .collect();
+    let hidden = |paths: &[&str]| if security.privileged { Vec::new() } else { paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>() };
+    json!({
+        "ociVersion": "1.2.0",
+        "root": {"path": inputs.rootfs, "readonly": security.readonly_rootfs},
+        "process": process(inputs),
+        "mounts": mounts(inputs),
+        "linux": {
+            "namespaces": namespaces(inputs),
+            "cgroupsPath": inputs.cgroup,
+            "devices": devices,
+            "maskedPaths": hidden(&MASKED),
+            "readonlyPaths": hidden(&READONLY),
+            "rootfsPropagation": root_propagation,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_image_and_container() {
+        let image = ImageConfig { entrypoint: vec!["e".into()], cmd: vec!["c".into()], ..ImageConfig::default() };
+        let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let cases: [(&[&str], &[&str], &[&str]); 4] =
+            [(&[], &[], &["e", "c"]), (&["x"], &[], &["x"]), (&[], &["y"], &["e", "y"]), (&["x"], &["y"], &["x", "y"])];
+        for (command_words, args, expected) in cases {
+            let config = ContainerConfig { command: list(command_words), args: list(args), ..ContainerConfig::default() };
+            assert_eq!(command(&config, &image), expected);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The few system calls that need `unsafe`: fork, immediate exit, window sizes, extended attributes and taking
+//! ownership of received descriptors. Nothing here decides anything.
+
+use std::ffi::CString;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::unistd::Pid;
+
+/// Most descriptors in one message.
+const FDS_PER_MESSAGE_MAX: usize = 4;
+
+/// Forks; `None` in the child.
+pub(crate) fn fork() -> nix::Result<Option<Pid>> {
+    // SAFETY: only the shim calls this, and the shim is single-threaded, so the child may go on as a normal process.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(Some(child)),
+        nix::unistd::ForkResult::Child => Ok(None),
+    }
+}
+
+/// Ends the process at once, without destructors or exit handlers of the forked parent.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Marks every descriptor from `first` on close-on-exec.
+pub(crate) fn cloexec_from(first: u32) -> nix::Result<()> {
+    // SAFETY: close_range with CLOEXEC changes flags only and frees no descriptor.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    Errno::result(result).map(drop)
+}
+
+/// Gives free heap pages back to the kernel.
+pub(crate) fn trim_heap() {
+    // SAFETY: malloc_trim may be called at any time.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Sets the size of a terminal.
+pub(crate) fn set_window_size(fd: BorrowedFd<'_>, columns: u16, rows: u16) -> nix::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the descriptor is open for the call and `size` outlives it.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &size) }).map(drop)
+}
+
+/// Sets an extended attribute without following a last symlink.
+pub(crate) fn set_xattr(path: &Path, name: &str, value: &[u8]) -> std::io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let name = CString::new(name)?;
+    // SAFETY: both strings are NUL-terminated and the value's length is its own.
+    let result = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Sends bytes with descriptors; returns how many bytes went.
+pub(crate) fn send_with_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> nix::Result<usize> {
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let control = [ControlMessage::ScmRights(&raw)];
+    let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &control };
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)
+}
+
+/// Receives bytes and descriptors; 0 bytes is the end.
+pub(crate) fn receive_with_fds(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([RawFd; FDS_PER_MESSAGE_MAX]);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut fds = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(received) = control {
+            // SAFETY: the kernel just made these descriptors for us; nobody else owns them.
+            fds.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    Ok((message.bytes, fds))
+}
+
+/// Loads and attaches a device program to a cgroup v2 directory.
+pub(crate) fn attach_device_program(cgroup: BorrowedFd<'_>, program: &[u64]) -> std::io::Result<()> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Load {
+        prog_type: u32,
+        insn_cnt: u32,
+        insns: u64,
+        license: u64,
+        rest: [u64; 13],
+    }
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attach {
+        target_fd: u32,
+        attach_bpf_fd: u32,
+        attach_type: u32,
+        attach_flags: u32,
+        rest: [u64; 13],
+    }
+    const PROG_LOAD: libc::c_int = 5;
+    const PROG_ATTACH: libc::c_int = 8;
+    const TYPE_CGROUP_DEVICE: u32 = 15;
+    const ATTACH_CGROUP_DEVICE: u32 = 6;
+    let license = c"Apache-2.0";
+    let load = Load {
+        prog_type: TYPE_CGROUP_DEVICE,
+        insn_cnt: u32::try_from(program.len()).map_err(|_| std::io::ErrorKind::InvalidInput)?,
+        insns: program.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        ..Load::default()
+    };
+    // SAFETY: `load` points at a program and a licence that both outlive the call; the size is the struct's own.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &load, size_of::<Load>()) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the kernel returned a new descriptor that nobody else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    let attach = Attach {
+        target_fd: cgroup.as_raw_fd() as u32,
+        attach_bpf_fd: fd.as_raw_fd() as u32,
+        attach_type: ATTACH_CGROUP_DEVICE,
+        ..Attach::default()
+    };
+    // SAFETY: both descriptors are open for the call; the size is the struct's own.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_ATTACH, &attach, size_of::<Attach>()) };
+    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sets what a signal does; only `SigIgn` and `SigDfl` are ever asked for.
+pub(crate) fn set_signal_action(signal: nix::sys::signal::Signal, action: &nix::sys::signal::SigAction) -> nix::Result<()> {
+    // SAFETY: no handler function is installed, so nothing can run in signal context.
+    unsafe { nix::sys::signal::sigaction(signal, action) }.map(drop)
+}
+
+/// A descriptor known by number, for the rest of this process's life.
+pub(crate) fn borrow_fd(fd: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: used only in the forked init of a container for a pipe that this process never closes.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Installs a seccomp filter for this thread and its children.
+pub(crate) fn install_seccomp(filter: &[libc::sock_filter]) -> std::io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(|_| std::io::ErrorKind::InvalidInput)?,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: the program points at `filter`, which outlives the call and is only read.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &program) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Closes every descriptor from `first` on; for a fork that never returns to code that owns any.
+pub(crate) fn close_from(first: u32) {
+    // SAFETY: the caller never again touches a descriptor (it only sleeps).
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+}
+
+/// Sends any signal, real-time ones too.
+pub(crate) fn kill(pid: i32, signal: i32) -> nix::Result<()> {
+    // SAFETY: kill has no memory preconditions.
+    Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Brings up the loopback interface of the current network namespace.
+pub(crate) fn raise_loopback() -> nix::Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: an interface request of zeros is a valid one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the socket is open and the request outlives the call.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) }).map(drop)
+}
