@@ -106,7 +106,7 @@ fn frame(table: &mut Table, family: Family, node: &NodeFacts) {
         format!("fib daddr type local {ip} daddr != {loopback} dnat {ip} to meta l4proto . th dport map @host_ports"),
     ]);
     let mut unallocated = spare;
-    unallocated.push(format!("{ip} daddr @cluster_ips reject"));
+    unallocated.push(format!("{ip} daddr @cluster_ips goto refuse"));
     unallocated.extend(ranges(&node.service_cidrs, family).map(|cidrs| format!("{ip} daddr {cidrs} drop")));
     let no_endpoints = vec![
         format!("{ip} daddr . meta l4proto . th dport vmap @no_endpoint_ips"),
@@ -120,7 +120,12 @@ fn frame(table: &mut Table, family: Family, node: &NodeFacts) {
         ("services", None, services),
         ("unallocated", None, unallocated),
         ("no_endpoints", None, no_endpoints),
-        ("refuse", None, vec!["reject".to_owned()]),
+        // A reset is not held back by the kernel's limit on ICMP errors, so every connection is refused at once.
+        (
+            "refuse",
+            None,
+            vec!["meta l4proto tcp reject with tcp reset".to_owned(), "reject".to_owned()],
+        ),
         ("nat_prerouting", nat("prerouting", -100), jump.clone()),
         ("nat_output", nat("output", -100), jump),
         (

@@ -88,7 +88,10 @@ impl PodNetwork {
         sysctl::set("ipv4/ip_forward", "1")?;
         let bridge = links.bridge(&config.bridge, hardware(gateway), mtu).await?;
         // Pods send to each other by way of the gateway on purpose; telling them a shorter way would go past the rules.
-        sysctl::set(&format!("ipv4/conf/{}/send_redirects", config.bridge), "0")?;
+        // The kernel obeys the link's setting only where the one for all links agrees.
+        for links in ["all", &config.bridge] {
+            sysctl::set(&format!("ipv4/conf/{links}/send_redirects"), "0")?;
+        }
         sysctl::set_if_there(&format!("ipv6/conf/{}/accept_dad", config.bridge), "0")?;
         links.add_address(bridge, gateway, config.pod_cidr.prefix()).await?;
         // So that a host without a default route can reach Services: rules take over before the packet leaves.
