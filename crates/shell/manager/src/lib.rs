@@ -9,6 +9,7 @@ pub mod execute;
 pub mod metrics;
 pub mod queue;
 pub mod registration;
+pub mod scheduler;
 
 pub mod written;
 
@@ -17,3 +18,4 @@ mod run;
 pub use metrics::Metrics;
 pub use registration::{Context, Key, Registration};
 pub use run::Manager;
+pub use scheduler::Scheduler;
