@@ -288,3 +288,71 @@ fn links_and_addresses_outlive_their_process() {
         again.teardown().await.unwrap();
     });
 }
+
+#[test]
+fn the_nodes_own_services_are_reached_without_a_default_route() {
+    on_host(true, async |mut host: Host| {
+        ground::shell("ip route del default");
+        let (a, ip_a) = host.pod("a").await;
+        // The API server runs on the node itself, cluster DNS on a Service address of the node.
+        host.service("kubernetes", "10.43.0.1", &json!({}));
+        host.endpoints("kubernetes", &[NODE.parse().unwrap()]);
+        host.service("kube-dns", "10.43.0.10", &json!({}));
+        host.network.add_service_address("10.43.0.10".parse().unwrap()).await.unwrap();
+        host.service("web", "10.43.0.7", &json!({}));
+        host.endpoints("web", &[ip_a]);
+        tokio::task::spawn_blocking(|| ground::serve("node", 8080)).await.unwrap();
+        host.start_proxy().await;
+        assert_eq!(host.ask("10.43.0.7:80").await.unwrap().0, "a");
+        for target in ["10.43.0.1:80", "10.43.0.10:8080"] {
+            assert_eq!(a.ask(target), Ok(("node".into(), ip_a.to_string())), "{target}");
+            assert_eq!(host.ask(target).await.unwrap().0, "node", "{target}");
+            let answer = a.run(move || ask_udp(&UdpSocket::bind("0.0.0.0:0").unwrap(), target));
+            assert!(answer.is_ok() || target == "10.43.0.10:8080", "udp to {target}: {answer:?}");
+        }
+    });
+}
+
+#[test]
+fn a_rolling_update_fails_no_request() {
+    on_host(true, async |mut host: Host| {
+        let ((client, _), (_a, ip_a)) = (host.pod("client").await, host.pod("a").await);
+        host.service("web", "10.43.0.7", &json!({}));
+        host.endpoints("web", &[ip_a]);
+        host.start_proxy().await;
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = std::sync::Arc::clone(&stop);
+        let steady = client.run(move || {
+            std::thread::spawn(move || {
+                let mut seen = Vec::new();
+                while !stopped.load(std::sync::atomic::Ordering::SeqCst) {
+                    seen.push(ground::ask("10.43.0.7:80"));
+                }
+                seen
+            })
+        });
+        let mut addresses = vec![ip_a];
+        for name in ["b", "c", "d", "e"] {
+            let (pod, address) = host.pod(name).await;
+            addresses.push(address);
+            host.endpoints("web", &addresses);
+            host.until("both answer", async || {
+                client.ask("10.43.0.7:80").is_ok_and(|(seen, _)| seen == name)
+            })
+            .await;
+            // The old one leaves the slice first and loses its network only after that took effect.
+            addresses.remove(0);
+            host.endpoints("web", &addresses);
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            let gone = ["a", "b", "c", "d"]
+                .into_iter()
+                .find(|it| host.network.address(it).is_some_and(|at| !addresses.contains(&at)));
+            host.network.detach(gone.unwrap()).await.unwrap();
+            std::mem::forget(pod);
+        }
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        let seen = tokio::task::spawn_blocking(move || steady.join().unwrap()).await.unwrap();
+        let failed: Vec<_> = seen.iter().filter(|answer| answer.is_err()).collect();
+        assert!(failed.is_empty(), "{} of {}: {failed:?}", failed.len(), seen.len());
+    });
+}

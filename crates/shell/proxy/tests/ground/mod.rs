@@ -61,36 +61,39 @@ impl Namespace {
         result.recv().unwrap()
     }
 
-    /// Answers TCP connections and datagrams on a port with its name and the address of whoever asks.
+    /// Serves inside.
     pub fn serve(&self, name: &'static str, port: u16) {
-        self.run(move || {
-            let tcp = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
-            std::thread::spawn(move || {
-                for stream in tcp.incoming() {
-                    let mut stream = stream.unwrap();
-                    std::thread::spawn(move || {
-                        let peer = stream.peer_addr().unwrap().ip();
-                        let mut byte = [0];
-                        while stream.read(&mut byte).unwrap_or(0) == 1 {
-                            stream.write_all(format!("{name} {peer}\n").as_bytes()).unwrap();
-                        }
-                    });
-                }
-            });
-            let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
-            std::thread::spawn(move || {
-                let mut buffer = [0; 16];
-                while let Ok((_, peer)) = udp.recv_from(&mut buffer) {
-                    udp.send_to(format!("{name} {}\n", peer.ip()).as_bytes(), peer).unwrap();
-                }
-            });
-        });
+        self.run(move || serve(name, port));
     }
 
     pub fn ask(&self, target: &str) -> Result<(String, String), std::io::ErrorKind> {
         let target = target.to_owned();
         self.run(move || ask(&target))
     }
+}
+
+/// Answers TCP connections and datagrams on a port with a name and the address of whoever asks, in this thread's namespace.
+pub fn serve(name: &'static str, port: u16) {
+    let tcp = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    std::thread::spawn(move || {
+        for stream in tcp.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let peer = stream.peer_addr().unwrap().ip();
+                let mut byte = [0];
+                while stream.read(&mut byte).unwrap_or(0) == 1 {
+                    stream.write_all(format!("{name} {peer}\n").as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+    let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 16];
+        while let Ok((_, peer)) = udp.recv_from(&mut buffer) {
+            udp.send_to(format!("{name} {}\n", peer.ip()).as_bytes(), peer).unwrap();
+        }
+    });
 }
 
 pub fn shell(command: &str) {
