@@ -192,11 +192,11 @@ pub(crate) fn document(inputs: &Inputs<'_>) -> Value {
     let security = &inputs.config.security_context;
     let propagations = || inputs.config.mounts.iter().map(|mount| mount.propagation);
     let root_propagation = if propagations().any(|propagation| propagation == MountPropagation::Bidirectional) {
-        "rshared"
+        "shared"
     } else if propagations().any(|propagation| propagation == MountPropagation::HostToContainer) {
-        "rslave"
+        "slave"
     } else {
-        "rprivate"
+        "private"
     };
     let devices: Vec<Value> = inputs
         .devices

@@ -188,8 +188,9 @@ impl Unpacker {
         }
         let header = entry.header();
         let mode = header.mode()? & MODE_BITS;
-        let (user, group) = (header.uid()? as u32, header.gid()? as u32);
-        let seconds = i64::try_from(header.mtime()?).unwrap_or(0);
+        // Blank numbers are zeros to other tools too.
+        let (user, group) = (header.uid().unwrap_or(0) as u32, header.gid().unwrap_or(0) as u32);
+        let seconds = i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0);
         let device = || io::Result::Ok(makedev(u64::from(header.device_major()?.unwrap_or(0)), u64::from(header.device_minor()?.unwrap_or(0))));
         match kind {
             EntryType::Directory => make_directory(&place, mode)?,
@@ -239,7 +240,7 @@ impl Unpacker {
             return Ok(());
         }
         let own = PathBuf::from(format!("/proc/self/fd/{}/.", self.root.as_raw_fd()));
-        std::os::unix::fs::lchown(&own, Some(entry.header().uid()? as u32), Some(entry.header().gid()? as u32))?;
+        std::os::unix::fs::lchown(&own, Some(entry.header().uid().unwrap_or(0) as u32), Some(entry.header().gid().unwrap_or(0) as u32))?;
         fs::set_permissions(&own, fs::Permissions::from_mode(entry.header().mode()? & MODE_BITS))
     }
 

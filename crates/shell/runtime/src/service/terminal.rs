@@ -25,7 +25,7 @@ impl Terminal {
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         let flags = OFlag::from_bits_truncate(fcntl(fd.as_fd(), FcntlArg::F_GETFL)?);
         fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Terminal(Arc::new(AsyncFd::register(fd)?)))
+        Ok(Terminal(Arc::new(sys::register(fd)?)))
     }
 
     /// Sets its size.

@@ -4,6 +4,7 @@
 //! Invariants: single-threaded (it forks and lets libcontainer clone); libcontainer runs only in short-lived forks of it;
 //! it keeps no bytes of a stream beyond one line and one stalled chunk. It takes no decision: restarts are the kubelet's.
 
+mod diagnosis;
 mod executor;
 mod log;
 mod output;

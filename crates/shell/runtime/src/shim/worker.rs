@@ -14,6 +14,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use nix::sys::signal::SigSet;
 use serde::{Deserialize, Serialize};
 
+use super::diagnosis::Diagnosis;
 use super::executor::ContainerExecutor;
 use super::{ShimConfig, leave};
 use crate::protocol::{self, FailureKind, StartRequest};
@@ -47,9 +48,17 @@ pub(super) fn spawn(config: &ShimConfig, task: &Task<'_>, stdio: Stdio) -> io::R
         return Ok((pid.as_raw(), ours));
     }
     drop(ours);
+    let diagnosis = Diagnosis::begin();
     let (outcome, terminal) = match SigSet::empty().thread_set_mask().map_err(io::Error::from).and_then(|()| run(config, task, stdio)) {
         Ok((pid, terminal)) => (Outcome::Started { pid }, terminal),
-        Err(error) => (Outcome::Failed { kind: kind(&error), message: error.to_string() }, None),
+        Err(error) => {
+            let (kind, mut message) = (kind(&error), error.to_string());
+            let cause = diagnosis.ok().and_then(|diagnosis| diagnosis.cause());
+            if let Some(cause) = cause.filter(|_| kind == FailureKind::Other) {
+                message = format!("{message}: {cause}");
+            }
+            (Outcome::Failed { kind, message }, None)
+        }
     };
     let fds: Vec<_> = terminal.iter().map(AsFd::as_fd).collect();
     leave(i32::from(protocol::send(&theirs, &outcome, &fds).is_err()))
