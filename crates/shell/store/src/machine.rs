@@ -114,7 +114,7 @@ impl Machine {
 
 impl RaftStateMachine<Group> for Machine {
     type SnapshotData = SnapshotFile;
-    type SnapshotBuilder = Self;
+    type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         let position = self.shared.applied.lock().clone();
@@ -138,13 +138,16 @@ impl RaftStateMachine<Group> for Machine {
         Ok(())
     }
 
-    /// Defers unless upkeep has written a snapshot, or a peer needs one.
-    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Self> {
-        (force || self.shared.snapshot.lock().is_some()).then(|| self.clone())
+    /// Hands out what upkeep has written, or defers; writes one only where a peer needs it now.
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        if force {
+            return Some(Builder::Write(self.clone()));
+        }
+        self.shared.snapshot.lock().clone().map(Builder::Ready)
     }
 
-    async fn get_snapshot_builder(&mut self) -> Self {
-        self.clone()
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder::Write(self.clone())
     }
 
     async fn install_snapshot(&mut self, _: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
@@ -169,15 +172,22 @@ impl RaftStateMachine<Group> for Machine {
     }
 }
 
-impl RaftSnapshotBuilder<Group> for Machine {
+/// Where openraft's next snapshot comes from.
+pub(crate) enum Builder {
+    /// From upkeep, which has written it.
+    Ready(SnapshotFile),
+    /// From this machine, written when asked.
+    Write(Machine),
+}
+
+impl RaftSnapshotBuilder<Group> for Builder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<openraft::alias::SnapshotOf<Group, SnapshotFile>> {
-        let ready = self.shared.snapshot.lock().clone();
-        let snapshot = match ready {
-            Some(snapshot) => snapshot,
-            None => {
-                let machine = self.clone();
+        let snapshot = match self {
+            Self::Ready(snapshot) => snapshot.clone(),
+            Self::Write(machine) => {
+                let machine = machine.clone();
                 let write = tokio::task::spawn_blocking(move || machine.write_snapshot());
                 write.await.map_err(io::Error::other)??
             }

@@ -19,7 +19,6 @@ pub struct MemoryStore {
 impl MemoryStore {
     /// An empty store at revision 1.
     #[must_use]
-    #[expect(clippy::new_ret_no_self, reason = "a store is always shared")]
     pub fn new() -> Arc<Self> {
         let replica = Arc::new(Replica::new(State::new()));
         Arc::new(Self { replica })

@@ -201,7 +201,11 @@ fn read_dir(config: &StoreConfig) -> Result<Opened, OpenError> {
     let log = Log::open(dir, config.segment_bytes, Arc::clone(&lock))?;
     let from = snapshot.as_ref().and_then(|snapshot| snapshot.meta.last_log_id);
     if log.purged() > from {
-        return Err(damaged(dir, 0, "the log begins behind what the snapshot holds; files are missing"));
+        return Err(damaged(
+            dir,
+            0,
+            "the log begins behind what the snapshot holds; files are missing",
+        ));
     }
     Ok((log, snapshot, state, lock))
 }

@@ -156,7 +156,10 @@ async fn a_flipped_bit_refuses_to_open_and_says_where() {
     let away = dir.path().join("away");
     fs::rename(&paths[0], &away).unwrap();
     let error = open(small(dir.path())).await.unwrap_err();
-    assert!(matches!(&error, OpenError::Corrupt { path, .. } if path == dir.path()), "{error}");
+    assert!(
+        matches!(&error, OpenError::Corrupt { path, .. } if path == dir.path()),
+        "{error}"
+    );
     fs::rename(&away, &paths[0]).unwrap();
     let store = open(small(dir.path())).await.unwrap();
     assert_eq!(store.revision(), 701);

@@ -238,3 +238,125 @@ fn number(bytes: &[u8], at: usize) -> u64 {
     number.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(number)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A segment of frames with these entries, with room behind; and where each frame begins, and the last one ends.
+    fn segment(frames: &[Vec<u8>]) -> (Vec<u8>, Vec<usize>) {
+        let mut bytes = vec![7; HEAD];
+        let mut offsets = Vec::new();
+        for (number, entries) in frames.iter().enumerate() {
+            offsets.push(bytes.len());
+            let mut frame = vec![0; HEADER];
+            frame.extend_from_slice(entries);
+            seal(&mut frame, number as u64, 100);
+            assert_eq!(frame.len(), frame_length(entries.len()));
+            bytes.extend_from_slice(&frame);
+        }
+        offsets.push(bytes.len());
+        bytes.resize(bytes.len() + 4096, 0);
+        (bytes, offsets)
+    }
+
+    /// Walks a segment: how many frames are whole, and what comes then.
+    fn walk(bytes: &[u8]) -> (usize, Step<'_>) {
+        let (mut count, mut at) = (0, HEAD);
+        loop {
+            match scan(bytes, at, count as u64) {
+                Step::Frame { place, .. } => at = usize::try_from(place.end()).unwrap(),
+                other => return (count, other),
+            }
+            count += 1;
+        }
+    }
+
+    fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        proptest::collection::vec(proptest::collection::vec(1_u8.., 1..1500), 1..6)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whole_segments_are_read_whole(frames in frames()) {
+            let (bytes, _) = segment(&frames);
+            prop_assert_eq!(walk(&bytes), (frames.len(), Step::End { torn: false }));
+        }
+
+        #[test]
+        fn a_flipped_bit_is_never_read_and_never_cut(frames in frames(), place in any::<prop::sample::Index>(), bit in 0..8) {
+            let (mut bytes, offsets) = segment(&frames);
+            let at = HEAD + place.index(offsets[frames.len()] - HEAD);
+            bytes[at] ^= 1_u8 << bit;
+            let hit = offsets.iter().rposition(|offset| *offset <= at).unwrap();
+            let padding = at > offsets[hit] + HEADER + frames[hit].len();
+            let (count, step) = walk(&bytes);
+            if padding {
+                prop_assert_eq!((count, step), (frames.len(), Step::End { torn: false }));
+            } else {
+                let corrupt = matches!(step, Step::Corrupt(_));
+                prop_assert!(count == hit && corrupt, "{} {:?}", count, step);
+            }
+        }
+
+        #[test]
+        fn sectors_of_the_last_frame_that_were_not_written_are_a_torn_tail(
+            frames in frames(),
+            lost in proptest::collection::vec(any::<bool>(), 4),
+        ) {
+            let (mut bytes, offsets) = segment(&frames);
+            let (start, end) = (offsets[frames.len() - 1], offsets[frames.len()]);
+            let mut any_lost = false;
+            let first = start / SECTOR;
+            for (sector, lost) in lost.iter().enumerate() {
+                let from = ((first + sector) * SECTOR).max(start);
+                let to = ((first + sector + 1) * SECTOR).min(end);
+                // Less than a line of the frame's own in a sector is too little to tell; its last byte is enough.
+                if *lost && from < to && (to - from >= ALIGN) {
+                    any_lost |= bytes[from..to].iter().any(|byte| *byte != 0);
+                    bytes[from..to].fill(0);
+                }
+            }
+            let (count, step) = walk(&bytes);
+            if any_lost {
+                let end = matches!(step, Step::End { .. });
+                prop_assert!(count == frames.len() - 1 && end, "{} {:?}", count, step);
+            } else {
+                prop_assert_eq!(count, frames.len());
+            }
+        }
+
+        #[test]
+        fn sectors_lost_before_the_last_frame_are_damage(frames in frames(), place in any::<prop::sample::Index>()) {
+            prop_assume!(frames.len() > 1);
+            let (mut bytes, offsets) = segment(&frames);
+            let at = place.index(frames.len() - 1);
+            bytes[offsets[at]..offsets[at + 1]].fill(0);
+            let (count, step) = walk(&bytes);
+            let corrupt = matches!(step, Step::Corrupt(_));
+            prop_assert!(count == at && corrupt);
+        }
+    }
+
+    #[test]
+    fn a_head_comes_back_and_a_damaged_one_does_not() {
+        for (first_index, previous) in [(0, None), (8, Some(log_id(3, 1, 7)))] {
+            let head = Head {
+                first_index,
+                previous,
+                sequence: 12,
+            };
+            let bytes = head.encode();
+            assert_eq!(Head::decode(&bytes), Some(head));
+            for at in 0..HEAD {
+                let mut bytes = bytes;
+                bytes[at] ^= 4;
+                assert_eq!(Head::decode(&bytes), None);
+            }
+        }
+    }
+}

@@ -8,6 +8,9 @@ pub(crate) mod frame;
 mod recover;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::fs::File;

@@ -174,7 +174,7 @@ impl Writer {
         }
         for callback in callbacks {
             let copy = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
-            callback.io_completed(written.as_ref().map(|()| ()).map_err(copy));
+            callback.io_completed(written.as_ref().copied().map_err(copy));
         }
         if self.spare.is_none()
             && let Err(error) = self.prepare(shared)
@@ -273,6 +273,9 @@ impl Writer {
     /// is replaced as a whole.
     fn truncate(&mut self, shared: &Shared, last: Option<LogId>) -> io::Result<()> {
         let next = next_index(last);
+        if next >= next_index(self.last) {
+            return Ok(());
+        }
         let mut index = shared.index.lock();
         while index.cache.back().is_some_and(|entry| entry.log_id.index >= next) {
             index.cache.pop_back();

@@ -1,0 +1,138 @@
+//! The log as openraft uses it: its own suite for storages, and what a group of one never does but a larger one will.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use openraft::entry::RaftEntry;
+use openraft::storage::RaftLogStorageExt;
+use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::{EntryPayload, StorageError};
+use trireme_mvcc::{Command, State};
+
+use super::*;
+use crate::machine::Machine;
+use crate::replica::Replica;
+use crate::types::{Proposal, log_id};
+
+const SEGMENT: u64 = 128 << 10;
+
+fn open(dir: &Path) -> Log {
+    // The writer of a log that was dropped a moment ago gives its lock back when it ends.
+    let lock = loop {
+        match crate::disk::lock(dir) {
+            Err(OpenError::Locked { .. }) => std::thread::sleep(std::time::Duration::from_millis(5)),
+            lock => break lock.unwrap(),
+        }
+    };
+    Log::open(dir, SEGMENT, Arc::new(lock)).unwrap()
+}
+
+struct Builder;
+
+impl StoreBuilder<Group, Log, Machine, tempfile::TempDir> for Builder {
+    async fn build(&self) -> Result<(tempfile::TempDir, Log, Machine), StorageError<Group>> {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path());
+        let replica = Arc::new(Replica::new(State::new()));
+        let machine = Machine::new(dir.path().to_owned(), replica, log.clone(), None);
+        Ok((dir, log, machine))
+    }
+}
+
+#[tokio::test]
+async fn openrafts_suite() {
+    Suite::test_all(Builder).await.unwrap();
+}
+
+fn entry(term: u64, index: u64) -> Entry {
+    let command = Command::Compact { revision: index };
+    Entry::new(log_id(term, 1, index), EntryPayload::Normal(Proposal::from(command)))
+}
+
+async fn indexes(log: &mut Log) -> Vec<(u64, u64)> {
+    let entries = log.try_get_log_entries(..).await.unwrap();
+    entries
+        .iter()
+        .map(|entry| (entry.log_id.leader_id.term, entry.log_id.index))
+        .collect()
+}
+
+/// Every length of the log, cut to every shorter one, written on from there, and opened again.
+#[tokio::test]
+async fn truncation_keeps_what_is_before_and_forgets_what_is_behind() {
+    for keep in 0..12_u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = open(dir.path());
+        // Frames of three entries; applied or not, so that they are read from the disk or from memory.
+        for first in [0, 3, 6, 9] {
+            log.blocking_append((first..first + 3).map(|index| entry(1, index)))
+                .await
+                .unwrap();
+        }
+        log.applied(keep / 2 * 2);
+        log.truncate_after(keep.checked_sub(1).map(|last| log_id(1, 1, last)))
+            .await
+            .unwrap();
+        let mut expected: Vec<_> = (0..keep).map(|index| (1, index)).collect();
+        assert_eq!(indexes(&mut log).await, expected, "{keep}");
+        log.blocking_append([entry(2, keep), entry(2, keep + 1)]).await.unwrap();
+        expected.extend([(2, keep), (2, keep + 1)]);
+        assert_eq!(indexes(&mut log).await, expected, "{keep}");
+        log.close().await;
+        drop(log);
+        let mut log = open(dir.path());
+        assert_eq!(indexes(&mut log).await, expected, "{keep}");
+        assert_eq!(log.last(), Some(log_id(2, 1, keep + 1)));
+        log.close().await;
+    }
+}
+
+fn large(index: u64) -> Entry {
+    let write = trireme_mvcc::Write {
+        key: Arc::from("/configmaps/d/a"),
+        precondition: trireme_mvcc::Precondition::None,
+        operation: trireme_mvcc::Operation::Delete {
+            last: trireme_mvcc::Body {
+                bytes: vec![7; 30_000].into(),
+                revision_at: 1,
+            },
+        },
+    };
+    let command = Command::Transaction {
+        writes: vec![write],
+        now_ms: 0,
+    };
+    Entry::new(log_id(1, 1, index), EntryPayload::Normal(Proposal::from(command)))
+}
+
+#[tokio::test]
+async fn segments_are_cut_from_both_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    for index in 0..30 {
+        log.blocking_append([large(index)]).await.unwrap();
+    }
+    log.applied(30);
+    log.purge(log_id(1, 1, 9)).await.unwrap();
+    log.truncate_after(Some(log_id(1, 1, 17))).await.unwrap();
+    let expected: Vec<_> = (10..18).map(|index| (1, index)).collect();
+    assert_eq!(indexes(&mut log).await, expected);
+    log.close().await;
+    drop(log);
+    // What is left of purged entries in the first segment may be seen again, but no more.
+    let mut log = open(dir.path());
+    let found = indexes(&mut log).await;
+    assert!(found.ends_with(&expected) && found.len() < 18, "{found:?}");
+    // A snapshot from a peer that is ahead: the log goes on behind it.
+    log.purge(log_id(3, 2, 99)).await.unwrap();
+    assert_eq!(indexes(&mut log).await, []);
+    log.blocking_append([entry(3, 100)]).await.unwrap();
+    log.close().await;
+    drop(log);
+    let mut log = open(dir.path());
+    assert_eq!(
+        (indexes(&mut log).await, log.purged()),
+        (vec![(3, 100)], Some(log_id(3, 2, 99)))
+    );
+    log.close().await;
+}
