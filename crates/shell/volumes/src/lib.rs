@@ -1,1 +1,200 @@
 //! Volumes of a pod: emptyDir to projected, updated atomically.
+//!
+//! Invariant: [`Volumes::mount`] is idempotent: it makes what is missing, refreshes what changed and disturbs nothing that
+//! is in use, so it serves first mount, refresh and restart alike. It knows nothing of containers.
+
+mod atomic;
+mod content;
+mod local;
+mod ownership;
+mod sub_path;
+mod token;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use trireme_client::Client;
+use trireme_pod::downward::NodeFacts;
+use trireme_pod::spec;
+
+pub use sub_path::SubPathRequest;
+
+/// Why a volume cannot be had. The kubelet shows `FailedMount` with the text and tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// A volume could not be set up.
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {why}")]
+    SetUp {
+        /// Name in the pod.
+        volume: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A sub-path does not exist and cannot be made, or leads out of its volume.
+    #[error("failed to prepare subPath for volumeMount \"{volume}\" of container \"{container}\": {why}")]
+    SubPath {
+        /// Name in the pod.
+        volume: String,
+        /// Container.
+        container: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Something could not be taken away.
+    #[error("{path}: {error}")]
+    TearDown {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+/// The volumes of a node's pods, below `data_dir/pods/<uid>/volumes`.
+pub struct Volumes {
+    data_dir: PathBuf,
+    client: Client,
+    tokens: token::Tokens,
+}
+
+impl Volumes {
+    /// Volumes below a directory, with a client to read ConfigMaps, Secrets and tokens.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>, client: Client) -> Self {
+        Self { data_dir: data_dir.into(), client: client.clone(), tokens: token::Tokens::new(client) }
+    }
+
+    /// A pod's own directory.
+    #[must_use]
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.data_dir.join("pods").join(uid)
+    }
+
+    /// UIDs of pods that have a directory.
+    #[must_use]
+    pub fn pods_on_disk(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.data_dir.join("pods")) else { return Vec::new() };
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// Sets up or refreshes all volumes of a pod; the host path of each by name.
+    ///
+    /// # Errors
+    /// The first volume that cannot be had; the others are tried all the same.
+    pub async fn mount(&self, pod: &Pod, node: &NodeFacts) -> Result<BTreeMap<String, PathBuf>, VolumeError> {
+        let mut paths = BTreeMap::new();
+        let mut failed = None;
+        for volume in spec::of(pod).volumes.iter().flatten() {
+            match self.mount_one(pod, volume, node).await {
+                Ok(path) => {
+                    paths.insert(volume.name.clone(), path);
+                }
+                Err(why) => {
+                    failed.get_or_insert(VolumeError::SetUp { volume: volume.name.clone(), why });
+                }
+            }
+        }
+        failed.map_or(Ok(paths), Err)
+    }
+
+    async fn mount_one(&self, pod: &Pod, volume: &Volume, node: &NodeFacts) -> Result<PathBuf, String> {
+        if let Some(source) = &volume.host_path {
+            return local::host_path(source).map_err(|error| error.to_string());
+        }
+        let fs_group = spec::of(pod).security_context.as_ref().and_then(|context| context.fs_group);
+        let directory = |plugin: &str| self.pod_dir(spec::uid(pod)).join("volumes").join(format!("kubernetes.io~{plugin}")).join(&volume.name);
+        let io = |error: std::io::Error| error.to_string();
+        if let Some(source) = &volume.empty_dir {
+            let path = directory("empty-dir");
+            local::empty_dir(&path, source).map_err(io)?;
+            ownership::apply(&path, fs_group, false).map_err(io)?;
+            return Ok(path);
+        }
+        let fetch = content::Fetch { client: &self.client, tokens: &self.tokens, pod, node };
+        let (plugin, in_memory, files) = if let Some(source) = &volume.config_map {
+            ("configmap", false, fetch.config_map_volume(source).await?)
+        } else if let Some(source) = &volume.secret {
+            ("secret", true, fetch.secret_volume(source).await?)
+        } else if let Some(source) = &volume.downward_api {
+            ("downward-api", false, fetch.downward_volume(source)?)
+        } else if let Some(source) = &volume.projected {
+            ("projected", true, fetch.projected_volume(&volume.name, source).await?)
+        } else {
+            return Err(unsupported(volume));
+        };
+        let path = directory(plugin);
+        if in_memory {
+            local::memory(&path, None, 0o755).map_err(io)?;
+        } else {
+            std::fs::create_dir_all(&path).map_err(io)?;
+        }
+        let owner = content::token_owner(pod);
+        atomic::write(&path, &files, &|new| {
+            ownership::own_tokens(new, &files, owner)?;
+            ownership::apply(new, fs_group, true)
+        })
+        .map_err(io)?;
+        ownership::apply_top(&path, fs_group).map_err(io)?;
+        Ok(path)
+    }
+
+    /// Opens a sub-path of a mounted volume safely and gives a stable path to bind it from.
+    ///
+    /// # Errors
+    /// When it leads out of the volume or cannot be made.
+    pub fn sub_path(&self, request: &SubPathRequest<'_>) -> Result<PathBuf, VolumeError> {
+        let target = self
+            .pod_dir(request.pod_uid)
+            .join("volume-subpaths")
+            .join(request.volume)
+            .join(request.container)
+            .join(request.index.to_string());
+        sub_path::bind(request, &target).map_err(|error| VolumeError::SubPath {
+            volume: request.volume.into(),
+            container: request.container.into(),
+            why: error.to_string(),
+        })?;
+        Ok(target)
+    }
+
+    /// Unmounts everything below a pod's directory and removes the directory. Idempotent.
+    ///
+    /// # Errors
+    /// When something is still in use.
+    pub fn tear_down(&self, uid: &str) -> Result<(), VolumeError> {
+        self.tokens.forget(uid);
+        let path = self.pod_dir(uid);
+        let failed = |error| VolumeError::TearDown { path: path.clone(), error };
+        local::unmount_below(&path).map_err(failed)?;
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn unsupported(volume: &Volume) -> String {
+    if let Some(claim) = &volume.persistent_volume_claim {
+        return format!("persistent volume claims are not supported yet (claim \"{}\")", claim.claim_name);
+    }
+    if volume.csi.is_some() || volume.ephemeral.is_some() || volume.nfs.is_some() {
+        return "CSI, ephemeral and NFS volumes are not supported yet".into();
+    }
+    "no volume plugin matched".into()
+}
+
+/// Whether a path is a mount point.
+pub(crate) fn is_mount_point(path: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let own = match std::fs::metadata(path) {
+        Ok(own) => own,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let parent = std::fs::metadata(path.parent().unwrap_or(path))?;
+    Ok(own.dev() != parent.dev())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! What a kubelet is told at its start.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Settings of one node's kubelet.
+#[derive(Clone, Debug)]
+pub struct KubeletConfig {
+    /// Name of the Node object.
+    pub node_name: String,
+    /// The machine's host name; the address of type Hostname.
+    pub hostname: String,
+    /// Addresses of the node, primary first.
+    pub node_ips: Vec<IpAddr>,
+    /// Name servers for pods.
+    pub cluster_dns: Vec<IpAddr>,
+    /// Domain of services, `cluster.local`.
+    pub cluster_domain: String,
+    /// Where pod directories are (`data_dir/pods/<uid>`).
+    pub data_dir: PathBuf,
+    /// Where container logs are, `/var/log/pods`.
+    pub pod_log_dir: PathBuf,
+    /// The node's cgroup, below which `kubepods` is; empty for the root.
+    pub cgroup_root: String,
+    /// The host's resolv.conf.
+    pub resolv_conf: PathBuf,
+    /// Address that the kubelet's API listens on.
+    pub listen: IpAddr,
+    /// Its port, 10250; 0 takes any.
+    pub port: u16,
+    /// Certificates of the kubelet's API; without them it is not served.
+    pub tls: Option<Tls>,
+    /// Labels of the Node beyond the well-known ones.
+    pub labels: BTreeMap<String, String>,
+    /// Taints to register with.
+    pub taints: Vec<Taint>,
+    /// Whether the node is to take no new pods.
+    pub unschedulable: bool,
+    /// Most pods on the node, 110.
+    pub max_pods: u32,
+    /// `nodeInfo.kubeletVersion`, `v1.36.2+trireme`.
+    pub kubelet_version: String,
+    /// `nodeInfo.containerRuntimeVersion`, `trireme://0.1.0`.
+    pub runtime_version: String,
+}
+
+impl KubeletConfig {
+    /// Defaults for a node of this name and address, with data below `data_dir`.
+    #[must_use]
+    pub fn new(node_name: &str, node_ip: IpAddr, data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            node_name: node_name.to_owned(),
+            hostname: node_name.to_owned(),
+            node_ips: vec![node_ip],
+            cluster_dns: vec![IpAddr::from([10, 43, 0, 10])],
+            cluster_domain: "cluster.local".to_owned(),
+            data_dir: data_dir.into(),
+            pod_log_dir: PathBuf::from("/var/log/pods"),
+            cgroup_root: String::new(),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            listen: IpAddr::from([0, 0, 0, 0]),
+            port: 10250,
+            tls: None,
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            unschedulable: false,
+            max_pods: 110,
+            kubelet_version: "v1.36.2+trireme".to_owned(),
+            runtime_version: concat!("trireme://", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+/// Certificates of the kubelet's API, all DER.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Serving certificate and what stands between it and its CA.
+    pub certificates: Vec<Vec<u8>>,
+    /// PKCS#8 key.
+    pub key: Vec<u8>,
+    /// Authorities that client certificates are checked against.
+    pub client_ca: Vec<Vec<u8>>,
+}
+
+/// A taint of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taint {
+    /// Key.
+    pub key: String,
+    /// Value, may be empty.
+    pub value: String,
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
+    pub effect: String,
+}

@@ -1,0 +1,148 @@
+//! The Node object and its Lease: registration, heartbeats, status.
+//!
+//! Invariant: the status is written when it means something new, and every five minutes; the Lease every ten seconds.
+
+mod lease;
+pub(crate) mod machine;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, NodeStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tokio_util::sync::CancellationToken;
+use trireme_api::Status;
+use trireme_client::{EventType, Regarding};
+
+use crate::shared::Shared;
+
+/// How often the status is computed, and at the latest written.
+const STATUS_PERIOD: Duration = Duration::from_secs(10);
+const REPORT_PERIOD: Duration = Duration::from_secs(300);
+/// Pause after a failed registration.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Registers the node and keeps it alive until `shutdown`.
+pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let work = async {
+        let uid = loop {
+            match register(&shared).await {
+                Ok(uid) => break uid,
+                Err(error) => {
+                    tracing::warn!("registering node {}: {error}", shared.config.node_name);
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        };
+        let regarding = Regarding {
+            api_version: String::new(),
+            kind: "Node".into(),
+            name: shared.config.node_name.clone(),
+            uid: shared.config.node_name.clone(),
+            ..Regarding::default()
+        };
+        shared.recorder.record(regarding, EventType::Normal, "Starting", "Starting kubelet.");
+        tokio::join!(lease::keep(&shared, &uid), keep_status(&shared));
+    };
+    tokio::select! {
+        () = work => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Makes the Node, or brings an existing one up to date; its UID.
+async fn register(shared: &Shared) -> Result<String, Status> {
+    let name = &shared.config.node_name;
+    let mut labels = shared.config.labels.clone();
+    for (key, value) in well_known_labels(shared) {
+        labels.entry(key).or_insert(value);
+    }
+    if let Some(found) = shared.client.find::<Node>("", name).await? {
+        let stale = labels.iter().any(|(key, value)| found.metadata.labels.as_ref().and_then(|has| has.get(key)) != Some(value));
+        if stale {
+            let change = |node: &mut Node| {
+                node.metadata.labels.get_or_insert_default().extend(labels.clone());
+                true
+            };
+            shared.client.modify::<Node>("", name, change).await?;
+        }
+    } else {
+        let taints: Vec<_> = shared.config.taints.iter().map(status::taint).collect();
+        let node = Node {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                labels: Some(labels),
+                annotations: Some([("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned())].into()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(k8s_openapi::api::core::v1::NodeSpec {
+                taints: (!taints.is_empty()).then_some(taints),
+                unschedulable: shared.config.unschedulable.then_some(true),
+                ..Default::default()
+            }),
+            status: Some(status::of(shared, &NodeStatus::default()).await),
+        };
+        match shared.client.create(&node).await {
+            Ok(_) => {}
+            Err(error) if error.is_already_exists() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    write_status(shared, true).await?;
+    let node = shared.client.get::<Node>("", name).await?;
+    Ok(node.metadata.uid.clone().unwrap_or_default())
+}
+
+fn well_known_labels(shared: &Shared) -> [(String, String); 5] {
+    let architecture = status::architecture().to_owned();
+    [
+        ("kubernetes.io/hostname".into(), shared.config.hostname.clone()),
+        ("kubernetes.io/os".into(), "linux".into()),
+        ("kubernetes.io/arch".into(), architecture.clone()),
+        ("beta.kubernetes.io/os".into(), "linux".into()),
+        ("beta.kubernetes.io/arch".into(), architecture),
+    ]
+}
+
+/// Writes the status if it changed, or in any case; whether it did.
+async fn write_status(shared: &Shared, always: bool) -> Result<bool, Status> {
+    let node = shared.client.get::<Node>("", &shared.config.node_name).await?;
+    let old = node.status.clone().unwrap_or_default();
+    let new = status::of(shared, &old).await;
+    if !always && !status::differs(&old, &new) {
+        return Ok(false);
+    }
+    let was_ready = status::is_ready(&old);
+    let is_ready = status::is_ready(&new);
+    let change = |node: &mut Node| {
+        let foreign = node.status.take().unwrap_or_default();
+        node.status = Some(status::merged(foreign, new.clone()));
+        true
+    };
+    shared.client.modify_status::<Node>("", &shared.config.node_name, change).await?;
+    if was_ready != is_ready {
+        let name = &shared.config.node_name;
+        let (reason, text) = if is_ready { ("NodeReady", "NodeReady") } else { ("NodeNotReady", "NodeNotReady") };
+        let regarding = Regarding { kind: "Node".into(), name: name.clone(), uid: name.clone(), ..Regarding::default() };
+        shared.recorder.record(regarding, EventType::Normal, reason, format!("Node {name} status is now: {text}"));
+    }
+    Ok(true)
+}
+
+async fn keep_status(shared: &Shared) {
+    let mut written = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep(STATUS_PERIOD).await;
+        match write_status(shared, written.elapsed() >= REPORT_PERIOD).await {
+            Ok(true) => written = tokio::time::Instant::now(),
+            Ok(false) => {}
+            Err(error) if error.is_not_found() => {
+                if let Err(error) = register(shared).await {
+                    tracing::warn!("registering node {} anew: {error}", shared.config.node_name);
+                }
+            }
+            Err(error) => tracing::warn!("writing the node's status: {error}"),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The status of the Node as upstream's setters make it (pkg/kubelet/nodestatus).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeStatus, NodeSwapStatus, NodeSystemInfo, Taint,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::machine;
+use crate::shared::Shared;
+
+/// Most images and names of one image that are shown.
+const IMAGES_MAX: usize = 50;
+const NAMES_MAX: usize = 5;
+/// Below these the node is under pressure: upstream's hard eviction thresholds.
+const MEMORY_MIN: i64 = 100 * 1024 * 1024;
+const STORAGE_FREE_MIN: f64 = 0.10;
+const INODES_FREE_MIN: f64 = 0.05;
+/// How long the runtime may take to answer.
+const RUNTIME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `amd64`, `arm64`, …
+pub(super) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+pub(super) fn taint(taint: &crate::config::Taint) -> Taint {
+    Taint {
+        key: taint.key.clone(),
+        value: (!taint.value.is_empty()).then(|| taint.value.clone()),
+        effect: taint.effect.clone(),
+        time_added: None,
+    }
+}
+
+/// The status now; transition times are taken from the old one where nothing changed.
+pub(super) async fn of(shared: &Shared, old: &NodeStatus) -> NodeStatus {
+    let config = &shared.config;
+    let machine = &shared.machine;
+    let addresses = config.node_ips.iter().map(|ip| ("InternalIP", ip.to_string())).chain([("Hostname", config.hostname.clone())]);
+    let runtime = tokio::time::timeout(RUNTIME_TIMEOUT, shared.runtime.list_pod_sandboxes()).await;
+    let trouble = match runtime {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(format!("container runtime is down: {error}")),
+        Err(_) => Some("container runtime status check may not have completed yet".to_owned()),
+    };
+    NodeStatus {
+        addresses: Some(addresses.map(|(kind, address)| NodeAddress { type_: kind.into(), address }).collect()),
+        capacity: Some(resources(shared, machine.memory, machine.storage)),
+        allocatable: Some(resources(shared, machine.allocatable_memory(), machine.allocatable_storage())),
+        conditions: Some(conditions(shared, old, trouble)),
+        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.port) }) }),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(false) }),
+        images: Some(images(shared).await),
+        node_info: Some(NodeSystemInfo {
+            architecture: architecture().into(),
+            boot_id: machine.boot_id.clone(),
+            container_runtime_version: config.runtime_version.clone(),
+            kernel_version: machine.kernel.clone(),
+            kube_proxy_version: String::new(),
+            kubelet_version: config.kubelet_version.clone(),
+            machine_id: machine.machine_id.clone(),
+            operating_system: "linux".into(),
+            os_image: machine.os_image.clone(),
+            swap: (machine.swap > 0).then_some(NodeSwapStatus { capacity: Some(machine.swap) }),
+            system_uuid: machine.system_uuid.clone(),
+        }),
+        ..NodeStatus::default()
+    }
+}
+
+fn resources(shared: &Shared, memory: i64, storage: i64) -> BTreeMap<String, Quantity> {
+    let kibi = |bytes: i64| Quantity(format!("{}Ki", bytes / 1024));
+    [
+        ("cpu", Quantity(shared.machine.cpus.to_string())),
+        ("memory", kibi(memory)),
+        ("ephemeral-storage", kibi(storage)),
+        ("hugepages-1Gi", Quantity("0".into())),
+        ("hugepages-2Mi", Quantity("0".into())),
+        ("pods", Quantity(shared.config.max_pods.to_string())),
+    ]
+    .into_iter()
+    .map(|(name, quantity)| (name.to_owned(), quantity))
+    .collect()
+}
+
+struct Verdict {
+    kind: &'static str,
+    status: bool,
+    reason: &'static str,
+    message: String,
+}
+
+fn conditions(shared: &Shared, old: &NodeStatus, trouble: Option<String>) -> Vec<NodeCondition> {
+    let memory = machine::available_memory().is_some_and(|bytes| bytes < MEMORY_MIN);
+    let disk = machine::free_fractions(&shared.config.data_dir).is_some_and(|(space, inodes)| space < STORAGE_FREE_MIN || inodes < INODES_FREE_MIN);
+    let pick = |kind, pressed: bool, yes: (&'static str, &str), no: (&'static str, &str)| {
+        let (reason, message) = if pressed { yes } else { no };
+        Verdict { kind, status: pressed, reason, message: message.to_owned() }
+    };
+    let verdicts = [
+        pick(
+            "MemoryPressure",
+            memory,
+            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ),
+        pick(
+            "DiskPressure",
+            disk,
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ),
+        pick(
+            "PIDPressure",
+            false,
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ),
+        match trouble {
+            None => Verdict { kind: "Ready", status: true, reason: "KubeletReady", message: "kubelet is posting ready status".into() },
+            Some(why) => Verdict { kind: "Ready", status: false, reason: "KubeletNotReady", message: why },
+        },
+    ];
+    let now = Time(Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default());
+    verdicts
+        .into_iter()
+        .map(|verdict| {
+            let status = if verdict.status { "True" } else { "False" };
+            let known = old.conditions.iter().flatten().find(|known| known.type_ == verdict.kind && known.status == status);
+            NodeCondition {
+                type_: verdict.kind.into(),
+                status: status.into(),
+                reason: Some(verdict.reason.into()),
+                message: Some(verdict.message),
+                last_heartbeat_time: Some(now.clone()),
+                last_transition_time: known.and_then(|known| known.last_transition_time.clone()).or_else(|| Some(now.clone())),
+            }
+        })
+        .collect()
+}
+
+async fn images(shared: &Shared) -> Vec<ContainerImage> {
+    let mut images = shared.images.service().list_images().await.unwrap_or_default();
+    images.sort_by(|one, other| other.size.cmp(&one.size).then_with(|| one.id.cmp(&other.id)));
+    images
+        .into_iter()
+        .take(IMAGES_MAX)
+        .map(|image| ContainerImage {
+            names: Some(image.repo_digests.into_iter().chain(image.repo_tags).take(NAMES_MAX).collect()),
+            size_bytes: i64::try_from(image.size).ok(),
+        })
+        .collect()
+}
+
+/// Whether two statuses differ in more than their heartbeats.
+pub(super) fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
+    let still = |status: &NodeStatus| {
+        let mut status = status.clone();
+        let mut conditions = status.conditions.take().unwrap_or_default();
+        conditions.retain(|condition| new.conditions.iter().flatten().any(|own| own.type_ == condition.type_));
+        conditions.sort_by(|one, other| one.type_.cmp(&other.type_));
+        for condition in &mut conditions {
+            condition.last_heartbeat_time = None;
+        }
+        let images = status.images.take().unwrap_or_default();
+        (conditions, images, status.addresses, status.capacity, status.allocatable, status.node_info, status.daemon_endpoints)
+    };
+    still(old) != still(new)
+}
+
+pub(super) fn is_ready(status: &NodeStatus) -> bool {
+    status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Ours over what is there: conditions, volumes and extended resources of others stay.
+pub(super) fn merged(mut foreign: NodeStatus, own: NodeStatus) -> NodeStatus {
+    let mut conditions: Vec<_> = foreign
+        .conditions
+        .take()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|known| !own.conditions.iter().flatten().any(|condition| condition.type_ == known.type_))
+        .collect();
+    conditions.extend(own.conditions.unwrap_or_default());
+    let keep = |theirs: Option<BTreeMap<String, Quantity>>, ours: Option<BTreeMap<String, Quantity>>| {
+        let mut all = theirs.unwrap_or_default();
+        all.extend(ours.unwrap_or_default());
+        Some(all)
+    };
+    NodeStatus {
+        conditions: Some(conditions),
+        capacity: keep(foreign.capacity.take(), own.capacity),
+        allocatable: keep(foreign.allocatable.take(), own.allocatable),
+        addresses: own.addresses,
+        daemon_endpoints: own.daemon_endpoints,
+        features: own.features,
+        images: own.images,
+        node_info: own.node_info,
+        ..foreign
+    }
+}

@@ -1,0 +1,142 @@
+//! Writes a pod's status, the newest only, and only when it means something new.
+//!
+//! Invariant: conditions of others are those of the object that is written over (its resourceVersion is the precondition).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+use trireme_api::{Object, Status};
+use trireme_client::Client;
+use trireme_pod::spec;
+use trireme_pod::status::is_owned_condition;
+
+use super::Update;
+use crate::shared::Shared;
+
+/// Pause after a failed write.
+const RETRY: Duration = Duration::from_millis(500);
+
+pub(super) struct Publisher {
+    wanted: watch::Sender<(u64, PodStatus)>,
+    done: watch::Receiver<u64>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Publisher {
+    pub(super) fn start(shared: Arc<Shared>, update: watch::Receiver<Update>) -> Self {
+        let (wanted, requests) = watch::channel((0, PodStatus::default()));
+        let (written, done) = watch::channel(0);
+        let task = tokio::spawn(write_all(shared, update, requests, written));
+        Self { wanted, done, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Has a status written soon.
+    pub(super) fn publish(&self, status: PodStatus) {
+        self.wanted.send_if_modified(|(number, current)| {
+            if *number > 0 && *current == status {
+                return false;
+            }
+            *number += 1;
+            *current = status;
+            true
+        });
+    }
+
+    /// Waits until the last one was written, or cannot be.
+    pub(super) async fn flush(&mut self) {
+        let wanted = self.wanted.borrow().0;
+        if self.done.wait_for(|done| *done >= wanted).await.is_err() {
+            tracing::debug!("a status writer ended early");
+        }
+    }
+}
+
+async fn write_all(
+    shared: Arc<Shared>,
+    update: watch::Receiver<Update>,
+    mut requests: watch::Receiver<(u64, PodStatus)>,
+    written: watch::Sender<u64>,
+) {
+    let mut last: Option<Object> = None;
+    while requests.changed().await.is_ok() {
+        let mut fresh = false;
+        loop {
+            let (number, status) = requests.borrow_and_update().clone();
+            let known = update.borrow().object.clone();
+            let base = last.clone().filter(|last| last.header().resource_version > known.header().resource_version).unwrap_or(known);
+            match write(&shared, base, &status, fresh).await {
+                Ok(object) => {
+                    last = object.or(last);
+                    written.send_replace(number);
+                    break;
+                }
+                Err(error) if error.is_not_found() => {
+                    written.send_replace(number);
+                    break;
+                }
+                Err(error) => {
+                    if error.is_conflict() && !fresh {
+                        fresh = true;
+                        continue;
+                    }
+                    tracing::warn!("writing a pod's status: {error}");
+                    fresh = true;
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+}
+
+/// Writes a status over an object, read anew where `fresh`. `None` when it says so already.
+async fn write(shared: &Shared, base: Object, status: &PodStatus, fresh: bool) -> Result<Option<Object>, Status> {
+    let header = base.header();
+    let target = Client::target::<Pod>(&header.namespace, &header.name, Some("status"));
+    let base = if fresh {
+        let read = shared.client.transport().get(&Client::target::<Pod>(&header.namespace, &header.name, None)).await?;
+        if read.header().uid != header.uid {
+            return Err(Status::not_found("", "pods", &header.name));
+        }
+        read
+    } else {
+        base
+    };
+    let current: Arc<Pod> = base.typed().map_err(|error| Status::internal(&error.to_string()))?;
+    let status = merged(status, current.status.as_ref());
+    if current.status.as_ref() == Some(&status) {
+        return Ok(None);
+    }
+    let mut value = base.value();
+    put_status(&mut value, &status)?;
+    let body = serde_json::to_vec(&value).map_err(|error| Status::internal(&error.to_string()))?;
+    let written = shared.client.transport().update(&target, body.into(), &shared.client.write_options()).await?;
+    tracing::debug!(pod = spec::display(&current), phase = status.phase, "status written");
+    Ok(Some(written))
+}
+
+/// Ours, with the conditions of others as they are now; a final phase stays.
+fn merged(ours: &PodStatus, theirs: Option<&PodStatus>) -> PodStatus {
+    let mut status = ours.clone();
+    let foreign: Vec<PodCondition> =
+        theirs.and_then(|status| status.conditions.as_ref()).into_iter().flatten().filter(|known| !is_owned_condition(&known.type_)).cloned().collect();
+    let own = status.conditions.take().unwrap_or_default().into_iter().filter(|known| is_owned_condition(&known.type_));
+    status.conditions = Some(foreign.into_iter().chain(own).collect());
+    status
+}
+
+/// Puts a status into an object, keeping fields that the typed form does not know.
+fn put_status(value: &mut Value, status: &PodStatus) -> Result<(), Status> {
+    let mut new = serde_json::to_value(status).map_err(|error| Status::internal(&error.to_string()))?;
+    for condition in new["conditions"].as_array_mut().into_iter().flatten() {
+        if let Some(condition) = condition.as_object_mut() {
+            // Upstream's clients always write this one.
+            condition.entry("lastProbeTime").or_insert(Value::Null);
+        }
+    }
+    value["status"] = new;
+    Ok(())
+}

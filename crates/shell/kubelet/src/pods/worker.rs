@@ -1,0 +1,411 @@
+//! One pod's loop: observe, plan, act, report, wait.
+//!
+//! Invariant: the loop itself never waits for an image, a container or a hook; those run as tasks whose outcomes come back
+//! as messages, so a deletion is seen at once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use trireme_client::{DeleteOptions, EventType};
+use trireme_pod::observed::{Verdict, Waiting};
+use trireme_pod::{Backoff, Observed, Step, plan, spec, status};
+
+use super::publish::Publisher;
+use super::{Update, kill, start};
+use crate::probes::Probes;
+use crate::shared::Shared;
+
+/// Without any event, look again after this: a lost event, and volumes that follow their sources.
+const RELIST: SignedDuration = SignedDuration::from_secs(60);
+/// Pause after a failed sandbox or volume.
+const RETRY: SignedDuration = SignedDuration::from_secs(2);
+const RETRY_MAX: SignedDuration = SignedDuration::from_secs(30);
+
+/// What a task has to tell its worker.
+pub(crate) enum Outcome {
+    Mounted(Result<BTreeMap<String, PathBuf>, String>),
+    Sandbox(Result<(), String>),
+    Starting { name: String, backoff: Backoff },
+    Started { name: String, result: Result<(), Waiting> },
+    Killed { name: String },
+    Stopped { result: Result<(), String> },
+}
+
+pub(crate) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    update: watch::Receiver<Update>,
+    wake: Arc<Notify>,
+    shutdown: CancellationToken,
+    outcomes: (mpsc::UnboundedSender<Outcome>, mpsc::UnboundedReceiver<Outcome>),
+    publisher: Publisher,
+    pub(super) probes: Probes,
+    /// Ends image pulls and hooks of starting containers when the pod is to stop.
+    starting: CancellationToken,
+    pub(super) state: State,
+}
+
+/// What the runtime does not remember.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) failures: BTreeMap<String, Waiting>,
+    pub(super) backoffs: BTreeMap<String, Backoff>,
+    pub(super) busy: BTreeSet<String>,
+    starts: usize,
+    pub(super) preparing: bool,
+    pub(super) retry_after: Option<Timestamp>,
+    retries: u32,
+    pub(super) volumes: Option<BTreeMap<String, PathBuf>>,
+    volumes_at: Option<Timestamp>,
+    pub(super) verdict: Option<Verdict>,
+    stopping: Option<i64>,
+    pub(super) stopped: bool,
+    pub(super) previous: PodStatus,
+    pub(super) messages: HashMap<String, String>,
+    seen_generation: Option<i64>,
+    deleted: bool,
+    cleaned: bool,
+    backoff_told: BTreeMap<String, Timestamp>,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, update: watch::Receiver<Update>, wake: Arc<Notify>, shutdown: CancellationToken) -> Self {
+        let pod = Arc::clone(&update.borrow().pod);
+        let previous = pod.status.clone().unwrap_or_default();
+        let probes = Probes::new(Arc::clone(&shared), Arc::clone(&wake), &previous);
+        Self {
+            publisher: Publisher::start(Arc::clone(&shared), update.clone()),
+            shared,
+            update,
+            wake,
+            shutdown,
+            outcomes: mpsc::unbounded_channel(),
+            probes,
+            starting: CancellationToken::new(),
+            state: State { previous, ..State::default() },
+        }
+    }
+
+    /// Runs until the pod is gone from the API and from this node.
+    pub(super) async fn run(mut self) {
+        loop {
+            let update = self.update.borrow_and_update().clone();
+            let pod = effective(&update);
+            match self.sync(&update, &pod).await {
+                Some(wait_until) => {
+                    if !self.rest(wait_until).await {
+                        return;
+                    }
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// One round. The time to look again, or `None` when the pod is gone.
+    async fn sync(&mut self, update: &Update, pod: &Arc<Pod>) -> Option<Timestamp> {
+        let now = Timestamp::now();
+        if pod.metadata.generation != self.state.seen_generation {
+            self.state.seen_generation = pod.metadata.generation;
+            self.state.failures.clear();
+        }
+        let observed = match self.observe(pod).await {
+            Ok(observed) => observed,
+            Err(error) => {
+                tracing::warn!(pod = spec::display(pod), "the runtime cannot be asked: {error}");
+                return Some(now.saturating_add(RETRY).unwrap_or(Timestamp::MAX));
+            }
+        };
+        let actions = plan(pod, &observed, now);
+        self.state.verdict = plan::verdict(pod, &observed, now);
+        let stops = actions.steps.iter().any(|step| matches!(step, Step::StopPod { .. })) || self.state.stopped;
+        self.probes.reconcile(pod, &observed, stops);
+        if stops {
+            self.starting.cancel();
+        }
+        self.act(pod, &observed, actions.steps);
+        self.tell_backoffs(pod, &observed, now);
+
+        let mut new = status(pod, &observed, now);
+        new.start_time = new.start_time.or(Some(Time(now)));
+        self.note_view(pod, &observed, &new);
+        self.state.previous = new.clone();
+        if !update.gone {
+            self.publisher.publish(new);
+        }
+        if self.state.stopped && self.finish(update, pod, &observed).await {
+            return None;
+        }
+        if self.volumes_are_old(pod, now) {
+            self.mount(pod, &observed);
+        }
+        let relist = now.saturating_add(RELIST).unwrap_or(Timestamp::MAX);
+        Some(actions.wait_until.map_or(relist, |until| until.min(relist)))
+    }
+
+    /// Waits for something to do. False when the kubelet ends.
+    async fn rest(&mut self, until: Timestamp) -> bool {
+        let pause = Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default();
+        tokio::select! {
+            () = self.shutdown.cancelled() => return false,
+            changed = self.update.changed() => if changed.is_err() { return false },
+            () = self.wake.notified() => {}
+            outcome = self.outcomes.1.recv() => if let Some(outcome) = outcome { self.note(outcome) },
+            () = tokio::time::sleep(pause) => {}
+        }
+        while let Ok(outcome) = self.outcomes.1.try_recv() {
+            self.note(outcome);
+        }
+        true
+    }
+
+    fn note(&mut self, outcome: Outcome) {
+        let update = self.update.borrow().clone();
+        let state = &mut self.state;
+        match outcome {
+            Outcome::Mounted(Ok(paths)) => {
+                state.preparing = false;
+                state.volumes = Some(paths);
+                state.volumes_at = Some(Timestamp::now());
+                state.retries = 0;
+            }
+            Outcome::Mounted(Err(why)) => {
+                state.preparing = false;
+                state.volumes_at = Some(Timestamp::now());
+                if state.volumes.is_none() {
+                    self.retry(&update.pod, "FailedMount", why);
+                } else {
+                    self.shared.pod_event(&update.pod, EventType::Warning, "FailedMount", why);
+                }
+            }
+            Outcome::Sandbox(Ok(())) => {
+                state.preparing = false;
+                state.retries = 0;
+            }
+            Outcome::Sandbox(Err(why)) => {
+                state.preparing = false;
+                self.retry(&update.pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {why}"));
+            }
+            Outcome::Starting { name, backoff } => {
+                state.backoffs.insert(name, backoff);
+            }
+            Outcome::Started { name, result } => {
+                state.busy.remove(&name);
+                state.starts -= 1;
+                match result {
+                    Ok(()) => state.failures.remove(&name),
+                    Err(waiting) => state.failures.insert(name, waiting),
+                };
+            }
+            Outcome::Killed { name } => {
+                state.busy.remove(&name);
+            }
+            Outcome::Stopped { result: Ok(()) } => state.stopped = true,
+            Outcome::Stopped { result: Err(why) } => {
+                state.stopping = None;
+                self.retry(&update.pod, "FailedKillPod", format!("error killing pod: {why}"));
+            }
+        }
+    }
+
+    fn retry(&mut self, pod: &Pod, reason: &str, why: String) {
+        self.shared.pod_event(pod, EventType::Warning, reason, why);
+        let pause = (RETRY * 2_i32.saturating_pow(self.state.retries.min(5))).min(RETRY_MAX);
+        self.state.retries += 1;
+        self.state.retry_after = Timestamp::now().saturating_add(pause).ok();
+    }
+
+    fn act(&mut self, pod: &Arc<Pod>, observed: &Observed, steps: Vec<Step>) {
+        let mut starts = Vec::new();
+        for step in steps {
+            match step {
+                Step::MountVolumes => self.mount(pod, observed),
+                Step::CreateSandbox { attempt, stop } => {
+                    self.state.preparing = true;
+                    let (shared, pod, sender) = (Arc::clone(&self.shared), Arc::clone(pod), self.outcomes.0.clone());
+                    spawn(async move { Outcome::Sandbox(start::sandbox(&shared, &pod, attempt, &stop).await) }, sender);
+                }
+                Step::StartContainer { .. } => starts.push(step),
+                Step::KillContainer { id, name, message, grace_seconds, .. } => {
+                    self.state.busy.insert(name.clone());
+                    let (shared, pod, sender) = (Arc::clone(&self.shared), Arc::clone(pod), self.outcomes.0.clone());
+                    let ip = pod_ip(observed);
+                    spawn(
+                        async move {
+                            kill::one(&shared, &pod, &id, &name, &message, grace_seconds, &ip).await;
+                            Outcome::Killed { name }
+                        },
+                        sender,
+                    );
+                }
+                Step::StopPod { grace_seconds, targets, sandboxes } => {
+                    let shorter = self.state.stopping.is_none_or(|running| grace_seconds < running);
+                    // What is being started right now would be missed; it was told to give up and reports soon.
+                    if !shorter || self.state.starts > 0 || self.state.preparing {
+                        continue;
+                    }
+                    let again = self.state.stopping.replace(grace_seconds).is_some();
+                    let (shared, pod, sender) = (Arc::clone(&self.shared), Arc::clone(pod), self.outcomes.0.clone());
+                    let ip = pod_ip(observed);
+                    spawn(
+                        async move {
+                            let result = kill::all(&shared, &pod, grace_seconds, targets, &sandboxes, &ip, again).await;
+                            Outcome::Stopped { result }
+                        },
+                        sender,
+                    );
+                }
+            }
+        }
+        if !starts.is_empty() {
+            self.start(pod, observed, starts);
+        }
+    }
+
+    fn start(&mut self, pod: &Arc<Pod>, observed: &Observed, steps: Vec<Step>) {
+        for step in &steps {
+            if let Step::StartContainer { name, .. } = step {
+                self.state.busy.insert(name.clone());
+                self.state.starts += 1;
+            }
+        }
+        let job = start::Job {
+            shared: Arc::clone(&self.shared),
+            pod: Arc::clone(pod),
+            pod_ips: pod_ips(observed, &self.shared, pod),
+            volumes: self.state.volumes.clone().unwrap_or_default(),
+            backoffs: self.state.backoffs.clone(),
+            cancel: self.starting.clone(),
+            sender: self.outcomes.0.clone(),
+        };
+        tokio::spawn(job.run(steps));
+    }
+
+    fn mount(&mut self, pod: &Arc<Pod>, observed: &Observed) {
+        if self.state.preparing {
+            return;
+        }
+        // A refresh of volumes that are there holds nothing else up.
+        self.state.preparing = self.state.volumes.is_none();
+        self.state.volumes_at = Some(Timestamp::now());
+        let facts = self.shared.node_facts(pod_ips(observed, &self.shared, pod));
+        let (shared, pod, sender) = (Arc::clone(&self.shared), Arc::clone(pod), self.outcomes.0.clone());
+        spawn(
+            async move { Outcome::Mounted(shared.volumes.mount(&pod, &facts).await.map_err(|error| error.to_string())) },
+            sender,
+        );
+    }
+
+    fn volumes_are_old(&self, pod: &Pod, now: Timestamp) -> bool {
+        let changing = spec::of(pod).volumes.iter().flatten().any(|volume| {
+            volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some() || volume.downward_api.is_some()
+        });
+        let old = self.state.volumes_at.is_some_and(|at| now.duration_since(at) >= RELIST);
+        changing && old && self.state.volumes.is_some() && self.state.stopping.is_none() && !self.state.stopped
+    }
+
+    /// Everything has ended: clean up, and tell the API when deletion was asked for. True when the pod is gone for good.
+    async fn finish(&mut self, update: &Update, pod: &Pod, observed: &Observed) -> bool {
+        let uid = spec::uid(pod).to_owned();
+        if !self.state.cleaned {
+            self.probes.stop();
+            if let Err(error) = self.shared.volumes.tear_down(&uid) {
+                tracing::warn!(pod = spec::display(pod), "volumes stay: {error}");
+            }
+            self.shared.images.forget(&uid);
+            self.state.cleaned = true;
+        }
+        if update.gone {
+            self.remove(pod, observed).await;
+            return true;
+        }
+        if spec::is_deleting(pod) && !self.state.deleted {
+            self.publisher.flush().await;
+            let options = DeleteOptions { grace_period_seconds: Some(0), uid: Some(uid), ..DeleteOptions::default() };
+            match self.shared.client.delete::<Pod>(spec::namespace(pod), spec::name(pod), &options).await {
+                Ok(_) => self.state.deleted = true,
+                // A conflict is another pod of this name: ours is gone.
+                Err(status) if status.is_not_found() || status.is_conflict() => self.state.deleted = true,
+                Err(error) => {
+                    tracing::warn!(pod = spec::display(pod), "deleting: {error}");
+                    let wake = Arc::clone(&self.wake);
+                    tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                        wake.notify_one();
+                    });
+                }
+            }
+        }
+        false
+    }
+
+    async fn remove(&self, pod: &Pod, observed: &Observed) {
+        for sandbox in &observed.sandboxes {
+            if let Err(error) = self.shared.runtime.remove_pod_sandbox(&sandbox.id).await {
+                tracing::warn!(pod = spec::display(pod), "a sandbox stays: {error}");
+            }
+        }
+        let logs = self.shared.log_directory(pod);
+        if let Err(error) = std::fs::remove_dir_all(&logs)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!("logs stay in {}: {error}", logs.display());
+        }
+        self.shared.pods.write().remove(spec::uid(pod));
+    }
+
+    /// One BackOff event each time a container begins to wait.
+    fn tell_backoffs(&mut self, pod: &Pod, observed: &Observed, now: Timestamp) {
+        if self.state.stopped || self.state.stopping.is_some() {
+            return;
+        }
+        for container in spec::of(pod).containers.iter().chain(spec::init_containers(spec::of(pod))) {
+            let name = &container.name;
+            let ended = observed.latest(name).and_then(|run| run.finished_at);
+            let Some(ended) = ended.filter(|_| !observed.busy.contains(name)) else { continue };
+            let waits = Backoff::until(observed.backoffs.get(name), ended, now).is_some();
+            if waits && trireme_pod::restart::should_start(container, pod, observed) && self.state.backoff_told.get(name) != Some(&ended) {
+                self.state.backoff_told.insert(name.clone(), ended);
+                let message = format!("Back-off restarting failed container {name} in pod {}", spec::display(pod));
+                self.shared.container_event(pod, name, EventType::Warning, "BackOff", message);
+            }
+        }
+    }
+}
+
+fn spawn(work: impl Future<Output = Outcome> + Send + 'static, sender: mpsc::UnboundedSender<Outcome>) {
+    tokio::spawn(async move {
+        if sender.send(work.await).is_err() {
+            tracing::debug!("a pod's worker ended before its task");
+        }
+    });
+}
+
+/// A pod that is gone from the API is one that is being deleted.
+fn effective(update: &Update) -> Arc<Pod> {
+    if !update.gone || spec::is_deleting(&update.pod) {
+        return Arc::clone(&update.pod);
+    }
+    let mut pod = (*update.pod).clone();
+    pod.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
+    Arc::new(pod)
+}
+
+fn pod_ip(observed: &Observed) -> String {
+    let own = observed.sandboxes.first().and_then(|sandbox| sandbox.ips.first());
+    own.or(observed.host_ips.first()).cloned().unwrap_or_default()
+}
+
+pub(super) fn pod_ips(observed: &Observed, shared: &Shared, pod: &Pod) -> Vec<String> {
+    match observed.sandboxes.first().map(|sandbox| sandbox.ips.clone()) {
+        Some(ips) if !ips.is_empty() => ips,
+        _ if spec::is_host_network(pod) => shared.host_ips(),
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,122 @@
+//! Volumes in a temporary directory, against an API in memory. Mounts are real and taken away again.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use serde_json::json;
+use trireme_client::testing::FakeTransport;
+use trireme_client::{Client, ResourceRef};
+
+use super::*;
+
+fn pod(volumes: serde_json::Value, security: serde_json::Value) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": "p", "namespace": "n", "uid": "u1", "labels": {"app": "x"}},
+        "spec": {"containers": [{"name": "c"}], "volumes": volumes, "securityContext": security}
+    }))
+    .unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn seeded() -> std::sync::Arc<FakeTransport> {
+    let api = FakeTransport::new();
+    api.seed(
+        &ResourceRef::of::<k8s_openapi::api::core::v1::ConfigMap>(),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "namespace": "n"}, "data": {"a": "1", "b": "2"}}),
+    );
+    api.seed(
+        &ResourceRef::of::<k8s_openapi::api::core::v1::Secret>(),
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "n"}, "data": {"k": "djE="}}),
+    );
+    api
+}
+
+#[tokio::test]
+async fn every_kind_is_mounted_refreshed_and_taken_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let api = seeded();
+    let volumes = Volumes::new(directory.path(), Client::new(api.clone()));
+    let pod = pod(
+        json!([
+            {"name": "e", "emptyDir": {}},
+            {"name": "t", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            {"name": "c", "configMap": {"name": "m", "items": [{"key": "a", "path": "x/y", "mode": 256}]}},
+            {"name": "s", "secret": {"secretName": "s", "defaultMode": 384}},
+            {"name": "d", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+            {"name": "p", "projected": {"sources": [{"configMap": {"name": "m"}}, {"configMap": {"name": "gone", "optional": true}}]}}
+        ]),
+        json!({"fsGroup": 4321}),
+    );
+    let node = NodeFacts::default();
+    let paths = volumes.mount(&pod, &node).await.unwrap();
+    assert_eq!(mode(&paths["e"]) & 0o777, 0o777);
+    assert_eq!(std::fs::metadata(&paths["e"]).unwrap().gid(), 4321);
+    assert!(is_mount_point(&paths["t"]).unwrap());
+    assert_eq!(std::fs::read_to_string(paths["c"].join("x/y")).unwrap(), "1");
+    assert_eq!(std::fs::read_to_string(paths["s"].join("k")).unwrap(), "v1");
+    assert_eq!(mode(&paths["s"].join("k")), 0o640, "fsGroup may read");
+    assert_eq!(std::fs::read_to_string(paths["d"].join("labels")).unwrap(), "app=\"x\"");
+    assert_eq!(std::fs::read_to_string(paths["p"].join("b")).unwrap(), "2");
+
+    std::fs::write(paths["e"].join("kept"), "yes").unwrap();
+    api.seed(
+        &ResourceRef::of::<k8s_openapi::api::core::v1::ConfigMap>(),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "namespace": "n"}, "data": {"a": "new"}}),
+    );
+    let again = volumes.mount(&pod, &node).await.unwrap();
+    assert_eq!(again, paths);
+    assert_eq!(std::fs::read_to_string(paths["c"].join("x/y")).unwrap(), "new");
+    assert!(!paths["p"].join("b").exists());
+    assert!(paths["e"].join("kept").exists());
+
+    volumes.tear_down("u1").unwrap();
+    volumes.tear_down("u1").unwrap();
+    assert!(!volumes.pod_dir("u1").exists());
+}
+
+#[tokio::test]
+async fn what_is_missing_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let volumes = Volumes::new(directory.path(), Client::new(seeded()));
+    for (volume, expected) in [
+        (json!({"configMap": {"name": "gone"}}), "configmap \"gone\" not found"),
+        (json!({"secret": {"secretName": "gone"}}), "secret \"gone\" not found"),
+        (json!({"configMap": {"name": "m", "items": [{"key": "z", "path": "z"}]}}), "configmap references non-existent config key: z"),
+        (json!({"persistentVolumeClaim": {"claimName": "x"}}), "persistent volume claims are not supported yet (claim \"x\")"),
+        (json!({"hostPath": {"path": "/proc/self/status", "type": "Directory"}}), "hostPath type check failed: /proc/self/status is not a directory"),
+    ] {
+        let mut volume = volume;
+        volume["name"] = json!("v");
+        let error = volumes.mount(&pod(json!([volume]), json!({})), &NodeFacts::default()).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("MountVolume.SetUp failed for volume \"v\" : {expected}"));
+    }
+}
+
+#[tokio::test]
+async fn sub_paths_stay_inside() {
+    let directory = tempfile::tempdir().unwrap();
+    let volumes = Volumes::new(directory.path(), Client::new(FakeTransport::new()));
+    let paths = volumes.mount(&pod(json!([{"name": "e", "emptyDir": {}}]), json!({})), &NodeFacts::default()).await.unwrap();
+    let root = &paths["e"];
+    std::fs::create_dir(root.join("inside")).unwrap();
+    std::fs::write(root.join("inside/file"), "in").unwrap();
+    symlink("inside", root.join("fine")).unwrap();
+    symlink("/etc", root.join("evil")).unwrap();
+    symlink("../../../..", root.join("up")).unwrap();
+    let ask = |sub_path: &'static str, index| {
+        volumes.sub_path(&SubPathRequest { pod_uid: "u1", volume: "e", volume_path: root, sub_path, container: "c", index })
+    };
+    assert_eq!(std::fs::read_to_string(ask("fine/file", 0).unwrap()).unwrap(), "in");
+    assert_eq!(std::fs::read_to_string(ask("fine/file", 0).unwrap()).unwrap(), "in", "bound again");
+    let made = ask("new/deep", 1).unwrap();
+    std::fs::write(made.join("x"), "").unwrap();
+    assert!(root.join("new/deep/x").exists());
+    assert_eq!(mode(&root.join("new")), 0o777);
+    for bad in ["evil", "evil/passwd", "up", "../x", "/etc"] {
+        assert!(ask(bad, 2).is_err(), "{bad}");
+    }
+    volumes.tear_down("u1").unwrap();
+    assert!(!volumes.pod_dir("u1").exists());
+}
