@@ -1,0 +1,117 @@
+//! In-tree admission: what is filled into, and demanded of, objects on their way into the store beyond their own kind's
+//! rules (plugin/pkg/admission).
+//!
+//! Invariant: a plugin sees the rest of the world only through [`Lookup`]; a refusal changes nothing that is stored.
+
+mod limit_ranger;
+mod namespace;
+mod node_restriction;
+mod pod;
+mod service_account;
+
+use serde_json::Value;
+use trireme_api::Status;
+
+/// What happens to the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// It is created.
+    Create,
+    /// It is changed.
+    Update,
+    /// It is deleted.
+    Delete,
+    /// A stream to it is opened.
+    Connect,
+}
+
+/// Read access to stored objects.
+pub trait Lookup {
+    /// One object.
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value>;
+    /// All of a namespace, or of the cluster.
+    fn list(&self, group: &str, plural: &str, namespace: Option<&str>) -> Vec<Value>;
+}
+
+/// One request.
+pub struct Request<'a> {
+    /// API group.
+    pub group: &'a str,
+    /// Plural.
+    pub resource: &'a str,
+    /// Subresource, empty for the object itself.
+    pub subresource: &'a str,
+    /// Operation.
+    pub operation: Operation,
+    /// Namespace, empty for cluster-scoped objects.
+    pub namespace: &'a str,
+    /// Name; empty while it is still to be generated.
+    pub name: &'a str,
+    /// User's name.
+    pub user: &'a str,
+    /// User's groups.
+    pub groups: &'a [String],
+    /// New object; `Null` for deletions.
+    pub object: &'a mut Value,
+    /// Object as it is.
+    pub old: Option<&'a Value>,
+    /// The stored world.
+    pub lookup: &'a dyn Lookup,
+}
+
+impl Request<'_> {
+    fn is(&self, group: &str, resource: &str) -> bool {
+        self.group == group && self.resource == resource
+    }
+
+    fn is_new_pod(&self) -> bool {
+        self.is("", "pods") && self.subresource.is_empty() && self.operation == Operation::Create
+    }
+
+    /// The name that messages show: `generateName` where there is no name yet.
+    fn shown_name(&self) -> String {
+        if !self.name.is_empty() {
+            return self.name.to_owned();
+        }
+        let member = |name: &str| self.object["metadata"][name].as_str().unwrap_or_default().to_owned();
+        let name = member("name");
+        if name.is_empty() { member("generateName") } else { name }
+    }
+
+    fn forbid(&self, why: &str) -> Status {
+        Status::forbidden(self.group, self.resource, &self.shown_name(), why)
+    }
+}
+
+/// Fills in. `suffix` gives five fresh letters.
+///
+/// # Errors
+/// The refusal.
+pub fn mutate(request: &mut Request<'_>, suffix: &mut dyn FnMut() -> String) -> Result<(), Status> {
+    namespace::check(request)?;
+    if request.is_new_pod() {
+        limit_ranger::fill(request);
+        service_account::fill(request, suffix)?;
+        pod::fill_priority(request)?;
+        pod::fill_runtime_class(request)?;
+        pod::fill_tolerations(request);
+    }
+    pod::fill_ingress_class(request)?;
+    pod::fill_storage_class(request);
+    node_restriction::check(request)
+}
+
+/// Demands. The object is final.
+///
+/// # Errors
+/// The refusal.
+pub fn validate(request: &mut Request<'_>) -> Result<(), Status> {
+    limit_ranger::check(request)?;
+    if request.is_new_pod() {
+        service_account::check(request)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! Plugins against a small world.
+
+use serde_json::json;
+
+use super::*;
+
+struct World(Vec<(&'static str, Value)>);
+
+impl Lookup for World {
+    fn get(&self, _group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        let fits = |object: &Value| {
+            object["metadata"]["name"] == name && (namespace.is_empty() || object["metadata"]["namespace"] == namespace)
+        };
+        self.0.iter().find(|(held, object)| *held == plural && fits(object)).map(|(_, object)| object.clone())
+    }
+
+    fn list(&self, _group: &str, plural: &str, _namespace: Option<&str>) -> Vec<Value> {
+        self.0.iter().filter(|(held, _)| *held == plural).map(|(_, object)| object.clone()).collect()
+    }
+}
+
+fn world() -> World {
+    World(vec![
+        ("namespaces", json!({"metadata": {"name": "ns"}, "status": {"phase": "Active"}})),
+        ("namespaces", json!({"metadata": {"name": "going", "deletionTimestamp": "x"}, "status": {"phase": "Terminating"}})),
+        ("serviceaccounts", json!({"metadata": {"name": "default", "namespace": "ns"}, "imagePullSecrets": [{"name": "reg"}]})),
+        ("priorityclasses", json!({"metadata": {"name": "high"}, "value": 5000, "preemptionPolicy": "Never"})),
+        ("limitranges", json!({"metadata": {"name": "l", "namespace": "ns"}, "spec": {"limits": [
+            {"type": "Container", "min": {"cpu": "50m"}, "max": {"cpu": "1"}, "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "100m"},
+                "maxLimitRequestRatio": {"cpu": "10"}},
+            {"type": "Pod", "max": {"cpu": "1500m"}}]}})),
+    ])
+}
+
+fn create(namespace: &str, object: &mut Value) -> Result<(), Status> {
+    let (world, groups) = (world(), vec![]);
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let mut request = Request {
+        group: "",
+        resource: "pods",
+        subresource: "",
+        operation: Operation::Create,
+        namespace,
+        name: &name,
+        user: "alice",
+        groups: &groups,
+        object,
+        old: None,
+        lookup: &world,
+    };
+    mutate(&mut request, &mut || "abcde".into())?;
+    validate(&mut request)
+}
+
+fn pod(spec: Value) -> Value {
+    let mut pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "main", "image": "a:1"}]}});
+    for (key, value) in spec.as_object().unwrap() {
+        pod["spec"][key] = value.clone();
+    }
+    pod
+}
+
+#[test]
+fn a_plain_pod_gets_all_that_it_lacks() {
+    let mut pod = pod(json!({}));
+    create("ns", &mut pod).unwrap();
+    let spec = &pod["spec"];
+    assert_eq!(spec["containers"][0]["resources"], json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "100m"}}));
+    let note = "LimitRanger plugin set: cpu request for container main; cpu limit for container main";
+    assert_eq!(pod["metadata"]["annotations"]["kubernetes.io/limit-ranger"], note);
+    assert_eq!(spec["volumes"][0]["name"], "kube-api-access-abcde");
+    assert_eq!(spec["containers"][0]["volumeMounts"][0]["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount");
+    assert_eq!((&spec["serviceAccountName"], &spec["imagePullSecrets"]), (&json!("default"), &json!([{"name": "reg"}])));
+    assert_eq!(spec["tolerations"].as_array().unwrap().len(), 2);
+    assert_eq!((&spec["priority"], &spec["preemptionPolicy"]), (&json!(0), &json!("PreemptLowerPriority")));
+}
+
+#[test]
+fn refusals_say_why() {
+    let container = |resources: Value| json!({"containers": [{"name": "main", "resources": resources}]});
+    for (namespace, spec, message) in [
+        ("absent", json!({}), "namespaces \"absent\" not found"),
+        ("going", json!({}), "pods \"p\" is forbidden: unable to create new content in namespace going because it is being terminated"),
+        ("ns", json!({"serviceAccountName": "x"}), "pods \"p\" is forbidden: error looking up service account ns/x: serviceaccount \"x\" not found"),
+        ("ns", json!({"priorityClassName": "x"}), "pods \"p\" is forbidden: no PriorityClass with name x was found"),
+        (
+            "ns",
+            container(json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1"}})),
+            "pods \"p\" is forbidden: [maximum cpu usage per Container is 1, but limit is 2, maximum cpu usage per Pod is 1500m, but limit is 2]",
+        ),
+        (
+            "ns",
+            container(json!({"limits": {"cpu": "1"}, "requests": {"cpu": "60m"}})),
+            "pods \"p\" is forbidden: cpu max limit to request ratio per Container is 10, but provided ratio is 16.666667",
+        ),
+    ] {
+        let mut pod = pod(spec);
+        assert_eq!(create(namespace, &mut pod).unwrap_err().message, message);
+    }
+}
+
+#[test]
+fn a_kubelet_touches_only_its_own() {
+    let (world, groups) = (world(), vec!["system:nodes".to_owned()]);
+    let check = |resource: &str, subresource: &str, name: &str, old: Value, mut new: Value| {
+        let mut request = Request {
+            group: "",
+            resource,
+            subresource,
+            operation: Operation::Update,
+            namespace: "",
+            name,
+            user: "system:node:n1",
+            groups: &groups,
+            object: &mut new,
+            old: Some(&old),
+            lookup: &world,
+        };
+        mutate(&mut request, &mut || "abcde".into()).map_err(|status| status.message)
+    };
+    let labelled = |label: &str| json!({"metadata": {"labels": {label: "x"}}});
+    let none = json!({"metadata": {}});
+    assert_eq!(check("nodes", "status", "n1", none.clone(), none.clone()), Ok(()));
+    assert_eq!(check("nodes", "", "n1", none.clone(), labelled("example.com/x")), Ok(()));
+    assert_eq!(check("nodes", "", "n1", none.clone(), labelled("node.kubernetes.io/instance-type")), Ok(()));
+    let refused = check("nodes", "", "n1", none.clone(), labelled("node-restriction.kubernetes.io/x"));
+    assert_eq!(refused.unwrap_err(), "nodes \"n1\" is forbidden: is not allowed to modify labels: node-restriction.kubernetes.io/x");
+    assert!(check("nodes", "", "n2", none.clone(), none).unwrap_err().contains("is not allowed to modify node \"n2\""));
+    let bound = |node: &str| json!({"metadata": {}, "spec": {"nodeName": node}});
+    assert_eq!(check("pods", "status", "p", bound("n1"), bound("n1")), Ok(()));
+    assert!(check("pods", "status", "p", bound("n2"), bound("n2")).is_err());
+}
