@@ -5,6 +5,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -12,15 +13,28 @@ use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 
 use crate::OpenError;
 
+/// Mode of every file.
+const PRIVATE: u32 = 0o600;
+
 /// Flushes a directory, so that names made or removed in it stay so.
 pub(crate) fn flush_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Makes a file anew that only its owner reads: the store holds secrets.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(PRIVATE)
+        .open(path)
+}
+
 /// Replaces a file: written beside it, flushed, renamed.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("new");
-    let mut file = File::create(&beside)?;
+    let mut file = create(&beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
@@ -63,6 +77,7 @@ pub(crate) fn open_with_room(path: &Path, length: u64) -> io::Result<File> {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(PRIVATE)
         .open(path)?;
     take_room(&file, length)?;
     Ok(file)

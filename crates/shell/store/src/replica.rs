@@ -17,9 +17,6 @@ use crate::Watch;
 /// How many events one `next` returns, but for keeping a revision whole.
 const EVENTS_PER_READ: usize = 256;
 
-/// A range of more items than this is read from a frozen view, without holding up writes.
-const ITEMS_UNDER_LOCK: usize = 512;
-
 /// The state with its readers and subscribers.
 #[derive(Debug)]
 pub(crate) struct Replica {
@@ -116,12 +113,8 @@ impl Replica {
         limit: Option<usize>,
         at: Option<Revision>,
     ) -> Result<Page, ReadError> {
-        let state = self.state.read();
-        let view = state.view(prefix, at)?;
-        if limit.is_some_and(|limit| limit <= ITEMS_UNDER_LOCK) {
-            return Ok(view.page(prefix, after, limit));
-        }
-        drop(state);
+        // The view is frozen; going through it holds up no write.
+        let view = self.state.read().view(prefix, at)?;
         Ok(view.page(prefix, after, limit))
     }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use trireme_mvcc::{Frozen, Loader, State};
 
 use crate::OpenError;
-use crate::disk::{damaged, flush_dir, refused};
+use crate::disk::{create, damaged, flush_dir, refused};
 use crate::types::SnapshotMeta;
 
 const MAGIC: [u8; 8] = *b"TRISNAP\x01";
@@ -57,7 +57,7 @@ pub(crate) fn write(dir: &Path, meta: SnapshotMeta, frozen: &Frozen) -> io::Resu
 }
 
 fn write_to(path: &Path, meta: &SnapshotMeta, frozen: &Frozen) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    let mut file = create(path)?;
     file.write_all(&MAGIC)?;
     put_chunk(&mut file, &serde_json::to_vec(meta)?)?;
     let mut unflushed = 0;
