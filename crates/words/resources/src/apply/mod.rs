@@ -1,0 +1,488 @@
+//! Server-side apply and the tracking of who owns which field.
+//!
+//! Invariant: after every write each field that a client may own is owned by those who last set it, and by nobody else.
+//! Time comes in as text; the same inputs give the same bytes.
+
+mod check;
+pub mod managers;
+pub mod set;
+pub mod shape;
+pub mod walk;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value};
+use trireme_api::decode::canonicalize;
+use trireme_api::{Status, StatusCause, StatusDetails};
+
+use self::managers::{Entry, Id, Managers};
+use self::set::{Set, show_path};
+use self::shape::Shape;
+use crate::rows::{self, Resource};
+use crate::strategy::reset_fields;
+
+/// Annotation of `kubectl apply` without server side.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// The fields that nobody owns.
+static STRIPPED: LazyLock<Set> = LazyLock::new(|| {
+    let mut out = Set::default();
+    for name in ["f:apiVersion", "f:kind", "f:metadata"] {
+        out.insert(&[name]);
+    }
+    for name in [
+        "f:name",
+        "f:namespace",
+        "f:creationTimestamp",
+        "f:selfLink",
+        "f:uid",
+        "f:clusterName",
+        "f:generation",
+        "f:managedFields",
+        "f:resourceVersion",
+    ] {
+        out.insert(&["f:metadata", name]);
+    }
+    out
+});
+
+/// What an object of each kind is before it is created.
+static BLANK: LazyLock<HashMap<(&str, &str, &str), Value>> = LazyLock::new(|| {
+    rows::rows().iter().map(|row| ((row.group, row.version, row.kind), blank_of(row))).collect()
+});
+
+fn blank_of(row: &Resource) -> Value {
+    let mut value = Value::Object(Map::new());
+    canonicalize(&mut value, row.schema());
+    value
+}
+
+/// An object of a row's kind with nothing set: what a create is compared with.
+#[must_use]
+pub fn blank(row: &Resource) -> &'static Value {
+    static NOTHING: Value = Value::Null;
+    BLANK.get(&(row.group, row.version, row.kind)).unwrap_or(&NOTHING)
+}
+
+/// Who applies what.
+#[derive(Clone, Copy, Debug)]
+pub struct Applier<'a> {
+    /// Field manager.
+    pub manager: &'a str,
+    /// Whether to take fields from others.
+    pub force: bool,
+    /// Subresource that is applied to, or none.
+    pub subresource: Option<&'a str>,
+    /// Now, RFC 3339 in seconds.
+    pub now: &'a str,
+}
+
+/// What an apply gives.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The merged object with its managed fields. Fields that were given up may be null: decode and default it next.
+    pub value: Value,
+    /// Whether anything but managed fields differs from the live object.
+    pub changed: bool,
+}
+
+/// Applies a configuration to the live object, or to nothing. The live object must be in the row's version.
+///
+/// # Errors
+/// 409 with one cause per field that others own, 400 or 500 (as upstream) for a configuration that does not fit.
+pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'_>) -> Result<Applied, Status> {
+    let api_version = row.api_version();
+    let (version, kind) = (text(config, "apiVersion"), text(config, "kind"));
+    if version != api_version || kind != row.kind {
+        let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
+        return Err(Status::bad_request(format!("invalid object type: {group}/{version}, Kind={kind}")));
+    }
+    let meta = config.get("metadata");
+    if meta.and_then(|meta| meta.get("managedFields")).is_some_and(|fields| !fields.is_null()) {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    let shape = Shape::of_row(row);
+    if let Some(problem) = check::problems(config, shape) {
+        let of_meta = |name| meta.and_then(|meta| meta.get(name)).and_then(Value::as_str).unwrap_or_default();
+        return Err(Status::failure(
+            500,
+            "",
+            format!(
+                "failed to create typed patch object ({}/{}; {}/{}, Kind={kind}): {problem}",
+                of_meta("namespace"),
+                of_meta("name"),
+                row.group,
+                row.version
+            ),
+        ));
+    }
+    let engine = Engine { row, shape, api_version: &api_version };
+    let live_value = live.unwrap_or_else(|| blank(row));
+    let stored = live_value.pointer("/metadata/managedFields");
+    let mut managers = managers::read(stored)
+        .map_err(|why| Status::failure(500, "", format!("failed to decode managed fields: {why}")))?;
+    if managers.is_empty() && live.is_some() {
+        // Nobody was tracked so far: what is there belongs to a stand-in.
+        managers = engine.updated(blank(row), live_value, managers, "before-first-apply", by.subresource, by.now);
+    }
+    let outcome = match engine.applied(live_value, config, managers.clone(), by) {
+        Err(conflicts) if by.manager == "kubectl" => {
+            let allowed = engine.last_applied_and_unchanged(live_value);
+            let rest: Vec<Conflict> = match &allowed {
+                Some(allowed) => conflicts.into_iter().filter(|conflict| !covers(allowed, &conflict.path)).collect(),
+                None => conflicts,
+            };
+            if rest.is_empty() {
+                engine.applied(live_value, config, managers, Applier { force: true, ..by })
+            } else {
+                Err(rest)
+            }
+        }
+        outcome => outcome,
+    };
+    let (merged, mut managers) = outcome.map_err(|conflicts| conflict_status(&conflicts))?;
+    let changed = without_managers(&merged) != without_managers(live_value);
+    let mut value = if changed {
+        if let Some(entry) = managers.get_mut(&Id::applier(by.manager, by.subresource.unwrap_or_default())) {
+            entry.time = Some(by.now.to_owned());
+        }
+        merged
+    } else {
+        live_value.clone()
+    };
+    set_managers(&mut value, managers);
+    if by.manager == "kubectl" {
+        renew_last_applied(&mut value, config);
+    }
+    Ok(Applied { value, changed })
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn without_managers(value: &Value) -> Value {
+    let mut value = value.clone();
+    set_managers(&mut value, Managers::new());
+    value
+}
+
+fn set_managers(value: &mut Value, managers: Managers) {
+    let Some(Value::Object(meta)) = value.get_mut("metadata") else { return };
+    match managers::write(managers) {
+        Some(entries) => meta.insert("managedFields".to_owned(), entries),
+        None => meta.remove("managedFields"),
+    };
+}
+
+/// Keeps the annotation of client-side apply in step for those who still look at it.
+fn renew_last_applied(value: &mut Value, config: &Value) {
+    let pointer = "/metadata/annotations";
+    let Some(Value::Object(annotations)) = value.pointer_mut(pointer) else { return };
+    if annotations.get(LAST_APPLIED).and_then(Value::as_str).is_none_or(str::is_empty) {
+        return;
+    }
+    let mut config = config.clone();
+    if let Some(Value::Object(annotations)) = config.pointer_mut(pointer) {
+        annotations.remove(LAST_APPLIED);
+    }
+    annotations.insert(LAST_APPLIED.to_owned(), Value::String(format!("{config}\n")));
+}
+
+/// Who updates, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Updater<'a> {
+    /// Field manager.
+    pub manager: &'a str,
+    /// Subresource that is written, or none.
+    pub subresource: Option<&'a str>,
+    /// Now, RFC 3339 in seconds.
+    pub now: &'a str,
+}
+
+/// Renews the managed fields of an object about to be stored by create, update or any patch but apply. Both objects
+/// are in the row's version; a create has no old one.
+pub fn update_managers(row: &Resource, old: Option<&Value>, new: &mut Value, by: Updater<'_>) {
+    let api_version = row.api_version();
+    let engine = Engine { row, shape: Shape::of_row(row), api_version: &api_version };
+    let Some(Value::Object(meta)) = new.get_mut("metadata") else { return };
+    let sent = meta.remove("managedFields");
+    let of_old = || managers::read(old.and_then(|old| old.pointer("/metadata/managedFields"))).unwrap_or_default();
+    let managers = if by.subresource.is_some() {
+        of_old()
+    } else if managers::is_reset(sent.as_ref()) {
+        Managers::new()
+    } else {
+        match managers::read(sent.as_ref()) {
+            Ok(managers) if !managers.is_empty() => managers,
+            _ => of_old(),
+        }
+    };
+    if managers.is_empty() && old.is_some() {
+        return; // not tracked until someone applies
+    }
+    let managers = engine.updated(old.unwrap_or_else(|| blank(row)), new, managers, by.manager, by.subresource, by.now);
+    set_managers(new, managers);
+}
+
+struct Conflict {
+    manager: Id,
+    path: Vec<String>,
+}
+
+fn covers(set: &Set, path: &[String]) -> bool {
+    let Some((last, before)) = path.split_last() else { return false };
+    let mut at = set;
+    for element in before {
+        match at.below(element) {
+            Some(below) => at = below,
+            None => return false,
+        }
+    }
+    at.has(last)
+}
+
+fn conflict_status(conflicts: &[Conflict]) -> Status {
+    let shown = |conflict: &Conflict| show_path(&conflict.path.iter().map(String::as_str).collect::<Vec<_>>());
+    let causes = conflicts
+        .iter()
+        .map(|conflict| StatusCause {
+            reason: "FieldManagerConflict".to_owned(),
+            message: format!("conflict with {}", conflict.manager.show()),
+            field: shown(conflict),
+        })
+        .collect();
+    let message = match conflicts {
+        [one] => format!("Apply failed with 1 conflict: conflict with {}: {}", one.manager.show(), shown(one)),
+        several => {
+            let mut lines: Vec<String> = Vec::new();
+            let mut before = None;
+            for conflict in several {
+                if before != Some(&conflict.manager) {
+                    lines.push(format!("conflicts with {}:", conflict.manager.show()));
+                    before = Some(&conflict.manager);
+                }
+                lines.push(format!("- {}", shown(conflict)));
+            }
+            format!("Apply failed with {} conflicts: {}", several.len(), lines.join("\n"))
+        }
+    };
+    Status::failure(409, "Conflict", message).with_details(StatusDetails { causes, ..StatusDetails::default() })
+}
+
+struct Engine<'a> {
+    row: &'a Resource,
+    shape: Shape,
+    api_version: &'a str,
+}
+
+impl Engine<'_> {
+    /// An object in another version of the same resource.
+    fn converted(&self, value: &Value, api_version: &str) -> Option<(Value, Shape)> {
+        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+        let to = rows::find(group, version, self.row.plural).filter(|to| to.storage == self.row.storage)?;
+        let mut value = value.clone();
+        crate::convert::convert(self.row, to, &mut value);
+        Some((value, Shape::of_row(to)))
+    }
+
+    /// How the objects differ in a version, without what the request cannot set; none for a version that is gone.
+    fn delta(&self, old: &Value, new: &Value, api_version: &str, subresource: Option<&str>) -> Option<walk::Delta> {
+        let mut delta = if api_version == self.api_version {
+            walk::compare(old, new, self.shape)
+        } else {
+            let (old, shape) = self.converted(old, api_version)?;
+            let (new, _) = self.converted(new, api_version)?;
+            walk::compare(&old, &new, shape)
+        };
+        if let Some(reset) = reset_fields(self.row, subresource) {
+            for set in [&mut delta.added, &mut delta.modified, &mut delta.removed] {
+                set.subtract_below(reset);
+            }
+        }
+        Some(delta)
+    }
+
+    /// Takes from all managers but `own` what changed. Without force, changed fields of others are conflicts.
+    fn take(
+        &self,
+        old: &Value,
+        new: &Value,
+        managers: &mut Managers,
+        own: Option<&Id>,
+        force: bool,
+        subresource: Option<&str>,
+    ) -> Result<walk::Delta, Vec<Conflict>> {
+        let delta = self.delta(old, new, self.api_version, subresource).unwrap_or_default();
+        let mut others: HashMap<String, Option<walk::Delta>> = HashMap::new();
+        for entry in managers.values() {
+            if entry.api_version != self.api_version && !others.contains_key(&entry.api_version) {
+                let delta = self.delta(old, new, &entry.api_version, subresource);
+                others.insert(entry.api_version.clone(), delta);
+            }
+        }
+        let mut conflicts = Vec::new();
+        let mut gone = Vec::new();
+        let mut lost: Vec<(Id, Set)> = Vec::new();
+        for (id, entry) in managers.iter() {
+            if Some(id) == own {
+                continue;
+            }
+            let delta = if entry.api_version == self.api_version {
+                &delta
+            } else if let Some(delta) = &others[&entry.api_version] {
+                delta
+            } else {
+                gone.push(id.clone());
+                continue;
+            };
+            let taken = entry.fields.intersection(&delta.modified).union(&entry.fields.intersection(&delta.added));
+            if !force {
+                taken.paths(&mut Vec::new(), &mut |path| {
+                    conflicts.push(Conflict {
+                        manager: id.clone(),
+                        path: path.iter().map(|element| (*element).to_owned()).collect(),
+                    });
+                });
+            }
+            let taken = taken.union(&delta.removed);
+            if !taken.is_empty() {
+                lost.push((id.clone(), taken));
+            }
+        }
+        if !conflicts.is_empty() {
+            return Err(conflicts);
+        }
+        for (id, taken) in lost {
+            if let Some(entry) = managers.get_mut(&id) {
+                entry.fields.subtract(&taken);
+            }
+        }
+        for id in gone {
+            managers.remove(&id);
+        }
+        managers.retain(|_, entry| !entry.fields.is_empty());
+        Ok(delta)
+    }
+
+    fn updated(
+        &self,
+        old: &Value,
+        new: &Value,
+        mut managers: Managers,
+        manager: &str,
+        subresource: Option<&str>,
+        now: &str,
+    ) -> Managers {
+        let Ok(delta) = self.take(old, new, &mut managers, None, true, subresource) else { return managers };
+        let mut own = delta.modified;
+        own.extend(&delta.added);
+        if let Some(reset) = reset_fields(self.row, subresource) {
+            own.subtract_below(reset);
+        }
+        own.subtract(&STRIPPED);
+        if !own.is_empty() {
+            let id = Id::updater(manager, self.api_version, subresource.unwrap_or_default());
+            let entry = managers.entry(id).or_insert_with(|| Entry {
+                api_version: self.api_version.to_owned(),
+                fields: Set::default(),
+                time: None,
+            });
+            entry.fields.extend(&own);
+            entry.time = Some(now.to_owned());
+        }
+        managers::fold(&mut managers);
+        managers
+    }
+
+    fn applied(
+        &self,
+        live: &Value,
+        config: &Value,
+        mut managers: Managers,
+        by: Applier<'_>,
+    ) -> Result<(Value, Managers), Vec<Conflict>> {
+        let id = Id::applier(by.manager, by.subresource.unwrap_or_default());
+        let merged = walk::merge(live, config, self.shape);
+        let mut own = walk::fields_of(config, self.shape);
+        if let Some(reset) = reset_fields(self.row, by.subresource) {
+            own.subtract_below(reset);
+        }
+        let last = managers.get(&id).cloned();
+        let entry = Entry {
+            api_version: self.api_version.to_owned(),
+            fields: own,
+            time: last.as_ref().and_then(|last| last.time.clone()),
+        };
+        managers.insert(id.clone(), entry);
+        let pruned = match last {
+            Some(last) if !last.fields.is_empty() => self.pruned(merged, &managers, &last),
+            _ => merged,
+        };
+        self.take(live, &pruned, &mut managers, Some(&id), by.force, by.subresource)?;
+        if let Some(entry) = managers.get_mut(&id) {
+            entry.fields.subtract(&STRIPPED);
+        }
+        managers.retain(|_, entry| !entry.fields.is_empty());
+        Ok((pruned, managers))
+    }
+
+    /// The merged object without what this applier set last time, does not set now, and nobody else owns.
+    fn pruned(&self, merged: Value, managers: &Managers, last: &Entry) -> Value {
+        let native = last.api_version == self.api_version;
+        let (merged, shape) = if native {
+            (merged, self.shape)
+        } else {
+            match self.converted(&merged, &last.api_version) {
+                Some(converted) => converted,
+                None => return merged,
+            }
+        };
+        let named = |set: &Set| walk::with_named_fields(set, shape);
+        let last_named = named(&last.fields);
+        let mut pruned = walk::without(&merged, &last_named, shape);
+        let merged_set = named(&walk::fields_of(&merged, shape));
+        // Back comes what anybody owns.
+        let mut owned = Set::default();
+        for entry in managers.values() {
+            owned.extend(&entry.fields);
+        }
+        let mut kept = named(&walk::fields_of(&pruned, shape));
+        kept.extend(&named(&owned));
+        let mut drop = merged_set.clone();
+        drop.subtract(&kept);
+        pruned = walk::without(&merged, &drop, shape);
+        // Back comes what was never this applier's.
+        let mut drop = merged_set;
+        drop.subtract(&named(&walk::fields_of(&pruned, shape)));
+        let pruned = walk::without(&merged, &drop.intersection(&last_named), shape);
+        if native {
+            return pruned;
+        }
+        let (group, version) = last.api_version.rsplit_once('/').unwrap_or(("", &last.api_version));
+        let mut pruned = pruned;
+        if let Some(from) = rows::find(group, version, self.row.plural) {
+            crate::convert::convert(from, self.row, &mut pruned);
+        }
+        pruned
+    }
+
+    /// The fields of the client-side apply annotation that still have the value it says.
+    fn last_applied_and_unchanged(&self, live: &Value) -> Option<Set> {
+        let annotation = live.get("metadata")?.get("annotations")?.get(LAST_APPLIED)?.as_str()?;
+        let last: Value = serde_json::from_str(annotation).ok()?;
+        if text(&last, "apiVersion") != self.api_version || check::problems(&last, self.shape).is_some() {
+            return None;
+        }
+        let mut fields = walk::fields_of(&last, self.shape);
+        let delta = walk::compare(&last, live, self.shape);
+        for set in [&delta.modified, &delta.added, &delta.removed] {
+            fields.subtract(set);
+        }
+        Some(fields)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,240 @@
+//! One declarative row for every resource that the API serves.
+//!
+//! Invariant: rows stand in discovery order, group after group; a row says what a resource is, never how it behaves.
+//! It will not hold custom resources: those rows are made at run time.
+
+mod core;
+mod extension;
+mod platform;
+mod workloads;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use trireme_api::schema::{self, Struct};
+
+/// A resource in one group and version.
+#[derive(Clone, Copy, Debug)]
+pub struct Resource {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Version, for example `v1`.
+    pub version: &'static str,
+    /// Name in URLs, for example `pods`.
+    pub plural: &'static str,
+    /// Name of one, for example `pod`.
+    pub singular: &'static str,
+    /// Kind, for example `Pod`.
+    pub kind: &'static str,
+    /// Whether it lives in namespaces.
+    pub namespaced: bool,
+    /// Short names, for example `po`.
+    pub short_names: &'static [&'static str],
+    /// Categories, for example `all`.
+    pub categories: &'static [&'static str],
+    /// Verbs as discovery lists them.
+    pub verbs: &'static [&'static str],
+    /// Subresources as discovery lists them.
+    pub subresources: &'static [Subresource],
+    /// Paths that field selectors may name besides `metadata.name` and `metadata.namespace`.
+    pub selectable: &'static [&'static str],
+    /// Name of what is stored, shared by all versions and groups of the resource, for example `apps/deployments`;
+    /// the core group is called `core`.
+    pub storage: &'static str,
+    /// Group and version in which it is stored.
+    pub stored_as: (&'static str, &'static str),
+    /// `storageVersionHash` of discovery; empty where there is none.
+    pub hash: &'static str,
+    /// Whether nothing of it is stored: reviews, bindings, component statuses.
+    pub virtual_: bool,
+}
+
+/// A subresource of a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Subresource {
+    /// Name after the slash, for example `status`.
+    pub name: &'static str,
+    /// Kind of what it takes or gives.
+    pub kind: &'static str,
+    /// Group of that kind; empty with an empty version where it is the row's own.
+    pub group: &'static str,
+    /// Version of that kind; empty where it is the row's own.
+    pub version: &'static str,
+    /// Verbs.
+    pub verbs: &'static [&'static str],
+}
+
+/// An API group with its versions, the preferred one first.
+#[derive(Clone, Copy, Debug)]
+pub struct Group {
+    /// Name, for example `apps`.
+    pub name: &'static str,
+    /// Versions, the preferred one first.
+    pub versions: &'static [&'static str],
+}
+
+const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
+const CREATE: &[&str] = &["create"];
+
+const BASE: Resource = Resource {
+    group: "",
+    version: "",
+    plural: "",
+    singular: "",
+    kind: "",
+    namespaced: true,
+    short_names: &[],
+    categories: &[],
+    verbs: ALL,
+    subresources: &[],
+    selectable: &[],
+    storage: "",
+    stored_as: ("", ""),
+    hash: "",
+    virtual_: false,
+};
+
+impl Subresource {
+    const fn same(name: &'static str, kind: &'static str) -> Self {
+        Self { name, kind, group: "", version: "", verbs: GET_PATCH_UPDATE }
+    }
+}
+
+impl Resource {
+    /// `apps/v1`, or `v1` in the core group.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// The struct of its kind.
+    ///
+    /// # Panics
+    /// Never for a row of [`rows`]: a test says so.
+    #[must_use]
+    pub fn schema(&self) -> &'static Struct {
+        schema::kind(self.group, self.version, self.kind).expect("every row's kind is in the field table")
+    }
+
+    /// The subresource of that name.
+    #[must_use]
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.subresources.iter().find(|sub| sub.name == name)
+    }
+
+    /// Whether `verb` is among the row's verbs.
+    #[must_use]
+    pub fn has_verb(&self, verb: &str) -> bool {
+        self.verbs.contains(&verb)
+    }
+
+    /// Whether it has a `status` subresource.
+    #[must_use]
+    pub fn has_status(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+
+    /// The row in whose version objects are stored; often the row itself.
+    #[must_use]
+    pub fn stored(&self) -> &'static Resource {
+        let (group, version) = self.stored_as;
+        find(group, version, self.plural).expect("the stored version has a row")
+    }
+}
+
+static ROWS: LazyLock<Vec<Resource>> =
+    LazyLock::new(|| [core::ROWS, workloads::ROWS, platform::ROWS, extension::ROWS].concat());
+
+type Index = HashMap<(&'static str, &'static str, &'static str), &'static Resource>;
+
+static BY_PLURAL: LazyLock<Index> =
+    LazyLock::new(|| ROWS.iter().map(|row| ((row.group, row.version, row.plural), row)).collect());
+
+static BY_KIND: LazyLock<Index> =
+    LazyLock::new(|| ROWS.iter().map(|row| ((row.group, row.version, row.kind), row)).collect());
+
+/// All rows, in the order of discovery.
+#[must_use]
+pub fn rows() -> &'static [Resource] {
+    &ROWS
+}
+
+/// The row of that group, version and plural name.
+#[must_use]
+pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+    BY_PLURAL.get(&(group, version, plural)).copied()
+}
+
+/// The row of that group, version and kind.
+#[must_use]
+pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
+    BY_KIND.get(&(group, version, kind)).copied()
+}
+
+/// The row in whose version a storage's objects are stored.
+#[must_use]
+pub fn by_storage(storage: &str) -> Option<&'static Resource> {
+    ROWS.iter().find(|row| row.storage == storage && row.stored_as == (row.group, row.version))
+}
+
+/// All named groups in the order of discovery; the core group is not among them.
+#[must_use]
+pub fn groups() -> &'static [Group] {
+    GROUPS
+}
+
+static GROUPS: &[Group] = &[
+    Group { name: "apiregistration.k8s.io", versions: &["v1"] },
+    Group { name: "apps", versions: &["v1"] },
+    Group { name: "events.k8s.io", versions: &["v1"] },
+    Group { name: "authentication.k8s.io", versions: &["v1"] },
+    Group { name: "authorization.k8s.io", versions: &["v1"] },
+    Group { name: "autoscaling", versions: &["v2", "v1"] },
+    Group { name: "batch", versions: &["v1"] },
+    Group { name: "certificates.k8s.io", versions: &["v1"] },
+    Group { name: "networking.k8s.io", versions: &["v1"] },
+    Group { name: "policy", versions: &["v1"] },
+    Group { name: "rbac.authorization.k8s.io", versions: &["v1"] },
+    Group { name: "storage.k8s.io", versions: &["v1"] },
+    Group { name: "admissionregistration.k8s.io", versions: &["v1"] },
+    Group { name: "apiextensions.k8s.io", versions: &["v1"] },
+    Group { name: "scheduling.k8s.io", versions: &["v1"] },
+    Group { name: "coordination.k8s.io", versions: &["v1"] },
+    Group { name: "node.k8s.io", versions: &["v1"] },
+    Group { name: "discovery.k8s.io", versions: &["v1"] },
+    Group { name: "resource.k8s.io", versions: &["v1"] },
+    Group { name: "flowcontrol.apiserver.k8s.io", versions: &["v1"] },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_a_struct_a_group_and_a_stored_form() {
+        for row in rows() {
+            assert_eq!(row.schema().name, row.kind);
+            assert!(row.group.is_empty() || groups().iter().any(|group| group.name == row.group && group.versions.contains(&row.version)));
+            if !row.virtual_ {
+                assert_eq!(row.stored().storage, row.storage, "{}", row.plural);
+                assert_eq!(by_storage(row.storage).unwrap().stored_as, row.stored_as);
+                assert!(!row.hash.is_empty(), "{}", row.plural);
+            }
+            for sub in row.subresources {
+                let (group, version) = if sub.version.is_empty() { (row.group, row.version) } else { (sub.group, sub.version) };
+                assert!(schema::kind(group, version, sub.kind).is_some(), "{}/{}", row.plural, sub.name);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_found_by_plural_kind_and_storage() {
+        assert_eq!(find("", "v1", "pods").unwrap().kind, "Pod");
+        assert_eq!(find_kind("apps", "v1", "Deployment").unwrap().plural, "deployments");
+        assert_eq!(find("autoscaling", "v1", "horizontalpodautoscalers").unwrap().stored().version, "v2");
+        assert_eq!(find("events.k8s.io", "v1", "events").unwrap().stored().group, "");
+        assert_eq!(by_storage("core/events").unwrap().group, "");
+        assert!(find("apps", "v1beta1", "deployments").is_none());
+    }
+}

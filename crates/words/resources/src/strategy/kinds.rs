@@ -1,0 +1,411 @@
+//! What is peculiar to single kinds when they are created or changed.
+//!
+//! Invariant: one function per door; a kind that is not named has no peculiarity there.
+
+use serde_json::{Map, Value, json};
+use trireme_api::path;
+
+use super::{copy, keep_metadata, pod_qos, put};
+use crate::rows::Resource;
+
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
+    match (row.group, row.plural) {
+        ("", "pods") => {
+            let mut status = json!({"phase": "Pending", "qosClass": pod_qos(value)});
+            if !path::list(value, &["spec", "schedulingGates"]).is_empty() {
+                status["conditions"] = json!([{
+                    "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+                    "message": "Scheduling is blocked due to non-empty scheduling gates",
+                    "lastProbeTime": null, "lastTransitionTime": null,
+                }]);
+            }
+            path::set(value, &["status"], status);
+            match_label_keys(value);
+        }
+        ("", "namespaces") => {
+            path::set(value, &["status"], json!({"phase": "Active"}));
+            let finalizers = path::list(value, &["spec", "finalizers"]);
+            if !finalizers.iter().any(|name| name == "kubernetes") {
+                let mut finalizers = finalizers.to_vec();
+                finalizers.push(Value::from("kubernetes"));
+                path::set(value, &["spec", "finalizers"], finalizers);
+            }
+            namespace_label(value);
+        }
+        ("", "persistentvolumes") => {
+            path::set(value, &["status"], json!({"phase": "Pending", "lastPhaseTransitionTime": now}));
+        }
+        ("", "persistentvolumeclaims") => {
+            path::set(value, &["status"], json!({"phase": "Pending"}));
+            data_sources(value, false);
+        }
+        ("", "serviceaccounts") => secret_names(value),
+        ("apps", "daemonsets") => {
+            let sent = path::str(value, &["metadata", "annotations", TEMPLATE_GENERATION]).parse::<i64>();
+            let generation = sent.unwrap_or(0).max(1).to_string();
+            path::set(value, &["metadata", "annotations", TEMPLATE_GENERATION], generation);
+        }
+        ("batch", "jobs") if !path::bool(value, &["spec", "manualSelector"]) => job_selector(value),
+        ("certificates.k8s.io", "certificatesigningrequests") => {
+            path::set(value, &["status"], json!({}));
+        }
+        ("apiextensions.k8s.io", "customresourcedefinitions") => stored_versions(value),
+        ("apiregistration.k8s.io", "apiservices") if path::get(value, &["spec", "service"]).is_none_or(Value::is_null) => {
+            let condition = json!({
+                "type": "Available", "status": "True", "lastTransitionTime": now, "reason": "Local",
+                "message": "Local APIServices are always available",
+            });
+            path::set(value, &["status", "conditions"], Value::Array(vec![condition]));
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn update(row: &Resource, new: &mut Value, old: &Value) {
+    match (row.group, row.plural) {
+        ("", "namespaces") => {
+            copy(new, old, &["spec", "finalizers"]);
+            namespace_label(new);
+        }
+        ("", "secrets") if path::str(new, &["type"]).is_empty() => put(new, "type", old.get("type")),
+        ("", "serviceaccounts") => secret_names(new),
+        ("", "services") => service_type_change(new, old),
+        ("", "persistentvolumeclaims") => {
+            let in_use = path::get(old, &["spec", "dataSource"]).is_some();
+            data_sources(new, in_use);
+        }
+        ("apps", "daemonsets") => {
+            let at = ["metadata", "annotations", TEMPLATE_GENERATION];
+            let before = path::str(old, &at).parse::<i64>().unwrap_or(0);
+            let changed = path::get(new, &["spec", "template"]) != path::get(old, &["spec", "template"]);
+            path::set(new, &at, (before + i64::from(changed)).to_string());
+        }
+        ("certificates.k8s.io", "certificatesigningrequests") => put(new, "spec", old.get("spec")),
+        ("apiextensions.k8s.io", "customresourcedefinitions") => stored_versions(new),
+        _ => {}
+    }
+}
+
+pub(super) fn update_status(row: &Resource, new: &mut Value, old: &Value, now: &str) {
+    match (row.group, row.plural) {
+        ("", "pods") => {
+            drop(path::remove(new, &["metadata", "deletionTimestamp"]));
+            copy(new, old, &["metadata", "ownerReferences"]);
+            if path::str(new, &["status", "qosClass"]).is_empty() {
+                copy(new, old, &["status", "qosClass"]);
+            }
+            keep_observed_generations(new, old);
+        }
+        ("apps", "deployments") => copy(new, old, &["metadata", "labels"]),
+        ("", "nodes") if path::get(old, &["status", "config"]).is_none() => {
+            drop(path::remove(new, &["status", "config"]));
+        }
+        ("", "persistentvolumes") => {
+            let at = ["status", "lastPhaseTransitionTime"];
+            let (sent, before) = (path::get(new, &at).cloned(), path::get(old, &at).cloned());
+            let same = path::str(new, &["status", "phase"]) == path::str(old, &["status", "phase"]);
+            if same && sent.is_none() {
+                copy(new, old, &at);
+            } else if !same && (sent.is_none() || sent == before) {
+                path::set(new, &at, now);
+            }
+        }
+        ("certificates.k8s.io", "certificatesigningrequests") => {
+            for kind in ["Approved", "Denied"] {
+                keep_conditions(new, old, kind);
+            }
+            condition_times(new, old, now);
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn update_subresource(row: &Resource, new: &mut Value, old: &Value, subresource: &str, now: &str) {
+    match (row.plural, subresource) {
+        ("namespaces", "finalize") => put(new, "status", old.get("status")),
+        ("certificatesigningrequests", "approval") => {
+            condition_times(new, old, now);
+            let conditions = path::get(new, &["status", "conditions"]).cloned();
+            put(new, "spec", old.get("spec"));
+            put(new, "status", old.get("status"));
+            match conditions {
+                Some(conditions) => path::set(new, &["status", "conditions"], conditions),
+                None => drop(path::remove(new, &["status", "conditions"])),
+            }
+        }
+        ("pods", "ephemeralcontainers") => {
+            let sent = path::get(new, &["spec", "ephemeralContainers"]).cloned();
+            put(new, "spec", old.get("spec"));
+            put(new, "status", old.get("status"));
+            keep_metadata(new, old);
+            match sent {
+                Some(sent) => path::set(new, &["spec", "ephemeralContainers"], sent),
+                None => drop(path::remove(new, &["spec", "ephemeralContainers"])),
+            }
+        }
+        ("pods", "resize") => resize(new, old),
+        _ => {}
+    }
+}
+
+/// Who asks for a certificate: the server says so, not the client.
+pub fn set_requester(value: &mut Value, username: &str, uid: &str, groups: &[String], extra: Map<String, Value>) {
+    let spec = path::object_mut(value, &["spec"]);
+    for name in ["username", "uid", "groups", "extra"] {
+        spec.remove(name);
+    }
+    for (name, text) in [("username", username), ("uid", uid)] {
+        if !text.is_empty() {
+            spec.insert(name.to_owned(), Value::from(text));
+        }
+    }
+    if !groups.is_empty() {
+        spec.insert("groups".to_owned(), Value::from(groups.to_vec()));
+    }
+    if !extra.is_empty() {
+        spec.insert("extra".to_owned(), Value::Object(extra));
+    }
+}
+
+fn namespace_label(value: &mut Value) {
+    let name = path::str(value, &["metadata", "name"]).to_owned();
+    if !name.is_empty() {
+        path::set(value, &["metadata", "labels", "kubernetes.io/metadata.name"], name);
+    }
+}
+
+/// Of a secret reference of a service account only the name counts.
+fn secret_names(value: &mut Value) {
+    if let Some(Value::Array(secrets)) = value.get_mut("secrets") {
+        for secret in secrets {
+            *secret = json!({"name": path::str(secret, &["name"])});
+        }
+    }
+}
+
+/// The storage version joins `status.storedVersions`.
+fn stored_versions(value: &mut Value) {
+    let versions = path::list(value, &["spec", "versions"]);
+    let Some(name) = versions.iter().find(|version| path::bool(version, &["storage"])).map(|version| path::str(version, &["name"]))
+    else {
+        return;
+    };
+    let mut stored = path::list(value, &["status", "storedVersions"]).to_vec();
+    if !stored.iter().any(|stored| stored == name) {
+        stored.push(Value::from(name));
+        path::set(value, &["status", "storedVersions"], stored);
+    }
+}
+
+/// A job that does not bring its own selector gets one by its uid.
+fn job_selector(value: &mut Value) {
+    let name = path::str(value, &["metadata", "name"]).to_owned();
+    let uid = path::str(value, &["metadata", "uid"]).to_owned();
+    let labels = path::object_mut(value, &["spec", "template", "metadata", "labels"]);
+    for (label, text) in [
+        ("job-name", &name),
+        ("batch.kubernetes.io/job-name", &name),
+        ("controller-uid", &uid),
+        ("batch.kubernetes.io/controller-uid", &uid),
+    ] {
+        labels.entry(label).or_insert_with(|| Value::from(text.as_str()));
+    }
+    let selector = path::object_mut(value, &["spec", "selector", "matchLabels"]);
+    selector.entry("batch.kubernetes.io/controller-uid").or_insert_with(|| Value::from(uid));
+}
+
+/// `dataSource` and `dataSourceRef` say the same where they can.
+fn data_sources(value: &mut Value, in_use: bool) {
+    let Some(Value::Object(spec)) = value.get_mut("spec") else { return };
+    if let Some(source) = spec.get("dataSource") {
+        let (group, kind) = (path::str(source, &["apiGroup"]), path::str(source, &["kind"]));
+        let known = matches!((group, kind), ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot"));
+        if !in_use && !known {
+            spec.remove("dataSource");
+        }
+    }
+    match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
+        (Some(source), None) => {
+            spec.insert("dataSourceRef".to_owned(), source);
+        }
+        (None, Some(mut reference)) if path::str(&reference, &["namespace"]).is_empty() => {
+            let (group, kind) = (path::str(&reference, &["apiGroup"]), path::str(&reference, &["kind"]));
+            if matches!((group, kind), ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")) {
+                drop(path::remove(&mut reference, &["namespace"]));
+                spec.insert("dataSource".to_owned(), reference);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What an old type needed and the new one does not goes, unless the client changed it too (validation tells then).
+fn service_type_change(new: &mut Value, old: &Value) {
+    let kind = |value: &Value| path::str(value, &["spec", "type"]).to_owned();
+    let same = |new: &Value, name: &str| path::get(new, &["spec", name]) == path::get(old, &["spec", name]);
+    let (was, is) = (kind(old), kind(new));
+    let node_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
+    let mut gone: Vec<&str> = Vec::new();
+    if was != "ExternalName" && is == "ExternalName" {
+        if same(new, "clusterIP") && same(new, "clusterIPs") {
+            gone.extend(["clusterIP", "clusterIPs"]);
+        }
+        gone.extend(["ipFamilies", "ipFamilyPolicy"].into_iter().filter(|name| same(new, name)));
+    }
+    if node_ports(&was) && !node_ports(&is) {
+        let ports = |value: &Value| -> Vec<i64> {
+            let ports = path::list(value, &["spec", "ports"]).iter();
+            ports.filter_map(|port| path::i64(port, &["nodePort"])).filter(|port| *port != 0).collect()
+        };
+        let before = ports(old);
+        if ports(new).iter().all(|port| before.contains(port))
+            && let Some(Value::Array(ports)) = path::get_mut(new, &["spec", "ports"])
+        {
+            for port in ports {
+                drop(path::remove(port, &["nodePort"]));
+            }
+        }
+        if same(new, "externalTrafficPolicy") && path::list(new, &["spec", "externalIPs"]).is_empty() {
+            gone.push("externalTrafficPolicy");
+        }
+    }
+    let health = |value: &Value| {
+        kind(value) == "LoadBalancer" && path::str(value, &["spec", "externalTrafficPolicy"]) == "Local"
+    };
+    if health(old) && !health(new) && same(new, "healthCheckNodePort") {
+        gone.push("healthCheckNodePort");
+    }
+    if was == "LoadBalancer" && is != "LoadBalancer" {
+        gone.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"].into_iter().filter(|name| same(new, name)));
+    }
+    for name in gone {
+        drop(path::remove(new, &["spec", name]));
+    }
+    if is != "LoadBalancer" && path::get(new, &["status", "loadBalancer"]).is_some() {
+        path::set(new, &["status", "loadBalancer"], json!({}));
+    }
+}
+
+/// The resize door changes resources and resize policies only; a change of the containers themselves is left to
+/// validation.
+fn resize(new: &mut Value, old: &Value) {
+    for list in ["containers", "initContainers"] {
+        let names = |value: &Value| -> Vec<String> {
+            path::list(value, &["spec", list]).iter().map(|one| path::str(one, &["name"]).to_owned()).collect()
+        };
+        if names(new).len() != names(old).len() {
+            return;
+        }
+    }
+    let mut spec = old.get("spec").cloned().unwrap_or_default();
+    for list in ["containers", "initContainers"] {
+        let sent = path::list(new, &["spec", list]).to_vec();
+        let Some(Value::Array(kept)) = spec.get_mut(list) else { continue };
+        if kept.iter().zip(&sent).any(|(kept, sent)| path::str(kept, &["name"]) != path::str(sent, &["name"])) {
+            *kept = sent;
+            continue;
+        }
+        for (kept, sent) in kept.iter_mut().zip(&sent) {
+            copy(kept, sent, &["resources"]);
+            copy(kept, sent, &["resizePolicy"]);
+        }
+    }
+    copy(&mut spec, &new["spec"], &["resources"]);
+    put(new, "spec", Some(&spec));
+    put(new, "status", old.get("status"));
+    keep_metadata(new, old);
+}
+
+fn keep_observed_generations(new: &mut Value, old: &Value) {
+    let at = "observedGeneration";
+    if path::i64(new, &["status", at]).unwrap_or(0) == 0 {
+        copy(new, old, &["status", at]);
+    }
+    let mut before: Vec<(String, Option<Value>)> = path::list(old, &["status", "conditions"])
+        .iter()
+        .map(|condition| (path::str(condition, &["type"]).to_owned(), condition.get(at).cloned()))
+        .collect();
+    let Some(Value::Array(conditions)) = path::get_mut(new, &["status", "conditions"]) else { return };
+    for condition in conditions {
+        let kind = path::str(condition, &["type"]).to_owned();
+        let Some(found) = before.iter().position(|(name, _)| *name == kind) else { continue };
+        let (_, generation) = before.remove(found);
+        if path::i64(condition, &[at]).unwrap_or(0) == 0
+            && let Some(generation) = generation
+        {
+            path::set(condition, &[at], generation);
+        }
+    }
+}
+
+/// Conditions of a type stay as they were, unless their number changed.
+fn keep_conditions(new: &mut Value, old: &Value, kind: &str) {
+    let of_kind = |condition: &&Value| path::str(condition, &["type"]) == kind;
+    let before: Vec<Value> = path::list(old, &["status", "conditions"]).iter().filter(of_kind).cloned().collect();
+    let Some(Value::Array(conditions)) = path::get_mut(new, &["status", "conditions"]) else { return };
+    if conditions.iter().filter(|condition| of_kind(condition)).count() != before.len() {
+        return;
+    }
+    let mut before = before.into_iter();
+    for condition in conditions.iter_mut().filter(|condition| path::str(condition, &["type"]) == kind) {
+        if let Some(kept) = before.next() {
+            *condition = kept;
+        }
+    }
+}
+
+fn condition_times(new: &mut Value, old: &Value, now: &str) {
+    let missing = |condition: &Value, name: &str| condition.get(name).is_none_or(Value::is_null);
+    let Some(Value::Array(conditions)) = path::get_mut(new, &["status", "conditions"]) else { return };
+    for condition in conditions {
+        if missing(condition, "lastUpdateTime") {
+            path::set(condition, &["lastUpdateTime"], now);
+        }
+        if missing(condition, "lastTransitionTime") {
+            let same = |other: &&Value| {
+                path::str(other, &["type"]) == path::str(condition, &["type"])
+                    && path::str(other, &["status"]) == path::str(condition, &["status"])
+                    && !missing(other, "lastTransitionTime")
+            };
+            let before = path::list(old, &["status", "conditions"]).iter().find(same);
+            let time = before.map_or_else(|| Value::from(now), |other| other["lastTransitionTime"].clone());
+            path::set(condition, &["lastTransitionTime"], time);
+        }
+    }
+}
+
+/// `matchLabelKeys` and `mismatchLabelKeys` become requirements on the pod's own values.
+fn match_label_keys(pod: &mut Value) {
+    let labels = path::object(pod, &["metadata", "labels"]).cloned().unwrap_or_default();
+    let require = |term: &mut Value, operator_of: &[(&str, &str)]| {
+        if term.get("labelSelector").is_none() {
+            return;
+        }
+        for (list, operator) in operator_of {
+            let keys: Vec<Value> = path::list(term, &[list]).to_vec();
+            for key in keys {
+                if let Some(value) = key.as_str().and_then(|key| labels.get(key)) {
+                    let mut rules = path::list(term, &["labelSelector", "matchExpressions"]).to_vec();
+                    rules.push(json!({"key": key, "operator": operator, "values": [value]}));
+                    path::set(term, &["labelSelector", "matchExpressions"], rules);
+                }
+            }
+        }
+    };
+    for affinity in ["podAffinity", "podAntiAffinity"] {
+        let base = ["spec", "affinity", affinity];
+        let operators = [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")];
+        let Some(affinity) = path::get_mut(pod, &base) else { continue };
+        if let Some(Value::Array(terms)) = affinity.get_mut("requiredDuringSchedulingIgnoredDuringExecution") {
+            terms.iter_mut().for_each(|term| require(term, &operators));
+        }
+        if let Some(Value::Array(terms)) = affinity.get_mut("preferredDuringSchedulingIgnoredDuringExecution") {
+            terms.iter_mut().filter_map(|term| term.get_mut("podAffinityTerm")).for_each(|term| require(term, &operators));
+        }
+    }
+    if let Some(Value::Array(constraints)) = path::get_mut(pod, &["spec", "topologySpreadConstraints"]) {
+        constraints.iter_mut().for_each(|constraint| require(constraint, &[("matchLabelKeys", "In")]));
+    }
+}

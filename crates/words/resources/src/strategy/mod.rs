@@ -1,0 +1,128 @@
+//! What clients may not set, and what the server sets instead.
+//!
+//! Invariant: functions here never refuse anything: they bring an object into the shape in which it is validated and
+//! stored. They expect canonical values (`trireme_api::decode`).
+
+mod kinds;
+mod normal;
+mod qos;
+mod rules;
+
+use serde_json::{Map, Value};
+use trireme_api::path;
+
+use crate::apply::blank;
+use crate::rows::Resource;
+
+pub use kinds::set_requester;
+pub use normal::normalize;
+pub use qos::pod_qos;
+pub use rules::{allow_create_on_update, allow_unconditional_update, reset_fields};
+
+/// Prepares an object for creation. Its name and uid are already set; `now` is RFC 3339 in seconds.
+pub fn prepare_create(row: &Resource, value: &mut Value, now: &str) {
+    normalize(row, value);
+    if rules::clears_status(row) {
+        put(value, "status", blank(row).get("status"));
+    }
+    if rules::generation(row).is_some() {
+        path::set(value, &["metadata", "generation"], 1);
+    }
+    kinds::create(row, value, now);
+}
+
+/// Prepares an object that replaces `old`. `subresource` says through which door it comes; `now` is RFC 3339.
+pub fn prepare_update(row: &Resource, new: &mut Value, old: &Value, subresource: Option<&str>, now: &str) {
+    normalize(row, new);
+    copy(new, old, &["metadata", "generation"]);
+    match subresource {
+        None | Some("scale") => {
+            if rules::clears_status(row) {
+                put(new, "status", old.get("status"));
+            }
+            kinds::update(row, new, old);
+            bump_generation(row, new, old);
+        }
+        Some("status") => {
+            put(new, "spec", old.get("spec"));
+            if rules::status_keeps_metadata(row) {
+                keep_metadata(new, old);
+            }
+            kinds::update_status(row, new, old, now);
+        }
+        Some(other) => {
+            kinds::update_subresource(row, new, old, other, now);
+            bump_generation(row, new, old);
+        }
+    }
+    keep_identity(new, old);
+}
+
+fn keep_identity(new: &mut Value, old: &Value) {
+    if path::str(new, &["metadata", "uid"]).is_empty() {
+        copy(new, old, &["metadata", "uid"]);
+    }
+    for name in ["creationTimestamp", "deletionTimestamp"] {
+        if path::get(old, &["metadata", name]).is_some_and(|time| !time.is_null()) {
+            copy(new, old, &["metadata", name]);
+        }
+    }
+    let grace = ["metadata", "deletionGracePeriodSeconds"];
+    if path::get(new, &grace).is_none() {
+        copy(new, old, &grace);
+    }
+}
+
+/// The status door of some kinds leaves labels and the like alone.
+fn keep_metadata(new: &mut Value, old: &Value) {
+    for name in
+        ["deletionTimestamp", "generation", "selfLink", "labels", "annotations", "finalizers", "ownerReferences"]
+    {
+        copy(new, old, &["metadata", name]);
+    }
+}
+
+fn bump_generation(row: &Resource, new: &mut Value, old: &Value) {
+    let changed = match rules::generation(row) {
+        None | Some(rules::Generation::CreateOnly) => false,
+        Some(rules::Generation::Spec) => new.get("spec") != old.get("spec"),
+        Some(rules::Generation::Field(name)) => new.get(name) != old.get(name),
+        Some(rules::Generation::SpecAndAnnotations) => {
+            let annotations = |value| path::get(value, &["metadata", "annotations"]).cloned();
+            new.get("spec") != old.get("spec") || annotations(new) != annotations(old)
+        }
+        Some(rules::Generation::AllAndLabels) => {
+            let rest = |value: &Value| -> Map<String, Value> {
+                let mut members = value.as_object().cloned().unwrap_or_default();
+                members.remove("metadata");
+                members
+            };
+            let labels = |value| path::get(value, &["metadata", "labels"]).cloned();
+            rest(new) != rest(old) || labels(new) != labels(old)
+        }
+    };
+    if changed {
+        let generation = path::i64(old, &["metadata", "generation"]).unwrap_or(0);
+        path::set(new, &["metadata", "generation"], generation + 1);
+    }
+}
+
+/// Sets a top-level member, or takes it out.
+fn put(value: &mut Value, name: &str, new: Option<&Value>) {
+    let Some(object) = value.as_object_mut() else { return };
+    match new {
+        Some(new) => object.insert(name.to_owned(), new.clone()),
+        None => object.remove(name),
+    };
+}
+
+/// Makes `new` at a path what `old` is there, absence included.
+fn copy(new: &mut Value, old: &Value, at: &[&str]) {
+    match path::get(old, at) {
+        Some(value) => path::set(new, at, value.clone()),
+        None => drop(path::remove(new, at)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! What upstream's conversion to its inner form and back does to an object: deprecated twins of fields, write-only fields.
+//!
+//! Invariant: doing it twice is the same as once. It runs after decoding and after every patch.
+
+use serde_json::{Map, Value};
+use trireme_api::path;
+
+use crate::rows::Resource;
+
+/// Brings twin fields into step and write-only fields to where they belong.
+pub fn normalize(row: &Resource, value: &mut Value) {
+    match (row.group, row.plural) {
+        ("", "secrets") => string_data(value),
+        ("", "pods") => {
+            pod_spec(value.get_mut("spec"));
+            twins(value, "status", "podIP", "podIPs", Some("ip"));
+        }
+        ("", "nodes") => twins(value, "spec", "podCIDR", "podCIDRs", None),
+        ("", "podtemplates") => pod_spec(path::get_mut(value, &["template", "spec"])),
+        ("", "replicationcontrollers") | ("apps", "deployments" | "replicasets" | "daemonsets") | ("batch", "jobs") => {
+            pod_spec(path::get_mut(value, &["spec", "template", "spec"]));
+        }
+        ("apps", "statefulsets") => {
+            pod_spec(path::get_mut(value, &["spec", "template", "spec"]));
+            if let Some(Value::Array(claims)) = path::get_mut(value, &["spec", "volumeClaimTemplates"]) {
+                for claim in claims {
+                    for (name, want) in [("apiVersion", "v1"), ("kind", "PersistentVolumeClaim")] {
+                        if path::str(claim, &[name]).is_empty() {
+                            path::set(claim, &[name], want);
+                        }
+                    }
+                }
+            }
+        }
+        ("batch", "cronjobs") => {
+            pod_spec(path::get_mut(value, &["spec", "jobTemplate", "spec", "template", "spec"]));
+        }
+        _ => {}
+    }
+}
+
+/// `stringData` is text that goes into `data`.
+fn string_data(value: &mut Value) {
+    use base64::Engine as _;
+    let Some(Value::Object(texts)) = path::remove(value, &["stringData"]) else { return };
+    if texts.is_empty() {
+        return;
+    }
+    let data = path::object_mut(value, &["data"]);
+    for (name, text) in texts {
+        let text = text.as_str().unwrap_or_default();
+        data.insert(name, Value::String(base64::engine::general_purpose::STANDARD.encode(text)));
+    }
+}
+
+/// `serviceAccount` is the old name of `serviceAccountName`.
+fn pod_spec(spec: Option<&mut Value>) {
+    let Some(Value::Object(spec)) = spec else { return };
+    let text = |spec: &Map<String, Value>, name: &str| {
+        spec.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    match text(spec, "serviceAccountName").or_else(|| text(spec, "serviceAccount")) {
+        Some(name) => {
+            spec.insert("serviceAccountName".to_owned(), Value::String(name.clone()));
+            spec.insert("serviceAccount".to_owned(), Value::String(name));
+        }
+        None => {
+            spec.remove("serviceAccount");
+        }
+    }
+}
+
+/// A single field and its list: the list's first is the single one, an empty list takes it from there.
+fn twins(value: &mut Value, part: &str, single: &str, list: &str, member: Option<&str>) {
+    let Some(part) = value.get_mut(part) else { return };
+    let first = match part.get(list).and_then(Value::as_array).and_then(|items| items.first()) {
+        Some(first) => member.map_or(Some(first), |member| first.get(member)).and_then(Value::as_str).map(str::to_owned),
+        None => None,
+    };
+    let one = path::str(part, &[single]).to_owned();
+    match first {
+        Some(first) => {
+            if one.is_empty() {
+                path::set(part, &[single], first);
+            }
+        }
+        None if !one.is_empty() => {
+            let item = match member {
+                Some(member) => Value::Object(Map::from_iter([(member.to_owned(), Value::String(one))])),
+                None => Value::String(one),
+            };
+            path::set(part, &[list], Value::Array(vec![item]));
+        }
+        None => {}
+    }
+}

@@ -1,0 +1,1 @@
+//! Doors and peculiarities, case by case.
