@@ -4,24 +4,73 @@ use std::io;
 
 /// Names in kernel order.
 const NAMES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 ];
 
 /// What a container has unless told otherwise.
 const DEFAULTS: [&str; 14] = [
-    "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
-    "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
 ];
 
 /// The mask this process can pass on.
 pub(crate) fn bounding() -> io::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok());
+    let mask = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok());
     mask.ok_or_else(|| io::Error::other("/proc/self/status has no CapBnd"))
 }
 
@@ -29,10 +78,16 @@ pub(crate) fn bounding() -> io::Result<u64> {
 /// `drop: ALL`, dropped ones over `add: ALL`. The error names an unknown capability.
 pub(crate) fn resolve(privileged: bool, add: &[String], drop: &[String], bounding: u64) -> Result<Vec<String>, String> {
     let clean = |list: &[String]| -> Vec<String> {
-        list.iter().map(|name| name.to_ascii_uppercase().trim_start_matches("CAP_").to_owned()).collect()
+        list.iter()
+            .map(|name| name.to_ascii_uppercase().trim_start_matches("CAP_").to_owned())
+            .collect()
     };
     let (add, drop) = (clean(add), clean(drop));
-    if let Some(unknown) = add.iter().chain(&drop).find(|name| *name != "ALL" && !NAMES.contains(&name.as_str())) {
+    if let Some(unknown) = add
+        .iter()
+        .chain(&drop)
+        .find(|name| *name != "ALL" && !NAMES.contains(&name.as_str()))
+    {
         return Err(format!("unknown capability \"CAP_{unknown}\""));
     }
     let has = |list: &[String], name: &str| list.iter().any(|other| other == name);
@@ -46,7 +101,10 @@ pub(crate) fn resolve(privileged: bool, add: &[String], drop: &[String], boundin
         has(&add, "ALL") || (!has(&drop, "ALL") && DEFAULTS.contains(&name))
     };
     let possible = |index: usize| bounding & (1 << index) != 0;
-    let names = NAMES.iter().enumerate().filter(|(index, name)| possible(*index) && keep(name));
+    let names = NAMES
+        .iter()
+        .enumerate()
+        .filter(|(index, name)| possible(*index) && keep(name));
     Ok(names.map(|(_, name)| format!("CAP_{name}")).collect())
 }
 
@@ -65,7 +123,13 @@ mod tests {
         assert_eq!(count(true, &[], &[], all), Ok(41));
         assert_eq!(count(true, &[], &[], all & !(1 << 24)), Ok(40));
         assert_eq!(count(false, &["ALL"], &["KILL"], all), Ok(40));
-        assert_eq!(resolve(false, &list(&["NET_ADMIN"]), &list(&["ALL"]), all), Ok(list(&["CAP_NET_ADMIN"])));
-        assert_eq!(count(false, &["NOPE"], &[], all), Err("unknown capability \"CAP_NOPE\"".to_owned()));
+        assert_eq!(
+            resolve(false, &list(&["NET_ADMIN"]), &list(&["ALL"]), all),
+            Ok(list(&["CAP_NET_ADMIN"]))
+        );
+        assert_eq!(
+            count(false, &["NOPE"], &[], all),
+            Err("unknown capability \"CAP_NOPE\"".to_owned())
+        );
     }
 }

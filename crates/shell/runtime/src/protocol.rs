@@ -44,7 +44,12 @@ pub(crate) enum Request {
     /// Sends a signal to a container's first process, or to all of its processes.
     Kill { id: String, signal: i32, all: bool },
     /// Runs a process; descriptors: stdin, stdout, stderr, or none with a terminal.
-    Exec { id: String, process: PathBuf, tty: bool, seccomp: bool },
+    Exec {
+        id: String,
+        process: PathBuf,
+        tty: bool,
+        seccomp: bool,
+    },
     /// Kills the exec of this connection.
     StopExec,
     /// Copies output from now on; descriptors: stdout, and stderr without a terminal.
@@ -120,7 +125,10 @@ pub(crate) fn receive<T: DeserializeOwned>(stream: &UnixStream) -> io::Result<Op
 pub(crate) fn body_length(length: [u8; 4]) -> io::Result<usize> {
     let length = u32::from_le_bytes(length);
     if length > MESSAGE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "message from the shim is too long"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "message from the shim is too long",
+        ));
     }
     Ok(length as usize)
 }

@@ -37,7 +37,13 @@ pub(crate) fn mount_overlay(layers: &Path, names: &[String], directory: &Path) -
     let thread = std::thread::spawn(move || -> io::Result<()> {
         unshare(CloneFlags::CLONE_FS)?;
         std::env::set_current_dir(&layers)?;
-        Ok(mount(Some("overlay"), &target, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?)
+        Ok(mount(
+            Some("overlay"),
+            &target,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )?)
     });
     thread.join().map_err(|_| io::Error::other("the mounting thread died"))?
 }
@@ -68,13 +74,19 @@ fn is_mounted(path: &Path) -> io::Result<bool> {
 }
 
 fn how(flags: OFlag) -> OpenHow {
-    OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS)
+    OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS)
 }
 
 /// Text of a file in the root, empty where there is none.
 pub(crate) fn read_text(root: &Path, path: &str) -> io::Result<String> {
     let root = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(root)?;
-    let file = match openat2(root.as_fd(), path.trim_start_matches('/'), how(OFlag::O_RDONLY | OFlag::O_NONBLOCK)) {
+    let file = match openat2(
+        root.as_fd(),
+        path.trim_start_matches('/'),
+        how(OFlag::O_RDONLY | OFlag::O_NONBLOCK),
+    ) {
         Ok(file) => File::from(file),
         Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => return Ok(String::new()),
         Err(error) => return Err(error.into()),

@@ -91,7 +91,11 @@ fn environment(inputs: &Inputs<'_>) -> Vec<String> {
     }
     put(format!("HOSTNAME={}", inputs.sandbox.hostname));
     inputs.image.env.iter().cloned().for_each(&mut put);
-    inputs.config.envs.iter().for_each(|(name, value)| put(format!("{name}={value}")));
+    inputs
+        .config
+        .envs
+        .iter()
+        .for_each(|(name, value)| put(format!("{name}={value}")));
     if !entries.iter().any(|entry| entry.starts_with("HOME=")) {
         entries.push(format!("HOME={}", inputs.identity.home.as_deref().unwrap_or("/")));
     }
@@ -101,7 +105,9 @@ fn environment(inputs: &Inputs<'_>) -> Vec<String> {
 /// OCI's `process` of the container.
 pub(crate) fn process(inputs: &Inputs<'_>) -> Value {
     let security = &inputs.config.security_context;
-    let cwd = [&inputs.config.working_dir, &inputs.image.working_dir].into_iter().find(|path| !path.is_empty());
+    let cwd = [&inputs.config.working_dir, &inputs.image.working_dir]
+        .into_iter()
+        .find(|path| !path.is_empty());
     let capabilities = inputs.capabilities;
     json!({
         "terminal": inputs.config.tty,
@@ -147,7 +153,13 @@ fn mounts(inputs: &Inputs<'_>) -> Vec<Value> {
         json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
             "options": ["nosuid", "noexec", "nodev", "relatime", access]}),
     ];
-    let taken = |path: &str| inputs.config.mounts.iter().any(|mount| mount.container_path.trim_end_matches('/') == path);
+    let taken = |path: &str| {
+        inputs
+            .config
+            .mounts
+            .iter()
+            .any(|mount| mount.container_path.trim_end_matches('/') == path)
+    };
     let readonly = security.readonly_rootfs;
     if !taken("/dev/shm") {
         mounts.push(file("/dev/shm", inputs.shm, false));
@@ -206,7 +218,13 @@ pub(crate) fn document(inputs: &Inputs<'_>) -> Value {
                 "fileMode": device.mode, "uid": device.uid, "gid": device.gid})
         })
         .collect();
-    let hidden = |paths: &[&str]| if security.privileged { Vec::new() } else { paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>() };
+    let hidden = |paths: &[&str]| {
+        if security.privileged {
+            Vec::new()
+        } else {
+            paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>()
+        }
+    };
     json!({
         "ociVersion": "1.2.0",
         "root": {"path": inputs.rootfs, "readonly": security.readonly_rootfs},
@@ -229,12 +247,24 @@ mod tests {
 
     #[test]
     fn words_of_image_and_container() {
-        let image = ImageConfig { entrypoint: vec!["e".into()], cmd: vec!["c".into()], ..ImageConfig::default() };
+        let image = ImageConfig {
+            entrypoint: vec!["e".into()],
+            cmd: vec!["c".into()],
+            ..ImageConfig::default()
+        };
         let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let cases: [(&[&str], &[&str], &[&str]); 4] =
-            [(&[], &[], &["e", "c"]), (&["x"], &[], &["x"]), (&[], &["y"], &["e", "y"]), (&["x"], &["y"], &["x", "y"])];
+        let cases: [(&[&str], &[&str], &[&str]); 4] = [
+            (&[], &[], &["e", "c"]),
+            (&["x"], &[], &["x"]),
+            (&[], &["y"], &["e", "y"]),
+            (&["x"], &["y"], &["x", "y"]),
+        ];
         for (command_words, args, expected) in cases {
-            let config = ContainerConfig { command: list(command_words), args: list(args), ..ContainerConfig::default() };
+            let config = ContainerConfig {
+                command: list(command_words),
+                args: list(args),
+                ..ContainerConfig::default()
+            };
             assert_eq!(command(&config, &image), expected);
         }
     }

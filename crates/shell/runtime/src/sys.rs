@@ -44,7 +44,12 @@ pub(crate) fn trim_heap() {
 
 /// Sets the size of a terminal.
 pub(crate) fn set_window_size(fd: BorrowedFd<'_>, columns: u16, rows: u16) -> nix::Result<()> {
-    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // SAFETY: the descriptor is open for the call and `size` outlives it.
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &size) }).map(drop)
 }
@@ -55,7 +60,11 @@ pub(crate) fn set_xattr(path: &Path, name: &str, value: &[u8]) -> std::io::Resul
     let name = CString::new(name)?;
     // SAFETY: both strings are NUL-terminated and the value's length is its own.
     let result = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
-    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
 }
 
 /// Sends bytes with descriptors; returns how many bytes went.
@@ -63,7 +72,13 @@ pub(crate) fn send_with_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[Borrowe
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let control = [ControlMessage::ScmRights(&raw)];
     let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &control };
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &[IoSlice::new(bytes)],
+        control,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )
 }
 
 /// Receives bytes and descriptors; 0 bytes is the end.
@@ -128,7 +143,11 @@ pub(crate) fn attach_device_program(cgroup: BorrowedFd<'_>, program: &[u64]) -> 
     };
     // SAFETY: both descriptors are open for the call; the size is the struct's own.
     let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_ATTACH, &attach, size_of::<Attach>()) };
-    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(std::io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Sets what a signal does; only `SigIgn` and `SigDfl` are ever asked for.
@@ -151,7 +170,11 @@ pub(crate) fn install_seccomp(filter: &[libc::sock_filter]) -> std::io::Result<(
     };
     // SAFETY: the program points at `filter`, which outlives the call and is only read.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &program) };
-    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
 }
 
 /// Closes every descriptor from `first` on; for a fork that never returns to code that owns any.
@@ -183,4 +206,70 @@ pub(crate) fn raise_loopback() -> nix::Result<()> {
 pub(crate) fn register(fd: OwnedFd) -> std::io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and the `AsyncFd` owns it.
     unsafe { tokio::io::unix::AsyncFd::register(fd) }.map_err(std::io::Error::from)
+}
+
+/// A read-only view of a file that nobody can write through, not even root by `/proc/<pid>/exe` (CVE-2019-5736).
+pub(crate) fn read_only_clone(path: &Path) -> std::io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: the path is NUL-terminated; the call makes a new descriptor or fails.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the kernel returned a new descriptor that nobody else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let (empty, size) = (c"", size_of::<libc::mount_attr>());
+    // SAFETY: the descriptor is a mount of our own; the attributes outlive the call and the size is the struct's.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            empty.as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &attributes,
+            size,
+        )
+    };
+    if result < 0 {
+        Err(std::io::Error::last_os_error())
+    } else {
+        Ok(fd)
+    }
+}
+
+/// Lets go of the resident pages of program text and of the constants and relocations before it. They are clean copies
+/// of the file and come back when needed.
+pub(crate) fn drop_text_pages() -> std::io::Result<()> {
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    // From the back: what precedes a file's text was mapped read-only from the start. What follows it may have been
+    // written by the dynamic linker before it became read-only (RELRO), and must stay.
+    let mut text_of = "";
+    for line in maps.lines().rev() {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let &[range, access, _, _, _, file] = fields.as_slice() else {
+            continue;
+        };
+        let clean = match access {
+            "r-xp" => true,
+            "r--p" => file == text_of,
+            _ => false,
+        };
+        if !clean || !file.starts_with('/') {
+            continue;
+        }
+        text_of = file;
+        let Some((start, end)) = range.split_once('-') else { continue };
+        if let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)) {
+            // SAFETY: a private mapping of a file that was never writable: its pages are re-read from the file.
+            unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+        }
+    }
+    Ok(())
 }

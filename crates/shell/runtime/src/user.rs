@@ -30,7 +30,12 @@ struct Passwd<'a> {
 fn passwd(line: &str) -> Option<Passwd<'_>> {
     let fields: Vec<&str> = line.split(':').collect();
     match fields[..] {
-        [name, _, uid, gid, _, home, ..] => Some(Passwd { name, uid: uid.parse().ok()?, gid: gid.parse().ok()?, home }),
+        [name, _, uid, gid, _, home, ..] => Some(Passwd {
+            name,
+            uid: uid.parse().ok()?,
+            gid: gid.parse().ok()?,
+            home,
+        }),
         _ => None,
     }
 }
@@ -68,7 +73,9 @@ pub(crate) fn resolve(wanted: &Wanted<'_>, passwd_text: &str, group_text: &str) 
             Ok(gid) => gid,
             Err(_) => {
                 let found = group_text.lines().filter_map(group).find(|(other, _, _)| *other == name);
-                found.map(|(_, gid, _)| gid).ok_or_else(|| format!("unable to find group {name}: no matching entries in group file"))?
+                found
+                    .map(|(_, gid, _)| gid)
+                    .ok_or_else(|| format!("unable to find group {name}: no matching entries in group file"))?
             }
         },
         _ => entry.as_ref().map_or(0, |entry| entry.gid),
@@ -76,14 +83,25 @@ pub(crate) fn resolve(wanted: &Wanted<'_>, passwd_text: &str, group_text: &str) 
     let mut groups = vec![gid];
     if let Some(entry) = &entry {
         let member = |members: &str| members.split(',').any(|member| member == entry.name);
-        groups.extend(group_text.lines().filter_map(group).filter(|(_, _, members)| member(members)).map(|(_, gid, _)| gid));
+        groups.extend(
+            group_text
+                .lines()
+                .filter_map(group)
+                .filter(|(_, _, members)| member(members))
+                .map(|(_, gid, _)| gid),
+        );
     }
     for gid in wanted.supplemental_groups {
         groups.push(number(*gid)?);
     }
     groups.sort_unstable();
     groups.dedup();
-    Ok(Identity { uid, gid, groups, home: entry.map(|entry| entry.home.to_owned()).filter(|home| !home.is_empty()) })
+    Ok(Identity {
+        uid,
+        gid,
+        groups,
+        home: entry.map(|entry| entry.home.to_owned()).filter(|home| !home.is_empty()),
+    })
 }
 
 #[cfg(test)]
@@ -94,7 +112,14 @@ mod tests {
     fn users_are_resolved() {
         let users = "root:x:0:0:root:/root:/bin/sh\napp:x:101:102::/srv/app:/bin/false\n";
         let groups = "root:x:0:\nweb:x:33:app,other\napp:x:102:\n";
-        let cases: [(&str, Option<i64>, Option<i64>, &[i64], Result<(u32, u32, &[u32]), &str>); 9] = [
+        type Case<'a> = (
+            &'a str,
+            Option<i64>,
+            Option<i64>,
+            &'a [i64],
+            Result<(u32, u32, &'a [u32]), &'a str>,
+        );
+        let cases: [Case<'_>; 9] = [
             ("", None, None, &[], Ok((0, 0, &[0]))),
             ("app", None, None, &[], Ok((101, 102, &[33, 102]))),
             ("101", None, None, &[], Ok((101, 102, &[33, 102]))),
@@ -102,13 +127,32 @@ mod tests {
             ("7:8", None, None, &[], Ok((7, 8, &[8]))),
             ("app", Some(1000), None, &[2000], Ok((1000, 0, &[0, 2000]))),
             ("app", Some(1000), Some(3000), &[], Ok((1000, 3000, &[3000]))),
-            ("nobody", None, None, &[], Err("unable to find user nobody: no matching entries in passwd file")),
-            ("app:none", None, None, &[], Err("unable to find group none: no matching entries in group file")),
+            (
+                "nobody",
+                None,
+                None,
+                &[],
+                Err("unable to find user nobody: no matching entries in passwd file"),
+            ),
+            (
+                "app:none",
+                None,
+                None,
+                &[],
+                Err("unable to find group none: no matching entries in group file"),
+            ),
         ];
         for (image, run_as_user, run_as_group, supplemental_groups, expected) in cases {
-            let wanted = Wanted { image, run_as_user, run_as_group, supplemental_groups };
+            let wanted = Wanted {
+                image,
+                run_as_user,
+                run_as_group,
+                supplemental_groups,
+            };
             let identity = resolve(&wanted, users, groups).map(|identity| (identity.uid, identity.gid, identity.groups));
-            let expected = expected.map(|(uid, gid, groups)| (uid, gid, groups.to_vec())).map_err(str::to_owned);
+            let expected = expected
+                .map(|(uid, gid, groups)| (uid, gid, groups.to_vec()))
+                .map_err(str::to_owned);
             assert_eq!(identity, expected, "{image}");
         }
     }

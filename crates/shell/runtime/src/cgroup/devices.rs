@@ -24,15 +24,35 @@ pub(crate) struct DeviceRule {
 impl DeviceRule {
     /// A rule for one device with full access.
     pub(crate) fn exact(kind: char, major: u32, minor: u32) -> Self {
-        DeviceRule { kind, major: Some(major), minor: Some(minor), access: "rwm" }
+        DeviceRule {
+            kind,
+            major: Some(major),
+            minor: Some(minor),
+            access: "rwm",
+        }
     }
 
     /// What every container may use: the standard devices, terminals, and making (not opening) any node.
     pub(crate) fn defaults() -> Vec<Self> {
         let mut rules = vec![
-            DeviceRule { kind: 'c', major: None, minor: None, access: "m" },
-            DeviceRule { kind: 'b', major: None, minor: None, access: "m" },
-            DeviceRule { kind: 'c', major: Some(136), minor: None, access: "rwm" },
+            DeviceRule {
+                kind: 'c',
+                major: None,
+                minor: None,
+                access: "m",
+            },
+            DeviceRule {
+                kind: 'b',
+                major: None,
+                minor: None,
+                access: "m",
+            },
+            DeviceRule {
+                kind: 'c',
+                major: Some(136),
+                minor: None,
+                access: "rwm",
+            },
         ];
         let standard = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
         rules.extend(standard.map(|(major, minor)| DeviceRule::exact('c', major, minor)));
@@ -41,7 +61,12 @@ impl DeviceRule {
 
     /// Everything.
     pub(crate) fn all() -> Vec<Self> {
-        vec![DeviceRule { kind: 'a', major: None, minor: None, access: "rwm" }]
+        vec![DeviceRule {
+            kind: 'a',
+            major: None,
+            minor: None,
+            access: "rwm",
+        }]
     }
 
     fn v1(&self) -> String {
@@ -111,14 +136,18 @@ fn program(rules: &[DeviceRule]) -> Vec<u64> {
 impl Hierarchies {
     /// Lets processes in `path` use only what `rules` allow.
     pub(crate) fn allow_devices(&self, path: &str, rules: &[DeviceRule]) -> io::Result<()> {
-        let Some((directory, v2)) = self.controller("devices", path) else { return Ok(()) };
+        let Some((directory, v2)) = self.controller("devices", path) else {
+            return Ok(());
+        };
         if v2 {
             if rules == DeviceRule::all() {
                 return Ok(());
             }
-            return sys::attach_device_program(File::open(&directory)?.as_fd(), &program(rules)).map_err(|error| named(&directory, error));
+            return sys::attach_device_program(File::open(&directory)?.as_fd(), &program(rules))
+                .map_err(|error| named(&directory, error));
         }
-        let write = |file: &str, value: &str| fs::write(directory.join(file), value).map_err(|error| named(&directory.join(file), error));
+        let write =
+            |file: &str, value: &str| fs::write(directory.join(file), value).map_err(|error| named(&directory.join(file), error));
         if rules != DeviceRule::all() {
             write("devices.deny", "a")?;
         }

@@ -29,9 +29,17 @@ impl Hierarchies {
     /// Sets limits of `path`. `whole` makes an OOM kill take the whole group (v2, containers).
     pub(crate) fn limit(&self, path: &str, limits: &LinuxContainerResources, whole: bool) -> io::Result<()> {
         if let Some((directory, v2)) = self.controller("cpu", path) {
-            let period = if limits.cpu_period == 0 { PERIOD_DEFAULT_US } else { limits.cpu_period };
+            let period = if limits.cpu_period == 0 {
+                PERIOD_DEFAULT_US
+            } else {
+                limits.cpu_period
+            };
             if limits.cpu_shares > 0 {
-                let (file, value) = if v2 { ("cpu.weight", weight(limits.cpu_shares)) } else { ("cpu.shares", limits.cpu_shares) };
+                let (file, value) = if v2 {
+                    ("cpu.weight", weight(limits.cpu_shares))
+                } else {
+                    ("cpu.shares", limits.cpu_shares)
+                };
                 write(&directory.join(file), &value.to_string())?;
             }
             match (limits.cpu_quota, v2) {
@@ -45,7 +53,11 @@ impl Hierarchies {
             }
         }
         if let Some((directory, v2)) = self.controller("memory", path) {
-            let (file, unlimited) = if v2 { ("memory.max", "max") } else { ("memory.limit_in_bytes", "-1") };
+            let (file, unlimited) = if v2 {
+                ("memory.max", "max")
+            } else {
+                ("memory.limit_in_bytes", "-1")
+            };
             match limits.memory_limit_in_bytes {
                 0 => {}
                 bytes if bytes < 0 => write(&directory.join(file), unlimited)?,

@@ -48,13 +48,18 @@ impl Hierarchies {
         let mut found = Hierarchies::default();
         for line in mounts.lines() {
             let mut fields = line.split(' ').skip(1);
-            let (Some(path), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else { continue };
+            let (Some(path), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else {
+                continue;
+            };
             if !path.starts_with("/sys/fs/cgroup") {
                 continue;
             }
             match kind {
                 "cgroup" => {
-                    for controller in CONTROLLERS.into_iter().filter(|name| options.split(',').any(|option| option == *name)) {
+                    for controller in CONTROLLERS
+                        .into_iter()
+                        .filter(|name| options.split(',').any(|option| option == *name))
+                    {
                         found.v1.entry(controller).or_insert_with(|| PathBuf::from(path));
                     }
                 }
@@ -98,7 +103,10 @@ impl Hierarchies {
 
     /// The `cgroup.procs` files of `path`. Writing a pid to all of them moves it.
     pub(crate) fn procs_files(&self, path: &str) -> Vec<PathBuf> {
-        self.directories(path).into_iter().map(|directory| directory.join("cgroup.procs")).collect()
+        self.directories(path)
+            .into_iter()
+            .map(|directory| directory.join("cgroup.procs"))
+            .collect()
     }
 
     /// Files that count OOM kills in `path`.
@@ -109,7 +117,12 @@ impl Hierarchies {
 
     /// Makes `path` in every hierarchy.
     pub(crate) fn create(&self, path: &str) -> io::Result<()> {
-        for (root, v2) in self.v1.values().map(|root| (root, false)).chain(self.v2.iter().map(|root| (root, true))) {
+        for (root, v2) in self
+            .v1
+            .values()
+            .map(|root| (root, false))
+            .chain(self.v2.iter().map(|root| (root, true)))
+        {
             let mut directory = root.clone();
             for part in path.split('/').filter(|part| !part.is_empty()) {
                 if v2 {
@@ -129,7 +142,11 @@ impl Hierarchies {
     }
 
     fn delegate(&self, directory: &Path) -> io::Result<()> {
-        for controller in self.v2_controllers.iter().filter(|name| V2_DELEGATED.contains(&name.as_str())) {
+        for controller in self
+            .v2_controllers
+            .iter()
+            .filter(|name| V2_DELEGATED.contains(&name.as_str()))
+        {
             let file = directory.join("cgroup.subtree_control");
             fs::write(&file, format!("+{controller}")).map_err(|error| named(&file, error))?;
         }
@@ -140,7 +157,12 @@ impl Hierarchies {
     pub(crate) fn processes(&self, path: &str) -> Vec<i32> {
         let mut pids: Vec<i32> = Vec::new();
         for file in self.procs_files(path) {
-            pids.extend(fs::read_to_string(file).unwrap_or_default().lines().filter_map(|line| line.parse::<i32>().ok()));
+            pids.extend(
+                fs::read_to_string(file)
+                    .unwrap_or_default()
+                    .lines()
+                    .filter_map(|line| line.parse::<i32>().ok()),
+            );
         }
         pids.sort_unstable();
         pids.dedup();
@@ -164,7 +186,10 @@ impl Hierarchies {
 
     /// CPU and memory used by `path` with everything below.
     pub(crate) fn usage(&self, path: &str) -> io::Result<Usage> {
-        let mut usage = Usage { timestamp: state::now(), ..Usage::default() };
+        let mut usage = Usage {
+            timestamp: state::now(),
+            ..Usage::default()
+        };
         if let Some((directory, v2)) = self.controller("cpuacct", path) {
             usage.cpu_nanoseconds = if v2 {
                 keyed(&directory.join("cpu.stat"), "usage_usec")? * 1000
@@ -173,8 +198,11 @@ impl Hierarchies {
             };
         }
         if let Some((directory, v2)) = self.controller("memory", path) {
-            let (current, inactive) =
-                if v2 { ("memory.current", "inactive_file") } else { ("memory.usage_in_bytes", "total_inactive_file") };
+            let (current, inactive) = if v2 {
+                ("memory.current", "inactive_file")
+            } else {
+                ("memory.usage_in_bytes", "total_inactive_file")
+            };
             usage.memory_usage_bytes = number(&directory.join(current))?;
             let inactive = keyed(&directory.join("memory.stat"), inactive)?;
             usage.memory_working_set_bytes = usage.memory_usage_bytes.saturating_sub(inactive);
@@ -215,7 +243,10 @@ fn remove_tree(directory: &Path) -> io::Result<()> {
             remove_tree(&entry.path())?;
         }
     }
-    for pid in fs::read_to_string(directory.join("cgroup.procs"))?.lines().filter_map(|line| line.parse::<i32>().ok()) {
+    for pid in fs::read_to_string(directory.join("cgroup.procs"))?
+        .lines()
+        .filter_map(|line| line.parse::<i32>().ok())
+    {
         match kill(Pid::from_raw(pid), Signal::SIGKILL) {
             Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
             Err(error) => return Err(error.into()),
@@ -228,13 +259,19 @@ fn remove_tree(directory: &Path) -> io::Result<()> {
 }
 
 fn number(file: &Path) -> io::Result<u64> {
-    fs::read_to_string(file)?.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
+    fs::read_to_string(file)?
+        .trim()
+        .parse()
+        .map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// Value of one `key value` line, 0 where absent.
 fn keyed(file: &Path, key: &str) -> io::Result<u64> {
     let text = fs::read_to_string(file)?;
-    Ok(text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0))
+    Ok(text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+        .unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -247,14 +284,26 @@ mod tests {
                   cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         let v2 = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
         let legacy = Hierarchies::from_mounts(v1, |_| "hugetlb".to_owned());
-        assert_eq!(legacy.controller("cpuacct", "/a"), Some((PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/a"), false)));
+        assert_eq!(
+            legacy.controller("cpuacct", "/a"),
+            Some((PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/a"), false))
+        );
         assert_eq!(legacy.controller("pids", "/a"), None);
         assert_eq!(legacy.directories("a").len(), 2);
         let mixed = Hierarchies::from_mounts(v1, |_| "pids".to_owned());
-        assert_eq!(mixed.controller("pids", "a"), Some((PathBuf::from("/sys/fs/cgroup/unified/a"), true)));
+        assert_eq!(
+            mixed.controller("pids", "a"),
+            Some((PathBuf::from("/sys/fs/cgroup/unified/a"), true))
+        );
         let unified = Hierarchies::from_mounts(v2, |_| "cpu memory pids".to_owned());
-        assert_eq!(unified.controller("cpuacct", "a"), Some((PathBuf::from("/sys/fs/cgroup/a"), true)));
-        assert_eq!(unified.controller("devices", "a"), Some((PathBuf::from("/sys/fs/cgroup/a"), true)));
+        assert_eq!(
+            unified.controller("cpuacct", "a"),
+            Some((PathBuf::from("/sys/fs/cgroup/a"), true))
+        );
+        assert_eq!(
+            unified.controller("devices", "a"),
+            Some((PathBuf::from("/sys/fs/cgroup/a"), true))
+        );
         assert_eq!(unified.oom_files("a"), [PathBuf::from("/sys/fs/cgroup/a/memory.events")]);
     }
 }

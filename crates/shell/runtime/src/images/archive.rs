@@ -82,7 +82,9 @@ fn from_directory(store: &ImageStore, root: &Path) -> io::Result<Vec<super::Imag
     } else if root.join("index.json").exists() {
         from_oci(store, root)?
     } else {
-        return Err(invalid("it is neither an OCI image layout (index.json) nor a docker archive (manifest.json)"));
+        return Err(invalid(
+            "it is neither an OCI image layout (index.json) nor a docker archive (manifest.json)",
+        ));
     };
     for record in &mut records {
         record.pinned = true;
@@ -98,7 +100,11 @@ fn invalid(text: &str) -> io::Error {
 fn inside(root: &Path, name: &str) -> io::Result<PathBuf> {
     let root = root.canonicalize()?;
     let path = root.join(name).canonicalize()?;
-    if path.starts_with(&root) { Ok(path) } else { Err(invalid("a path leaves the archive")) }
+    if path.starts_with(&root) {
+        Ok(path)
+    } else {
+        Err(invalid("a path leaves the archive"))
+    }
 }
 
 fn document(path: &Path) -> io::Result<Vec<u8>> {
@@ -113,12 +119,17 @@ fn from_docker(store: &ImageStore, root: &Path) -> io::Result<Vec<super::ImageRe
     for image in images {
         let config = document(&inside(root, &image.config)?)?;
         let open = |index: usize| -> io::Result<Box<dyn Read>> {
-            let name = image.layers.get(index).ok_or_else(|| invalid("an image has fewer layers than its configuration says"))?;
+            let name = image
+                .layers
+                .get(index)
+                .ok_or_else(|| invalid("an image has fewer layers than its configuration says"))?;
             Ok(Box::new(File::open(inside(root, name)?)?))
         };
         let mut record = store.record(&config, open)?;
         for tag in image.repo_tags.unwrap_or_default() {
-            record.repo_tags.extend(Name::parse(&tag).map_err(|text| invalid(&text))?.tagged());
+            record
+                .repo_tags
+                .extend(Name::parse(&tag).map_err(|text| invalid(&text))?.tagged());
         }
         records.push(record);
     }
@@ -145,19 +156,27 @@ fn from_oci(store: &ImageStore, root: &Path) -> io::Result<Vec<super::ImageRecor
     let index: Index = serde_json::from_slice(&document(&inside(root, "index.json")?)?)?;
     let mut records = Vec::new();
     for descriptor in index.manifests {
-        let Some((digest, manifest)) = resolve(root, &descriptor, INDEX_DEPTH_MAX)? else { continue };
+        let Some((digest, manifest)) = resolve(root, &descriptor, INDEX_DEPTH_MAX)? else {
+            continue;
+        };
         let Some(config) = &manifest.config else { continue };
         let config = blob(root, &config.digest)?;
         let open = |index: usize| -> io::Result<Box<dyn Read>> {
-            let layer = manifest.layers.get(index).ok_or_else(|| invalid("an image has fewer layers than its configuration says"))?;
+            let layer = manifest
+                .layers
+                .get(index)
+                .ok_or_else(|| invalid("an image has fewer layers than its configuration says"))?;
             Ok(Box::new(File::open(blob_path(root, &layer.digest)?)?))
         };
         let mut record = store.record(&config, open)?;
         let annotations = descriptor.annotations.unwrap_or_default();
-        let names = NAME_ANNOTATIONS.iter().filter_map(|key| annotations.get(*key)).find_map(|name| {
-            // A bare tag (what some tools write) names no image.
-            Name::parse(name).ok().filter(|_| name.contains(['/', ':']) || !name.contains('.'))
-        });
+        let names = NAME_ANNOTATIONS
+            .iter()
+            .filter_map(|key| annotations.get(*key))
+            .find_map(|name| {
+                // A bare tag (what some tools write) names no image.
+                Name::parse(name).ok().filter(|_| name.contains(['/', ':']))
+            });
         if let Some(name) = names {
             record.repo_tags.extend(name.tagged());
             record.repo_digests.insert(format!("{}@{digest}", name.base()));
@@ -177,7 +196,11 @@ fn resolve(root: &Path, descriptor: &Descriptor, depth: u32) -> io::Result<Optio
         return Err(invalid("image indexes are nested too deeply"));
     }
     let ours = |platform: &Platform| platform.os == "linux" && platform.architecture == "amd64";
-    match manifest.manifests.iter().find(|entry| entry.platform.as_ref().is_none_or(ours)) {
+    match manifest
+        .manifests
+        .iter()
+        .find(|entry| entry.platform.as_ref().is_none_or(ours))
+    {
         Some(entry) => {
             let found = resolve(root, entry, depth - 1)?;
             // A pull of this name would give the index's digest.

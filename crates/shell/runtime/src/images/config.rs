@@ -44,7 +44,10 @@ struct RootFs {
 pub(super) fn parse(document: &[u8]) -> io::Result<(ImageConfig, Vec<String>)> {
     let document: Document = serde_json::from_slice(document)?;
     if let Some(wrong) = document.rootfs.diff_ids.iter().find(|diff_id| !is_digest(diff_id)) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("unknown digest {wrong:?}")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("unknown digest {wrong:?}"),
+        ));
     }
     Ok((document.config.unwrap_or_default(), document.rootfs.diff_ids))
 }

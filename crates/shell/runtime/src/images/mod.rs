@@ -94,7 +94,9 @@ pub fn remove(data_dir: &Path, reference: &str) -> Result<bool, CriError> {
 impl ImageStore {
     /// Opens or makes the store in a data directory.
     pub fn open(data_dir: &Path) -> Result<Self, CriError> {
-        let store = ImageStore { data: data_dir.to_owned() };
+        let store = ImageStore {
+            data: data_dir.to_owned(),
+        };
         for directory in [store.images(), store.layers(), store.temporary()] {
             fs::create_dir_all(&directory).map_err(|error| other(&format!("cannot make {}", directory.display()), &error))?;
         }
@@ -120,7 +122,11 @@ impl ImageStore {
     }
 
     fn lock(&self, name: &str, how: FlockArg) -> io::Result<Flock<File>> {
-        let file = File::options().create(true).truncate(false).write(true).open(self.images().join(name))?;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.images().join(name))?;
         Flock::lock(file, how).map_err(|(_, error)| error.into())
     }
 
@@ -131,14 +137,19 @@ impl ImageStore {
 
     fn read_index(&self) -> Result<Index, CriError> {
         let index = state::read_json(&self.images().join("index.json"));
-        Ok(index.map_err(|error| other("cannot read the image index", &error))?.unwrap_or_default())
+        Ok(index
+            .map_err(|error| other("cannot read the image index", &error))?
+            .unwrap_or_default())
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Index) -> T) -> Result<T, CriError> {
-        let lock = self.lock("index.lock", FlockArg::LockExclusive).map_err(|error| other("cannot lock the image index", &error))?;
+        let lock = self
+            .lock("index.lock", FlockArg::LockExclusive)
+            .map_err(|error| other("cannot lock the image index", &error))?;
         let mut index = self.read_index()?;
         let result = change(&mut index);
-        state::write_json(&self.images().join("index.json"), &index).map_err(|error| other("cannot write the image index", &error))?;
+        state::write_json(&self.images().join("index.json"), &index)
+            .map_err(|error| other("cannot write the image index", &error))?;
         drop(lock);
         Ok(result)
     }
@@ -162,9 +173,13 @@ impl ImageStore {
     /// Removes a name, or the image with all names when given its id or its last name; `false` if there was none.
     pub fn remove(&self, reference: &str) -> Result<bool, CriError> {
         let removed = self.change(|index| -> Result<bool, CriError> {
-            let Some(id) = find_id(index, reference)? else { return Ok(false) };
+            let Some(id) = find_id(index, reference)? else {
+                return Ok(false);
+            };
             let Some(record) = index.get_mut(&id) else { return Ok(false) };
-            let by_id = id.trim_start_matches("sha256:").starts_with(reference.trim_start_matches("sha256:"));
+            let by_id = id
+                .trim_start_matches("sha256:")
+                .starts_with(reference.trim_start_matches("sha256:"));
             if let (false, Ok(name)) = (by_id, Name::parse(reference)) {
                 record.repo_tags.retain(|tag| name.tagged().as_ref() != Some(tag));
                 record.repo_digests.retain(|digest| name.digested().as_ref() != Some(digest));
@@ -281,7 +296,11 @@ impl ImageStore {
 
 /// Directory name of a layer.
 fn layer_name(diff_id: &str) -> String {
-    diff_id.trim_start_matches("sha256:").chars().take(LAYER_NAME_LENGTH).collect()
+    diff_id
+        .trim_start_matches("sha256:")
+        .chars()
+        .take(LAYER_NAME_LENGTH)
+        .collect()
 }
 
 /// The id that a reference, an id or a prefix of one means.

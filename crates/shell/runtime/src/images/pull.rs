@@ -21,15 +21,24 @@ impl ImageStore {
     pub(crate) async fn pull(&self, text: &str, auth: Option<&AuthConfig>) -> Result<String, CriError> {
         let name = Name::parse(text).map_err(CriError::InvalidImageName)?;
         let failed = |error: &dyn std::fmt::Display| {
-            CriError::ImagePull(format!("failed to pull and unpack image \"{}\": {error}", name.digested().or(name.tagged()).unwrap_or_default()))
+            CriError::ImagePull(format!(
+                "failed to pull and unpack image \"{}\": {error}",
+                name.digested().or(name.tagged()).unwrap_or_default()
+            ))
         };
         let full = match (&name.digest, &name.tag) {
             (Some(digest), _) => Reference::with_digest(name.registry.clone(), name.repository.clone(), digest.clone()),
-            (None, tag) => {
-                Reference::with_tag(name.registry.clone(), name.repository.clone(), tag.clone().unwrap_or_else(|| "latest".to_owned()))
-            }
+            (None, tag) => Reference::with_tag(
+                name.registry.clone(),
+                name.repository.clone(),
+                tag.clone().unwrap_or_else(|| "latest".to_owned()),
+            ),
         };
-        let protocol = if name.is_loopback() { ClientProtocol::Http } else { ClientProtocol::Https };
+        let protocol = if name.is_loopback() {
+            ClientProtocol::Http
+        } else {
+            ClientProtocol::Https
+        };
         let client = Client::new(ClientConfig {
             protocol,
             platform_resolver: Some(Box::new(linux_amd64_resolver)),
@@ -42,21 +51,29 @@ impl ImageStore {
             Some(auth) if !auth.username.is_empty() => RegistryAuth::Basic(auth.username.clone(), auth.password.clone()),
             _ => RegistryAuth::Anonymous,
         };
-        let (manifest, digest, config, list_digest) =
-            client.pull_manifest_and_config_and_list_digest(&full, &auth).await.map_err(|error| failed(&error))?;
+        let (manifest, digest, config, list_digest) = client
+            .pull_manifest_and_config_and_list_digest(&full, &auth)
+            .await
+            .map_err(|error| failed(&error))?;
         if !is_digest(&digest) || manifest.layers.iter().any(|layer| !is_digest(&layer.digest)) {
             return Err(failed(&"the registry names a digest other than SHA-256"));
         }
         let hold = self.hold_layers().map_err(|error| other("cannot lock the layers", &error))?;
         let (client, full) = (Arc::new(client), Arc::new(full));
         let scratches: Vec<_> = manifest.layers.iter().map(|_| self.scratch()).collect();
-        let fetched = stream::iter(manifest.layers.into_iter().zip(scratches.clone()).map(move |(layer, scratch)| {
-            let (client, full) = (client.clone(), full.clone());
-            async move {
-                let file = tokio::fs::File::create(scratch).await?;
-                client.pull_blob(&full, &layer, file).await.map_err(io::Error::other)
-            }
-        }))
+        let fetched = stream::iter(
+            manifest
+                .layers
+                .into_iter()
+                .zip(scratches.clone())
+                .map(move |(layer, scratch)| {
+                    let (client, full) = (client.clone(), full.clone());
+                    async move {
+                        let file = tokio::fs::File::create(scratch).await?;
+                        client.pull_blob(&full, &layer, file).await.map_err(io::Error::other)
+                    }
+                }),
+        )
         .buffer_unordered(LAYERS_AT_ONCE)
         .try_collect::<Vec<()>>()
         .await;

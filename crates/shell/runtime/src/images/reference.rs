@@ -39,22 +39,35 @@ impl Name {
             let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
             edge(part.bytes().next())
                 && edge(part.bytes().last())
-                && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte))
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte))
         };
         let tag_fine = |tag: &str| {
             let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-            tag.len() <= 128 && tag.bytes().next().is_some_and(word) && tag.bytes().all(|byte| word(byte) || b".-".contains(&byte))
+            tag.len() <= 128
+                && tag.bytes().next().is_some_and(word)
+                && tag.bytes().all(|byte| word(byte) || b".-".contains(&byte))
         };
         let fine = repository.len() <= 255
             && repository.split('/').all(part_fine)
-            && registry.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
+            && registry
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
             && tag.is_none_or(tag_fine)
             && digest.is_none_or(is_digest);
         if !fine {
             return Err(invalid());
         }
-        let tag = tag.map(str::to_owned).or_else(|| digest.is_none().then(|| "latest".to_owned()));
-        Ok(Name { registry: registry.to_owned(), repository, tag, digest: digest.map(str::to_owned) })
+        let tag = tag
+            .map(str::to_owned)
+            .or_else(|| digest.is_none().then(|| "latest".to_owned()));
+        Ok(Name {
+            registry: registry.to_owned(),
+            repository,
+            tag,
+            digest: digest.map(str::to_owned),
+        })
     }
 
     /// `docker.io/library/nginx`.
@@ -89,7 +102,10 @@ pub(crate) fn is_digest(text: &str) -> bool {
 
 /// 64 lower-case hexadecimal digits.
 pub(crate) fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    text.len() == 64
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 #[cfg(test)]
@@ -103,11 +119,19 @@ mod tests {
             ("nginx", Some("docker.io/library/nginx:latest"), None),
             ("nginx:1.16", Some("docker.io/library/nginx:1.16"), None),
             ("user/app", Some("docker.io/user/app:latest"), None),
-            ("registry.k8s.io/e2e-test-images/agnhost:2.53", Some("registry.k8s.io/e2e-test-images/agnhost:2.53"), None),
+            (
+                "registry.k8s.io/e2e-test-images/agnhost:2.53",
+                Some("registry.k8s.io/e2e-test-images/agnhost:2.53"),
+                None,
+            ),
             ("localhost:5000/a/b", Some("localhost:5000/a/b:latest"), None),
             ("localhost/a", Some("localhost/a:latest"), None),
             ("docker.io/nginx", Some("docker.io/library/nginx:latest"), None),
-            (&format!("nginx@{digest}"), None, Some(format!("docker.io/library/nginx@{digest}"))),
+            (
+                &format!("nginx@{digest}"),
+                None,
+                Some(format!("docker.io/library/nginx@{digest}")),
+            ),
             (
                 &format!("nginx:1@{digest}"),
                 Some("docker.io/library/nginx:1"),

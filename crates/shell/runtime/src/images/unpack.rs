@@ -41,7 +41,10 @@ pub(crate) struct Hashing<R> {
 impl<R: Read> Hashing<R> {
     /// Begins.
     pub(crate) fn new(inner: R) -> Self {
-        Hashing { inner, hash: Sha256::new() }
+        Hashing {
+            inner,
+            hash: Sha256::new(),
+        }
     }
 
     /// Reads the rest; the digest of everything.
@@ -75,14 +78,27 @@ pub(crate) fn decompress<'a>(reader: impl Read + 'a) -> io::Result<Box<dyn Read 
 /// Unpacks a layer, compressed or not, into the existing directory `root`.
 pub(crate) fn layer(reader: impl Read, root: &Path) -> io::Result<Unpacked> {
     let mut hashing = Hashing::new(decompress(reader)?);
-    let mut unpacker = Unpacker { root: directory(root)?, bytes: 0, times: Vec::new(), whiteouts: true };
+    let mut unpacker = Unpacker {
+        root: directory(root)?,
+        bytes: 0,
+        times: Vec::new(),
+        whiteouts: true,
+    };
     unpacker.run(&mut hashing)?;
-    Ok(Unpacked { bytes: unpacker.bytes, diff_id: hashing.finish()? })
+    Ok(Unpacked {
+        bytes: unpacker.bytes,
+        diff_id: hashing.finish()?,
+    })
 }
 
 /// Unpacks any archive, without a meaning of whiteouts.
 pub(crate) fn plain(reader: impl Read, root: &Path) -> io::Result<()> {
-    let mut unpacker = Unpacker { root: directory(root)?, bytes: 0, times: Vec::new(), whiteouts: false };
+    let mut unpacker = Unpacker {
+        root: directory(root)?,
+        bytes: 0,
+        times: Vec::new(),
+        whiteouts: false,
+    };
     unpacker.run(&mut decompress(reader)?)
 }
 
@@ -119,7 +135,10 @@ fn clean(path: &Path) -> io::Result<Option<PathBuf>> {
             Component::Normal(part) => clean.push(part),
             Component::RootDir | Component::CurDir => {}
             Component::ParentDir | Component::Prefix(_) => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} leaves the layer", path.display())));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{} leaves the layer", path.display()),
+                ));
             }
         }
     }
@@ -152,7 +171,10 @@ impl Unpacker {
         let name = PathBuf::from(path.file_name().ok_or(io::ErrorKind::InvalidData)?);
         let parent = path.parent().unwrap_or(Path::new(""));
         if parent.as_os_str().is_empty() {
-            return Ok(Place { parent: self.root.try_clone()?, name });
+            return Ok(Place {
+                parent: self.root.try_clone()?,
+                name,
+            });
         }
         let parent = match self.open(parent) {
             Ok(parent) => parent,
@@ -179,7 +201,10 @@ impl Unpacker {
             return sys::set_xattr(&own, "trusted.overlay.opaque", b"y");
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT).filter(|_| self.whiteouts) {
-            let place = Place { name: PathBuf::from(std::ffi::OsStr::from_bytes(hidden)), parent: place.parent };
+            let place = Place {
+                name: PathBuf::from(std::ffi::OsStr::from_bytes(hidden)),
+                parent: place.parent,
+            };
             if hidden.is_empty() || hidden == b"." || hidden == b".." || hidden.starts_with(WHITEOUT) {
                 return Ok(());
             }
@@ -191,7 +216,12 @@ impl Unpacker {
         // Blank numbers are zeros to other tools too.
         let (user, group) = (header.uid().unwrap_or(0) as u32, header.gid().unwrap_or(0) as u32);
         let seconds = i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0);
-        let device = || io::Result::Ok(makedev(u64::from(header.device_major()?.unwrap_or(0)), u64::from(header.device_minor()?.unwrap_or(0))));
+        let device = || {
+            io::Result::Ok(makedev(
+                u64::from(header.device_major()?.unwrap_or(0)),
+                u64::from(header.device_minor()?.unwrap_or(0)),
+            ))
+        };
         match kind {
             EntryType::Directory => make_directory(&place, mode)?,
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
@@ -240,16 +270,24 @@ impl Unpacker {
             return Ok(());
         }
         let own = PathBuf::from(format!("/proc/self/fd/{}/.", self.root.as_raw_fd()));
-        std::os::unix::fs::lchown(&own, Some(entry.header().uid().unwrap_or(0) as u32), Some(entry.header().gid().unwrap_or(0) as u32))?;
+        std::os::unix::fs::lchown(
+            &own,
+            Some(entry.header().uid().unwrap_or(0) as u32),
+            Some(entry.header().gid().unwrap_or(0) as u32),
+        )?;
         fs::set_permissions(&own, fs::Permissions::from_mode(entry.header().mode()? & MODE_BITS))
     }
 
     /// Extended attributes of the kinds that an image may carry. An image must not set overlayfs's own.
     fn attributes<R: Read>(&self, entry: &mut tar::Entry<'_, R>, path: &Path) -> io::Result<()> {
-        let Some(extensions) = entry.pax_extensions()? else { return Ok(()) };
+        let Some(extensions) = entry.pax_extensions()? else {
+            return Ok(());
+        };
         for extension in extensions {
             let extension = extension?;
-            let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) else { continue };
+            let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) else {
+                continue;
+            };
             if name != "security.capability" && !name.starts_with("user.") {
                 continue;
             }
@@ -288,7 +326,13 @@ fn make_node(place: &Place, kind: SFlag, device: u64) -> io::Result<()> {
 
 fn set_time(place: &Place, seconds: i64) -> io::Result<()> {
     let time = TimeSpec::new(seconds, 0);
-    Ok(utimensat(place.parent.as_fd(), &place.name, &time, &time, UtimensatFlags::NoFollowSymlink)?)
+    Ok(utimensat(
+        place.parent.as_fd(),
+        &place.name,
+        &time,
+        &time,
+        UtimensatFlags::NoFollowSymlink,
+    )?)
 }
 
 #[cfg(test)]
@@ -339,7 +383,10 @@ mod tests {
         assert_eq!(unpacked.diff_id, format!("sha256:{}", hex::encode(Sha256::digest(&archive))));
         assert_eq!(unpacked.bytes, 11);
         let file = fs::metadata(root.join("dir/file")).unwrap();
-        assert_eq!((file.uid(), file.gid(), file.mode() & 0o7777, file.mtime(), file.nlink()), (7, 8, 0o4755, 1000, 2));
+        assert_eq!(
+            (file.uid(), file.gid(), file.mode() & 0o7777, file.mtime(), file.nlink()),
+            (7, 8, 0o4755, 1000, 2)
+        );
         assert!(root.join("escaped").exists() && root.join("absolute").exists());
         assert!(!outside.path().join("escaped").exists());
         let gone = fs::symlink_metadata(root.join("dir/gone")).unwrap();

@@ -29,7 +29,9 @@ impl RuntimeService for Runtime {
 
     async fn create_container(&self, sandbox_id: &str, config: &ContainerConfig) -> Result<String, CriError> {
         let (sandbox_id, config) = (sandbox_id.to_owned(), config.clone());
-        self.inner.blocking(move |runtime| runtime.make_container(&sandbox_id, config)).await
+        self.inner
+            .blocking(move |runtime| runtime.make_container(&sandbox_id, config))
+            .await
     }
 
     async fn start_container(&self, id: &str) -> Result<(), CriError> {
@@ -85,7 +87,9 @@ impl RuntimeService for Runtime {
 impl ImageService for Runtime {
     async fn image_status(&self, reference: &str) -> Result<Option<Image>, CriError> {
         let reference = reference.to_owned();
-        self.inner.blocking(move |runtime| Ok(runtime.images.find(&reference)?.map(|record| record.image()))).await
+        self.inner
+            .blocking(move |runtime| Ok(runtime.images.find(&reference)?.map(|record| record.image())))
+            .await
     }
 
     async fn pull_image(&self, reference: &str, auth: Option<&AuthConfig>) -> Result<String, CriError> {
@@ -98,6 +102,8 @@ impl ImageService for Runtime {
 
     async fn remove_image(&self, reference: &str) -> Result<(), CriError> {
         let reference = reference.to_owned();
-        self.inner.blocking(move |runtime| runtime.images.remove(&reference).map(drop)).await
+        self.inner
+            .blocking(move |runtime| runtime.images.remove(&reference).map(drop))
+            .await
     }
 }

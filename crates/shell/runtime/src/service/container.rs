@@ -13,9 +13,7 @@ use tokio::sync::watch;
 
 use super::{Container, Inner, failed};
 use crate::cgroup::DeviceRule;
-use crate::cri::{
-    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, LinuxContainerResources,
-};
+use crate::cri::{ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, LinuxContainerResources};
 use crate::images::ImageRecord;
 use crate::protocol::{FailureKind, Reply, Request, StartRequest};
 use crate::spec::{self, Device};
@@ -36,7 +34,11 @@ fn signal_number(name: &str) -> Option<i32> {
     let name = name.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
     if let Some(offset) = name.strip_prefix("RTMIN") {
-        let offset: i32 = if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse().ok()? };
+        let offset: i32 = if offset.is_empty() {
+            0
+        } else {
+            offset.strip_prefix('+')?.parse().ok()?
+        };
         return Some(libc::SIGRTMIN() + offset).filter(|number| *number <= libc::SIGRTMAX());
     }
     Signal::from_str(&format!("SIG{name}")).ok().map(|signal| signal as i32)
@@ -55,7 +57,12 @@ fn host_devices(directory: &Path, found: &mut Vec<Device>) -> io::Result<()> {
         let kind = meta.file_type();
         if kind.is_dir() && !matches!(name, "pts" | "shm" | "fd" | "mqueue" | ".lxc" | ".lxd-mounts" | ".udev") {
             host_devices(&path, found)?;
-        } else if (kind.is_char_device() || kind.is_block_device()) && !matches!(name, "console" | "ptmx" | "tty" | "null" | "zero" | "full" | "random" | "urandom") {
+        } else if (kind.is_char_device() || kind.is_block_device())
+            && !matches!(
+                name,
+                "console" | "ptmx" | "tty" | "null" | "zero" | "full" | "random" | "urandom"
+            )
+        {
             found.push(Device {
                 path: path.display().to_string(),
                 kind: if kind.is_block_device() { 'b' } else { 'c' },
@@ -72,9 +79,17 @@ fn host_devices(directory: &Path, found: &mut Vec<Device>) -> io::Result<()> {
 
 impl Inner {
     pub(super) fn make_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String, CriError> {
-        let sandbox = self.sandboxes.lock().get(sandbox_id).filter(|sandbox| sandbox.ready).map(|sandbox| sandbox.record.clone());
+        let sandbox = self
+            .sandboxes
+            .lock()
+            .get(sandbox_id)
+            .filter(|sandbox| sandbox.ready)
+            .map(|sandbox| sandbox.record.clone());
         let sandbox = sandbox.ok_or_else(|| CriError::NotFound(format!("sandbox {sandbox_id}")))?;
-        let image = self.images.find(&config.image)?.ok_or_else(|| CriError::NotFound(format!("image {:?}", config.image)))?;
+        let image = self
+            .images
+            .find(&config.image)?
+            .ok_or_else(|| CriError::NotFound(format!("image {:?}", config.image)))?;
         if spec::command(&config, &image.config).is_empty() {
             return Err(CriError::CreateContainer("no command specified".to_owned()));
         }
@@ -107,7 +122,8 @@ impl Inner {
         let directory = self.layout.container(&record.id);
         let (root, config) = (directory.join("rootfs"), &record.config);
         fs::create_dir_all(&directory).map_err(say)?;
-        rootfs::mount_overlay(&self.images.layers(), &record.layers, &directory).map_err(|error| format!("cannot mount the root: {error}"))?;
+        rootfs::mount_overlay(&self.images.layers(), &record.layers, &directory)
+            .map_err(|error| format!("cannot mount the root: {error}"))?;
         let security = &config.security_context;
         let wanted = Wanted {
             image: &image.config.user,
@@ -115,16 +131,27 @@ impl Inner {
             run_as_group: security.run_as_group,
             supplemental_groups: &security.supplemental_groups,
         };
-        let (users, groups) =
-            (rootfs::read_text(&root, "/etc/passwd").map_err(say)?, rootfs::read_text(&root, "/etc/group").map_err(say)?);
+        let (users, groups) = (
+            rootfs::read_text(&root, "/etc/passwd").map_err(say)?,
+            rootfs::read_text(&root, "/etc/group").map_err(say)?,
+        );
         let identity = user::resolve(&wanted, &users, &groups)?;
-        let capabilities =
-            capability::resolve(security.privileged, &security.add_capabilities, &security.drop_capabilities, self.bounding)?;
-        let cwd = if config.working_dir.is_empty() { &image.config.working_dir } else { &config.working_dir };
+        let capabilities = capability::resolve(
+            security.privileged,
+            &security.add_capabilities,
+            &security.drop_capabilities,
+            self.bounding,
+        )?;
+        let cwd = if config.working_dir.is_empty() {
+            &image.config.working_dir
+        } else {
+            &config.working_dir
+        };
         rootfs::make_directory(&root, cwd).map_err(|error| format!("cannot make the working directory {cwd:?}: {error}"))?;
         for mount in &config.mounts {
             if !mount.host_path.exists() {
-                fs::create_dir_all(&mount.host_path).map_err(|error| format!("failed to mkdir {:?}: {error}", mount.host_path))?;
+                fs::create_dir_all(&mount.host_path)
+                    .map_err(|error| format!("failed to mkdir {:?}: {error}", mount.host_path))?;
             }
         }
         let mut devices = Vec::new();
@@ -133,7 +160,11 @@ impl Inner {
         }
         self.hierarchies.create(&record.cgroup).map_err(say)?;
         self.hierarchies.limit(&record.cgroup, &config.resources, true).map_err(say)?;
-        let rules = if security.privileged { DeviceRule::all() } else { DeviceRule::defaults() };
+        let rules = if security.privileged {
+            DeviceRule::all()
+        } else {
+            DeviceRule::defaults()
+        };
         self.hierarchies.allow_devices(&record.cgroup, &rules).map_err(say)?;
         let kept = self.layout.sandbox(&sandbox.id);
         let text = |path: &Path| path.display().to_string();
@@ -150,7 +181,11 @@ impl Inner {
             cgroup: &record.cgroup,
             resolv_conf: &text(&kept.join("resolv.conf")),
             hostname_file: &text(&kept.join("hostname")),
-            shm: &if sandbox.config.namespaces.host_ipc { "/dev/shm".to_owned() } else { text(&shm) },
+            shm: &if sandbox.config.namespaces.host_ipc {
+                "/dev/shm".to_owned()
+            } else {
+                text(&shm)
+            },
             devices: &devices,
             cgroup_namespace: self.hierarchies.is_unified(),
         });
@@ -172,7 +207,9 @@ impl Inner {
 
     fn container(&self, id: &str) -> Result<(ContainerRecord, watch::Receiver<RunState>), CriError> {
         let containers = self.containers.lock();
-        let container = containers.get(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
+        let container = containers
+            .get(id)
+            .ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
         Ok((container.record.clone(), container.run.subscribe()))
     }
 
@@ -187,7 +224,9 @@ impl Inner {
 
     fn log_path(&self, record: &ContainerRecord) -> std::path::PathBuf {
         let sandboxes = self.sandboxes.lock();
-        let directory = sandboxes.get(&record.sandbox_id).map(|sandbox| sandbox.record.config.log_directory.clone());
+        let directory = sandboxes
+            .get(&record.sandbox_id)
+            .map(|sandbox| sandbox.record.config.log_directory.clone());
         directory.unwrap_or_default().join(&record.config.log_path)
     }
 
@@ -196,11 +235,18 @@ impl Inner {
         let (record, watch) = self.container(id)?;
         let now = watch.borrow().state;
         if now != ContainerState::Created {
-            return Err(CriError::Other(format!("container {id} is not in created state: it is {now:?}")));
+            return Err(CriError::Other(format!(
+                "container {id} is not in created state: it is {now:?}"
+            )));
         }
         match self.launch(&record) {
             Ok(pid) => {
-                self.apply(RunState { state: ContainerState::Running, pid, started_at: state::now(), ..RunState::created(id) });
+                self.apply(RunState {
+                    state: ContainerState::Running,
+                    pid,
+                    started_at: state::now(),
+                    ..RunState::created(id)
+                });
                 Ok(())
             }
             Err(text) => {
@@ -222,8 +268,13 @@ impl Inner {
 
     fn launch(&self, record: &ContainerRecord) -> Result<i32, String> {
         let directory = self.layout.container(&record.id);
-        rootfs::mount_overlay(&self.images.layers(), &record.layers, &directory).map_err(|error| format!("cannot mount the root: {error}"))?;
-        let log_path = if record.config.log_path.is_empty() { directory.join("log") } else { self.log_path(record) };
+        rootfs::mount_overlay(&self.images.layers(), &record.layers, &directory)
+            .map_err(|error| format!("cannot mount the root: {error}"))?;
+        let log_path = if record.config.log_path.is_empty() {
+            directory.join("log")
+        } else {
+            self.log_path(record)
+        };
         if let Some(parent) = log_path.parent() {
             fs::create_dir_all(parent).map_err(|error| format!("cannot make {}: {error}", parent.display()))?;
         }
@@ -243,7 +294,14 @@ impl Inner {
         });
         match self.call(&record.sandbox_id, &request, &[]) {
             Ok((_, Reply::Started { pid }, _)) => Ok(pid),
-            Ok((_, Reply::Failed { kind: FailureKind::Command, message }, _)) => Err(format!(
+            Ok((
+                _,
+                Reply::Failed {
+                    kind: FailureKind::Command,
+                    message,
+                },
+                _,
+            )) => Err(format!(
                 "failed to create task for container: failed to start container process: error during container init: {message}"
             )),
             Ok((_, Reply::Failed { message, .. }, _)) => Err(format!("failed to create task for container: {message}")),
@@ -264,7 +322,8 @@ impl Inner {
         let mut send = async |signal: i32, all: bool, wait: Duration| -> Result<bool, CriError> {
             let (sandbox_id, id) = (record.sandbox_id.clone(), record.id.clone());
             // An answer that there is no such container means that it just ended.
-            self.blocking(move |runtime| runtime.call(&sandbox_id, &Request::Kill { id, signal, all }, &[]).map(drop)).await?;
+            self.blocking(move |runtime| runtime.call(&sandbox_id, &Request::Kill { id, signal, all }, &[]).map(drop))
+                .await?;
             let ended = watch.wait_for(|run| run.state != ContainerState::Running);
             Ok(tokio::time::timeout(wait, ended).await.is_ok())
         };
@@ -283,7 +342,9 @@ impl Inner {
         self.stop(id, 0).await?;
         let id = id.to_owned();
         self.blocking(move |runtime| {
-            let Ok((record, _)) = runtime.container(&id) else { return Ok(()) };
+            let Ok((record, _)) = runtime.container(&id) else {
+                return Ok(());
+            };
             runtime.discard(&record)?;
             runtime.containers.lock().remove(&id);
             Ok(())
@@ -294,7 +355,10 @@ impl Inner {
     pub(super) fn container_statuses(&self) -> Vec<ContainerStatus> {
         let all: Vec<(ContainerRecord, RunState)> = {
             let containers = self.containers.lock();
-            containers.values().map(|container| (container.record.clone(), container.run.borrow().clone())).collect()
+            containers
+                .values()
+                .map(|container| (container.record.clone(), container.run.borrow().clone()))
+                .collect()
         };
         let status = |(record, run): (ContainerRecord, RunState)| ContainerStatus {
             log_path: self.log_path(&record),
@@ -319,11 +383,18 @@ impl Inner {
     pub(super) fn stats(&self) -> Vec<ContainerStats> {
         let running: Vec<ContainerRecord> = {
             let containers = self.containers.lock();
-            let running = containers.values().filter(|container| container.run.borrow().state == ContainerState::Running);
+            let running = containers
+                .values()
+                .filter(|container| container.run.borrow().state == ContainerState::Running);
             running.map(|container| container.record.clone()).collect()
         };
         let stats = |record: ContainerRecord| match self.hierarchies.usage(&record.cgroup) {
-            Ok(usage) => Some(ContainerStats { id: record.id, pod_sandbox_id: record.sandbox_id, name: record.config.metadata.name, usage }),
+            Ok(usage) => Some(ContainerStats {
+                id: record.id,
+                pod_sandbox_id: record.sandbox_id,
+                name: record.config.metadata.name,
+                usage,
+            }),
             Err(error) => {
                 tracing::debug!(id = record.id, %error, "no statistics of a container");
                 None
@@ -334,9 +405,12 @@ impl Inner {
 
     pub(super) fn update(&self, id: &str, resources: &LinuxContainerResources) -> Result<(), CriError> {
         let (mut record, _) = self.container(id)?;
-        self.hierarchies.limit(&record.cgroup, resources, true).map_err(|error| failed("cannot change the limits", &error))?;
+        self.hierarchies
+            .limit(&record.cgroup, resources, true)
+            .map_err(|error| failed("cannot change the limits", &error))?;
         record.config.resources = resources.clone();
-        state::write_json(&self.layout.container(id).join("container.json"), &record).map_err(|error| failed("cannot record the limits", &error))?;
+        state::write_json(&self.layout.container(id).join("container.json"), &record)
+            .map_err(|error| failed("cannot record the limits", &error))?;
         if let Some(container) = self.containers.lock().get_mut(id) {
             container.record = record;
         }
@@ -355,7 +429,14 @@ mod tests {
 
     #[test]
     fn signals_have_many_names() {
-        for (name, number) in [("SIGTERM", Some(15)), ("quit", Some(3)), ("9", Some(9)), ("", None), ("SIGNOPE", None), ("0", None)] {
+        for (name, number) in [
+            ("SIGTERM", Some(15)),
+            ("quit", Some(3)),
+            ("9", Some(9)),
+            ("", None),
+            ("SIGNOPE", None),
+            ("0", None),
+        ] {
             assert_eq!(signal_number(name), number, "{name}");
         }
         assert_eq!(signal_number("SIGRTMIN+3"), Some(libc::SIGRTMIN() + 3));

@@ -12,9 +12,11 @@ mod terminal;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
@@ -29,6 +31,9 @@ use crate::{capability, rootfs};
 
 /// Events kept for a slow receiver.
 const EVENTS_MAX: usize = 1024;
+/// How often a shim that exists but cannot be reached is tried again.
+const REACH_TRIES_MAX: u32 = 20;
+const REACH_PAUSE: Duration = Duration::from_millis(100);
 /// Exit code of a container whose end nobody saw.
 const EXIT_CODE_UNKNOWN: i32 = 255;
 
@@ -75,6 +80,22 @@ struct Inner {
     containers: Mutex<BTreeMap<String, Container>>,
 }
 
+/// Hands on a shim's states until the connection ends.
+async fn listen(runtime: &Weak<Inner>, stream: UnixStream) -> io::Result<()> {
+    protocol::send(&stream, &Request::Subscribe, &[])?;
+    stream.set_nonblocking(true)?;
+    let mut stream = tokio::net::UnixStream::from_std(stream)?;
+    while let Some(reply) = protocol::receive_async::<Reply>(&mut stream).await? {
+        let Some(runtime) = runtime.upgrade() else { return Ok(()) };
+        match reply {
+            Reply::States(states) => states.into_iter().for_each(|run| runtime.apply(run)),
+            Reply::Changed(run) => runtime.apply(run),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn failed(what: &str, error: &dyn std::fmt::Display) -> CriError {
     CriError::Other(format!("{what}: {error}"))
 }
@@ -86,9 +107,23 @@ impl Runtime {
         if rustls::crypto::ring::default_provider().install_default().is_err() {
             tracing::debug!("a TLS provider is installed already");
         }
-        let layout = Layout { data: config.data_dir, run: config.run_dir };
-        for directory in [layout.sandboxes(), layout.containers(), layout.oci_root(), layout.run.join("pods")] {
-            std::fs::create_dir_all(&directory).map_err(|error| failed(&format!("cannot make {}", directory.display()), &error))?;
+        let layout = Layout {
+            data: config.data_dir,
+            run: config.run_dir,
+        };
+        for directory in [
+            layout.sandboxes(),
+            layout.containers(),
+            layout.oci_root(),
+            layout.run.join("pods"),
+        ] {
+            std::fs::create_dir_all(&directory)
+                .map_err(|error| failed(&format!("cannot make {}", directory.display()), &error))?;
+        }
+        // Environments of containers hold secrets.
+        for directory in [&layout.data, &layout.run] {
+            std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))
+                .map_err(|error| failed(&format!("cannot close {}", directory.display()), &error))?;
         }
         let inner = Arc::new(Inner {
             images: ImageStore::open(&layout.data)?,
@@ -102,7 +137,9 @@ impl Runtime {
             sandboxes: Mutex::default(),
             containers: Mutex::default(),
         });
-        let live = inner.blocking(|inner| inner.recover().map_err(|error| failed("cannot read the records", &error))).await?;
+        let live = inner
+            .blocking(|inner| inner.recover().map_err(|error| failed("cannot read the records", &error)))
+            .await?;
         for (id, stream) in live {
             inner.follow(id, stream);
         }
@@ -122,7 +159,9 @@ impl Inner {
         f: impl FnOnce(&Arc<Self>) -> Result<T, CriError> + Send + 'static,
     ) -> Result<T, CriError> {
         let runtime = self.clone();
-        tokio::task::spawn_blocking(move || f(&runtime)).await.map_err(|error| failed("a runtime task died", &error))?
+        tokio::task::spawn_blocking(move || f(&runtime))
+            .await
+            .map_err(|error| failed("a runtime task died", &error))?
     }
 
     /// Reads all records; returns the shims that live, connected.
@@ -138,7 +177,13 @@ impl Inner {
                 continue;
             };
             let run = state::read_json(&directory.join("run.json"))?.unwrap_or_else(|| RunState::created(&record.id));
-            self.containers.lock().insert(record.id.clone(), Container { record, run: watch::Sender::new(run) });
+            self.containers.lock().insert(
+                record.id.clone(),
+                Container {
+                    record,
+                    run: watch::Sender::new(run),
+                },
+            );
         }
         for entry in std::fs::read_dir(self.layout.sandboxes())? {
             let directory = entry?.path();
@@ -148,7 +193,7 @@ impl Inner {
                 continue;
             };
             let id = record.id.clone();
-            let stream = if record.stopped { None } else { self.connect(&id).ok() };
+            let stream = if record.stopped { None } else { self.reach(&id)? };
             let ready = stream.is_some();
             self.sandboxes.lock().insert(id.clone(), Sandbox { record, ready });
             match stream {
@@ -178,7 +223,12 @@ impl Inner {
     }
 
     /// One request and its first answer. Blocks.
-    fn call(&self, sandbox_id: &str, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(UnixStream, Reply, Vec<OwnedFd>), CriError> {
+    fn call(
+        &self,
+        sandbox_id: &str,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(UnixStream, Reply, Vec<OwnedFd>), CriError> {
         let call = || -> io::Result<_> {
             let stream = self.connect(sandbox_id)?;
             protocol::send(&stream, request, fds)?;
@@ -188,26 +238,43 @@ impl Inner {
         call().map_err(|error| failed("the pod's shim does not answer", &error))
     }
 
+    /// A connection to a shim, `None` if there is no shim any more. Blocks.
+    fn reach(&self, sandbox_id: &str) -> io::Result<Option<UnixStream>> {
+        let mut tries = 0;
+        loop {
+            match self.connect(sandbox_id) {
+                Ok(stream) => return Ok(Some(stream)),
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                    return Ok(None);
+                }
+                Err(error) if tries == REACH_TRIES_MAX => return Err(error),
+                Err(_) => std::thread::sleep(REACH_PAUSE),
+            }
+            tries += 1;
+        }
+    }
+
     /// Follows a shim's states until it ends.
     fn follow(self: &Arc<Self>, sandbox_id: String, stream: UnixStream) {
         let runtime = Arc::downgrade(self);
         tokio::spawn(async move {
-            let listen = async {
-                protocol::send(&stream, &Request::Subscribe, &[])?;
-                stream.set_nonblocking(true)?;
-                let mut stream = tokio::net::UnixStream::from_std(stream)?;
-                while let Some(reply) = protocol::receive_async::<Reply>(&mut stream).await? {
-                    let Some(runtime) = runtime.upgrade() else { return Ok(()) };
-                    match reply {
-                        Reply::States(states) => states.into_iter().for_each(|run| runtime.apply(run)),
-                        Reply::Changed(run) => runtime.apply(run),
-                        _ => {}
-                    }
+            let mut next = Some(stream);
+            while let Some(stream) = next.take() {
+                if let Err(error) = listen(&runtime, stream).await {
+                    tracing::warn!(sandbox_id, %error, "lost the connection to a shim");
                 }
-                io::Result::Ok(())
-            };
-            if let Err(error) = listen.await {
-                tracing::warn!(sandbox_id, %error, "lost a shim");
+                let Some(runtime) = runtime.upgrade() else { return };
+                let id = sandbox_id.clone();
+                // The end of a connection is not the end of the shim: it drops clients that do not keep up.
+                let again =
+                    runtime.blocking(move |runtime| runtime.reach(&id).map_err(|error| failed("cannot reach a shim", &error)));
+                next = match again.await {
+                    Ok(stream) => stream,
+                    Err(error) => {
+                        tracing::error!(sandbox_id, %error, "a pod is no longer followed");
+                        return;
+                    }
+                };
             }
             let Some(runtime) = runtime.upgrade() else { return };
             if let Some(sandbox) = runtime.sandboxes.lock().get_mut(&sandbox_id) {
@@ -249,8 +316,15 @@ impl Inner {
     }
 
     fn announce(&self, sandbox_id: &str, id: &str) {
-        let pod_uid = self.sandboxes.lock().get(sandbox_id).map(|sandbox| sandbox.record.config.metadata.uid.clone());
-        let event = ContainerEvent { pod_uid: pod_uid.unwrap_or_default(), id: id.to_owned() };
+        let pod_uid = self
+            .sandboxes
+            .lock()
+            .get(sandbox_id)
+            .map(|sandbox| sandbox.record.config.metadata.uid.clone());
+        let event = ContainerEvent {
+            pod_uid: pod_uid.unwrap_or_default(),
+            id: id.to_owned(),
+        };
         if self.events.send(event).is_err() {
             tracing::trace!("nobody listens for container events");
         }
@@ -260,8 +334,12 @@ impl Inner {
     fn settle(&self, sandbox_id: &str) {
         let open: Vec<ContainerRecord> = {
             let containers = self.containers.lock();
-            let open = containers.values().filter(|container| container.record.sandbox_id == sandbox_id);
-            open.filter(|container| container.run.borrow().state != ContainerState::Exited).map(|container| container.record.clone()).collect()
+            let open = containers
+                .values()
+                .filter(|container| container.record.sandbox_id == sandbox_id);
+            open.filter(|container| container.run.borrow().state != ContainerState::Exited)
+                .map(|container| container.record.clone())
+                .collect()
         };
         for record in open {
             let path = self.layout.container(&record.id).join("run.json");

@@ -1,6 +1,7 @@
 //! Sandboxes: cgroup, shim, files and network of a pod.
 
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -41,7 +42,9 @@ impl Inner {
         let id = state::new_id();
         let (wanted, sandbox_id) = (config.clone(), id.clone());
         let made = self.blocking(move |runtime| {
-            runtime.start_shim(&sandbox_id, wanted).map_err(|error| failed("failed to create the pod sandbox", &error))
+            runtime
+                .start_shim(&sandbox_id, wanted)
+                .map_err(|error| failed("failed to create the pod sandbox", &error))
         });
         let made = match made.await {
             Ok(record) => self.join_network(record).await,
@@ -68,8 +71,13 @@ impl Inner {
             .blocking(move |runtime| {
                 let path = runtime.layout.sandbox(&record.id).join("sandbox.json");
                 state::write_json(&path, &record).map_err(|error| failed("cannot record the sandbox", &error))?;
-                let stream = runtime.connect(&record.id).map_err(|error| failed("the pod's shim does not answer", &error))?;
-                runtime.sandboxes.lock().insert(record.id.clone(), Sandbox { record, ready: true });
+                let stream = runtime
+                    .connect(&record.id)
+                    .map_err(|error| failed("the pod's shim does not answer", &error))?;
+                runtime
+                    .sandboxes
+                    .lock()
+                    .insert(record.id.clone(), Sandbox { record, ready: true });
                 Ok(stream)
             })
             .await?;
@@ -91,7 +99,11 @@ impl Inner {
             None => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
         };
         std::fs::write(kept.join("resolv.conf"), resolv_conf)?;
-        let hostname = if config.hostname.is_empty() { host_name()? } else { config.hostname.clone() };
+        let hostname = if config.hostname.is_empty() {
+            host_name()?
+        } else {
+            config.hostname.clone()
+        };
         std::fs::write(kept.join("hostname"), format!("{hostname}\n"))?;
         if !config.namespaces.host_ipc {
             rootfs::mount_tmpfs(&run.join("shm"), "mode=1777,size=65536k")?;
@@ -112,8 +124,20 @@ impl Inner {
             log_files_max: LOG_FILES_MAX,
         };
         state::write_json(&run.join(shim::CONFIG), &shim_config)?;
-        let log = std::fs::File::options().create(true).append(true).open(run.join("shim.log"))?;
-        let mut child = Command::new(&self.shim_exe)
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(run.join("shim.log"))?;
+        // From a read-only view of the program, so that no container can write to it through its process.
+        let view = sys::read_only_clone(&self.shim_exe);
+        let program = match &view {
+            Ok(view) => format!("/proc/self/fd/{}", view.as_raw_fd()).into(),
+            Err(error) => {
+                tracing::warn!(%error, "the kernel gives no read-only view of the shim's program");
+                self.shim_exe.clone()
+            }
+        };
+        let mut child = Command::new(program)
             .arg("shim")
             .arg(&run)
             .env_clear()
@@ -147,7 +171,11 @@ impl Inner {
     }
 
     pub(super) async fn stop_sandbox(self: &Arc<Self>, id: &str) -> Result<(), CriError> {
-        let known = self.sandboxes.lock().get(id).map(|sandbox| (sandbox.record.clone(), sandbox.ready));
+        let known = self
+            .sandboxes
+            .lock()
+            .get(id)
+            .map(|sandbox| (sandbox.record.clone(), sandbox.ready));
         let Some((record, _)) = known else { return Ok(()) };
         self.shut_down(id).await?;
         if !record.config.namespaces.host_network {
@@ -157,7 +185,9 @@ impl Inner {
         self.blocking(move |runtime| {
             let record = {
                 let mut sandboxes = runtime.sandboxes.lock();
-                let Some(sandbox) = sandboxes.get_mut(&id) else { return Ok(()) };
+                let Some(sandbox) = sandboxes.get_mut(&id) else {
+                    return Ok(());
+                };
                 sandbox.ready = false;
                 sandbox.record.stopped = true;
                 sandbox.record.clone()
@@ -174,7 +204,8 @@ impl Inner {
         self.blocking(move |runtime| {
             // No connection means no shim.
             if let Ok(stream) = runtime.connect(&sandbox_id) {
-                let ended = protocol::send(&stream, &Request::Shutdown, &[]).and_then(|()| protocol::receive::<protocol::Reply>(&stream));
+                let ended =
+                    protocol::send(&stream, &Request::Shutdown, &[]).and_then(|()| protocol::receive::<protocol::Reply>(&stream));
                 if let Err(error) = ended {
                     tracing::warn!(sandbox_id, %error, "a shim did not end as asked");
                     runtime.kill_shim(&sandbox_id);
@@ -186,7 +217,11 @@ impl Inner {
         .await?;
         let watches: Vec<_> = {
             let containers = self.containers.lock();
-            containers.values().filter(|container| container.record.sandbox_id == id).map(|container| container.run.subscribe()).collect()
+            containers
+                .values()
+                .filter(|container| container.record.sandbox_id == id)
+                .map(|container| container.run.subscribe())
+                .collect()
         };
         for mut watch in watches {
             let ended = watch.wait_for(|run| run.state != ContainerState::Running);
@@ -214,7 +249,11 @@ impl Inner {
         self.shut_down(id).await?;
         let containers: Vec<String> = {
             let containers = self.containers.lock();
-            containers.values().filter(|container| container.record.sandbox_id == id).map(|container| container.record.id.clone()).collect()
+            containers
+                .values()
+                .filter(|container| container.record.sandbox_id == id)
+                .map(|container| container.record.id.clone())
+                .collect()
         };
         for container in containers {
             self.delete_container(&container).await?;
@@ -225,7 +264,11 @@ impl Inner {
             let remove = || -> io::Result<()> {
                 if let Some(sandbox) = &known {
                     let cgroup = runtime.pod_cgroup(&sandbox.record.config);
-                    let shared = runtime.sandboxes.lock().values().any(|other| runtime.pod_cgroup(&other.record.config) == cgroup);
+                    let shared = runtime
+                        .sandboxes
+                        .lock()
+                        .values()
+                        .any(|other| runtime.pod_cgroup(&other.record.config) == cgroup);
                     if !shared {
                         runtime.hierarchies.remove(&cgroup)?;
                     }
@@ -250,7 +293,11 @@ impl Inner {
         let status = |sandbox: &Sandbox| PodSandboxStatus {
             id: sandbox.record.id.clone(),
             metadata: sandbox.record.config.metadata.clone(),
-            state: if sandbox.ready { PodSandboxState::Ready } else { PodSandboxState::NotReady },
+            state: if sandbox.ready {
+                PodSandboxState::Ready
+            } else {
+                PodSandboxState::NotReady
+            },
             created_at: sandbox.record.created_at,
             ips: sandbox.record.ips.clone(),
             labels: sandbox.record.config.labels.clone(),

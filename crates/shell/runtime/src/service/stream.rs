@@ -48,20 +48,32 @@ impl Inner {
     fn start_exec(&self, request: &StreamRequest) -> Result<Running, CriError> {
         let (record, _) = self.running(&request.container_id)?;
         let document = self.layout.container(&record.id).join("config.json");
-        let document: Option<Value> = state::read_json(&document).map_err(|error| failed("cannot read the container's configuration", &error))?;
+        let document: Option<Value> =
+            state::read_json(&document).map_err(|error| failed("cannot read the container's configuration", &error))?;
         let mut process = document.map(|mut document| document["process"].take()).unwrap_or_default();
         process["args"] = json!(request.command);
         process["terminal"] = json!(request.tty);
         if let (true, Some(env)) = (request.tty, process["env"].as_array_mut())
-            && !env.iter().any(|entry| entry.as_str().is_some_and(|entry| entry.starts_with("TERM=")))
+            && !env
+                .iter()
+                .any(|entry| entry.as_str().is_some_and(|entry| entry.starts_with("TERM=")))
         {
             env.push(json!("TERM=xterm"));
         }
-        let path = self.layout.sandbox_run(&record.sandbox_id).join(format!("exec-{}.json", uuid::Uuid::new_v4().simple()));
+        let path = self
+            .layout
+            .sandbox_run(&record.sandbox_id)
+            .join(format!("exec-{}.json", uuid::Uuid::new_v4().simple()));
         state::write_json(&path, &process).map_err(|error| failed("cannot write the process's configuration", &error))?;
         let make = || -> io::Result<(Running, Vec<OwnedFd>)> {
             let (stream, _) = UnixStream::pair()?;
-            let mut running = Running { stream, stdin: None, stdout: None, stderr: None, terminal: None };
+            let mut running = Running {
+                stream,
+                stdin: None,
+                stdout: None,
+                stderr: None,
+                terminal: None,
+            };
             if request.tty {
                 return Ok((running, Vec::new()));
             }
@@ -78,7 +90,12 @@ impl Inner {
             Ok((running, vec![stdin, stdout_writer, stderr_writer]))
         };
         let (mut running, theirs) = make().map_err(pipes)?;
-        let ask = Request::Exec { id: record.id.clone(), process: path.clone(), tty: request.tty, seccomp: seccomp(&record.config) };
+        let ask = Request::Exec {
+            id: record.id.clone(),
+            process: path.clone(),
+            tty: request.tty,
+            seccomp: seccomp(&record.config),
+        };
         let fds: Vec<BorrowedFd<'_>> = theirs.iter().map(AsFd::as_fd).collect();
         let answer = self.call(&record.sandbox_id, &ask, &fds);
         state::remove_all(&path).map_err(|error| failed("cannot remove the process's configuration", &error))?;
@@ -88,7 +105,14 @@ impl Inner {
                 running.terminal = fds.into_iter().next();
                 Ok(running)
             }
-            (_, Reply::Failed { kind: FailureKind::NotFound, message }, _) => Err(CriError::Other(message)),
+            (
+                _,
+                Reply::Failed {
+                    kind: FailureKind::NotFound,
+                    message,
+                },
+                _,
+            ) => Err(CriError::Other(message)),
             (_, Reply::Failed { message, .. }, _) => Err(CriError::Other(format!(
                 "failed to exec in container: failed to start exec: OCI runtime exec failed: exec failed: unable to start container process: {message}"
             ))),
@@ -96,8 +120,18 @@ impl Inner {
         }
     }
 
-    pub(super) async fn run_exec_sync(self: &Arc<Self>, container_id: &str, command: &[String], timeout_s: u64) -> Result<ExecSyncResponse, CriError> {
-        let request = StreamRequest { container_id: container_id.to_owned(), command: command.to_vec(), tty: false, stdin: false };
+    pub(super) async fn run_exec_sync(
+        self: &Arc<Self>,
+        container_id: &str,
+        command: &[String],
+        timeout_s: u64,
+    ) -> Result<ExecSyncResponse, CriError> {
+        let request = StreamRequest {
+            container_id: container_id.to_owned(),
+            command: command.to_vec(),
+            tty: false,
+            stdin: false,
+        };
         let started = std::time::Instant::now();
         let running = self.blocking(move |runtime| runtime.start_exec(&request)).await?;
         let (stdout, stderr) = (reader(running.stdout).map_err(pipes)?, reader(running.stderr).map_err(pipes)?);
@@ -126,7 +160,11 @@ impl Inner {
             }
         };
         let (stdout, stderr) = tokio::join!(gather(stdout), gather(stderr));
-        Ok(ExecSyncResponse { stdout, stderr, exit_code: code })
+        Ok(ExecSyncResponse {
+            stdout,
+            stderr,
+            exit_code: code,
+        })
     }
 
     pub(super) async fn run_exec(self: &Arc<Self>, request: &StreamRequest) -> Result<StreamSession, CriError> {
@@ -168,7 +206,10 @@ impl Inner {
                 let (stderr, stderr_writer) = pipe2(OFlag::O_CLOEXEC).map_err(|error| pipes(error.into()))?;
                 let fds = [stdout_writer.as_fd(), stderr_writer.as_fd()];
                 let fds = if tty { &fds[..1] } else { &fds[..] };
-                let ask = Request::Attach { id: record.id.clone(), stdin: stdin_wanted };
+                let ask = Request::Attach {
+                    id: record.id.clone(),
+                    stdin: stdin_wanted,
+                };
                 match runtime.call(&record.sandbox_id, &ask, fds)? {
                     (_, Reply::Attached, back) => Ok((stdout, stderr, back.into_iter().next())),
                     (_, Reply::Failed { message, .. }, _) => Err(CriError::Other(message)),
@@ -178,8 +219,14 @@ impl Inner {
             .await?;
         let (sender, exit) = oneshot::channel();
         tokio::spawn(async move {
-            let ended = watch.wait_for(|run| run.state == ContainerState::Exited).await.map(|run| run.exit_code);
-            if sender.send(ended.map_err(|_| CriError::NotFound("container".to_owned()))).is_err() {
+            let ended = watch
+                .wait_for(|run| run.state == ContainerState::Exited)
+                .await
+                .map(|run| run.exit_code);
+            if sender
+                .send(ended.map_err(|_| CriError::NotFound("container".to_owned())))
+                .is_err()
+            {
                 tracing::debug!("nobody waits for the end of an attach");
             }
         });
@@ -187,7 +234,10 @@ impl Inner {
         if tty {
             let terminal = back.map(Terminal::new).transpose().map_err(pipes)?;
             return Ok(StreamSession {
-                stdin: terminal.clone().filter(|_| stdin_wanted).map(|terminal| Box::new(terminal) as _),
+                stdin: terminal
+                    .clone()
+                    .filter(|_| stdin_wanted)
+                    .map(|terminal| Box::new(terminal) as _),
                 stdout,
                 stderr: None,
                 resize: terminal.map(resizer),
@@ -206,7 +256,12 @@ impl Inner {
 
     /// Connects inside the pod's network namespace: to `127.0.0.1`, then to `::1`.
     pub(super) fn connect_inside(&self, sandbox_id: &str, port: u16) -> Result<std::net::TcpStream, CriError> {
-        let found = self.sandboxes.lock().get(sandbox_id).filter(|sandbox| sandbox.ready).map(|sandbox| sandbox.record.clone());
+        let found = self
+            .sandboxes
+            .lock()
+            .get(sandbox_id)
+            .filter(|sandbox| sandbox.ready)
+            .map(|sandbox| sandbox.record.clone());
         let record = found.ok_or_else(|| CriError::NotFound(format!("sandbox {sandbox_id}")))?;
         let connect = move || -> io::Result<std::net::TcpStream> {
             if !record.config.namespaces.host_network {
@@ -221,9 +276,14 @@ impl Inner {
         };
         // A thread of its own: it ends in the pod's namespace and must serve nobody else.
         let thread = std::thread::spawn(connect);
-        let result = thread.join().unwrap_or_else(|_| Err(io::Error::other("the connecting thread died")));
+        let result = thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the connecting thread died")));
         result.map_err(|error| {
-            failed(&format!("failed to connect to localhost:{port} inside namespace of sandbox {sandbox_id}"), &error)
+            failed(
+                &format!("failed to connect to localhost:{port} inside namespace of sandbox {sandbox_id}"),
+                &error,
+            )
         })
     }
 }
@@ -245,7 +305,9 @@ async fn collect(reader: Box<dyn AsyncRead + Send + Unpin>) -> Arc<parking_lot::
     let mut bytes = Vec::new();
     let mut limited = reader.take(EXEC_SYNC_BYTES_MAX);
     let read = match limited.read_to_end(&mut bytes).await {
-        Ok(_) => tokio::io::copy(&mut limited.into_inner(), &mut tokio::io::sink()).await.map(drop),
+        Ok(_) => tokio::io::copy(&mut limited.into_inner(), &mut tokio::io::sink())
+            .await
+            .map(drop),
         Err(error) => Err(error),
     };
     if let Err(error) = read {

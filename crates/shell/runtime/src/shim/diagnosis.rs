@@ -23,7 +23,11 @@ impl Diagnosis {
     /// Begins to listen, for this process and its forks.
     pub(super) fn begin() -> nix::Result<Self> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        if tracing::subscriber::set_global_default(Events { pipe: writer.as_raw_fd() }).is_err() {
+        if tracing::subscriber::set_global_default(Events {
+            pipe: writer.as_raw_fd(),
+        })
+        .is_err()
+        {
             eprintln!("events go elsewhere");
         }
         Ok(Diagnosis { reader, _writer: writer })
@@ -46,7 +50,11 @@ struct Text(String);
 
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let written = if field.name() == "message" { write!(self.0, "{value:?} ") } else { write!(self.0, "{}={value:?} ", field.name()) };
+        let written = if field.name() == "message" {
+            write!(self.0, "{value:?} ")
+        } else {
+            write!(self.0, "{}={value:?} ", field.name())
+        };
         if written.is_err() {
             self.0.push('?');
         }

@@ -20,7 +20,10 @@ pub(super) struct ContainerExecutor {
 }
 
 fn args(spec: &Spec) -> Vec<String> {
-    spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default()
+    spec.process()
+        .as_ref()
+        .and_then(|process| process.args().clone())
+        .unwrap_or_default()
 }
 
 /// Why `path` cannot be executed.
@@ -52,12 +55,20 @@ pub(super) fn look_path(command: &str, path: &str) -> Result<String, String> {
             _ => {}
         }
     }
-    let why = if denied { "permission denied" } else { "executable file not found in $PATH" };
+    let why = if denied {
+        "permission denied"
+    } else {
+        "executable file not found in $PATH"
+    };
     Err(format!("exec: {command:?}: {why}"))
 }
 
 fn find(spec: &Spec) -> Result<String, String> {
-    let env = spec.process().as_ref().and_then(|process| process.env().clone()).unwrap_or_default();
+    let env = spec
+        .process()
+        .as_ref()
+        .and_then(|process| process.env().clone())
+        .unwrap_or_default();
     let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or("");
     look_path(args(spec).first().map_or("", String::as_str), path)
 }

@@ -28,7 +28,13 @@ pub(super) struct Log {
 impl Log {
     /// Opens or makes the file.
     pub(super) fn open(path: &Path, bytes_max: u64, files_max: usize) -> io::Result<Self> {
-        let mut log = Log { path: path.to_owned(), file: None, bytes: 0, bytes_max, files_max };
+        let mut log = Log {
+            path: path.to_owned(),
+            file: None,
+            bytes: 0,
+            bytes_max,
+            files_max,
+        };
         log.reopen()?;
         Ok(log)
     }
@@ -104,7 +110,11 @@ impl Log {
         let prefix = format!("{name}.");
         let mut old: Vec<PathBuf> = fs::read_dir(directory)?
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&prefix)))
+            .filter(|path| {
+                path.file_name()
+                    .and_then(|name| name.to_str())
+                    .is_some_and(|name| name.starts_with(&prefix))
+            })
             .collect();
         old.sort();
         let surplus = (old.len() + 1).saturating_sub(self.files_max);
@@ -127,7 +137,11 @@ pub(super) fn rfc3339(nanoseconds: i64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:09}Z")
@@ -139,7 +153,13 @@ mod tests {
 
     #[test]
     fn times_are_rfc3339() {
-        for nanoseconds in [0, 1, 951_782_400_000_000_000, 1_709_164_800_123_456_789, 4_102_444_799_999_999_999] {
+        for nanoseconds in [
+            0,
+            1,
+            951_782_400_000_000_000,
+            1_709_164_800_123_456_789,
+            4_102_444_799_999_999_999,
+        ] {
             let theirs = jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap();
             assert_eq!(rfc3339(nanoseconds).parse::<jiff::Timestamp>().unwrap(), theirs);
         }
@@ -165,7 +185,13 @@ mod tests {
                 (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap().len())
             })
             .collect();
-        let expected = [("stdout", "F", 3), ("stdout", "F", 3), ("stderr", "F", 3), ("stdout", "P", LINE_BYTES_MAX), ("stdout", "F", 5)];
+        let expected = [
+            ("stdout", "F", 3),
+            ("stdout", "F", 3),
+            ("stderr", "F", 3),
+            ("stdout", "P", LINE_BYTES_MAX),
+            ("stdout", "F", 5),
+        ];
         assert_eq!(fields, expected);
         for _ in 0..30 {
             log.drain(Stream::Stdout, &mut vec![b'\n'; 1000], false).unwrap();

@@ -71,6 +71,14 @@ pub fn main(args: &[String]) -> i32 {
     }
 }
 
+/// Gives back the memory that starting something took.
+fn shrink() {
+    sys::trim_heap();
+    if let Err(error) = sys::drop_text_pages() {
+        eprintln!("cannot drop pages: {error}");
+    }
+}
+
 /// Ends a forked child with a code.
 fn leave(code: i32) -> ! {
     sys::exit_now(code)

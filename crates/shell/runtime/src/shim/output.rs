@@ -39,13 +39,22 @@ impl Output {
     /// Takes over the reading end.
     pub(super) fn new(fd: OwnedFd, stream: Stream) -> nix::Result<Self> {
         set_nonblocking(&fd)?;
-        Ok(Output { fd, stream, line: Vec::new(), taps: Vec::new() })
+        Ok(Output {
+            fd,
+            stream,
+            line: Vec::new(),
+            taps: Vec::new(),
+        })
     }
 
     /// Copies from now on to `fd`.
     pub(super) fn tap(&mut self, fd: OwnedFd) -> nix::Result<()> {
         set_nonblocking(&fd)?;
-        self.taps.push(Tap { fd, pending: Vec::new(), stalled: None });
+        self.taps.push(Tap {
+            fd,
+            pending: Vec::new(),
+            stalled: None,
+        });
         Ok(())
     }
 

@@ -20,17 +20,55 @@ const CLONE_NEW: u32 = 0x7e02_0000;
 
 /// Refused with EPERM.
 const DENIED: &[libc::c_long] = &[
-    libc::SYS_acct, libc::SYS_add_key, libc::SYS_bpf, libc::SYS_clock_adjtime, libc::SYS_clock_settime,
-    libc::SYS_delete_module, libc::SYS_finit_module, libc::SYS_fsconfig, libc::SYS_fsmount,
-    libc::SYS_fsopen, libc::SYS_fspick, libc::SYS_init_module, libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register, libc::SYS_io_uring_setup, libc::SYS_ioperm, libc::SYS_iopl, libc::SYS_kcmp,
-    libc::SYS_kexec_file_load, libc::SYS_kexec_load, libc::SYS_keyctl, libc::SYS_lookup_dcookie, libc::SYS_mount,
-    libc::SYS_mount_setattr, libc::SYS_move_mount, libc::SYS_move_pages, libc::SYS_name_to_handle_at,
-    libc::SYS_nfsservctl, libc::SYS_open_by_handle_at, libc::SYS_open_tree, libc::SYS_perf_event_open,
-    libc::SYS_pivot_root, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev,
-    libc::SYS_quotactl, libc::SYS_reboot, libc::SYS_request_key, libc::SYS_setns, libc::SYS_settimeofday,
-    libc::SYS_swapoff, libc::SYS_swapon, libc::SYS__sysctl, libc::SYS_sysfs, libc::SYS_umount2, libc::SYS_unshare,
-    libc::SYS_uselib, libc::SYS_userfaultfd, libc::SYS_ustat, libc::SYS_vhangup,
+    libc::SYS_acct,
+    libc::SYS_add_key,
+    libc::SYS_bpf,
+    libc::SYS_clock_adjtime,
+    libc::SYS_clock_settime,
+    libc::SYS_delete_module,
+    libc::SYS_finit_module,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_init_module,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_io_uring_setup,
+    libc::SYS_ioperm,
+    libc::SYS_iopl,
+    libc::SYS_kcmp,
+    libc::SYS_kexec_file_load,
+    libc::SYS_kexec_load,
+    libc::SYS_keyctl,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_move_pages,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_nfsservctl,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_open_tree,
+    libc::SYS_perf_event_open,
+    libc::SYS_pivot_root,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_quotactl,
+    libc::SYS_reboot,
+    libc::SYS_request_key,
+    libc::SYS_setns,
+    libc::SYS_settimeofday,
+    libc::SYS_swapoff,
+    libc::SYS_swapon,
+    libc::SYS__sysctl,
+    libc::SYS_sysfs,
+    libc::SYS_umount2,
+    libc::SYS_unshare,
+    libc::SYS_uselib,
+    libc::SYS_userfaultfd,
+    libc::SYS_ustat,
+    libc::SYS_vhangup,
 ];
 
 fn statement(code: u16, k: u32) -> libc::sock_filter {
@@ -38,7 +76,12 @@ fn statement(code: u16, k: u32) -> libc::sock_filter {
 }
 
 fn jump(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
-    libc::sock_filter { code: (libc::BPF_JMP | code | libc::BPF_K) as u16, jt, jf, k }
+    libc::sock_filter {
+        code: (libc::BPF_JMP | code | libc::BPF_K) as u16,
+        jt,
+        jf,
+        k,
+    }
 }
 
 /// The filter.

@@ -14,10 +14,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 
+use super::ShimConfig;
 use super::log::{Log, Stream};
 use super::output::Output;
 use super::worker::{self, Outcome, Stdio, Task};
-use super::ShimConfig;
 use crate::cri::ContainerState;
 use crate::protocol::{self, FailureKind, Reply, Request, StartRequest};
 use crate::state::{self, RunState};
@@ -27,6 +27,8 @@ use crate::sys;
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often stalled readers are looked at.
 const STALL_CHECK_MS: u16 = 1000;
+/// A shim with nothing to do for this long gives memory back.
+const IDLE_MS: u16 = 500;
 /// Chunks read of one output before the others get their turn.
 const CHUNKS_PER_TURN: usize = 16;
 /// Chunks read at the end of a container at most: a pipe holds at most 1 MiB.
@@ -70,6 +72,8 @@ struct Server {
     early: BTreeMap<i32, (i32, i32)>,
     pause: Option<Pid>,
     ended: bool,
+    /// Something happened since memory was last given back.
+    busy: bool,
 }
 
 /// What a ready descriptor belongs to.
@@ -97,6 +101,7 @@ pub(super) fn serve(config: ShimConfig, listener: UnixListener, pause: Option<Pi
         early: BTreeMap::new(),
         pause,
         ended: false,
+        busy: true,
     };
     while !server.ended {
         let ready = server.wait(&listener, &signals)?;
@@ -119,10 +124,14 @@ pub(super) fn serve(config: ShimConfig, listener: UnixListener, pause: Option<Pi
 }
 
 impl Server {
-    fn wait(&self, listener: &UnixListener, signals: &SignalFd) -> io::Result<Vec<Source>> {
+    fn wait(&mut self, listener: &UnixListener, signals: &SignalFd) -> io::Result<Vec<Source>> {
         let mut fds: Vec<PollFd<'_>> = Vec::new();
         let mut sources = Vec::new();
-        let mut timeout = PollTimeout::NONE;
+        let mut timeout = if self.busy {
+            PollTimeout::from(IDLE_MS)
+        } else {
+            PollTimeout::NONE
+        };
         let mut watch = |fd, source, flags| {
             fds.push(PollFd::new(fd, flags));
             sources.push(source);
@@ -154,12 +163,26 @@ impl Server {
         }
         match poll(&mut fds, timeout) {
             Ok(0) => {
-                let stalled = self.containers.iter().filter(|(_, container)| container.outputs.iter().any(Output::stalled));
-                Ok(stalled.map(|(id, _)| Source::Output(id.clone())).collect())
+                let stalled = self
+                    .containers
+                    .iter()
+                    .filter(|(_, container)| container.outputs.iter().any(Output::stalled));
+                let sources: Vec<Source> = stalled.map(|(id, _)| Source::Output(id.clone())).collect();
+                if sources.is_empty() {
+                    drop(fds);
+                    self.busy = false;
+                    super::shrink();
+                }
+                Ok(sources)
             }
             Ok(_) => {
                 let ready = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect::<Vec<_>>();
-                Ok(sources.into_iter().zip(ready).filter_map(|(source, ready)| ready.then_some(source)).collect())
+                self.busy = true;
+                Ok(sources
+                    .into_iter()
+                    .zip(ready)
+                    .filter_map(|(source, ready)| ready.then_some(source))
+                    .collect())
             }
             Err(nix::errno::Errno::EINTR) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
@@ -172,7 +195,9 @@ impl Server {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => return eprintln!("accept: {error}"),
         };
-        let limited = client.set_read_timeout(Some(CLIENT_TIMEOUT)).and_then(|()| client.set_write_timeout(Some(CLIENT_TIMEOUT)));
+        let limited = client
+            .set_read_timeout(Some(CLIENT_TIMEOUT))
+            .and_then(|()| client.set_write_timeout(Some(CLIENT_TIMEOUT)));
         match limited.and_then(|()| protocol::receive::<Request>(&client)) {
             Ok(Some((request, fds))) => self.serve_request(client, request, fds),
             Ok(None) => {}
@@ -184,8 +209,17 @@ impl Server {
         match request {
             Request::Start(request) => self.start(client, request),
             Request::Kill { id, signal, all } => reply(&client, &self.kill(&id, signal, all), &[]),
-            Request::Exec { id, process, tty, seccomp } => self.exec(client, &id, &process, tty, seccomp, fds),
-            Request::StopExec => reply(&client, &failed(FailureKind::Other, "no exec on this connection".to_owned()), &[]),
+            Request::Exec {
+                id,
+                process,
+                tty,
+                seccomp,
+            } => self.exec(client, &id, &process, tty, seccomp, fds),
+            Request::StopExec => reply(
+                &client,
+                &failed(FailureKind::Other, "no exec on this connection".to_owned()),
+                &[],
+            ),
             Request::Attach { id, stdin } => self.attach(&client, &id, stdin, fds),
             Request::Subscribe => {
                 let states = self.containers.values().map(|container| container.run.clone()).collect();
@@ -223,31 +257,74 @@ impl Server {
                 } else {
                     fs::File::open("/dev/null")?.into()
                 };
-                stdio = Stdio { stdin: Some(stdin), stdout: Some(stdout_writer), stderr: Some(stderr_writer) };
+                stdio = Stdio {
+                    stdin: Some(stdin),
+                    stdout: Some(stdout_writer),
+                    stderr: Some(stderr_writer),
+                };
             }
             Ok((container, stdio))
         };
-        if self.containers.get(&request.id).is_some_and(|container| container.run.state == ContainerState::Running) {
-            return reply(&client, &failed(FailureKind::Other, "container is running already".to_owned()), &[]);
+        if self
+            .containers
+            .get(&request.id)
+            .is_some_and(|container| container.run.state == ContainerState::Running)
+        {
+            return reply(
+                &client,
+                &failed(FailureKind::Other, "container is running already".to_owned()),
+                &[],
+            );
         }
         let spawned = prepare().and_then(|(container, stdio)| {
             let (_, channel) = worker::spawn(&self.config, &Task::Start(&request), stdio)?;
             Ok((container, channel))
         });
         match spawned {
-            Ok((container, channel)) => self.workers.push(Worker { channel, client, job: Job::Start(Box::new(container)) }),
+            Ok((container, channel)) => self.workers.push(Worker {
+                channel,
+                client,
+                job: Job::Start(Box::new(container)),
+            }),
             Err(error) => reply(&client, &failed(FailureKind::Other, error.to_string()), &[]),
         }
     }
 
     fn exec(&mut self, client: UnixStream, id: &str, process: &std::path::Path, tty: bool, seccomp: bool, fds: Vec<OwnedFd>) {
-        if !self.containers.get(id).is_some_and(|container| container.run.state == ContainerState::Running) {
-            return reply(&client, &failed(FailureKind::NotFound, "container not running".to_owned()), &[]);
+        if !self
+            .containers
+            .get(id)
+            .is_some_and(|container| container.run.state == ContainerState::Running)
+        {
+            return reply(
+                &client,
+                &failed(FailureKind::NotFound, "container not running".to_owned()),
+                &[],
+            );
         }
         let mut fds = fds.into_iter();
-        let stdio = Stdio { stdin: fds.next(), stdout: fds.next(), stderr: fds.next() };
-        match worker::spawn(&self.config, &Task::Exec { id, process, tty, seccomp }, stdio) {
-            Ok((_, channel)) => self.workers.push(Worker { channel, client, job: Job::Exec { container: id.to_owned() } }),
+        let stdio = Stdio {
+            stdin: fds.next(),
+            stdout: fds.next(),
+            stderr: fds.next(),
+        };
+        match worker::spawn(
+            &self.config,
+            &Task::Exec {
+                id,
+                process,
+                tty,
+                seccomp,
+            },
+            stdio,
+        ) {
+            Ok((_, channel)) => self.workers.push(Worker {
+                channel,
+                client,
+                job: Job::Exec {
+                    container: id.to_owned(),
+                },
+            }),
             Err(error) => reply(&client, &failed(FailureKind::Other, error.to_string()), &[]),
         }
     }
@@ -256,8 +333,20 @@ impl Server {
         let Worker { channel, client, job } = self.workers.remove(index);
         let (outcome, fds) = match protocol::receive::<Outcome>(&channel) {
             Ok(Some(received)) => received,
-            Ok(None) => (Outcome::Failed { kind: FailureKind::Other, message: "the worker died".to_owned() }, Vec::new()),
-            Err(error) => (Outcome::Failed { kind: FailureKind::Other, message: error.to_string() }, Vec::new()),
+            Ok(None) => (
+                Outcome::Failed {
+                    kind: FailureKind::Other,
+                    message: "the worker died".to_owned(),
+                },
+                Vec::new(),
+            ),
+            Err(error) => (
+                Outcome::Failed {
+                    kind: FailureKind::Other,
+                    message: error.to_string(),
+                },
+                Vec::new(),
+            ),
         };
         match (job, outcome) {
             (Job::Start(container), Outcome::Started { pid }) => self.started(&client, *container, pid, fds.into_iter().next()),
@@ -268,18 +357,26 @@ impl Server {
             (Job::Exec { container }, Outcome::Started { pid }) => {
                 let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
                 reply(&client, &Reply::Started { pid }, &fds);
-                self.execs.push(Exec { pid, container, client: Some(client) });
+                self.execs.push(Exec {
+                    pid,
+                    container,
+                    client: Some(client),
+                });
             }
             (Job::Exec { .. }, Outcome::Failed { kind, message }) => reply(&client, &failed(kind, message), &[]),
         }
         self.settle_early();
-        sys::trim_heap();
     }
 
     fn started(&mut self, client: &UnixStream, mut container: Container, pid: i32, terminal: Option<OwnedFd>) {
-        container.run = RunState { state: ContainerState::Running, pid, started_at: state::now(), ..container.run };
+        container.run = RunState {
+            state: ContainerState::Running,
+            pid,
+            started_at: state::now(),
+            ..container.run
+        };
         if let Some(terminal) = terminal {
-            match terminal.try_clone().map_err(io::Error::from).and_then(|fd| Ok(Output::new(fd, Stream::Stdout)?)) {
+            match terminal.try_clone().and_then(|fd| Ok(Output::new(fd, Stream::Stdout)?)) {
                 Ok(output) => container.outputs.push(output),
                 Err(error) => eprintln!("terminal: {error}"),
             }
@@ -328,7 +425,9 @@ impl Server {
             return true;
         }
         let running = |container: &&mut Container| container.run.pid == pid && container.run.state == ContainerState::Running;
-        let Some(container) = self.containers.values_mut().find(running) else { return false };
+        let Some(container) = self.containers.values_mut().find(running) else {
+            return false;
+        };
         // Without a pid namespace of its own, other processes of the container may have outlived the first.
         signal_group(&container.request, Signal::SIGKILL as i32);
         let log = &mut container.log;
@@ -378,15 +477,27 @@ impl Server {
 
     fn attach(&mut self, client: &UnixStream, id: &str, stdin: bool, fds: Vec<OwnedFd>) {
         let Some(container) = self.containers.get_mut(id) else {
-            return reply(client, &failed(FailureKind::NotFound, "container not running".to_owned()), &[]);
+            return reply(
+                client,
+                &failed(FailureKind::NotFound, "container not running".to_owned()),
+                &[],
+            );
         };
         for (output, fd) in container.outputs.iter_mut().zip(fds) {
             if let Err(error) = output.tap(fd) {
                 return reply(client, &failed(FailureKind::Other, error.to_string()), &[]);
             }
         }
-        let back = if container.request.tty { &container.terminal } else { &container.stdin };
-        let fds: Vec<BorrowedFd<'_>> = back.iter().filter(|_| stdin || container.request.tty).map(AsFd::as_fd).collect();
+        let back = if container.request.tty {
+            &container.terminal
+        } else {
+            &container.stdin
+        };
+        let fds: Vec<BorrowedFd<'_>> = back
+            .iter()
+            .filter(|_| stdin || container.request.tty)
+            .map(AsFd::as_fd)
+            .collect();
         reply(client, &Reply::Attached, &fds);
         if stdin && container.request.stdin_once {
             // From now on the client holds the only writing end; when it closes, the container sees the end of stdin.
@@ -405,7 +516,9 @@ impl Server {
     }
 
     fn pump(&mut self, id: &str) {
-        let Some(container) = self.containers.get_mut(id) else { return };
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
         let (log, now) = (&mut container.log, Instant::now());
         container.outputs.retain_mut(|output| {
             output.flush(now);
@@ -414,7 +527,8 @@ impl Server {
     }
 
     fn publish(&mut self, run: &RunState) {
-        self.subscribers.retain(|subscriber| protocol::send(subscriber, &Reply::Changed(run.clone()), &[]).is_ok());
+        self.subscribers
+            .retain(|subscriber| protocol::send(subscriber, &Reply::Changed(run.clone()), &[]).is_ok());
     }
 
     fn shutdown(&mut self) {
@@ -460,7 +574,14 @@ fn signal_process(pid: i32, signal: i32) {
 
 /// Signals every process in the container's cgroup. A shim is never in one.
 fn signal_group(request: &StartRequest, signal: i32) {
-    for pid in request.procs_files.iter().filter_map(|path| fs::read_to_string(path).ok()).next().unwrap_or_default().lines() {
+    for pid in request
+        .procs_files
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .next()
+        .unwrap_or_default()
+        .lines()
+    {
         match pid.parse::<i32>() {
             Ok(pid) if pid > 1 => signal_process(pid, signal),
             _ => {}
@@ -471,5 +592,7 @@ fn signal_group(request: &StartRequest, signal: i32) {
 /// `oom_kill <n>` of `memory.oom_control` (v1) or `memory.events` (v2).
 fn oom_kills(path: &std::path::Path) -> u64 {
     let text = fs::read_to_string(path).unwrap_or_default();
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+    text.lines()
+        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        .unwrap_or(0)
 }

@@ -41,16 +41,23 @@ pub(super) fn launch(directory: &Path) -> i32 {
 fn run(directory: &Path) -> ! {
     let prepared = prepare(directory);
     let ready = match &prepared {
-        Ok((_, _, pause)) => {
-            ShimReady { pid: std::process::id() as i32, pause_pid: pause.map_or(0, Pid::as_raw), error: String::new() }
-        }
-        Err(error) => ShimReady { pid: 0, pause_pid: 0, error: error.to_string() },
+        Ok((_, _, pause)) => ShimReady {
+            pid: std::process::id() as i32,
+            pause_pid: pause.map_or(0, Pid::as_raw),
+            error: String::new(),
+        },
+        Err(error) => ShimReady {
+            pid: 0,
+            pause_pid: 0,
+            error: error.to_string(),
+        },
     };
-    let told = serde_json::to_vec(&ready).map_err(io::Error::from).and_then(|bytes| io::stdout().write_all(&bytes));
+    let told = serde_json::to_vec(&ready)
+        .map_err(io::Error::from)
+        .and_then(|bytes| io::stdout().write_all(&bytes));
     let silent = io::stdout().flush().and_then(|()| silence());
     match (prepared, told, silent) {
         (Ok((config, listener, pause)), Ok(()), Ok(())) => {
-            sys::trim_heap();
             if let Err(error) = server::serve(config, listener, pause) {
                 eprintln!("shim ends: {error}");
                 leave(1);
@@ -93,7 +100,10 @@ fn prepare(directory: &Path) -> io::Result<Prepared> {
     if config.own_network {
         sys::raise_loopback()?;
         // Any user of the pod may send pings and bind low ports, as with other runtimes.
-        for (path, value) in [("net/ipv4/ping_group_range", "0 2147483647"), ("net/ipv4/ip_unprivileged_port_start", "0")] {
+        for (path, value) in [
+            ("net/ipv4/ping_group_range", "0 2147483647"),
+            ("net/ipv4/ip_unprivileged_port_start", "0"),
+        ] {
             if let Err(error) = fs::write(Path::new("/proc/sys").join(path), value) {
                 eprintln!("sysctl {path}: {error}");
             }
@@ -103,7 +113,11 @@ fn prepare(directory: &Path) -> io::Result<Prepared> {
         let path = sysctl_path(name).ok_or_else(|| io::Error::other(format!("sysctl {name:?} is not allowed")))?;
         fs::write(&path, value).map_err(|error| io::Error::new(error.kind(), format!("sysctl {name}: {error}")))?;
     }
-    let pause = if config.shared_pid { Some(hold_pid_namespace()?) } else { None };
+    let pause = if config.shared_pid {
+        Some(hold_pid_namespace()?)
+    } else {
+        None
+    };
     let socket = directory.join(SOCKET);
     state::remove_all(&socket)?;
     let listener = protocol::with_socket_path(&socket, |path| {
@@ -117,7 +131,11 @@ fn prepare(directory: &Path) -> io::Result<Prepared> {
 
 /// File of a sysctl; `None` for names that leave `/proc/sys`.
 fn sysctl_path(name: &str) -> Option<PathBuf> {
-    let name = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+    let name = if name.contains('/') {
+        name.to_owned()
+    } else {
+        name.replace('.', "/")
+    };
     let inside = name.split('/').all(|part| !part.is_empty() && part != "..");
     inside.then(|| Path::new("/proc/sys").join(name))
 }

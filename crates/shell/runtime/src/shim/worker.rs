@@ -38,7 +38,12 @@ pub(super) struct Stdio {
 /// What to do.
 pub(super) enum Task<'a> {
     Start(&'a StartRequest),
-    Exec { id: &'a str, process: &'a Path, tty: bool, seccomp: bool },
+    Exec {
+        id: &'a str,
+        process: &'a Path,
+        tty: bool,
+        seccomp: bool,
+    },
 }
 
 /// Forks a worker; returns its pid and the channel its [`Outcome`] comes on.
@@ -49,7 +54,11 @@ pub(super) fn spawn(config: &ShimConfig, task: &Task<'_>, stdio: Stdio) -> io::R
     }
     drop(ours);
     let diagnosis = Diagnosis::begin();
-    let (outcome, terminal) = match SigSet::empty().thread_set_mask().map_err(io::Error::from).and_then(|()| run(config, task, stdio)) {
+    let (outcome, terminal) = match SigSet::empty()
+        .thread_set_mask()
+        .map_err(io::Error::from)
+        .and_then(|()| run(config, task, stdio))
+    {
         Ok((pid, terminal)) => (Outcome::Started { pid }, terminal),
         Err(error) => {
             let (kind, mut message) = (kind(&error), error.to_string());
@@ -66,7 +75,11 @@ pub(super) fn spawn(config: &ShimConfig, task: &Task<'_>, stdio: Stdio) -> io::R
 
 /// Our executor's words begin with `exec`; they are the user's mistake and not ours.
 fn kind(error: &io::Error) -> FailureKind {
-    if error.to_string().starts_with("exec") { FailureKind::Command } else { FailureKind::Other }
+    if error.to_string().starts_with("exec") {
+        FailureKind::Command
+    } else {
+        FailureKind::Other
+    }
 }
 
 fn run(config: &ShimConfig, task: &Task<'_>, stdio: Stdio) -> io::Result<(i32, Option<OwnedFd>)> {
@@ -81,8 +94,15 @@ fn run(config: &ShimConfig, task: &Task<'_>, stdio: Stdio) -> io::Result<(i32, O
         state::remove_all(&config.oci_root.join(id))?;
     }
     let (errors_reader, errors_writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    let console = if tty { Some(Console::listen(&config.directory)?) } else { None };
-    let executor = ContainerExecutor { errors: errors_writer.as_raw_fd(), seccomp };
+    let console = if tty {
+        Some(Console::listen(&config.directory)?)
+    } else {
+        None
+    };
+    let executor = ContainerExecutor {
+        errors: errors_writer.as_raw_fd(),
+        seccomp,
+    };
     let mut builder = ContainerBuilder::new(id.to_owned(), SyscallType::default())
         .with_root_path(&config.oci_root)
         .map_err(plain)?
@@ -99,14 +119,24 @@ fn run(config: &ShimConfig, task: &Task<'_>, stdio: Stdio) -> io::Result<(i32, O
     }
     let pid = match task {
         Task::Start(request) => {
-            let built = builder.as_init(&request.bundle).with_systemd(false).with_detach(true).as_sibling(true).build();
+            let built = builder
+                .as_init(&request.bundle)
+                .with_systemd(false)
+                .with_detach(true)
+                .as_sibling(true)
+                .build();
             let mut container = built.map_err(plain)?;
             container.start().map_err(plain)?;
             container.pid().ok_or(io::ErrorKind::NotFound)?.as_raw()
         }
-        Task::Exec { process, .. } => {
-            builder.as_tenant().with_process(Some(process)).with_detach(true).as_sibling(true).build().map_err(plain)?.as_raw()
-        }
+        Task::Exec { process, .. } => builder
+            .as_tenant()
+            .with_process(Some(process))
+            .with_detach(true)
+            .as_sibling(true)
+            .build()
+            .map_err(plain)?
+            .as_raw(),
     };
     let terminal = console.map(Console::accept).transpose()?;
     drop(errors_writer);
@@ -121,7 +151,11 @@ fn run(config: &ShimConfig, task: &Task<'_>, stdio: Stdio) -> io::Result<(i32, O
             Err(error) => return Err(error.into()),
         }
     }
-    if message.is_empty() { Ok((pid, terminal)) } else { Err(io::Error::other(String::from_utf8_lossy(&message).into_owned())) }
+    if message.is_empty() {
+        Ok((pid, terminal))
+    } else {
+        Err(io::Error::other(String::from_utf8_lossy(&message).into_owned()))
+    }
 }
 
 /// The innermost cause that a user can do something about.
@@ -164,7 +198,9 @@ impl Console {
     fn accept(self) -> io::Result<OwnedFd> {
         let (stream, _) = self.listener.accept()?;
         let (_, fds) = sys::receive_with_fds(stream.as_fd(), &mut [0; 64])?;
-        fds.into_iter().next().ok_or_else(|| io::Error::other("no terminal was delivered"))
+        fds.into_iter()
+            .next()
+            .ok_or_else(|| io::Error::other("no terminal was delivered"))
     }
 }
 
