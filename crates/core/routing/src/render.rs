@@ -30,6 +30,7 @@ pub(crate) fn render(ports: &[Port], host_ports: &[HostPort], node: &NodeFacts) 
         }
         publish_host_ports(&mut table, family, host_ports, node);
         hairpins(&mut table, family, ports, host_ports);
+        table.mark();
         ruleset.tables.insert(family, table);
     }
     ruleset

@@ -5,11 +5,15 @@
 
 use core::fmt::Write;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::facts::Family;
 
 /// Name of our tables.
 pub const TABLE: &str = "trireme";
+
+/// The empty chain `mark/<hash>` says in the kernel which rules a table holds. It changes in the same transaction.
+const MARK: &str = "mark/";
 
 /// Elements of one `add element` command; more make further commands.
 const ELEMENTS_PER_COMMAND: usize = 256;
@@ -21,14 +25,14 @@ pub struct Ruleset {
 }
 
 /// One table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Table {
     pub(crate) sets: BTreeMap<String, Set>,
     pub(crate) chains: BTreeMap<String, Chain>,
 }
 
 /// A set or a map.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Set {
     pub(crate) is_map: bool,
     /// What stands between the braces of its declaration.
@@ -40,7 +44,7 @@ pub(crate) struct Set {
 }
 
 /// A chain.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Chain {
     /// Hook of a base chain.
     pub(crate) base: Option<String>,
@@ -102,6 +106,16 @@ impl Existing {
                 _ => {}
             }
         }
+    }
+
+    /// Whether the kernel holds just this ruleset, going by the marks in its tables. A listing of chains is enough.
+    #[must_use]
+    pub fn is_of(&self, ruleset: &Ruleset) -> bool {
+        let mark = |name: &&String| name.starts_with(MARK);
+        self.tables.keys().eq(ruleset.tables.keys())
+            && self.tables.iter().zip(ruleset.tables.values()).all(|((_, names), table)| {
+                table.chains.keys().any(|name| mark(&name)) && names.chains.iter().eq(table.chains.keys())
+            })
     }
 
     /// Whether the kernel holds nothing of ours.
@@ -189,6 +203,14 @@ fn element_commands<'a>(
 }
 
 impl Table {
+    /// Adds the mark. The last step of making a table.
+    pub(crate) fn mark(&mut self) {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        self.chains
+            .insert(format!("{MARK}{:016x}", hasher.finish()), Chain::default());
+    }
+
     fn declare_and_fill(&self, script: &mut String, family: Family) {
         for (name, set) in &self.sets {
             set.declare(script, family, name);
@@ -237,6 +259,10 @@ impl Ruleset {
             let script = &mut change.apply;
             line(script, format_args!("add table {word} {TABLE}"));
             line(script, format_args!("flush table {word} {TABLE}"));
+            let known = existing.tables.get(family).map(|names| &names.chains);
+            for name in known.into_iter().flatten().filter(|name| name.starts_with(MARK)) {
+                line(script, format_args!("delete chain {word} {TABLE} {name}"));
+            }
             for (name, set) in &table.sets {
                 set.declare(script, *family, name);
                 if !set.is_dynamic {
@@ -257,7 +283,11 @@ impl Ruleset {
             for name in names.maps.iter().filter(|name| !table.sets.contains_key(*name)) {
                 line(&mut change.cleanup, format_args!("delete map {word} {TABLE} {name}"));
             }
-            for name in names.chains.iter().filter(|name| !table.chains.contains_key(*name)) {
+            for name in names
+                .chains
+                .iter()
+                .filter(|name| !name.starts_with(MARK) && !table.chains.contains_key(*name))
+            {
                 line(&mut change.cleanup, format_args!("delete chain {word} {TABLE} {name}"));
             }
             for name in names.sets.iter().filter(|name| !table.sets.contains_key(*name)) {
@@ -342,11 +372,20 @@ fn difference(change: &mut Change, family: Family, old: &Table, new: &Table) {
     {
         line(script, format_args!("flush {} {word} {TABLE} {name}", set.word()));
     }
+    // Nothing ever refers to a mark, so the old one can go with the rules it stood for.
+    for name in old
+        .chains
+        .keys()
+        .filter(|name| name.starts_with(MARK) && !new.chains.contains_key(*name))
+    {
+        line(script, format_args!("delete chain {word} {TABLE} {name}"));
+    }
     let cleanup = &mut change.cleanup;
-    for name in old.chains.keys().filter(|name| !new.chains.contains_key(*name)) {
+    let unused = |name: &&String| !name.starts_with(MARK) && !new.chains.contains_key(*name);
+    for name in old.chains.keys().filter(unused) {
         line(cleanup, format_args!("flush chain {word} {TABLE} {name}"));
     }
-    for name in old.chains.keys().filter(|name| !new.chains.contains_key(*name)) {
+    for name in old.chains.keys().filter(unused) {
         line(cleanup, format_args!("delete chain {word} {TABLE} {name}"));
     }
     for (name, set) in old.sets.iter().filter(|(name, _)| !new.sets.contains_key(*name)) {

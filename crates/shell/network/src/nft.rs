@@ -34,8 +34,8 @@ pub trait Nftables: Send + Sync + 'static {
     async fn apply(&self, script: &str) -> Result<(), NftError>;
     /// `nft -j` listings, without set elements, of our tables in all families; empty where there are none.
     async fn listings(&self, table: &str) -> Result<Vec<Value>, NftError>;
-    /// Whether the kernel holds a table of this name. Cheap, whatever the table holds.
-    async fn has_table(&self, table: &str) -> Result<bool, NftError>;
+    /// `nft -j` listing of all chains of all tables, without rules: cheap, whatever the tables hold.
+    async fn chains(&self) -> Result<Value, NftError>;
 }
 
 /// The program `nft`.
@@ -130,12 +130,11 @@ impl Nftables for Nft {
         Ok(found)
     }
 
-    async fn has_table(&self, table: &str) -> Result<bool, NftError> {
-        let output = command(&["list", "tables"]).output().await.map_err(started)?;
+    async fn chains(&self) -> Result<Value, NftError> {
+        let output = command(&["-j", "list", "chains"]).output().await.map_err(started)?;
         if !output.status.success() {
             return Err(refusal(&output.stderr));
         }
-        let text = String::from_utf8_lossy(&output.stdout);
-        Ok(text.lines().any(|line| line.split_whitespace().nth(2) == Some(table)))
+        Ok(serde_json::from_slice(&output.stdout).map_err(io::Error::other)?)
     }
 }

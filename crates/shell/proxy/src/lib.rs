@@ -79,7 +79,7 @@ impl Proxy {
     /// [`NftError::Missing`] or [`NftError::NotPermitted`] at the start; later failures are logged and tried again.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), NftError> {
         let work = async {
-            self.nft.has_table(TABLE).await?;
+            self.nft.chains().await?;
             let mut changes = self.watch().await;
             loop {
                 let next_look = if self.apply().await { CHECK } else { RETRY };
@@ -135,13 +135,23 @@ impl Proxy {
         }
     }
 
-    /// Forgets what was applied if our tables are gone.
+    /// Forgets what was applied if the kernel holds something else.
     async fn look(&mut self) {
-        match self.nft.has_table(TABLE).await {
-            Ok(true) => {}
-            Ok(false) => self.applied = None,
+        let Some(applied) = &self.applied else { return };
+        match self.chains().await {
+            Ok(existing) if existing.is_of(applied) => {}
+            Ok(_) => {
+                tracing::info!("somebody else changed the rules, applying them anew");
+                self.applied = None;
+            }
             Err(error) => tracing::warn!("cannot look at the rules: {error}"),
         }
+    }
+
+    async fn chains(&self) -> Result<Existing, NftError> {
+        let mut existing = Existing::default();
+        existing.add_listing(&self.nft.chains().await?);
+        Ok(existing)
     }
 
     /// Brings the kernel to what the cluster now says. False: try again.
@@ -186,8 +196,12 @@ impl Proxy {
         self.nft.apply(&change.cleanup).await
     }
 
-    /// First what keeps the memory of clients; if the kernel holds something of another shape, all anew.
+    /// Nothing if an earlier life left just these rules; otherwise first what keeps the memory of clients; if the kernel
+    /// holds something of another shape, all anew.
     async fn take_over(&self, new: &Ruleset) -> Result<(), NftError> {
+        if self.chains().await?.is_of(new) {
+            return Ok(());
+        }
         let mut existing = Existing::default();
         for listing in self.nft.listings(TABLE).await? {
             existing.add_listing(&listing);
