@@ -94,6 +94,12 @@ impl PodNetwork {
         }
         sysctl::set_if_there(&format!("ipv6/conf/{}/accept_dad", config.bridge), "0")?;
         links.add_address(bridge, gateway, config.pod_cidr.prefix()).await?;
+        // The gateway of a range this node had before would answer for pods that are now elsewhere.
+        for (index, address) in links.addresses().await? {
+            if index == bridge && address != gateway && !config.service_cidr.contains(address) {
+                links.remove_address(address).await?;
+            }
+        }
         // So that a host without a default route can reach Services: rules take over before the packet leaves.
         links.route_direct(config.service_cidr, bridge, Some(gateway)).await?;
         Ok(Self {

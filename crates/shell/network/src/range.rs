@@ -40,6 +40,12 @@ impl Ipv4Range {
         self.prefix
     }
 
+    /// Whether the address lies within.
+    #[must_use]
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        Self::new(address, self.prefix) == self
+    }
+
     /// First usable address: the gateway of a pod range.
     #[must_use]
     pub fn gateway(self) -> Ipv4Addr {
@@ -92,6 +98,8 @@ mod tests {
             let expected = expected.map(|(first, last)| (first.parse().unwrap(), last.parse().unwrap()));
             assert_eq!(range.pods(), expected, "{text}");
         }
+        let range: Ipv4Range = "10.42.0.0/24".parse().unwrap();
+        assert!(range.contains(range.gateway()) && !range.contains("10.42.1.1".parse().unwrap()));
         assert!("10.42.0.0/33".parse::<Ipv4Range>().is_err());
         assert!("x/24".parse::<Ipv4Range>().is_err());
     }

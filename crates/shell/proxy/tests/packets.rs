@@ -285,7 +285,16 @@ fn links_and_addresses_outlive_their_process() {
         again.add_service_address("10.43.0.10".parse().unwrap()).await.unwrap();
         ground::shell("ip -4 addr show dev trireme0 | grep -q 10.43.0.10/32");
         again.remove_service_address("10.43.0.10".parse().unwrap()).await.unwrap();
-        again.teardown().await.unwrap();
+        // With another range, the gateway of the old one goes.
+        let moved = trireme_network::PodNetworkConfig {
+            pod_cidr: "10.42.7.0/24".parse().unwrap(),
+            ..again.config().clone()
+        };
+        let moved = trireme_network::PodNetwork::open(moved).await.unwrap();
+        ground::shell(
+            "! ip -4 addr show dev trireme0 | grep -q 10.42.0.1/ && ip -4 addr show dev trireme0 | grep -q 10.42.7.1/24",
+        );
+        moved.teardown().await.unwrap();
     });
 }
 
@@ -354,5 +363,25 @@ fn a_rolling_update_fails_no_request() {
         let seen = tokio::task::spawn_blocking(move || steady.join().unwrap()).await.unwrap();
         let failed: Vec<_> = seen.iter().filter(|answer| answer.is_err()).collect();
         assert!(failed.is_empty(), "{} of {}: {failed:?}", failed.len(), seen.len());
+    });
+}
+
+#[test]
+fn loopback_services_of_the_node_are_not_reached_from_outside() {
+    on_host(true, async |mut host: Host| {
+        tokio::task::spawn_blocking(|| ground::serve("node", 7777)).await.unwrap();
+        host.start_proxy().await;
+        // CVE-2020-8558: a neighbour sends to 127.0.0.1 by way of this node, on which something has set route_localnet.
+        ground::shell("echo 1 > /proc/sys/net/ipv4/conf/up0/route_localnet");
+        host.outside.run(|| {
+            ground::shell("ip addr del 127.0.0.1/8 dev lo && echo 1 > /proc/sys/net/ipv4/conf/up1/route_localnet");
+            ground::shell("ip route add 127.0.0.1/32 via 192.0.2.1 dev up1");
+        });
+        assert_eq!(host.outside.ask("127.0.0.1:7777"), Err(ErrorKind::TimedOut));
+        ground::shell("nft flush chain ip trireme filter_input");
+        assert!(
+            host.outside.ask("127.0.0.1:7777").is_ok(),
+            "it is the rule that holds them off"
+        );
     });
 }
