@@ -1,0 +1,204 @@
+//! The objects that every cluster has, made at start and kept.
+//!
+//! Invariant: idempotent, and the same on every server: what exists is left as it is, but for the endpoints of the
+//! `kubernetes` Service, to which this server adds itself.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use trireme_api::Status;
+use trireme_resources::Resource;
+
+use crate::pipeline::update::{Behaviour, Made};
+use crate::pipeline::{Target, WriteOptions, rules};
+use crate::server::ApiServer;
+use crate::user::UserInfo;
+
+const MANAGER: &str = "kube-apiserver";
+
+fn row(group: &str, plural: &str) -> &'static Resource {
+    trireme_resources::find(group, "v1", plural).expect("a built-in row")
+}
+
+impl ApiServer {
+    /// Makes what is missing. Call it once the store can be written; readiness waits for it.
+    ///
+    /// # Errors
+    /// The first failure; calling again is safe.
+    pub async fn bootstrap(&self) -> Result<(), Status> {
+        self.barrier().await?;
+        for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+            let namespace = json!({"metadata": {"name": name}});
+            self.ensure(row("", "namespaces"), "", name, namespace).await?;
+        }
+        if !self.config.service_cidrs.is_empty() {
+            let cidrs: Vec<String> = self.config.service_cidrs.iter().map(ToString::to_string).collect();
+            let object = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}});
+            self.ensure(row("networking.k8s.io", "servicecidrs"), "", "kubernetes", object).await?;
+        }
+        for (name, value, description) in [
+            (
+                "system-cluster-critical",
+                2_000_000_000_i64,
+                "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+            ),
+            (
+                "system-node-critical",
+                2_000_001_000,
+                "Used for system critical pods that must not be moved from their current node.",
+            ),
+        ] {
+            let class = json!({"metadata": {"name": name}, "value": value, "description": description});
+            self.ensure(row("scheduling.k8s.io", "priorityclasses"), "", name, class).await?;
+        }
+        self.ensure_kubernetes_service().await?;
+        self.publish_endpoint().await?;
+        self.health.set_started();
+        Ok(())
+    }
+
+    /// Creates an object as the API server itself, unless it exists.
+    ///
+    /// # Errors
+    /// Any failure other than "already exists".
+    pub async fn ensure(&self, row: &'static Resource, namespace: &str, name: &str, mut value: Value) -> Result<(), Status> {
+        let target = Target {
+            row,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            subresource: String::new(),
+            user: Arc::new(UserInfo::apiserver()),
+        };
+        if self.store.get(&target.key()).is_some() {
+            return Ok(());
+        }
+        value["apiVersion"] = row.api_version().into();
+        value["kind"] = row.kind.into();
+        rules::defaults(row, &mut value);
+        let options = WriteOptions {
+            manager: MANAGER.to_owned(),
+            ..WriteOptions::default()
+        };
+        let creating = Target {
+            name: String::new(),
+            ..target
+        };
+        match self.create(&creating, value, &options).await {
+            Ok(_) => Ok(()),
+            Err(status) if status.is_already_exists() => Ok(()),
+            Err(status) => Err(status),
+        }
+    }
+
+    async fn ensure_kubernetes_service(&self) -> Result<(), Status> {
+        let Some(cidr) = self.config.service_cidrs.first() else { return Ok(()) };
+        let address = cidr.address(1).to_string();
+        let service = json!({
+            "metadata": {"name": "kubernetes", "namespace": "default",
+                "labels": {"component": "apiserver", "provider": "kubernetes"}},
+            "spec": {
+                "clusterIP": address,
+                "clusterIPs": [address],
+                "type": "ClusterIP",
+                "sessionAffinity": "None",
+                "ipFamilyPolicy": "SingleStack",
+                "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": self.config.port}],
+            },
+        });
+        self.ensure(row("", "services"), "default", "kubernetes", service).await
+    }
+
+    /// Adds this server's address to the endpoints of the `kubernetes` Service.
+    ///
+    /// # Errors
+    /// As writes fail.
+    pub async fn publish_endpoint(&self) -> Result<(), Status> {
+        let address = self.config.advertise_address.to_string();
+        let family = if self.config.advertise_address.is_ipv6() { "IPv6" } else { "IPv4" };
+        let endpoints = json!({
+            "metadata": {"name": "kubernetes", "namespace": "default",
+                "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+            "subsets": [{
+                "addresses": [{"ip": address}],
+                "ports": [{"name": "https", "port": self.config.port, "protocol": "TCP"}],
+            }],
+        });
+        let slice = json!({
+            "metadata": {"name": "kubernetes", "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "addressType": family,
+            "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+            "ports": [{"name": "https", "port": self.config.port, "protocol": "TCP"}],
+        });
+        self.ensure(row("", "endpoints"), "default", "kubernetes", endpoints).await?;
+        self.ensure(row("discovery.k8s.io", "endpointslices"), "default", "kubernetes", slice)
+            .await?;
+        let own = address.clone();
+        self.amend(row("", "endpoints"), move |value| {
+            let known = value["subsets"][0]["addresses"].as_array().cloned().unwrap_or_default();
+            if known.iter().any(|entry| entry["ip"] == own.as_str()) {
+                return;
+            }
+            let mut all = known;
+            all.push(json!({"ip": own}));
+            all.sort_by_key(|entry| entry["ip"].as_str().unwrap_or_default().to_owned());
+            value["subsets"][0]["addresses"] = all.into();
+        })
+        .await?;
+        self.amend(row("discovery.k8s.io", "endpointslices"), move |value| {
+            let known = value["endpoints"].as_array().cloned().unwrap_or_default();
+            if known.iter().any(|entry| entry["addresses"][0] == address.as_str()) {
+                return;
+            }
+            let mut all = known;
+            all.push(json!({"addresses": [address], "conditions": {"ready": true}}));
+            value["endpoints"] = all.into();
+        })
+        .await
+    }
+
+    /// Takes this server's address out of the endpoints of the `kubernetes` Service, before it stops for good.
+    ///
+    /// # Errors
+    /// As writes fail.
+    pub async fn withdraw_endpoint(&self, address: &str) -> Result<(), Status> {
+        let gone = address.to_owned();
+        self.amend(row("", "endpoints"), move |value| {
+            if let Some(all) = value["subsets"][0]["addresses"].as_array_mut() {
+                all.retain(|entry| entry["ip"] != gone.as_str());
+            }
+        })
+        .await?;
+        let gone = address.to_owned();
+        self.amend(row("discovery.k8s.io", "endpointslices"), move |value| {
+            if let Some(all) = value["endpoints"].as_array_mut() {
+                all.retain(|entry| entry["addresses"][0] != gone.as_str());
+            }
+        })
+        .await
+    }
+
+    async fn amend(&self, row: &'static Resource, change: impl Fn(&mut Value) + Send + Sync) -> Result<(), Status> {
+        let target = Target {
+            row,
+            namespace: "default".into(),
+            name: "kubernetes".into(),
+            subresource: String::new(),
+            user: Arc::new(UserInfo::apiserver()),
+        };
+        let options = WriteOptions {
+            manager: MANAGER.to_owned(),
+            ..WriteOptions::default()
+        };
+        let behaviour = Behaviour {
+            patch: true,
+            ..Behaviour::default()
+        };
+        let mut make = |current: &Value| {
+            let mut value = current.clone();
+            change(&mut value);
+            Ok(Made::plain(value))
+        };
+        self.change(&target, &options, behaviour, &mut make).await.map(drop)
+    }
+}

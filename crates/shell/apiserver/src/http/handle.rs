@@ -1,0 +1,208 @@
+//! The chain that every HTTP request passes: authentication, impersonation, authorisation, then the API or the rest.
+//!
+//! Invariant: nothing is looked up before it is allowed; an unknown resource is 403 to those who may not ask for it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response, header};
+use hyper::upgrade::OnUpgrade;
+use trireme_api::Status;
+
+use super::accept::{Offer, negotiate};
+use super::body::Body;
+use super::query::Query;
+use super::respond::{self, IncludeObject, Style};
+use super::router::{RequestInfo, request_info};
+use super::{impersonation, non_resource, resources};
+use crate::authn::unauthorized;
+use crate::authorization::{Attributes, Decision, forbidden};
+use crate::metrics::Observed;
+use crate::server::ApiServer;
+use crate::user::UserInfo;
+
+/// The certificate that a client showed, in DER, verified by the TLS layer.
+#[derive(Clone, Debug)]
+pub struct PeerCertificate(pub Bytes);
+
+/// Everything that the handlers behind the chain need of a request.
+pub struct Incoming<B> {
+    /// Head of the request.
+    pub parts: Parts,
+    /// Body.
+    pub body: B,
+    /// Query parameters.
+    pub query: Query,
+    /// What it asks for.
+    pub info: RequestInfo,
+    /// Who asks, after impersonation.
+    pub user: Arc<UserInfo>,
+    /// The connection, for those that may become a tunnel.
+    pub upgrade: Option<OnUpgrade>,
+}
+
+impl<B> Incoming<B> {
+    /// A header's text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        header_text(&self.parts, name)
+    }
+}
+
+fn header_text<'a>(parts: &'a Parts, name: &str) -> Option<&'a str> {
+    parts.headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// How the answer is to look, transforms left out: for errors.
+#[must_use]
+pub fn error_style(parts: &Parts, query: &Query) -> Style {
+    let accept = header_text(parts, "accept");
+    let mut style = style_base(parts, query);
+    style.accepted = negotiate(accept, Offer::Object)
+        .or_else(|_| negotiate(accept, Offer::List))
+        .unwrap_or_default();
+    style.accepted.shape = super::accept::Shape::Plain;
+    style
+}
+
+/// How the answer is to look.
+///
+/// # Errors
+/// 406.
+pub fn style(parts: &Parts, query: &Query, offer: Offer) -> Result<Style, Status> {
+    let mut style = style_base(parts, query);
+    style.accepted = negotiate(header_text(parts, "accept"), offer)?;
+    Ok(style)
+}
+
+fn style_base(parts: &Parts, query: &Query) -> Style {
+    let user_agent = header_text(parts, "user-agent").unwrap_or_default();
+    let pretty = match query.get("pretty") {
+        Some(_) => query.flag("pretty"),
+        None => ["curl", "Wget", "Mozilla/5.0"].iter().any(|agent| user_agent.starts_with(agent)),
+    };
+    Style {
+        pretty,
+        gzip: header_text(parts, "accept-encoding").is_some_and(|text| text.split(',').any(|coding| {
+            coding.split(';').next().unwrap_or_default().trim() == "gzip"
+        })),
+        include_object: match query.get("includeObject") {
+            Some("None") => IncludeObject::None,
+            Some("Object") => IncludeObject::Object,
+            _ => IncludeObject::Metadata,
+        },
+        user_agent: user_agent.to_owned(),
+        ..Style::default()
+    }
+}
+
+impl ApiServer {
+    /// Serves one HTTP request.
+    pub async fn handle<B>(self: &Arc<Self>, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: std::fmt::Display,
+    {
+        let started = Instant::now();
+        let (mut parts, body) = request.into_parts();
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
+        parts.headers.remove(crate::reviews::AUDIENCE_HEADER);
+        let query = Query::parse(parts.uri.query());
+        let info = request_info(&parts.method, parts.uri.path(), &query);
+        let mutating = !matches!(info.verb.as_str(), "get" | "list" | "watch");
+        let long_running = info.verb == "watch";
+        let serving = (!long_running).then(|| self.metrics.serving(mutating));
+        let observed = info.clone();
+        let answer = match self.admit(&parts, &info, &query).await {
+            Err(status) => respond::status(&error_style(&parts, &query), &status),
+            Ok(user) => {
+                let incoming = Incoming {
+                    parts,
+                    body,
+                    query,
+                    info,
+                    user: Arc::new(user),
+                    upgrade,
+                };
+                if incoming.info.resource_request {
+                    resources::serve(self, incoming).await
+                } else {
+                    non_resource::serve(self, incoming).await
+                }
+            }
+        };
+        drop(serving);
+        self.observe(&observed, answer.status().as_u16(), started);
+        answer
+    }
+
+    async fn admit(&self, parts: &Parts, info: &RequestInfo, query: &Query) -> Result<UserInfo, Status> {
+        let peer = parts.extensions.get::<PeerCertificate>();
+        let found = self
+            .plugins
+            .authenticator
+            .authenticate(parts, peer.map(|peer| peer.0.as_ref()))
+            .await?;
+        let user = match found {
+            Some(user) => user.authenticated(),
+            None if self.config.anonymous => UserInfo::anonymous(),
+            None => return Err(unauthorized()),
+        };
+        let attributes = info.attributes(query);
+        let user = impersonation::apply(self, user, parts, &attributes)?;
+        self.authorize(&user, &attributes)?;
+        Ok(user)
+    }
+
+    /// 403 unless the user may do this.
+    ///
+    /// # Errors
+    /// The 403.
+    pub fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Result<(), Status> {
+        match self.plugins.authorizer.authorize(user, attributes) {
+            Decision::Allow(_) => Ok(()),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(user, attributes, &reason)),
+        }
+    }
+
+    fn observe(&self, info: &RequestInfo, code: u16, started: Instant) {
+        // Labels of unknown resources would let clients make series.
+        let known = trireme_resources::find(&info.group, &info.version, &info.resource);
+        let verb = match info.verb.as_str() {
+            "get" => "GET",
+            "list" => "LIST",
+            "watch" => "WATCH",
+            "create" | "post" => "POST",
+            "update" | "put" => "PUT",
+            "patch" => "PATCH",
+            "delete" => "DELETE",
+            "deletecollection" => "DELETECOLLECTION",
+            _ => "other",
+        };
+        let streams = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log");
+        let scope = match (known.is_some(), info.name.is_empty(), info.namespace.is_empty()) {
+            (false, ..) => "",
+            (true, false, _) => "resource",
+            (true, true, false) => "namespace",
+            (true, true, true) => "cluster",
+        };
+        let what = known.map_or(Observed::default(), |row| Observed {
+            group: row.group,
+            version: row.version,
+            resource: row.plural,
+            subresource: row.subresource(&info.subresource).map_or("", |sub| sub.name),
+            ..Observed::default()
+        });
+        let verb = if streams && known.is_some() { "CONNECT" } else { verb };
+        self.metrics.observe(Observed { verb, scope, ..what }, code, started.elapsed());
+    }
+}
+
+/// Whether a request asks to become another protocol.
+#[must_use]
+pub fn wants_upgrade(parts: &Parts) -> bool {
+    let connection = header_text(parts, header::CONNECTION.as_str()).unwrap_or_default();
+    connection.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade")) && parts.headers.contains_key(header::UPGRADE)
+}

@@ -1,0 +1,14 @@
+//! The HTTP face: what a request asks for, what an answer looks like on the wire, and the server loop.
+
+pub mod accept;
+pub mod body;
+pub mod decode;
+pub mod handle;
+pub mod impersonation;
+pub mod non_resource;
+pub mod query;
+pub mod resources;
+pub mod respond;
+pub mod router;
+pub mod serve;
+pub mod watch_stream;

@@ -1,0 +1,397 @@
+//! Requests for resources: from path and verb to the pipeline, and its results to answers.
+//!
+//! Invariant: this file routes and encodes; it decides nothing about objects.
+
+use std::sync::Arc;
+
+use http::{Method, Response};
+use serde_json::Value;
+use trireme_api::decode::FieldValidation;
+use trireme_api::{Status, StatusDetails};
+use trireme_resources::Resource;
+
+use super::accept::{Format, Offer};
+use super::body::{self, Body};
+use super::decode::{self, Expected};
+use super::handle::{Incoming, error_style, style};
+use super::respond::{self, Style, page_not_found};
+use super::watch_stream;
+use crate::pipeline::delete::{answers_object, success};
+use crate::pipeline::patch::PatchKind;
+use crate::pipeline::selection::Selection;
+use crate::pipeline::{Target, Written, options, rules};
+use crate::server::ApiServer;
+use crate::{discovery, metrics_api, proxy, reviews};
+
+/// 404: no such resource, as opposed to no such object.
+#[must_use]
+pub fn no_such_resource() -> Status {
+    Status::failure(404, "NotFound", "the server could not find the requested resource").with_details(StatusDetails::default())
+}
+
+/// 405.
+#[must_use]
+pub fn not_allowed() -> Status {
+    Status::failure(
+        405,
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
+    )
+    .with_details(StatusDetails::default())
+}
+
+fn unsupported_patch() -> Status {
+    Status::failure(415, "UnsupportedMediaType", "415: Unsupported Media Type").with_details(StatusDetails::default())
+}
+
+/// Serves a request for a resource.
+pub(crate) async fn serve<B>(server: &Arc<ApiServer>, incoming: Incoming<B>) -> Response<Body>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
+    B::Error: std::fmt::Display,
+{
+    let info = &incoming.info;
+    if info.path.contains("//") || !discovery::knows_group(server, &info.path) {
+        return page_not_found();
+    }
+    let errors = error_style(&incoming.parts, &incoming.query);
+    if info.group == metrics_api::GROUP {
+        return metrics_api::serve(server, &incoming);
+    }
+    let route = match route(&incoming) {
+        Ok(route) => route,
+        Err(status) => return respond::status(&errors, &status),
+    };
+    let answer = if route.target.row.virtual_ {
+        reviews::serve(server, incoming, route.target).await
+    } else if !route.target.subresource.is_empty() {
+        subresource(server, incoming, route.target).await
+    } else {
+        whole(server, incoming, route.target).await
+    };
+    answer.unwrap_or_else(|status| respond::status(&errors, &status))
+}
+
+struct Route {
+    target: Target,
+}
+
+fn route<B>(incoming: &Incoming<B>) -> Result<Route, Status> {
+    let info = &incoming.info;
+    let row = trireme_resources::find(&info.group, &info.version, &info.resource).ok_or_else(no_such_resource)?;
+    let name = info.path_name().unwrap_or_default();
+    let in_namespace = info.in_namespace();
+    if name.contains('/') || (!row.namespaced && in_namespace) {
+        return Err(no_such_resource());
+    }
+    if row.namespaced && !in_namespace && !name.is_empty() {
+        return Err(no_such_resource());
+    }
+    if !info.subresource.is_empty() {
+        let known = row.subresource(&info.subresource).ok_or_else(no_such_resource)?;
+        if !info.rest.is_empty() && info.subresource != "proxy" {
+            return Err(no_such_resource());
+        }
+        let verb = match incoming.parts.method {
+            Method::GET | Method::HEAD => "get",
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            _ => return Err(not_allowed()),
+        };
+        if !known.verbs.contains(&verb) {
+            return Err(not_allowed());
+        }
+    } else if !allows(row, info.verb.as_str(), &incoming.parts.method, in_namespace, name) {
+        return Err(not_allowed());
+    }
+    let namespaces = row.group.is_empty() && row.plural == "namespaces";
+    Ok(Route {
+        target: Target {
+            row,
+            namespace: if namespaces { String::new() } else { info.namespace.clone() },
+            name: name.to_owned(),
+            subresource: info.subresource.clone(),
+            user: Arc::clone(&incoming.user),
+        },
+    })
+}
+
+fn allows(row: &Resource, verb: &str, method: &Method, in_namespace: bool, name: &str) -> bool {
+    let fits = match *method {
+        Method::GET | Method::HEAD => true,
+        Method::POST => name.is_empty() && (in_namespace || !row.namespaced),
+        Method::PUT | Method::PATCH => !name.is_empty(),
+        Method::DELETE => !name.is_empty() || in_namespace || !row.namespaced,
+        _ => false,
+    };
+    fits && row.has_verb(verb)
+}
+
+/// The write options and the decoded, defaulted body of a request.
+pub(crate) async fn read_object<B>(
+    incoming: &mut Incoming<B>,
+    expected: Expected<'_>,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), Status>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let format = decode::content_type(&incoming.parts.headers)?;
+    let bytes = body::read(&mut incoming.body).await?;
+    let decoded = decode::body(format, &bytes, expected, validation)?;
+    Ok((decoded.value, decoded.warnings))
+}
+
+pub(crate) fn expected(row: &Resource) -> Expected<'static> {
+    Expected {
+        group: row.group,
+        version: row.version,
+        kind: row.kind,
+    }
+}
+
+async fn whole<B>(server: &Arc<ApiServer>, mut incoming: Incoming<B>, target: Target) -> Result<Response<Body>, Status>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    match incoming.info.verb.as_str() {
+        "get" => {
+            let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
+            check_include(&incoming)?;
+            let version = incoming.query.get("resourceVersion").unwrap_or_default();
+            let object = server.get(&target, version).await?;
+            Ok(respond::object(&style, 200, target.row, &object))
+        }
+        "list" => {
+            let style = style(&incoming.parts, &incoming.query, Offer::List)?;
+            check_include(&incoming)?;
+            let list = options::list(&incoming.query, false)?;
+            let selection = Selection::parse(target.row, &list.label_selector, &list.field_selector)?;
+            match server.list(&target, &list, &selection).await {
+                Ok(listing) => Ok(respond::list(&style, target.row, listing)),
+                Err(failure) => Ok(respond::list_failure(&style, &failure)),
+            }
+        }
+        "watch" => watch(server, &incoming, &target).await,
+        "create" => {
+            let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
+            let write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
+            let (mut value, warnings) = read_object(&mut incoming, expected(target.row), write.validation).await?;
+            rules::defaults(target.row, &mut value);
+            let written = server.create(&target, value, &write).await;
+            written_answer(&style, &target, written, warnings)
+        }
+        "update" => {
+            let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
+            let write = options::write(&incoming.query, "UpdateOptions", None, incoming.header("user-agent"))?;
+            let (mut value, warnings) = read_object(&mut incoming, expected(target.row), write.validation).await?;
+            rules::defaults(target.row, &mut value);
+            let written = server.update(&target, value, &write).await;
+            written_answer(&style, &target, written, warnings)
+        }
+        "patch" => patch(server, incoming, target).await,
+        "delete" => {
+            let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
+            let body = delete_body(&mut incoming).await?;
+            let delete = options::delete(&incoming.query, body.as_ref())?;
+            let deleted = server.delete(&target, &delete).await?;
+            let mut answer = if answers_object(&target, &deleted) {
+                respond::object(&style, 200, target.row, &deleted.object)
+            } else {
+                respond::status(&style, &success(&target, &deleted))
+            };
+            respond::add_warnings(&mut answer, &deleted.warnings);
+            Ok(answer)
+        }
+        "deletecollection" => {
+            let style = style(&incoming.parts, &incoming.query, Offer::List)?;
+            let list = options::list(&incoming.query, false)?;
+            let selection = Selection::parse(target.row, &list.label_selector, &list.field_selector)?;
+            let body = delete_body(&mut incoming).await?;
+            let delete = options::delete(&incoming.query, body.as_ref())?;
+            match server.delete_collection(&target, &list, &selection, &delete).await {
+                Ok(listing) => Ok(respond::list(&style, target.row, listing)),
+                Err(failure) => Ok(respond::list_failure(&style, &failure)),
+            }
+        }
+        _ => Err(not_allowed()),
+    }
+}
+
+/// Sends a written object, with the warnings of decoding before those of the pipeline.
+pub(crate) fn written_answer(
+    style: &Style,
+    target: &Target,
+    written: Result<Written, Status>,
+    mut warnings: Vec<String>,
+) -> Result<Response<Body>, Status> {
+    let mut answer = match written {
+        Ok(mut written) => {
+            warnings.append(&mut written.warnings);
+            respond::object(style, if written.created { 201 } else { 200 }, target.row, &written.object)
+        }
+        Err(status) => {
+            let mut plain = style.clone();
+            plain.accepted.shape = super::accept::Shape::Plain;
+            respond::status(&plain, &status)
+        }
+    };
+    respond::add_warnings(&mut answer, &warnings);
+    Ok(answer)
+}
+
+fn check_include<B>(incoming: &Incoming<B>) -> Result<(), Status> {
+    match incoming.query.text("includeObject") {
+        None | Some("None" | "Metadata" | "Object") => Ok(()),
+        Some(other) => Err(Status::bad_request(format!(
+            "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', \
+             'None', or empty"
+        ))),
+    }
+}
+
+/// `DeleteOptions` of a body, where there is one.
+pub(crate) async fn delete_body<B>(incoming: &mut Incoming<B>) -> Result<Option<Value>, Status>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let bytes = body::read(&mut incoming.body).await?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let format = decode::content_type(&incoming.parts.headers)?;
+    if format == Format::Json
+        && let Ok(value) = serde_json::from_slice::<Value>(&bytes)
+        && let Some(kind) = value["kind"].as_str().filter(|kind| *kind != "DeleteOptions")
+    {
+        let version = value["apiVersion"].as_str().unwrap_or_default();
+        return Err(Status::bad_request(format!(
+            "no kind {kind:?} is registered for version {version:?} in scheme \
+             \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\""
+        )));
+    }
+    let expected = Expected {
+        group: "meta.k8s.io",
+        version: "v1",
+        kind: "DeleteOptions",
+    };
+    decode::body(format, &bytes, expected, FieldValidation::Ignore).map(|decoded| Some(decoded.value))
+}
+
+async fn watch<B>(server: &Arc<ApiServer>, incoming: &Incoming<B>, target: &Target) -> Result<Response<Body>, Status> {
+    let style = style(&incoming.parts, &incoming.query, Offer::Watch)?;
+    check_include(incoming)?;
+    let list = options::list(&incoming.query, true)?;
+    let mut selection = Selection::parse(target.row, &list.label_selector, &list.field_selector)?;
+    if incoming.info.legacy_watch && !target.name.is_empty() {
+        selection = selection.named(&target.name);
+    }
+    let watcher = server.watch(target, &list, selection).await?;
+    Ok(watch_stream::response(style, target.row, watcher, server.metrics.streaming()))
+}
+
+async fn patch<B>(server: &Arc<ApiServer>, mut incoming: Incoming<B>, target: Target) -> Result<Response<Body>, Status>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let kind = incoming.header("content-type").and_then(PatchKind::of).ok_or_else(unsupported_patch)?;
+    let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
+    let apply = Some(kind == PatchKind::Apply);
+    let write = options::write(&incoming.query, "PatchOptions", apply, incoming.header("user-agent"))?;
+    let bytes = body::read(&mut incoming.body).await?;
+    let written = if target.subresource == "scale" {
+        server.patch_scale(&target, kind, &bytes, &write).await
+    } else {
+        server.patch(&target, kind, &bytes, &write).await
+    };
+    if target.subresource == "scale" {
+        return written.map(|written| respond::object(&style, 200, crate::pipeline::subresources::scale_row(), &written.object));
+    }
+    written_answer(&style, &target, written, Vec::new())
+}
+
+async fn subresource<B>(server: &Arc<ApiServer>, mut incoming: Incoming<B>, target: Target) -> Result<Response<Body>, Status>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
+    B::Error: std::fmt::Display,
+{
+    let sub = target.subresource.clone();
+    let method = incoming.parts.method.clone();
+    match sub.as_str() {
+        "log" => return proxy::logs(server, incoming, &target).await,
+        "exec" | "attach" | "portforward" => return proxy::stream(server, incoming, &target).await,
+        "proxy" => return proxy::proxy(server, incoming, &target).await,
+        _ => {}
+    }
+    if method == Method::PATCH {
+        return patch(server, incoming, target).await;
+    }
+    let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
+    if method == Method::GET || method == Method::HEAD {
+        let version = incoming.query.get("resourceVersion").unwrap_or_default();
+        let object = server.get(&target, version).await?;
+        if sub == "scale" {
+            let scale = crate::pipeline::subresources::scale_of(&target, &object.value())?;
+            let scale = rules::object_of(&scale)?;
+            return Ok(respond::object(&style, 200, crate::pipeline::subresources::scale_row(), &scale));
+        }
+        return Ok(respond::object(&style, 200, target.row, &object));
+    }
+    if method == Method::POST {
+        return posted(server, incoming, target, &style).await;
+    }
+    let write = options::write(&incoming.query, "UpdateOptions", None, incoming.header("user-agent"))?;
+    if sub == "scale" {
+        let row = crate::pipeline::subresources::scale_row();
+        let (value, _) = read_object(&mut incoming, expected(row), write.validation).await?;
+        let written = server.update_scale(&target, value, &write).await?;
+        return Ok(respond::object(&style, 200, row, &written.object));
+    }
+    let (mut value, warnings) = read_object(&mut incoming, expected(target.row), write.validation).await?;
+    rules::defaults(target.row, &mut value);
+    let written = server.update(&target, value, &write).await;
+    written_answer(&style, &target, written, warnings)
+}
+
+/// POST to a subresource: `binding`, `eviction`, `token`.
+async fn posted<B>(
+    server: &Arc<ApiServer>,
+    mut incoming: Incoming<B>,
+    target: Target,
+    style: &Style,
+) -> Result<Response<Body>, Status>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let known = target.row.subresource(&target.subresource).ok_or_else(no_such_resource)?;
+    let write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
+    let (group, version) = if known.version.is_empty() {
+        (target.row.group, target.row.version)
+    } else {
+        (known.group, known.version)
+    };
+    let expected = Expected {
+        group,
+        version,
+        kind: known.kind,
+    };
+    let (value, warnings) = read_object(&mut incoming, expected, write.validation).await?;
+    let mut answer = match target.subresource.as_str() {
+        "binding" => respond::status(style, &server.bind(&target, value, &write).await?),
+        "eviction" => respond::status(style, &server.evict(&target, value, &write).await?),
+        "token" => {
+            let token = server.issue_token(&target, value, &write).await?;
+            respond::value(style, 201, "authentication.k8s.io/v1", "TokenRequest", &token)
+        }
+        _ => return Err(not_allowed()),
+    };
+    respond::add_warnings(&mut answer, &warnings);
+    Ok(answer)
+}

@@ -1,0 +1,492 @@
+//! Answers on the wire: objects, lists, statuses and watch streams in each format and shape.
+//!
+//! Invariant: a stored object in JSON is sent as its stored bytes; a list splices them into an envelope, leaving out the
+//! `kind` and `apiVersion` of items as upstream does.
+
+use std::io::Write as _;
+
+use bytes::{Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::stream;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+use trireme_api::{Object, Status, protobuf, schema};
+use trireme_resources::Resource;
+
+use super::accept::{Accepted, Format, Shape};
+use super::body::Body;
+use crate::pipeline::list::{ListFailure, Listing};
+use crate::pipeline::rules;
+
+/// Answers below this size are not compressed.
+pub const GZIP_BYTES_MIN: usize = 128 * 1024;
+/// Size of the pieces in which long lists are sent.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How a request wants its answer.
+#[derive(Clone, Debug, Default)]
+pub struct Style {
+    /// Format and shape.
+    pub accepted: Accepted,
+    /// Whether JSON is indented.
+    pub pretty: bool,
+    /// Whether gzip is accepted.
+    pub gzip: bool,
+    /// `includeObject` of tables.
+    pub include_object: IncludeObject,
+    /// Whether `watch` streams tell the time of tables' first event.
+    pub user_agent: String,
+}
+
+/// What of an object a table row carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IncludeObject {
+    /// Nothing.
+    None,
+    /// Its metadata.
+    #[default]
+    Metadata,
+    /// All of it.
+    Object,
+}
+
+/// A response with a body of a media type.
+#[must_use]
+pub fn response(code: u16, media_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// Plain text.
+#[must_use]
+pub fn text(code: u16, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = response(code, "text/plain; charset=utf-8", Body::whole(text));
+    response
+        .headers_mut()
+        .insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// What paths outside the API answer.
+#[must_use]
+pub fn page_not_found() -> Response<Body> {
+    text(404, "404 page not found\n")
+}
+
+/// A `Status` as JSON.
+#[must_use]
+pub fn status_value(status: &Status) -> Value {
+    let mut value = serde_json::to_value(status).expect("a Status serialises");
+    value["kind"] = "Status".into();
+    value["apiVersion"] = "v1".into();
+    value["metadata"] = json!({});
+    value
+}
+
+/// A `Status` as the answer; its code is the answer's.
+#[must_use]
+pub fn status(style: &Style, status: &Status) -> Response<Body> {
+    failure(style, status, "")
+}
+
+/// A failed list: its status may carry a token to go on with.
+#[must_use]
+pub fn list_failure(style: &Style, error: &ListFailure) -> Response<Body> {
+    failure(style, &error.status, &error.continuation)
+}
+
+fn failure(style: &Style, status: &Status, continuation: &str) -> Response<Body> {
+    let mut body = status_value(status);
+    if !continuation.is_empty() {
+        body["metadata"]["continue"] = continuation.into();
+    }
+    let code = if status.code == 0 { 200 } else { status.code };
+    let mut response = value(style, code, "v1", "Status", &body);
+    let retry = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    if retry > 0 {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry));
+    }
+    response
+}
+
+/// Any value of a known kind; shapes do not apply.
+#[must_use]
+pub fn value(style: &Style, code: u16, api_version: &str, kind: &str, value: &Value) -> Response<Body> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let format = style.accepted.format;
+    let body = match format {
+        Format::Json => json_bytes(style, value),
+        Format::Yaml => yaml_bytes(value),
+        Format::Protobuf => match schema::kind(group, version, kind) {
+            Some(ty) => protobuf::wrap(api_version, kind, &protobuf::encode(value, ty)).into(),
+            None => return response(code, Format::Json.media_type(), Body::whole(json_bytes(style, value))),
+        },
+    };
+    response(code, format.media_type(), Body::whole(body))
+}
+
+fn json_bytes(style: &Style, value: &Value) -> Bytes {
+    let mut bytes = if style.pretty {
+        serde_json::to_vec_pretty(value)
+    } else {
+        serde_json::to_vec(value)
+    }
+    .expect("a JSON value serialises");
+    bytes.push(b'\n');
+    bytes.into()
+}
+
+/// A JSON value as YAML.
+#[must_use]
+pub fn yaml_bytes(value: &Value) -> Bytes {
+    match serde_saphyr::to_string(value) {
+        Ok(text) => text.into(),
+        // JSON is YAML: better than no answer.
+        Err(_) => serde_json::to_vec(value).expect("a JSON value serialises").into(),
+    }
+}
+
+/// One object.
+#[must_use]
+pub fn object(style: &Style, code: u16, row: &Resource, object: &Object) -> Response<Body> {
+    match (style.accepted.shape, style.accepted.format) {
+        (Shape::Plain | Shape::AggregatedDiscovery, Format::Json) if !style.pretty => {
+            response(code, Format::Json.media_type(), Body::whole(object.bytes().clone()))
+        }
+        (Shape::Plain | Shape::AggregatedDiscovery, _) => {
+            value(style, code, &row.api_version(), row.kind, &object.value())
+        }
+        (Shape::Metadata, _) => {
+            let metadata = partial(&object.value());
+            value(style, code, META, "PartialObjectMetadata", &metadata)
+        }
+        (Shape::Table, _) => {
+            let version = object.header().resource_version.to_string();
+            let table = table_of(style, row, &[object.value()], json!({"resourceVersion": version}), true);
+            value(style, code, META, "Table", &table)
+        }
+    }
+}
+
+const META: &str = "meta.k8s.io/v1";
+
+fn partial(object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": object["metadata"]})
+}
+
+/// A table of objects; its columns are left out in all but the first event of a watch.
+#[must_use]
+pub fn table_of(style: &Style, row: &Resource, objects: &[Value], metadata: Value, columns: bool) -> Value {
+    let rows: Vec<Value> = objects
+        .iter()
+        .map(|object| {
+            let mut entry = json!({"cells": rules::cells(row, object)});
+            match style.include_object {
+                IncludeObject::None => entry["object"] = Value::Null,
+                IncludeObject::Metadata => entry["object"] = partial(object),
+                IncludeObject::Object => entry["object"] = object.clone(),
+            }
+            entry
+        })
+        .collect();
+    let columns = if columns { rules::columns(row) } else { Value::Null };
+    json!({"kind": "Table", "apiVersion": META, "metadata": metadata, "columnDefinitions": columns, "rows": rows})
+}
+
+fn list_metadata(listing: &Listing) -> Value {
+    let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
+    if !listing.continuation.is_empty() {
+        metadata["continue"] = listing.continuation.as_str().into();
+    }
+    if let Some(remaining) = listing.remaining {
+        metadata["remainingItemCount"] = remaining.into();
+    }
+    metadata
+}
+
+/// A list of a row's objects.
+#[must_use]
+pub fn list(style: &Style, row: &'static Resource, listing: Listing) -> Response<Body> {
+    let kind = format!("{}List", row.kind);
+    match (style.accepted.shape, style.accepted.format) {
+        (Shape::Plain | Shape::AggregatedDiscovery, Format::Json) if !style.pretty => spliced(style, &kind, row, listing),
+        (Shape::Plain | Shape::AggregatedDiscovery, Format::Protobuf) => {
+            let ty = row.schema();
+            let items: Vec<Vec<u8>> = listing
+                .items
+                .iter()
+                .map(|item| protobuf::encode(&item.value(), ty))
+                .collect();
+            let remaining = listing.remaining.and_then(|remaining| i64::try_from(remaining).ok());
+            let body = protobuf::encode_list(
+                &row.api_version(),
+                &kind,
+                &listing.revision.to_string(),
+                &listing.continuation,
+                remaining,
+                &items,
+            );
+            maybe_gzip(style, Format::Protobuf.media_type(), body.into())
+        }
+        (Shape::Plain | Shape::AggregatedDiscovery, _) => {
+            let items: Vec<Value> = listing.items.iter().map(item_value).collect();
+            let body = json!({
+                "kind": kind, "apiVersion": row.api_version(), "metadata": list_metadata(&listing), "items": items,
+            });
+            value(style, 200, &row.api_version(), &kind, &body)
+        }
+        (Shape::Metadata, _) => {
+            let items: Vec<Value> = listing.items.iter().map(|item| partial(&item.value())).collect();
+            let items = if items.is_empty() { Value::Null } else { items.into() };
+            let kind = "PartialObjectMetadataList";
+            let body = json!({"kind": kind, "apiVersion": META, "metadata": list_metadata(&listing), "items": items});
+            value(style, 200, META, kind, &body)
+        }
+        (Shape::Table, _) => {
+            let values: Vec<Value> = listing.items.iter().map(Object::value).collect();
+            let table = table_of(style, row, &values, list_metadata(&listing), true);
+            value(style, 200, META, "Table", &table)
+        }
+    }
+}
+
+fn item_value(item: &Object) -> Value {
+    let mut value = item.value();
+    if let Some(object) = value.as_object_mut() {
+        object.remove("kind");
+        object.remove("apiVersion");
+    }
+    value
+}
+
+fn maybe_gzip(style: &Style, media_type: &'static str, body: Bytes) -> Response<Body> {
+    if !style.gzip || body.len() < GZIP_BYTES_MIN {
+        return response(200, media_type, Body::whole(body));
+    }
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
+    let compressed = encoder.write_all(&body).and_then(|()| encoder.finish());
+    match compressed {
+        Ok(compressed) => gzipped(response(200, media_type, Body::whole(compressed))),
+        Err(_) => response(200, media_type, Body::whole(body)),
+    }
+}
+
+fn gzipped(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    response
+}
+
+/// The list as JSON, made piece by piece so that a long one never exists as a whole.
+fn spliced(style: &Style, kind: &str, row: &Resource, listing: Listing) -> Response<Body> {
+    let opening = format!(
+        "{{\"kind\":\"{kind}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+        row.api_version(),
+        list_metadata(&listing)
+    );
+    let size: usize = listing.items.iter().map(|item| item.bytes().len()).sum();
+    let mut pieces = Pieces {
+        opening: Some(opening),
+        items: listing.items.into_iter(),
+        first: true,
+        done: false,
+    };
+    let json = Format::Json.media_type();
+    if size < GZIP_BYTES_MIN {
+        let mut whole = BytesMut::with_capacity(size + 256);
+        while pieces.fill(&mut whole, usize::MAX) {}
+        return response(200, json, Body::whole(whole.freeze()));
+    }
+    if !style.gzip {
+        let chunks = std::iter::from_fn(move || {
+            let mut chunk = BytesMut::with_capacity(CHUNK_BYTES + 4096);
+            pieces.fill(&mut chunk, CHUNK_BYTES).then(|| Ok(chunk.freeze()))
+        });
+        return response(200, json, Body::Stream(Box::pin(stream::iter(chunks))));
+    }
+    let mut encoder = Some(GzEncoder::new(Vec::with_capacity(CHUNK_BYTES), Compression::fast()));
+    let mut chunk = BytesMut::with_capacity(CHUNK_BYTES + 4096);
+    let chunks = std::iter::from_fn(move || {
+        loop {
+            let open = encoder.as_mut()?;
+            chunk.clear();
+            if pieces.fill(&mut chunk, CHUNK_BYTES) {
+                if let Err(error) = open.write_all(&chunk) {
+                    return Some(Err(error));
+                }
+                let out = std::mem::take(open.get_mut());
+                if !out.is_empty() {
+                    return Some(Ok(Bytes::from(out)));
+                }
+            } else {
+                return encoder.take().map(|last| last.finish().map(Bytes::from));
+            }
+        }
+    });
+    gzipped(response(200, json, Body::Stream(Box::pin(stream::iter(chunks)))))
+}
+
+struct Pieces {
+    opening: Option<String>,
+    items: std::vec::IntoIter<Object>,
+    first: bool,
+    done: bool,
+}
+
+impl Pieces {
+    /// Appends until the buffer has at least `wanted` bytes or the list ends; false when it had ended before.
+    fn fill(&mut self, buffer: &mut BytesMut, wanted: usize) -> bool {
+        if self.done {
+            return false;
+        }
+        if let Some(opening) = self.opening.take() {
+            buffer.extend_from_slice(opening.as_bytes());
+        }
+        while buffer.len() < wanted {
+            let Some(item) = self.items.next() else {
+                buffer.extend_from_slice(b"]}\n");
+                self.done = true;
+                return true;
+            };
+            if !std::mem::take(&mut self.first) {
+                buffer.extend_from_slice(b",");
+            }
+            push_item(buffer, item.bytes());
+        }
+        true
+    }
+}
+
+/// Appends an object without its top-level `apiVersion` and `kind`.
+fn push_item(buffer: &mut BytesMut, bytes: &[u8]) {
+    match item_parts(bytes) {
+        Some((before, after)) => {
+            buffer.extend_from_slice(b"{");
+            buffer.extend_from_slice(before);
+            buffer.extend_from_slice(after);
+        }
+        None => buffer.extend_from_slice(bytes),
+    }
+}
+
+/// What stands between `apiVersion` and `kind`, and what stands behind `kind`, of canonical bytes (sorted keys).
+fn item_parts(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = bytes.strip_prefix(b"{\"apiVersion\":\"")?;
+    let after_version = &rest[memchr::memchr(b'"', rest)? + 1..];
+    let body = after_version.strip_prefix(b",")?;
+    let mut at = 0;
+    loop {
+        let member = &body[at..];
+        if let Some(kind) = member.strip_prefix(b"\"kind\":\"") {
+            let behind = &kind[memchr::memchr(b'"', kind)? + 1..];
+            return Some((&body[..at], behind.strip_prefix(b",")?));
+        }
+        let name = skip_string(member)?;
+        let value = skip_value(member.get(name + 1..)?)?;
+        at += name + 1 + value;
+        if body.get(at) != Some(&b',') {
+            return None;
+        }
+        at += 1;
+    }
+}
+
+/// Length of the JSON string that `bytes` begins with.
+fn skip_string(bytes: &[u8]) -> Option<usize> {
+    if bytes.first() != Some(&b'"') {
+        return None;
+    }
+    let mut at = 1;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        if bytes[at] == b'"' {
+            return Some(at + 1);
+        }
+        at += 2;
+    }
+}
+
+/// Length of the compact JSON value that `bytes` begins with.
+fn skip_value(bytes: &[u8]) -> Option<usize> {
+    match bytes.first()? {
+        b'"' => skip_string(bytes),
+        b'{' | b'[' => {
+            let (mut depth, mut at) = (0_usize, 0);
+            loop {
+                match bytes.get(at)? {
+                    b'"' => at += skip_string(&bytes[at..])?,
+                    b'{' | b'[' => {
+                        depth += 1;
+                        at += 1;
+                    }
+                    b'}' | b']' => {
+                        depth -= 1;
+                        at += 1;
+                        if depth == 0 {
+                            return Some(at);
+                        }
+                    }
+                    _ => at += 1,
+                }
+            }
+        }
+        _ => bytes.iter().position(|byte| matches!(byte, b',' | b'}' | b']')),
+    }
+}
+
+/// Puts warnings into headers.
+pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+    for warning in warnings {
+        let mut text = String::with_capacity(warning.len() + 8);
+        for character in warning.chars() {
+            match character {
+                '"' | '\\' => {
+                    text.push('\\');
+                    text.push(character);
+                }
+                control if control.is_control() => text.push(' '),
+                other => text.push(other),
+            }
+        }
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(object: &str, expected: &str) {
+        let mut buffer = BytesMut::new();
+        push_item(&mut buffer, object.as_bytes());
+        assert_eq!(std::str::from_utf8(&buffer).unwrap(), expected);
+    }
+
+    #[test]
+    fn items_lose_their_type_and_nothing_else() {
+        check(
+            r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}"#,
+            r#"{"metadata":{"name":"a"}}"#,
+        );
+        check(
+            r#"{"apiVersion":"v1","data":{"a\"":"\\","kind":"x","n":[{"kind":"ConfigMap"}]},"immutable":true,"kind":"ConfigMap","metadata":{}}"#,
+            r#"{"data":{"a\"":"\\","kind":"x","n":[{"kind":"ConfigMap"}]},"immutable":true,"metadata":{}}"#,
+        );
+        check(r#"{"odd":1}"#, r#"{"odd":1}"#);
+    }
+
+    #[test]
+    fn warnings_are_quoted() {
+        let mut response = text(200, "");
+        add_warnings(&mut response, &["unknown field \"a\"".into()]);
+        assert_eq!(response.headers()[header::WARNING], r#"299 - "unknown field \"a\"""#);
+    }
+}

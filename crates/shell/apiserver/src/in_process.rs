@@ -1,0 +1,272 @@
+//! The API as the parts of this process use it: the same pipeline, admission and authorisation as over HTTPS, but objects
+//! are shared and never encoded.
+//!
+//! Invariant: a call is authorised as its user; there is no way around.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use trireme_api::{Object, Status};
+use trireme_client::{
+    DeleteOptions, ListOptions, ObjectList, Patch, Propagation, ResourceRef, Target as ClientTarget, Transport, WatchEvent,
+    WatchOptions, WriteOptions as ClientWriteOptions,
+};
+use trireme_resources::Resource;
+
+use crate::authorization::Attributes;
+use crate::http::accept::Format;
+use crate::http::decode::{self, Expected};
+use crate::http::resources::{expected, no_such_resource, not_allowed};
+use crate::pipeline::patch::PatchKind;
+use crate::pipeline::selection::Selection;
+use crate::pipeline::subresources::{scale_of, scale_row};
+use crate::pipeline::watch::{Change, Item};
+use crate::pipeline::{Target, WriteOptions, options, rules};
+use crate::server::ApiServer;
+use crate::user::UserInfo;
+
+/// A user's in-process access.
+pub struct InProcess {
+    server: Arc<ApiServer>,
+    user: Arc<UserInfo>,
+}
+
+impl InProcess {
+    /// Access for a user; components use names such as `system:kube-scheduler` and `system:node:n1`.
+    #[must_use]
+    #[expect(clippy::new_ret_no_self, reason = "a transport is always shared and always used through the trait")]
+    pub fn new(server: Arc<ApiServer>, user: UserInfo) -> Arc<dyn Transport> {
+        Arc::new(Self {
+            server,
+            user: Arc::new(user.authenticated()),
+        })
+    }
+
+    fn row(resource: &ResourceRef) -> Result<&'static Resource, Status> {
+        trireme_resources::find(&resource.group, &resource.version, &resource.plural).ok_or_else(no_such_resource)
+    }
+
+    fn target(&self, target: &ClientTarget) -> Result<Target, Status> {
+        Ok(Target {
+            row: Self::row(&target.resource)?,
+            namespace: target.namespace.clone().unwrap_or_default(),
+            name: target.name.clone(),
+            subresource: target.subresource.as_deref().unwrap_or_default().to_owned(),
+            user: Arc::clone(&self.user),
+        })
+    }
+
+    fn collection(&self, resource: &ResourceRef, namespace: Option<&str>) -> Result<Target, Status> {
+        Ok(Target {
+            row: Self::row(resource)?,
+            namespace: namespace.unwrap_or_default().to_owned(),
+            name: String::new(),
+            subresource: String::new(),
+            user: Arc::clone(&self.user),
+        })
+    }
+
+    fn authorize(&self, verb: &str, target: &Target, selectors: (&str, &str)) -> Result<(), Status> {
+        let namespace = if target.row.plural == "namespaces" && target.row.group.is_empty() {
+            target.name.clone()
+        } else {
+            target.namespace.clone()
+        };
+        let attributes = Attributes {
+            verb: verb.to_owned(),
+            resource_request: true,
+            group: target.row.group.to_owned(),
+            version: target.row.version.to_owned(),
+            resource: target.row.plural.to_owned(),
+            subresource: target.subresource.clone(),
+            namespace,
+            name: target.name.clone(),
+            label_selector: selectors.0.to_owned(),
+            field_selector: selectors.1.to_owned(),
+            ..Attributes::default()
+        };
+        self.server.authorize(&self.user, &attributes)
+    }
+
+    fn write_options(&self, given: &ClientWriteOptions) -> WriteOptions {
+        let own = self.user.name.rsplit(':').next().unwrap_or_default();
+        WriteOptions {
+            manager: options::manager_of(given.field_manager.as_deref().unwrap_or_default(), Some(own)),
+            force: given.force,
+            dry_run: given.dry_run,
+            validation: rules::FieldValidation::Ignore,
+        }
+    }
+
+    /// What a body posted to a target must be.
+    fn expected_of(target: &Target) -> Result<Expected<'static>, Status> {
+        if target.subresource.is_empty() {
+            return Ok(expected(target.row));
+        }
+        let known = target.row.subresource(&target.subresource).ok_or_else(no_such_resource)?;
+        Ok(if known.version.is_empty() {
+            Expected {
+                kind: known.kind,
+                ..expected(target.row)
+            }
+        } else {
+            Expected {
+                group: known.group,
+                version: known.version,
+                kind: known.kind,
+            }
+        })
+    }
+}
+
+fn status_object(status: &Status) -> Result<Object, Status> {
+    rules::object_of(&crate::http::respond::status_value(status))
+}
+
+#[async_trait]
+impl Transport for InProcess {
+    async fn get(&self, target: &ClientTarget) -> Result<Object, Status> {
+        let target = self.target(target)?;
+        self.authorize("get", &target, ("", ""))?;
+        let object = self.server.get(&target, "").await?;
+        if target.subresource == "scale" {
+            return rules::object_of(&scale_of(&target, &object.value())?);
+        }
+        Ok(object)
+    }
+
+    async fn list(&self, resource: &ResourceRef, namespace: Option<&str>, list: &ListOptions) -> Result<ObjectList, Status> {
+        let target = self.collection(resource, namespace)?;
+        let labels = list.label_selector.as_deref().unwrap_or_default();
+        let fields = list.field_selector.as_deref().unwrap_or_default();
+        self.authorize("list", &target, (labels, fields))?;
+        let selection = Selection::parse(target.row, labels, fields)?;
+        let options = options::ListOptions {
+            resource_version: list.resource_version.map(|revision| revision.to_string()).unwrap_or_default(),
+            ..options::ListOptions::default()
+        };
+        let listing = self
+            .server
+            .list(&target, &options, &selection)
+            .await
+            .map_err(|failure| failure.status)?;
+        Ok(ObjectList {
+            resource_version: listing.revision,
+            items: listing.items,
+        })
+    }
+
+    async fn watch(
+        &self,
+        resource: &ResourceRef,
+        namespace: Option<&str>,
+        watch: &WatchOptions,
+    ) -> Result<BoxStream<'static, Result<WatchEvent, Status>>, Status> {
+        let target = self.collection(resource, namespace)?;
+        let labels = watch.label_selector.as_deref().unwrap_or_default();
+        let fields = watch.field_selector.as_deref().unwrap_or_default();
+        self.authorize("watch", &target, (labels, fields))?;
+        let selection = Selection::parse(target.row, labels, fields)?;
+        let options = options::ListOptions {
+            resource_version: watch.resource_version.to_string(),
+            bookmarks: true,
+            watch: true,
+            // In-process watchers have no connection that could be stale: a day is long enough to be rare.
+            timeout_seconds: Some(24 * 3600),
+            ..options::ListOptions::default()
+        };
+        let watcher = self.server.watch(&target, &options, selection).await?;
+        let batches = stream::unfold(watcher, |mut watcher| async move {
+            let items = watcher.next().await?;
+            Some((stream::iter(items.into_iter().map(event)), watcher))
+        });
+        Ok(Box::pin(futures::StreamExt::flatten(batches)))
+    }
+
+    async fn create(&self, target: &ClientTarget, body: Bytes, write: &ClientWriteOptions) -> Result<Object, Status> {
+        let target = self.target(target)?;
+        self.authorize("create", &target, ("", ""))?;
+        let write = self.write_options(write);
+        let expected = Self::expected_of(&target)?;
+        let mut value = decode::body(Format::Json, &body, expected, write.validation)?.value;
+        match target.subresource.as_str() {
+            "" => {
+                rules::defaults(target.row, &mut value);
+                let creating = Target {
+                    name: String::new(),
+                    ..target
+                };
+                self.server.create(&creating, value, &write).await.map(|written| written.object)
+            }
+            "binding" => status_object(&self.server.bind(&target, value, &write).await?),
+            "eviction" => status_object(&self.server.evict(&target, value, &write).await?),
+            "token" => rules::object_of(&self.server.issue_token(&target, value, &write).await?),
+            _ => Err(not_allowed()),
+        }
+    }
+
+    async fn update(&self, target: &ClientTarget, body: Bytes, write: &ClientWriteOptions) -> Result<Object, Status> {
+        let target = self.target(target)?;
+        self.authorize("update", &target, ("", ""))?;
+        let write = self.write_options(write);
+        if target.subresource == "scale" {
+            let value = decode::body(Format::Json, &body, expected(scale_row()), write.validation)?.value;
+            return self.server.update_scale(&target, value, &write).await.map(|written| written.object);
+        }
+        let mut value = decode::body(Format::Json, &body, expected(target.row), write.validation)?.value;
+        rules::defaults(target.row, &mut value);
+        self.server.update(&target, value, &write).await.map(|written| written.object)
+    }
+
+    async fn patch(&self, target: &ClientTarget, patch: &Patch, write: &ClientWriteOptions) -> Result<Object, Status> {
+        let target = self.target(target)?;
+        self.authorize("patch", &target, ("", ""))?;
+        let write = self.write_options(write);
+        let (kind, body) = match patch {
+            Patch::Json(body) => (PatchKind::Json, body),
+            Patch::Merge(body) => (PatchKind::Merge, body),
+            Patch::Strategic(body) => (PatchKind::Strategic, body),
+            Patch::Apply(body) => (PatchKind::Apply, body),
+        };
+        let written = if target.subresource == "scale" {
+            self.server.patch_scale(&target, kind, body, &write).await?
+        } else {
+            self.server.patch(&target, kind, body, &write).await?
+        };
+        Ok(written.object)
+    }
+
+    async fn delete(&self, target: &ClientTarget, delete: &DeleteOptions) -> Result<Option<Object>, Status> {
+        let target = self.target(target)?;
+        self.authorize("delete", &target, ("", ""))?;
+        let propagation = delete.propagation.map(|policy| match policy {
+            Propagation::Background => "Background",
+            Propagation::Foreground => "Foreground",
+            Propagation::Orphan => "Orphan",
+        });
+        let options = options::DeleteOptions {
+            grace_period_seconds: delete.grace_period_seconds,
+            uid: delete.uid.clone(),
+            resource_version: delete.resource_version.map(|revision| revision.to_string()),
+            propagation: propagation.map(str::to_owned),
+            ..options::DeleteOptions::default()
+        };
+        let deleted = self.server.delete(&target, &options).await?;
+        Ok((!deleted.gone).then_some(deleted.object))
+    }
+}
+
+fn event(item: Item) -> Result<WatchEvent, Status> {
+    match item {
+        Item::Change { change, object, .. } => Ok(match change {
+            Change::Added => WatchEvent::Added(object),
+            Change::Modified => WatchEvent::Modified(object),
+            Change::Deleted => WatchEvent::Deleted(object),
+        }),
+        Item::Bookmark { revision, .. } => Ok(WatchEvent::Bookmark(revision)),
+        Item::Failed(status) => Err(status),
+    }
+}
+

@@ -1,0 +1,58 @@
+//! The seams to what the API server reaches but does not hold: kubelets, the token issuer, resource metrics.
+//!
+//! Invariant: where a seam is not filled, the requests that need it are answered with an error, not with nothing.
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use trireme_api::{Object, Status};
+
+use crate::user::UserInfo;
+
+/// A byte stream to a kubelet, TLS already done.
+pub trait NodeStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> NodeStream for T {}
+
+/// Where a kubelet listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeEndpoint {
+    /// Name of the node.
+    pub name: String,
+    /// Its address, out of `status.addresses`.
+    pub host: String,
+    /// Its port, out of `status.daemonEndpoints`.
+    pub port: u16,
+}
+
+/// Opens authenticated connections to kubelets.
+#[async_trait]
+pub trait NodeDialer: Send + Sync + 'static {
+    /// Connects, shows the API server's client certificate and verifies the kubelet's.
+    async fn connect(&self, node: &NodeEndpoint) -> std::io::Result<Box<dyn NodeStream>>;
+}
+
+/// Signs service account tokens.
+#[async_trait]
+pub trait TokenIssuer: Send + Sync + 'static {
+    /// Fills in the status of a `TokenRequest` for a service account.
+    ///
+    /// # Errors
+    /// As the API answers them.
+    async fn issue(&self, account: &Object, request: Value, user: &UserInfo) -> Result<Value, Status>;
+
+    /// The JSON Web Key Set that tokens are verified with.
+    fn key_set(&self) -> Value;
+
+    /// The issuer's URL.
+    fn issuer(&self) -> String;
+}
+
+/// Resource metrics of nodes and pods, as `metrics.k8s.io/v1beta1` objects.
+pub trait MetricsSource: Send + Sync + 'static {
+    /// `NodeMetrics` of all nodes that are known.
+    fn nodes(&self) -> Vec<Value>;
+
+    /// `PodMetrics` of a namespace, or of all.
+    fn pods(&self, namespace: Option<&str>) -> Vec<Value>;
+}

@@ -1,0 +1,264 @@
+//! POST to a collection.
+//!
+//! Invariant: an object is stored only where nothing was, together with everything it allocates, in one transaction.
+
+use rand::Rng as _;
+use serde_json::Value;
+use trireme_api::{Object, Status};
+use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Write};
+
+use super::{RETRIES_MAX, Target, WriteOptions, Written, meta_text, metadata, rules};
+use crate::admission::{Operation, Request};
+use crate::server::{ApiServer, now};
+
+/// Letters of generated names: no vowels, so that no words come out, and nothing that looks like something else.
+const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const SUFFIX_LENGTH: usize = 5;
+/// Longest base that a suffix fits behind.
+const GENERATED_BASE_MAX: usize = 63 - SUFFIX_LENGTH;
+
+impl ApiServer {
+    /// Creates an object. `value` is decoded and defaulted in the target's version.
+    ///
+    /// # Errors
+    /// As upstream.
+    pub async fn create(&self, target: &Target, value: Value, options: &WriteOptions) -> Result<Written, Status> {
+        self.create_as(target, value, options, false).await
+    }
+
+    /// Creates an object; `applied` says that server-side apply made it, managed fields included.
+    pub(crate) async fn create_as(
+        &self,
+        target: &Target,
+        mut value: Value,
+        options: &WriteOptions,
+        applied: bool,
+    ) -> Result<Written, Status> {
+        match_namespace(target, &mut value)?;
+        let given_version = meta_text(&value, "resourceVersion").to_owned();
+        fill_system_fields(target, &mut value);
+        let given_version = if applied { String::new() } else { given_version };
+        if !applied {
+            rules::update_managers(target, None, &mut value, options, "");
+        }
+        let mut warnings = Vec::new();
+        self.mutate(target, Operation::Create, &mut value, None, options, &mut warnings)?;
+        match_namespace(target, &mut value)?;
+        let mut value = rules::to_stored(target.row, value)?;
+        let generated = meta_text(&value, "name").is_empty() && !meta_text(&value, "generateName").is_empty();
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            if generated {
+                let base = meta_text(&value, "generateName").to_owned();
+                metadata(&mut value).insert("name".into(), Value::String(generate_name(&base)));
+            }
+            let outcome = self
+                .create_once(target, value.clone(), options, &given_version, &mut warnings)
+                .await?;
+            match outcome {
+                Outcome::Done(object) => {
+                    return Ok(Written {
+                        object: rules::to_version(target.row, object)?,
+                        created: true,
+                        warnings,
+                    });
+                }
+                Outcome::Exists(_) if generated && attempt < RETRIES_MAX => {}
+                Outcome::Exists(current) => {
+                    let name = meta_text(&value, "name");
+                    let mut status = Status::already_exists(target.row.group, target.row.plural, name);
+                    if current.is_some_and(|current| current.header().deleting) {
+                        status.message = format!("object is being deleted: {}", status.message);
+                    }
+                    return Err(status);
+                }
+                Outcome::AllocationLost if attempt < RETRIES_MAX * 4 => {}
+                Outcome::AllocationLost => {
+                    return Err(Status::internal("too many concurrent allocations, try again"));
+                }
+            }
+        }
+    }
+
+    async fn create_once(
+        &self,
+        target: &Target,
+        mut value: Value,
+        options: &WriteOptions,
+        given_version: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<Outcome, Status> {
+        rules::prepare_create(target, &mut value);
+        let mut writes = self.allocate_create(target, &mut value)?;
+        let name = meta_text(&value, "name").to_owned();
+        let errors = rules::validate_create(target, &value);
+        if !errors.is_empty() {
+            return Err(target.invalid(&name, &errors));
+        }
+        rules::canonicalize(target.row, &mut value);
+        for warning in rules::warnings(target, &value, None) {
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+        self.validate(target, Operation::Create, &mut value, None, options, warnings)?;
+        if !given_version.is_empty() {
+            return Err(Status {
+                reason: String::new(),
+                ..Status::failure(500, "", "resourceVersion should not be set on objects to be created")
+            });
+        }
+        let key = target.key_of(&name);
+        if options.dry_run {
+            self.barrier().await?;
+            return Ok(match self.store.get(&key) {
+                Some(current) => Outcome::Exists(Some(current)),
+                None => Outcome::Done(rules::object_of(&value)?),
+            });
+        }
+        let body = Body::new(value);
+        let put = StoreOperation::Put {
+            body,
+            ttl_seconds: self.ttl(target),
+        };
+        writes.insert(
+            0,
+            Write {
+                key,
+                precondition: Precondition::Absent,
+                operation: put,
+            },
+        );
+        match self.commit(writes).await? {
+            Applied::Committed { mut objects, .. } => Ok(Outcome::Done(objects.swap_remove(0))),
+            Applied::Conflict { write: 0, current } => Ok(Outcome::Exists(current)),
+            Applied::Conflict { .. } => Ok(Outcome::AllocationLost),
+            Applied::Done => Err(Status::internal("the store answered a transaction with something else")),
+        }
+    }
+
+    /// Seconds that an object of this row is kept.
+    pub(crate) fn ttl(&self, target: &Target) -> Option<u32> {
+        (target.row.kind == "Event").then(|| u32::try_from(self.config.event_ttl.as_secs()).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn mutate(
+        &self,
+        target: &Target,
+        operation: Operation,
+        object: &mut Value,
+        old_object: Option<&Value>,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Status> {
+        let name = admission_name(target, object);
+        self.plugins.admission.mutate(&mut Request {
+            row: target.row,
+            operation,
+            namespace: admission_namespace(target, &name),
+            name: &name,
+            subresource: &target.subresource,
+            user: &target.user,
+            object,
+            old_object,
+            options: &Value::Null,
+            dry_run: options.dry_run,
+            view: self.view(),
+            warnings,
+        })
+    }
+
+    pub(crate) fn validate(
+        &self,
+        target: &Target,
+        operation: Operation,
+        object: &mut Value,
+        old_object: Option<&Value>,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Status> {
+        let name = admission_name(target, object);
+        self.plugins.admission.validate(&mut Request {
+            row: target.row,
+            operation,
+            namespace: admission_namespace(target, &name),
+            name: &name,
+            subresource: &target.subresource,
+            user: &target.user,
+            object,
+            old_object,
+            options: &Value::Null,
+            dry_run: options.dry_run,
+            view: self.view(),
+            warnings,
+        })
+    }
+}
+
+enum Outcome {
+    Done(Object),
+    Exists(Option<Object>),
+    AllocationLost,
+}
+
+pub(crate) fn admission_name(target: &Target, object: &Value) -> String {
+    if target.name.is_empty() {
+        meta_text(object, "name").to_owned()
+    } else {
+        target.name.clone()
+    }
+}
+
+pub(crate) fn admission_namespace<'a>(target: &'a Target, name: &'a str) -> &'a str {
+    if target.row.plural == "namespaces" && target.row.group.is_empty() {
+        name
+    } else {
+        &target.namespace
+    }
+}
+
+/// The object's namespace must be the request's; an absent one is filled in.
+pub(crate) fn match_namespace(target: &Target, value: &mut Value) -> Result<(), Status> {
+    let wanted = if target.row.namespaced { target.namespace.as_str() } else { "" };
+    let given = meta_text(value, "namespace");
+    if given == wanted {
+        return Ok(());
+    }
+    if wanted.is_empty() {
+        metadata(value).remove("namespace");
+        return Ok(());
+    }
+    if given.is_empty() {
+        metadata(value).insert("namespace".into(), Value::String(wanted.to_owned()));
+        return Ok(());
+    }
+    Err(Status::bad_request(
+        "the namespace of the provided object does not match the namespace sent on the request",
+    ))
+}
+
+fn fill_system_fields(target: &Target, value: &mut Value) {
+    let metadata = metadata(value);
+    for name in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
+        metadata.remove(name);
+    }
+    metadata.insert("creationTimestamp".into(), Value::String(now()));
+    metadata.insert("uid".into(), Value::String(uuid::Uuid::new_v4().to_string()));
+    value["apiVersion"] = Value::String(target.api_version());
+    value["kind"] = Value::String(target.row.kind.to_owned());
+}
+
+/// A name from `generateName` and five random letters.
+#[must_use]
+pub fn generate_name(base: &str) -> String {
+    let mut name = base.to_owned();
+    while name.len() > GENERATED_BASE_MAX {
+        name.pop();
+    }
+    let mut random = rand::rng();
+    for _ in 0..SUFFIX_LENGTH {
+        name.push(char::from(SUFFIX_LETTERS[random.random_range(0..SUFFIX_LETTERS.len())]));
+    }
+    name
+}

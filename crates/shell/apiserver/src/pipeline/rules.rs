@@ -1,0 +1,301 @@
+//! The one place that calls the rules of resources: defaults, strategy, validation, patches, apply, conversion, tables.
+//!
+//! Invariant: strategy and validation see objects in the version they are stored in; managed fields, patches and admission
+//! see them in the version of the request.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+pub use trireme_api::decode::FieldValidation;
+use trireme_api::field::FieldError;
+use trireme_api::{Object, Status, decode};
+use trireme_resources::apply::{Applier, Updater};
+use trireme_resources::{Resource, convert, defaults, patch, strategy, table, validation};
+
+use super::{Target, WriteOptions};
+use crate::server::now;
+
+/// The row in whose version objects are stored.
+#[must_use]
+pub fn stored(row: &'static Resource) -> &'static Resource {
+    if row.virtual_ || row.stored_as == (row.group, row.version) {
+        row
+    } else {
+        trireme_resources::by_storage(row.storage).unwrap_or(row)
+    }
+}
+
+/// Whether objects of a row are stored in another version.
+#[must_use]
+pub fn converts(row: &'static Resource) -> bool {
+    !std::ptr::eq(stored(row), row)
+}
+
+/// `apps/v1`, or `v1` in the core group.
+#[must_use]
+pub fn api_version(row: &Resource) -> String {
+    row.api_version()
+}
+
+/// A stored object in a row's version; the same allocation where that is the stored one.
+///
+/// # Errors
+/// Never for objects that this server stored.
+pub fn to_version(row: &'static Resource, object: Object) -> Result<Object, Status> {
+    let from = stored(row);
+    if std::ptr::eq(from, row) || object.header().api_version == row.api_version() {
+        return Ok(object);
+    }
+    let mut value = object.value();
+    convert(from, row, &mut value);
+    value["apiVersion"] = row.api_version().into();
+    value["kind"] = row.kind.into();
+    object_of(&value)
+}
+
+/// A value of a row's version in the stored one.
+///
+/// # Errors
+/// Never for decoded values.
+pub fn to_stored(row: &'static Resource, mut value: Value) -> Result<Value, Status> {
+    let to = stored(row);
+    if !std::ptr::eq(to, row) {
+        convert(row, to, &mut value);
+        value["apiVersion"] = to.api_version().into();
+        value["kind"] = to.kind.into();
+    }
+    Ok(value)
+}
+
+/// A value as an object.
+///
+/// # Errors
+/// When it is none.
+pub fn object_of(value: &Value) -> Result<Object, Status> {
+    Object::from_value(value).map_err(|error| Status::internal(&error.to_string()))
+}
+
+/// Fills in defaults.
+pub fn defaults(row: &Resource, value: &mut Value) {
+    defaults::apply(row, value);
+}
+
+fn door(target: &Target) -> Option<&str> {
+    (!target.subresource.is_empty()).then_some(target.subresource.as_str())
+}
+
+/// Strategy of creation, on the stored version.
+pub fn prepare_create(target: &Target, value: &mut Value) {
+    if target.row.kind == "CertificateSigningRequest" {
+        let extra = target.user.extra.iter().map(|(key, values)| (key.clone(), values.clone().into())).collect();
+        strategy::set_requester(value, &target.user.name, &target.user.uid, &target.user.groups, extra);
+    }
+    strategy::prepare_create(target.stored(), value, &now());
+}
+
+/// Strategy of updates, on the stored version.
+pub fn prepare_update(target: &Target, old: &Value, value: &mut Value) {
+    strategy::prepare_update(target.stored(), value, old, door(target), &now());
+}
+
+/// Whether PUT creates.
+#[must_use]
+pub fn allow_create_on_update(row: &Resource) -> bool {
+    strategy::allow_create_on_update(row)
+}
+
+/// Whether PUT may leave out the resourceVersion.
+#[must_use]
+pub fn allow_unconditional_update(target: &Target) -> bool {
+    strategy::allow_unconditional_update(target.row)
+}
+
+/// Whether deletion without a policy leaves dependents.
+#[must_use]
+pub fn orphans_by_default(row: &Resource) -> bool {
+    // Background is the default of every kind but these two, whose first versions orphaned.
+    row.group == "batch" && row.plural == "jobs" || row.group.is_empty() && row.plural == "replicationcontrollers"
+}
+
+/// All problems of an object to create.
+#[must_use]
+pub fn validate_create(target: &Target, value: &Value) -> Vec<FieldError> {
+    validation::create(target.stored(), value)
+}
+
+/// All problems of an object that replaces `old`.
+#[must_use]
+pub fn validate_update(target: &Target, value: &Value, old: &Value) -> Vec<FieldError> {
+    validation::update(target.stored(), value, old, door(target))
+}
+
+/// Warnings about an accepted object.
+#[must_use]
+pub fn warnings(target: &Target, value: &Value, _old: Option<&Value>) -> Vec<String> {
+    if target.subresource.is_empty() {
+        validation::warnings(target.stored(), value)
+    } else {
+        Vec::new()
+    }
+}
+
+/// The canonical form of a value of the stored version.
+pub fn canonicalize(row: &'static Resource, value: &mut Value) {
+    let stored = stored(row);
+    decode::canonicalize(value, stored.schema());
+    value["apiVersion"] = stored.api_version().into();
+    value["kind"] = stored.kind.into();
+}
+
+/// Renews managed fields for a create, update or patch.
+pub fn update_managers(target: &Target, old: Option<&Value>, new: &mut Value, options: &WriteOptions, subresource: &str) {
+    let now = now();
+    let by = Updater {
+        manager: &options.manager,
+        subresource: (!subresource.is_empty()).then_some(subresource),
+        now: &now,
+    };
+    trireme_resources::apply::update_managers(target.row, old, new, by);
+}
+
+/// Server-side apply onto the live object, or onto nothing.
+///
+/// # Errors
+/// 409 with the conflicts, 400 or 500 for a configuration that does not fit.
+pub fn apply(target: &Target, live: Option<&Value>, config: &Value, options: &WriteOptions) -> Result<Value, Status> {
+    let now = now();
+    let by = Applier {
+        manager: &options.manager,
+        force: options.force,
+        subresource: door(target),
+        now: &now,
+    };
+    trireme_resources::apply::apply(target.row, live, config, by).map(|applied| applied.value)
+}
+
+/// A JSON patch applied.
+///
+/// # Errors
+/// As upstream.
+pub fn json_patch(current: &Value, body: &[u8]) -> Result<Value, Status> {
+    patch::json_patch(current, body)
+}
+
+/// A merge patch applied.
+///
+/// # Errors
+/// As upstream.
+pub fn merge_patch(current: &Value, body: &[u8]) -> Result<Value, Status> {
+    patch::merge_patch(current, body)
+}
+
+/// A strategic merge patch applied; for `Scale`, which has no row of its own, it equals a merge patch.
+///
+/// # Errors
+/// As upstream.
+pub fn strategic_patch(target: &Target, current: &Value, body: &[u8]) -> Result<Value, Status> {
+    let patch =
+        patch::object(body).map_err(|why| Status::bad_request(format!("error decoding patch: {why}")))?;
+    patch::strategic_merge(target.row, current, &patch)
+}
+
+/// Decodes a value against a row's schema.
+///
+/// # Errors
+/// What is wrong, in Go's words.
+pub fn decode_value(row: &Resource, value: Value, mode: FieldValidation) -> Result<(Value, Vec<String>), String> {
+    let decoded = decode::value(value, row.schema(), mode).map_err(|error| error.to_string())?;
+    Ok((decoded.value, decoded.warnings))
+}
+
+/// YAML (or JSON, which is YAML) as a value.
+///
+/// # Errors
+/// What the parser says.
+pub fn parse_yaml_or_json(bytes: &[u8]) -> Result<Value, String> {
+    if let Ok(value) = serde_json::from_slice(bytes) {
+        return Ok(value);
+    }
+    yaml(std::str::from_utf8(bytes).map_err(|_| "yaml: invalid UTF-8".to_owned())?)
+}
+
+/// One YAML document as a value.
+///
+/// # Errors
+/// What the parser says.
+pub fn yaml(text: &str) -> Result<Value, String> {
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
+}
+
+/// The labels of an object.
+#[must_use]
+pub fn labels_of(value: &Value) -> BTreeMap<String, String> {
+    let labels = value["metadata"]["labels"].as_object();
+    labels
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()))
+        .collect()
+}
+
+/// A label selector of an object as text, as `status.selector` of a scale shows it.
+///
+/// # Errors
+/// 500 for a selector that is none.
+pub fn selector_text(selector: &Value) -> Result<String, Status> {
+    let mut terms: Vec<(String, String)> = Vec::new();
+    for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
+        terms.push((key.clone(), format!("{key}={}", value.as_str().unwrap_or_default())));
+    }
+    for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
+        let key = expression["key"].as_str().unwrap_or_default();
+        let mut values: Vec<&str> = expression["values"]
+            .as_array()
+            .map(|values| values.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default();
+        values.sort_unstable();
+        let values = values.join(",");
+        let term = match expression["operator"].as_str().unwrap_or_default() {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            "DoesNotExist" => format!("!{key}"),
+            other => return Err(Status::internal(&format!("{other:?} is not a valid label selector operator"))),
+        };
+        terms.push((key.to_owned(), term));
+    }
+    terms.sort();
+    Ok(terms.into_iter().map(|(_, term)| term).collect::<Vec<_>>().join(","))
+}
+
+/// Upstream's name of the package that a group's internal types are in.
+#[must_use]
+pub fn internal_package(group: &str) -> &str {
+    match group {
+        "" => "core",
+        other => other.split('.').next().unwrap_or(other),
+    }
+}
+
+/// Column definitions of a row's table.
+#[must_use]
+pub fn columns(row: &Resource) -> Value {
+    let columns = table::columns(row);
+    let columns = columns.iter().map(|column| {
+        serde_json::json!({
+            "name": column.name, "type": column.type_, "format": column.format, "description": column.description,
+            "priority": column.priority,
+        })
+    });
+    columns.collect()
+}
+
+/// The cells of an object.
+#[must_use]
+pub fn cells(row: &Resource, object: &Value) -> Value {
+    table::cells(row, object, jiff::Timestamp::now()).into()
+}

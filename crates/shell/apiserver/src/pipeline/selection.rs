@@ -1,0 +1,103 @@
+//! Which objects of a collection a request means: label selector, field selector, and the name of the legacy watch paths.
+//!
+//! Invariant: labels, names and namespaces are judged by the header alone; an object is parsed only for other fields.
+
+use serde_json::Value;
+use trireme_api::selector::{FieldOperator, FieldSelector, LabelSelector};
+use trireme_api::{Object, Status};
+use trireme_resources::{Resource, selectable};
+
+use super::rules;
+
+/// A parsed and checked selection.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    row: Option<&'static Resource>,
+    labels: LabelSelector,
+    fields: FieldSelector,
+    name: Option<String>,
+}
+
+const NAME: &str = "metadata.name";
+const NAMESPACE: &str = "metadata.namespace";
+
+impl Selection {
+    /// Parses the selectors of a request for a row.
+    ///
+    /// # Errors
+    /// 400 with upstream's texts.
+    pub fn parse(row: &'static Resource, labels: &str, fields: &str) -> Result<Self, Status> {
+        let labels = LabelSelector::parse(labels).map_err(|error| Status::bad_request(error.to_string()))?;
+        let fields = FieldSelector::parse(fields).map_err(|error| Status::bad_request(error.to_string()))?;
+        for term in &fields.terms {
+            check_field(row, &term.path)?;
+        }
+        Ok(Self {
+            row: Some(row),
+            labels,
+            fields,
+            name: None,
+        })
+    }
+
+    /// Everything.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self::default()
+    }
+
+    /// Only the object of this name as well.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Whether every object matches.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.labels.requirements.is_empty() && !self.labels.nothing && self.fields.is_empty() && self.name.is_none()
+    }
+
+    /// The object in the version that its fields are selected in.
+    fn shown(&self, object: &Object) -> Value {
+        match self.row.filter(|row| rules::converts(row)) {
+            Some(row) => rules::to_version(row, object.clone()).map_or(Value::Null, |shown| shown.value()),
+            None => object.value(),
+        }
+    }
+
+    /// Whether an object, as stored, matches.
+    #[must_use]
+    pub fn matches(&self, object: &Object) -> bool {
+        let header = object.header();
+        if self.name.as_ref().is_some_and(|name| *name != header.name) || !self.labels.matches(&header.labels) {
+            return false;
+        }
+        let mut parsed: Option<Value> = None;
+        self.fields.terms.iter().all(|term| {
+            let equal = match term.path.as_str() {
+                NAME => header.name == term.value,
+                NAMESPACE => header.namespace == term.value,
+                path => {
+                    let (row, value) = (self.row, parsed.get_or_insert_with(|| self.shown(object)));
+                    let text = row.and_then(|row| selectable::lookup(row, value, path));
+                    text.as_deref().unwrap_or_default() == term.value
+                }
+            };
+            equal == (term.operator == FieldOperator::Equals)
+        })
+    }
+}
+
+fn check_field(row: &Resource, path: &str) -> Result<(), Status> {
+    if path == NAME || path == NAMESPACE || row.selectable.contains(&path) {
+        return Ok(());
+    }
+    let own_labels = row.selectable.iter().any(|own| *own != NAME && *own != NAMESPACE);
+    Err(Status::bad_request(if own_labels {
+        format!("field label not supported: {path}")
+    } else {
+        format!("{path:?} is not a known field selector: only \"{NAME}\", \"{NAMESPACE}\"")
+    }))
+}

@@ -1,0 +1,524 @@
+//! Subresources that are not the object itself: scale, binding, eviction, token.
+//!
+//! Invariant: each is a change of the object through [`ApiServer::change`], so that versions, managed fields and
+//! admission hold for it too.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use trireme_api::field::{FieldError, FieldErrorType};
+use trireme_api::selector::LabelSelector;
+use trireme_api::{Status, StatusCause, StatusDetails};
+use trireme_resources::Resource;
+
+use super::options::{self, DeleteOptions, error, quoted};
+use super::patch::{PatchKind, decode_patched, patched};
+use super::update::{Behaviour, Made, check_name};
+use super::{Target, WriteOptions, Written, meta_text, metadata, rules};
+use crate::admission::Operation;
+use crate::http::query::Query;
+use crate::keys;
+use crate::server::{ApiServer, now};
+
+/// The row-like description of `autoscaling/v1 Scale`.
+#[must_use]
+pub fn scale_row() -> &'static Resource {
+    static ROW: std::sync::LazyLock<Resource> = std::sync::LazyLock::new(|| {
+        let hpa = trireme_resources::find("autoscaling", "v1", "horizontalpodautoscalers").expect("a built-in row");
+        Resource {
+            plural: "scales",
+            singular: "scale",
+            kind: "Scale",
+            short_names: &[],
+            categories: &[],
+            subresources: &[],
+            selectable: &[],
+            storage: "autoscaling/scales",
+            stored_as: ("autoscaling", "v1"),
+            hash: "",
+            virtual_: true,
+            ..*hpa
+        }
+    });
+    &ROW
+}
+
+/// The `Scale` of an object.
+///
+/// # Errors
+/// 500 for a selector that is none.
+pub fn scale_of(target: &Target, object: &Value) -> Result<Value, Status> {
+    let mut metadata = serde_json::Map::new();
+    for name in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if !object["metadata"][name].is_null() {
+            metadata.insert(name.to_owned(), object["metadata"][name].clone());
+        }
+    }
+    let selector = if target.row.kind == "ReplicationController" {
+        let labels = object["spec"]["selector"].as_object().cloned().unwrap_or_default();
+        let terms: Vec<String> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+            .collect();
+        terms.join(",")
+    } else {
+        rules::selector_text(&object["spec"]["selector"])?
+    };
+    let mut scale = json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": metadata,
+        "spec": {},
+        "status": {"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)},
+    });
+    if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|replicas| *replicas != 0) {
+        scale["spec"]["replicas"] = replicas.into();
+    }
+    if !selector.is_empty() {
+        scale["status"]["selector"] = selector.into();
+    }
+    Ok(scale)
+}
+
+fn success_created() -> Status {
+    Status {
+        status: "Success".into(),
+        code: 201,
+        ..Status::default()
+    }
+}
+
+fn plain(code: u16, message: impl Into<String>) -> Status {
+    Status::failure(code, "", message)
+}
+
+impl ApiServer {
+    /// PUT of a scale.
+    ///
+    /// # Errors
+    /// As upstream.
+    pub async fn update_scale(&self, target: &Target, scale: Value, options: &WriteOptions) -> Result<Written, Status> {
+        check_name(target, &scale)?;
+        self.change_scale(target, options, false, &mut |_| Ok(scale.clone())).await
+    }
+
+    /// PATCH of a scale.
+    ///
+    /// # Errors
+    /// As upstream.
+    pub async fn patch_scale(
+        &self,
+        target: &Target,
+        kind: PatchKind,
+        body: &Bytes,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        // An applied scale has the one field that a merge would set.
+        let (kind, body) = if kind == PatchKind::Apply {
+            let applied = rules::parse_yaml_or_json(body)
+                .map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))?;
+            (PatchKind::Merge, Bytes::from(applied.to_string()))
+        } else {
+            (kind, body.clone())
+        };
+        let scale_target = Target {
+            row: scale_row(),
+            ..target.clone()
+        };
+        let mut make = |scale: &Value| {
+            let patched = patched(&scale_target, kind, scale, &body)?;
+            decode_patched(&scale_target, patched, options).map(|made| made.value)
+        };
+        self.change_scale(target, options, true, &mut make).await
+    }
+
+    async fn change_scale(
+        &self,
+        target: &Target,
+        options: &WriteOptions,
+        patch: bool,
+        make: &mut (dyn FnMut(&Value) -> Result<Value, Status> + Send),
+    ) -> Result<Written, Status> {
+        let mut make_object = |current: &Value| {
+            let scale = make(&scale_of(target, current)?)?;
+            let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+            if replicas < 0 {
+                let problem = error(
+                    FieldErrorType::Invalid,
+                    "spec.replicas",
+                    replicas.to_string(),
+                    "must be greater than or equal to 0",
+                );
+                return Err(Status::invalid("autoscaling", "Scale", &target.name, &[problem]));
+            }
+            let mut object = current.clone();
+            object["spec"]["replicas"] = replicas.into();
+            for name in ["resourceVersion", "uid"] {
+                let given = &scale["metadata"][name];
+                let metadata = metadata(&mut object);
+                if given.is_string() {
+                    metadata.insert(name.to_owned(), given.clone());
+                } else {
+                    metadata.remove(name);
+                }
+            }
+            Ok(Made::plain(object))
+        };
+        let behaviour = Behaviour {
+            whole: !patch,
+            patch,
+            raw: false,
+        };
+        let written = self.change(target, options, behaviour, &mut make_object).await?;
+        let scale = scale_of(target, &written.object.value())?;
+        Ok(Written {
+            object: rules::object_of(&scale)?,
+            ..written
+        })
+    }
+
+    /// POST of a binding: the scheduler's decision.
+    ///
+    /// # Errors
+    /// As upstream.
+    pub async fn bind(&self, target: &Target, mut binding: Value, options: &WriteOptions) -> Result<Status, Status> {
+        let name = meta_text(&binding, "name").to_owned();
+        if !name.is_empty() && name != target.name {
+            return Err(Status::bad_request("name in URL does not match name in Binding object"));
+        }
+        super::create::match_namespace(target, &mut binding)?;
+        let mut warnings = Vec::new();
+        self.mutate(target, Operation::Create, &mut binding, None, options, &mut warnings)?;
+        let problems = check_binding(&binding);
+        if !problems.is_empty() {
+            return Err(plain(500, trireme_api::field::aggregate(&problems)));
+        }
+        self.validate(target, Operation::Create, &mut binding, None, options, &mut warnings)?;
+        let uid = meta_text(&binding, "uid").to_owned();
+        let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
+        let refuse = |why: String| Status::conflict("", "pods/binding", &target.name, &why);
+        let mut make = |pod: &Value| {
+            let own = meta_text(pod, "uid");
+            if !uid.is_empty() && uid != own {
+                return Err(target.conflict(&super::update::uid_differs(target, &uid, own)));
+            }
+            if !pod["metadata"]["deletionTimestamp"].is_null() {
+                return Err(refuse(format!("pod {} is being deleted, cannot be assigned to a host", target.name)));
+            }
+            let present = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+            if !present.is_empty() {
+                return Err(refuse(format!(
+                    "pod {} is already assigned to node {present:?}",
+                    target.name
+                )));
+            }
+            if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+                return Err(refuse(format!("pod {} has non-empty .spec.schedulingGates", target.name)));
+            }
+            let mut pod = pod.clone();
+            pod["spec"]["nodeName"] = node.as_str().into();
+            for kind in ["annotations", "labels"] {
+                if let Some(extra) = binding["metadata"][kind].as_object().filter(|extra| !extra.is_empty()) {
+                    let held = metadata(&mut pod).entry(kind).or_insert_with(|| json!({}));
+                    for (key, value) in extra {
+                        if kind == "annotations" || held[key].is_null() {
+                            held[key.as_str()] = value.clone();
+                        }
+                    }
+                }
+            }
+            scheduled(&mut pod);
+            Ok(Made {
+                value: pod,
+                warnings: Vec::new(),
+                managed: true,
+            })
+        };
+        let behaviour = Behaviour {
+            patch: true,
+            raw: true,
+            ..Behaviour::default()
+        };
+        self.change(target, options, behaviour, &mut make).await?;
+        Ok(success_created())
+    }
+
+    /// POST of an eviction: a deletion that budgets may refuse.
+    ///
+    /// # Errors
+    /// As upstream; 429 where a budget refuses.
+    pub async fn evict(&self, target: &Target, mut eviction: Value, options: &WriteOptions) -> Result<Status, Status> {
+        let name = meta_text(&eviction, "name").to_owned();
+        if !name.is_empty() && name != target.name {
+            return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+        }
+        let given = eviction["deleteOptions"].clone();
+        let mut delete = if given.is_object() {
+            options::delete(&Query::default(), Some(&given))?
+        } else {
+            DeleteOptions::default()
+        };
+        delete.dry_run |= options.dry_run;
+        self.barrier().await?;
+        let pod = self.store.get(&target.key()).ok_or_else(|| target.not_found())?;
+        let mut warnings = Vec::new();
+        self.mutate(target, Operation::Create, &mut eviction, None, options, &mut warnings)?;
+        self.validate(target, Operation::Create, &mut eviction, None, options, &mut warnings)?;
+        let pod = pod.value();
+        let deletion = Target {
+            subresource: String::new(),
+            ..target.clone()
+        };
+        if !may_ignore_budgets(&pod) {
+            let budgets = self.budgets_of(target, &pod)?;
+            if budgets.len() > 1 {
+                return Err(plain(
+                    500,
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+                ));
+            }
+            if let Some(budget) = budgets.first()
+                && !(is_unready(&pod) && evicts_unready(budget))
+            {
+                self.take_from_budget(target, meta_text(budget, "name"), options).await?;
+                if delete.uid.is_none() {
+                    delete.uid = Some(meta_text(&pod, "uid").to_owned());
+                }
+            }
+        }
+        self.mark_disrupted(target, options).await?;
+        match self.delete(&deletion, &delete).await {
+            Ok(_) => Ok(success_created()),
+            Err(status) if status.is_not_found() => Ok(success_created()),
+            Err(status) => Err(status),
+        }
+    }
+
+    fn budgets_of(&self, target: &Target, pod: &Value) -> Result<Vec<Value>, Status> {
+        let labels = rules::labels_of(pod);
+        let mut found = Vec::new();
+        if labels.is_empty() {
+            return Ok(found);
+        }
+        for budget in self.view().list("policy", "poddisruptionbudgets", Some(&target.namespace)) {
+            let budget = budget.value();
+            let selector = budget["spec"].get("selector");
+            let selector = LabelSelector::from_value(selector).map_err(|error| Status::internal(&error.to_string()))?;
+            if selector.matches(&labels) {
+                found.push(budget);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn take_from_budget(&self, target: &Target, budget: &str, options: &WriteOptions) -> Result<(), Status> {
+        let row = trireme_resources::find("policy", "v1", "poddisruptionbudgets").expect("a built-in row");
+        let budget_target = Target {
+            row,
+            namespace: target.namespace.clone(),
+            name: budget.to_owned(),
+            subresource: "status".into(),
+            user: std::sync::Arc::new(crate::user::UserInfo::apiserver()),
+        };
+        let pod = target.name.clone();
+        let mut make = |current: &Value| {
+            let status = &current["status"];
+            let refusal = |message: String, retry: u32| {
+                Status::failure(
+                    429,
+                    "TooManyRequests",
+                    "Cannot evict pod as it would violate the pod's disruption budget.",
+                )
+                .with_details(StatusDetails {
+                    causes: vec![StatusCause {
+                        reason: "DisruptionBudget".into(),
+                        message,
+                        field: String::new(),
+                    }],
+                    retry_after_seconds: retry,
+                    ..StatusDetails::default()
+                })
+            };
+            let observed = status["observedGeneration"].as_i64().unwrap_or(0);
+            if observed < current["metadata"]["generation"].as_i64().unwrap_or(0) {
+                return Err(refusal(
+                    format!("The disruption budget {budget} is still being processed by the server."),
+                    10,
+                ));
+            }
+            let allowed = status["disruptionsAllowed"].as_i64().unwrap_or(0);
+            if allowed < 0 {
+                return Err(Status::forbidden(
+                    "policy",
+                    "poddisruptionbudget",
+                    budget,
+                    "pdb disruptions allowed is negative",
+                ));
+            }
+            if allowed == 0 {
+                return Err(refusal(
+                    format!(
+                        "The disruption budget {budget} needs {} healthy pods and has {} currently",
+                        status["desiredHealthy"].as_i64().unwrap_or(0),
+                        status["currentHealthy"].as_i64().unwrap_or(0)
+                    ),
+                    0,
+                ));
+            }
+            let mut budget = current.clone();
+            budget["status"]["disruptionsAllowed"] = (allowed - 1).into();
+            if allowed == 1 {
+                set_condition(
+                    &mut budget,
+                    &json!({
+                        "type": "DisruptionAllowed", "status": "False", "reason": "InsufficientPods", "message": "",
+                        "observedGeneration": observed,
+                    }),
+                );
+            }
+            if !budget["status"]["disruptedPods"].is_object() {
+                budget["status"]["disruptedPods"] = json!({});
+            }
+            budget["status"]["disruptedPods"][pod.as_str()] = now().into();
+            Ok(Made {
+                value: budget,
+                warnings: Vec::new(),
+                managed: true,
+            })
+        };
+        let behaviour = Behaviour {
+            patch: true,
+            raw: true,
+            ..Behaviour::default()
+        };
+        self.change(&budget_target, options, behaviour, &mut make).await.map(drop)
+    }
+
+    /// Says on the pod why it goes.
+    async fn mark_disrupted(&self, target: &Target, options: &WriteOptions) -> Result<(), Status> {
+        let status_target = Target {
+            subresource: "status".into(),
+            ..target.clone()
+        };
+        let mut make = |pod: &Value| {
+            let mut pod = pod.clone();
+            set_condition(
+                &mut pod,
+                &json!({
+                    "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+                    "message": "Eviction API: evicting", "lastProbeTime": null,
+                }),
+            );
+            Ok(Made {
+                value: pod,
+                warnings: Vec::new(),
+                managed: true,
+            })
+        };
+        let behaviour = Behaviour {
+            patch: true,
+            raw: true,
+            ..Behaviour::default()
+        };
+        self.change(&status_target, options, behaviour, &mut make).await.map(drop)
+    }
+
+    /// POST of a token request.
+    ///
+    /// # Errors
+    /// As the issuer answers; 404 without one.
+    pub async fn issue_token(&self, target: &Target, mut request: Value, options: &WriteOptions) -> Result<Value, Status> {
+        let Some(tokens) = &self.plugins.tokens else {
+            return Err(crate::http::resources::no_such_resource());
+        };
+        self.barrier().await?;
+        let account = self.store.get(&target.key()).ok_or_else(|| target.not_found())?;
+        let name = meta_text(&request, "name").to_owned();
+        if !name.is_empty() && name != target.name {
+            return Err(Status::bad_request(
+                "name in URL does not match name in TokenRequest object",
+            ));
+        }
+        super::create::match_namespace(target, &mut request)?;
+        let mut warnings = Vec::new();
+        self.mutate(target, Operation::Create, &mut request, None, options, &mut warnings)?;
+        self.validate(target, Operation::Create, &mut request, None, options, &mut warnings)?;
+        request["apiVersion"] = "authentication.k8s.io/v1".into();
+        request["kind"] = "TokenRequest".into();
+        let metadata = metadata(&mut request);
+        metadata.insert("name".into(), target.name.as_str().into());
+        metadata.insert("namespace".into(), target.namespace.as_str().into());
+        metadata.insert("creationTimestamp".into(), now().into());
+        tokens.issue(&account, request, &target.user).await
+    }
+
+    /// The node that a pod runs on, as stored.
+    pub(crate) fn node(&self, name: &str) -> Option<trireme_api::Object> {
+        self.store.get(&keys::object("", "nodes", "", name))
+    }
+}
+
+fn check_binding(binding: &Value) -> Vec<FieldError> {
+    let mut problems = Vec::new();
+    let kind = binding["target"]["kind"].as_str().unwrap_or_default();
+    if !kind.is_empty() && kind != "Node" {
+        problems.push(error(
+            FieldErrorType::NotSupported,
+            "target.kind",
+            quoted(kind),
+            "supported values: \"Node\", \"<empty>\"",
+        ));
+    }
+    if binding["target"]["name"].as_str().unwrap_or_default().is_empty() {
+        problems.push(error(FieldErrorType::Required, "target.name", "", ""));
+    }
+    problems
+}
+
+fn scheduled(pod: &mut Value) {
+    set_condition(pod, &json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null}));
+}
+
+/// Sets a condition of `status.conditions`; its transition time changes with its status only.
+fn set_condition(object: &mut Value, condition: &Value) {
+    if !object["status"].is_object() {
+        object["status"] = json!({});
+    }
+    let conditions = &mut object["status"]["conditions"];
+    if !conditions.is_array() {
+        *conditions = json!([]);
+    }
+    let list = conditions.as_array_mut().expect("made an array above");
+    let mut condition = condition.clone();
+    let known = list.iter_mut().find(|own| own["type"] == condition["type"]);
+    condition["lastTransitionTime"] = match &known {
+        Some(own) if own["status"] == condition["status"] && own["lastTransitionTime"].is_string() => {
+            own["lastTransitionTime"].clone()
+        }
+        _ => now().into(),
+    };
+    match known {
+        Some(own) => *own = condition,
+        None => list.push(condition),
+    }
+}
+
+fn may_ignore_budgets(pod: &Value) -> bool {
+    let phase = pod["status"]["phase"].as_str().unwrap_or_default();
+    matches!(phase, "Succeeded" | "Failed" | "Pending") || !pod["metadata"]["deletionTimestamp"].is_null()
+}
+
+fn is_unready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    !conditions.iter().any(|own| own["type"] == "Ready" && own["status"] == "True")
+}
+
+/// Whether a budget lets unready pods go.
+fn evicts_unready(budget: &Value) -> bool {
+    let status = &budget["status"];
+    let healthy = status["currentHealthy"].as_i64().unwrap_or(0);
+    let enough = healthy >= status["desiredHealthy"].as_i64().unwrap_or(0) && status["desiredHealthy"].as_i64().unwrap_or(0) > 0;
+    match budget["spec"]["unhealthyPodEvictionPolicy"].as_str() {
+        Some("AlwaysAllow") => true,
+        _ => enough,
+    }
+}

@@ -1,0 +1,315 @@
+//! PUT and everything that changes an object in place: the same path for patches and subresources.
+//!
+//! Invariant: a change is committed only onto the revision that it was made from. An unchanged object is not written.
+
+use serde_json::Value;
+use trireme_api::{Object, Status};
+use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Write};
+
+use super::create::match_namespace;
+use super::options::error;
+use super::{RETRIES_MAX, Target, WriteOptions, Written, meta_list_len, meta_text, metadata, rules};
+use crate::admission::Operation;
+use crate::server::ApiServer;
+
+/// Makes the new object from the present one (in the target's version), anew at each attempt.
+pub type Make<'a> = dyn FnMut(&Value) -> Result<Made, Status> + Send + 'a;
+
+/// What a [`Make`] gives.
+pub struct Made {
+    /// The new object, decoded and defaulted.
+    pub value: Value,
+    /// Warnings of decoding.
+    pub warnings: Vec<String>,
+    /// Whether managed fields are already as they are to be (server-side apply).
+    pub managed: bool,
+}
+
+impl Made {
+    /// A new object without warnings.
+    #[must_use]
+    pub fn plain(value: Value) -> Self {
+        Self {
+            value,
+            warnings: Vec::new(),
+            managed: false,
+        }
+    }
+}
+
+/// How an update behaves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Behaviour {
+    /// The request names a whole object: PUT's checks of name and uid apply.
+    pub whole: bool,
+    /// A lost race is tried again, also where the new object carries the resourceVersion it was made from.
+    pub patch: bool,
+    /// The server's own change through a side door: neither managed fields nor admission, strategy and validation.
+    pub raw: bool,
+}
+
+enum Attempt {
+    Done(Written),
+    Lost,
+}
+
+impl ApiServer {
+    /// PUT of an object or of its status. `value` is decoded and defaulted in the target's version.
+    ///
+    /// # Errors
+    /// As upstream.
+    pub async fn update(&self, target: &Target, value: Value, options: &WriteOptions) -> Result<Written, Status> {
+        check_name(target, &value)?;
+        self.barrier().await?;
+        if target.subresource.is_empty()
+            && rules::allow_create_on_update(target.row)
+            && self.store.get(&target.key()).is_none()
+        {
+            return self.create(target, value, options).await;
+        }
+        let mut make = |_: &Value| Ok(Made::plain(value.clone()));
+        let behaviour = Behaviour {
+            whole: true,
+            ..Behaviour::default()
+        };
+        self.change(target, options, behaviour, &mut make).await
+    }
+
+    /// Reads, makes the new object, and commits, until no one was faster.
+    ///
+    /// # Errors
+    /// As upstream; 409 where the client's resourceVersion is no longer the object's.
+    pub async fn change(
+        &self,
+        target: &Target,
+        options: &WriteOptions,
+        behaviour: Behaviour,
+        make: &mut Make<'_>,
+    ) -> Result<Written, Status> {
+        for _ in 0..RETRIES_MAX {
+            self.barrier().await?;
+            match self.change_once(target, options, behaviour, make).await? {
+                Attempt::Done(written) => return Ok(written),
+                Attempt::Lost => {}
+            }
+        }
+        Err(target.modified())
+    }
+
+    async fn change_once(
+        &self,
+        target: &Target,
+        options: &WriteOptions,
+        behaviour: Behaviour,
+        make: &mut Make<'_>,
+    ) -> Result<Attempt, Status> {
+        let current = self.store.get(&target.key()).ok_or_else(|| target.not_found())?;
+        let shown = rules::to_version(target.row, current.clone())?.value();
+        let Made {
+            mut value,
+            mut warnings,
+            managed,
+        } = make(&shown)?;
+        value["apiVersion"] = Value::String(target.api_version());
+        value["kind"] = Value::String(target.row.kind.to_owned());
+        match_namespace(target, &mut value)?;
+        let pinned = self.check_identity(target, behaviour, &current, &mut value)?;
+        if !managed && !behaviour.raw {
+            rules::update_managers(target, Some(&shown), &mut value, options, &target.subresource);
+        }
+        if !behaviour.raw {
+            self.mutate(target, Operation::Update, &mut value, Some(&shown), options, &mut warnings)?;
+        }
+        let old = current.value();
+        let mut value = rules::to_stored(target.row, value)?;
+        keep_system_fields(&old, &mut value);
+        let mut writes = if behaviour.raw {
+            rules::canonicalize(target.row, &mut value);
+            Vec::new()
+        } else {
+            self.refine(target, options, &old, &shown, &mut value, &mut warnings)?
+        };
+        let revision = current.header().resource_version;
+        metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
+        let done = |object: Object, warnings| -> Result<Attempt, Status> {
+            Ok(Attempt::Done(Written {
+                object: rules::to_version(target.row, object)?,
+                created: false,
+                warnings,
+            }))
+        };
+        let goes = goes_now(&value);
+        if !goes && value == old {
+            return done(current, warnings);
+        }
+        if options.dry_run {
+            return done(rules::object_of(&value)?, warnings);
+        }
+        let precondition = Precondition::Revision(revision);
+        let operation = if goes {
+            writes.extend(self.release(target, &value));
+            StoreOperation::Delete { last: Body::new(value) }
+        } else {
+            StoreOperation::Put {
+                body: Body::new(value),
+                ttl_seconds: self.ttl(target),
+            }
+        };
+        writes.insert(
+            0,
+            Write {
+                key: target.key(),
+                precondition,
+                operation,
+            },
+        );
+        match self.commit(writes).await? {
+            Applied::Committed { mut objects, .. } => done(objects.swap_remove(0), warnings),
+            Applied::Conflict { write: 0, .. } if pinned && !behaviour.patch => Err(target.modified()),
+            Applied::Conflict { .. } => Ok(Attempt::Lost),
+            Applied::Done => Err(Status::internal("the store answered a transaction with something else")),
+        }
+    }
+
+    /// Strategy, allocation, validation and validating admission of a changed object.
+    fn refine(
+        &self,
+        target: &Target,
+        options: &WriteOptions,
+        old: &Value,
+        shown: &Value,
+        value: &mut Value,
+        warnings: &mut Vec<String>,
+    ) -> Result<Vec<Write>, Status> {
+        rules::prepare_update(target, old, value);
+        let writes = self.allocate_update(target, old, value)?;
+        let errors = rules::validate_update(target, value, old);
+        if !errors.is_empty() {
+            return Err(target.invalid(&target.name, &errors));
+        }
+        rules::canonicalize(target.row, value);
+        for warning in rules::warnings(target, value, Some(old)) {
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+        self.validate(target, Operation::Update, value, Some(shown), options, warnings)?;
+        Ok(writes)
+    }
+
+    /// Checks uid and resourceVersion; whether the client pinned a resourceVersion.
+    fn check_identity(
+        &self,
+        target: &Target,
+        behaviour: Behaviour,
+        current: &Object,
+        value: &mut Value,
+    ) -> Result<bool, Status> {
+        let header = current.header();
+        let uid = meta_text(value, "uid").to_owned();
+        if behaviour.whole && !uid.is_empty() && uid != header.uid {
+            return Err(target.conflict(&uid_differs(target, &uid, &header.uid)));
+        }
+        if uid.is_empty() {
+            metadata(value).insert("uid".into(), Value::String(header.uid.clone()));
+        }
+        let version = meta_text(value, "resourceVersion").to_owned();
+        match version.as_str() {
+            "" | "0" => {
+                if !rules::allow_unconditional_update(target) && !behaviour.patch {
+                    let problem = error(
+                        trireme_api::field::FieldErrorType::Invalid,
+                        "metadata.resourceVersion",
+                        "0",
+                        "must be specified for an update",
+                    );
+                    return Err(Status::invalid(target.row.group, target.row.plural, &target.name, &[problem]));
+                }
+                Ok(false)
+            }
+            text => match text.parse::<u64>() {
+                Ok(revision) if revision == header.resource_version => Ok(true),
+                Ok(_) => Err(target.modified()),
+                Err(_) => {
+                    let problem = error(
+                        trireme_api::field::FieldErrorType::Invalid,
+                        "metadata.resourceVersion",
+                        super::options::quoted(text),
+                        format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
+                    );
+                    Err(target.invalid(&target.name, &[problem]))
+                }
+            },
+        }
+    }
+}
+
+/// The object's name must be the URL's.
+pub(crate) fn check_name(target: &Target, value: &Value) -> Result<(), Status> {
+    let name = meta_text(value, "name");
+    if name.is_empty() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            target.name
+        )));
+    }
+    if name != target.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            target.name
+        )));
+    }
+    Ok(())
+}
+
+/// Upstream's text for a uid that is not the object's.
+pub(crate) fn uid_differs(target: &Target, wanted: &str, actual: &str) -> String {
+    let stored = target.stored();
+    let place = match (stored.group, stored.plural) {
+        ("", "services") => "services/specs",
+        ("", "endpoints") => "services/endpoints",
+        ("", "nodes") => "minions",
+        ("", "replicationcontrollers") => "controllers",
+        ("networking.k8s.io", "ingresses") => "ingress",
+        (_, plural) => plural,
+    };
+    let namespace = if target.row.namespaced {
+        format!("{}/", target.namespace)
+    } else {
+        String::new()
+    };
+    format!(
+        "StorageError: invalid object, Code: 4, Key: /registry/{place}/{namespace}{}, ResourceVersion: 0, \
+         AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}",
+        target.name
+    )
+}
+
+/// Members of `metadata` that an update cannot take away.
+fn keep_system_fields(old: &Value, new: &mut Value) {
+    for name in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName"] {
+        let kept = &old["metadata"][name];
+        let metadata = metadata(new);
+        if !kept.is_null() && metadata.get(name).is_none_or(Value::is_null) {
+            metadata.insert(name.to_owned(), kept.clone());
+        }
+    }
+    let generation = &old["metadata"]["generation"];
+    if generation.is_null() {
+        metadata(new).remove("generation");
+    } else {
+        metadata(new).insert("generation".into(), generation.clone());
+    }
+}
+
+/// Whether an update leaves nothing that holds a deleted object back.
+fn goes_now(value: &Value) -> bool {
+    let metadata = &value["metadata"];
+    if metadata["deletionTimestamp"].is_null() || meta_list_len(value, "finalizers") > 0 {
+        return false;
+    }
+    if value["kind"] == "Namespace" && value["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty()) {
+        return false;
+    }
+    metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+}

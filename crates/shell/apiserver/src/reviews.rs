@@ -1,0 +1,282 @@
+//! Resources that are questions: reviews of access and of tokens; and the two that are neither stored nor questions,
+//! `bindings` and `componentstatuses`.
+//!
+//! Invariant: nothing here writes to the store, but for a binding's pod.
+
+use std::sync::Arc;
+
+use http::{Method, Request, Response};
+use serde_json::{Value, json};
+use trireme_api::field::FieldErrorType;
+use trireme_api::Status;
+
+use crate::authorization::{Attributes, Decision};
+use crate::http::accept::Offer;
+use crate::http::body::Body;
+use crate::http::handle::{Incoming, style};
+use crate::http::resources::{expected, not_allowed, read_object};
+use crate::http::respond;
+use crate::pipeline::{Target, options};
+use crate::server::{ApiServer, now};
+use crate::user::UserInfo;
+
+/// Serves a virtual row.
+pub(crate) async fn serve<B>(
+    server: &Arc<ApiServer>,
+    mut incoming: Incoming<B>,
+    target: Target,
+) -> Result<Response<Body>, Status>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let row = target.row;
+    if row.kind == "ComponentStatus" {
+        return component_status(&incoming, &target);
+    }
+    if incoming.parts.method != Method::POST {
+        return Err(not_allowed());
+    }
+    let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
+    let write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
+    let (value, warnings) = read_object(&mut incoming, expected(row), write.validation).await?;
+    let user = Arc::clone(&incoming.user);
+    let mut answer = match row.kind {
+        "Binding" => {
+            let pods = trireme_resources::find("", "v1", "pods").expect("a built-in row");
+            let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let pod = Target {
+                row: pods,
+                name,
+                subresource: "binding".into(),
+                ..target
+            };
+            respond::status(&style, &server.bind(&pod, value, &write).await?)
+        }
+        kind => {
+            let review = review(server, kind, value, &user, &target.namespace).await?;
+            respond::value(&style, 201, &row.api_version(), kind, &review)
+        }
+    };
+    respond::add_warnings(&mut answer, &warnings);
+    Ok(answer)
+}
+
+fn component_status<B>(incoming: &Incoming<B>, target: &Target) -> Result<Response<Body>, Status> {
+    let warning = ["v1 ComponentStatus is deprecated in v1.19+".to_owned()];
+    let style = style(&incoming.parts, &incoming.query, Offer::List)?;
+    let mut answer = if target.name.is_empty() {
+        let listing = crate::pipeline::list::Listing::default();
+        respond::list(&style, target.row, listing)
+    } else {
+        respond::status(&style, &Status::not_found("", "componentstatus", &target.name))
+    };
+    respond::add_warnings(&mut answer, &warning);
+    Ok(answer)
+}
+
+async fn review(server: &ApiServer, kind: &str, mut value: Value, user: &UserInfo, namespace: &str) -> Result<Value, Status> {
+    value["kind"] = kind.into();
+    value["apiVersion"] = if kind.starts_with("Token") || kind == "SelfSubjectReview" {
+        "authentication.k8s.io/v1"
+    } else {
+        "authorization.k8s.io/v1"
+    }
+    .into();
+    if !value["metadata"].is_object() {
+        value["metadata"] = json!({});
+    }
+    match kind {
+        "SelfSubjectReview" => {
+            value["metadata"]["creationTimestamp"] = now().into();
+            value["status"] = json!({"userInfo": user_value(user)});
+        }
+        "TokenReview" => token_review(server, &mut value).await?,
+        "SelfSubjectAccessReview" => {
+            let spec = value["spec"].clone();
+            check_spec(kind, &spec, false)?;
+            value["status"] = decide(server, user, &spec);
+        }
+        "SubjectAccessReview" | "LocalSubjectAccessReview" => {
+            let spec = value["spec"].clone();
+            check_spec(kind, &spec, true)?;
+            if kind == "LocalSubjectAccessReview" {
+                let asked = spec["resourceAttributes"]["namespace"].as_str().unwrap_or_default();
+                if asked != namespace {
+                    return Err(Status::bad_request(format!(
+                        "spec.resourceAttributes.namespace must match namespace: {namespace}"
+                    )));
+                }
+            }
+            let subject = user_of(&spec);
+            value["status"] = decide(server, &subject, &spec);
+        }
+        "SelfSubjectRulesReview" => {
+            let namespace = value["spec"]["namespace"].as_str().unwrap_or_default();
+            if namespace.is_empty() {
+                return Err(Status::bad_request("no namespace on request"));
+            }
+            value["status"] = rules(server, user, namespace);
+        }
+        _ => return Err(not_allowed()),
+    }
+    Ok(value)
+}
+
+fn user_value(user: &UserInfo) -> Value {
+    let mut value = json!({"username": user.name});
+    if !user.uid.is_empty() {
+        value["uid"] = user.uid.as_str().into();
+    }
+    if !user.groups.is_empty() {
+        value["groups"] = user.groups.clone().into();
+    }
+    if !user.extra.is_empty() {
+        value["extra"] = json!(user.extra);
+    }
+    value
+}
+
+fn user_of(spec: &Value) -> UserInfo {
+    let texts = |value: &Value| -> Vec<String> {
+        let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let extra = spec["extra"].as_object().cloned().unwrap_or_default();
+    UserInfo {
+        name: spec["user"].as_str().unwrap_or_default().to_owned(),
+        uid: spec["uid"].as_str().unwrap_or_default().to_owned(),
+        groups: texts(&spec["groups"]),
+        extra: extra.iter().map(|(key, values)| (key.to_lowercase(), texts(values))).collect(),
+    }
+}
+
+fn check_spec(kind: &str, spec: &Value, subject: bool) -> Result<(), Status> {
+    let mut errors = Vec::new();
+    let mut add = |kind, path: &str, value: &str, detail: &str| errors.push(options::error(kind, path, value, detail));
+    match (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object()) {
+        (true, true) => add(
+            FieldErrorType::Invalid,
+            "spec.nonResourceAttributes",
+            &spec["nonResourceAttributes"].to_string(),
+            "cannot be specified in combination with resourceAttributes",
+        ),
+        (false, false) => add(
+            FieldErrorType::Invalid,
+            "spec.resourceAttributes",
+            &spec["resourceAttributes"].to_string(),
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        ),
+        _ => {}
+    }
+    let groups = spec["groups"].as_array().is_some_and(|groups| !groups.is_empty());
+    if subject && spec["user"].as_str().unwrap_or_default().is_empty() && !groups {
+        add(
+            FieldErrorType::Invalid,
+            "spec.user",
+            "\"\"",
+            "at least one of user or group must be specified",
+        );
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid("authorization.k8s.io", kind, "", &errors))
+    }
+}
+
+fn attributes_of(spec: &Value) -> Attributes {
+    let resource = &spec["resourceAttributes"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    if resource.is_object() {
+        Attributes {
+            verb: text(&resource["verb"]),
+            resource_request: true,
+            group: text(&resource["group"]),
+            version: text(&resource["version"]),
+            resource: text(&resource["resource"]),
+            subresource: text(&resource["subresource"]),
+            namespace: text(&resource["namespace"]),
+            name: text(&resource["name"]),
+            ..Attributes::default()
+        }
+    } else {
+        let path = &spec["nonResourceAttributes"];
+        Attributes {
+            verb: text(&path["verb"]),
+            path: text(&path["path"]),
+            ..Attributes::default()
+        }
+    }
+}
+
+fn decide(server: &ApiServer, user: &UserInfo, spec: &Value) -> Value {
+    let (allowed, denied, reason) = match server.plugins.authorizer.authorize(user, &attributes_of(spec)) {
+        Decision::Allow(reason) => (true, false, reason),
+        Decision::Deny(reason) => (false, true, reason),
+        Decision::NoOpinion(reason) => (false, false, reason),
+    };
+    let mut status = json!({"allowed": allowed});
+    if denied {
+        status["denied"] = true.into();
+    }
+    if !reason.is_empty() {
+        status["reason"] = reason.into();
+    }
+    status
+}
+
+fn rules(server: &ApiServer, user: &UserInfo, namespace: &str) -> Value {
+    let (rules, incomplete) = server.plugins.authorizer.rules_for(user, namespace);
+    let (mut resources, mut paths) = (Vec::new(), Vec::new());
+    for rule in rules {
+        if rule.paths.is_empty() {
+            let mut entry = json!({"verbs": rule.verbs, "apiGroups": rule.groups, "resources": rule.resources});
+            if !rule.names.is_empty() {
+                entry["resourceNames"] = rule.names.into();
+            }
+            resources.push(entry);
+        } else {
+            paths.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.paths}));
+        }
+    }
+    json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": incomplete})
+}
+
+async fn token_review(server: &ApiServer, value: &mut Value) -> Result<(), Status> {
+    let token = value["spec"]["token"].as_str().unwrap_or_default().to_owned();
+    if token.is_empty() {
+        return Err(Status::bad_request("token is required for TokenReview in authentication"));
+    }
+    let mut request = Request::builder().header("authorization", format!("Bearer {token}"));
+    for audience in value["spec"]["audiences"].as_array().into_iter().flatten() {
+        if let Some(audience) = audience.as_str() {
+            request = request.header(AUDIENCE_HEADER, audience);
+        }
+    }
+    let parts = request
+        .body(())
+        .map_err(|_| Status::bad_request("token is not a header value"))?
+        .into_parts()
+        .0;
+    value["status"] = match server.plugins.authenticator.authenticate(&parts, None).await {
+        Ok(Some(user)) => {
+            let mut status = json!({"authenticated": true, "user": user_value(&user.authenticated())});
+            if let Some(audiences) = value["spec"]["audiences"].as_array().filter(|list| !list.is_empty()) {
+                status["audiences"] = audiences.clone().into();
+            }
+            status
+        }
+        Ok(None) => json!({"user": {}}),
+        Err(status) => {
+            let why = if status.reason == "Unauthorized" { "invalid bearer token".to_owned() } else { status.message };
+            json!({"user": {}, "error": why})
+        }
+    };
+    Ok(())
+}
+
+/// Header by which a token review tells the authenticator which audiences it asks for; a client's own is removed by the
+/// server before authentication.
+pub const AUDIENCE_HEADER: &str = "x-trireme-review-audience";
+

@@ -1,0 +1,178 @@
+//! The API server as a value: its configuration, what is plugged into it, and the few helpers that every verb needs.
+//!
+//! Invariant: it holds no object; all state is the store's.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use trireme_api::{Status, StatusDetails};
+use trireme_store::{Applied, Command, Store, Write, WriteError};
+
+use crate::admission::{Admission, View};
+use crate::authn::Authenticator;
+use crate::authorization::Authorizer;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::nodes::{MetricsSource, NodeDialer, TokenIssuer};
+use crate::service_allocation::Cidr;
+
+/// Settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address under which this server is reached by others; the `kubernetes` Service leads there.
+    pub advertise_address: IpAddr,
+    /// Port of the same.
+    pub port: u16,
+    /// Ranges of Service addresses, one per family; the first is the default family.
+    pub service_cidrs: Vec<Cidr>,
+    /// Range of node ports.
+    pub node_ports: RangeInclusive<u16>,
+    /// Whether requests without credentials are `system:anonymous` rather than 401.
+    pub anonymous: bool,
+    /// How long events are kept.
+    pub event_ttl: Duration,
+    /// Shortest time after which a watch without `timeoutSeconds` is ended; the actual one is up to twice as long.
+    pub watch_timeout_min: Duration,
+    /// Interval of bookmarks.
+    pub bookmark_interval: Duration,
+    /// What `/version` says as `gitVersion`.
+    pub git_version: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            advertise_address: IpAddr::from([127, 0, 0, 1]),
+            port: 6443,
+            service_cidrs: vec![Cidr::parse("10.43.0.0/16").expect("a constant")],
+            node_ports: 30000..=32767,
+            anonymous: true,
+            event_ttl: Duration::from_hours(1),
+            watch_timeout_min: Duration::from_mins(30),
+            bookmark_interval: Duration::from_mins(1),
+            git_version: concat!("v1.36.0+trireme.", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+/// What is plugged into an API server besides its store.
+pub struct Plugins {
+    /// Who may do what.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// What is changed or refused on the way in.
+    pub admission: Arc<dyn Admission>,
+    /// Who is who.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// The way to kubelets; without it logs and streams are answered with 503.
+    pub dialer: Option<Arc<dyn NodeDialer>>,
+    /// Signs service account tokens; without it `serviceaccounts/token` is answered with 404.
+    pub tokens: Option<Arc<dyn TokenIssuer>>,
+    /// Serves `metrics.k8s.io`; without it the group does not exist.
+    pub metrics: Option<Arc<dyn MetricsSource>>,
+}
+
+/// The API server.
+pub struct ApiServer {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) plugins: Plugins,
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+}
+
+impl ApiServer {
+    /// Puts an API server together. It serves nobody until [`ApiServer::serve`] or the in-process transport is used;
+    /// [`ApiServer::bootstrap`] makes the objects that every cluster has.
+    #[must_use]
+    pub fn build(config: Config, store: Arc<dyn Store>, plugins: Plugins) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            store,
+            plugins,
+            health: Health::default(),
+            metrics: Metrics::default(),
+        })
+    }
+
+    /// The store below.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Checks that `/livez` and `/readyz` ask.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    pub(crate) fn view(&self) -> View<'_> {
+        View::new(self.store.as_ref())
+    }
+
+    /// Commits a transaction.
+    pub(crate) async fn commit(&self, writes: Vec<Write>) -> Result<Applied, Status> {
+        let command = Command::Transaction {
+            writes,
+            now_ms: now_ms(),
+        };
+        self.store.commit(command).await.map_err(write_failed)
+    }
+
+    /// Waits until reads are linearizable.
+    pub(crate) async fn barrier(&self) -> Result<(), Status> {
+        self.store.barrier().await.map(drop).map_err(write_failed)
+    }
+}
+
+/// Unix milliseconds.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The present time as the API shows it: RFC 3339, whole seconds, UTC.
+pub(crate) fn now() -> String {
+    show_time(jiff::Timestamp::now())
+}
+
+/// A time as the API shows it.
+pub(crate) fn show_time(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// What a client is told of a write that did not happen.
+pub(crate) fn write_failed(error: WriteError) -> Status {
+    let retry = |status: Status| {
+        status.with_details(StatusDetails {
+            retry_after_seconds: 1,
+            ..StatusDetails::default()
+        })
+    };
+    tracing::warn!(%error, "write refused by the store");
+    match error {
+        WriteError::Unavailable => retry(Status::failure(
+            503,
+            "ServiceUnavailable",
+            "the server is currently unable to handle the request: the store has no leader",
+        )),
+        WriteError::Unknown => retry(Status::failure(
+            504,
+            "Timeout",
+            "the outcome of the write is unknown: read the object before trying again",
+        )),
+        WriteError::Disk(_) => retry(Status::failure(
+            503,
+            "ServiceUnavailable",
+            "the store's disk does not accept writes: free space on the server's data directory",
+        )),
+    }
+}
