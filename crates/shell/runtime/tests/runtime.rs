@@ -582,10 +582,11 @@ async fn shared_pids_and_ports(runtime: Arc<Runtime>, place: Place) {
     assert_eq!(pod.exec(&first, "cat /dev/shm/file").await.stdout, b"shared\n");
     let mut text = String::new();
     for _ in 0..100 {
-        if let Ok(mut stream) = runtime.port_forward(&pod.sandbox, 8080).await {
-            if stream.read_to_string(&mut text).await.is_ok() && !text.is_empty() {
-                break;
-            }
+        if let Ok(mut stream) = runtime.port_forward(&pod.sandbox, 8080).await
+            && stream.read_to_string(&mut text).await.is_ok()
+            && !text.is_empty()
+        {
+            break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -795,6 +796,13 @@ fn shim_rss_kib() -> Option<(u64, u64)> {
     Some((field("VmRSS:")?, field("RssAnon:")?))
 }
 
+/// Where cgroups of any version may be.
+fn hierarchies() -> Vec<PathBuf> {
+    let root = PathBuf::from("/sys/fs/cgroup");
+    let below = std::fs::read_dir(&root).expect("cgroups").flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    below.chain([root.clone()]).collect()
+}
+
 /// What must be gone at the end.
 fn leftovers(place: &Place) -> Vec<String> {
     let mut left: Vec<String> = shim_pids().into_iter().map(|pid| format!("shim {pid}")).collect();
@@ -927,8 +935,8 @@ fn main() {
     };
     let fine = tokio.block_on(scenario(place.clone(), args.into_iter().find(|arg| !arg.starts_with('-'))));
     drop(tokio);
-    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
-        remove_cgroups(&hierarchy.path().join(place.cgroup.trim_start_matches('/')));
+    for hierarchy in hierarchies() {
+        remove_cgroups(&hierarchy.join(place.cgroup.trim_start_matches('/')));
     }
     drop(directory);
     std::process::exit(i32::from(!fine));
