@@ -40,8 +40,21 @@ pub(crate) struct Port {
     pub(crate) choice: Choice,
 }
 
+/// Names become part of a script: whatever the API let in, only letters, digits and dashes get that far.
+fn is_plain(name: Option<&String>) -> bool {
+    name.is_some_and(|name| {
+        (1..=63).contains(&name.len())
+            && name
+                .bytes()
+                .all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-')
+    })
+}
+
 /// Whether this proxy is to serve the Service.
 fn is_ours(service: &core_v1::Service) -> bool {
+    if !is_plain(service.metadata.namespace.as_ref()) || !is_plain(service.metadata.name.as_ref()) {
+        return false;
+    }
     let labels = service.metadata.labels.as_ref();
     let Some(spec) = &service.spec else { return false };
     labels.is_none_or(|labels| !labels.contains_key(PROXY_NAME))

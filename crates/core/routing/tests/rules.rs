@@ -403,11 +403,7 @@ fn an_earlier_life_is_adopted_with_its_affinity() {
             .contains("delete set ip trireme aff/shop/web/80/tcp/60/10.42.0.5.8080")
     );
     assert!(!change.cleanup.contains("theirs"));
-    kernel_accepts(&[
-        old.replace(),
-        change.apply,
-        change.cleanup,
-        new.change_from(&new).apply]);
+    kernel_accepts(&[old.replace(), change.apply, change.cleanup, new.change_from(&new).apply]);
 }
 
 #[test]
@@ -478,4 +474,30 @@ fn a_large_cluster_is_one_lookup_and_small_changes() {
         entry(&run(&[], &[], &[], &node()).ruleset.replace())
     );
     kernel_accepts(&[before.replace(), change.apply]);
+}
+
+#[test]
+fn names_of_any_length_fit_and_names_of_any_other_shape_stay_out() {
+    let long = "n".repeat(63);
+    let mut dual = node();
+    dual.cluster_cidrs.push("fd42::/48".parse().unwrap());
+    dual.pod_cidrs.push("fd42::/64".parse().unwrap());
+    let mut service = http(&json!({
+        "type": "NodePort", "clusterIPs": ["10.43.0.7", "fd43::7"], "sessionAffinity": "ClientIP",
+        "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86400}},
+        "ports": [{"name": "http", "port": 65535, "nodePort": 32767}],
+    }));
+    let mut six = slice(json!([{"addresses": ["fd42:1234:5678:9abc:def0:1234:5678:9abc"]}]));
+    six["addressType"] = "IPv6".into();
+    six["metadata"]["labels"]["kubernetes.io/service-name"] = long.clone().into();
+    six["metadata"]["namespace"] = long.clone().into();
+    service["metadata"] = json!({"namespace": long, "name": long});
+    let script = run(&[service.clone()], &[six], &[], &dual).ruleset.replace();
+    assert!(script.contains(&format!("ep/{long}/{long}/65535/tcp/fd42-1234")));
+    kernel_accepts(&[script]);
+    let nothing = run(&[], &[], &[], &node()).ruleset;
+    for name in ["a b", "x\ndelete table ip theirs", "x;y", "", "\u{fc}", "X"] {
+        service["metadata"]["name"] = name.into();
+        assert_eq!(run(&[service.clone()], &[], &[], &node()).ruleset, nothing, "{name:?}");
+    }
 }
