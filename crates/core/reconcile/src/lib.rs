@@ -2,12 +2,19 @@
 //! time, to a [`plan::Plan`]. No reconciler is told what changed.
 
 pub mod deployment;
-pub mod ownership;
-pub mod plan;
-pub mod pods;
-pub mod replicaset;
-pub mod service_account;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod endpoints_of;
+pub mod garbage;
+pub mod namespace;
+pub mod node_ipam;
+pub mod node_lifecycle;
+pub mod ownership;
+pub mod plan;
+pub mod pod_gc;
+pub mod pods;
+pub mod replicaset;
+pub mod root_ca;
 pub mod service;
+pub mod service_account;
+pub mod taint_eviction;

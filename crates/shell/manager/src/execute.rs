@@ -14,7 +14,7 @@ use trireme_client::{DeleteOptions, EventRecorder, EventType, Patch, Propagation
 use trireme_reconcile::plan::{Action, EventKind, EventNote, ObjectRef, Plan};
 
 use crate::metrics::ControllerMetrics;
-use crate::registration::Context;
+use crate::registration::{Context, Failure};
 use crate::written::Written;
 
 /// What in an event's message stands for the name of the object created last.
@@ -36,8 +36,8 @@ impl Executor<'_> {
     /// Carries out a plan.
     ///
     /// # Errors
-    /// The status of the first action that failed; what stood behind it was not done.
-    pub async fn execute(&self, plan: &Plan) -> Result<(), Status> {
+    /// The first action that failed and its status; what stood behind it was not done.
+    pub async fn execute(&self, plan: &Plan) -> Result<(), (Failure, Status)> {
         let mut created = String::new();
         for (at, action) in plan.actions.iter().enumerate() {
             if let Action::Event(note) = action {
@@ -49,7 +49,12 @@ impl Executor<'_> {
                 Ok(None) => {}
                 Err(status) => {
                     self.tell_failure(action, plan.actions.get(at + 1), &status);
-                    return Err(status);
+                    let failure = match action {
+                        Action::Create { .. } => Failure::Create(status.message.clone()),
+                        Action::Delete { .. } => Failure::Delete(status.message.clone()),
+                        _ => Failure::Other(status.message.clone()),
+                    };
+                    return Err((failure, status));
                 }
             }
             self.metrics.actions.fetch_add(1, Ordering::Relaxed);

@@ -48,6 +48,19 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     /// Events of plans.
     pub events: EventRecorder,
+    /// What the key's last plan failed by, where it did.
+    pub failure: Option<Failure>,
+}
+
+/// The action that a plan failed by, and the API's message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A creation.
+    Create(String),
+    /// A deletion.
+    Delete(String),
+    /// Something else.
+    Other(String),
 }
 
 type Map = Arc<dyn Fn(&Cache, &Change) -> Vec<Key> + Send + Sync>;

@@ -1,10 +1,12 @@
 //! The manager: waits for the cache, feeds each controller's queue from changes, and runs its workers.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::FutureExt;
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use trireme_client::{Cache, Client, Clock, EventRecorder, Kinds, ResourceRef};
@@ -12,7 +14,7 @@ use trireme_client::{Cache, Client, Clock, EventRecorder, Kinds, ResourceRef};
 use crate::execute::Executor;
 use crate::metrics::{ControllerMetrics, Metrics};
 use crate::queue::{Outcome, Queue};
-use crate::registration::{Context, Key, Registration};
+use crate::registration::{Context, Failure, Key, Registration};
 use crate::written::Written;
 
 /// Runs controllers. One is made for each term as leader, and dropped afterwards.
@@ -77,6 +79,7 @@ impl Manager {
             cache: self.cache,
             kinds: self.kinds,
             clock: self.clock,
+            failure: None,
         };
         let mut tasks = JoinSet::new();
         for registration in self.registrations {
@@ -89,6 +92,7 @@ impl Manager {
                 },
                 written: Arc::clone(&self.written),
                 queue: Arc::default(),
+                failures: Mutex::default(),
                 registration,
             };
             let ended = ended.clone();
@@ -109,6 +113,8 @@ struct Controller {
     context: Context,
     written: Arc<Written>,
     queue: Arc<Queue>,
+    /// What the last plans failed by; gone with the next that does not.
+    failures: Mutex<HashMap<Key, Failure>>,
     metrics: Arc<ControllerMetrics>,
 }
 
@@ -173,8 +179,15 @@ impl Controller {
             return Outcome::Failed;
         }
         let now = self.context.clock.now();
-        let result = match (self.registration.step)(self.context.clone(), key.clone(), now).await {
-            Ok(None) => Ok(None),
+        let context = Context {
+            failure: self.failures.lock().get(key).cloned(),
+            ..self.context.clone()
+        };
+        let result = match (self.registration.step)(context, key.clone(), now).await {
+            Ok(None) => {
+                self.failures.lock().remove(key);
+                Ok(None)
+            }
             Ok(Some(plan)) => {
                 let executor = Executor {
                     context: &self.context,
@@ -182,7 +195,16 @@ impl Controller {
                     events: &self.context.events,
                     metrics: &self.metrics,
                 };
-                executor.execute(&plan).await.map(|()| plan.requeue_after)
+                match executor.execute(&plan).await {
+                    Ok(()) => {
+                        self.failures.lock().remove(key);
+                        Ok(plan.requeue_after)
+                    }
+                    Err((failure, status)) => {
+                        self.failures.lock().insert(key.clone(), failure);
+                        Err(status)
+                    }
+                }
             }
             Err(status) => Err(status),
         };

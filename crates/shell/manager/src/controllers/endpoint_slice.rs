@@ -1,0 +1,34 @@
+//! EndpointSlices of Services with a selector.
+
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use trireme_reconcile::endpoint_slice::{self, Snapshot};
+
+use super::{endpoints, suffix};
+use crate::registration::{Context, Key, Registration};
+
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+pub(super) fn registration() -> Registration {
+    Registration::new("endpointslice", snapshot, |snapshot: &Snapshot, _| {
+        endpoint_slice::reconcile(snapshot, &mut suffix)
+    })
+    .component("endpoint-slice-controller")
+    .primary::<Service>()
+    .watch::<Pod>(endpoints::selecting)
+    .watch::<EndpointSlice>(|_, change| {
+        let states = change.old.iter().chain(&change.new);
+        let names = states.filter_map(|object| object.header().labels.get(SERVICE_NAME));
+        names.map(|name| Key::new(&change.namespace, name)).collect()
+    })
+    .reads::<Node>()
+}
+
+fn snapshot(context: &Context, key: &Key) -> Option<Snapshot> {
+    Some(Snapshot {
+        service: context.cache.get::<Service>(&key.namespace, &key.name)?,
+        pods: context.cache.list::<Pod>(Some(&key.namespace)),
+        slices: context.cache.list::<EndpointSlice>(Some(&key.namespace)),
+        nodes: context.cache.list::<Node>(None),
+    })
+}

@@ -1,0 +1,180 @@
+//! The base controllers together, against an API in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use trireme_client::testing::FakeTransport;
+use trireme_client::{ApiObject, Cache, Client, DeleteOptions, ListOptions, Propagation, ResourceRef, SystemClock};
+
+use super::*;
+use crate::Manager;
+
+struct Ground {
+    fake: Arc<FakeTransport>,
+    client: Client,
+    shutdown: CancellationToken,
+}
+
+fn start() -> Ground {
+    let fake = FakeTransport::new();
+    let client = Client::new(fake.clone());
+    let shutdown = CancellationToken::new();
+    let cache = Cache::new(&client, shutdown.clone());
+    let kinds = Arc::new(kinds());
+    let settings = Settings {
+        root_ca_pem: "pem".into(),
+        cluster_cidrs: vec!["10.42.0.0/16".into()],
+        load_balancer_pool: Vec::new(),
+    };
+    let registrations = all(&settings, &kinds);
+    let manager = Manager::new(client.clone(), cache, kinds, Arc::new(SystemClock)).register_all(registrations);
+    tokio::spawn(manager.run(shutdown.clone()));
+    Ground { fake, client, shutdown }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Ground {
+    fn seed<K: ApiObject>(&self, mut value: Value) -> String {
+        value["apiVersion"] = K::API_VERSION.into();
+        value["kind"] = K::KIND.into();
+        self.fake.seed(&ResourceRef::of::<K>(), value).header().uid.clone()
+    }
+
+    async fn until<K: ApiObject>(&self, what: &str, done: impl Fn(&[Arc<K>]) -> bool) -> Vec<Arc<K>> {
+        for _ in 0..10_000 {
+            let all = self.client.list::<K>(None, &ListOptions::default()).await.unwrap();
+            if done(&all) {
+                return all;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("never: {what}; calls: {:#?}", self.fake.calls());
+    }
+}
+
+fn owned(name: &str, kind: &str, owner: &str, uid: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "a", "ownerReferences": [
+            {"apiVersion": "v1", "kind": kind, "name": owner, "uid": uid, "blockOwnerDeletion": true},
+        ]},
+    })
+}
+
+#[tokio::test]
+async fn a_namespace_gets_its_account_and_certificate_and_goes_with_all_its_content() {
+    let ground = start();
+    ground.seed::<Namespace>(json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}}));
+    ground.until::<ServiceAccount>("account", |all| all.len() == 1).await;
+    ground
+        .until::<ConfigMap>("certificate", |all| {
+            all.iter()
+                .any(|map| map.data.as_ref().is_some_and(|data| data["ca.crt"] == "pem"))
+        })
+        .await;
+    ground.seed::<Pod>(json!({"metadata": {"name": "p", "namespace": "a"}, "spec": {"containers": []}}));
+    ground
+        .client
+        .delete::<Namespace>("", "a", &DeleteOptions::default())
+        .await
+        .unwrap();
+    ground.until::<Namespace>("namespace gone", <[_]>::is_empty).await;
+    ground.until::<ConfigMap>("content gone", <[_]>::is_empty).await;
+    let calls = ground.fake.calls();
+    let at = |call: &str| calls.iter().position(|made| made == call).unwrap();
+    assert!(at("DELETE pods a/p") < at("DELETE serviceaccounts a/default"));
+    assert!(at("DELETE serviceaccounts a/default") < at("PUT namespaces/finalize /a"));
+}
+
+#[tokio::test]
+async fn owners_take_their_dependents_along_in_the_order_asked_for() {
+    let ground = start();
+    // Background, over two generations.
+    let top = ground.seed::<ConfigMap>(json!({"metadata": {"name": "top", "namespace": "a"}}));
+    let middle = ground.seed::<ConfigMap>(owned("middle", "ConfigMap", "top", &top));
+    ground.seed::<ConfigMap>(owned("bottom", "ConfigMap", "middle", &middle));
+    let delete = async |name: &str, propagation| {
+        let options = DeleteOptions {
+            propagation: Some(propagation),
+            ..DeleteOptions::default()
+        };
+        ground.client.delete::<ConfigMap>("a", name, &options).await.unwrap();
+    };
+    delete("top", Propagation::Background).await;
+    ground.until::<ConfigMap>("background", <[_]>::is_empty).await;
+    // Foreground: the dependents go first.
+    let top = ground.seed::<ConfigMap>(json!({"metadata": {"name": "fore", "namespace": "a"}}));
+    ground.seed::<ConfigMap>(owned("blocking", "ConfigMap", "fore", &top));
+    delete("fore", Propagation::Foreground).await;
+    ground.until::<ConfigMap>("foreground", <[_]>::is_empty).await;
+    let calls = ground.fake.calls();
+    let at = |call: &str| calls.iter().position(|made| made == call).unwrap();
+    assert!(at("DELETE configmaps a/blocking") < at("PATCH configmaps a/fore"));
+    // Orphan: the dependents stay, without the reference.
+    let top = ground.seed::<ConfigMap>(json!({"metadata": {"name": "parent", "namespace": "a"}}));
+    ground.seed::<ConfigMap>(owned("child", "ConfigMap", "parent", &top));
+    delete("parent", Propagation::Orphan).await;
+    ground
+        .until::<ConfigMap>("orphan", |all| {
+            all.len() == 1 && all[0].metadata.owner_references.as_ref().is_none_or(Vec::is_empty)
+        })
+        .await;
+    // A reference to an owner that never was.
+    ground.seed::<ConfigMap>(owned("stray", "ConfigMap", "nobody", "never"));
+    ground.until::<ConfigMap>("stray", |all| all.len() == 1).await;
+}
+
+#[tokio::test]
+async fn nodes_get_different_ranges_and_lose_the_taint_when_ready() {
+    let ground = start();
+    for name in ["n1", "n2", "n3"] {
+        ground.seed::<Node>(json!({
+            "metadata": {"name": name},
+            "spec": {"taints": [{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]},
+            "status": {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]},
+        }));
+    }
+    let nodes = ground
+        .until::<Node>("ranges and no taints", |all| {
+            all.iter().all(|node| {
+                let spec = node.spec.clone().unwrap_or_default();
+                spec.pod_cidr.is_some() && spec.taints.unwrap_or_default().is_empty()
+            })
+        })
+        .await;
+    let mut ranges: Vec<_> = nodes.iter().filter_map(|node| node.spec.clone()?.pod_cidr).collect();
+    ranges.sort();
+    assert_eq!(ranges, ["10.42.0.0/24", "10.42.1.0/24", "10.42.2.0/24"]);
+}
+
+#[tokio::test]
+async fn a_deployment_becomes_pods_and_goes_with_them() {
+    let ground = start();
+    let labels = json!({"app": "web"});
+    ground.seed::<Deployment>(json!({
+        "metadata": {"name": "web", "namespace": "a", "generation": 1},
+        "spec": {
+            "replicas": 3, "selector": {"matchLabels": labels}, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "nginx"}]}},
+        },
+    }));
+    ground.until::<Pod>("three pods", |all| all.len() == 3).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    ground.until::<Pod>("still three pods", |all| all.len() == 3).await;
+    ground
+        .client
+        .delete::<Deployment>("a", "web", &DeleteOptions::default())
+        .await
+        .unwrap();
+    ground.until::<ReplicaSet>("no ReplicaSet", <[_]>::is_empty).await;
+    ground.until::<Pod>("no pods", <[_]>::is_empty).await;
+}
