@@ -85,6 +85,21 @@ impl Links {
             .collect())
     }
 
+    /// Largest packet of the link that has an address; `None` if none has it.
+    pub(crate) async fn mtu_of(&self, address: Ipv4Addr) -> Result<Option<u32>, NetworkError> {
+        let Some((index, _)) = self.addresses().await?.into_iter().find(|(_, it)| *it == address) else {
+            return Ok(None);
+        };
+        let mut found = std::pin::pin!(self.handle.link().get().match_index(index).execute());
+        let link = found.try_next().await.map_err(failed(format!("look at link {index}")))?;
+        Ok(link.and_then(|link| {
+            link.attributes.into_iter().find_map(|attribute| match attribute {
+                LinkAttribute::Mtu(mtu) => Some(mtu),
+                _ => None,
+            })
+        }))
+    }
+
     /// Names of the links that are ports of a bridge.
     pub(crate) async fn ports(&self, bridge: u32) -> Result<Vec<String>, NetworkError> {
         let all = self

@@ -30,7 +30,7 @@ pub struct PodNetworkConfig {
     pub bridge: String,
     /// Where addresses are remembered: `<data_dir>/network`.
     pub data_dir: PathBuf,
-    /// Largest packet in bytes; 0 means 1500.
+    /// Largest packet in bytes; 0 means that of the link with the node's address.
     pub mtu: u32,
 }
 
@@ -42,6 +42,7 @@ pub struct PodNetwork {
     addresses: Arc<Addresses>,
 }
 
+/// Where no link has the node's address.
 const MTU_BYTES: u32 = 1500;
 const INSIDE: &str = "eth0";
 /// Our links' names begin so.
@@ -80,7 +81,10 @@ impl PodNetwork {
         let addresses = Arc::new(Addresses::open(&directory, config.pod_cidr)?);
         let links = Links::open()?;
         let gateway = config.pod_cidr.gateway();
-        let mtu = if config.mtu == 0 { MTU_BYTES } else { config.mtu };
+        let mtu = match config.mtu {
+            0 => links.mtu_of(config.node_address).await?.unwrap_or(MTU_BYTES),
+            mtu => mtu,
+        };
         let config = PodNetworkConfig { mtu, ..config };
         if let Some(loopback) = links.index("lo").await? {
             links.up(loopback).await?;

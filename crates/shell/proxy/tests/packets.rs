@@ -261,6 +261,8 @@ fn links_and_addresses_outlive_their_process() {
         let (a, ip_a) = host.pod("a").await;
         let (b, ip_b) = host.pod("b").await;
         let config = host.network.config().clone();
+        assert_eq!(config.mtu, 1460, "that of the uplink");
+        a.run(|| ground::shell("ip link show eth0 | grep -q 'mtu 1460'"));
         // A second process on the same node finds everything, and attaching again changes nothing.
         let again = trireme_network::PodNetwork::open(config).await.unwrap();
         assert_eq!(again.attach("a", a.path()).await.unwrap(), ip_a);

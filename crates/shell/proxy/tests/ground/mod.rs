@@ -213,7 +213,7 @@ impl Host {
         let outside = Namespace::new();
         shell(&format!(
             "ip link add up0 type veth peer name up1 && ip link set up1 netns {} && \
-             ip addr add {NODE}/24 dev up0 && ip link set up0 up && ip route add default via {OUTSIDE}",
+             ip addr add {NODE}/24 dev up0 && ip link set up0 mtu 1460 && ip link set up0 up && ip route add default via {OUTSIDE}",
             outside.path().display()
         ));
         outside.run(|| {
