@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
@@ -24,8 +25,10 @@ use crate::transport::{
 
 /// A watch line longer than this is a broken server.
 const LINE_BYTES_MAX: usize = 16 << 20;
-/// Seconds after which a server may end a watch.
-const WATCH_SECONDS: u32 = 290;
+/// Seconds after which the server is to end a watch, so that one over a dead connection is noticed.
+const WATCH_SECONDS: u32 = 60;
+/// Silence after which the connection of a watch counts as dead.
+const SILENCE_MAX: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
 
 /// The API of a remote server.
 pub struct HttpsTransport(kube::Client);
@@ -266,7 +269,12 @@ fn events(body: Body) -> BoxStream<'static, Result<WatchEvent, Status>> {
                 state.ended = true;
                 return Some((Err(Status::internal("a watch event is too long")), state));
             }
-            match state.body.next().await {
+            let Ok(frame) = tokio::time::timeout(SILENCE_MAX, state.body.next()).await else {
+                state.ended = true;
+                let silent = Status::failure(0, "ServiceUnavailable", "the server is silent");
+                return Some((Err(silent), state));
+            };
+            match frame {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         state.buffer.extend_from_slice(&data);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trireme_api::Status;
 
@@ -14,6 +15,8 @@ use crate::transport::{ListOptions, Transport, WatchEvent, WatchOptions};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// A watch that lasted longer than this was a good one.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// Why a watch came to its end.
 enum Ended {
@@ -48,21 +51,17 @@ async fn follow(transport: &dyn Transport, store: &Store, options: &ListOptions)
             }
         }
         loop {
-            let before = store.now_at();
-            match watch(transport, store, options).await {
+            let begun = Instant::now();
+            let ended = watch(transport, store, options).await;
+            if begun.elapsed() > STEADY {
+                backoff = BACKOFF_MIN;
+            }
+            match ended {
                 Ended::Expired => break,
-                Ended::Closed => {
-                    if store.now_at() == before {
-                        pause(&mut backoff).await;
-                    } else {
-                        backoff = BACKOFF_MIN;
-                    }
-                }
+                Ended::Closed if begun.elapsed() > STEADY => {}
+                Ended::Closed => pause(&mut backoff).await,
                 Ended::Failed(status) => {
                     tracing::debug!(resource = %store.resource.plural, code = status.code, "watch failed: {status}");
-                    if store.now_at() != before {
-                        backoff = BACKOFF_MIN;
-                    }
                     pause(&mut backoff).await;
                 }
             }

@@ -63,6 +63,19 @@ impl Written {
                 }
             }
         };
-        tokio::time::timeout(LAG_MAX, wait).await.is_ok()
+        let seen = tokio::time::timeout(LAG_MAX, wait).await.is_ok();
+        if !seen {
+            // What does not come within this time never will; going on by preconditions beats standing still.
+            let mut pending = self.0.lock();
+            for (resource, revision, gone) in &due {
+                if let Some(pending) = pending.get_mut(resource) {
+                    pending.gone.retain(|uid| !gone.contains(uid));
+                    if pending.revision == *revision {
+                        pending.revision = 0;
+                    }
+                }
+            }
+        }
+        seen
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -177,4 +178,62 @@ async fn a_deployment_becomes_pods_and_goes_with_them() {
         .unwrap();
     ground.until::<ReplicaSet>("no ReplicaSet", <[_]>::is_empty).await;
     ground.until::<Pod>("no pods", <[_]>::is_empty).await;
+}
+
+#[tokio::test]
+async fn an_autoscaler_raises_its_target_when_the_pods_are_busy() {
+    let ground = start();
+    let labels = json!({"app": "web"});
+    // The API in memory serves an object as its own scale.
+    ground.seed::<StatefulSet>(json!({
+        "metadata": {"name": "web", "namespace": "a"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "serviceName": "web", "template": {}},
+        "status": {"replicas": 1, "selector": "app=web"},
+    }));
+    let long_ago = "2026-01-01T00:00:00Z";
+    ground.seed::<Pod>(json!({
+        "metadata": {"name": "web-0", "namespace": "a", "labels": labels},
+        "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "100m"}}}]},
+        "status": {
+            "phase": "Running", "startTime": long_ago,
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": long_ago}],
+        },
+    }));
+    let metrics = ResourceRef {
+        group: "metrics.k8s.io".into(),
+        version: "v1beta1".into(),
+        plural: "pods".into(),
+        namespaced: true,
+    };
+    ground.fake.seed(
+        &metrics,
+        json!({
+            "apiVersion": "metrics.k8s.io/v1beta1", "kind": "PodMetrics",
+            "metadata": {"name": "web-0", "namespace": "a", "labels": labels},
+            "timestamp": jiff::Timestamp::now().to_string(), "window": "15s",
+            "containers": [{"name": "c", "usage": {"cpu": "200m", "memory": "1Mi"}}],
+        }),
+    );
+    ground.seed::<HorizontalPodAutoscaler>(json!({
+        "metadata": {"name": "web", "namespace": "a"},
+        "spec": {
+            "minReplicas": 1, "maxReplicas": 5,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web"},
+            "metrics": [{"type": "Resource", "resource": {
+                "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50},
+            }}],
+        },
+    }));
+    ground
+        .until::<StatefulSet>("four replicas", |all| {
+            all.iter()
+                .any(|set| set.spec.as_ref().is_some_and(|spec| spec.replicas == Some(4)))
+        })
+        .await;
+    ground
+        .until::<HorizontalPodAutoscaler>("a status", |all| {
+            all.iter()
+                .any(|autoscaler| autoscaler.status.as_ref().is_some_and(|status| status.desired_replicas == 4))
+        })
+        .await;
 }
