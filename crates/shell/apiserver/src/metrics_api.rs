@@ -42,9 +42,9 @@ pub(crate) fn aggregated_version() -> Value {
 }
 
 /// Serves a request of the group.
-pub(crate) fn serve<B>(server: &ApiServer, incoming: &Incoming<B>) -> Response<Body> {
+pub(crate) async fn serve<B>(server: &ApiServer, incoming: &Incoming<B>) -> Response<Body> {
     let style = error_style(&incoming.parts, &incoming.query);
-    answer(server, incoming).map_or_else(
+    answer(server, incoming).await.map_or_else(
         |status| respond::status(&style, &status),
         |(kind, value)| {
             let mut json = style.clone();
@@ -54,7 +54,7 @@ pub(crate) fn serve<B>(server: &ApiServer, incoming: &Incoming<B>) -> Response<B
     )
 }
 
-fn answer<B>(server: &ApiServer, incoming: &Incoming<B>) -> Result<(&'static str, Value), Status> {
+async fn answer<B>(server: &ApiServer, incoming: &Incoming<B>) -> Result<(&'static str, Value), Status> {
     let info = &incoming.info;
     let source = server.plugins.metrics.as_ref().ok_or_else(no_such_resource)?;
     if info.version != VERSION {
@@ -63,8 +63,8 @@ fn answer<B>(server: &ApiServer, incoming: &Incoming<B>) -> Result<(&'static str
     let name = info.path_name().unwrap_or_default();
     let namespace = info.in_namespace().then_some(info.namespace.as_str());
     let (items, kind, list) = match info.resource.as_str() {
-        "nodes" => (source.nodes(), "NodeMetrics", "NodeMetricsList"),
-        "pods" => (source.pods(namespace), "PodMetrics", "PodMetricsList"),
+        "nodes" => (source.nodes().await, "NodeMetrics", "NodeMetricsList"),
+        "pods" => (source.pods(namespace).await, "PodMetrics", "PodMetricsList"),
         _ => return Err(no_such_resource()),
     };
     if !matches!(info.verb.as_str(), "get" | "list") {

@@ -49,10 +49,11 @@ pub trait TokenIssuer: Send + Sync + 'static {
 }
 
 /// Resource metrics of nodes and pods, as `metrics.k8s.io/v1beta1` objects.
+#[async_trait]
 pub trait MetricsSource: Send + Sync + 'static {
     /// `NodeMetrics` of all nodes that are known.
-    fn nodes(&self) -> Vec<Value>;
+    async fn nodes(&self) -> Vec<Value>;
 
     /// `PodMetrics` of a namespace, or of all.
-    fn pods(&self, namespace: Option<&str>) -> Vec<Value>;
+    async fn pods(&self, namespace: Option<&str>) -> Vec<Value>;
 }

@@ -1,2 +1,75 @@
-//! The trireme binary.
-fn main() {}
+//! The binary `trireme`. It parses the command line and hands over; what must happen in a single-threaded process (the
+//! shim, the first process of a lab host) is dispatched before anything else.
+
+mod completion;
+mod images;
+mod lab;
+mod server;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A highly available Kubernetes in one binary
+#[derive(Parser)]
+#[command(name = "trireme", version, about, args_override_self = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a server: API, store, controllers, scheduler, and a node unless disabled
+    #[command(args_override_self = true)]
+    Server(Box<trireme_node::config::ServerOptions>),
+    /// Run a node that joins servers
+    Agent(server::AgentOptions),
+    /// Look after the node's container images
+    Images(images::Images),
+    /// A local cluster of real hosts made from network namespaces
+    Lab(lab::LabCommand),
+    /// Show the version
+    Version(version::Version),
+    /// Print a completion script for a shell
+    Completion(completion::Completion),
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.get(1).map(String::as_str) {
+        Some("shim") => return exit_code(trireme_runtime::shim::main(&arguments[2..])),
+        Some("lab-init") => return exit_code(trireme_lab::run_init(arguments.get(2).map_or("", String::as_str))),
+        _ => {}
+    }
+    let outcome = server::with_file_arguments(arguments).and_then(|arguments| match Cli::parse_from(arguments).command {
+        Command::Server(options) => server::run(*options),
+        Command::Agent(options) => server::run_agent(&options),
+        Command::Images(command) => images::run(command),
+        Command::Lab(command) => lab::run(command),
+        Command::Version(command) => version::run(&command),
+        Command::Completion(command) => completion::run(&command),
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("trireme: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

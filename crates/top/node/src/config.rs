@@ -107,9 +107,6 @@ pub struct ServerOptions {
     /// Most pods on this node
     #[arg(long, env = "TRIREME_MAX_PODS", default_value_t = 110)]
     pub max_pods: u32,
-    /// Registries that are spoken to without TLS, comma separated (those on loopback always are)
-    #[arg(long, env = "TRIREME_INSECURE_REGISTRY", value_delimiter = ',')]
-    pub insecure_registry: Vec<String>,
     /// Form of log lines
     #[arg(long, env = "TRIREME_LOG_FORMAT", default_value = "auto")]
     pub log_format: LogFormat,

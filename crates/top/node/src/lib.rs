@@ -5,3 +5,12 @@ pub mod config;
 mod files;
 pub mod kubeconfig;
 pub mod pki;
+mod node;
+mod seams;
+mod server;
+mod tls;
+
+pub use server::run_server;
+
+/// The version of Kubernetes whose API this is, as `/version` and `nodeInfo` show it.
+pub const KUBERNETES_VERSION: &str = concat!("v1.36.2+trireme.", env!("CARGO_PKG_VERSION"));

@@ -56,7 +56,7 @@ where
     }
     let errors = error_style(&incoming.parts, &incoming.query);
     if info.group == metrics_api::GROUP {
-        return metrics_api::serve(server, &incoming);
+        return metrics_api::serve(server, &incoming).await;
     }
     let route = match route(&incoming) {
         Ok(route) => route,

@@ -18,7 +18,7 @@ const LAYERS_AT_ONCE: usize = 3;
 
 impl ImageStore {
     /// Pulls; returns the image id.
-    pub(crate) async fn pull(&self, text: &str, auth: Option<&AuthConfig>) -> Result<String, CriError> {
+    pub async fn pull(&self, text: &str, auth: Option<&AuthConfig>) -> Result<String, CriError> {
         let name = Name::parse(text).map_err(CriError::InvalidImageName)?;
         let failed = |error: &dyn std::fmt::Display| {
             CriError::ImagePull(format!(

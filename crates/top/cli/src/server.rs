@@ -1,0 +1,84 @@
+//! `trireme server` and `trireme agent`.
+
+use std::path::Path;
+
+use clap::{Args, CommandFactory, Parser};
+use trireme_node::config::{self, LogFormat, ServerOptions};
+
+/// Options of `trireme agent`.
+#[derive(Args)]
+pub(crate) struct AgentOptions {
+    /// Address of any server, for example https://192.0.2.1:6443
+    #[arg(long)]
+    join: String,
+    /// Token from `trireme token create` on a server
+    #[arg(long)]
+    token: String,
+}
+
+/// Puts what the configuration files say before the arguments of `trireme server`, so that flags win.
+pub(crate) fn with_file_arguments(arguments: Vec<String>) -> anyhow::Result<Vec<String>> {
+    let asks_for_help = arguments.iter().any(|argument| matches!(argument.as_str(), "--help" | "-h"));
+    if arguments.get(1).map(String::as_str) != Some("server") || asks_for_help {
+        return Ok(arguments);
+    }
+    // Parsed once for the path alone; errors other than of the files show at the second parse.
+    let named = arguments.iter().any(|argument| argument == "--config" || argument.starts_with("--config="))
+        || std::env::var_os("TRIREME_CONFIG").is_some();
+    let path = match crate::Cli::try_parse_from(&arguments) {
+        Ok(crate::Cli { command: crate::Command::Server(options) }) => options.config.clone(),
+        _ => return Ok(arguments),
+    };
+    let command = crate::Cli::command();
+    let server = command.find_subcommand("server").expect("server is a subcommand");
+    let known = |key: &str| server.get_arguments().any(|argument| argument.get_long() == Some(key));
+    let from_files = config::file_arguments(Path::new(&path), named, &known, &|name| std::env::var_os(name).is_some())?;
+    let mut all = arguments[..2].to_vec();
+    all.extend(from_files);
+    all.extend_from_slice(&arguments[2..]);
+    Ok(all)
+}
+
+/// Runs a server until a signal ends it.
+pub(crate) fn run(options: ServerOptions) -> anyhow::Result<()> {
+    start_logging(options.log_format, &options.log_level)?;
+    let checked = options.check()?;
+    anyhow::ensure!(
+        nix::unistd::geteuid().is_root() || !checked.runs(config::Part::Node),
+        "a server with a node needs root; run it as root, or with --disable node for the control plane alone"
+    );
+    // Two workers serve a two-core machine; more cores get more. The stack of workers is small: futures live on the heap.
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+    let outcome = runtime.block_on(trireme_node::run_server(checked));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    outcome
+}
+
+/// Nodes that join come with clusters of several servers.
+pub(crate) fn run_agent(options: &AgentOptions) -> anyhow::Result<()> {
+    anyhow::bail!(
+        "joining {} is not possible yet: this version runs clusters of one server, which is a node itself (token of {} characters ignored)",
+        options.join,
+        options.token.len()
+    )
+}
+
+fn start_logging(format: LogFormat, level: &str) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(level)
+        .map_err(|error| anyhow::anyhow!("--log-level: \"{level}\" is no level and no filter: {error}"))?;
+    let human = match format {
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+        LogFormat::Auto => std::io::IsTerminal::is_terminal(&std::io::stderr()),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if human {
+        builder.with_target(false).init();
+    } else if format == LogFormat::Auto {
+        builder.with_ansi(false).init();
+    } else {
+        builder.json().init();
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Glue where one part's seam meets another part: each is a few lines, and decides nothing.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use trireme_apiserver::{MetricsSource, NodeDialer, NodeEndpoint, NodeStream};
+use trireme_kubelet::ResourceMetrics;
+use trireme_network::PodNetwork;
+use trireme_runtime::cri::{CriError, PodSandboxConfig, SandboxNetwork};
+
+/// The API server's way to kubelets: TLS with certificates of the cluster's CA on both sides.
+pub(crate) struct KubeletDialer {
+    connector: TlsConnector,
+}
+
+impl KubeletDialer {
+    pub(crate) fn new(config: rustls::ClientConfig) -> Self {
+        Self { connector: TlsConnector::from(Arc::new(config)) }
+    }
+}
+
+#[async_trait]
+impl NodeDialer for KubeletDialer {
+    async fn connect(&self, node: &NodeEndpoint) -> std::io::Result<Box<dyn NodeStream>> {
+        let stream = TcpStream::connect((node.host.as_str(), node.port)).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from(node.host.clone()).map_err(std::io::Error::other)?;
+        Ok(Box::new(self.connector.connect(name, stream).await?))
+    }
+}
+
+/// The pod network as the runtime asks for it. The network is opened once the node has its range; until then sandboxes
+/// wait.
+#[derive(Default)]
+pub(crate) struct Sandboxes {
+    network: tokio::sync::OnceCell<Arc<PodNetwork>>,
+    opened: tokio::sync::Notify,
+}
+
+impl Sandboxes {
+    pub(crate) fn open(&self, network: Arc<PodNetwork>) {
+        if self.network.set(network).is_ok() {
+            self.opened.notify_waiters();
+        }
+    }
+
+    async fn network(&self) -> Arc<PodNetwork> {
+        loop {
+            let opened = self.opened.notified();
+            if let Some(network) = self.network.get() {
+                return Arc::clone(network);
+            }
+            opened.await;
+        }
+    }
+}
+
+#[async_trait]
+impl SandboxNetwork for Sandboxes {
+    async fn attach(&self, sandbox_id: &str, netns: &Path, _config: &PodSandboxConfig) -> Result<Vec<IpAddr>, CriError> {
+        let address = self.network().await.attach(sandbox_id, netns).await;
+        address.map(|address| vec![address]).map_err(|error| CriError::Other(format!("pod network: {error}")))
+    }
+
+    async fn detach(&self, sandbox_id: &str) -> Result<(), CriError> {
+        self.network().await.detach(sandbox_id).await.map_err(|error| CriError::Other(format!("pod network: {error}")))
+    }
+}
+
+/// Resource metrics of this server's own node; none before its kubelet was built.
+#[derive(Default)]
+pub(crate) struct NodeMetrics(OnceLock<Arc<ResourceMetrics>>);
+
+impl NodeMetrics {
+    pub(crate) fn set(&self, metrics: Arc<ResourceMetrics>) {
+        assert!(self.0.set(metrics).is_ok(), "one kubelet per process");
+    }
+}
+
+#[async_trait]
+impl MetricsSource for NodeMetrics {
+    async fn nodes(&self) -> Vec<Value> {
+        match self.0.get() {
+            Some(metrics) => metrics.node_metrics().await.into_iter().collect(),
+            None => Vec::new(),
+        }
+    }
+
+    async fn pods(&self, namespace: Option<&str>) -> Vec<Value> {
+        let Some(metrics) = self.0.get() else { return Vec::new() };
+        let mut pods = metrics.pod_metrics().await;
+        pods.retain(|pod| namespace.is_none_or(|namespace| pod["metadata"]["namespace"] == namespace));
+        pods
+    }
+}

@@ -1,0 +1,266 @@
+//! `trireme server`: checks, opens, builds and runs all parts, in the order in which they can fail without trace.
+//!
+//! Invariant: ports are bound and the data directory is locked before anything is written; pods, their network and rules
+//! stay when the server ends, in whatever way.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use trireme_apiserver::authn::{Chain, ClientCertificate, ServiceAccountTokens, TokenFile};
+use trireme_apiserver::policy::{PolicyAdmission, PolicyAuthorizer, bootstrap_roles};
+use trireme_apiserver::{ApiServer, Authenticator, InProcess, Plugins, UserInfo};
+use trireme_client::{Cache, Client, Clock, SystemClock};
+use trireme_manager::{Manager, Scheduler, controllers};
+use trireme_store::{RaftStore, Store, StoreConfig};
+
+use crate::config::{Checked, Part};
+use crate::kubeconfig::kubeconfig;
+use crate::node::{Node, NodeContext};
+use crate::pki::{self, Authority, Identity, Leaf};
+use crate::seams::{KubeletDialer, NodeMetrics};
+use crate::{files, tls};
+
+/// The number of the only member of a cluster of one.
+const MEMBER_ID: u64 = 1;
+/// Longest wait for parts to end after a signal.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// The server's certificates.
+pub(crate) struct Certificates {
+    pub(crate) authority: Authority,
+    api: Identity,
+    admin: Identity,
+    to_kubelets: Identity,
+    pub(crate) kubelet: Identity,
+    signing_key: rcgen::KeyPair,
+}
+
+/// Runs a server until SIGTERM or SIGINT.
+///
+/// # Errors
+/// One line that says what to do, when it cannot start.
+pub async fn run_server(config: Checked) -> Result<()> {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider is installed already");
+    }
+    let shutdown = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let options = &config.options;
+    let node_ip = match options.node_ip {
+        Some(address) => address,
+        None => trireme_network::main_address().await.map(IpAddr::V4).context(
+            "this host has no default route and no global address; name its address with --node-ip",
+        )?,
+    };
+    let node_name = options.node_name.clone().map_or_else(host_name, Ok)?;
+    let listener = listen(options.bind_address, options.secure_port).await?;
+
+    files::private_directory(&options.data_dir).with_context(|| format!("making {}", options.data_dir.display()))?;
+    let store: Arc<RaftStore> = RaftStore::open(StoreConfig::new(options.data_dir.join("store"), MEMBER_ID)).await?;
+    let certificates = certificates(&config, node_ip, &node_name)?;
+    let metrics = Arc::new(NodeMetrics::default());
+    let (server, admin_access) = api_server(&config, node_ip, &certificates, &store, &metrics)?;
+    let tls = tls::server(&certificates.api, certificates.authority.certificate())?;
+    tasks.spawn(Arc::clone(&server).serve(listener, tls, shutdown.clone()));
+    bootstrap_roles(&server).await.context("making the bootstrap roles")?;
+    server.bootstrap().await.context("making the objects that every cluster has")?;
+    write_kubeconfig(&config, node_ip, &certificates)?;
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let cache = Cache::new(&admin_access, shutdown.clone());
+    spawn_control(&config, &server, &cache, &clock, &certificates, &tasks, &shutdown)?;
+    let node = if config.runs(Part::Node) {
+        let client = Client::new(InProcess::new(
+            Arc::clone(&server),
+            UserInfo::new(&format!("system:node:{node_name}"), &["system:nodes"]),
+        ));
+        let context = NodeContext { config: &config, node_name, node_ip, client, cache, certificates: &certificates, metrics: &metrics };
+        Some(Node::start(context, &tasks, &shutdown).await?)
+    } else {
+        None
+    };
+    tracing::info!(address = %SocketAddr::new(node_ip, options.secure_port), "the API is served");
+
+    let failed = wait_for_end(node).await;
+    tracing::info!("stopping; pods go on running");
+    server.health().set_shutting_down();
+    shutdown.cancel();
+    tasks.close();
+    if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
+        tracing::warn!("some parts did not end in time");
+    }
+    store.shutdown().await;
+    failed
+}
+
+/// Returns on a signal, or with the error of a part without which a server makes no sense.
+async fn wait_for_end(node: Option<Node>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let failure = async {
+        match node {
+            Some(node) => node.failure().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        error = failure => Err(error),
+    }
+}
+
+async fn listen(address: IpAddr, port: u16) -> Result<TcpListener> {
+    let address = SocketAddr::new(address, port);
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            bail!("{address} is in use by another program: stop it, or choose another --secure-port")
+        }
+        Err(error) => Err(error).with_context(|| format!("listening on {address}")),
+    }
+}
+
+fn host_name() -> Result<String> {
+    let name = nix::unistd::gethostname()?;
+    Ok(name.to_string_lossy().to_lowercase())
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn certificates(config: &Checked, node_ip: IpAddr, node_name: &str) -> Result<Certificates> {
+    let options = &config.options;
+    let directory = options.data_dir.join("pki");
+    files::private_directory(&directory).with_context(|| format!("making {}", directory.display()))?;
+    let authority = Authority::load_or_make(&directory, "ca", "trireme-ca", now())?;
+    let mut names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).into();
+    names.push(format!("kubernetes.default.svc.{}", options.cluster_domain));
+    names.push(node_name.to_owned());
+    names.extend(["127.0.0.1".to_owned(), "::1".to_owned(), config.service_cidr.nth(1).to_string(), node_ip.to_string()]);
+    names.extend(options.tls_san.iter().cloned());
+    names.sort();
+    names.dedup();
+    let leaf = |file, common_name, organisations, names, usages| {
+        let leaf = Leaf { file, common_name, organisations, names, usages };
+        authority.leaf(&directory, &leaf, now())
+    };
+    let node_user = format!("system:node:{node_name}");
+    let node_names = vec![node_name.to_owned(), node_ip.to_string()];
+    Ok(Certificates {
+        api: leaf("apiserver", "kube-apiserver", &[], names, vec![ServerAuth])?,
+        admin: leaf("admin", "kubernetes-admin", &["system:masters"], vec![], vec![ClientAuth])?,
+        to_kubelets: leaf("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &[], vec![], vec![ClientAuth])?,
+        kubelet: leaf("kubelet", &node_user, &["system:nodes"], node_names, vec![ServerAuth])?,
+        signing_key: pki::signing_key(&directory, "service-account")?,
+        authority,
+    })
+}
+
+fn api_server(
+    config: &Checked,
+    node_ip: IpAddr,
+    certificates: &Certificates,
+    store: &Arc<RaftStore>,
+    metrics: &Arc<NodeMetrics>,
+) -> Result<(Arc<ApiServer>, Client)> {
+    let options = &config.options;
+    let store: Arc<dyn Store> = Arc::clone(store) as Arc<dyn Store>;
+    let issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
+    let key = &certificates.signing_key;
+    let tokens =
+        Arc::new(ServiceAccountTokens::new(&key.serialize_pem(), key.public_key_raw(), &issuer, vec![issuer.clone()], &store)?);
+    let mut authenticators: Vec<Arc<dyn Authenticator>> = vec![Arc::new(ClientCertificate)];
+    if let Some(path) = &options.token_auth_file {
+        let text = std::fs::read_to_string(path).with_context(|| format!("--token-auth-file: reading {}", path.display()))?;
+        let file = TokenFile::parse(&text).with_context(|| format!("--token-auth-file: {}", path.display()))?;
+        authenticators.push(Arc::new(file));
+    }
+    authenticators.push(Arc::clone(&tokens) as Arc<dyn Authenticator>);
+    let authorizer = PolicyAuthorizer::start(Arc::clone(&store));
+    let dialer = KubeletDialer::new(tls::client(&certificates.to_kubelets, certificates.authority.certificate())?);
+    let plugins = Plugins {
+        authorizer: Arc::clone(&authorizer) as _,
+        admission: Arc::new(PolicyAdmission::new(authorizer)),
+        authenticator: Arc::new(Chain::new(authenticators)),
+        dialer: Some(Arc::new(dialer)),
+        tokens: Some(tokens),
+        metrics: config.runs(Part::Node).then(|| Arc::clone(metrics) as _),
+    };
+    let service_cidr = trireme_apiserver::Cidr::parse(&options.service_cidr).context("--service-cidr")?;
+    let settings = trireme_apiserver::Config {
+        advertise_address: node_ip,
+        port: options.secure_port,
+        service_cidrs: vec![service_cidr],
+        node_ports: config.node_ports.0..=config.node_ports.1,
+        anonymous: options.anonymous_auth,
+        git_version: crate::KUBERNETES_VERSION.to_owned(),
+        ..trireme_apiserver::Config::default()
+    };
+    let server = ApiServer::build(settings, store, plugins);
+    let access = Client::new(InProcess::new(Arc::clone(&server), UserInfo::apiserver()));
+    Ok((server, access))
+}
+
+fn write_kubeconfig(config: &Checked, node_ip: IpAddr, certificates: &Certificates) -> Result<()> {
+    let path = &config.options.kubeconfig;
+    let url = format!("https://{}", SocketAddr::new(node_ip, config.options.secure_port));
+    let text = kubeconfig(&url, certificates.authority.certificate_pem(), &certificates.admin);
+    files::write_atomically(path, text.as_bytes(), 0o600).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Controllers and scheduler, where they are not disabled.
+fn spawn_control(
+    config: &Checked,
+    server: &Arc<ApiServer>,
+    cache: &Arc<Cache>,
+    clock: &Arc<dyn Clock>,
+    certificates: &Certificates,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> Result<()> {
+    let access = |user: UserInfo| Client::new(InProcess::new(Arc::clone(server), user));
+    if config.runs(Part::Controllers) {
+        // The controllers act for the cluster as a whole; upstream gives each a role of its own, which add up to nearly all.
+        let client = access(UserInfo::new("system:kube-controller-manager", &["system:masters"]));
+        let settings = controllers::Settings {
+            root_ca_pem: certificates.authority.certificate_pem().to_owned(),
+            cluster_cidrs: vec![config.options.cluster_cidr.clone()],
+            load_balancer_pool: pool(&config.options.load_balancer_pool)?,
+        };
+        let kinds = controllers::kinds();
+        let registrations = controllers::all(&settings, &kinds);
+        let manager =
+            Manager::new(client, Arc::clone(cache), Arc::new(kinds), Arc::clone(clock)).register_all(registrations);
+        tasks.spawn(manager.run(shutdown.clone()));
+    }
+    if config.runs(Part::Scheduler) {
+        let client = access(UserInfo::new("system:kube-scheduler", &[]));
+        tasks.spawn(Scheduler::new(client, Arc::clone(cache), Arc::clone(clock)).run(shutdown.clone()));
+    }
+    Ok(())
+}
+
+/// Single addresses and ranges `A-B`, written out.
+fn pool(texts: &[String]) -> Result<Vec<IpAddr>> {
+    /// Most addresses in one pool.
+    const POOL_MAX: usize = 4096;
+    let mut addresses = Vec::new();
+    for text in texts {
+        let wrong = || format!("--load-balancer-pool: \"{text}\" is no IPv4 address and no range like 192.0.2.10-192.0.2.20");
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let first: std::net::Ipv4Addr = first.trim().parse().ok().with_context(wrong)?;
+        let last: std::net::Ipv4Addr = last.trim().parse().ok().with_context(wrong)?;
+        addresses.extend((u32::from(first)..=u32::from(last)).take(POOL_MAX).map(|number| IpAddr::V4(number.into())));
+    }
+    addresses.truncate(POOL_MAX);
+    Ok(addresses)
+}
