@@ -34,6 +34,8 @@ pub(crate) struct Hierarchies {
     /// Root of cgroup2, if it carries controllers that v1 does not.
     v2: Option<PathBuf>,
     v2_controllers: Vec<String>,
+    /// Hierarchies without controllers, by which systemd knows a service's processes.
+    trackers: Vec<PathBuf>,
 }
 
 impl Hierarchies {
@@ -56,6 +58,9 @@ impl Hierarchies {
             }
             match kind {
                 "cgroup" => {
+                    if options.split(',').any(|option| option.starts_with("name=")) {
+                        found.trackers.push(PathBuf::from(path));
+                    }
                     for controller in CONTROLLERS
                         .into_iter()
                         .filter(|name| options.split(',').any(|option| option == *name))
@@ -72,7 +77,7 @@ impl Hierarchies {
             }
         }
         if !found.v1.is_empty() && !found.v2_controllers.iter().any(|name| V2_DELEGATED.contains(&name.as_str())) {
-            found.v2 = None;
+            found.trackers.extend(found.v2.take());
         }
         found
     }
@@ -107,6 +112,19 @@ impl Hierarchies {
             .into_iter()
             .map(|directory| directory.join("cgroup.procs"))
             .collect()
+    }
+
+    /// Makes `path` in every hierarchy, also those by which systemd would end a stopped service's processes; returns the
+    /// files to write a pid to.
+    pub(crate) fn create_apart(&self, path: &str) -> io::Result<Vec<PathBuf>> {
+        self.create(path)?;
+        let mut files = self.procs_files(path);
+        for root in &self.trackers {
+            let directory = join(root, path);
+            fs::create_dir_all(&directory).map_err(|error| named(&directory, error))?;
+            files.push(directory.join("cgroup.procs"));
+        }
+        Ok(files)
     }
 
     /// Files that count OOM kills in `path`.

@@ -158,6 +158,14 @@ impl Inner {
         if security.privileged {
             host_devices(Path::new("/dev"), &mut devices).map_err(say)?;
         }
+        let may_filter = security.no_new_privs || capabilities.iter().any(|name| name == "CAP_SYS_ADMIN");
+        if seccomp(config) && !may_filter {
+            tracing::warn!(
+                container = config.metadata.name,
+                pod = sandbox.config.metadata.name,
+                "the default seccomp profile needs allowPrivilegeEscalation: false here and is not installed"
+            );
+        }
         self.hierarchies.create(&record.cgroup).map_err(say)?;
         self.hierarchies.limit(&record.cgroup, &config.resources, true).map_err(say)?;
         let rules = if security.privileged {
@@ -270,10 +278,9 @@ impl Inner {
         let directory = self.layout.container(&record.id);
         rootfs::mount_overlay(&self.images.layers(), &record.layers, &directory)
             .map_err(|error| format!("cannot mount the root: {error}"))?;
-        let log_path = if record.config.log_path.is_empty() {
-            directory.join("log")
-        } else {
-            self.log_path(record)
+        let log_path = match self.log_path(record) {
+            path if path.is_absolute() && !record.config.log_path.is_empty() => path,
+            _ => directory.join("log"),
         };
         if let Some(parent) = log_path.parent() {
             fs::create_dir_all(parent).map_err(|error| format!("cannot make {}: {error}", parent.display()))?;

@@ -34,6 +34,8 @@ const EVENTS_MAX: usize = 1024;
 /// How often a shim that exists but cannot be reached is tried again.
 const REACH_TRIES_MAX: u32 = 20;
 const REACH_PAUSE: Duration = Duration::from_millis(100);
+/// A shim answers within this time; starting a container is the longest.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Exit code of a container whose end nobody saw.
 const EXIT_CODE_UNKNOWN: i32 = 255;
 
@@ -231,8 +233,10 @@ impl Inner {
     ) -> Result<(UnixStream, Reply, Vec<OwnedFd>), CriError> {
         let call = || -> io::Result<_> {
             let stream = self.connect(sandbox_id)?;
+            stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
             protocol::send(&stream, request, fds)?;
             let (reply, fds) = protocol::receive(&stream)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            stream.set_read_timeout(None)?;
             Ok((stream, reply, fds))
         };
         call().map_err(|error| failed("the pod's shim does not answer", &error))

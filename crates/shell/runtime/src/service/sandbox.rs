@@ -92,8 +92,7 @@ impl Inner {
         let cgroup = self.pod_cgroup(&config);
         self.hierarchies.create(&cgroup)?;
         self.hierarchies.limit(&cgroup, &config.resources, false)?;
-        let shims = self.cgroup(SHIM_CGROUP);
-        self.hierarchies.create(&shims)?;
+        let procs_files = self.hierarchies.create_apart(&self.cgroup(SHIM_CGROUP))?;
         let resolv_conf = match &config.resolv_conf {
             Some(text) => text.clone(),
             None => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
@@ -113,7 +112,7 @@ impl Inner {
             id: id.to_owned(),
             directory: run.clone(),
             oci_root: self.layout.oci_root(),
-            procs_files: self.hierarchies.procs_files(&shims),
+            procs_files,
             own_network: !shared.host_network,
             own_ipc: !shared.host_ipc,
             own_uts: !shared.host_network,

@@ -68,6 +68,8 @@ struct Server {
     workers: Vec<Worker>,
     execs: Vec<Exec>,
     subscribers: Vec<UnixStream>,
+    /// Output of ended containers that attached readers have not taken yet.
+    lingering: Vec<Output>,
     /// Ends of children whose worker has not reported yet.
     early: BTreeMap<i32, (i32, i32)>,
     pause: Option<Pid>,
@@ -84,6 +86,7 @@ enum Source {
     Exec(usize),
     Subscriber(usize),
     Output(String),
+    Lingering,
 }
 
 /// Serves until told to shut down.
@@ -98,6 +101,7 @@ pub(super) fn serve(config: ShimConfig, listener: UnixListener, pause: Option<Pi
         workers: Vec::new(),
         execs: Vec::new(),
         subscribers: Vec::new(),
+        lingering: Vec::new(),
         early: BTreeMap::new(),
         pause,
         ended: false,
@@ -117,6 +121,7 @@ pub(super) fn serve(config: ShimConfig, listener: UnixListener, pause: Option<Pi
                 Source::Exec(index) => server.exec_client(index),
                 Source::Subscriber(index) => drop(server.subscribers.remove(index)),
                 Source::Output(id) => server.pump(&id),
+                Source::Lingering => server.flush_lingering(),
             }
         }
     }
@@ -161,13 +166,18 @@ impl Server {
                 }
             }
         }
+        for tap in self.lingering.iter().flat_map(Output::waiting) {
+            timeout = PollTimeout::from(STALL_CHECK_MS);
+            watch(tap.fd.as_fd(), Source::Lingering, PollFlags::POLLOUT);
+        }
         match poll(&mut fds, timeout) {
             Ok(0) => {
                 let stalled = self
                     .containers
                     .iter()
                     .filter(|(_, container)| container.outputs.iter().any(Output::stalled));
-                let sources: Vec<Source> = stalled.map(|(id, _)| Source::Output(id.clone())).collect();
+                let mut sources: Vec<Source> = stalled.map(|(id, _)| Source::Output(id.clone())).collect();
+                sources.extend(self.lingering.first().map(|_| Source::Lingering));
                 if sources.is_empty() {
                     drop(fds);
                     self.busy = false;
@@ -434,7 +444,7 @@ impl Server {
         container.outputs.iter_mut().for_each(|output| {
             output.pump(log, CHUNKS_AT_END);
         });
-        container.outputs.clear();
+        self.lingering.extend(container.outputs.drain(..).filter(Output::stalled));
         container.stdin = None;
         container.terminal = None;
         let oom_killed = container.request.oom_files.iter().any(|path| oom_kills(path) > 0);
@@ -526,6 +536,14 @@ impl Server {
         });
     }
 
+    fn flush_lingering(&mut self) {
+        let now = Instant::now();
+        self.lingering.retain_mut(|output| {
+            output.flush(now);
+            output.stalled()
+        });
+    }
+
     fn publish(&mut self, run: &RunState) {
         self.subscribers
             .retain(|subscriber| protocol::send(subscriber, &Reply::Changed(run.clone()), &[]).is_ok());
@@ -543,6 +561,10 @@ impl Server {
         }
         if let Some(pause) = self.pause {
             signal_process(pause.as_raw(), Signal::SIGKILL as i32);
+        }
+        // Nobody may take this shim for a living one from here on.
+        if let Err(error) = state::remove_all(&self.config.directory.join(super::SOCKET)) {
+            eprintln!("socket: {error}");
         }
         self.ended = true;
     }

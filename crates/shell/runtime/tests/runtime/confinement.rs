@@ -1,0 +1,95 @@
+//! What a container cannot do, and ways out that others once had.
+
+use std::sync::Arc;
+
+use trireme_runtime::Runtime;
+use trireme_runtime::cri::*;
+
+use crate::pod::{Place, Pod, shell};
+
+pub(crate) async fn security(runtime: Arc<Runtime>, place: Place) {
+    let pod = Pod::new(&runtime, &place, "security").await;
+    let script = "grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; cat /proc/self/oom_score_adj; \
+                  echo x > /rootfile || echo readonly; mknod /tmp/disk b 7 200; dd if=/tmp/disk of=/dev/null count=1; \
+                  echo x > /proc/sys/kernel/domainname || echo sysreadonly; head -c1 /proc/kcore | cat; ls /sys/fs/cgroup; \
+                  ls -l /proc/self/fd; echo pid $$; ls /dev";
+    let mut config = shell("main", script);
+    config.resources.oom_score_adj = 500;
+    let security = &mut config.security_context;
+    (
+        security.readonly_rootfs,
+        security.no_new_privs,
+        security.seccomp_runtime_default,
+    ) = (true, true, true);
+    security.drop_capabilities = vec!["ALL".into()];
+    security.add_capabilities = vec!["MKNOD".into()];
+    let scratch = place.root.join("scratch");
+    config.mounts = vec![Mount {
+        container_path: "/tmp".into(),
+        host_path: scratch,
+        ..Mount::default()
+    }];
+    let id = pod.run(&config).await;
+    pod.end(&id).await;
+    let log = pod.log("main");
+    for text in [
+        "CapEff:\t0000000008000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "stdout F 500",
+        "stdout F readonly",
+        "stdout F sysreadonly",
+        "stdout F pid 1",
+    ] {
+        assert!(log.contains(text), "{text:?} is not in {log}");
+    }
+    assert!(log.contains("/tmp/disk") && log.contains("Operation not permitted"), "{log}");
+    assert!(!log.contains(place.root.to_str().expect("text")), "no host path leaks: {log}");
+    let mut config = shell(
+        "root",
+        "grep CapEff /proc/self/status; ls /dev | grep -c .; echo x > /rootfile && echo writable",
+    );
+    config.security_context.privileged = true;
+    config.log_path = "root/0.log".into();
+    let id = pod.run(&config).await;
+    assert_eq!(pod.end(&id).await.exit_code, 0, "{}", pod.log("root"));
+    assert!(pod.log("root").contains("writable"));
+    pod.remove().await;
+}
+
+/// What images and configurations have used to get out of containers (CVE-2021-30465, CVE-2024-21626).
+pub(crate) async fn escapes(runtime: Arc<Runtime>, place: Place) {
+    let pod = Pod::new(&runtime, &place, "escapes").await;
+    // The image's `/up` points to `..` many times over: a mount below it must end inside.
+    let target = place.root.join("mount-target");
+    let volume = place.root.join("volume");
+    std::fs::create_dir_all(&volume).expect("volume");
+    std::fs::write(volume.join("here"), "mounted").expect("file");
+    let mut config = shell("mount", "cat /up/$TARGET/here");
+    config.envs = vec![("TARGET".into(), target.display().to_string())];
+    config.mounts = vec![Mount {
+        container_path: format!("/up{}", target.display()),
+        host_path: volume,
+        ..Mount::default()
+    }];
+    let id = pod.run(&config).await;
+    assert_eq!(pod.end(&id).await.exit_code, 0, "{}", pod.log("mount"));
+    assert_eq!(pod.log("mount"), "stdout F mounted\n");
+    assert!(!target.exists(), "a mount point was made on the host");
+    // A working directory that is a descriptor of the runtime.
+    for fd in 3..24 {
+        let name = format!("cwd{fd}");
+        let mut config = shell(&name, "ls ../../../../../../../..");
+        config.working_dir = format!("/proc/self/fd/{fd}");
+        let id = runtime.create_container(&pod.sandbox, &config).await.expect("create");
+        if runtime.start_container(&id).await.is_ok() {
+            pod.end(&id).await;
+            let log = pod.log(&name);
+            assert!(
+                !log.lines().any(|line| line == "stdout F usr"),
+                "descriptor {fd} leads to the host: {log}"
+            );
+        }
+    }
+    pod.remove().await;
+}

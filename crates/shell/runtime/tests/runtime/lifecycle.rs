@@ -1,0 +1,127 @@
+//! Start, log, signal, end, and how each can fail.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use trireme_runtime::Runtime;
+use trireme_runtime::cri::*;
+
+use crate::pod::{Place, Pod, shell};
+
+pub(crate) async fn logs_and_exit(runtime: Arc<Runtime>, place: Place) {
+    let pod = Pod::new(&runtime, &place, "exit").await;
+    let mut config = shell(
+        "main",
+        "echo out; echo err >&2; pwd; id; cat /etc/resolv.conf; hostname; ls /gone; env | grep FROM; printf tail; exit 3",
+    );
+    config.envs = vec![("FROM_POD".into(), "too".into())];
+    config.security_context.run_as_user = Some(1000);
+    config.security_context.supplemental_groups = vec![2000];
+    let id = pod.run(&config).await;
+    let status = pod.end(&id).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (3, "Error"));
+    assert!(status.created_at <= status.started_at && status.started_at <= status.finished_at);
+    let log = pod.log("main");
+    for line in [
+        "stdout F out",
+        "stderr F err",
+        "stdout F /work/dir",
+        "stdout F nameserver 192.0.2.1",
+        "stdout F exit",
+        "stdout F FROM_IMAGE=yes",
+        "stdout F FROM_POD=too",
+        "stdout F tail",
+    ] {
+        assert!(log.lines().any(|other| other == line), "{line:?} is not in {log:?}");
+    }
+    assert!(
+        log.contains("uid=1000(app) gid=1001(app) groups=7(extra),1001(app),2000"),
+        "{log}"
+    );
+    assert!(!log.contains("F file"), "a whiteout hides: {log}");
+    // A new attempt in the same pod, with the image's own command.
+    let mut again = shell("main", "");
+    again.command.clear();
+    again.metadata.attempt = 1;
+    let second = pod.run(&again).await;
+    assert_eq!(pod.status(&second).await.state, ContainerState::Running);
+    runtime.stop_container(&second, 1).await.expect("stop");
+    assert_eq!(
+        pod.end(&second).await.exit_code,
+        137,
+        "pid 1 ignores SIGTERM without a handler"
+    );
+    runtime.remove_container(&id).await.expect("remove");
+    runtime.remove_container(&id).await.expect("remove again");
+    pod.remove().await;
+}
+
+pub(crate) async fn signals(runtime: Arc<Runtime>, place: Place) {
+    let pod = Pod::new(&runtime, &place, "signals").await;
+    let id = pod
+        .run(&shell(
+            "main",
+            "trap 'echo bye; exit 0' TERM; echo ready; while true; do sleep 0.05; done",
+        ))
+        .await;
+    while !pod.log("main").contains("ready") {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    runtime.stop_container(&id, 30).await.expect("stop");
+    let status = pod.end(&id).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (0, "Completed"));
+    assert!(pod.log("main").contains("stdout F bye"));
+    pod.remove().await;
+}
+
+pub(crate) async fn start_errors(runtime: Arc<Runtime>, place: Place) {
+    let pod = Pod::new(&runtime, &place, "errors").await;
+    let cases = [
+        ("nope", r#"exec: "nope": executable file not found in $PATH"#),
+        ("/nope", r#"exec: "/nope": stat /nope: no such file or directory"#),
+        ("/notexec", r#"exec: "/notexec": permission denied"#),
+        ("/badformat", "exec /badformat: exec format error"),
+    ];
+    for (command, expected) in cases {
+        let mut config = shell("main", "");
+        config.command = vec![command.into()];
+        let id = runtime.create_container(&pod.sandbox, &config).await.expect("create");
+        match runtime.start_container(&id).await {
+            Err(CriError::StartContainer(text)) => assert!(text.contains(expected), "{text}"),
+            other => panic!("{command}: {other:?}"),
+        }
+        let status = pod.status(&id).await;
+        assert_eq!(
+            (status.state, status.exit_code, status.reason.as_str()),
+            (ContainerState::Exited, 128, "StartError")
+        );
+        assert!(status.message.contains(expected));
+        runtime.remove_container(&id).await.expect("remove");
+    }
+    let mut config = shell("main", "");
+    config.image = "absent:1".into();
+    assert!(matches!(
+        runtime.create_container(&pod.sandbox, &config).await,
+        Err(CriError::NotFound(_))
+    ));
+    pod.remove().await;
+}
+
+pub(crate) async fn out_of_memory(runtime: Arc<Runtime>, place: Place) {
+    let pod = Pod::new(&runtime, &place, "oom").await;
+    let mut config = shell("main", "head -c 200000000 /dev/zero | tail");
+    config.command = vec![
+        "/bin/sh".into(),
+        "-c".into(),
+        "exec dd if=/dev/zero of=/dev/null bs=200M count=1".into(),
+    ];
+    config.resources = LinuxContainerResources {
+        memory_limit_in_bytes: 16 << 20,
+        oom_score_adj: 900,
+        ..LinuxContainerResources::default()
+    };
+    let id = pod.run(&config).await;
+    let status = pod.end(&id).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
+    pod.remove().await;
+}

@@ -1,0 +1,178 @@
+//! The runtime against the real kernel: images from busybox, pods, logs, exec, OOM, restarts of the runtime, cleaning up.
+//!
+//! Needs root and Debian's `busybox-static`. It has no harness because its own binary must be the shim's program. It uses
+//! a cgroup subtree and directories of its own and leaves nothing behind; a part that fails does not stop the others.
+mod confinement;
+mod image;
+mod lifecycle;
+mod pod;
+mod pulls;
+mod streams;
+mod survival;
+
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+
+use futures::FutureExt;
+use trireme_runtime::cri::{ImageService, RuntimeService};
+use trireme_runtime::{images, shim};
+
+use confinement::{escapes, security};
+use image::make_image;
+use lifecycle::{logs_and_exit, out_of_memory, signals, start_errors};
+use pod::{PATIENCE, Place};
+use pulls::pulls;
+use streams::{attaches, execs, shared_pids_and_ports};
+use survival::{shim_pids, survives_a_kill, victim};
+
+/// Where cgroups of any version may be.
+fn hierarchies() -> Vec<PathBuf> {
+    let root = PathBuf::from("/sys/fs/cgroup");
+    let below = std::fs::read_dir(&root)
+        .expect("cgroups")
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir());
+    below.chain([root.clone()]).collect()
+}
+
+/// What must be gone at the end.
+fn leftovers(place: &Place) -> Vec<String> {
+    let mut left: Vec<String> = shim_pids().into_iter().map(|pid| format!("shim {pid}")).collect();
+    let root = place.root.to_str().expect("text");
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+    left.extend(mounts.lines().filter(|line| line.contains(root)).map(str::to_owned));
+    for directory in ["data/containers", "data/sandboxes", "run/pods", "run/oci"] {
+        left.extend(
+            std::fs::read_dir(place.root.join(directory))
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path().display().to_string()),
+        );
+    }
+    for hierarchy in hierarchies() {
+        let pods = hierarchy
+            .join(place.cgroup.trim_start_matches('/'))
+            .join("kubepods/burstable");
+        left.extend(
+            std::fs::read_dir(pods)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .filter(|entry| entry.path().is_dir())
+                .map(|entry| entry.path().display().to_string()),
+        );
+    }
+    left
+}
+
+/// Removes the test's own cgroups, deepest first.
+fn remove_cgroups(directory: &Path) {
+    for entry in std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+    {
+        remove_cgroups(&entry.path());
+    }
+    match std::fs::remove_dir(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => println!("{}: {error}", directory.display()),
+        _ => {}
+    }
+}
+
+async fn scenario(place: Place, only: Option<String>) -> bool {
+    let archive = place.root.join("image.tar");
+    make_image(&archive);
+    let data = place.root.join("data");
+    let imported = images::import(&data, &archive).expect("import");
+    assert_eq!(imported[0].repo_tags, ["docker.io/library/busybox:test"]);
+    assert!(imported[0].pinned && imported[0].size > 1_000_000);
+    assert_eq!(images::import(&data, &archive).expect("import again"), imported);
+    let mut fine = true;
+    macro_rules! parts {
+        ($($part:ident),*) => {$(
+            if only.as_deref().is_none_or(|only| stringify!($part).contains(only)) {
+                let started = std::time::Instant::now();
+                let runtime = place.open().await;
+                let result = AssertUnwindSafe(tokio::time::timeout(PATIENCE * 2, $part(runtime, place.clone()))).catch_unwind().await;
+                let passed = matches!(result, Ok(Ok(())));
+                let (stringified, elapsed) = (stringify!($part), started.elapsed());
+                println!("{stringified} ... {} ({} ms)", if passed { "ok" } else { "FAILED" }, elapsed.as_millis());
+                fine &= passed;
+            }
+        )*};
+    }
+    parts!(
+        logs_and_exit,
+        signals,
+        start_errors,
+        execs,
+        attaches,
+        out_of_memory,
+        security,
+        shared_pids_and_ports,
+        escapes,
+        pulls,
+        survives_a_kill
+    );
+    let runtime = place.open().await;
+    for sandbox in runtime.list_pod_sandboxes().await.expect("list") {
+        runtime
+            .remove_pod_sandbox(&sandbox.id)
+            .await
+            .expect("remove what a failed part left");
+    }
+    let image = runtime.image_status("busybox:test").await.expect("status").expect("image");
+    assert_eq!(runtime.list_images().await.expect("list"), [image]);
+    runtime.remove_image("busybox:test").await.expect("remove");
+    assert_eq!(images::list(&data).expect("list"), []);
+    assert_eq!(
+        std::fs::read_dir(data.join("layers")).expect("layers").count(),
+        0,
+        "unused layers are collected"
+    );
+    let left = leftovers(&place);
+    if !left.is_empty() {
+        println!("left behind: {left:#?}");
+    }
+    fine && left.is_empty()
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("shim", rest)) = args.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        std::process::exit(shim::main(rest));
+    }
+    if args.iter().any(|arg| arg == "--list") {
+        return;
+    }
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("tokio");
+    if let [command, root, cgroup] = &args[..]
+        && command == "victim"
+    {
+        return tokio.block_on(victim(Place {
+            root: root.into(),
+            cgroup: cgroup.clone(),
+        }));
+    }
+    assert!(nix::unistd::geteuid().is_root(), "this test needs root");
+    let directory = tempfile::tempdir().expect("directory");
+    let place = Place {
+        root: directory.path().to_owned(),
+        cgroup: format!("/trireme-runtime-test-{}", std::process::id()),
+    };
+    let fine = tokio.block_on(scenario(place.clone(), args.into_iter().find(|arg| !arg.starts_with('-'))));
+    drop(tokio);
+    for hierarchy in hierarchies() {
+        remove_cgroups(&hierarchy.join(place.cgroup.trim_start_matches('/')));
+    }
+    drop(directory);
+    std::process::exit(i32::from(!fine));
+}
