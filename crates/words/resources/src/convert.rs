@@ -193,7 +193,9 @@ fn annotate(value: &mut Value, name: &str, content: &Value) {
 }
 
 fn drop_annotations(value: &mut Value) {
-    let Some(Value::Object(annotations)) = path::get_mut(value, &["metadata", "annotations"]) else { return };
+    let Some(Value::Object(annotations)) = path::get_mut(value, &["metadata", "annotations"]) else {
+        return;
+    };
     for name in [METRICS, CURRENT_METRICS, CONDITIONS, BEHAVIOR] {
         annotations.remove(name);
     }
@@ -225,14 +227,17 @@ fn scaler_to_v1(value: &mut Value) {
             ("containerResource", "currentAverageValue"),
             ("external", "currentValue"),
         ];
-        let cpu = current.iter().find(|metric| {
-            path::str(metric, &["type"]) == "Resource" && path::str(metric, &["resource", "name"]) == "cpu"
-        });
+        let cpu = current
+            .iter()
+            .find(|metric| path::str(metric, &["type"]) == "Resource" && path::str(metric, &["resource", "name"]) == "cpu");
         if let Some(utilization) = cpu.and_then(|cpu| path::i64(cpu, &["resource", "current", "averageUtilization"])) {
             path::set(value, &["status", "currentCPUUtilizationPercentage"], utilization);
         }
         if !current.is_empty() {
-            let current: Vec<Value> = current.iter().map(|metric| metric_to_v1(metric, status_names, &zeros)).collect();
+            let current: Vec<Value> = current
+                .iter()
+                .map(|metric| metric_to_v1(metric, status_names, &zeros))
+                .collect();
             annotate(value, CURRENT_METRICS, &Value::Array(current));
         }
     }
@@ -259,7 +264,13 @@ fn recased(value: &Value, capital: bool) -> Value {
         Value::Object(object) => {
             let members = object.iter().map(|(name, value)| {
                 let mut letters = name.chars();
-                let first = letters.next().map(|first| if capital { first.to_ascii_uppercase() } else { first.to_ascii_lowercase() });
+                let first = letters.next().map(|first| {
+                    if capital {
+                        first.to_ascii_uppercase()
+                    } else {
+                        first.to_ascii_lowercase()
+                    }
+                });
                 (first.into_iter().chain(letters).collect::<String>(), recased(value, capital))
             });
             Value::Object(members.filter(|(_, value)| capital || !value.is_null()).collect())
@@ -289,7 +300,10 @@ fn scaler_to_v2(value: &mut Value) {
     }
     drop(path::remove(value, &["status", "currentCPUUtilizationPercentage"]));
     if let Some(current) = list(read(value, CURRENT_METRICS)) {
-        let current: Vec<Value> = current.iter().map(|metric| metric_to_v2(metric, status_names, false)).collect();
+        let current: Vec<Value> = current
+            .iter()
+            .map(|metric| metric_to_v2(metric, status_names, false))
+            .collect();
         path::set(value, &["status", "currentMetrics"], current);
     }
     if let Some(conditions) = list(read(value, CONDITIONS)) {
@@ -340,6 +354,9 @@ mod tests {
     fn events_have_two_names_for_their_fields() {
         let event = json!({"apiVersion": "v1", "involvedObject": {"name": "p"}, "message": "m", "count": 2, "reason": "r", "reportingComponent": "c"});
         let other = both_ways(("", "v1"), ("events.k8s.io", "v1"), "events", event);
-        assert_eq!(other, json!({"apiVersion": "events.k8s.io/v1", "regarding": {"name": "p"}, "note": "m", "deprecatedCount": 2, "reason": "r", "reportingController": "c"}));
+        assert_eq!(
+            other,
+            json!({"apiVersion": "events.k8s.io/v1", "regarding": {"name": "p"}, "note": "m", "deprecatedCount": 2, "reason": "r", "reportingController": "c"})
+        );
     }
 }

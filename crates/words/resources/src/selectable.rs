@@ -20,12 +20,19 @@ pub fn lookup<'a>(row: &Resource, value: &'a Value, at: &str) -> Option<Cow<'a, 
     }
     Some(match (row.kind, at) {
         ("Pod", "status.podIPs") => {
-            let ips: Vec<&str> = path::list(value, &["status", "podIPs"]).iter().map(|ip| path::str(ip, &["ip"])).collect();
+            let ips: Vec<&str> = path::list(value, &["status", "podIPs"])
+                .iter()
+                .map(|ip| path::str(ip, &["ip"]))
+                .collect();
             ips.join(",").into()
         }
         ("Event", "source") => {
             let source = path::str(value, &["source", "component"]);
-            if source.is_empty() { path::str(value, &["reportingComponent"]).into() } else { source.into() }
+            if source.is_empty() {
+                path::str(value, &["reportingComponent"]).into()
+            } else {
+                source.into()
+            }
         }
         (_, "spec.hostNetwork" | "spec.unschedulable") => {
             let steps: Vec<&str> = at.split('.').collect();
@@ -58,7 +65,10 @@ mod tests {
         let pods = rows::find("", "v1", "pods").unwrap();
         let pod = json!({"spec": {"nodeName": "n", "hostNetwork": true}, "status": {"podIPs": [{"ip": "a"}, {"ip": "b"}]}});
         let look = |at| lookup(pods, &pod, at).unwrap_or_default();
-        assert_eq!((look("spec.nodeName"), look("spec.hostNetwork"), look("status.podIPs")), ("n".into(), "true".into(), "a,b".into()));
+        assert_eq!(
+            (look("spec.nodeName"), look("spec.hostNetwork"), look("status.podIPs")),
+            ("n".into(), "true".into(), "a,b".into())
+        );
         assert!(lookup(pods, &pod, "spec.dnsPolicy").is_none());
     }
 }

@@ -6,8 +6,8 @@
 use serde_json::Value;
 use trireme_api::schema::Type;
 
-use super::shape::{Shape, element_of};
 use super::set::show;
+use super::shape::{Shape, element_of};
 
 /// The problems of a configuration, as one text; none when it fits.
 #[must_use]
@@ -22,7 +22,11 @@ pub fn problems(value: &Value, root: Shape) -> Option<String> {
 }
 
 fn tell(path: &str, what: &str, found: &mut Vec<String>) {
-    found.push(if path.is_empty() { what.to_owned() } else { format!("{path}: {what}") });
+    found.push(if path.is_empty() {
+        what.to_owned()
+    } else {
+        format!("{path}: {what}")
+    });
 }
 
 fn by_shape(value: &Value, shape: Shape, path: &str, found: &mut Vec<String>) {
@@ -79,13 +83,21 @@ fn by_type(value: &Value, ty: &'static Type, path: &str, found: &mut Vec<String>
     }
     match ty {
         Type::String | Type::Bytes | Type::Time | Type::MicroTime | Type::Duration if !value.is_string() => {
-            tell(path, &format!("expected string, got &value.valueUnstructured{{Value:{}}}", go_syntax(value)), found);
+            tell(
+                path,
+                &format!("expected string, got &value.valueUnstructured{{Value:{}}}", go_syntax(value)),
+                found,
+            );
         }
         Type::Bool if !value.is_boolean() => {
             tell(path, &format!("expected boolean, got &{{{}}}", plain(value)), found);
         }
         Type::Int32 | Type::Int64 | Type::Double if !value.is_number() => {
-            tell(path, &format!("expected numeric (int or float), got {}", go_type(value)), found);
+            tell(
+                path,
+                &format!("expected numeric (int or float), got {}", go_type(value)),
+                found,
+            );
         }
         Type::Quantity | Type::IntOrString if value.is_object() || value.is_array() => {
             tell(path, &format!("expected any scalar, got &{{{}}}", plain(value)), found);
@@ -131,7 +143,10 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(" ")),
         Value::Object(object) => {
-            let members: Vec<_> = object.iter().map(|(name, value)| format!("{name}:{}", plain(value))).collect();
+            let members: Vec<_> = object
+                .iter()
+                .map(|(name, value)| format!("{name}:{}", plain(value)))
+                .collect();
             format!("map[{}]", members.join(" "))
         }
         scalar => scalar.to_string(),
@@ -143,10 +158,16 @@ fn go_syntax(value: &Value) -> String {
     match value {
         Value::Null => "interface {}(nil)".to_owned(),
         Value::Array(items) => {
-            format!("[]interface {{}}{{{}}}", items.iter().map(go_syntax).collect::<Vec<_>>().join(", "))
+            format!(
+                "[]interface {{}}{{{}}}",
+                items.iter().map(go_syntax).collect::<Vec<_>>().join(", ")
+            )
         }
         Value::Object(object) => {
-            let members: Vec<_> = object.iter().map(|(name, value)| format!("{name:?}:{}", go_syntax(value))).collect();
+            let members: Vec<_> = object
+                .iter()
+                .map(|(name, value)| format!("{name:?}:{}", go_syntax(value)))
+                .collect();
             format!("map[string]interface {{}}{{{}}}", members.join(", "))
         }
         scalar => scalar.to_string(),

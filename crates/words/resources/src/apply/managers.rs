@@ -45,7 +45,12 @@ impl Id {
     /// The identity of an applier.
     #[must_use]
     pub fn applier(manager: &str, subresource: &str) -> Self {
-        Self { manager: named(manager), apply: true, api_version: String::new(), subresource: subresource.to_owned() }
+        Self {
+            manager: named(manager),
+            apply: true,
+            api_version: String::new(),
+            subresource: subresource.to_owned(),
+        }
     }
 
     /// The identity of one that updates.
@@ -74,7 +79,11 @@ impl Id {
 }
 
 fn named(manager: &str) -> String {
-    if manager.is_empty() { "unknown".to_owned() } else { manager.to_owned() }
+    if manager.is_empty() {
+        "unknown".to_owned()
+    } else {
+        manager.to_owned()
+    }
 }
 
 /// Reads `metadata.managedFields`.
@@ -108,7 +117,14 @@ pub fn read(value: Option<&Value>) -> Result<Managers, String> {
         };
         let fields = entry.get("fieldsV1").map(Set::from_value).unwrap_or_default();
         let time = entry.get("time").and_then(Value::as_str).map(str::to_owned);
-        out.insert(id, Entry { api_version, fields, time });
+        out.insert(
+            id,
+            Entry {
+                api_version,
+                fields,
+                time,
+            },
+        );
     }
     Ok(out)
 }
@@ -119,9 +135,9 @@ pub fn is_reset(value: Option<&Value>) -> bool {
     match value {
         Some(Value::Array(entries)) => match entries.as_slice() {
             [] => true,
-            [one] => one.as_object().is_some_and(|entry| {
-                entry.values().all(|value| value.is_null() || value.as_str() == Some(""))
-            }),
+            [one] => one
+                .as_object()
+                .is_some_and(|entry| entry.values().all(|value| value.is_null() || value.as_str() == Some(""))),
             _ => false,
         },
         _ => false,
@@ -139,7 +155,10 @@ pub fn write(managers: Managers) -> Option<Value> {
         entries.sort_by(|(a, x), (b, y)| {
             let key = |id: &Id| !id.apply;
             let rest = |id: &Id, entry: &Entry| (id.manager.clone(), entry.api_version.clone(), id.subresource.clone());
-            key(a).cmp(&key(b)).then_with(|| x.time.cmp(&y.time)).then_with(|| rest(a, x).cmp(&rest(b, y)))
+            key(a)
+                .cmp(&key(b))
+                .then_with(|| x.time.cmp(&y.time))
+                .then_with(|| rest(a, x).cmp(&rest(b, y)))
         });
     }
     let entries = entries.into_iter().map(|(id, entry)| {
@@ -204,7 +223,14 @@ mod tests {
         let mut fields = Set::default();
         fields.insert(&["f:data", &format!("f:k{number}")]);
         let time = Some(format!("2026-01-01T00:00:{number:02}Z"));
-        (Id::updater(&format!("m{number}"), "v1", ""), Entry { api_version: "v1".into(), fields, time })
+        (
+            Id::updater(&format!("m{number}"), "v1", ""),
+            Entry {
+                api_version: "v1".into(),
+                fields,
+                time,
+            },
+        )
     }
 
     #[test]
@@ -213,7 +239,10 @@ mod tests {
         fold(&mut managers);
         assert_eq!(managers.len(), UPDATE_MANAGERS_MAX);
         let folded = &managers[&Id::updater(FOLDED, "v1", "")];
-        assert_eq!(folded.fields.clone().into_value(), json!({"f:data": {"f:k0": {}, "f:k1": {}, "f:k2": {}, "f:k3": {}}}));
+        assert_eq!(
+            folded.fields.clone().into_value(),
+            json!({"f:data": {"f:k0": {}, "f:k1": {}, "f:k2": {}, "f:k3": {}}})
+        );
         assert_eq!(folded.time.as_deref(), Some("2026-01-01T00:00:03Z"));
     }
 
@@ -227,7 +256,10 @@ mod tests {
         let problem = |entry: Value| read(Some(&json!([entry]))).unwrap_err();
         assert_eq!(problem(json!({})), "operation must be `Apply` or `Update`");
         assert_eq!(problem(json!({"operation": "Apply"})), "apiVersion must not be empty");
-        assert_eq!(problem(json!({"operation": "Apply", "apiVersion": "v1"})), "missing fieldsType in managed fields entry 0");
+        assert_eq!(
+            problem(json!({"operation": "Apply", "apiVersion": "v1"})),
+            "missing fieldsType in managed fields entry 0"
+        );
         assert!(is_reset(Some(&json!([]))) && is_reset(Some(&json!([{}]))) && !is_reset(None) && !is_reset(Some(&value)));
     }
 }

@@ -49,7 +49,10 @@ static STRIPPED: LazyLock<Set> = LazyLock::new(|| {
 
 /// What an object of each kind is before it is created.
 static BLANK: LazyLock<HashMap<(&str, &str, &str), Value>> = LazyLock::new(|| {
-    rows::rows().iter().map(|row| ((row.group, row.version, row.kind), blank_of(row))).collect()
+    rows::rows()
+        .iter()
+        .map(|row| ((row.group, row.version, row.kind), blank_of(row)))
+        .collect()
 });
 
 fn blank_of(row: &Resource) -> Value {
@@ -96,15 +99,24 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
     let (version, kind) = (text(config, "apiVersion"), text(config, "kind"));
     if version != api_version || kind != row.kind {
         let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
-        return Err(Status::bad_request(format!("invalid object type: {group}/{version}, Kind={kind}")));
+        return Err(Status::bad_request(format!(
+            "invalid object type: {group}/{version}, Kind={kind}"
+        )));
     }
     let meta = config.get("metadata");
-    if meta.and_then(|meta| meta.get("managedFields")).is_some_and(|fields| !fields.is_null()) {
+    if meta
+        .and_then(|meta| meta.get("managedFields"))
+        .is_some_and(|fields| !fields.is_null())
+    {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     let shape = Shape::of_row(row);
     if let Some(problem) = check::problems(config, shape) {
-        let of_meta = |name| meta.and_then(|meta| meta.get(name)).and_then(Value::as_str).unwrap_or_default();
+        let of_meta = |name| {
+            meta.and_then(|meta| meta.get(name))
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
         return Err(Status::failure(
             500,
             "",
@@ -117,11 +129,15 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
             ),
         ));
     }
-    let engine = Engine { row, shape, api_version: &api_version };
+    let engine = Engine {
+        row,
+        shape,
+        api_version: &api_version,
+    };
     let live_value = live.unwrap_or_else(|| blank(row));
     let stored = live_value.pointer("/metadata/managedFields");
-    let mut managers = managers::read(stored)
-        .map_err(|why| Status::failure(500, "", format!("failed to decode managed fields: {why}")))?;
+    let mut managers =
+        managers::read(stored).map_err(|why| Status::failure(500, "", format!("failed to decode managed fields: {why}")))?;
     if managers.is_empty() && live.is_some() {
         // Nobody was tracked so far: what is there belongs to a stand-in.
         managers = engine.updated(blank(row), live_value, managers, "before-first-apply", by.subresource, by.now);
@@ -130,7 +146,10 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
         Err(conflicts) if by.manager == "kubectl" => {
             let allowed = engine.last_applied_and_unchanged(live_value);
             let rest: Vec<Conflict> = match &allowed {
-                Some(allowed) => conflicts.into_iter().filter(|conflict| !covers(allowed, &conflict.path)).collect(),
+                Some(allowed) => conflicts
+                    .into_iter()
+                    .filter(|conflict| !covers(allowed, &conflict.path))
+                    .collect(),
                 None => conflicts,
             };
             if rest.is_empty() {
@@ -169,7 +188,9 @@ fn without_managers(value: &Value) -> Value {
 }
 
 fn set_managers(value: &mut Value, managers: Managers) {
-    let Some(Value::Object(meta)) = value.get_mut("metadata") else { return };
+    let Some(Value::Object(meta)) = value.get_mut("metadata") else {
+        return;
+    };
     match managers::write(managers) {
         Some(entries) => meta.insert("managedFields".to_owned(), entries),
         None => meta.remove("managedFields"),
@@ -179,8 +200,14 @@ fn set_managers(value: &mut Value, managers: Managers) {
 /// Keeps the annotation of client-side apply in step for those who still look at it.
 fn renew_last_applied(value: &mut Value, config: &Value) {
     let pointer = "/metadata/annotations";
-    let Some(Value::Object(annotations)) = value.pointer_mut(pointer) else { return };
-    if annotations.get(LAST_APPLIED).and_then(Value::as_str).is_none_or(str::is_empty) {
+    let Some(Value::Object(annotations)) = value.pointer_mut(pointer) else {
+        return;
+    };
+    if annotations
+        .get(LAST_APPLIED)
+        .and_then(Value::as_str)
+        .is_none_or(str::is_empty)
+    {
         return;
     }
     let mut config = config.clone();
@@ -205,8 +232,14 @@ pub struct Updater<'a> {
 /// are in the row's version; a create has no old one.
 pub fn update_managers(row: &Resource, old: Option<&Value>, new: &mut Value, by: Updater<'_>) {
     let api_version = row.api_version();
-    let engine = Engine { row, shape: Shape::of_row(row), api_version: &api_version };
-    let Some(Value::Object(meta)) = new.get_mut("metadata") else { return };
+    let engine = Engine {
+        row,
+        shape: Shape::of_row(row),
+        api_version: &api_version,
+    };
+    let Some(Value::Object(meta)) = new.get_mut("metadata") else {
+        return;
+    };
     let sent = meta.remove("managedFields");
     let of_old = || managers::read(old.and_then(|old| old.pointer("/metadata/managedFields"))).unwrap_or_default();
     let managers = if by.subresource.is_some() {
@@ -222,7 +255,14 @@ pub fn update_managers(row: &Resource, old: Option<&Value>, new: &mut Value, by:
     if managers.is_empty() && old.is_some() {
         return; // not tracked until someone applies
     }
-    let managers = engine.updated(old.unwrap_or_else(|| blank(row)), new, managers, by.manager, by.subresource, by.now);
+    let managers = engine.updated(
+        old.unwrap_or_else(|| blank(row)),
+        new,
+        managers,
+        by.manager,
+        by.subresource,
+        by.now,
+    );
     set_managers(new, managers);
 }
 
@@ -232,7 +272,9 @@ struct Conflict {
 }
 
 fn covers(set: &Set, path: &[String]) -> bool {
-    let Some((last, before)) = path.split_last() else { return false };
+    let Some((last, before)) = path.split_last() else {
+        return false;
+    };
     let mut at = set;
     for element in before {
         match at.below(element) {
@@ -254,7 +296,11 @@ fn conflict_status(conflicts: &[Conflict]) -> Status {
         })
         .collect();
     let message = match conflicts {
-        [one] => format!("Apply failed with 1 conflict: conflict with {}: {}", one.manager.show(), shown(one)),
+        [one] => format!(
+            "Apply failed with 1 conflict: conflict with {}: {}",
+            one.manager.show(),
+            shown(one)
+        ),
         several => {
             let mut lines: Vec<String> = Vec::new();
             let mut before = None;
@@ -268,7 +314,10 @@ fn conflict_status(conflicts: &[Conflict]) -> Status {
             format!("Apply failed with {} conflicts: {}", several.len(), lines.join("\n"))
         }
     };
-    Status::failure(409, "Conflict", message).with_details(StatusDetails { causes, ..StatusDetails::default() })
+    Status::failure(409, "Conflict", message).with_details(StatusDetails {
+        causes,
+        ..StatusDetails::default()
+    })
 }
 
 struct Engine<'a> {
@@ -337,7 +386,10 @@ impl Engine<'_> {
                 gone.push(id.clone());
                 continue;
             };
-            let taken = entry.fields.intersection(&delta.modified).union(&entry.fields.intersection(&delta.added));
+            let taken = entry
+                .fields
+                .intersection(&delta.modified)
+                .union(&entry.fields.intersection(&delta.added));
             if !force {
                 taken.paths(&mut Vec::new(), &mut |path| {
                     conflicts.push(Conflict {
@@ -375,7 +427,9 @@ impl Engine<'_> {
         subresource: Option<&str>,
         now: &str,
     ) -> Managers {
-        let Ok(delta) = self.take(old, new, &mut managers, None, true, subresource) else { return managers };
+        let Ok(delta) = self.take(old, new, &mut managers, None, true, subresource) else {
+            return managers;
+        };
         let mut own = delta.modified;
         own.extend(&delta.added);
         if let Some(reset) = reset_fields(self.row, subresource) {

@@ -98,7 +98,10 @@ impl Set {
         let mut out = Self::default();
         for (element, node) in &self.0 {
             if let Some(theirs) = other.0.get(element) {
-                let both = Node { member: node.member && theirs.member, below: node.below.intersection(&theirs.below) };
+                let both = Node {
+                    member: node.member && theirs.member,
+                    below: node.below.intersection(&theirs.below),
+                };
                 out.put(element.clone(), both);
             }
         }
@@ -160,7 +163,10 @@ impl Set {
                 if element == "." {
                     continue;
                 }
-                let mut node = Node { member: true, below: Self::from_value(below) };
+                let mut node = Node {
+                    member: true,
+                    below: Self::from_value(below),
+                };
                 if !node.below.is_empty() {
                     node.member = below.get(".").is_some();
                 }
@@ -197,7 +203,9 @@ pub fn show_path(path: &[&str]) -> String {
 /// One serialised element as messages show it.
 #[must_use]
 pub fn show(element: &str) -> String {
-    let Some((kind, rest)) = element.split_once(':') else { return element.to_owned() };
+    let Some((kind, rest)) = element.split_once(':') else {
+        return element.to_owned();
+    };
     match kind {
         "f" => format!(".{rest}"),
         "k" => match serde_json::from_str::<Map<String, Value>>(rest) {

@@ -47,7 +47,11 @@ impl DeltaNode {
 #[must_use]
 pub fn compare(old: &Value, new: &Value, shape: Shape) -> Delta {
     let node = compare_at(Some(old), Some(new), shape);
-    Delta { added: node.added.below, modified: node.modified.below, removed: node.removed.below }
+    Delta {
+        added: node.added.below,
+        modified: node.modified.below,
+        removed: node.removed.below,
+    }
 }
 
 fn is_nothing(value: Option<&Value>) -> bool {
@@ -214,7 +218,13 @@ pub fn with_named_fields(set: &Set, shape: Shape) -> Set {
         };
         let named = matches!(shape, Shape::Struct(ty) if name.is_some_and(|name| ty.field(name).is_some()));
         let member = node.member || (named && !node.below.is_empty());
-        out.put(element.to_owned(), Node { member, below: with_named_fields(&node.below, child) });
+        out.put(
+            element.to_owned(),
+            Node {
+                member,
+                below: with_named_fields(&node.below, child),
+            },
+        );
     }
     out
 }
@@ -297,16 +307,24 @@ fn merge_at(old: Option<&Value>, new: Option<&Value>, shape: Shape) -> Option<Va
 fn merge_items(old: &[Value], new: &[Value], shape: Shape) -> Vec<Value> {
     let index = |items: &[Value]| -> Vec<(String, usize)> {
         let elements = items.iter().enumerate();
-        elements.filter_map(|(at, item)| element_of(shape, item).ok().map(|element| (element, at))).collect()
+        elements
+            .filter_map(|(at, item)| element_of(shape, item).ok().map(|element| (element, at)))
+            .collect()
     };
     let (left, right) = (index(old), index(new));
     // An element that the old list has twice merges with nothing.
     let mut in_old: BTreeMap<&str, Option<&Value>> = BTreeMap::new();
     for (element, at) in &left {
-        in_old.entry(element).and_modify(|first| *first = None).or_insert(Some(&old[*at]));
+        in_old
+            .entry(element)
+            .and_modify(|first| *first = None)
+            .or_insert(Some(&old[*at]));
     }
     let in_new: BTreeMap<&str, &Value> = right.iter().map(|(element, at)| (element.as_str(), &new[*at])).collect();
-    let mut shared = right.iter().map(|(element, _)| element.as_str()).filter(|element| in_old.contains_key(element));
+    let mut shared = right
+        .iter()
+        .map(|(element, _)| element.as_str())
+        .filter(|element| in_old.contains_key(element));
     let mut next_shared = shared.next();
     let mut done: Vec<&str> = Vec::with_capacity(right.len());
     let mut out = Vec::with_capacity(left.len().max(right.len()));
@@ -365,7 +383,8 @@ mod tests {
     #[test]
     fn comparing_tells_added_modified_and_removed_paths() {
         let old = json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {"containers": [{"name": "x", "image": "i"}]}});
-        let new = json!({"metadata": {"labels": {"a": "9"}}, "spec": {"containers": [{"name": "x", "image": "j"}, {"name": "y"}]}});
+        let new =
+            json!({"metadata": {"labels": {"a": "9"}}, "spec": {"containers": [{"name": "x", "image": "j"}, {"name": "y"}]}});
         let delta = compare(&old, &new, pod());
         assert_eq!(
             delta.added.into_value(),
@@ -398,9 +417,13 @@ mod tests {
             let items: Vec<_> = names.chars().map(|name| json!({"name": name.to_string()})).collect();
             json!({"spec": {"containers": items}})
         };
-        for (old, new, want) in
-            [("abc", "b", "abc"), ("abc", "cb", "acb"), ("ab", "xa", "xab"), ("", "ab", "ab"), ("ab", "bxa", "bxa")]
-        {
+        for (old, new, want) in [
+            ("abc", "b", "abc"),
+            ("abc", "cb", "acb"),
+            ("ab", "xa", "xab"),
+            ("", "ab", "ab"),
+            ("ab", "bxa", "bxa"),
+        ] {
             assert_eq!(names(&merge(&pod_of(old), &pod_of(new), pod())), want, "{old} + {new}");
         }
     }
@@ -410,6 +433,9 @@ mod tests {
         let value = json!({"metadata": {"labels": {"a": "1"}, "name": "n"}});
         let mut set = Set::default();
         set.insert(&["f:metadata", "f:labels", "f:a"]);
-        assert_eq!(without(&value, &set, pod()), json!({"metadata": {"labels": null, "name": "n"}}));
+        assert_eq!(
+            without(&value, &set, pod()),
+            json!({"metadata": {"labels": null, "name": "n"}})
+        );
     }
 }

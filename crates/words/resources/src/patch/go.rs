@@ -36,7 +36,10 @@ pub(super) fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(" ")),
         Value::Object(object) => {
-            let members: Vec<_> = object.iter().map(|(name, value)| format!("{name}:{}", plain(value))).collect();
+            let members: Vec<_> = object
+                .iter()
+                .map(|(name, value)| format!("{name}:{}", plain(value)))
+                .collect();
             format!("map[{}]", members.join(" "))
         }
         scalar => scalar.to_string(),

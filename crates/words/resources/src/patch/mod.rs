@@ -19,8 +19,8 @@ pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
 /// # Errors
 /// 400 for what is no patch, 413 for too many operations, 422 where an operation does not apply.
 pub fn json_patch(doc: &Value, patch: &[u8]) -> Result<Value, Status> {
-    let operations: Vec<Value> =
-        serde_json::from_slice(patch).map_err(|_| Status::bad_request(format!("error decoding patch: {}", not_a(patch, "[]handlers.jsonPatchOp"))))?;
+    let operations: Vec<Value> = serde_json::from_slice(patch)
+        .map_err(|_| Status::bad_request(format!("error decoding patch: {}", not_a(patch, "[]handlers.jsonPatchOp"))))?;
     if operations.len() > JSON_PATCH_OPERATIONS_MAX {
         return Err(Status::failure(
             413,
@@ -42,8 +42,12 @@ pub fn json_patch(doc: &Value, patch: &[u8]) -> Result<Value, Status> {
 
 /// The answer for a patch that does not apply: upstream keeps the cause to itself.
 fn unprocessable() -> Status {
-    Status::failure(422, "Invalid", "the server rejected our request due to an error in our request")
-        .with_details(StatusDetails::default())
+    Status::failure(
+        422,
+        "Invalid",
+        "the server rejected our request due to an error in our request",
+    )
+    .with_details(StatusDetails::default())
 }
 
 /// Applies a merge patch (RFC 7386).

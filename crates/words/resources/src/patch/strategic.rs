@@ -45,7 +45,10 @@ fn other<T>(text: impl Into<String>) -> Result<T> {
 }
 
 fn no_merge_key<T>(object: &Object, key: &str) -> Result<T> {
-    other(format!("map: {} does not contain declared merge key: {key}", plain(&Value::Object(object.clone()))))
+    other(format!(
+        "map: {} does not contain declared merge key: {key}",
+        plain(&Value::Object(object.clone()))
+    ))
 }
 
 fn bad_patch_type<T>(directive: &Value, object: &Object) -> Result<T> {
@@ -53,7 +56,10 @@ fn bad_patch_type<T>(directive: &Value, object: &Object) -> Result<T> {
         Value::String(text) => text.clone(),
         other => format!("%!s({}={})", type_name(other), plain(other)),
     };
-    other(format!("unknown patch type: {shown} in map: {}", plain(&Value::Object(object.clone()))))
+    other(format!(
+        "unknown patch type: {shown} in map: {}",
+        plain(&Value::Object(object.clone()))
+    ))
 }
 
 fn bad_type<T>(expected: &str, found: &Value) -> Result<T> {
@@ -95,7 +101,12 @@ impl Place {
     }
 
     fn member(self, name: &str) -> Result<Meta> {
-        let plain = |inside| Meta { inside, merges: false, replaces: false, key: None };
+        let plain = |inside| Meta {
+            inside,
+            merges: false,
+            replaces: false,
+            key: None,
+        };
         match self {
             Self::Struct(ty) => match ty.field(name) {
                 Some(field) => Ok(Meta {
@@ -104,7 +115,10 @@ impl Place {
                     replaces: replaces(field),
                     key: field.merge_key,
                 }),
-                None => other(format!("unable to find api field in struct {} for the json field {name:?}", ty.name)),
+                None => other(format!(
+                    "unable to find api field in struct {} for the json field {name:?}",
+                    ty.name
+                )),
             },
             Self::Map(ty) => Ok(plain(Self::of(ty))),
             Self::Unknown => Ok(plain(Self::Unknown)),
@@ -156,7 +170,11 @@ fn merge_map(mut original: Object, mut patch: Object, place: Place) -> Result<Ob
         match (std::mem::take(slot), value) {
             (Value::Object(before), Value::Object(value)) => {
                 let meta = place.member(&name)?;
-                let merged = if meta.replaces { value } else { merge_map(before, value, meta.inside)? };
+                let merged = if meta.replaces {
+                    value
+                } else {
+                    merge_map(before, value, meta.inside)?
+                };
                 *slot = Value::Object(merged);
             }
             (Value::Array(before), Value::Array(value)) => {
@@ -179,11 +197,18 @@ fn merge_map(mut original: Object, mut patch: Object, place: Place) -> Result<Ob
 }
 
 fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<()> {
-    let Some(keys) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
-    let Value::Array(keys) = keys else { return Err(PatchError::RetainKeys) };
+    let Some(keys) = patch.remove(RETAIN_KEYS) else {
+        return Ok(());
+    };
+    let Value::Array(keys) = keys else {
+        return Err(PatchError::RetainKeys);
+    };
     let keeps = |name: &str| keys.iter().any(|key| key == name);
     let directive = |name: &str| name.starts_with(DELETE) || name.starts_with("$setElementOrder");
-    if patch.iter().any(|(name, value)| !value.is_null() && !directive(name) && !keeps(name)) {
+    if patch
+        .iter()
+        .any(|(name, value)| !value.is_null() && !directive(name) && !keeps(name))
+    {
         return Err(PatchError::RetainKeys);
     }
     original.retain(|name, _| keeps(name));
@@ -192,11 +217,19 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<()> {
 
 /// Lists that come with their order.
 fn merge_ordered_lists(original: &mut Object, patch: &mut Object, place: Place) -> Result<()> {
-    let ordered: Vec<String> = patch.keys().filter(|name| name.starts_with("$setElementOrder")).cloned().collect();
+    let ordered: Vec<String> = patch
+        .keys()
+        .filter(|name| name.starts_with("$setElementOrder"))
+        .cloned()
+        .collect();
     for directive in ordered {
         let order = patch.remove(&directive).unwrap_or_default();
-        let Value::Array(order) = order else { return bad_type("[]interface {}", &order) };
-        let Some(name) = directive.strip_prefix(ORDER) else { return Err(PatchError::SetElementOrder) };
+        let Value::Array(order) = order else {
+            return bad_type("[]interface {}", &order);
+        };
+        let Some(name) = directive.strip_prefix(ORDER) else {
+            return Err(PatchError::SetElementOrder);
+        };
         let take = |object: &Object| match object.get(name) {
             None => Ok(None),
             Some(Value::Array(items)) => Ok(Some(items.clone())),
@@ -291,10 +324,14 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, meta: &Meta, deletes: boo
     let mut merged = original.clone();
     for item in &patch {
         let Value::Object(sent) = item else { continue };
-        let Some(value) = sent.get(key) else { return no_merge_key(sent, key) };
+        let Some(value) = sent.get(key) else {
+            return no_merge_key(sent, key);
+        };
         match find(&merged, key, value)? {
             Some(at) => {
-                let Value::Object(before) = std::mem::take(&mut merged[at]) else { continue };
+                let Value::Object(before) = std::mem::take(&mut merged[at]) else {
+                    continue;
+                };
                 merged[at] = Value::Object(merge_map(before, sent.clone(), meta.inside)?);
             }
             None => merged.push(item.clone()),
@@ -314,7 +351,9 @@ fn special_elements(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> R
         match directive.as_ref().map(Value::as_str) {
             None => plain_elements.push(item),
             Some(Some("delete")) => {
-                let Some(value) = object.get(key) else { return no_merge_key(object, key) };
+                let Some(value) = object.get(key) else {
+                    return no_merge_key(object, key);
+                };
                 while let Some(at) = find(&original, key, value)? {
                     original.remove(at);
                 }
@@ -324,7 +363,11 @@ fn special_elements(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> R
             Some(_) => return bad_patch_type(&directive.unwrap_or_default(), object),
         }
     }
-    Ok(if replace { (plain_elements, Vec::new()) } else { (original, plain_elements) })
+    Ok(if replace {
+        (plain_elements, Vec::new())
+    } else {
+        (original, plain_elements)
+    })
 }
 
 fn find(items: &[Value], key: &str, value: &Value) -> Result<Option<usize>> {
@@ -362,7 +405,9 @@ fn partition(items: Vec<Value>, by: &[Value], key: Option<&str>) -> Result<(Vec<
 fn position(items: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
     match key {
         None => items.iter().position(|other| other == item),
-        Some(key) => items.iter().position(|other| other.get(key).is_some() && other.get(key) == item.get(key)),
+        Some(key) => items
+            .iter()
+            .position(|other| other.get(key).is_some() && other.get(key) == item.get(key)),
     }
 }
 
@@ -420,7 +465,10 @@ fn without_nulls(mut value: Value) -> Value {
         Value::Object(object) => {
             let members = std::mem::take(object);
             object.extend(
-                members.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name, without_nulls(value))),
+                members
+                    .into_iter()
+                    .filter(|(_, value)| !value.is_null())
+                    .map(|(name, value)| (name, without_nulls(value))),
             );
         }
         Value::Array(items) => {

@@ -19,7 +19,10 @@ fn refused(doc: Value, patch: Value) -> (u16, String) {
 }
 
 fn containers(names: &[(&str, &str)]) -> Value {
-    let items: Vec<_> = names.iter().map(|(name, image)| json!({"name": name, "image": image})).collect();
+    let items: Vec<_> = names
+        .iter()
+        .map(|(name, image)| json!({"name": name, "image": image}))
+        .collect();
     json!({"spec": {"containers": items}})
 }
 
@@ -28,9 +31,15 @@ fn strategic_lists_merge_by_key_and_delete_and_replace() {
     let live = || containers(&[("a", "1"), ("b", "1")]);
     for (patch, want) in [
         (json!([{"name": "b", "image": "2"}]), containers(&[("a", "1"), ("b", "2")])),
-        (json!([{"name": "c", "image": "1"}]), containers(&[("c", "1"), ("a", "1"), ("b", "1")])),
+        (
+            json!([{"name": "c", "image": "1"}]),
+            containers(&[("c", "1"), ("a", "1"), ("b", "1")]),
+        ),
         (json!([{"name": "a", "$patch": "delete"}]), containers(&[("b", "1")])),
-        (json!([{"name": "x", "image": "9"}, {"$patch": "replace"}]), containers(&[("x", "9")])),
+        (
+            json!([{"name": "x", "image": "9"}, {"$patch": "replace"}]),
+            containers(&[("x", "9")]),
+        ),
     ] {
         assert_eq!(strategic(live(), json!({"spec": {"containers": patch}})), want, "{patch}");
     }
@@ -39,19 +48,40 @@ fn strategic_lists_merge_by_key_and_delete_and_replace() {
 #[test]
 fn the_order_directive_sorts_what_it_names() {
     let patch = json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}], "containers": [{"name": "b", "image": "2"}]}});
-    assert_eq!(strategic(containers(&[("a", "1"), ("b", "1")]), patch), containers(&[("b", "2"), ("a", "1")]));
+    assert_eq!(
+        strategic(containers(&[("a", "1"), ("b", "1")]), patch),
+        containers(&[("b", "2"), ("a", "1")])
+    );
 }
 
 #[test]
 fn maps_merge_null_removes_and_directives_replace_or_delete() {
     let live = json!({"metadata": {"labels": {"a": "1", "b": "2"}, "finalizers": ["x", "y"]}});
     for (patch, want) in [
-        (json!({"metadata": {"labels": {"a": null, "c": "3"}}}), json!({"labels": {"b": "2", "c": "3"}, "finalizers": ["x", "y"]})),
-        (json!({"metadata": {"labels": {"$patch": "replace", "z": "1"}}}), json!({"labels": {"z": "1"}, "finalizers": ["x", "y"]})),
-        (json!({"metadata": {"labels": {"$patch": "delete"}}}), json!({"labels": {}, "finalizers": ["x", "y"]})),
-        (json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["x"]}}), json!({"labels": {"a": "1", "b": "2"}, "finalizers": ["y"]})),
-        (json!({"metadata": {"finalizers": ["z"]}}), json!({"labels": {"a": "1", "b": "2"}, "finalizers": ["z", "x", "y"]})),
-        (json!({"metadata": {"annotations": {"n": null, "m": "1"}}}), json!({"annotations": {"m": "1"}, "labels": {"a": "1", "b": "2"}, "finalizers": ["x", "y"]})),
+        (
+            json!({"metadata": {"labels": {"a": null, "c": "3"}}}),
+            json!({"labels": {"b": "2", "c": "3"}, "finalizers": ["x", "y"]}),
+        ),
+        (
+            json!({"metadata": {"labels": {"$patch": "replace", "z": "1"}}}),
+            json!({"labels": {"z": "1"}, "finalizers": ["x", "y"]}),
+        ),
+        (
+            json!({"metadata": {"labels": {"$patch": "delete"}}}),
+            json!({"labels": {}, "finalizers": ["x", "y"]}),
+        ),
+        (
+            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["x"]}}),
+            json!({"labels": {"a": "1", "b": "2"}, "finalizers": ["y"]}),
+        ),
+        (
+            json!({"metadata": {"finalizers": ["z"]}}),
+            json!({"labels": {"a": "1", "b": "2"}, "finalizers": ["z", "x", "y"]}),
+        ),
+        (
+            json!({"metadata": {"annotations": {"n": null, "m": "1"}}}),
+            json!({"annotations": {"m": "1"}, "labels": {"a": "1", "b": "2"}, "finalizers": ["x", "y"]}),
+        ),
     ] {
         assert_eq!(strategic(live.clone(), patch.clone())["metadata"], want, "{patch}");
     }
@@ -61,7 +91,10 @@ fn maps_merge_null_removes_and_directives_replace_or_delete() {
 fn retained_keys_drop_the_rest() {
     let live = json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}});
     let patch = json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}]}});
-    assert_eq!(strategic(live.clone(), patch)["spec"]["volumes"], json!([{"name": "v", "hostPath": {"path": "/x"}}]));
+    assert_eq!(
+        strategic(live.clone(), patch)["spec"]["volumes"],
+        json!([{"name": "v", "hostPath": {"path": "/x"}}])
+    );
     let patch = json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name"], "hostPath": {"path": "/x"}}]}});
     assert_eq!(refused(live, patch), (400, "invalid patch format of retainKeys".to_owned()));
 }
@@ -70,14 +103,26 @@ fn retained_keys_drop_the_rest() {
 fn bad_strategic_patches_are_refused_in_upstreams_words() {
     let live = || containers(&[("main", "i")]);
     for (spec, code, message) in [
-        (json!({"containers": [{"$patch": "smash", "name": "main"}]}), 500, "unknown patch type: smash in map: map[$patch:smash name:main]"),
-        (json!({"containers": [{"image": "x"}]}), 500, "map: map[image:x] does not contain declared merge key: name"),
+        (
+            json!({"containers": [{"$patch": "smash", "name": "main"}]}),
+            500,
+            "unknown patch type: smash in map: map[$patch:smash name:main]",
+        ),
+        (
+            json!({"containers": [{"image": "x"}]}),
+            500,
+            "map: map[image:x] does not contain declared merge key: name",
+        ),
         (
             json!({"containers": [{"name": "main", "image": "i"}], "$setElementOrder/containers": [{"name": "zzz"}]}),
             500,
             "The order in patch list:\n[map[image:i name:main]]\n doesn't match $setElementOrder list:\n[map[name:zzz]]\n",
         ),
-        (json!({"$setElementOrder": []}), 400, "invalid patch format of setElementOrder list"),
+        (
+            json!({"$setElementOrder": []}),
+            400,
+            "invalid patch format of setElementOrder list",
+        ),
     ] {
         assert_eq!(refused(live(), json!({"spec": spec})), (code, message.to_owned()), "{spec}");
     }
@@ -87,7 +132,10 @@ fn bad_strategic_patches_are_refused_in_upstreams_words() {
 fn json_patches_apply_in_order_or_not_at_all() {
     let doc = json!({"metadata": {"name": "n", "labels": {"a": "1"}}});
     let patch = br#"[{"op":"test","path":"/metadata/name","value":"n"},{"op":"add","path":"/metadata/labels/b","value":"2"},{"op":"remove","path":"/metadata/labels/a"}]"#;
-    assert_eq!(json_patch(&doc, patch).unwrap(), json!({"metadata": {"name": "n", "labels": {"b": "2"}}}));
+    assert_eq!(
+        json_patch(&doc, patch).unwrap(),
+        json!({"metadata": {"name": "n", "labels": {"b": "2"}}})
+    );
     for bad in [
         &br#"[{"op":"test","path":"/metadata/name","value":"x"}]"#[..],
         br#"[{"op":"remove","path":"/nope"}]"#,
@@ -96,7 +144,10 @@ fn json_patches_apply_in_order_or_not_at_all() {
         let status = json_patch(&doc, bad).unwrap_err();
         assert_eq!((status.code, status.reason.as_str()), (422, "Invalid"));
     }
-    let many = format!("[{}]", vec![r#"{"op":"test","path":"/metadata/name","value":"n"}"#; JSON_PATCH_OPERATIONS_MAX + 1].join(","));
+    let many = format!(
+        "[{}]",
+        vec![r#"{"op":"test","path":"/metadata/name","value":"n"}"#; JSON_PATCH_OPERATIONS_MAX + 1].join(",")
+    );
     assert_eq!(json_patch(&doc, many.as_bytes()).unwrap_err().code, 413);
     assert_eq!(json_patch(&doc, b"{}").unwrap_err().code, 400);
 }
@@ -104,7 +155,10 @@ fn json_patches_apply_in_order_or_not_at_all() {
 #[test]
 fn merge_patches_must_be_objects() {
     let doc = json!({"data": {"a": "1", "b": "2"}});
-    assert_eq!(merge_patch(&doc, br#"{"data":{"a":null,"c":"3"}}"#).unwrap(), json!({"data": {"b": "2", "c": "3"}}));
+    assert_eq!(
+        merge_patch(&doc, br#"{"data":{"a":null,"c":"3"}}"#).unwrap(),
+        json!({"data": {"b": "2", "c": "3"}})
+    );
     assert_eq!(
         merge_patch(&doc, b"[1]").unwrap_err().message,
         "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"

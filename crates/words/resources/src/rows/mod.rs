@@ -73,7 +73,16 @@ pub struct Group {
     pub versions: &'static [&'static str],
 }
 
-const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const ALL: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
 const CREATE: &[&str] = &["create"];
 
@@ -97,7 +106,13 @@ const BASE: Resource = Resource {
 
 impl Subresource {
     const fn same(name: &'static str, kind: &'static str) -> Self {
-        Self { name, kind, group: "", version: "", verbs: GET_PATCH_UPDATE }
+        Self {
+            name,
+            kind,
+            group: "",
+            version: "",
+            verbs: GET_PATCH_UPDATE,
+        }
     }
 }
 
@@ -105,7 +120,11 @@ impl Resource {
     /// `apps/v1`, or `v1` in the core group.
     #[must_use]
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// The struct of its kind.
@@ -143,16 +162,14 @@ impl Resource {
     }
 }
 
-static ROWS: LazyLock<Vec<Resource>> =
-    LazyLock::new(|| [core::ROWS, workloads::ROWS, platform::ROWS, extension::ROWS].concat());
+static ROWS: LazyLock<Vec<Resource>> = LazyLock::new(|| [core::ROWS, workloads::ROWS, platform::ROWS, extension::ROWS].concat());
 
 type Index = HashMap<(&'static str, &'static str, &'static str), &'static Resource>;
 
 static BY_PLURAL: LazyLock<Index> =
     LazyLock::new(|| ROWS.iter().map(|row| ((row.group, row.version, row.plural), row)).collect());
 
-static BY_KIND: LazyLock<Index> =
-    LazyLock::new(|| ROWS.iter().map(|row| ((row.group, row.version, row.kind), row)).collect());
+static BY_KIND: LazyLock<Index> = LazyLock::new(|| ROWS.iter().map(|row| ((row.group, row.version, row.kind), row)).collect());
 
 /// All rows, in the order of discovery.
 #[must_use]
@@ -175,7 +192,8 @@ pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static Reso
 /// The row in whose version a storage's objects are stored.
 #[must_use]
 pub fn by_storage(storage: &str) -> Option<&'static Resource> {
-    ROWS.iter().find(|row| row.storage == storage && row.stored_as == (row.group, row.version))
+    ROWS.iter()
+        .find(|row| row.storage == storage && row.stored_as == (row.group, row.version))
 }
 
 /// All named groups in the order of discovery; the core group is not among them.
@@ -185,26 +203,86 @@ pub fn groups() -> &'static [Group] {
 }
 
 static GROUPS: &[Group] = &[
-    Group { name: "apiregistration.k8s.io", versions: &["v1"] },
-    Group { name: "apps", versions: &["v1"] },
-    Group { name: "events.k8s.io", versions: &["v1"] },
-    Group { name: "authentication.k8s.io", versions: &["v1"] },
-    Group { name: "authorization.k8s.io", versions: &["v1"] },
-    Group { name: "autoscaling", versions: &["v2", "v1"] },
-    Group { name: "batch", versions: &["v1"] },
-    Group { name: "certificates.k8s.io", versions: &["v1"] },
-    Group { name: "networking.k8s.io", versions: &["v1"] },
-    Group { name: "policy", versions: &["v1"] },
-    Group { name: "rbac.authorization.k8s.io", versions: &["v1"] },
-    Group { name: "storage.k8s.io", versions: &["v1"] },
-    Group { name: "admissionregistration.k8s.io", versions: &["v1"] },
-    Group { name: "apiextensions.k8s.io", versions: &["v1"] },
-    Group { name: "scheduling.k8s.io", versions: &["v1"] },
-    Group { name: "coordination.k8s.io", versions: &["v1"] },
-    Group { name: "node.k8s.io", versions: &["v1"] },
-    Group { name: "discovery.k8s.io", versions: &["v1"] },
-    Group { name: "resource.k8s.io", versions: &["v1"] },
-    Group { name: "flowcontrol.apiserver.k8s.io", versions: &["v1"] },
+    Group {
+        name: "apiregistration.k8s.io",
+        versions: &["v1"],
+    },
+    Group {
+        name: "apps",
+        versions: &["v1"],
+    },
+    Group {
+        name: "events.k8s.io",
+        versions: &["v1"],
+    },
+    Group {
+        name: "authentication.k8s.io",
+        versions: &["v1"],
+    },
+    Group {
+        name: "authorization.k8s.io",
+        versions: &["v1"],
+    },
+    Group {
+        name: "autoscaling",
+        versions: &["v2", "v1"],
+    },
+    Group {
+        name: "batch",
+        versions: &["v1"],
+    },
+    Group {
+        name: "certificates.k8s.io",
+        versions: &["v1"],
+    },
+    Group {
+        name: "networking.k8s.io",
+        versions: &["v1"],
+    },
+    Group {
+        name: "policy",
+        versions: &["v1"],
+    },
+    Group {
+        name: "rbac.authorization.k8s.io",
+        versions: &["v1"],
+    },
+    Group {
+        name: "storage.k8s.io",
+        versions: &["v1"],
+    },
+    Group {
+        name: "admissionregistration.k8s.io",
+        versions: &["v1"],
+    },
+    Group {
+        name: "apiextensions.k8s.io",
+        versions: &["v1"],
+    },
+    Group {
+        name: "scheduling.k8s.io",
+        versions: &["v1"],
+    },
+    Group {
+        name: "coordination.k8s.io",
+        versions: &["v1"],
+    },
+    Group {
+        name: "node.k8s.io",
+        versions: &["v1"],
+    },
+    Group {
+        name: "discovery.k8s.io",
+        versions: &["v1"],
+    },
+    Group {
+        name: "resource.k8s.io",
+        versions: &["v1"],
+    },
+    Group {
+        name: "flowcontrol.apiserver.k8s.io",
+        versions: &["v1"],
+    },
 ];
 
 #[cfg(test)]
@@ -215,15 +293,29 @@ mod tests {
     fn every_row_has_a_struct_a_group_and_a_stored_form() {
         for row in rows() {
             assert_eq!(row.schema().name, row.kind);
-            assert!(row.group.is_empty() || groups().iter().any(|group| group.name == row.group && group.versions.contains(&row.version)));
+            assert!(
+                row.group.is_empty()
+                    || groups()
+                        .iter()
+                        .any(|group| group.name == row.group && group.versions.contains(&row.version))
+            );
             if !row.virtual_ {
                 assert_eq!(row.stored().storage, row.storage, "{}", row.plural);
                 assert_eq!(by_storage(row.storage).unwrap().stored_as, row.stored_as);
                 assert!(!row.hash.is_empty(), "{}", row.plural);
             }
             for sub in row.subresources {
-                let (group, version) = if sub.version.is_empty() { (row.group, row.version) } else { (sub.group, sub.version) };
-                assert!(schema::kind(group, version, sub.kind).is_some(), "{}/{}", row.plural, sub.name);
+                let (group, version) = if sub.version.is_empty() {
+                    (row.group, row.version)
+                } else {
+                    (sub.group, sub.version)
+                };
+                assert!(
+                    schema::kind(group, version, sub.kind).is_some(),
+                    "{}/{}",
+                    row.plural,
+                    sub.name
+                );
             }
         }
     }
@@ -232,7 +324,13 @@ mod tests {
     fn rows_are_found_by_plural_kind_and_storage() {
         assert_eq!(find("", "v1", "pods").unwrap().kind, "Pod");
         assert_eq!(find_kind("apps", "v1", "Deployment").unwrap().plural, "deployments");
-        assert_eq!(find("autoscaling", "v1", "horizontalpodautoscalers").unwrap().stored().version, "v2");
+        assert_eq!(
+            find("autoscaling", "v1", "horizontalpodautoscalers")
+                .unwrap()
+                .stored()
+                .version,
+            "v2"
+        );
         assert_eq!(find("events.k8s.io", "v1", "events").unwrap().stored().group, "");
         assert_eq!(by_storage("core/events").unwrap().group, "");
         assert!(find("apps", "v1beta1", "deployments").is_none());

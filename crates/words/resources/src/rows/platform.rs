@@ -42,9 +42,7 @@ pub(super) static ROWS: &[Resource] = &[
         singular: "ingress",
         kind: "Ingress",
         short_names: &["ing"],
-        subresources: &[
-            Subresource::same("status", "Ingress"),
-        ],
+        subresources: &[Subresource::same("status", "Ingress")],
         storage: "networking.k8s.io/ingresses",
         stored_as: ("networking.k8s.io", "v1"),
         hash: "39NQlfNR+bo=",
@@ -82,9 +80,7 @@ pub(super) static ROWS: &[Resource] = &[
         singular: "servicecidr",
         kind: "ServiceCIDR",
         namespaced: false,
-        subresources: &[
-            Subresource::same("status", "ServiceCIDR"),
-        ],
+        subresources: &[Subresource::same("status", "ServiceCIDR")],
         storage: "networking.k8s.io/servicecidrs",
         stored_as: ("networking.k8s.io", "v1"),
         hash: "gNLvruQhW2g=",
@@ -97,9 +93,7 @@ pub(super) static ROWS: &[Resource] = &[
         singular: "poddisruptionbudget",
         kind: "PodDisruptionBudget",
         short_names: &["pdb"],
-        subresources: &[
-            Subresource::same("status", "PodDisruptionBudget"),
-        ],
+        subresources: &[Subresource::same("status", "PodDisruptionBudget")],
         storage: "policy/poddisruptionbudgets",
         stored_as: ("policy", "v1"),
         hash: "EVWiDmWqyJw=",
@@ -206,9 +200,7 @@ pub(super) static ROWS: &[Resource] = &[
         singular: "volumeattachment",
         kind: "VolumeAttachment",
         namespaced: false,
-        subresources: &[
-            Subresource::same("status", "VolumeAttachment"),
-        ],
+        subresources: &[Subresource::same("status", "VolumeAttachment")],
         storage: "storage.k8s.io/volumeattachments",
         stored_as: ("storage.k8s.io", "v1"),
         hash: "tJx/ezt6UDU=",

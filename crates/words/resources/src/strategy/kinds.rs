@@ -35,7 +35,11 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
             namespace_label(value);
         }
         ("", "persistentvolumes") => {
-            path::set(value, &["status"], json!({"phase": "Pending", "lastPhaseTransitionTime": now}));
+            path::set(
+                value,
+                &["status"],
+                json!({"phase": "Pending", "lastPhaseTransitionTime": now}),
+            );
         }
         ("", "persistentvolumeclaims") => {
             path::set(value, &["status"], json!({"phase": "Pending"}));
@@ -188,7 +192,10 @@ fn secret_names(value: &mut Value) {
 /// The storage version joins `status.storedVersions`.
 fn stored_versions(value: &mut Value) {
     let versions = path::list(value, &["spec", "versions"]);
-    let Some(name) = versions.iter().find(|version| path::bool(version, &["storage"])).map(|version| path::str(version, &["name"]))
+    let Some(name) = versions
+        .iter()
+        .find(|version| path::bool(version, &["storage"]))
+        .map(|version| path::str(version, &["name"]))
     else {
         return;
     };
@@ -213,15 +220,22 @@ fn job_selector(value: &mut Value) {
         labels.entry(label).or_insert_with(|| Value::from(text.as_str()));
     }
     let selector = path::object_mut(value, &["spec", "selector", "matchLabels"]);
-    selector.entry("batch.kubernetes.io/controller-uid").or_insert_with(|| Value::from(uid));
+    selector
+        .entry("batch.kubernetes.io/controller-uid")
+        .or_insert_with(|| Value::from(uid));
 }
 
 /// `dataSource` and `dataSourceRef` say the same where they can.
 fn data_sources(value: &mut Value, in_use: bool) {
-    let Some(Value::Object(spec)) = value.get_mut("spec") else { return };
+    let Some(Value::Object(spec)) = value.get_mut("spec") else {
+        return;
+    };
     if let Some(source) = spec.get("dataSource") {
         let (group, kind) = (path::str(source, &["apiGroup"]), path::str(source, &["kind"]));
-        let known = matches!((group, kind), ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot"));
+        let known = matches!(
+            (group, kind),
+            ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+        );
         if !in_use && !known {
             spec.remove("dataSource");
         }
@@ -232,7 +246,10 @@ fn data_sources(value: &mut Value, in_use: bool) {
         }
         (None, Some(mut reference)) if path::str(&reference, &["namespace"]).is_empty() => {
             let (group, kind) = (path::str(&reference, &["apiGroup"]), path::str(&reference, &["kind"]));
-            if matches!((group, kind), ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")) {
+            if matches!(
+                (group, kind),
+                ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+            ) {
                 drop(path::remove(&mut reference, &["namespace"]));
                 spec.insert("dataSource".to_owned(), reference);
             }
@@ -257,7 +274,10 @@ fn service_type_change(new: &mut Value, old: &Value) {
     if node_ports(&was) && !node_ports(&is) {
         let ports = |value: &Value| -> Vec<i64> {
             let ports = path::list(value, &["spec", "ports"]).iter();
-            ports.filter_map(|port| path::i64(port, &["nodePort"])).filter(|port| *port != 0).collect()
+            ports
+                .filter_map(|port| path::i64(port, &["nodePort"]))
+                .filter(|port| *port != 0)
+                .collect()
         };
         let before = ports(old);
         if ports(new).iter().all(|port| before.contains(port))
@@ -271,14 +291,16 @@ fn service_type_change(new: &mut Value, old: &Value) {
             gone.push("externalTrafficPolicy");
         }
     }
-    let health = |value: &Value| {
-        kind(value) == "LoadBalancer" && path::str(value, &["spec", "externalTrafficPolicy"]) == "Local"
-    };
+    let health = |value: &Value| kind(value) == "LoadBalancer" && path::str(value, &["spec", "externalTrafficPolicy"]) == "Local";
     if health(old) && !health(new) && same(new, "healthCheckNodePort") {
         gone.push("healthCheckNodePort");
     }
     if was == "LoadBalancer" && is != "LoadBalancer" {
-        gone.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"].into_iter().filter(|name| same(new, name)));
+        gone.extend(
+            ["allocateLoadBalancerNodePorts", "loadBalancerClass"]
+                .into_iter()
+                .filter(|name| same(new, name)),
+        );
     }
     for name in gone {
         drop(path::remove(new, &["spec", name]));
@@ -293,7 +315,10 @@ fn service_type_change(new: &mut Value, old: &Value) {
 fn resize(new: &mut Value, old: &Value) {
     for list in ["containers", "initContainers"] {
         let names = |value: &Value| -> Vec<String> {
-            path::list(value, &["spec", list]).iter().map(|one| path::str(one, &["name"]).to_owned()).collect()
+            path::list(value, &["spec", list])
+                .iter()
+                .map(|one| path::str(one, &["name"]).to_owned())
+                .collect()
         };
         if names(new).len() != names(old).len() {
             return;
@@ -302,8 +327,14 @@ fn resize(new: &mut Value, old: &Value) {
     let mut spec = old.get("spec").cloned().unwrap_or_default();
     for list in ["containers", "initContainers"] {
         let sent = path::list(new, &["spec", list]).to_vec();
-        let Some(Value::Array(kept)) = spec.get_mut(list) else { continue };
-        if kept.iter().zip(&sent).any(|(kept, sent)| path::str(kept, &["name"]) != path::str(sent, &["name"])) {
+        let Some(Value::Array(kept)) = spec.get_mut(list) else {
+            continue;
+        };
+        if kept
+            .iter()
+            .zip(&sent)
+            .any(|(kept, sent)| path::str(kept, &["name"]) != path::str(sent, &["name"]))
+        {
             *kept = sent;
             continue;
         }
@@ -327,10 +358,14 @@ fn keep_observed_generations(new: &mut Value, old: &Value) {
         .iter()
         .map(|condition| (path::str(condition, &["type"]).to_owned(), condition.get(at).cloned()))
         .collect();
-    let Some(Value::Array(conditions)) = path::get_mut(new, &["status", "conditions"]) else { return };
+    let Some(Value::Array(conditions)) = path::get_mut(new, &["status", "conditions"]) else {
+        return;
+    };
     for condition in conditions {
         let kind = path::str(condition, &["type"]).to_owned();
-        let Some(found) = before.iter().position(|(name, _)| *name == kind) else { continue };
+        let Some(found) = before.iter().position(|(name, _)| *name == kind) else {
+            continue;
+        };
         let (_, generation) = before.remove(found);
         if path::i64(condition, &[at]).unwrap_or(0) == 0
             && let Some(generation) = generation
@@ -343,13 +378,22 @@ fn keep_observed_generations(new: &mut Value, old: &Value) {
 /// Conditions of a type stay as they were, unless their number changed.
 fn keep_conditions(new: &mut Value, old: &Value, kind: &str) {
     let of_kind = |condition: &&Value| path::str(condition, &["type"]) == kind;
-    let before: Vec<Value> = path::list(old, &["status", "conditions"]).iter().filter(of_kind).cloned().collect();
-    let Some(Value::Array(conditions)) = path::get_mut(new, &["status", "conditions"]) else { return };
+    let before: Vec<Value> = path::list(old, &["status", "conditions"])
+        .iter()
+        .filter(of_kind)
+        .cloned()
+        .collect();
+    let Some(Value::Array(conditions)) = path::get_mut(new, &["status", "conditions"]) else {
+        return;
+    };
     if conditions.iter().filter(|condition| of_kind(condition)).count() != before.len() {
         return;
     }
     let mut before = before.into_iter();
-    for condition in conditions.iter_mut().filter(|condition| path::str(condition, &["type"]) == kind) {
+    for condition in conditions
+        .iter_mut()
+        .filter(|condition| path::str(condition, &["type"]) == kind)
+    {
         if let Some(kept) = before.next() {
             *condition = kept;
         }
@@ -358,7 +402,9 @@ fn keep_conditions(new: &mut Value, old: &Value, kind: &str) {
 
 fn condition_times(new: &mut Value, old: &Value, now: &str) {
     let missing = |condition: &Value, name: &str| condition.get(name).is_none_or(Value::is_null);
-    let Some(Value::Array(conditions)) = path::get_mut(new, &["status", "conditions"]) else { return };
+    let Some(Value::Array(conditions)) = path::get_mut(new, &["status", "conditions"]) else {
+        return;
+    };
     for condition in conditions {
         if missing(condition, "lastUpdateTime") {
             path::set(condition, &["lastUpdateTime"], now);
@@ -402,10 +448,15 @@ fn match_label_keys(pod: &mut Value) {
             terms.iter_mut().for_each(|term| require(term, &operators));
         }
         if let Some(Value::Array(terms)) = affinity.get_mut("preferredDuringSchedulingIgnoredDuringExecution") {
-            terms.iter_mut().filter_map(|term| term.get_mut("podAffinityTerm")).for_each(|term| require(term, &operators));
+            terms
+                .iter_mut()
+                .filter_map(|term| term.get_mut("podAffinityTerm"))
+                .for_each(|term| require(term, &operators));
         }
     }
     if let Some(Value::Array(constraints)) = path::get_mut(pod, &["spec", "topologySpreadConstraints"]) {
-        constraints.iter_mut().for_each(|constraint| require(constraint, &[("matchLabelKeys", "In")]));
+        constraints
+            .iter_mut()
+            .for_each(|constraint| require(constraint, &[("matchLabelKeys", "In")]));
     }
 }

@@ -75,9 +75,15 @@ fn keep_identity(new: &mut Value, old: &Value) {
 
 /// The status door of some kinds leaves labels and the like alone.
 fn keep_metadata(new: &mut Value, old: &Value) {
-    for name in
-        ["deletionTimestamp", "generation", "selfLink", "labels", "annotations", "finalizers", "ownerReferences"]
-    {
+    for name in [
+        "deletionTimestamp",
+        "generation",
+        "selfLink",
+        "labels",
+        "annotations",
+        "finalizers",
+        "ownerReferences",
+    ] {
         copy(new, old, &["metadata", name]);
     }
 }

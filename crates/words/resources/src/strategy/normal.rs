@@ -42,7 +42,9 @@ pub fn normalize(row: &Resource, value: &mut Value) {
 /// `stringData` is text that goes into `data`.
 fn string_data(value: &mut Value) {
     use base64::Engine as _;
-    let Some(Value::Object(texts)) = path::remove(value, &["stringData"]) else { return };
+    let Some(Value::Object(texts)) = path::remove(value, &["stringData"]) else {
+        return;
+    };
     if texts.is_empty() {
         return;
     }
@@ -57,7 +59,10 @@ fn string_data(value: &mut Value) {
 fn pod_spec(spec: Option<&mut Value>) {
     let Some(Value::Object(spec)) = spec else { return };
     let text = |spec: &Map<String, Value>, name: &str| {
-        spec.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+        spec.get(name)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
     };
     match text(spec, "serviceAccountName").or_else(|| text(spec, "serviceAccount")) {
         Some(name) => {
@@ -74,7 +79,10 @@ fn pod_spec(spec: Option<&mut Value>) {
 fn twins(value: &mut Value, part: &str, single: &str, list: &str, member: Option<&str>) {
     let Some(part) = value.get_mut(part) else { return };
     let first = match part.get(list).and_then(Value::as_array).and_then(|items| items.first()) {
-        Some(first) => member.map_or(Some(first), |member| first.get(member)).and_then(Value::as_str).map(str::to_owned),
+        Some(first) => member
+            .map_or(Some(first), |member| first.get(member))
+            .and_then(Value::as_str)
+            .map(str::to_owned),
         None => None,
     };
     let one = path::str(part, &[single]).to_owned();

@@ -10,11 +10,19 @@ use trireme_api::quantity::Quantity;
 #[must_use]
 pub fn pod_qos(pod: &Value) -> &'static str {
     let resources: Vec<Option<&Value>> = match path::get(pod, &["spec", "resources"]) {
-        Some(resources) if [resources.get("requests"), resources.get("limits")].iter().any(Option::is_some) => {
+        Some(resources)
+            if [resources.get("requests"), resources.get("limits")]
+                .iter()
+                .any(Option::is_some) =>
+        {
             vec![Some(resources)]
         }
         _ => {
-            let of = |name| path::list(pod, &["spec", name]).iter().map(|container| container.get("resources"));
+            let of = |name| {
+                path::list(pod, &["spec", name])
+                    .iter()
+                    .map(|container| container.get("resources"))
+            };
             of("initContainers").chain(of("containers")).collect()
         }
     };

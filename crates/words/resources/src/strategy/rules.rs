@@ -133,6 +133,7 @@ pub fn reset_fields(row: &Resource, subresource: Option<&str>) -> Option<&'stati
             ("both", set(&[&["f:spec"], &["f:status"]])),
             ("pods", set(&[&["f:spec"], &deletion, &owners])),
             ("deployments", set(&[&["f:spec"], &["f:metadata", "f:labels"]])),
+            ("metadata", set(&[&["f:spec"], &["f:metadata"]])),
             ("csr-status", set(&[&["f:spec"], &["f:status", "f:conditions"]])),
             ("csr-approval", set(&[&["f:spec"], &["f:status", "f:certificate"]])),
         ])
@@ -145,6 +146,7 @@ pub fn reset_fields(row: &Resource, subresource: Option<&str>) -> Option<&'stati
         ("pods", Some("status")) => "pods",
         ("deployments", Some("status")) => "deployments",
         (_, None) if clears_status(row) => "status",
+        (_, Some("status")) if status_keeps_metadata(row) => "metadata",
         (_, Some("status")) => "spec",
         _ => return None,
     };

@@ -1,1 +1,179 @@
 //! Doors and peculiarities, case by case.
+
+use super::*;
+use crate::rows::find;
+use serde_json::json;
+
+const NOW: &str = "2026-01-01T00:00:00Z";
+
+fn row(group: &str, plural: &str) -> &'static Resource {
+    find(group, "v1", plural).unwrap()
+}
+
+fn create(group: &str, plural: &str, mut value: Value) -> Value {
+    prepare_create(row(group, plural), &mut value, NOW);
+    value
+}
+
+fn update(group: &str, plural: &str, subresource: Option<&str>, mut new: Value, old: &Value) -> Value {
+    prepare_update(row(group, plural), &mut new, old, subresource, NOW);
+    new
+}
+
+#[test]
+fn generation_starts_at_one_and_counts_what_matters() {
+    let deployment = |spec: i64, annotation: &str| json!({"metadata": {"name": "d", "generation": 7, "annotations": {"a": annotation}}, "spec": {"replicas": spec}});
+    assert_eq!(create("apps", "deployments", deployment(1, "x"))["metadata"]["generation"], 1);
+    for (new, want) in [(deployment(1, "x"), 7), (deployment(2, "x"), 8), (deployment(1, "y"), 8)] {
+        assert_eq!(
+            update("apps", "deployments", None, new, &deployment(1, "x"))["metadata"]["generation"],
+            want
+        );
+    }
+    let map = create("", "configmaps", json!({"metadata": {"name": "c", "generation": 5}}));
+    assert_eq!(map["metadata"]["generation"], 5, "kinds that do not count keep what was sent");
+}
+
+#[test]
+fn each_door_keeps_what_is_not_its_own() {
+    let old =
+        json!({"metadata": {"name": "d", "uid": "u", "labels": {"a": "1"}}, "spec": {"replicas": 1}, "status": {"replicas": 1}});
+    let new = json!({"metadata": {"name": "d", "labels": {"a": "2"}}, "spec": {"replicas": 2}, "status": {"replicas": 2}});
+    let main = update("apps", "deployments", None, new.clone(), &old);
+    assert_eq!(
+        (
+            &main["spec"]["replicas"],
+            &main["status"]["replicas"],
+            &main["metadata"]["uid"]
+        ),
+        (&json!(2), &json!(1), &json!("u"))
+    );
+    let status = update("apps", "deployments", Some("status"), new, &old);
+    assert_eq!(
+        (&status["spec"]["replicas"], &status["status"]["replicas"]),
+        (&json!(1), &json!(2))
+    );
+    assert_eq!(status["metadata"]["labels"]["a"], "1");
+}
+
+#[test]
+fn deletion_and_creation_times_cannot_be_taken_back() {
+    let old = json!({"metadata": {"creationTimestamp": "a", "deletionTimestamp": "b", "deletionGracePeriodSeconds": 3}});
+    let new = update("", "configmaps", None, json!({"metadata": {"creationTimestamp": "x"}}), &old);
+    assert_eq!(new["metadata"], old["metadata"]);
+}
+
+#[test]
+fn new_pods_are_pending_with_their_class() {
+    let pod = |resources: Value| {
+        create(
+            "",
+            "pods",
+            json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "resources": resources}]}, "status": {"phase": "Running"}}),
+        )
+    };
+    for (resources, want) in [
+        (json!({}), "BestEffort"),
+        (json!({"requests": {"cpu": "0", "ephemeral-storage": "1Gi"}}), "BestEffort"),
+        (json!({"requests": {"cpu": "1"}}), "Burstable"),
+        (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "Guaranteed"),
+        (
+            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Gi"}}),
+            "Guaranteed",
+        ),
+        (
+            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "1Gi"}}),
+            "Burstable",
+        ),
+    ] {
+        assert_eq!(
+            pod(resources.clone())["status"],
+            json!({"phase": "Pending", "qosClass": want}),
+            "{resources}"
+        );
+    }
+}
+
+#[test]
+fn secrets_take_text_and_twins_are_brought_into_step() {
+    let secret = create(
+        "",
+        "secrets",
+        json!({"metadata": {}, "data": {"a": "eA=="}, "stringData": {"b": "y"}}),
+    );
+    assert_eq!(secret, json!({"metadata": {}, "data": {"a": "eA==", "b": "eQ=="}}));
+    let pod = create(
+        "",
+        "pods",
+        json!({"metadata": {}, "spec": {"containers": [], "serviceAccount": "s"}}),
+    );
+    assert_eq!(pod["spec"]["serviceAccountName"], "s");
+    let node = create("", "nodes", json!({"metadata": {}, "spec": {"podCIDR": "10.0.0.0/24"}}));
+    assert_eq!(node["spec"]["podCIDRs"], json!(["10.0.0.0/24"]));
+}
+
+#[test]
+fn jobs_select_their_pods_by_uid() {
+    let job = create(
+        "batch",
+        "jobs",
+        json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {"metadata": {}, "spec": {}}}}),
+    );
+    assert_eq!(
+        job["spec"]["selector"],
+        json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}})
+    );
+    assert_eq!(job["spec"]["template"]["metadata"]["labels"]["job-name"], "j");
+    let own = json!({"metadata": {"name": "j"}, "spec": {"manualSelector": true, "template": {}}});
+    assert_eq!(create("batch", "jobs", own)["spec"].get("selector"), None);
+}
+
+#[test]
+fn namespaces_are_labelled_and_finalized() {
+    let namespace = create("", "namespaces", json!({"metadata": {"name": "n"}, "spec": {}}));
+    assert_eq!(namespace["spec"]["finalizers"], json!(["kubernetes"]));
+    assert_eq!(namespace["status"], json!({"phase": "Active"}));
+    assert_eq!(namespace["metadata"]["labels"]["kubernetes.io/metadata.name"], "n");
+    let changed = json!({"metadata": {"name": "n"}, "spec": {"finalizers": []}});
+    assert_eq!(
+        update("", "namespaces", None, changed.clone(), &namespace)["spec"],
+        namespace["spec"]
+    );
+    let finalized = update("", "namespaces", Some("finalize"), changed, &namespace);
+    assert_eq!(
+        (&finalized["spec"]["finalizers"], &finalized["status"]["phase"]),
+        (&json!([]), &json!("Active"))
+    );
+}
+
+#[test]
+fn a_service_gives_up_what_its_new_type_does_not_need() {
+    let old = json!({"metadata": {}, "spec": {"type": "NodePort", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
+        "externalTrafficPolicy": "Cluster", "ports": [{"port": 80, "nodePort": 30000}]}, "status": {"loadBalancer": {}}});
+    let mut new = old.clone();
+    new["spec"]["type"] = json!("ClusterIP");
+    let new = update("", "services", None, new, &old);
+    assert_eq!(new["spec"]["ports"], json!([{"port": 80}]));
+    assert_eq!(new["spec"].get("externalTrafficPolicy"), None);
+    let mut name = old.clone();
+    name["spec"]["type"] = json!("ExternalName");
+    assert_eq!(update("", "services", None, name, &old)["spec"].get("clusterIP"), None);
+}
+
+#[test]
+fn which_kinds_put_creates_and_which_need_a_version() {
+    for (group, plural, creates, unconditional) in [
+        ("", "pods", false, true),
+        ("", "services", true, true),
+        ("coordination.k8s.io", "leases", true, false),
+        ("policy", "poddisruptionbudgets", false, false),
+        ("rbac.authorization.k8s.io", "roles", true, true),
+    ] {
+        let row = row(group, plural);
+        assert_eq!(
+            (allow_create_on_update(row), allow_unconditional_update(row)),
+            (creates, unconditional),
+            "{plural}"
+        );
+    }
+}

@@ -1,6 +1,14 @@
 //! The `Table` form of objects: columns per resource and the cells of an object.
 //!
-//! Invariant: `cells` gives one value per column of `columns`. Time comes in as an argument.
+//! Invariant: `cells` gives one value per column of `columns` (IP addresses have one more, as upstream). Time comes in as
+//! an argument.
+
+mod columns;
+mod kinds;
+mod pod;
+mod words;
+
+use std::borrow::Cow;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -23,21 +31,35 @@ pub struct Column {
     pub priority: i32,
 }
 
-/// The columns of a resource.
+/// The columns of a resource; name and creation time where it has no own ones.
 #[must_use]
-pub fn columns(_row: &Resource) -> Vec<Column> {
-    let column = |name, type_, format, description| Column { name, type_, format, description, priority: 0 };
-    vec![
-        column("Name", "string", "name", "Name of the object."),
-        column("Created At", "date", "", "When the object was created."),
-    ]
+pub fn columns(row: &Resource) -> Vec<Column> {
+    columns::of(row)
 }
 
-/// The cells of an object.
+/// The cells of an object in the row's version.
 #[must_use]
-pub fn cells(_row: &Resource, value: &Value, _now: Timestamp) -> Vec<Value> {
-    vec![
-        Value::from(path::str(value, &["metadata", "name"])),
-        Value::from(path::str(value, &["metadata", "creationTimestamp"])),
-    ]
+pub fn cells(row: &Resource, value: &Value, now: Timestamp) -> Vec<Value> {
+    if row.plural == "pods" && row.group.is_empty() {
+        return pod::cells(value, now);
+    }
+    let mut value = Cow::Borrowed(value);
+    if !row.virtual_ && row.stored_as != (row.group, row.version) {
+        crate::convert(row, row.stored(), value.to_mut());
+    }
+    kinds::cells(row, &value, now).unwrap_or_else(|| {
+        vec![
+            Value::from(path::str(&value, &["metadata", "name"])),
+            Value::from(path::str(&value, &["metadata", "creationTimestamp"])),
+        ]
+    })
 }
+
+/// Time since a creation as tables show it, for callers with their own columns: `5s`, `3m20s`, `2d3h`.
+#[must_use]
+pub fn age(since: Timestamp, now: Timestamp) -> String {
+    words::duration(now.as_second() - since.as_second())
+}
+
+#[cfg(test)]
+mod tests;
