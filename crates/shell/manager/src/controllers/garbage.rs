@@ -29,13 +29,15 @@ fn key(uid: &str) -> Key {
     Key::new("", uid)
 }
 
-/// Whom a change concerns: the object itself if it has owners or waits for dependents; its dependents when it is gone or
+/// Whom a change concerns: the object itself if it got other owners or waits for dependents; its dependents when it is gone or
 /// waits for them; its owners when it no longer blocks them.
 fn touched(cache: &Cache, change: &Change) -> Vec<Key> {
     let mut keys = Vec::new();
     let Some(object) = change.latest() else { return keys };
     let header = object.header();
-    if change.new.is_some() && (!header.owners.is_empty() || held(object)) {
+    let same_owners = |old: &Object| old.header().uid == header.uid && old.header().owners == header.owners;
+    let is_news = !change.old.as_ref().is_some_and(same_owners);
+    if change.new.is_some() && ((is_news && !header.owners.is_empty()) || held(object)) {
         keys.push(key(&header.uid));
     }
     let began_to_wait = change.new.is_some() && held(object) && !change.old.as_ref().is_some_and(held);

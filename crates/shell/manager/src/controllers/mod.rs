@@ -20,7 +20,7 @@
 //!    ```
 //! 3. Its line in [`all`]. Every resource that a snapshot reads must be watched or `reads`, since the manager waits for
 //!    its own writes to just those before each call. [`Kinds`](trireme_client::Kinds) must know every kind that a plan
-//!    names; `crate::controllers::kinds` lists those of the built-in controllers.
+//!    names; [`kinds`] knows all that have a resource row.
 //!
 //! Snapshots that need a live read use `Registration::with_live_snapshot`. Controllers that allocate from a pool use
 //! `.workers(1)`. In an event's message `{created}` is the name of the object that the plan created last; an event
@@ -43,9 +43,8 @@ mod taint_eviction;
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::{apps, autoscaling, batch, coordination, core, discovery, networking, policy, rbac};
 use rand::Rng;
-use trireme_client::Kinds;
+use trireme_client::{Kinds, ResourceRef};
 use trireme_reconcile::node_ipam::Range;
 
 use crate::registration::Registration;
@@ -90,40 +89,22 @@ pub fn all(settings: &Settings, kinds: &Kinds) -> Vec<Registration> {
     ]
 }
 
-/// The kinds that the built-in controllers name, for tests and small set-ups. A server fills its
-/// [`Kinds`] from the resource rows.
+/// All built-in kinds, from the resource rows. Those that can be listed, watched and deleted are collectable, in the
+/// version in which they are stored.
 #[must_use]
 pub fn kinds() -> Kinds {
-    let kinds = Kinds::new()
-        .with::<core::v1::ConfigMap>()
-        .with::<core::v1::Endpoints>()
-        .with::<core::v1::Event>()
-        .with::<core::v1::Namespace>()
-        .with::<core::v1::Node>()
-        .with::<core::v1::PersistentVolume>()
-        .with::<core::v1::PersistentVolumeClaim>()
-        .with::<core::v1::Pod>()
-        .with::<core::v1::ReplicationController>()
-        .with::<core::v1::Secret>()
-        .with::<core::v1::Service>()
-        .with::<core::v1::ServiceAccount>()
-        .with::<apps::v1::ControllerRevision>()
-        .with::<apps::v1::DaemonSet>()
-        .with::<apps::v1::Deployment>()
-        .with::<apps::v1::ReplicaSet>()
-        .with::<apps::v1::StatefulSet>()
-        .with::<autoscaling::v2::HorizontalPodAutoscaler>()
-        .with::<batch::v1::CronJob>()
-        .with::<batch::v1::Job>()
-        .with::<coordination::v1::Lease>()
-        .with::<discovery::v1::EndpointSlice>()
-        .with::<networking::v1::Ingress>()
-        .with::<networking::v1::NetworkPolicy>()
-        .with::<policy::v1::PodDisruptionBudget>()
-        .with::<rbac::v1::Role>()
-        .with::<rbac::v1::RoleBinding>();
-    let first = trireme_client::ResourceRef::of::<autoscaling::v1::HorizontalPodAutoscaler>();
-    kinds.insert("HorizontalPodAutoscaler", first, false);
+    let kinds = Kinds::new();
+    for row in trireme_resources::rows() {
+        let resource = ResourceRef {
+            group: row.group.into(),
+            version: row.version.into(),
+            plural: row.plural.into(),
+            namespaced: row.namespaced,
+        };
+        let whole = ["list", "watch", "delete"].iter().all(|verb| row.has_verb(verb));
+        let collectable = whole && !row.virtual_ && row.stored_as == (row.group, row.version);
+        kinds.insert(row.kind, resource, collectable);
+    }
     kinds
 }
 

@@ -8,7 +8,9 @@ use trireme_reconcile::namespace::{self, Contents, Snapshot};
 use crate::registration::{Context, Key, Registration};
 
 pub(super) fn registration(kinds: &Kinds) -> Registration {
-    let contents = kinds.collectable().into_iter().filter(|resource| resource.namespaced);
+    // Events come and go in numbers; they are listed like all else, but nobody waits for their end.
+    let contents = kinds.collectable().into_iter();
+    let contents = contents.filter(|resource| resource.namespaced && resource.plural != "events");
     Registration::with_live_snapshot("namespace", snapshot, namespace::reconcile)
         .component("namespace-controller")
         .workers(10)

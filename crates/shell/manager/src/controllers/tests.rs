@@ -237,3 +237,13 @@ async fn an_autoscaler_raises_its_target_when_the_pods_are_busy() {
         })
         .await;
 }
+
+#[test]
+fn every_stored_resource_is_collectable_in_one_version() {
+    let collectable = kinds().collectable();
+    let named = |plural: &str| collectable.iter().filter(|resource| resource.plural == plural).count();
+    for plural in ["pods", "nodes", "deployments", "horizontalpodautoscalers", "events", "leases"] {
+        assert_eq!(named(plural), 1, "{plural}");
+    }
+    assert_eq!(named("bindings") + named("tokenreviews") + named("componentstatuses"), 0);
+}
