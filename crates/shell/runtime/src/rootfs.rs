@@ -4,12 +4,13 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 
 /// Longest file read from a container's root (its user and group lists).
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -23,6 +24,8 @@ pub(crate) fn mount_overlay(layers: &Path, names: &[String], directory: &Path) -
     if is_mounted(&target)? {
         return Ok(());
     }
+    // The merged root has the writable layer's mode, whatever our umask is.
+    fs::set_permissions(directory.join("upper"), fs::Permissions::from_mode(0o755))?;
     // An image without layers still needs one lower directory.
     let empty = directory.join("empty");
     let lower = if names.is_empty() {
@@ -110,8 +113,10 @@ pub(crate) fn make_directory(root: &Path, path: &str) -> io::Result<()> {
         } else {
             openat2(root.as_fd(), &known, how(OFlag::O_PATH | OFlag::O_DIRECTORY))?
         };
-        match nix::sys::stat::mkdirat(parent.as_fd(), part, nix::sys::stat::Mode::from_bits_truncate(0o755)) {
-            Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+        let mode = Mode::from_bits_truncate(0o755);
+        match mkdirat(parent.as_fd(), part, mode) {
+            Ok(()) => fchmodat(parent.as_fd(), part, mode, FchmodatFlags::FollowSymlink)?,
+            Err(nix::errno::Errno::EEXIST) => {}
             Err(error) => return Err(error.into()),
         }
         known.push(part);

@@ -81,6 +81,7 @@ type Prepared = (ShimConfig, UnixListener, Option<Pid>);
 fn prepare(directory: &Path) -> io::Result<Prepared> {
     let config: ShimConfig = state::read_json(&directory.join(CONFIG))?.ok_or(io::ErrorKind::NotFound)?;
     std::env::set_current_dir("/")?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     nix::sys::prctl::set_name(c"trireme-shim")?;
     nix::sys::prctl::set_child_subreaper(true)?;
     for file in &config.procs_files {

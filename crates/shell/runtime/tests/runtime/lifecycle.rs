@@ -125,3 +125,37 @@ pub(crate) async fn out_of_memory(runtime: Arc<Runtime>, place: Place) {
     assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
     pod.remove().await;
 }
+
+/// Many pods at once, each with containers that end, fail to start, and run commands.
+pub(crate) async fn crowd(runtime: Arc<Runtime>, place: Place) {
+    const PODS: usize = 24;
+    let names: Vec<&'static str> = (0..PODS)
+        .map(|index| &*Box::leak(format!("crowd{index}").into_boxed_str()))
+        .collect();
+    let pods = names.into_iter().enumerate().map(|(index, name)| {
+        let (runtime, place) = (runtime.clone(), place.clone());
+        tokio::spawn(async move {
+            let pod = Pod::new(&runtime, &place, name).await;
+            let code = i32::try_from(index).expect("small") + 1;
+            let ends = pod.run(&shell("ends", &format!("echo {index}; exit {code}"))).await;
+            let stays = pod.run(&shell("stays", "sleep 1000")).await;
+            let mut wrong = shell("wrong", "");
+            wrong.command = vec!["nope".into()];
+            let wrong = runtime.create_container(&pod.sandbox, &wrong).await.expect("create");
+            assert!(runtime.start_container(&wrong).await.is_err());
+            for round in 0..5 {
+                let answer = pod.exec(&stays, &format!("echo {index}.{round}; exit {round}")).await;
+                assert_eq!(
+                    (answer.stdout, answer.exit_code),
+                    (format!("{index}.{round}\n").into_bytes(), round)
+                );
+            }
+            assert_eq!(pod.end(&ends).await.exit_code, code);
+            assert_eq!(pod.log("ends"), format!("stdout F {index}\n"));
+            pod.remove().await;
+        })
+    });
+    for pod in pods.collect::<Vec<_>>() {
+        pod.await.expect("a pod of the crowd");
+    }
+}

@@ -19,7 +19,7 @@ use trireme_runtime::{images, shim};
 
 use confinement::{escapes, security};
 use image::make_image;
-use lifecycle::{logs_and_exit, out_of_memory, signals, start_errors};
+use lifecycle::{crowd, logs_and_exit, out_of_memory, signals, start_errors};
 use pod::{PATIENCE, Place};
 use pulls::pulls;
 use streams::{attaches, execs, shared_pids_and_ports};
@@ -115,6 +115,7 @@ async fn scenario(place: Place, only: Option<String>) -> bool {
         security,
         shared_pids_and_ports,
         escapes,
+        crowd,
         pulls,
         survives_a_kill
     );
