@@ -13,6 +13,7 @@ mod pods;
 mod probes;
 mod server;
 mod shared;
+mod sys;
 
 use std::sync::Arc;
 

@@ -17,6 +17,9 @@ pub(crate) struct Lab {
     pub(crate) api: Arc<FakeTransport>,
     pub(crate) runtime: Arc<FakeRuntime>,
     pub(crate) client: Client,
+    pub(crate) server: Option<std::net::SocketAddr>,
+    pub(crate) metrics: Arc<crate::ResourceMetrics>,
+    pub(crate) log_dir: std::path::PathBuf,
     shutdown: CancellationToken,
     task: Option<tokio::task::JoinHandle<()>>,
     _directory: Arc<tempfile::TempDir>,
@@ -24,26 +27,41 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn start() -> Self {
-        Self::with(FakeTransport::new(), FakeRuntime::new(), Arc::new(tempfile::tempdir().unwrap()))
+        Self::with(FakeTransport::new(), FakeRuntime::new(), Arc::new(tempfile::tempdir().unwrap()), None)
     }
 
-    fn with(api: Arc<FakeTransport>, runtime: Arc<FakeRuntime>, directory: Arc<tempfile::TempDir>) -> Self {
+    pub(crate) fn start_with_tls(tls: crate::Tls) -> Self {
+        Self::with(FakeTransport::new(), FakeRuntime::new(), Arc::new(tempfile::tempdir().unwrap()), Some(tls))
+    }
+
+    fn with(api: Arc<FakeTransport>, runtime: Arc<FakeRuntime>, directory: Arc<tempfile::TempDir>, tls: Option<crate::Tls>) -> Self {
         runtime.add_image("img:1");
         let client = Client::new(api.clone());
         let shutdown = CancellationToken::new();
         let cache = Cache::new(&client, shutdown.clone());
         let mut config = KubeletConfig::new("node-1", [192, 0, 2, 1].into(), directory.path().join("data"));
         config.pod_log_dir = directory.path().join("logs");
+        let server = tls.as_ref().map(|_| {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            free.local_addr().unwrap()
+        });
+        config.tls = tls;
+        if let Some(address) = server {
+            config.listen = address.ip();
+            config.port = address.port();
+        }
+        let log_dir = config.pod_log_dir.clone();
         let kubelet = Kubelet::build(config, &client, cache, runtime.clone(), runtime.clone()).unwrap();
+        let metrics = kubelet.metrics();
         let ended = shutdown.clone();
         let task = tokio::spawn(async move { kubelet.run(ended).await.unwrap() });
-        Self { api, runtime, client, shutdown, task: Some(task), _directory: directory }
+        Self { api, runtime, client, server, metrics, log_dir, shutdown, task: Some(task), _directory: directory }
     }
 
     async fn restart(mut self) -> Self {
         self.shutdown.cancel();
         self.task.take().unwrap().await.unwrap();
-        Self::with(Arc::clone(&self.api), Arc::clone(&self.runtime), Arc::clone(&self._directory))
+        Self::with(Arc::clone(&self.api), Arc::clone(&self.runtime), Arc::clone(&self._directory), None)
     }
 
     pub(crate) fn pod(&self, name: &str, spec: Value) {
@@ -247,7 +265,7 @@ async fn a_restart_of_the_kubelet_touches_no_pod_and_ends_orphans() {
     gone["metadata"]["finalizers"] = json!([]);
     api.seed(&ResourceRef::of::<Pod>(), gone);
     lab.client.delete::<Pod>("n", "b", &DeleteOptions::default()).await.unwrap();
-    let lab = Lab::with(api, runtime, directory);
+    let lab = Lab::with(api, runtime, directory, None);
     lab.until_called("stop d 30").await;
     lab.pod("e", json!({"restartPolicy": "Always", "containers": [{"name": "e", "image": "img:1"}]}));
     lab.until("e", "ready", ready).await;

@@ -1,0 +1,139 @@
+//! Figures of the node and its pods: `/stats/summary`, `/metrics/resource` and the kubelet's own `/metrics`.
+
+use std::fmt::Write;
+
+use hyper::StatusCode;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use trireme_pod::spec;
+use trireme_runtime::cri::Usage;
+
+use super::Context;
+use super::routes::{Answer, Refusal, typed};
+use crate::shared::PodView;
+
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+fn unavailable() -> Refusal {
+    Refusal(StatusCode::INTERNAL_SERVER_ERROR, "usage is not known".into())
+}
+
+fn views(context: &Context) -> Vec<PodView> {
+    context.shared.pods.read().values().cloned().collect()
+}
+
+pub(super) async fn summary(context: &Context) -> Result<Answer, Refusal> {
+    let (containers, node, time) = context.shared.metrics.raw().await.ok_or_else(unavailable)?;
+    let time = time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let figures = |usage: &Usage| {
+        json!({
+            "cpu": {"time": time, "usageCoreNanoSeconds": usage.cpu_nanoseconds},
+            "memory": {"time": time, "usageBytes": usage.memory_usage_bytes, "workingSetBytes": usage.memory_working_set_bytes}
+        })
+    };
+    let mut pods = Vec::new();
+    for view in views(context) {
+        let mut total = Usage::default();
+        let own: Vec<Value> = view
+            .containers
+            .iter()
+            .filter(|run| run.running)
+            .filter_map(|run| {
+                let usage = containers.get(&run.id)?;
+                add(&mut total, usage);
+                let mut value = figures(usage);
+                value["name"] = json!(run.name);
+                Some(value)
+            })
+            .collect();
+        let mut value = figures(&total);
+        value["podRef"] = json!({"name": spec::name(&view.pod), "namespace": spec::namespace(&view.pod), "uid": spec::uid(&view.pod)});
+        value["startTime"] = json!(view.pod.status.as_ref().and_then(|status| status.start_time.clone()));
+        value["containers"] = json!(own);
+        pods.push(value);
+    }
+    let mut value = figures(&node);
+    value["nodeName"] = json!(context.shared.config.node_name);
+    let body = json!({"node": value, "pods": pods}).to_string();
+    Ok(typed(StatusCode::OK, "application/json", body))
+}
+
+fn add(total: &mut Usage, usage: &Usage) {
+    total.cpu_nanoseconds += usage.cpu_nanoseconds;
+    total.memory_usage_bytes += usage.memory_usage_bytes;
+    total.memory_working_set_bytes += usage.memory_working_set_bytes;
+}
+
+/// Lines of one metric with its help.
+struct Metric {
+    head: &'static str,
+    lines: String,
+}
+
+impl Metric {
+    fn new(head: &'static str) -> Self {
+        Self { head, lines: String::new() }
+    }
+
+    fn add(&mut self, labels: &str, value: f64, time: Timestamp) {
+        let name = self.head.split(' ').next().unwrap_or_default();
+        writeln!(self.lines, "{name}{labels} {value} {}", time.as_millisecond()).expect("writing to a string does not fail");
+    }
+
+    fn render(&self, text: &mut String) {
+        let mut words = self.head.splitn(3, ' ');
+        let (name, kind, help) = (words.next().unwrap_or_default(), words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{}", self.lines).expect("writing to a string does not fail");
+    }
+}
+
+fn cpu_seconds(usage: &Usage) -> f64 {
+    usage.cpu_nanoseconds as f64 / 1e9
+}
+
+pub(super) async fn resource(context: &Context) -> Result<Answer, Refusal> {
+    let (containers, node, time) = context.shared.metrics.raw().await.ok_or_else(unavailable)?;
+    let mut cpu = Metric::new("container_cpu_usage_seconds_total counter CPU seconds used by the container");
+    let mut memory = Metric::new("container_memory_working_set_bytes gauge Working set of the container in bytes");
+    let mut pod_cpu = Metric::new("pod_cpu_usage_seconds_total counter CPU seconds used by the pod");
+    let mut pod_memory = Metric::new("pod_memory_working_set_bytes gauge Working set of the pod in bytes");
+    for view in views(context) {
+        let mut total = Usage::default();
+        let (namespace, pod) = (spec::namespace(&view.pod), spec::name(&view.pod));
+        for run in view.containers.iter().filter(|run| run.running) {
+            let Some(usage) = containers.get(&run.id) else { continue };
+            add(&mut total, usage);
+            let labels = format!("{{container=\"{}\",namespace=\"{namespace}\",pod=\"{pod}\"}}", run.name);
+            cpu.add(&labels, cpu_seconds(usage), time);
+            memory.add(&labels, usage.memory_working_set_bytes as f64, time);
+        }
+        let labels = format!("{{namespace=\"{namespace}\",pod=\"{pod}\"}}");
+        pod_cpu.add(&labels, cpu_seconds(&total), time);
+        pod_memory.add(&labels, total.memory_working_set_bytes as f64, time);
+    }
+    let mut node_cpu = Metric::new("node_cpu_usage_seconds_total counter CPU seconds used by the node");
+    node_cpu.add("", cpu_seconds(&node), time);
+    let mut node_memory = Metric::new("node_memory_working_set_bytes gauge Working set of the node in bytes");
+    node_memory.add("", node.memory_working_set_bytes as f64, time);
+    let mut errors = Metric::new("resource_scrape_error gauge 1 if there was an error while reading usage, 0 otherwise");
+    errors.add("", 0.0, time);
+    let mut text = String::new();
+    for metric in [cpu, memory, node_cpu, node_memory, pod_cpu, pod_memory, errors] {
+        metric.render(&mut text);
+    }
+    Ok(typed(StatusCode::OK, TEXT, text))
+}
+
+pub(super) fn own(context: &Context) -> Answer {
+    let views = views(context);
+    let running = views.iter().filter(|view| view.sandbox_id.is_some()).count();
+    let containers: usize = views.iter().map(|view| view.containers.iter().filter(|run| run.running).count()).sum();
+    let text = format!(
+        "# HELP kubelet_running_pods Pods that have a running sandbox\n# TYPE kubelet_running_pods gauge\nkubelet_running_pods {running}\n\
+         # HELP kubelet_running_containers Running containers\n# TYPE kubelet_running_containers gauge\n\
+         kubelet_running_containers{{container_state=\"running\"}} {containers}\n\
+         # HELP kubelet_node_name The node's name\n# TYPE kubelet_node_name gauge\nkubelet_node_name{{node=\"{}\"}} 1\n",
+        context.shared.config.node_name
+    );
+    typed(StatusCode::OK, TEXT, text)
+}

@@ -1,0 +1,271 @@
+//! exec and attach over WebSocket (`v4.channel.k8s.io`, `v5.channel.k8s.io`).
+//!
+//! Invariant: channel 0 is stdin, 1 stdout, 2 stderr, 3 the final Status, 4 terminal sizes; 255 (v5) closes a channel. The
+//! Status is the last thing sent, after all output.
+
+use futures::{SinkExt, StreamExt};
+use hyper::body::{Bytes, Incoming};
+use hyper::upgrade::Upgraded;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::{Message, protocol::CloseFrame, protocol::frame::coding::CloseCode};
+use trireme_runtime::cri::{CriError, StreamRequest, StreamSession};
+
+use super::Context;
+use super::routes::{Answer, Query, Refusal, find};
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+const CLOSE: u8 = 255;
+
+/// Protocols, best first.
+const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+const CHUNK: usize = 32 * 1024;
+
+pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    Exec,
+    Attach,
+}
+
+/// GET or POST `/exec/{namespace}/{pod}/{container}` and the same for attach.
+pub(super) async fn serve(
+    context: &Context,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    query: &Query,
+    request: Request<Incoming>,
+    what: What,
+) -> Result<Answer, Refusal> {
+    let view = find(context, namespace, pod)?;
+    let run = view.containers.iter().find(|run| run.name == container && run.running);
+    let run = run.ok_or_else(|| Refusal(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")))?;
+    let tty = query.flag(&["tty"]);
+    let asked = StreamRequest {
+        container_id: run.id.clone(),
+        command: if what == What::Exec { query.all("command").map(str::to_owned).collect() } else { Vec::new() },
+        tty,
+        stdin: query.flag(&["input", "stdin"]),
+    };
+    let wants = Wants { stdout: query.flag(&["output", "stdout"]), stderr: query.flag(&["error", "stderr"]) && !tty };
+    if !(asked.stdin || wants.stdout || wants.stderr) {
+        return Err(Refusal(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr".into()));
+    }
+    if what == What::Exec && asked.command.is_empty() {
+        return Err(Refusal(StatusCode::BAD_REQUEST, "you must specify at least one command for the container".into()));
+    }
+    let (response, socket) = upgrade(request, &PROTOCOLS)?;
+    let runtime = std::sync::Arc::clone(&context.shared.runtime);
+    tokio::spawn(async move {
+        let socket = match socket.await {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::debug!("a stream was not taken: {error}");
+                return;
+            }
+        };
+        let session = match what {
+            What::Exec => runtime.exec(&asked).await,
+            What::Attach => runtime.attach(&asked).await,
+        };
+        run_session(socket, session, wants).await;
+    });
+    Ok(response)
+}
+
+#[derive(Clone, Copy)]
+struct Wants {
+    stdout: bool,
+    stderr: bool,
+}
+
+/// Answers 101 with the first of our protocols that the client offers, and gives the socket that is to come.
+pub(super) fn upgrade(
+    mut request: Request<Incoming>,
+    protocols: &[&'static str],
+) -> Result<(Answer, impl Future<Output = Result<Socket, hyper::Error>> + use<>), Refusal> {
+    let refuse = |text: &str| Refusal(StatusCode::BAD_REQUEST, text.to_owned());
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let is_socket = header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket"));
+    let key = header("sec-websocket-key").filter(|_| is_socket).ok_or_else(|| refuse("a WebSocket upgrade is required"))?;
+    let offered: Vec<String> = request
+        .headers()
+        .get_all("sec-websocket-protocol")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(|name| name.trim().to_owned()))
+        .collect();
+    let chosen = protocols.iter().find(|known| offered.iter().any(|name| name == *known));
+    let chosen = chosen.ok_or_else(|| refuse("unable to negotiate a subprotocol: v4.channel.k8s.io or v5.channel.k8s.io is required"))?;
+    let upgraded = hyper::upgrade::on(&mut request);
+    let response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header("upgrade", "websocket")
+        .header("connection", "Upgrade")
+        .header("sec-websocket-accept", derive_accept_key(key.as_bytes()))
+        .header("sec-websocket-protocol", *chosen)
+        .body(super::routes::text(StatusCode::OK, "").into_body())
+        .map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    let socket = async move { Ok(WebSocketStream::from_raw_socket(TokioIo::new(upgraded.await?), Role::Server, None).await) };
+    Ok((response, socket))
+}
+
+async fn run_session(socket: Socket, session: Result<StreamSession, CriError>, wants: Wants) {
+    let (mut sink, source) = socket.split();
+    let (frames, mut queue) = mpsc::channel::<Message>(16);
+    // Tells the client that the connection stands.
+    let lowest = if wants.stdout { STDOUT } else { ERROR };
+    let writer = async {
+        if sink.send(frame(lowest, &[])).await.is_err() {
+            return;
+        }
+        while let Some(message) = queue.recv().await {
+            if sink.send(message).await.is_err() {
+                return;
+            }
+        }
+        let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        if let Err(error) = sink.send(Message::Close(Some(close))).await {
+            tracing::debug!("closing a stream: {error}");
+        }
+    };
+    let session = async move {
+        let status = match session {
+            Ok(session) => exchange(session, source, &frames, wants).await,
+            Err(error) => Some(failure(&error.to_string())),
+        };
+        if let Some(status) = status
+            && frames.send(frame(ERROR, status.to_string().as_bytes())).await.is_err()
+        {
+            tracing::debug!("a stream's end was not told");
+        }
+    };
+    tokio::join!(writer, session);
+}
+
+/// Moves bytes until the command has ended; the Status to tell, or `None` when the client went away.
+async fn exchange(
+    session: StreamSession,
+    source: futures::stream::SplitStream<Socket>,
+    frames: &mpsc::Sender<Message>,
+    wants: Wants,
+) -> Option<Value> {
+    let StreamSession { stdin, stdout, stderr, resize, exit } = session;
+    let output = async {
+        let second = async {
+            if let Some(stderr) = stderr {
+                pump(stderr, STDERR, wants.stderr, frames).await;
+            }
+        };
+        tokio::join!(pump(stdout, STDOUT, wants.stdout, frames), second);
+        exit.await
+    };
+    let input = read_client(source, stdin, resize);
+    tokio::pin!(output);
+    tokio::select! {
+        ended = &mut output => Some(verdict(ended)),
+        () = input => None,
+    }
+}
+
+fn verdict(ended: Result<Result<i32, CriError>, tokio::sync::oneshot::error::RecvError>) -> Value {
+    match ended {
+        Ok(Ok(0)) => json!({"metadata": {}, "status": "Success"}),
+        Ok(Ok(code)) => json!({
+            "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
+            "message": format!("command terminated with non-zero exit code: command terminated with exit code {code}"),
+            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}
+        }),
+        Ok(Err(error)) => failure(&error.to_string()),
+        Err(_) => failure("the container's end was not seen"),
+    }
+}
+
+fn failure(why: &str) -> Value {
+    json!({
+        "metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500,
+        "message": format!("Internal error occurred: {why}"), "details": {"causes": [{"message": why}]}
+    })
+}
+
+async fn pump(mut from: Box<dyn AsyncRead + Send + Unpin>, channel: u8, wanted: bool, frames: &mpsc::Sender<Message>) {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match from.read(&mut buffer).await {
+            // A terminal ends with EIO when its last process has gone.
+            Ok(0) | Err(_) => return,
+            Ok(count) => {
+                if wanted && frames.send(frame(channel, &buffer[..count])).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Reads what the client sends until it goes away.
+async fn read_client(
+    mut source: futures::stream::SplitStream<Socket>,
+    mut stdin: Option<Box<dyn tokio::io::AsyncWrite + Send + Unpin>>,
+    resize: Option<mpsc::Sender<(u16, u16)>>,
+) {
+    while let Some(Ok(message)) = source.next().await {
+        let data: Bytes = match message {
+            Message::Binary(data) => data,
+            Message::Text(text) => Bytes::copy_from_slice(text.as_bytes()),
+            Message::Close(_) => return,
+            _ => continue,
+        };
+        match data.split_first() {
+            Some((&STDIN, rest)) => {
+                let failed = match &mut stdin {
+                    Some(open) => open.write_all(rest).await.is_err() || open.flush().await.is_err(),
+                    None => false,
+                };
+                if failed {
+                    stdin = None;
+                }
+            }
+            Some((&RESIZE, rest)) => {
+                if let (Some(size), Some(resize)) = (terminal_size(rest), &resize)
+                    && resize.send(size).await.is_err()
+                {
+                    tracing::debug!("a terminal's size came after its end");
+                }
+            }
+            Some((&CLOSE, [STDIN, ..])) => {
+                if let Some(mut open) = stdin.take()
+                    && let Err(error) = open.shutdown().await
+                {
+                    tracing::debug!("closing stdin: {error}");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn terminal_size(data: &[u8]) -> Option<(u16, u16)> {
+    let size: Value = serde_json::from_slice(data).ok()?;
+    let of = |name: &str| size[name].as_u64().and_then(|value| u16::try_from(value).ok());
+    Some((of("Width")?, of("Height")?))
+}
+
+pub(super) fn frame(channel: u8, data: &[u8]) -> Message {
+    let mut bytes = Vec::with_capacity(data.len() + 1);
+    bytes.push(channel);
+    bytes.extend_from_slice(data);
+    Message::Binary(bytes.into())
+}

@@ -1,0 +1,220 @@
+//! The kubelet's API over real TLS, with a pod in a runtime in memory.
+
+use std::sync::Arc;
+
+use futures::{SinkExt, StreamExt};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use crate::config::Tls;
+use crate::tests::{Lab, ready};
+
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A certificate and its key.
+    fn issue(&self, name: &str, group: &str, purpose: ExtendedKeyUsagePurpose) -> (Vec<u8>, Vec<u8>) {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name.push(DnType::OrganizationName, group);
+        params.extended_key_usages = vec![purpose];
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.0).unwrap().der().to_vec(), key.serialize_der())
+    }
+
+    fn der(&self) -> Vec<u8> {
+        self.0.der().to_vec()
+    }
+}
+
+struct Fixture {
+    lab: Lab,
+    authority: Authority,
+}
+
+impl Fixture {
+    async fn start() -> Self {
+        let authority = Authority::new();
+        let (certificate, key) = authority.issue("node", "system:nodes", ExtendedKeyUsagePurpose::ServerAuth);
+        let tls = Tls { certificates: vec![certificate], key, client_ca: vec![authority.der()] };
+        let lab = Lab::start_with_tls(tls);
+        lab.pod("a", json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "img:1"}]}));
+        lab.until("a", "ready", ready).await;
+        Self { lab, authority }
+    }
+
+    async fn connect(&self, identity: Option<(&str, &str)>) -> TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(self.authority.der())).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match identity {
+            None => builder.with_no_client_auth(),
+            Some((name, group)) => {
+                let (certificate, key) = self.authority.issue(name, group, ExtendedKeyUsagePurpose::ClientAuth);
+                let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
+                builder.with_client_auth_cert(vec![CertificateDer::from(certificate)], key).unwrap()
+            }
+        };
+        let address = self.lab.server.unwrap();
+        let tcp = TcpStream::connect(address).await.unwrap();
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap()
+    }
+
+    async fn get(&self, identity: Option<(&str, &str)>, path: &str) -> (u16, String) {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(self.connect(identity).await)).await.unwrap();
+        tokio::spawn(async move { drop(connection.await) });
+        let request = hyper::Request::get(path).header("host", "localhost").body(Empty::<Bytes>::new()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    async fn socket(&self, path: &str, protocol: &str) -> WebSocketStream<TokioIo<hyper::upgrade::Upgraded>> {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(self.connect(Some(API)).await)).await.unwrap();
+        tokio::spawn(async move { drop(connection.with_upgrades().await) });
+        let request = hyper::Request::get(path)
+            .header("host", "localhost")
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .header("sec-websocket-protocol", protocol)
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        let mut response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status().as_u16(), 101);
+        let upgraded = hyper::upgrade::on(&mut response).await.unwrap();
+        WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await
+    }
+
+    fn log(&self) -> std::path::PathBuf {
+        self.lab.log_dir.join("n_a_uid-a/c/0.log")
+    }
+}
+
+const API: (&str, &str) = ("kube-apiserver-kubelet-client", "system:somebody");
+
+#[tokio::test]
+async fn only_who_is_known_and_allowed_gets_in() {
+    let fixture = Fixture::start().await;
+    for (identity, expected) in [
+        (None, 401),
+        (Some(("mallory", "system:authenticated")), 403),
+        (Some(("admin", "system:masters")), 200),
+        (Some(API), 200),
+    ] {
+        for path in ["/healthz", "/pods", "/metrics/resource", "/stats/summary"] {
+            assert_eq!(fixture.get(identity, path).await.0, expected, "{identity:?} {path}");
+        }
+    }
+    assert_eq!(fixture.get(None, "/exec/n/a/c?command=id&output=1").await.0, 401);
+    assert_eq!(fixture.get(Some(API), "/nope").await.0, 404);
+    let (_, summary) = fixture.get(Some(API), "/stats/summary").await;
+    let summary: Value = serde_json::from_str(&summary).unwrap();
+    assert_eq!(summary["pods"][0]["containers"][0]["memory"]["workingSetBytes"], 4 << 20);
+}
+
+#[tokio::test]
+async fn logs_are_read_and_followed_to_the_end() {
+    let fixture = Fixture::start().await;
+    std::fs::write(fixture.log(), "2026-01-01T00:00:01Z stdout F one\n2026-01-01T00:00:02Z stdout F two\n").unwrap();
+    assert_eq!(fixture.get(Some(API), "/containerLogs/n/a/c").await, (200, "one\ntwo\n".into()));
+    assert_eq!(fixture.get(Some(API), "/containerLogs/n/a/c?tailLines=1").await.1, "two\n");
+    let missing = fixture.get(Some(API), "/containerLogs/n/a/c?previous=true").await;
+    assert_eq!(missing, (400, "previous terminated container \"c\" in pod \"a\" not found".into()));
+    assert_eq!(fixture.get(Some(API), "/containerLogs/n/b/c").await, (404, "pod \"b\" not found".into()));
+
+    let following = fixture.get(Some(API), "/containerLogs/n/a/c?follow=true&tailLines=0");
+    let writing = async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        use std::io::Write;
+        let path = fixture.log();
+        std::fs::rename(&path, path.with_file_name("0.log.20260101-000003")).unwrap();
+        std::fs::write(&path, "2026-01-01T00:00:03Z stdout F three\n").unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"2026-01-01T00:00:04Z stdout F four\n").unwrap();
+        fixture.lab.runtime.exit("c", 0);
+    };
+    let (followed, ()) = tokio::join!(following, writing);
+    assert_eq!(followed.1, "three\nfour\n");
+}
+
+#[tokio::test]
+async fn exec_moves_bytes_and_tells_the_exit_code() {
+    let fixture = Fixture::start().await;
+    let mut socket = fixture.socket("/exec/n/a/c?command=cat&command=-u&input=1&output=1&error=1", "v5.channel.k8s.io").await;
+    socket.send(Message::Binary(b"\x00hello".to_vec().into())).await.unwrap();
+    socket.send(Message::Binary(vec![255, 0].into())).await.unwrap();
+    let mut output = Vec::new();
+    let mut status = Value::Null;
+    while let Some(Ok(message)) = socket.next().await {
+        let Message::Binary(data) = message else { continue };
+        match data[0] {
+            1 => output.extend_from_slice(&data[1..]),
+            3 => status = serde_json::from_slice(&data[1..]).unwrap(),
+            _ => {}
+        }
+    }
+    assert_eq!(output, b"hello");
+    assert_eq!((status["reason"].as_str(), status["details"]["causes"][0]["message"].as_str()), (Some("NonZeroExitCode"), Some("7")));
+    assert!(fixture.lab.runtime.calls().contains(&"exec-stream c2 cat -u".to_owned()));
+}
+
+#[tokio::test]
+async fn ports_are_forwarded() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let fixture = Fixture::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut text = [0; 4];
+        stream.read_exact(&mut text).await.unwrap();
+        stream.write_all(b"pong").await.unwrap();
+    });
+    let mut socket = fixture.socket(&format!("/portForward/n/a?port={port}"), "v4.channel.k8s.io").await;
+    socket.send(Message::Binary(b"\x00ping".to_vec().into())).await.unwrap();
+    let mut frames = Vec::new();
+    while let Some(Ok(message)) = socket.next().await {
+        if let Message::Binary(data) = message {
+            frames.push(data.to_vec());
+        }
+    }
+    let [low, high] = port.to_le_bytes();
+    assert_eq!(frames, [vec![0, low, high], vec![1, low, high], b"\x00pong".to_vec()]);
+}
+
+#[tokio::test]
+async fn metrics_have_the_shape_of_the_metrics_api() {
+    let fixture = Fixture::start().await;
+    let metrics = fixture.lab.metrics.clone();
+    let pods = metrics.pod_metrics().await;
+    assert_eq!(pods.len(), 1);
+    assert_eq!(pods[0]["metadata"]["name"], "a");
+    assert_eq!(pods[0]["containers"][0]["usage"]["memory"], "4096Ki");
+    let cpu = pods[0]["containers"][0]["usage"]["cpu"].as_str().unwrap();
+    let nano: i64 = cpu.strip_suffix('n').unwrap().parse().unwrap();
+    assert!((249_000_000..=251_000_000).contains(&nano), "{cpu}");
+    assert_eq!(metrics.node_metrics().await.unwrap()["kind"], "NodeMetrics");
+}
