@@ -8,6 +8,8 @@ pub mod backoff;
 mod conditions;
 pub mod downward;
 pub mod env;
+#[cfg(test)]
+mod fixture;
 pub mod hosts;
 mod init;
 pub mod observed;

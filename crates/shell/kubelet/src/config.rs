@@ -21,8 +21,9 @@ pub struct KubeletConfig {
     pub data_dir: PathBuf,
     /// Where container logs are, `/var/log/pods`.
     pub pod_log_dir: PathBuf,
-    /// The node's cgroup, below which `kubepods` is; empty for the root.
-    pub cgroup_root: String,
+    /// Whether the cache is this kubelet's alone (an agent's), so that it holds this node's pods only. Where other parts
+    /// share the cache, it must hold all pods.
+    pub own_pods_only: bool,
     /// The host's resolv.conf.
     pub resolv_conf: PathBuf,
     /// Address that the kubelet's API listens on.
@@ -57,7 +58,7 @@ impl KubeletConfig {
             cluster_domain: "cluster.local".to_owned(),
             data_dir: data_dir.into(),
             pod_log_dir: PathBuf::from("/var/log/pods"),
-            cgroup_root: String::new(),
+            own_pods_only: false,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             listen: IpAddr::from([0, 0, 0, 0]),
             port: 10250,

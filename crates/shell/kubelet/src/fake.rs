@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use trireme_runtime::cri::{
-    AuthConfig, ContainerConfig, ContainerEvent, ContainerState, ContainerStats, ContainerStatus, CriError, ExecSyncResponse, Image, ImageService,
-    LinuxContainerResources, PodSandboxConfig, PodSandboxState, PodSandboxStatus, RuntimeService, StreamRequest, StreamSession, Usage,
+    AuthConfig, ContainerConfig, ContainerEvent, ContainerState, ContainerStats, ContainerStatus, CriError, ExecSyncResponse,
+    Image, ImageService, LinuxContainerResources, PodSandboxConfig, PodSandboxState, PodSandboxStatus, RuntimeService,
+    StreamRequest, StreamSession, Usage,
 };
 
 pub(crate) struct FakeRuntime {
@@ -32,11 +33,19 @@ struct State {
 
 impl FakeRuntime {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), events: broadcast::channel(64).0 })
+        Arc::new(Self {
+            state: Mutex::default(),
+            events: broadcast::channel(64).0,
+        })
     }
 
     pub(crate) fn add_image(&self, name: &str) {
-        let image = Image { id: format!("sha256:{name}"), repo_tags: vec![name.into()], size: 1000, ..Image::default() };
+        let image = Image {
+            id: format!("sha256:{name}"),
+            repo_tags: vec![name.into()],
+            size: 1000,
+            ..Image::default()
+        };
         self.state.lock().images.insert(name.into(), image);
     }
 
@@ -54,14 +63,24 @@ impl FakeRuntime {
 
     pub(crate) fn config(&self, container: &str) -> Option<ContainerConfig> {
         let state = self.state.lock();
-        let mut runs: Vec<_> = state.containers.values().filter(|(run, _)| run.metadata.name == container).collect();
+        let mut runs: Vec<_> = state
+            .containers
+            .values()
+            .filter(|(run, _)| run.metadata.name == container)
+            .collect();
         runs.sort_by_key(|(run, _)| run.metadata.attempt);
         runs.last().map(|(_, config)| config.clone())
     }
 
     /// Ends the running container of a name.
     pub(crate) fn exit(&self, container: &str, code: i32) {
-        let id = self.state.lock().containers.values().find(|(run, _)| run.metadata.name == container && run.state == ContainerState::Running).map(|(run, _)| run.id.clone());
+        let id = self
+            .state
+            .lock()
+            .containers
+            .values()
+            .find(|(run, _)| run.metadata.name == container && run.state == ContainerState::Running)
+            .map(|(run, _)| run.id.clone());
         if let Some(id) = id {
             self.end(&id, code);
         }
@@ -116,7 +135,11 @@ impl RuntimeService for FakeRuntime {
             metadata: config.metadata.clone(),
             state: PodSandboxState::Ready,
             created_at: now(),
-            ips: if config.namespaces.host_network { Vec::new() } else { vec!["127.0.0.1".into()] },
+            ips: if config.namespaces.host_network {
+                Vec::new()
+            } else {
+                vec!["127.0.0.1".into()]
+            },
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
         };
@@ -127,8 +150,14 @@ impl RuntimeService for FakeRuntime {
 
     async fn stop_pod_sandbox(&self, id: &str) -> Result<(), CriError> {
         self.called(format!("stop-sandbox {id}"));
-        let running: Vec<String> =
-            self.state.lock().containers.values().filter(|(run, _)| run.pod_sandbox_id == id).map(|(run, _)| run.id.clone()).collect();
+        let running: Vec<String> = self
+            .state
+            .lock()
+            .containers
+            .values()
+            .filter(|(run, _)| run.pod_sandbox_id == id)
+            .map(|(run, _)| run.id.clone())
+            .collect();
         for container in running {
             self.end(&container, 137);
         }
@@ -194,11 +223,23 @@ impl RuntimeService for FakeRuntime {
         state.calls.push(format!("start {name}"));
         drop(state);
         self.tell(id);
-        if fails { Err(CriError::StartContainer(format!("exec: \"{command}\": executable file not found in $PATH"))) } else { Ok(()) }
+        if fails {
+            Err(CriError::StartContainer(format!(
+                "exec: \"{command}\": executable file not found in $PATH"
+            )))
+        } else {
+            Ok(())
+        }
     }
 
     async fn stop_container(&self, id: &str, timeout_s: i64) -> Result<(), CriError> {
-        let name = self.state.lock().containers.get(id).map(|(run, _)| run.metadata.name.clone()).unwrap_or_default();
+        let name = self
+            .state
+            .lock()
+            .containers
+            .get(id)
+            .map(|(run, _)| run.metadata.name.clone())
+            .unwrap_or_default();
         self.called(format!("stop {name} {timeout_s}"));
         self.end(id, 143);
         Ok(())
@@ -216,7 +257,11 @@ impl RuntimeService for FakeRuntime {
     async fn exec_sync(&self, container_id: &str, command: &[String], _: u64) -> Result<ExecSyncResponse, CriError> {
         self.called(format!("exec {container_id} {}", command.join(" ")));
         let exit_code = self.state.lock().execs.pop().unwrap_or(0);
-        Ok(ExecSyncResponse { stdout: b"said".to_vec(), exit_code, ..ExecSyncResponse::default() })
+        Ok(ExecSyncResponse {
+            stdout: b"said".to_vec(),
+            exit_code,
+            ..ExecSyncResponse::default()
+        })
     }
 
     /// Echoes stdin to stdout and ends with 7.
@@ -231,7 +276,13 @@ impl RuntimeService for FakeRuntime {
             drop(done.send(copied.map(|_| 7).map_err(|error| CriError::Other(error.to_string()))));
         });
         let (stdout, stdin) = tokio::io::split(ours);
-        Ok(StreamSession { stdin: request.stdin.then(|| Box::new(stdin) as _), stdout: Box::new(stdout), stderr: None, resize: None, exit })
+        Ok(StreamSession {
+            stdin: request.stdin.then(|| Box::new(stdin) as _),
+            stdout: Box::new(stdout),
+            stderr: None,
+            resize: None,
+            exit,
+        })
     }
 
     async fn attach(&self, request: &StreamRequest) -> Result<StreamSession, CriError> {
@@ -239,7 +290,9 @@ impl RuntimeService for FakeRuntime {
     }
 
     async fn port_forward(&self, _: &str, port: u16) -> Result<tokio::net::TcpStream, CriError> {
-        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| CriError::Other(error.to_string()))
+        tokio::net::TcpStream::connect(("127.0.0.1", port))
+            .await
+            .map_err(|error| CriError::Other(error.to_string()))
     }
 
     async fn list_container_stats(&self) -> Result<Vec<ContainerStats>, CriError> {
@@ -276,7 +329,11 @@ impl RuntimeService for FakeRuntime {
 impl ImageService for FakeRuntime {
     async fn image_status(&self, reference: &str) -> Result<Option<Image>, CriError> {
         let state = self.state.lock();
-        Ok(state.images.get(reference).or_else(|| state.images.values().find(|image| image.id == reference)).cloned())
+        Ok(state
+            .images
+            .get(reference)
+            .or_else(|| state.images.values().find(|image| image.id == reference))
+            .cloned())
     }
 
     async fn pull_image(&self, reference: &str, _: Option<&AuthConfig>) -> Result<String, CriError> {

@@ -34,7 +34,12 @@ pub(crate) struct Images {
 
 impl Images {
     pub(crate) fn new(service: Arc<dyn ImageService>, client: Client) -> Self {
-        Self { service, client, failures: Mutex::default(), pulling: Mutex::default() }
+        Self {
+            service,
+            client,
+            failures: Mutex::default(),
+            pulling: Mutex::default(),
+        }
     }
 
     pub(crate) fn service(&self) -> &Arc<dyn ImageService> {
@@ -53,7 +58,14 @@ impl Images {
         let image = with_tag(asked);
         let now = Timestamp::now();
         let event = |kind, reason: &str, message: String| shared.container_event(pod, &container.name, kind, reason, message);
-        let policy = container.image_pull_policy.as_deref().unwrap_or(if image.ends_with(":latest") { "Always" } else { "IfNotPresent" });
+        let policy = container
+            .image_pull_policy
+            .as_deref()
+            .unwrap_or(if image.ends_with(":latest") {
+                "Always"
+            } else {
+                "IfNotPresent"
+            });
         if policy != "Always" {
             match self.service.image_status(&image).await {
                 Ok(Some(found)) => {
@@ -77,7 +89,14 @@ impl Images {
         self.pull(pod, asked, &image, policy, &event).await
     }
 
-    async fn pull(&self, pod: &Pod, asked: &str, image: &str, policy: &str, event: &impl Fn(EventType, &str, String)) -> Result<Image, Waiting> {
+    async fn pull(
+        &self,
+        pod: &Pod,
+        asked: &str,
+        image: &str,
+        policy: &str,
+        event: &impl Fn(EventType, &str, String),
+    ) -> Result<Image, Waiting> {
         let key = format!("{}_{image}", spec::uid(pod));
         let asked_at = Instant::now();
         let held = self.failures.lock().get(&key).and_then(|failure| {
@@ -87,7 +106,11 @@ impl Images {
         if let Some((until, text)) = held {
             let message = format!("Back-off pulling image \"{image}\"");
             event(EventType::Normal, "BackOff", message.clone());
-            return Err(Waiting { reason: "ImagePullBackOff".into(), message: format!("{message}: {text}"), retry_at: until });
+            return Err(Waiting {
+                reason: "ImagePullBackOff".into(),
+                message: format!("{message}: {text}"),
+                retry_at: until,
+            });
         }
         let lock = Arc::clone(self.pulling.lock().entry(image.to_owned()).or_default());
         let guard = lock.lock().await;
@@ -134,11 +157,21 @@ impl Images {
 
     fn failed(&self, key: String, image: &str, error: String, event: &impl Fn(EventType, &str, String)) -> Waiting {
         let now = Timestamp::now();
-        event(EventType::Warning, "Failed", format!("Failed to pull image \"{image}\": {error}"));
+        event(
+            EventType::Warning,
+            "Failed",
+            format!("Failed to pull image \"{image}\": {error}"),
+        );
         event(EventType::Warning, "Failed", "Error: ErrImagePull".into());
         let mut failures = self.failures.lock();
         let backoff = Backoff::next(failures.get(&key).map(|failure| &failure.backoff), now, now);
-        failures.insert(key, Failure { backoff, text: format!("ErrImagePull: {error}") });
+        failures.insert(
+            key,
+            Failure {
+                backoff,
+                text: format!("ErrImagePull: {error}"),
+            },
+        );
         waiting("ErrImagePull", error, now, SHOW_ERROR)
     }
 
@@ -157,13 +190,26 @@ impl Images {
                 Ok(Some(secret)) => secret,
                 Ok(None) => continue,
                 Err(status) => {
-                    tracing::warn!(pod = spec::display(pod), secret = reference.name, "a pull secret cannot be read: {status}");
+                    tracing::warn!(
+                        pod = spec::display(pod),
+                        secret = reference.name,
+                        "a pull secret cannot be read: {status}"
+                    );
                     continue;
                 }
             };
-            let data = secret.data.as_ref().and_then(|data| data.get(".dockerconfigjson").or_else(|| data.get(".dockercfg")));
-            let Some(config) = data.and_then(|data| serde_json::from_slice::<serde_json::Value>(&data.0).ok()) else { continue };
-            let registries = if config["auths"].is_object() { &config["auths"] } else { &config };
+            let data = secret
+                .data
+                .as_ref()
+                .and_then(|data| data.get(".dockerconfigjson").or_else(|| data.get(".dockercfg")));
+            let Some(config) = data.and_then(|data| serde_json::from_slice::<serde_json::Value>(&data.0).ok()) else {
+                continue;
+            };
+            let registries = if config["auths"].is_object() {
+                &config["auths"]
+            } else {
+                &config
+            };
             for (registry, entry) in registries.as_object().into_iter().flatten() {
                 if matches(registry, image) {
                     found.extend(auth_of(entry).map(Some));
@@ -181,7 +227,11 @@ fn matches(registry: &str, image: &str) -> bool {
     let registry = registry.trim_start_matches("https://").trim_start_matches("http://");
     let host = registry.split('/').next().unwrap_or_default();
     let first = image.split('/').next().unwrap_or_default();
-    let own = if image.contains('/') && (first.contains('.') || first.contains(':') || first == "localhost") { first } else { "docker.io" };
+    let own = if image.contains('/') && (first.contains('.') || first.contains(':') || first == "localhost") {
+        first
+    } else {
+        "docker.io"
+    };
     host == own || (own == "docker.io" && host.ends_with("docker.io"))
 }
 
@@ -189,9 +239,15 @@ fn auth_of(entry: &serde_json::Value) -> Option<AuthConfig> {
     if let Some(encoded) = entry["auth"].as_str() {
         let text = String::from_utf8(base64::engine::general_purpose::STANDARD.decode(encoded).ok()?).ok()?;
         let (username, password) = text.split_once(':')?;
-        return Some(AuthConfig { username: username.to_owned(), password: password.to_owned() });
+        return Some(AuthConfig {
+            username: username.to_owned(),
+            password: password.to_owned(),
+        });
     }
-    Some(AuthConfig { username: entry["username"].as_str()?.to_owned(), password: entry["password"].as_str()?.to_owned() })
+    Some(AuthConfig {
+        username: entry["username"].as_str()?.to_owned(),
+        password: entry["password"].as_str()?.to_owned(),
+    })
 }
 
 fn present(image: &str) -> String {
@@ -199,13 +255,21 @@ fn present(image: &str) -> String {
 }
 
 fn waiting(reason: &str, message: String, now: Timestamp, pause: SignedDuration) -> Waiting {
-    Waiting { reason: reason.into(), message, retry_at: now.saturating_add(pause).unwrap_or(Timestamp::MAX) }
+    Waiting {
+        reason: reason.into(),
+        message,
+        retry_at: now.saturating_add(pause).unwrap_or(Timestamp::MAX),
+    }
 }
 
 /// Adds `:latest` where there is neither tag nor digest.
 fn with_tag(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
-    if image.contains('@') || last.contains(':') { image.to_owned() } else { format!("{image}:latest") }
+    if image.contains('@') || last.contains(':') {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
+    }
 }
 
 /// A duration as Go prints it, cut to milliseconds.
@@ -217,7 +281,11 @@ fn go_millis(duration: Duration) -> String {
     let minutes = millis / 60_000;
     let seconds = format!("{}.{:03}", millis % 60_000 / 1000, millis % 1000);
     let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
-    if minutes > 0 { format!("{minutes}m{seconds}s") } else { format!("{seconds}s") }
+    if minutes > 0 {
+        format!("{minutes}m{seconds}s")
+    } else {
+        format!("{seconds}s")
+    }
 }
 
 #[cfg(test)]
@@ -226,7 +294,12 @@ mod tests {
 
     #[test]
     fn tags_registries_and_durations() {
-        for (image, expected) in [("nginx", "nginx:latest"), ("a:5000/b", "a:5000/b:latest"), ("a/b:1", "a/b:1"), ("a@sha256:0", "a@sha256:0")] {
+        for (image, expected) in [
+            ("nginx", "nginx:latest"),
+            ("a:5000/b", "a:5000/b:latest"),
+            ("a/b:1", "a/b:1"),
+            ("a@sha256:0", "a@sha256:0"),
+        ] {
             assert_eq!(with_tag(image), expected);
         }
         for (registry, image, expected) in [

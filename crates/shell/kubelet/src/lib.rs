@@ -69,10 +69,16 @@ impl Kubelet {
         images: Arc<dyn ImageService>,
     ) -> Result<Self, KubeletError> {
         for path in [&config.data_dir, &config.pod_log_dir] {
-            std::fs::create_dir_all(path).map_err(|error| KubeletError::Directory { path: path.clone(), error })?;
+            std::fs::create_dir_all(path).map_err(|error| KubeletError::Directory {
+                path: path.clone(),
+                error,
+            })?;
         }
         let shared = shared::Shared::new(config, client, cache, runtime, images);
-        Ok(Self { shared: Arc::new(shared), authorizer: Arc::new(CertificateAuthorizer) })
+        Ok(Self {
+            shared: Arc::new(shared),
+            authorizer: Arc::new(CertificateAuthorizer),
+        })
     }
 
     /// Replaces who may use the kubelet's own API.

@@ -18,10 +18,16 @@ pub(crate) async fn run(
 ) -> Result<(), String> {
     if let Some(exec) = &hook.exec {
         let command = exec.command.clone().unwrap_or_default();
-        let answer = runtime.exec_sync(container_id, &command, 0).await.map_err(|error| error.to_string())?;
+        let answer = runtime
+            .exec_sync(container_id, &command, 0)
+            .await
+            .map_err(|error| error.to_string())?;
         if answer.exit_code != 0 {
             let text = String::from_utf8_lossy(&answer.stderr).into_owned();
-            return Err(format!("Exec lifecycle hook ({command:?}) failed with exit code {}: {text}", answer.exit_code));
+            return Err(format!(
+                "Exec lifecycle hook ({command:?}) failed with exit code {}: {text}",
+                answer.exit_code
+            ));
         }
         return Ok(());
     }
@@ -29,7 +35,11 @@ pub(crate) async fn run(
         let request = http::Request::of(get, container, pod_ip, "lifecycle")?;
         let answer = http::get(&request, Duration::from_secs(30)).await?;
         if answer.status >= 400 {
-            return Err(format!("Http lifecycle hook ({}) failed with status {}", get.path.as_deref().unwrap_or_default(), answer.status));
+            return Err(format!(
+                "Http lifecycle hook ({}) failed with status {}",
+                get.path.as_deref().unwrap_or_default(),
+                answer.status
+            ));
         }
         return Ok(());
     }
@@ -47,7 +57,9 @@ pub(crate) fn port(port: &IntOrString, container: &Container) -> Result<u16, Str
             Ok(number) => Some(number),
             Err(_) => {
                 let mut ports = container.ports.iter().flatten();
-                ports.find(|port| port.name.as_deref() == Some(name)).map(|port| port.container_port)
+                ports
+                    .find(|port| port.name.as_deref() == Some(name))
+                    .map(|port| port.container_port)
             }
         },
     };

@@ -65,8 +65,18 @@ impl ResourceMetrics {
         runtime: Arc<dyn RuntimeService>,
         pods: Arc<RwLock<BTreeMap<String, PodView>>>,
     ) -> Self {
-        let inner = Inner { node, labels, runtime, pods, samples: Mutex::default(), asked: Mutex::new(Instant::now()) };
-        Self { inner: Arc::new(inner), sampler: Mutex::default() }
+        let inner = Inner {
+            node,
+            labels,
+            runtime,
+            pods,
+            samples: Mutex::default(),
+            asked: Mutex::new(Instant::now()),
+        };
+        Self {
+            inner: Arc::new(inner),
+            sampler: Mutex::default(),
+        }
     }
 
     /// `NodeMetrics` of `metrics.k8s.io/v1beta1`, `None` where nothing can be measured.
@@ -74,7 +84,9 @@ impl ResourceMetrics {
         let (before, last) = self.samples().await?;
         let rate = rate(&before, &last, &before.node, &last.node);
         let mut labels = self.inner.labels.clone();
-        labels.entry("kubernetes.io/hostname".into()).or_insert_with(|| self.inner.node.clone());
+        labels
+            .entry("kubernetes.io/hostname".into())
+            .or_insert_with(|| self.inner.node.clone());
         Some(json!({
             "kind": "NodeMetrics", "apiVersion": "metrics.k8s.io/v1beta1",
             "metadata": {"name": self.inner.node, "creationTimestamp": now(), "labels": labels},
@@ -84,7 +96,9 @@ impl ResourceMetrics {
 
     /// `PodMetrics` of `metrics.k8s.io/v1beta1`, one per pod with a running container that was seen twice.
     pub async fn pod_metrics(&self) -> Vec<Value> {
-        let Some((before, last)) = self.samples().await else { return Vec::new() };
+        let Some((before, last)) = self.samples().await else {
+            return Vec::new();
+        };
         let pods: Vec<PodView> = self.inner.pods.read().values().cloned().collect();
         let mut found = Vec::new();
         for view in pods {
@@ -120,12 +134,17 @@ impl ResourceMetrics {
     async fn samples(&self) -> Option<(Sample, Sample)> {
         *self.inner.asked.lock() = Instant::now();
         self.keep_sampling();
-        let fresh = |samples: &Samples| samples.last.as_ref().is_some_and(|last| last.at.elapsed() < WINDOW_MIN * 2) && samples.before.is_some();
+        let fresh = |samples: &Samples| {
+            samples.last.as_ref().is_some_and(|last| last.at.elapsed() < WINDOW_MIN * 2) && samples.before.is_some()
+        };
         if !fresh(&self.inner.samples.lock()) {
             let before = self.inner.sample().await?;
             tokio::time::sleep(FIRST_WINDOW).await;
             let last = self.inner.sample().await?;
-            *self.inner.samples.lock() = Samples { before: Some(before), last: Some(last) };
+            *self.inner.samples.lock() = Samples {
+                before: Some(before),
+                last: Some(last),
+            };
         }
         let samples = self.inner.samples.lock();
         Some((samples.before.clone()?, samples.last.clone()?))
@@ -160,20 +179,33 @@ impl Inner {
                 return None;
             }
         };
-        Some(Sample { at: Instant::now(), time: Timestamp::now(), containers, node: node_usage()? })
+        Some(Sample {
+            at: Instant::now(),
+            time: Timestamp::now(),
+            containers,
+            node: node_usage()?,
+        })
     }
 }
 
 /// Usage of the whole machine from `/proc`.
 fn node_usage() -> Option<Usage> {
     let stat = std::fs::read_to_string("/proc/stat").ok()?;
-    let fields: Vec<u64> = stat.lines().next()?.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
+    let fields: Vec<u64> = stat
+        .lines()
+        .next()?
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|field| field.parse().ok())
+        .collect();
     // user, nice, system, irq, softirq, steal; not idle and iowait. In hundredths of a second.
     let busy: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|index| fields.get(*index)).sum();
     let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
     let of = |key: &str| -> u64 {
         let line = memory.lines().find_map(|line| line.strip_prefix(key));
-        line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+        line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
+            .unwrap_or(0)
+            * 1024
     };
     Some(Usage {
         timestamp: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0),
@@ -190,7 +222,10 @@ fn rate(before: &Sample, last: &Sample, one: &Usage, two: &Usage) -> Rate {
         _ => last.at.duration_since(before.at).as_nanos().max(1),
     };
     let used = u128::from(two.cpu_nanoseconds.saturating_sub(one.cpu_nanoseconds));
-    Rate { nano_cores: u64::try_from(used * 1_000_000_000 / elapsed).unwrap_or(u64::MAX), memory: two.memory_working_set_bytes }
+    Rate {
+        nano_cores: u64::try_from(used * 1_000_000_000 / elapsed).unwrap_or(u64::MAX),
+        memory: two.memory_working_set_bytes,
+    }
 }
 
 fn usage(rate: Rate) -> Value {

@@ -64,7 +64,13 @@ impl Probes {
             };
             Some((id.to_owned(), results))
         });
-        Self { shared, wake, results: Arc::new(Mutex::new(known.collect())), tasks: BTreeMap::new(), ending: CancellationToken::new() }
+        Self {
+            shared,
+            wake,
+            results: Arc::new(Mutex::new(known.collect())),
+            tasks: BTreeMap::new(),
+            ending: CancellationToken::new(),
+        }
     }
 
     pub(crate) fn results(&self) -> BTreeMap<String, ProbeResults> {
@@ -80,20 +86,37 @@ impl Probes {
         if stopping {
             self.ending.cancel();
         }
-        let running = |id: &str| observed.containers.iter().any(|run| run.id == id && run.state == ContainerState::Running);
+        let running = |id: &str| {
+            observed
+                .containers
+                .iter()
+                .any(|run| run.id == id && run.state == ContainerState::Running)
+        };
         self.tasks.retain(|id, _| running(id));
-        self.results.lock().retain(|id, _| observed.containers.iter().any(|run| run.id == *id));
+        self.results
+            .lock()
+            .retain(|id, _| observed.containers.iter().any(|run| run.id == *id));
         let pod_spec = spec::of(pod);
-        let sidecars = spec::init_containers(pod_spec).iter().filter(|container| spec::is_sidecar(container));
+        let sidecars = spec::init_containers(pod_spec)
+            .iter()
+            .filter(|container| spec::is_sidecar(container));
         for container in pod_spec.containers.iter().chain(sidecars) {
             if container.startup_probe.is_none() && container.readiness_probe.is_none() && container.liveness_probe.is_none() {
                 continue;
             }
-            let Some(run) = observed.latest(&container.name).filter(|run| run.state == ContainerState::Running) else { continue };
+            let Some(run) = observed
+                .latest(&container.name)
+                .filter(|run| run.state == ContainerState::Running)
+            else {
+                continue;
+            };
             if self.tasks.contains_key(&run.id) || stopping {
                 continue;
             }
-            let ip = observed.sandbox().and_then(|sandbox| sandbox.ips.first()).or(observed.host_ips.first());
+            let ip = observed
+                .sandbox()
+                .and_then(|sandbox| sandbox.ips.first())
+                .or(observed.host_ips.first());
             let prober = Prober {
                 shared: Arc::clone(&self.shared),
                 wake: Arc::clone(&self.wake),
@@ -105,7 +128,8 @@ impl Probes {
                 ip: ip.cloned().unwrap_or_default(),
                 started_at: run.started_at.unwrap_or(run.created_at),
             };
-            self.tasks.insert(run.id.clone(), AbortOnDropHandle::new(tokio::spawn(prober.run())));
+            self.tasks
+                .insert(run.id.clone(), AbortOnDropHandle::new(tokio::spawn(prober.run())));
         }
     }
 }
@@ -152,7 +176,12 @@ impl Prober {
 
     /// Probes until there is nothing more to find out: for ever but for a decided startup and a failed liveness.
     async fn repeat(&self, kind: Kind, probe: &Probe) {
-        let positive = |value: Option<i32>, default: u32| value.and_then(|value| u32::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default);
+        let positive = |value: Option<i32>, default: u32| {
+            value
+                .and_then(|value| u32::try_from(value).ok())
+                .filter(|value| *value > 0)
+                .unwrap_or(default)
+        };
         let period = Duration::from_secs(u64::from(positive(probe.period_seconds, 10)));
         let (successes, failures) = (positive(probe.success_threshold, 1), positive(probe.failure_threshold, 3));
         let delay = Duration::from_secs(u64::from(positive(probe.initial_delay_seconds, 0)));
@@ -164,7 +193,9 @@ impl Prober {
         let mut run = 0;
         loop {
             ticks.tick().await;
-            let Some(success) = self.once(kind, probe).await else { continue };
+            let Some(success) = self.once(kind, probe).await else {
+                continue;
+            };
             if last == Some(success) {
                 run += 1;
             } else {
@@ -182,7 +213,10 @@ impl Prober {
     }
 
     async fn once(&self, kind: Kind, probe: &Probe) -> Option<bool> {
-        let event = |reason: &str, text: String| self.shared.container_event(&self.pod, &self.container.name, EventType::Warning, reason, text);
+        let event = |reason: &str, text: String| {
+            self.shared
+                .container_event(&self.pod, &self.container.name, EventType::Warning, reason, text)
+        };
         match check::run(self.shared.runtime.as_ref(), probe, &self.container, &self.id, &self.ip).await {
             check::Answer::Success => Some(true),
             check::Answer::Warning(text) => {
@@ -194,7 +228,10 @@ impl Prober {
                 Some(false)
             }
             check::Answer::Error(text) => {
-                event("Unhealthy", format!("{} probe errored and resulted in unknown state: {text}", kind.name()));
+                event(
+                    "Unhealthy",
+                    format!("{} probe errored and resulted in unknown state: {text}", kind.name()),
+                );
                 None
             }
         }

@@ -68,7 +68,12 @@ impl Shared {
         let shutdown = CancellationToken::new();
         let recorder = EventRecorder::new(&client, COMPONENT, &config.node_name, Arc::new(SystemClock), shutdown.clone());
         let pods = Arc::new(RwLock::new(BTreeMap::new()));
-        let metrics = ResourceMetrics::new(config.node_name.clone(), config.labels.clone(), Arc::clone(&runtime), Arc::clone(&pods));
+        let metrics = ResourceMetrics::new(
+            config.node_name.clone(),
+            config.labels.clone(),
+            Arc::clone(&runtime),
+            Arc::clone(&pods),
+        );
         Self {
             machine: Machine::read(&config),
             volumes: Volumes::new(&config.data_dir, client.clone()),
@@ -115,17 +120,28 @@ impl Shared {
             ContainerKind::Init | ContainerKind::Sidecar => "initContainers",
             ContainerKind::Ephemeral => "ephemeralContainers",
         };
-        self.recorder.record(Regarding::of(pod).at(format!("spec.{list}{{{container}}}")), kind, reason, message);
+        self.recorder.record(
+            Regarding::of(pod).at(format!("spec.{list}{{{container}}}")),
+            kind,
+            reason,
+            message,
+        );
     }
 
     /// The directory of a pod's logs.
     pub(crate) fn log_directory(&self, pod: &Pod) -> PathBuf {
-        self.config.pod_log_dir.join(format!("{}_{}_{}", spec::namespace(pod), spec::name(pod), spec::uid(pod)))
+        self.config
+            .pod_log_dir
+            .join(format!("{}_{}_{}", spec::namespace(pod), spec::name(pod), spec::uid(pod)))
     }
 
     /// Where the termination message of a run is written.
     pub(crate) fn message_path(&self, uid: &str, container: &str, attempt: u32) -> PathBuf {
-        self.volumes.pod_dir(uid).join("containers").join(container).join(format!("{attempt}.message"))
+        self.volumes
+            .pod_dir(uid)
+            .join("containers")
+            .join(container)
+            .join(format!("{attempt}.message"))
     }
 }
 

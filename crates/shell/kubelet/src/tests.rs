@@ -27,14 +27,29 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn start() -> Self {
-        Self::with(FakeTransport::new(), FakeRuntime::new(), Arc::new(tempfile::tempdir().unwrap()), None)
+        Self::with(
+            FakeTransport::new(),
+            FakeRuntime::new(),
+            Arc::new(tempfile::tempdir().unwrap()),
+            None,
+        )
     }
 
     pub(crate) fn start_with_tls(tls: crate::Tls) -> Self {
-        Self::with(FakeTransport::new(), FakeRuntime::new(), Arc::new(tempfile::tempdir().unwrap()), Some(tls))
+        Self::with(
+            FakeTransport::new(),
+            FakeRuntime::new(),
+            Arc::new(tempfile::tempdir().unwrap()),
+            Some(tls),
+        )
     }
 
-    fn with(api: Arc<FakeTransport>, runtime: Arc<FakeRuntime>, directory: Arc<tempfile::TempDir>, tls: Option<crate::Tls>) -> Self {
+    fn with(
+        api: Arc<FakeTransport>,
+        runtime: Arc<FakeRuntime>,
+        directory: Arc<tempfile::TempDir>,
+        tls: Option<crate::Tls>,
+    ) -> Self {
         runtime.add_image("img:1");
         let client = Client::new(api.clone());
         let shutdown = CancellationToken::new();
@@ -55,26 +70,49 @@ impl Lab {
         let metrics = kubelet.metrics();
         let ended = shutdown.clone();
         let task = tokio::spawn(async move { kubelet.run(ended).await.unwrap() });
-        Self { api, runtime, client, server, metrics, log_dir, shutdown, task: Some(task), _directory: directory }
+        Self {
+            api,
+            runtime,
+            client,
+            server,
+            metrics,
+            log_dir,
+            shutdown,
+            task: Some(task),
+            _directory: directory,
+        }
     }
 
     async fn restart(mut self) -> Self {
         self.shutdown.cancel();
         self.task.take().unwrap().await.unwrap();
-        Self::with(Arc::clone(&self.api), Arc::clone(&self.runtime), Arc::clone(&self._directory), None)
+        Self::with(
+            Arc::clone(&self.api),
+            Arc::clone(&self.runtime),
+            Arc::clone(&self._directory),
+            None,
+        )
     }
 
     pub(crate) fn pod(&self, name: &str, spec: Value) {
         let mut spec = spec;
         spec["nodeName"] = json!("node-1");
         spec["enableServiceLinks"] = json!(true);
-        let metadata = json!({"name": name, "namespace": "n", "uid": format!("uid-{name}"), "generation": 1, "finalizers": ["test/hold"]});
-        self.api.seed(&ResourceRef::of::<Pod>(), json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": {"phase": "Pending"}}));
+        let metadata =
+            json!({"name": name, "namespace": "n", "uid": format!("uid-{name}"), "generation": 1, "finalizers": ["test/hold"]});
+        self.api.seed(
+            &ResourceRef::of::<Pod>(),
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": {"phase": "Pending"}}),
+        );
     }
 
     async fn get(&self, name: &str) -> Value {
         let target = Client::target::<Pod>("n", name, None);
-        self.api.get(&target).await.map(|object| object.value()).unwrap_or(Value::Null)
+        self.api
+            .get(&target)
+            .await
+            .map(|object| object.value())
+            .unwrap_or(Value::Null)
     }
 
     pub(crate) async fn until(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
@@ -106,8 +144,19 @@ impl Lab {
     }
 
     async fn events(&self) -> Vec<(String, String)> {
-        let list = self.client.list::<Event>(None, &trireme_client::ListOptions::default()).await.unwrap();
-        list.iter().map(|event| (event.reason.clone().unwrap_or_default(), event.message.clone().unwrap_or_default())).collect()
+        let list = self
+            .client
+            .list::<Event>(None, &trireme_client::ListOptions::default())
+            .await
+            .unwrap();
+        list.iter()
+            .map(|event| {
+                (
+                    event.reason.clone().unwrap_or_default(),
+                    event.message.clone().unwrap_or_default(),
+                )
+            })
+            .collect()
     }
 }
 
@@ -119,7 +168,12 @@ impl Drop for Lab {
 
 pub(crate) fn condition(pod: &Value, kind: &str) -> String {
     let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.iter().find(|condition| condition["type"] == kind).map_or_else(String::new, |condition| condition["status"].as_str().unwrap_or_default().to_owned())
+    conditions
+        .iter()
+        .find(|condition| condition["type"] == kind)
+        .map_or_else(String::new, |condition| {
+            condition["status"].as_str().unwrap_or_default().to_owned()
+        })
 }
 
 pub(crate) fn ready(pod: &Value) -> bool {
@@ -127,7 +181,10 @@ pub(crate) fn ready(pod: &Value) -> bool {
 }
 
 fn waiting(pod: &Value) -> String {
-    pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"].as_str().unwrap_or_default().to_owned()
+    pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 #[tokio::test]
@@ -143,13 +200,25 @@ async fn a_pod_runs_is_ready_and_goes() {
     assert_eq!(pod["status"]["hostIP"], "192.0.2.1");
     assert_eq!(pod["status"]["qosClass"], "BestEffort");
     assert_eq!(pod["status"]["observedGeneration"], 1);
-    assert!(pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap().starts_with("trireme://"));
+    assert!(
+        pod["status"]["containerStatuses"][0]["containerID"]
+            .as_str()
+            .unwrap()
+            .starts_with("trireme://")
+    );
     assert_eq!(lab.runtime.config("c").unwrap().command, ["run", "127.0.0.1"]);
-    assert!(lab.runtime.calls().contains(&"sandbox a kubepods/besteffort/poduid-a".to_owned()));
+    assert!(
+        lab.runtime
+            .calls()
+            .contains(&"sandbox a kubepods/besteffort/poduid-a".to_owned())
+    );
 
     lab.delete("a", 5).await;
     lab.until_called("stop c 5").await;
-    lab.until("a", "all ended", |pod| pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 143).await;
+    lab.until("a", "all ended", |pod| {
+        pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 143
+    })
+    .await;
     for _ in 0..500 {
         if lab.api.calls().contains(&"DELETE pods n/a".to_owned()) {
             break;
@@ -157,7 +226,12 @@ async fn a_pod_runs_is_ready_and_goes() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let calls = lab.runtime.calls();
-    let at = |text: &str| calls.iter().position(|call| call.starts_with(text)).unwrap_or_else(|| panic!("no {text} in {calls:?}"));
+    let at = |text: &str| {
+        calls
+            .iter()
+            .position(|call| call.starts_with(text))
+            .unwrap_or_else(|| panic!("no {text} in {calls:?}"))
+    };
     assert!(at("exec c2 bye") < at("stop c") && at("stop c") < at("stop-sandbox"));
     assert!(lab.api.calls().contains(&"DELETE pods n/a".to_owned()));
     let reasons: Vec<String> = lab.events().await.into_iter().map(|(reason, _)| reason).collect();
@@ -176,34 +250,65 @@ async fn a_pod_runs_is_ready_and_goes() {
 #[tokio::test]
 async fn init_containers_run_in_turn_and_restarts_back_off() {
     let lab = Lab::start();
-    lab.pod("a", json!({"restartPolicy": "Always",
+    lab.pod(
+        "a",
+        json!({"restartPolicy": "Always",
         "initContainers": [{"name": "i", "image": "img:1"}, {"name": "side", "image": "img:1", "restartPolicy": "Always"}],
-        "containers": [{"name": "c", "image": "img:1"}]}));
-    let pod = lab.until("a", "in its init container", |pod| pod["status"]["initContainerStatuses"][0]["state"]["running"].is_object()).await;
+        "containers": [{"name": "c", "image": "img:1"}]}),
+    );
+    let pod = lab
+        .until("a", "in its init container", |pod| {
+            pod["status"]["initContainerStatuses"][0]["state"]["running"].is_object()
+        })
+        .await;
     assert_eq!(waiting(&pod), "PodInitializing");
     assert_eq!(condition(&pod, "Initialized"), "False");
     lab.runtime.exit("i", 0);
     let pod = lab.until("a", "ready", ready).await;
-    assert_eq!(pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+    assert_eq!(
+        pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["reason"],
+        "Completed"
+    );
     assert_eq!(pod["status"]["initContainerStatuses"][1]["ready"], true);
     lab.runtime.exit("c", 1);
-    lab.until("a", "restarted once", |pod| pod["status"]["containerStatuses"][0]["restartCount"] == 1 && ready(pod)).await;
+    lab.until("a", "restarted once", |pod| {
+        pod["status"]["containerStatuses"][0]["restartCount"] == 1 && ready(pod)
+    })
+    .await;
     lab.runtime.exit("c", 1);
     let pod = lab.until("a", "backing off", |pod| waiting(pod) == "CrashLoopBackOff").await;
-    assert_eq!(pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"], "back-off 10s restarting failed container=c pod=a_n(uid-a)");
-    assert_eq!(pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 1);
+    assert_eq!(
+        pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"],
+        "back-off 10s restarting failed container=c pod=a_n(uid-a)"
+    );
+    assert_eq!(
+        pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"],
+        1
+    );
     assert_eq!(pod["status"]["phase"], "Running");
 }
 
 #[tokio::test]
 async fn a_job_like_pod_succeeds_and_leaves_no_sandbox() {
     let lab = Lab::start();
-    lab.pod("a", json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "img:1"}]}));
+    lab.pod(
+        "a",
+        json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "img:1"}]}),
+    );
     lab.until("a", "ready", ready).await;
     lab.runtime.exit("c", 0);
     let pod = lab.until("a", "done", |pod| pod["status"]["phase"] == "Succeeded").await;
-    let ready = pod["status"]["conditions"].as_array().unwrap().iter().find(|condition| condition["type"] == "Ready").unwrap().clone();
-    assert_eq!((ready["status"].as_str(), ready["reason"].as_str()), (Some("False"), Some("PodCompleted")));
+    let ready = pod["status"]["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|condition| condition["type"] == "Ready")
+        .unwrap()
+        .clone();
+    assert_eq!(
+        (ready["status"].as_str(), ready["reason"].as_str()),
+        (Some("False"), Some("PodCompleted"))
+    );
     lab.until_called("stop-sandbox s1").await;
 }
 
@@ -211,21 +316,44 @@ async fn a_job_like_pod_succeeds_and_leaves_no_sandbox() {
 async fn what_cannot_run_says_why() {
     let lab = Lab::start();
     lab.runtime.break_command("nope");
-    lab.pod("image", json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "absent:1"}]}));
-    lab.pod("command", json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "img:1", "command": ["nope"]}]}));
+    lab.pod(
+        "image",
+        json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "absent:1"}]}),
+    );
+    lab.pod(
+        "command",
+        json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "img:1", "command": ["nope"]}]}),
+    );
     lab.pod("env", json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "img:1", "envFrom": [{"configMapRef": {"name": "gone"}}]}]}));
     lab.pod("volume", json!({"restartPolicy": "Always", "volumes": [{"name": "v", "configMap": {"name": "gone"}}], "containers": [{"name": "c", "image": "img:1"}]}));
     lab.until("image", "ErrImagePull", |pod| waiting(pod) == "ErrImagePull").await;
-    let pod = lab.until("image", "ImagePullBackOff", |pod| waiting(pod) == "ImagePullBackOff").await;
-    let message = pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap().to_owned();
-    assert_eq!(message, "Back-off pulling image \"absent:1\": ErrImagePull: absent:1: not found");
-    lab.until("command", "RunContainerError", |pod| waiting(pod) == "RunContainerError").await;
-    lab.until("env", "CreateContainerConfigError", |pod| waiting(pod) == "CreateContainerConfigError").await;
-    let pod = lab.until("volume", "waiting", |pod| waiting(pod) == "ContainerCreating").await;
+    let pod = lab
+        .until("image", "ImagePullBackOff", |pod| waiting(pod) == "ImagePullBackOff")
+        .await;
+    let message = pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        message,
+        "Back-off pulling image \"absent:1\": ErrImagePull: absent:1: not found"
+    );
+    lab.until("command", "RunContainerError", |pod| waiting(pod) == "RunContainerError")
+        .await;
+    lab.until("env", "CreateContainerConfigError", |pod| {
+        waiting(pod) == "CreateContainerConfigError"
+    })
+    .await;
+    let pod = lab
+        .until("volume", "waiting", |pod| waiting(pod) == "ContainerCreating")
+        .await;
     assert_eq!(condition(&pod, "PodReadyToStartContainers"), "False");
     let events = lab.events().await;
     assert!(
-        events.contains(&("FailedMount".into(), "MountVolume.SetUp failed for volume \"v\" : configmap \"gone\" not found".into())),
+        events.contains(&(
+            "FailedMount".into(),
+            "MountVolume.SetUp failed for volume \"v\" : configmap \"gone\" not found".into()
+        )),
         "{events:?}"
     );
 }
@@ -240,20 +368,33 @@ async fn probes_decide_readiness_and_restarts() {
     };
     lab.runtime.exec_results(&[1, 0, 0]);
     lab.pod("a", json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 3, "containers": [{"name": "c", "image": "img:1", "readinessProbe": exec("ready", json!({}))}]}));
-    let pod = lab.until("a", "running and not ready", |pod| pod["status"]["containerStatuses"][0]["started"] == true).await;
+    let pod = lab
+        .until("a", "running and not ready", |pod| {
+            pod["status"]["containerStatuses"][0]["started"] == true
+        })
+        .await;
     assert!(!ready(&pod));
     lab.until("a", "ready", ready).await;
     lab.runtime.exec_results(&[1]);
     lab.pod("b", json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 3, "containers": [{"name": "d", "image": "img:1", "livenessProbe": exec("live", json!({"terminationGracePeriodSeconds": 2}))}]}));
     lab.until_called("stop d 2").await;
-    lab.until("b", "restarted", |pod| pod["status"]["containerStatuses"][0]["restartCount"] == 1).await;
+    lab.until("b", "restarted", |pod| {
+        pod["status"]["containerStatuses"][0]["restartCount"] == 1
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_restart_of_the_kubelet_touches_no_pod_and_ends_orphans() {
     let lab = Lab::start();
-    lab.pod("a", json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "img:1"}]}));
-    lab.pod("b", json!({"restartPolicy": "Always", "containers": [{"name": "d", "image": "img:1"}]}));
+    lab.pod(
+        "a",
+        json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "img:1"}]}),
+    );
+    lab.pod(
+        "b",
+        json!({"restartPolicy": "Always", "containers": [{"name": "d", "image": "img:1"}]}),
+    );
     lab.until("a", "ready", ready).await;
     lab.until("b", "ready", ready).await;
     let before: Vec<String> = lab.runtime.calls();
@@ -267,12 +408,60 @@ async fn a_restart_of_the_kubelet_touches_no_pod_and_ends_orphans() {
     lab.client.delete::<Pod>("n", "b", &DeleteOptions::default()).await.unwrap();
     let lab = Lab::with(api, runtime, directory, None);
     lab.until_called("stop d 30").await;
-    lab.pod("e", json!({"restartPolicy": "Always", "containers": [{"name": "e", "image": "img:1"}]}));
+    lab.pod(
+        "e",
+        json!({"restartPolicy": "Always", "containers": [{"name": "e", "image": "img:1"}]}),
+    );
     lab.until("e", "ready", ready).await;
     let calls = lab.runtime.calls();
-    assert!(!calls[before.len()..].iter().any(|call| call.starts_with("stop c") || call == "start c" || call == "create c 0"), "{calls:?}");
+    assert!(
+        !calls[before.len()..]
+            .iter()
+            .any(|call| call.starts_with("stop c") || call == "start c" || call == "create c 0"),
+        "{calls:?}"
+    );
     let lab = lab.restart().await;
     lab.until("a", "ready", ready).await;
+}
+
+#[tokio::test]
+async fn a_successor_of_the_same_name_waits() {
+    let lab = Lab::start();
+    lab.pod("a", json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "img:1", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}]}));
+    lab.until("a", "ready", ready).await;
+    let mut next = lab.get("a").await;
+    next["metadata"]["uid"] = json!("uid-next");
+    next["status"] = json!({"phase": "Pending"});
+    // The API forgets the first without a word of deletion, as with --force.
+    lab.api.seed(&ResourceRef::of::<Pod>(), next);
+    lab.until("a", "ready again", |pod| pod["metadata"]["uid"] == "uid-next" && ready(pod))
+        .await;
+    let calls = lab.runtime.calls();
+    let at = |text: &str| {
+        calls
+            .iter()
+            .position(|call| call == text)
+            .unwrap_or_else(|| panic!("no {text} in {calls:?}"))
+    };
+    assert!(
+        at("remove-sandbox s1") < at("sandbox a kubepods/besteffort/poduid-next"),
+        "{calls:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_pod() {
+    let lab = Lab::start();
+    lab.pod(
+        "a",
+        json!({"restartPolicy": "Never", "activeDeadlineSeconds": 1, "containers": [{"name": "c", "image": "img:1"}]}),
+    );
+    let pod = lab.until("a", "over", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
+    lab.until("a", "stopped", |pod| {
+        pod["status"]["containerStatuses"][0]["state"]["terminated"].is_object()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -286,12 +475,34 @@ async fn the_node_registers_and_keeps_its_lease() {
     }
     let lease = lab.client.get::<Lease>("kube-node-lease", "node-1").await.unwrap();
     let spec = lease.spec.as_ref().unwrap();
-    assert_eq!((spec.holder_identity.as_deref(), spec.lease_duration_seconds), (Some("node-1"), Some(40)));
+    assert_eq!(
+        (spec.holder_identity.as_deref(), spec.lease_duration_seconds),
+        (Some("node-1"), Some(40))
+    );
     let node = lab.client.get::<Node>("", "node-1").await.unwrap();
     let status = node.status.as_ref().unwrap();
-    let ready = status.conditions.as_ref().unwrap().iter().find(|condition| condition.type_ == "Ready").unwrap();
-    assert_eq!((ready.reason.as_deref(), ready.message.as_deref()), (Some("KubeletReady"), Some("kubelet is posting ready status")));
+    let ready = status
+        .conditions
+        .as_ref()
+        .unwrap()
+        .iter()
+        .find(|condition| condition.type_ == "Ready")
+        .unwrap();
+    assert_eq!(
+        (ready.reason.as_deref(), ready.message.as_deref()),
+        (Some("KubeletReady"), Some("kubelet is posting ready status"))
+    );
     assert_eq!(status.capacity.as_ref().unwrap()["pods"].0, "110");
     assert_eq!(node.metadata.labels.as_ref().unwrap()["kubernetes.io/os"], "linux");
-    assert_eq!(status.daemon_endpoints.as_ref().unwrap().kubelet_endpoint.as_ref().unwrap().port, 10250);
+    assert_eq!(
+        status
+            .daemon_endpoints
+            .as_ref()
+            .unwrap()
+            .kubelet_endpoint
+            .as_ref()
+            .unwrap()
+            .port,
+        10250
+    );
 }

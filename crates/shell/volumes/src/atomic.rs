@@ -90,7 +90,14 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 fn relative(path: &str) -> io::Result<PathBuf> {
     let path = Path::new(path);
     let sound = path.components().all(|part| matches!(part, std::path::Component::Normal(_))) && !path.as_os_str().is_empty();
-    if sound { Ok(path.to_path_buf()) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, format!("invalid path: {}", path.display()))) }
+    if sound {
+        Ok(path.to_path_buf())
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("invalid path: {}", path.display()),
+        ))
+    }
 }
 
 fn first(path: &str) -> Option<String> {
@@ -131,7 +138,19 @@ mod tests {
     use super::*;
 
     fn files(entries: &[(&str, &str)]) -> Files {
-        entries.iter().map(|(path, data)| ((*path).to_owned(), File { data: data.as_bytes().to_vec(), mode: 0o644, token: false })).collect()
+        entries
+            .iter()
+            .map(|(path, data)| {
+                (
+                    (*path).to_owned(),
+                    File {
+                        data: data.as_bytes().to_vec(),
+                        mode: 0o644,
+                        token: false,
+                    },
+                )
+            })
+            .collect()
     }
 
     #[test]
@@ -142,7 +161,10 @@ mod tests {
         assert!(write(target, &files(&[("a", "1"), ("sub/b", "2")]), &nothing).unwrap());
         assert_eq!(std::fs::read_to_string(target.join("sub/b")).unwrap(), "2");
         let version = std::fs::read_link(target.join(DATA)).unwrap();
-        assert!(!write(target, &files(&[("a", "1"), ("sub/b", "2")]), &nothing).unwrap(), "same content changes nothing");
+        assert!(
+            !write(target, &files(&[("a", "1"), ("sub/b", "2")]), &nothing).unwrap(),
+            "same content changes nothing"
+        );
         assert_eq!(std::fs::read_link(target.join(DATA)).unwrap(), version);
         assert!(write(target, &files(&[("a", "3")]), &nothing).unwrap());
         assert_eq!(std::fs::read_to_string(target.join("a")).unwrap(), "3");

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, KeyToPath, Pod, ProjectedVolumeSource, Secret,
-    SecretVolumeSource,
+    ConfigMap, ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, KeyToPath, Pod, ProjectedVolumeSource,
+    Secret, SecretVolumeSource,
 };
 use trireme_client::Client;
 use trireme_pod::downward::{self, NodeFacts};
@@ -30,12 +30,20 @@ impl Fetch<'_> {
     pub(crate) async fn config_map_volume(&self, source: &ConfigMapVolumeSource) -> Result<Files, String> {
         let optional = source.optional == Some(true);
         let data = self.config_map(&source.name, optional).await?;
-        select(&data, source.items.as_deref(), mode(source.default_mode), optional, "configmap")
+        select(
+            &data,
+            source.items.as_deref(),
+            mode(source.default_mode),
+            optional,
+            "configmap",
+        )
     }
 
     pub(crate) async fn secret_volume(&self, source: &SecretVolumeSource) -> Result<Files, String> {
         let optional = source.optional == Some(true);
-        let data = self.secret(source.secret_name.as_deref().unwrap_or_default(), optional).await?;
+        let data = self
+            .secret(source.secret_name.as_deref().unwrap_or_default(), optional)
+            .await?;
         select(&data, source.items.as_deref(), mode(source.default_mode), optional, "secret")
     }
 
@@ -61,7 +69,14 @@ impl Fetch<'_> {
                 let token = self.tokens.get(self.pod, volume, source).await?;
                 let (uid, group) = token_owner(self.pod);
                 let mode = if uid.is_some() || group { 0o600 } else { mode };
-                files.insert(source.path.clone(), File { data: token.into_bytes(), mode, token: true });
+                files.insert(
+                    source.path.clone(),
+                    File {
+                        data: token.into_bytes(),
+                        mode,
+                        token: true,
+                    },
+                );
             } else {
                 return Err("a projected source of this kind is not supported yet".into());
             }
@@ -70,17 +85,42 @@ impl Fetch<'_> {
     }
 
     async fn config_map(&self, name: &str, optional: bool) -> Result<Data, String> {
-        let found = self.client.find::<ConfigMap>(spec::namespace(self.pod), name).await.map_err(|status| status.message)?;
-        let Some(found) = found else { return absent("configmap", name, optional) };
-        let text = found.data.iter().flatten().map(|(key, value)| (key.clone(), value.as_bytes().to_vec()));
-        let binary = found.binary_data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()));
+        let found = self
+            .client
+            .find::<ConfigMap>(spec::namespace(self.pod), name)
+            .await
+            .map_err(|status| status.message)?;
+        let Some(found) = found else {
+            return absent("configmap", name, optional);
+        };
+        let text = found
+            .data
+            .iter()
+            .flatten()
+            .map(|(key, value)| (key.clone(), value.as_bytes().to_vec()));
+        let binary = found
+            .binary_data
+            .iter()
+            .flatten()
+            .map(|(key, value)| (key.clone(), value.0.clone()));
         Ok(text.chain(binary).collect())
     }
 
     async fn secret(&self, name: &str, optional: bool) -> Result<Data, String> {
-        let found = self.client.find::<Secret>(spec::namespace(self.pod), name).await.map_err(|status| status.message)?;
-        let Some(found) = found else { return absent("secret", name, optional) };
-        Ok(found.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect())
+        let found = self
+            .client
+            .find::<Secret>(spec::namespace(self.pod), name)
+            .await
+            .map_err(|status| status.message)?;
+        let Some(found) = found else {
+            return absent("secret", name, optional);
+        };
+        Ok(found
+            .data
+            .iter()
+            .flatten()
+            .map(|(key, value)| (key.clone(), value.0.clone()))
+            .collect())
     }
 
     fn downward(&self, items: &[DownwardAPIVolumeFile], default_mode: u32) -> Result<Files, String> {
@@ -95,7 +135,14 @@ impl Fetch<'_> {
             }
             .map_err(|error| error.to_string())?;
             let mode = item.mode.map_or(default_mode, |own| mode(Some(own)));
-            files.insert(item.path.clone(), File { data: text.into_bytes(), mode, token: false });
+            files.insert(
+                item.path.clone(),
+                File {
+                    data: text.into_bytes(),
+                    mode,
+                    token: false,
+                },
+            );
         }
         Ok(files)
     }
@@ -113,11 +160,18 @@ pub(crate) fn token_owner(pod: &Pod) -> (Option<u32>, bool) {
         .map(|container| container.security_context.as_ref().and_then(|own| own.run_as_user).or(of_pod));
     let first = users.next().flatten();
     let agreed = first.filter(|first| users.all(|user| user == Some(*first)));
-    (agreed.and_then(|user| u32::try_from(user).ok()), context.is_some_and(|context| context.fs_group.is_some()))
+    (
+        agreed.and_then(|user| u32::try_from(user).ok()),
+        context.is_some_and(|context| context.fs_group.is_some()),
+    )
 }
 
 fn absent(kind: &str, name: &str, optional: bool) -> Result<Data, String> {
-    if optional { Ok(Data::new()) } else { Err(format!("{kind} \"{name}\" not found")) }
+    if optional {
+        Ok(Data::new())
+    } else {
+        Err(format!("{kind} \"{name}\" not found"))
+    }
 }
 
 fn mode(mode: Option<i32>) -> u32 {
@@ -125,15 +179,25 @@ fn mode(mode: Option<i32>) -> u32 {
 }
 
 fn select(data: &Data, items: Option<&[KeyToPath]>, default_mode: u32, optional: bool, kind: &str) -> Result<Files, String> {
-    let file = |data: &[u8], mode| File { data: data.to_vec(), mode, token: false };
+    let file = |data: &[u8], mode| File {
+        data: data.to_vec(),
+        mode,
+        token: false,
+    };
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        return Ok(data.iter().map(|(key, value)| (key.clone(), file(value, default_mode))).collect());
+        return Ok(data
+            .iter()
+            .map(|(key, value)| (key.clone(), file(value, default_mode)))
+            .collect());
     };
     let mut files = Files::new();
     for item in items {
         match data.get(&item.key) {
             Some(value) => {
-                files.insert(item.path.clone(), file(value, item.mode.map_or(default_mode, |own| mode(Some(own)))));
+                files.insert(
+                    item.path.clone(),
+                    file(value, item.mode.map_or(default_mode, |own| mode(Some(own)))),
+                );
             }
             None if optional => {}
             None if kind == "secret" => return Err(format!("references non-existent secret key: {}", item.key)),

@@ -62,7 +62,11 @@ impl Volumes {
     /// Volumes below a directory, with a client to read ConfigMaps, Secrets and tokens.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>, client: Client) -> Self {
-        Self { data_dir: data_dir.into(), client: client.clone(), tokens: token::Tokens::new(client) }
+        Self {
+            data_dir: data_dir.into(),
+            client: client.clone(),
+            tokens: token::Tokens::new(client),
+        }
     }
 
     /// A pod's own directory.
@@ -74,8 +78,13 @@ impl Volumes {
     /// UIDs of pods that have a directory.
     #[must_use]
     pub fn pods_on_disk(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.data_dir.join("pods")) else { return Vec::new() };
-        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+        let Ok(entries) = std::fs::read_dir(self.data_dir.join("pods")) else {
+            return Vec::new();
+        };
+        entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
     }
 
     /// Sets up or refreshes all volumes of a pod; the host path of each by name.
@@ -91,7 +100,10 @@ impl Volumes {
                     paths.insert(volume.name.clone(), path);
                 }
                 Err(why) => {
-                    failed.get_or_insert(VolumeError::SetUp { volume: volume.name.clone(), why });
+                    failed.get_or_insert(VolumeError::SetUp {
+                        volume: volume.name.clone(),
+                        why,
+                    });
                 }
             }
         }
@@ -103,7 +115,12 @@ impl Volumes {
             return local::host_path(source).map_err(|error| error.to_string());
         }
         let fs_group = spec::of(pod).security_context.as_ref().and_then(|context| context.fs_group);
-        let directory = |plugin: &str| self.pod_dir(spec::uid(pod)).join("volumes").join(format!("kubernetes.io~{plugin}")).join(&volume.name);
+        let directory = |plugin: &str| {
+            self.pod_dir(spec::uid(pod))
+                .join("volumes")
+                .join(format!("kubernetes.io~{plugin}"))
+                .join(&volume.name)
+        };
         let io = |error: std::io::Error| error.to_string();
         if let Some(source) = &volume.empty_dir {
             let path = directory("empty-dir");
@@ -111,7 +128,12 @@ impl Volumes {
             ownership::apply(&path, fs_group, false).map_err(io)?;
             return Ok(path);
         }
-        let fetch = content::Fetch { client: &self.client, tokens: &self.tokens, pod, node };
+        let fetch = content::Fetch {
+            client: &self.client,
+            tokens: &self.tokens,
+            pod,
+            node,
+        };
         let (plugin, in_memory, files) = if let Some(source) = &volume.config_map {
             ("configmap", false, fetch.config_map_volume(source).await?)
         } else if let Some(source) = &volume.secret {
@@ -165,7 +187,10 @@ impl Volumes {
     pub fn tear_down(&self, uid: &str) -> Result<(), VolumeError> {
         self.tokens.forget(uid);
         let path = self.pod_dir(uid);
-        let failed = |error| VolumeError::TearDown { path: path.clone(), error };
+        let failed = |error| VolumeError::TearDown {
+            path: path.clone(),
+            error,
+        };
         local::unmount_below(&path).map_err(failed)?;
         match std::fs::remove_dir_all(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
@@ -176,7 +201,10 @@ impl Volumes {
 
 fn unsupported(volume: &Volume) -> String {
     if let Some(claim) = &volume.persistent_volume_claim {
-        return format!("persistent volume claims are not supported yet (claim \"{}\")", claim.claim_name);
+        return format!(
+            "persistent volume claims are not supported yet (claim \"{}\")",
+            claim.claim_name
+        );
     }
     if volume.csi.is_some() || volume.ephemeral.is_some() || volume.nfs.is_some() {
         return "CSI, ephemeral and NFS volumes are not supported yet".into();

@@ -12,7 +12,11 @@ use crate::is_mount_point;
 
 /// An empty directory that everyone may write to; on tmpfs where the medium says so.
 pub(crate) fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> io::Result<()> {
-    let limit = source.size_limit.as_ref().map(|limit| quantity::value(&limit.0)).filter(|limit| *limit > 0);
+    let limit = source
+        .size_limit
+        .as_ref()
+        .map(|limit| quantity::value(&limit.0))
+        .filter(|limit| *limit > 0);
     match source.medium.as_deref() {
         Some("Memory") => memory(path, limit, 0o777)?,
         None | Some("") => std::fs::create_dir_all(path)?,
@@ -66,14 +70,22 @@ pub(crate) fn host_path(source: &HostPathVolumeSource) -> io::Result<PathBuf> {
         "BlockDevice" => (FileTypeExt::is_block_device, "a block device"),
         other => return Err(io::Error::other(format!("{other} is an invalid volume type"))),
     };
-    if found.as_ref().is_some_and(fits) { Ok(path) } else { Err(failed(what)) }
+    if found.as_ref().is_some_and(fits) {
+        Ok(path)
+    } else {
+        Err(failed(what))
+    }
 }
 
 /// Unmounts everything at or below a path, deepest first.
 pub(crate) fn unmount_below(path: &Path) -> io::Result<()> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let mut points: Vec<PathBuf> =
-        table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape).filter(|point| point.starts_with(path)).collect();
+    let mut points: Vec<PathBuf> = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(unescape)
+        .filter(|point| point.starts_with(path))
+        .collect();
     points.sort_by_key(|point| std::cmp::Reverse(point.as_os_str().len()));
     for point in points {
         match umount2(&point, MntFlags::MNT_DETACH) {

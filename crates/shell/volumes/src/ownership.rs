@@ -10,13 +10,17 @@ use crate::atomic::Files;
 
 /// Gives a tree to the group: readable, writable unless read-only, directories set-gid.
 pub(crate) fn apply(path: &Path, fs_group: Option<i64>, read_only: bool) -> io::Result<()> {
-    let Some(group) = fs_group.and_then(|group| u32::try_from(group).ok()) else { return Ok(()) };
+    let Some(group) = fs_group.and_then(|group| u32::try_from(group).ok()) else {
+        return Ok(());
+    };
     visit(path, group, read_only)
 }
 
 /// As [`apply`], for a volume's top directory alone.
 pub(crate) fn apply_top(path: &Path, fs_group: Option<i64>) -> io::Result<()> {
-    let Some(group) = fs_group.and_then(|group| u32::try_from(group).ok()) else { return Ok(()) };
+    let Some(group) = fs_group.and_then(|group| u32::try_from(group).ok()) else {
+        return Ok(());
+    };
     own(path, group, true)
 }
 

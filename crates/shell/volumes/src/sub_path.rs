@@ -29,10 +29,20 @@ pub struct SubPathRequest<'a> {
 
 pub(crate) fn bind(request: &SubPathRequest<'_>, target: &Path) -> io::Result<()> {
     let parts: Vec<_> = Path::new(request.sub_path).components().collect();
-    if parts.iter().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("subPath \"{}\" must be relative and without '..'", request.sub_path)));
+    if parts
+        .iter()
+        .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("subPath \"{}\" must be relative and without '..'", request.sub_path),
+        ));
     }
-    let root = open(request.volume_path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let root = open(
+        request.volume_path,
+        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
     let found = resolve(&root, request.sub_path)?;
     let is_directory = SFlag::from_bits_truncate(fstat(&found)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
     // The mount of an earlier run of the container; bind anew, as the file may be another now.
@@ -46,7 +56,14 @@ pub(crate) fn bind(request: &SubPathRequest<'_>, target: &Path) -> io::Result<()
         std::fs::File::create(target)?;
     }
     let source = format!("/proc/self/fd/{}", found.as_raw_fd());
-    mount(Some(source.as_str()), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).map_err(io::Error::from)
+    mount(
+        Some(source.as_str()),
+        target,
+        None::<&str>,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        None::<&str>,
+    )
+    .map_err(io::Error::from)
 }
 
 fn beneath(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
@@ -66,7 +83,14 @@ fn resolve(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
     let mode = Mode::from_bits_truncate(fstat(root)?.st_mode & 0o777);
     let mut so_far = std::path::PathBuf::new();
     for part in whole.components() {
-        let parent = beneath(root, if so_far.as_os_str().is_empty() { Path::new(".") } else { &so_far })?;
+        let parent = beneath(
+            root,
+            if so_far.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                &so_far
+            },
+        )?;
         so_far.push(part);
         match beneath(root, &so_far) {
             Err(Errno::ENOENT) => {

@@ -83,14 +83,29 @@ async fn what_is_missing_is_named() {
     for (volume, expected) in [
         (json!({"configMap": {"name": "gone"}}), "configmap \"gone\" not found"),
         (json!({"secret": {"secretName": "gone"}}), "secret \"gone\" not found"),
-        (json!({"configMap": {"name": "m", "items": [{"key": "z", "path": "z"}]}}), "configmap references non-existent config key: z"),
-        (json!({"persistentVolumeClaim": {"claimName": "x"}}), "persistent volume claims are not supported yet (claim \"x\")"),
-        (json!({"hostPath": {"path": "/proc/self/status", "type": "Directory"}}), "hostPath type check failed: /proc/self/status is not a directory"),
+        (
+            json!({"configMap": {"name": "m", "items": [{"key": "z", "path": "z"}]}}),
+            "configmap references non-existent config key: z",
+        ),
+        (
+            json!({"persistentVolumeClaim": {"claimName": "x"}}),
+            "persistent volume claims are not supported yet (claim \"x\")",
+        ),
+        (
+            json!({"hostPath": {"path": "/proc/self/status", "type": "Directory"}}),
+            "hostPath type check failed: /proc/self/status is not a directory",
+        ),
     ] {
         let mut volume = volume;
         volume["name"] = json!("v");
-        let error = volumes.mount(&pod(json!([volume]), json!({})), &NodeFacts::default()).await.unwrap_err();
-        assert_eq!(error.to_string(), format!("MountVolume.SetUp failed for volume \"v\" : {expected}"));
+        let error = volumes
+            .mount(&pod(json!([volume]), json!({})), &NodeFacts::default())
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("MountVolume.SetUp failed for volume \"v\" : {expected}")
+        );
     }
 }
 
@@ -98,7 +113,10 @@ async fn what_is_missing_is_named() {
 async fn sub_paths_stay_inside() {
     let directory = tempfile::tempdir().unwrap();
     let volumes = Volumes::new(directory.path(), Client::new(FakeTransport::new()));
-    let paths = volumes.mount(&pod(json!([{"name": "e", "emptyDir": {}}]), json!({})), &NodeFacts::default()).await.unwrap();
+    let paths = volumes
+        .mount(&pod(json!([{"name": "e", "emptyDir": {}}]), json!({})), &NodeFacts::default())
+        .await
+        .unwrap();
     let root = &paths["e"];
     std::fs::create_dir(root.join("inside")).unwrap();
     std::fs::write(root.join("inside/file"), "in").unwrap();
@@ -106,10 +124,21 @@ async fn sub_paths_stay_inside() {
     symlink("/etc", root.join("evil")).unwrap();
     symlink("../../../..", root.join("up")).unwrap();
     let ask = |sub_path: &'static str, index| {
-        volumes.sub_path(&SubPathRequest { pod_uid: "u1", volume: "e", volume_path: root, sub_path, container: "c", index })
+        volumes.sub_path(&SubPathRequest {
+            pod_uid: "u1",
+            volume: "e",
+            volume_path: root,
+            sub_path,
+            container: "c",
+            index,
+        })
     };
     assert_eq!(std::fs::read_to_string(ask("fine/file", 0).unwrap()).unwrap(), "in");
-    assert_eq!(std::fs::read_to_string(ask("fine/file", 0).unwrap()).unwrap(), "in", "bound again");
+    assert_eq!(
+        std::fs::read_to_string(ask("fine/file", 0).unwrap()).unwrap(),
+        "in",
+        "bound again"
+    );
     let made = ask("new/deep", 1).unwrap();
     std::fs::write(made.join("x"), "").unwrap();
     assert!(root.join("new/deep/x").exists());

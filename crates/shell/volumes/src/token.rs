@@ -39,7 +39,10 @@ pub(crate) struct Tokens {
 
 impl Tokens {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, known: Mutex::default() }
+        Self {
+            client,
+            known: Mutex::default(),
+        }
     }
 
     pub(crate) fn forget(&self, uid: &str) {
@@ -60,7 +63,10 @@ impl Tokens {
             }
             Err(why) => match known.filter(|token| now < token.expires) {
                 Some(token) => {
-                    tracing::warn!(pod = spec::display(pod), "a service account token could not be renewed: {why}");
+                    tracing::warn!(
+                        pod = spec::display(pod),
+                        "a service account token could not be renewed: {why}"
+                    );
                     Ok(token.text)
                 }
                 None => Err(why),
@@ -69,10 +75,19 @@ impl Tokens {
     }
 
     async fn request(&self, pod: &Pod, source: &ServiceAccountTokenProjection, now: Timestamp) -> Result<Token, String> {
-        let account = spec::of(pod).service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
+        let account = spec::of(pod)
+            .service_account_name
+            .as_deref()
+            .filter(|name| !name.is_empty())
+            .unwrap_or("default");
         let namespace = spec::namespace(pod);
         let seconds = source.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
-        let audiences: Vec<&str> = source.audience.as_deref().filter(|audience| !audience.is_empty()).into_iter().collect();
+        let audiences: Vec<&str> = source
+            .audience
+            .as_deref()
+            .filter(|audience| !audience.is_empty())
+            .into_iter()
+            .collect();
         let body = json!({
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
             "metadata": {"name": account, "namespace": namespace},
@@ -90,10 +105,22 @@ impl Tokens {
             .await
             .map_err(|status| failed(status.message))?
             .value();
-        let text = made["status"]["token"].as_str().ok_or_else(|| failed("no token in the answer".into()))?.to_owned();
-        let expires = made["status"]["expirationTimestamp"].as_str().and_then(|text| text.parse().ok());
-        let expires = expires.unwrap_or_else(|| now.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX));
-        Ok(Token { text, issued: now, expires })
+        let text = made["status"]["token"]
+            .as_str()
+            .ok_or_else(|| failed("no token in the answer".into()))?
+            .to_owned();
+        let expires = made["status"]["expirationTimestamp"]
+            .as_str()
+            .and_then(|text| text.parse().ok());
+        let expires = expires.unwrap_or_else(|| {
+            now.saturating_add(SignedDuration::from_secs(seconds))
+                .unwrap_or(Timestamp::MAX)
+        });
+        Ok(Token {
+            text,
+            issued: now,
+            expires,
+        })
     }
 }
 
@@ -104,8 +131,17 @@ mod tests {
     #[test]
     fn renewed_at_four_fifths_of_life_or_after_a_day() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        let token = |life| Token { text: String::new(), issued: at(0), expires: at(life) };
-        for (life, now, fresh) in [(1000, 799, true), (1000, 800, false), (1_000_000, 86_399, true), (1_000_000, 86_400, false)] {
+        let token = |life| Token {
+            text: String::new(),
+            issued: at(0),
+            expires: at(life),
+        };
+        for (life, now, fresh) in [
+            (1000, 799, true),
+            (1000, 800, false),
+            (1_000_000, 86_399, true),
+            (1_000_000, 86_400, false),
+        ] {
             assert_eq!(token(life).is_fresh(at(now)), fresh, "{life} {now}");
         }
     }

@@ -39,7 +39,11 @@ async fn renew(shared: &Shared, node_uid: &str, known: Option<Lease>) -> Result<
     let name = &shared.config.node_name;
     let base = match known {
         Some(lease) => Some(lease),
-        None => shared.client.find::<Lease>(NAMESPACE, name).await?.map(|lease| (*lease).clone()),
+        None => shared
+            .client
+            .find::<Lease>(NAMESPACE, name)
+            .await?
+            .map(|lease| (*lease).clone()),
     };
     let now = Some(MicroTime(Timestamp::now()));
     let written = match base {

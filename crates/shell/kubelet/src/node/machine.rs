@@ -22,7 +22,11 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn read(config: &KubeletConfig) -> Self {
-        let text = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let text = |path: &str| {
+            std::fs::read_to_string(path)
+                .map(|text| text.trim().to_owned())
+                .unwrap_or_default()
+        };
         let memory = text("/proc/meminfo");
         Self {
             cpus: std::thread::available_parallelism().map_or(1, |count| i64::try_from(count.get()).unwrap_or(1)),
@@ -52,7 +56,8 @@ impl Machine {
 
 fn kibibytes(meminfo: &str, key: &str) -> i64 {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(key));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<i64>().ok()).map_or(0, |kibibytes| kibibytes * 1024)
+    line.and_then(|line| line.split_whitespace().next()?.parse::<i64>().ok())
+        .map_or(0, |kibibytes| kibibytes * 1024)
 }
 
 fn storage(path: &Path) -> i64 {
@@ -69,7 +74,10 @@ fn storage(path: &Path) -> i64 {
 pub(crate) fn free_fractions(path: &Path) -> Option<(f64, f64)> {
     let found = nix::sys::statvfs::statvfs(path).ok()?;
     let part = |free: u64, all: u64| if all == 0 { 1.0 } else { free as f64 / all as f64 };
-    Some((part(found.blocks_available(), found.blocks()), part(found.files_available(), found.files())))
+    Some((
+        part(found.blocks_available(), found.blocks()),
+        part(found.files_available(), found.files()),
+    ))
 }
 
 /// Available memory, bytes.

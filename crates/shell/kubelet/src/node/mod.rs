@@ -42,7 +42,9 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
             uid: shared.config.node_name.clone(),
             ..Regarding::default()
         };
-        shared.recorder.record(regarding, EventType::Normal, "Starting", "Starting kubelet.");
+        shared
+            .recorder
+            .record(regarding, EventType::Normal, "Starting", "Starting kubelet.");
         tokio::join!(lease::keep(&shared, &uid), keep_status(&shared));
     };
     tokio::select! {
@@ -59,7 +61,9 @@ async fn register(shared: &Shared) -> Result<String, Status> {
         labels.entry(key).or_insert(value);
     }
     if let Some(found) = shared.client.find::<Node>("", name).await? {
-        let stale = labels.iter().any(|(key, value)| found.metadata.labels.as_ref().and_then(|has| has.get(key)) != Some(value));
+        let stale = labels
+            .iter()
+            .any(|(key, value)| found.metadata.labels.as_ref().and_then(|has| has.get(key)) != Some(value));
         if stale {
             let change = |node: &mut Node| {
                 node.metadata.labels.get_or_insert_default().extend(labels.clone());
@@ -73,7 +77,13 @@ async fn register(shared: &Shared) -> Result<String, Status> {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
                 labels: Some(labels),
-                annotations: Some([("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned())].into()),
+                annotations: Some(
+                    [(
+                        "volumes.kubernetes.io/controller-managed-attach-detach".to_owned(),
+                        "true".to_owned(),
+                    )]
+                    .into(),
+                ),
                 ..ObjectMeta::default()
             },
             spec: Some(k8s_openapi::api::core::v1::NodeSpec {
@@ -120,12 +130,29 @@ async fn write_status(shared: &Shared, always: bool) -> Result<bool, Status> {
         node.status = Some(status::merged(foreign, new.clone()));
         true
     };
-    shared.client.modify_status::<Node>("", &shared.config.node_name, change).await?;
+    shared
+        .client
+        .modify_status::<Node>("", &shared.config.node_name, change)
+        .await?;
     if was_ready != is_ready {
         let name = &shared.config.node_name;
-        let (reason, text) = if is_ready { ("NodeReady", "NodeReady") } else { ("NodeNotReady", "NodeNotReady") };
-        let regarding = Regarding { kind: "Node".into(), name: name.clone(), uid: name.clone(), ..Regarding::default() };
-        shared.recorder.record(regarding, EventType::Normal, reason, format!("Node {name} status is now: {text}"));
+        let (reason, text) = if is_ready {
+            ("NodeReady", "NodeReady")
+        } else {
+            ("NodeNotReady", "NodeNotReady")
+        };
+        let regarding = Regarding {
+            kind: "Node".into(),
+            name: name.clone(),
+            uid: name.clone(),
+            ..Regarding::default()
+        };
+        shared.recorder.record(
+            regarding,
+            EventType::Normal,
+            reason,
+            format!("Node {name} status is now: {text}"),
+        );
     }
     Ok(true)
 }

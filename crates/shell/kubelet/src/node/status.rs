@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeStatus, NodeSwapStatus, NodeSystemInfo, Taint,
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeStatus, NodeSwapStatus,
+    NodeSystemInfo, Taint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -45,7 +46,11 @@ pub(super) fn taint(taint: &crate::config::Taint) -> Taint {
 pub(super) async fn of(shared: &Shared, old: &NodeStatus) -> NodeStatus {
     let config = &shared.config;
     let machine = &shared.machine;
-    let addresses = config.node_ips.iter().map(|ip| ("InternalIP", ip.to_string())).chain([("Hostname", config.hostname.clone())]);
+    let addresses = config
+        .node_ips
+        .iter()
+        .map(|ip| ("InternalIP", ip.to_string()))
+        .chain([("Hostname", config.hostname.clone())]);
     let runtime = tokio::time::timeout(RUNTIME_TIMEOUT, shared.runtime.list_pod_sandboxes()).await;
     let trouble = match runtime {
         Ok(Ok(_)) => None,
@@ -53,12 +58,25 @@ pub(super) async fn of(shared: &Shared, old: &NodeStatus) -> NodeStatus {
         Err(_) => Some("container runtime status check may not have completed yet".to_owned()),
     };
     NodeStatus {
-        addresses: Some(addresses.map(|(kind, address)| NodeAddress { type_: kind.into(), address }).collect()),
+        addresses: Some(
+            addresses
+                .map(|(kind, address)| NodeAddress {
+                    type_: kind.into(),
+                    address,
+                })
+                .collect(),
+        ),
         capacity: Some(resources(shared, machine.memory, machine.storage)),
         allocatable: Some(resources(shared, machine.allocatable_memory(), machine.allocatable_storage())),
         conditions: Some(conditions(shared, old, trouble)),
-        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.port) }) }),
-        features: Some(NodeFeatures { supplemental_groups_policy: Some(false) }),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint {
+                port: i32::from(config.port),
+            }),
+        }),
+        features: Some(NodeFeatures {
+            supplemental_groups_policy: Some(false),
+        }),
         images: Some(images(shared).await),
         node_info: Some(NodeSystemInfo {
             architecture: architecture().into(),
@@ -70,7 +88,9 @@ pub(super) async fn of(shared: &Shared, old: &NodeStatus) -> NodeStatus {
             machine_id: machine.machine_id.clone(),
             operating_system: "linux".into(),
             os_image: machine.os_image.clone(),
-            swap: (machine.swap > 0).then_some(NodeSwapStatus { capacity: Some(machine.swap) }),
+            swap: (machine.swap > 0).then_some(NodeSwapStatus {
+                capacity: Some(machine.swap),
+            }),
             system_uuid: machine.system_uuid.clone(),
         }),
         ..NodeStatus::default()
@@ -101,10 +121,16 @@ struct Verdict {
 
 fn conditions(shared: &Shared, old: &NodeStatus, trouble: Option<String>) -> Vec<NodeCondition> {
     let memory = machine::available_memory().is_some_and(|bytes| bytes < MEMORY_MIN);
-    let disk = machine::free_fractions(&shared.config.data_dir).is_some_and(|(space, inodes)| space < STORAGE_FREE_MIN || inodes < INODES_FREE_MIN);
+    let disk = machine::free_fractions(&shared.config.data_dir)
+        .is_some_and(|(space, inodes)| space < STORAGE_FREE_MIN || inodes < INODES_FREE_MIN);
     let pick = |kind, pressed: bool, yes: (&'static str, &str), no: (&'static str, &str)| {
         let (reason, message) = if pressed { yes } else { no };
-        Verdict { kind, status: pressed, reason, message: message.to_owned() }
+        Verdict {
+            kind,
+            status: pressed,
+            reason,
+            message: message.to_owned(),
+        }
     };
     let verdicts = [
         pick(
@@ -126,8 +152,18 @@ fn conditions(shared: &Shared, old: &NodeStatus, trouble: Option<String>) -> Vec
             ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ),
         match trouble {
-            None => Verdict { kind: "Ready", status: true, reason: "KubeletReady", message: "kubelet is posting ready status".into() },
-            Some(why) => Verdict { kind: "Ready", status: false, reason: "KubeletNotReady", message: why },
+            None => Verdict {
+                kind: "Ready",
+                status: true,
+                reason: "KubeletReady",
+                message: "kubelet is posting ready status".into(),
+            },
+            Some(why) => Verdict {
+                kind: "Ready",
+                status: false,
+                reason: "KubeletNotReady",
+                message: why,
+            },
         },
     ];
     let now = Time(Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default());
@@ -135,14 +171,20 @@ fn conditions(shared: &Shared, old: &NodeStatus, trouble: Option<String>) -> Vec
         .into_iter()
         .map(|verdict| {
             let status = if verdict.status { "True" } else { "False" };
-            let known = old.conditions.iter().flatten().find(|known| known.type_ == verdict.kind && known.status == status);
+            let known = old
+                .conditions
+                .iter()
+                .flatten()
+                .find(|known| known.type_ == verdict.kind && known.status == status);
             NodeCondition {
                 type_: verdict.kind.into(),
                 status: status.into(),
                 reason: Some(verdict.reason.into()),
                 message: Some(verdict.message),
                 last_heartbeat_time: Some(now.clone()),
-                last_transition_time: known.and_then(|known| known.last_transition_time.clone()).or_else(|| Some(now.clone())),
+                last_transition_time: known
+                    .and_then(|known| known.last_transition_time.clone())
+                    .or_else(|| Some(now.clone())),
             }
         })
         .collect()
@@ -155,7 +197,14 @@ async fn images(shared: &Shared) -> Vec<ContainerImage> {
         .into_iter()
         .take(IMAGES_MAX)
         .map(|image| ContainerImage {
-            names: Some(image.repo_digests.into_iter().chain(image.repo_tags).take(NAMES_MAX).collect()),
+            names: Some(
+                image
+                    .repo_digests
+                    .into_iter()
+                    .chain(image.repo_tags)
+                    .take(NAMES_MAX)
+                    .collect(),
+            ),
             size_bytes: i64::try_from(image.size).ok(),
         })
         .collect()
@@ -172,13 +221,25 @@ pub(super) fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
             condition.last_heartbeat_time = None;
         }
         let images = status.images.take().unwrap_or_default();
-        (conditions, images, status.addresses, status.capacity, status.allocatable, status.node_info, status.daemon_endpoints)
+        (
+            conditions,
+            images,
+            status.addresses,
+            status.capacity,
+            status.allocatable,
+            status.node_info,
+            status.daemon_endpoints,
+        )
     };
     still(old) != still(new)
 }
 
 pub(super) fn is_ready(status: &NodeStatus) -> bool {
-    status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// Ours over what is there: conditions, volumes and extended resources of others stay.
@@ -188,7 +249,12 @@ pub(super) fn merged(mut foreign: NodeStatus, own: NodeStatus) -> NodeStatus {
         .take()
         .unwrap_or_default()
         .into_iter()
-        .filter(|known| !own.conditions.iter().flatten().any(|condition| condition.type_ == known.type_))
+        .filter(|known| {
+            !own.conditions
+                .iter()
+                .flatten()
+                .any(|condition| condition.type_ == known.type_)
+        })
         .collect();
     conditions.extend(own.conditions.unwrap_or_default());
     let keep = |theirs: Option<BTreeMap<String, Quantity>>, ours: Option<BTreeMap<String, Quantity>>| {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use trireme_pod::{qos, resolv, spec};
 use trireme_runtime::cri::{
-    ContainerConfig, ContainerMetadata, Image, LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceOptions,
-    PodSandboxConfig, PodSandboxMetadata,
+    ContainerConfig, ContainerMetadata, Image, LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation,
+    NamespaceOptions, PodSandboxConfig, PodSandboxMetadata,
 };
 
 use crate::shared::Shared;
@@ -25,7 +25,6 @@ pub(super) fn log_path(container: &str, attempt: u32) -> String {
 /// What a container gets beside its spec.
 pub(super) struct Surroundings {
     pub(super) attempt: u32,
-    pub(super) image: Image,
     pub(super) environment: BTreeMap<String, String>,
     pub(super) mounts: Vec<Mount>,
 }
@@ -35,7 +34,10 @@ pub(super) fn sandbox(shared: &Shared, pod: &Pod, attempt: u32) -> PodSandboxCon
     let host_resolv = std::fs::read_to_string(&shared.config.resolv_conf).unwrap_or_default();
     let limits = qos::pod_limits(pod);
     let mut annotations = pod.metadata.annotations.clone().unwrap_or_default();
-    annotations.insert(GRACE.into(), pod_spec.termination_grace_period_seconds.unwrap_or(30).to_string());
+    annotations.insert(
+        GRACE.into(),
+        pod_spec.termination_grace_period_seconds.unwrap_or(30).to_string(),
+    );
     let host_network = spec::is_host_network(pod);
     PodSandboxConfig {
         metadata: PodSandboxMetadata {
@@ -49,7 +51,7 @@ pub(super) fn sandbox(shared: &Shared, pod: &Pod, attempt: u32) -> PodSandboxCon
         resolv_conf: Some(resolv::content(pod, &shared.cluster_dns(), &host_resolv)),
         labels: labels(pod),
         annotations,
-        cgroup_parent: cgroup(shared, pod),
+        cgroup_parent: qos::cgroup_parent(pod),
         resources: LinuxContainerResources {
             cpu_period: limits.cpu_period,
             cpu_quota: limits.cpu_quota,
@@ -75,18 +77,20 @@ pub(super) fn sandbox(shared: &Shared, pod: &Pod, attempt: u32) -> PodSandboxCon
 fn hostname(shared: &Shared, pod: &Pod) -> String {
     let name = spec::hostname(pod);
     let domain = spec::host_domain(pod, &shared.config.cluster_domain);
-    if spec::of(pod).set_hostname_as_fqdn == Some(true) && !domain.is_empty() { format!("{name}.{domain}") } else { name }
-}
-
-fn cgroup(shared: &Shared, pod: &Pod) -> String {
-    let parent = qos::cgroup_parent(pod);
-    let root = shared.config.cgroup_root.trim_matches('/');
-    if root.is_empty() { parent } else { format!("{root}/{parent}") }
+    if spec::of(pod).set_hostname_as_fqdn == Some(true) && !domain.is_empty() {
+        format!("{name}.{domain}")
+    } else {
+        name
+    }
 }
 
 fn labels(pod: &Pod) -> BTreeMap<String, String> {
     let mut labels = pod.metadata.labels.clone().unwrap_or_default();
-    for (key, value) in [("name", spec::name(pod)), ("namespace", spec::namespace(pod)), ("uid", spec::uid(pod))] {
+    for (key, value) in [
+        ("name", spec::name(pod)),
+        ("namespace", spec::namespace(pod)),
+        ("uid", spec::uid(pod)),
+    ] {
         labels.insert(format!("io.kubernetes.pod.{key}"), value.to_owned());
     }
     labels
@@ -96,17 +100,26 @@ pub(super) fn container(shared: &Shared, pod: &Pod, container: &Container, aroun
     let limits = qos::container_limits(container);
     let mut labels = labels(pod);
     labels.insert("io.kubernetes.container.name".into(), container.name.clone());
-    let path = container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into());
+    let path = container
+        .termination_message_path
+        .clone()
+        .unwrap_or_else(|| "/dev/termination-log".into());
     let policy = container.termination_message_policy.clone().unwrap_or_else(|| "File".into());
     let annotations = [
         (HASH, spec::hash(container)),
         ("io.kubernetes.container.restartCount", around.attempt.to_string()),
         ("io.kubernetes.container.terminationMessagePath", path),
         ("io.kubernetes.container.terminationMessagePolicy", policy),
-        (GRACE, spec::of(pod).termination_grace_period_seconds.unwrap_or(30).to_string()),
+        (
+            GRACE,
+            spec::of(pod).termination_grace_period_seconds.unwrap_or(30).to_string(),
+        ),
     ];
     ContainerConfig {
-        metadata: ContainerMetadata { name: container.name.clone(), attempt: around.attempt },
+        metadata: ContainerMetadata {
+            name: container.name.clone(),
+            attempt: around.attempt,
+        },
         image: container.image.clone().unwrap_or_default(),
         command: trireme_pod::env::expand_all(container.command.as_ref(), &around.environment),
         args: trireme_pod::env::expand_all(container.args.as_ref(), &around.environment),
@@ -128,7 +141,10 @@ pub(super) fn container(shared: &Shared, pod: &Pod, container: &Container, aroun
             oom_score_adj: qos::oom_score_adj(spec::of(pod), container, shared.machine.memory),
             pids_limit: None,
         },
-        stop_signal: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
+        stop_signal: container
+            .lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.stop_signal.clone()),
     }
 }
 
@@ -139,7 +155,11 @@ fn security(pod: &Pod, container: &Container) -> LinuxContainerSecurityContext {
     groups.extend(of_pod.fs_group);
     let capabilities = own.capabilities.unwrap_or_default();
     let bare = |names: Option<Vec<String>>| -> Vec<String> {
-        names.unwrap_or_default().into_iter().map(|name| name.strip_prefix("CAP_").unwrap_or(&name).to_owned()).collect()
+        names
+            .unwrap_or_default()
+            .into_iter()
+            .map(|name| name.strip_prefix("CAP_").unwrap_or(&name).to_owned())
+            .collect()
     };
     let seccomp = own.seccomp_profile.or(of_pod.seccomp_profile);
     LinuxContainerSecurityContext {
@@ -159,27 +179,39 @@ fn security(pod: &Pod, container: &Container) -> LinuxContainerSecurityContext {
 pub(super) fn check_non_root(pod: &Pod, container: &Container, image: &Image) -> Result<(), String> {
     let of_pod = spec::of(pod).security_context.as_ref();
     let own = container.security_context.as_ref();
-    let wanted = own.and_then(|own| own.run_as_non_root).or(of_pod.and_then(|of_pod| of_pod.run_as_non_root));
+    let wanted = own
+        .and_then(|own| own.run_as_non_root)
+        .or(of_pod.and_then(|of_pod| of_pod.run_as_non_root));
     if wanted != Some(true) {
         return Ok(());
     }
-    let user = own.and_then(|own| own.run_as_user).or(of_pod.and_then(|of_pod| of_pod.run_as_user));
+    let user = own
+        .and_then(|own| own.run_as_user)
+        .or(of_pod.and_then(|of_pod| of_pod.run_as_user));
     let place = format!("(pod: \"{}\", container: {})", spec::display(pod), container.name);
     match (user, image.uid) {
         (Some(0), _) => Err(format!("container's runAsUser breaks non-root policy {place}")),
         (Some(_), _) => Ok(()),
         (None, Some(0)) => Err(format!("container has runAsNonRoot and image will run as root {place}")),
         (None, Some(_)) => Ok(()),
-        (None, None) if image.username.is_empty() => Err(format!("container has runAsNonRoot and image will run as root {place}")),
-        (None, None) => {
-            Err(format!("container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root {place}", image.username))
+        (None, None) if image.username.is_empty() => {
+            Err(format!("container has runAsNonRoot and image will run as root {place}"))
         }
+        (None, None) => Err(format!(
+            "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root {place}",
+            image.username
+        )),
     }
 }
 
 /// A mount of the kubelet's own.
 pub(super) fn own_mount(container_path: &str, host_path: PathBuf, readonly: bool) -> Mount {
-    Mount { container_path: container_path.into(), host_path, readonly, propagation: MountPropagation::Private }
+    Mount {
+        container_path: container_path.into(),
+        host_path,
+        readonly,
+        propagation: MountPropagation::Private,
+    }
 }
 
 pub(super) fn propagation(name: Option<&str>) -> MountPropagation {

@@ -31,13 +31,27 @@ pub(super) async fn all(
     pod_ip: &str,
     again: bool,
 ) -> Result<(), String> {
-    let ended: HashMap<String, watch::Sender<bool>> = targets.iter().map(|target| (target.id.clone(), watch::channel(false).0)).collect();
+    let ended: HashMap<String, watch::Sender<bool>> = targets
+        .iter()
+        .map(|target| (target.id.clone(), watch::channel(false).0))
+        .collect();
     let ends = targets.iter().map(|target| {
-        let before: Vec<_> = target.after.iter().filter_map(|id| ended.get(id)).map(watch::Sender::subscribe).collect();
+        let before: Vec<_> = target
+            .after
+            .iter()
+            .filter_map(|id| ended.get(id))
+            .map(watch::Sender::subscribe)
+            .collect();
         let own = ended.get(&target.id);
         async move {
             if !again {
-                shared.container_event(pod, &target.name, EventType::Normal, "Killing", format!("Stopping container {}", target.name));
+                shared.container_event(
+                    pod,
+                    &target.name,
+                    EventType::Normal,
+                    "Killing",
+                    format!("Stopping container {}", target.name),
+                );
             }
             let turn = async move {
                 for mut earlier in before {
@@ -78,7 +92,10 @@ async fn end(
     let began = Instant::now();
     let left = || grace_seconds - i64::try_from(began.elapsed().as_secs()).unwrap_or(0);
     let container = spec::container(pod, name);
-    let hook = container.as_ref().and_then(|container| container.lifecycle.as_ref()).and_then(|lifecycle| lifecycle.pre_stop.as_ref());
+    let hook = container
+        .as_ref()
+        .and_then(|container| container.lifecycle.as_ref())
+        .and_then(|lifecycle| lifecycle.pre_stop.as_ref());
     if let (Some(container), Some(hook)) = (&container, hook)
         && grace_seconds > 0
     {
@@ -89,11 +106,19 @@ async fn end(
                 tracing::info!(pod = spec::display(pod), container = name, "preStop: {why}");
                 shared.container_event(pod, name, EventType::Warning, "FailedPreStopHook", "PreStopHook failed");
             }
-            Err(_) => tracing::info!(pod = spec::display(pod), container = name, "preStop took all of the grace period"),
+            Err(_) => tracing::info!(
+                pod = spec::display(pod),
+                container = name,
+                "preStop took all of the grace period"
+            ),
         }
     }
     if tokio::time::timeout(seconds(left().max(0)), turn).await.is_err() {
-        tracing::info!(pod = spec::display(pod), container = name, "others did not end within the grace period");
+        tracing::info!(
+            pod = spec::display(pod),
+            container = name,
+            "others did not end within the grace period"
+        );
     }
     match shared.runtime.stop_container(id, left().max(MINIMUM_GRACE_SECONDS)).await {
         Err(CriError::NotFound(_)) => Ok(()),

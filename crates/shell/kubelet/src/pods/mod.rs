@@ -50,11 +50,21 @@ struct Manager {
 /// Runs the node's pods until `shutdown`.
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let pods = ResourceRef::of::<Pod>();
-    let mine = ListOptions { field_selector: Some(format!("spec.nodeName={}", shared.config.node_name)), ..ListOptions::default() };
-    shared.cache.ensure_selected(&pods, mine);
+    if shared.config.own_pods_only {
+        let mine = ListOptions {
+            field_selector: Some(format!("spec.nodeName={}", shared.config.node_name)),
+            ..ListOptions::default()
+        };
+        shared.cache.ensure_selected(&pods, mine);
+    }
     let mut changes = shared.cache.subscribe(std::slice::from_ref(&pods));
     let mut events = shared.runtime.subscribe();
-    let mut manager = Manager { shared: Arc::clone(&shared), workers: HashMap::new(), tasks: TaskTracker::new(), shutdown: shutdown.clone() };
+    let mut manager = Manager {
+        shared: Arc::clone(&shared),
+        workers: HashMap::new(),
+        tasks: TaskTracker::new(),
+        shutdown: shutdown.clone(),
+    };
     let needed = [pods, ResourceRef::of::<Service>()];
     tokio::select! {
         () = shutdown.cancelled() => return,
@@ -63,7 +73,14 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     while let Some(change) = changes.try_next() {
         manager.changed(change.old.as_ref(), change.new.as_ref());
     }
-    manager.tasks.spawn(orphans::clean(Arc::clone(&shared), manager.workers.keys().cloned().collect()));
+    let clean = orphans::clean(Arc::clone(&shared), manager.workers.keys().cloned().collect());
+    let ending = shutdown.clone();
+    manager.tasks.spawn(async move {
+        tokio::select! {
+            () = clean => {}
+            () = ending.cancelled() => {}
+        }
+    });
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -104,7 +121,10 @@ impl Manager {
     }
 
     fn is_mine(&self, object: &Object) -> bool {
-        let node = object.typed::<Pod>().ok().and_then(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone()));
+        let node = object
+            .typed::<Pod>()
+            .ok()
+            .and_then(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone()));
         node.as_deref() == Some(self.shared.config.node_name.as_str())
     }
 
@@ -117,13 +137,22 @@ impl Manager {
             }
         };
         let uid = spec::uid(&pod).to_owned();
-        let update = Update { object: object.clone(), pod: Arc::clone(&pod), gone: false };
+        let update = Update {
+            object: object.clone(),
+            pod: Arc::clone(&pod),
+            gone: false,
+        };
         if let Some(handle) = self.workers.get(&uid) {
             handle.update.send_replace(update);
             return;
         }
         let name = (spec::namespace(&pod).to_owned(), spec::name(&pod).to_owned());
-        let before = self.workers.values().filter(|handle| handle.name == name).map(|handle| handle.done.clone()).collect();
+        let before = self
+            .workers
+            .values()
+            .filter(|handle| handle.name == name)
+            .map(|handle| handle.done.clone())
+            .collect();
         let (sender, receiver) = watch::channel(update);
         let (done, finished) = watch::channel(false);
         let wake = Arc::new(Notify::new());
@@ -133,7 +162,15 @@ impl Manager {
             worker.run().await;
             done.send_replace(true);
         });
-        self.workers.insert(uid, Handle { name, update: sender, wake, done: finished });
+        self.workers.insert(
+            uid,
+            Handle {
+                name,
+                update: sender,
+                wake,
+                done: finished,
+            },
+        );
     }
 
     fn wake(&self, uid: &str) {

@@ -20,13 +20,22 @@ const LOG_MAX: (usize, usize) = (2048, 80);
 impl Worker {
     pub(super) async fn observe(&mut self, pod: &Pod) -> Result<Observed, CriError> {
         let uid = spec::uid(pod);
-        let mut sandboxes: Vec<_> =
-            self.shared.runtime.list_pod_sandboxes().await?.into_iter().filter(|sandbox| sandbox.metadata.uid == uid).collect();
+        let mut sandboxes: Vec<_> = self
+            .shared
+            .runtime
+            .list_pod_sandboxes()
+            .await?
+            .into_iter()
+            .filter(|sandbox| sandbox.metadata.uid == uid)
+            .collect();
         sandboxes.sort_by_key(|sandbox| std::cmp::Reverse((sandbox.metadata.attempt, sandbox.created_at)));
         let mut containers = Vec::new();
         if !sandboxes.is_empty() {
             let all = self.shared.runtime.list_containers().await?;
-            containers = all.into_iter().filter(|run| sandboxes.iter().any(|sandbox| sandbox.id == run.pod_sandbox_id)).collect();
+            containers = all
+                .into_iter()
+                .filter(|run| sandboxes.iter().any(|sandbox| sandbox.id == run.pod_sandbox_id))
+                .collect();
             containers.sort_by_key(|run| std::cmp::Reverse((run.created_at, run.metadata.attempt)));
         }
         let containers = containers.into_iter().map(|run| self.container(pod, run)).collect();
@@ -93,7 +102,13 @@ impl Worker {
         if let Some(known) = self.state.messages.get(&run.id) {
             return known.clone();
         }
-        let path = self.shared.message_path(spec::uid(pod), &run.metadata.name, run.metadata.attempt);
+        if let Some(told) = self.told(&run.id) {
+            self.state.messages.insert(run.id.clone(), told.clone());
+            return told;
+        }
+        let path = self
+            .shared
+            .message_path(spec::uid(pod), &run.metadata.name, run.metadata.attempt);
         let mut text = read_message(&path);
         let policy = spec::container(pod, &run.metadata.name).and_then(|container| container.termination_message_policy);
         if text.is_empty() && run.exit_code != 0 && policy.as_deref() == Some("FallbackToLogsOnError") {
@@ -104,6 +119,30 @@ impl Worker {
         }
         self.state.messages.insert(run.id.clone(), text.clone());
         text
+    }
+
+    /// The message that the API already has of a run: its file may be gone since.
+    fn told(&self, id: &str) -> Option<String> {
+        let status = &self.state.previous;
+        let lists = [
+            &status.container_statuses,
+            &status.init_container_statuses,
+            &status.ephemeral_container_statuses,
+        ];
+        let states = lists
+            .into_iter()
+            .flatten()
+            .flatten()
+            .flat_map(|status| [&status.state, &status.last_state]);
+        let ended = states.flatten().filter_map(|state| state.terminated.as_ref());
+        let own = ended.into_iter().find(|ended| {
+            ended
+                .container_id
+                .as_deref()
+                .and_then(|known| known.strip_prefix(trireme_pod::status::ID_SCHEME))
+                == Some(id)
+        });
+        own.and_then(|ended| ended.message.clone())
     }
 
     /// Lets the server and the metrics see the pod.
@@ -122,12 +161,16 @@ impl Worker {
                     log_path: logs.join(convert::log_path(&run.name, run.attempt)),
                 })
                 .collect(),
-            statuses: [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses]
-                .into_iter()
-                .flatten()
-                .flatten()
-                .cloned()
-                .collect(),
+            statuses: [
+                &status.container_statuses,
+                &status.init_container_statuses,
+                &status.ephemeral_container_statuses,
+            ]
+            .into_iter()
+            .flatten()
+            .flatten()
+            .cloned()
+            .collect(),
         };
         self.shared.pods.write().insert(spec::uid(pod).to_owned(), view);
     }
@@ -135,7 +178,9 @@ impl Worker {
 
 fn read_message(path: &Path) -> String {
     use std::io::Read;
-    let Ok(file) = std::fs::File::open(path) else { return String::new() };
+    let Ok(file) = std::fs::File::open(path) else {
+        return String::new();
+    };
     let mut bytes = Vec::new();
     match file.take(MESSAGE_MAX as u64).read_to_end(&mut bytes) {
         Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -145,5 +190,9 @@ fn read_message(path: &Path) -> String {
 
 /// Unix nanoseconds, 0 for never.
 fn time(nanoseconds: i64) -> Option<Timestamp> {
-    if nanoseconds == 0 { None } else { Timestamp::from_nanosecond(i128::from(nanoseconds)).ok() }
+    if nanoseconds == 0 {
+        None
+    } else {
+        Timestamp::from_nanosecond(i128::from(nanoseconds)).ok()
+    }
 }

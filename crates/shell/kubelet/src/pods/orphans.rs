@@ -22,13 +22,28 @@ pub(super) async fn clean(shared: Arc<Shared>, known: HashSet<String>) {
     };
     let containers = shared.runtime.list_containers().await.unwrap_or_default();
     let mut living: HashSet<String> = known.clone();
-    let orphans: Vec<_> = sandboxes.into_iter().filter(|sandbox| !known.contains(&sandbox.metadata.uid)).collect();
+    let orphans: Vec<_> = sandboxes
+        .into_iter()
+        .filter(|sandbox| !known.contains(&sandbox.metadata.uid))
+        .collect();
     let ends = orphans.iter().map(|sandbox| {
-        let own: Vec<_> = containers.iter().filter(|run| run.pod_sandbox_id == sandbox.id && run.state != ContainerState::Exited).collect();
+        let own: Vec<_> = containers
+            .iter()
+            .filter(|run| run.pod_sandbox_id == sandbox.id && run.state != ContainerState::Exited)
+            .collect();
         let shared = &shared;
         async move {
-            tracing::info!(uid = sandbox.metadata.uid, "stopping {}/{}, which the API does not know", sandbox.metadata.namespace, sandbox.metadata.name);
-            let grace = sandbox.annotations.get(convert::GRACE).and_then(|text| text.parse().ok()).unwrap_or(GRACE_SECONDS);
+            tracing::info!(
+                uid = sandbox.metadata.uid,
+                "stopping {}/{}, which the API does not know",
+                sandbox.metadata.namespace,
+                sandbox.metadata.name
+            );
+            let grace = sandbox
+                .annotations
+                .get(convert::GRACE)
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(GRACE_SECONDS);
             futures::future::join_all(own.iter().map(|run| shared.runtime.stop_container(&run.id, grace))).await;
             shared.runtime.stop_pod_sandbox(&sandbox.id).await?;
             shared.runtime.remove_pod_sandbox(&sandbox.id).await

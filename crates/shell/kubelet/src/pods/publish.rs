@@ -31,7 +31,11 @@ impl Publisher {
         let (wanted, requests) = watch::channel((0, PodStatus::default()));
         let (written, done) = watch::channel(0);
         let task = tokio::spawn(write_all(shared, update, requests, written));
-        Self { wanted, done, _task: AbortOnDropHandle::new(task) }
+        Self {
+            wanted,
+            done,
+            _task: AbortOnDropHandle::new(task),
+        }
     }
 
     /// Has a status written soon.
@@ -67,7 +71,10 @@ async fn write_all(
         loop {
             let (number, status) = requests.borrow_and_update().clone();
             let known = update.borrow().object.clone();
-            let base = last.clone().filter(|last| last.header().resource_version > known.header().resource_version).unwrap_or(known);
+            let base = last
+                .clone()
+                .filter(|last| last.header().resource_version > known.header().resource_version)
+                .unwrap_or(known);
             match write(&shared, base, &status, fresh).await {
                 Ok(object) => {
                     last = object.or(last);
@@ -97,7 +104,11 @@ async fn write(shared: &Shared, base: Object, status: &PodStatus, fresh: bool) -
     let header = base.header();
     let target = Client::target::<Pod>(&header.namespace, &header.name, Some("status"));
     let base = if fresh {
-        let read = shared.client.transport().get(&Client::target::<Pod>(&header.namespace, &header.name, None)).await?;
+        let read = shared
+            .client
+            .transport()
+            .get(&Client::target::<Pod>(&header.namespace, &header.name, None))
+            .await?;
         if read.header().uid != header.uid {
             return Err(Status::not_found("", "pods", &header.name));
         }
@@ -113,7 +124,11 @@ async fn write(shared: &Shared, base: Object, status: &PodStatus, fresh: bool) -
     let mut value = base.value();
     put_status(&mut value, &status)?;
     let body = serde_json::to_vec(&value).map_err(|error| Status::internal(&error.to_string()))?;
-    let written = shared.client.transport().update(&target, body.into(), &shared.client.write_options()).await?;
+    let written = shared
+        .client
+        .transport()
+        .update(&target, body.into(), &shared.client.write_options())
+        .await?;
     tracing::debug!(pod = spec::display(&current), phase = status.phase, "status written");
     Ok(Some(written))
 }
@@ -121,14 +136,24 @@ async fn write(shared: &Shared, base: Object, status: &PodStatus, fresh: bool) -
 /// Ours, with the conditions of others as they are now; a final phase stays.
 fn merged(ours: &PodStatus, theirs: Option<&PodStatus>) -> PodStatus {
     let mut status = ours.clone();
-    let foreign: Vec<PodCondition> =
-        theirs.and_then(|status| status.conditions.as_ref()).into_iter().flatten().filter(|known| !is_owned_condition(&known.type_)).cloned().collect();
-    let own = status.conditions.take().unwrap_or_default().into_iter().filter(|known| is_owned_condition(&known.type_));
+    let foreign: Vec<PodCondition> = theirs
+        .and_then(|status| status.conditions.as_ref())
+        .into_iter()
+        .flatten()
+        .filter(|known| !is_owned_condition(&known.type_))
+        .cloned()
+        .collect();
+    let own = status
+        .conditions
+        .take()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|known| is_owned_condition(&known.type_));
     status.conditions = Some(foreign.into_iter().chain(own).collect());
     status
 }
 
-/// Puts a status into an object, keeping fields that the typed form does not know.
+/// Puts a status into an object.
 fn put_status(value: &mut Value, status: &PodStatus) -> Result<(), Status> {
     let mut new = serde_json::to_value(status).map_err(|error| Status::internal(&error.to_string()))?;
     for condition in new["conditions"].as_array_mut().into_iter().flatten() {

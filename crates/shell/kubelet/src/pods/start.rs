@@ -29,7 +29,12 @@ const RETRY_RUN: SignedDuration = SignedDuration::from_secs(10);
 /// Makes a pod's sandbox after stopping earlier ones.
 pub(super) async fn sandbox(shared: &Shared, pod: &Pod, attempt: u32, stop: &[String]) -> Result<(), String> {
     if !stop.is_empty() {
-        shared.pod_event(pod, EventType::Normal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
+        shared.pod_event(
+            pod,
+            EventType::Normal,
+            "SandboxChanged",
+            "Pod sandbox changed, it will be killed and re-created.",
+        );
     }
     for id in stop {
         match shared.runtime.stop_pod_sandbox(id).await {
@@ -40,7 +45,12 @@ pub(super) async fn sandbox(shared: &Shared, pod: &Pod, attempt: u32, stop: &[St
     let directory = shared.log_directory(pod);
     std::fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     let config = convert::sandbox(shared, pod, attempt);
-    shared.runtime.run_pod_sandbox(&config).await.map(drop).map_err(|error| error.to_string())
+    shared
+        .runtime
+        .run_pod_sandbox(&config)
+        .await
+        .map(drop)
+        .map_err(|error| error.to_string())
 }
 
 /// Containers to start one after another.
@@ -57,7 +67,17 @@ pub(super) struct Job {
 impl Job {
     pub(super) async fn run(self, steps: Vec<Step>) {
         for step in steps {
-            let Step::StartContainer { name, sandbox_id, attempt, ended, obsolete, .. } = step else { continue };
+            let Step::StartContainer {
+                name,
+                sandbox_id,
+                attempt,
+                ended,
+                obsolete,
+                ..
+            } = step
+            else {
+                continue;
+            };
             let result = match spec::container(&self.pod, &name) {
                 Some(container) if !self.cancel.is_cancelled() => {
                     for id in &obsolete {
@@ -75,7 +95,13 @@ impl Job {
         }
     }
 
-    async fn start(&self, container: &Container, sandbox_id: &str, attempt: Option<u32>, ended: Option<Timestamp>) -> Result<(), Waiting> {
+    async fn start(
+        &self,
+        container: &Container,
+        sandbox_id: &str,
+        attempt: Option<u32>,
+        ended: Option<Timestamp>,
+    ) -> Result<(), Waiting> {
         let shared = &self.shared;
         let name = &container.name;
         let image = tokio::select! {
@@ -85,34 +111,70 @@ impl Job {
         if let Some(ended) = ended {
             // Back-off grows when a container comes back, not when its image was waited for.
             let backoff = Backoff::next(self.backoffs.get(name), ended, Timestamp::now());
-            if self.sender.send(Outcome::Starting { name: name.clone(), backoff }).is_err() {
+            if self
+                .sender
+                .send(Outcome::Starting {
+                    name: name.clone(),
+                    backoff,
+                })
+                .is_err()
+            {
                 return Ok(());
             }
         }
         let failed = |reason: &str, message: String, pause| {
             shared.container_event(&self.pod, name, EventType::Warning, "Failed", format!("Error: {message}"));
-            Waiting { reason: reason.into(), message, retry_at: Timestamp::now().saturating_add(pause).unwrap_or(Timestamp::MAX) }
+            Waiting {
+                reason: reason.into(),
+                message,
+                retry_at: Timestamp::now().saturating_add(pause).unwrap_or(Timestamp::MAX),
+            }
         };
         convert::check_non_root(&self.pod, container, &image).map_err(|why| failed("CreateContainerConfigError", why, RETRY))?;
         let attempt = attempt.unwrap_or_else(|| next_by_logs(&shared.log_directory(&self.pod).join(name)));
-        let environment = self.environment(container).await.map_err(|why| failed("CreateContainerConfigError", why, RETRY))?;
-        let mounts = self.mounts(container, attempt, &environment).map_err(|why| failed("CreateContainerConfigError", why, RETRY))?;
-        let config = convert::container(shared, &self.pod, container, Surroundings { attempt, image, environment, mounts });
+        let environment = self
+            .environment(container)
+            .await
+            .map_err(|why| failed("CreateContainerConfigError", why, RETRY))?;
+        let mounts = self
+            .mounts(container, attempt, &environment)
+            .map_err(|why| failed("CreateContainerConfigError", why, RETRY))?;
+        let config = convert::container(
+            shared,
+            &self.pod,
+            container,
+            Surroundings {
+                attempt,
+                environment,
+                mounts,
+            },
+        );
         let log = shared.log_directory(&self.pod).join(name);
-        std::fs::create_dir_all(&log).map_err(|error| failed("CreateContainerError", format!("{}: {error}", log.display()), RETRY))?;
+        std::fs::create_dir_all(&log)
+            .map_err(|error| failed("CreateContainerError", format!("{}: {error}", log.display()), RETRY))?;
         let id = shared
             .runtime
             .create_container(sandbox_id, &config)
             .await
             .map_err(|error| failed("CreateContainerError", error.to_string(), RETRY_RUN))?;
         shared.container_event(&self.pod, name, EventType::Normal, "Created", "Container created");
-        shared.runtime.start_container(&id).await.map_err(|error| failed("RunContainerError", error.to_string(), RETRY_RUN))?;
+        shared
+            .runtime
+            .start_container(&id)
+            .await
+            .map_err(|error| failed("RunContainerError", error.to_string(), RETRY_RUN))?;
         shared.container_event(&self.pod, name, EventType::Normal, "Started", "Container started");
         self.post_start(container, &id).await
     }
 
     async fn post_start(&self, container: &Container, id: &str) -> Result<(), Waiting> {
-        let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else { return Ok(()) };
+        let Some(hook) = container
+            .lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.post_start.as_ref())
+        else {
+            return Ok(());
+        };
         let ip = self.pod_ips.first().cloned().unwrap_or_default();
         let run = lifecycle::run(self.shared.runtime.as_ref(), hook, container, id, &ip);
         let result = tokio::select! {
@@ -120,25 +182,62 @@ impl Job {
             () = self.cancel.cancelled() => return Ok(()),
         };
         let Err(why) = result else { return Ok(()) };
-        self.shared.container_event(&self.pod, &container.name, EventType::Warning, "FailedPostStartHook", "PostStartHook failed");
+        self.shared.container_event(
+            &self.pod,
+            &container.name,
+            EventType::Warning,
+            "FailedPostStartHook",
+            "PostStartHook failed",
+        );
         let grace = trireme_pod::plan::pod_grace_seconds(&self.pod);
-        kill::one(&self.shared, &self.pod, id, &container.name, "FailedPostStartHook", grace, &ip).await;
+        kill::one(
+            &self.shared,
+            &self.pod,
+            id,
+            &container.name,
+            "FailedPostStartHook",
+            grace,
+            &ip,
+        )
+        .await;
         let retry_at = Timestamp::now().saturating_add(RETRY_RUN).unwrap_or(Timestamp::MAX);
-        Err(Waiting { reason: "PostStartHookError".into(), message: why, retry_at })
+        Err(Waiting {
+            reason: "PostStartHookError".into(),
+            message: why,
+            retry_at,
+        })
     }
 
     async fn environment(&self, container: &Container) -> Result<BTreeMap<String, String>, String> {
         let namespace = spec::namespace(&self.pod);
         let client = &self.shared.client;
         let (config_maps, secrets) = env::references(container);
-        let mut sources = Sources { node: self.shared.node_facts(self.pod_ips.clone()), ..Sources::default() };
+        let mut sources = Sources {
+            node: self.shared.node_facts(self.pod_ips.clone()),
+            ..Sources::default()
+        };
         for name in config_maps {
-            let found = client.find::<ConfigMap>(namespace, &name).await.map_err(|status| status.message)?;
-            sources.config_maps.insert(name, found.map(|found| found.data.clone().unwrap_or_default()));
+            let found = client
+                .find::<ConfigMap>(namespace, &name)
+                .await
+                .map_err(|status| status.message)?;
+            sources
+                .config_maps
+                .insert(name, found.map(|found| found.data.clone().unwrap_or_default()));
         }
         for name in secrets {
-            let found = client.find::<Secret>(namespace, &name).await.map_err(|status| status.message)?;
-            let data = found.map(|found| found.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect());
+            let found = client
+                .find::<Secret>(namespace, &name)
+                .await
+                .map_err(|status| status.message)?;
+            let data = found.map(|found| {
+                found
+                    .data
+                    .iter()
+                    .flatten()
+                    .map(|(key, value)| (key.clone(), value.0.clone()))
+                    .collect()
+            });
             sources.secrets.insert(name, data);
         }
         let links = spec::of(&self.pod).enable_service_links.unwrap_or(true);
@@ -155,7 +254,12 @@ impl Job {
         let uid = spec::uid(&self.pod);
         let mut mounts = Vec::new();
         for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-            let volume = self.volumes.get(&mount.name).ok_or_else(|| format!("cannot find volume \"{}\" to mount into container \"{}\"", mount.name, container.name))?;
+            let volume = self.volumes.get(&mount.name).ok_or_else(|| {
+                format!(
+                    "cannot find volume \"{}\" to mount into container \"{}\"",
+                    mount.name, container.name
+                )
+            })?;
             let sub_path = match (&mount.sub_path, &mount.sub_path_expr) {
                 (Some(path), _) if !path.is_empty() => path.clone(),
                 (_, Some(expression)) if !expression.is_empty() => env::expand(expression, |name| environment.get(name).cloned()),
@@ -164,12 +268,21 @@ impl Job {
             let host_path = if sub_path.is_empty() {
                 volume.clone()
             } else {
-                let request =
-                    SubPathRequest { pod_uid: uid, volume: &mount.name, volume_path: volume, sub_path: &sub_path, container: &container.name, index };
+                let request = SubPathRequest {
+                    pod_uid: uid,
+                    volume: &mount.name,
+                    volume_path: volume,
+                    sub_path: &sub_path,
+                    container: &container.name,
+                    index,
+                };
                 shared.volumes.sub_path(&request).map_err(|error| error.to_string())?
             };
-            let container_path =
-                if mount.mount_path.starts_with('/') { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
+            let container_path = if mount.mount_path.starts_with('/') {
+                mount.mount_path.clone()
+            } else {
+                format!("/{}", mount.mount_path)
+            };
             mounts.push(Mount {
                 container_path,
                 host_path,
@@ -184,7 +297,10 @@ impl Job {
             put(&path, Some(&text), 0o644)?;
             mounts.push(convert::own_mount("/etc/hosts", path, false));
         }
-        let message_path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+        let message_path = container
+            .termination_message_path
+            .as_deref()
+            .unwrap_or("/dev/termination-log");
         if !message_path.is_empty() {
             let path = shared.message_path(uid, &container.name, attempt);
             put(&path, None, 0o666)?;

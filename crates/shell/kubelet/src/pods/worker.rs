@@ -51,6 +51,9 @@ pub(crate) struct Worker {
     pub(super) state: State,
 }
 
+/// Labels and annotations.
+type Metadata = (Option<BTreeMap<String, String>>, Option<BTreeMap<String, String>>);
+
 /// What the runtime does not remember.
 #[derive(Default)]
 pub(super) struct State {
@@ -69,13 +72,19 @@ pub(super) struct State {
     pub(super) previous: PodStatus,
     pub(super) messages: HashMap<String, String>,
     seen_generation: Option<i64>,
+    seen_metadata: Option<Metadata>,
     deleted: bool,
     cleaned: bool,
     backoff_told: BTreeMap<String, Timestamp>,
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, update: watch::Receiver<Update>, wake: Arc<Notify>, shutdown: CancellationToken) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        update: watch::Receiver<Update>,
+        wake: Arc<Notify>,
+        shutdown: CancellationToken,
+    ) -> Self {
         let pod = Arc::clone(&update.borrow().pod);
         let previous = pod.status.clone().unwrap_or_default();
         let probes = Probes::new(Arc::clone(&shared), Arc::clone(&wake), &previous);
@@ -88,7 +97,10 @@ impl Worker {
             outcomes: mpsc::unbounded_channel(),
             probes,
             starting: CancellationToken::new(),
-            state: State { previous, ..State::default() },
+            state: State {
+                previous,
+                ..State::default()
+            },
         }
     }
 
@@ -142,7 +154,7 @@ impl Worker {
         if self.state.stopped && self.finish(update, pod, &observed).await {
             return None;
         }
-        if self.volumes_are_old(pod, now) {
+        if self.volumes_are_old(pod, now) || self.metadata_changed(pod) {
             self.mount(pod, &observed);
         }
         let relist = now.saturating_add(RELIST).unwrap_or(Timestamp::MAX);
@@ -190,7 +202,11 @@ impl Worker {
             }
             Outcome::Sandbox(Err(why)) => {
                 state.preparing = false;
-                self.retry(&update.pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {why}"));
+                self.retry(
+                    &update.pod,
+                    "FailedCreatePodSandBox",
+                    format!("Failed to create pod sandbox: {why}"),
+                );
             }
             Outcome::Starting { name, backoff } => {
                 state.backoffs.insert(name, backoff);
@@ -229,10 +245,19 @@ impl Worker {
                 Step::CreateSandbox { attempt, stop } => {
                     self.state.preparing = true;
                     let (shared, pod, sender) = (Arc::clone(&self.shared), Arc::clone(pod), self.outcomes.0.clone());
-                    spawn(async move { Outcome::Sandbox(start::sandbox(&shared, &pod, attempt, &stop).await) }, sender);
+                    spawn(
+                        async move { Outcome::Sandbox(start::sandbox(&shared, &pod, attempt, &stop).await) },
+                        sender,
+                    );
                 }
                 Step::StartContainer { .. } => starts.push(step),
-                Step::KillContainer { id, name, message, grace_seconds, .. } => {
+                Step::KillContainer {
+                    id,
+                    name,
+                    message,
+                    grace_seconds,
+                    ..
+                } => {
                     self.state.busy.insert(name.clone());
                     let (shared, pod, sender) = (Arc::clone(&self.shared), Arc::clone(pod), self.outcomes.0.clone());
                     let ip = pod_ip(observed);
@@ -244,7 +269,11 @@ impl Worker {
                         sender,
                     );
                 }
-                Step::StopPod { grace_seconds, targets, sandboxes } => {
+                Step::StopPod {
+                    grace_seconds,
+                    targets,
+                    sandboxes,
+                } => {
                     let shorter = self.state.stopping.is_none_or(|running| grace_seconds < running);
                     // What is being started right now would be missed; it was told to give up and reports soon.
                     if !shorter || self.state.starts > 0 || self.state.preparing {
@@ -310,6 +339,16 @@ impl Worker {
         changing && old && self.state.volumes.is_some() && self.state.stopping.is_none() && !self.state.stopped
     }
 
+    /// Whether labels or annotations changed since the volumes were made, which downwardAPI files follow.
+    fn metadata_changed(&mut self, pod: &Pod) -> bool {
+        let now = (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
+        let before = self.state.seen_metadata.replace(now.clone());
+        self.state.volumes.is_some()
+            && self.state.stopping.is_none()
+            && !self.state.stopped
+            && before.is_some_and(|before| before != now)
+    }
+
     /// Everything has ended: clean up, and tell the API when deletion was asked for. True when the pod is gone for good.
     async fn finish(&mut self, update: &Update, pod: &Pod, observed: &Observed) -> bool {
         let uid = spec::uid(pod).to_owned();
@@ -326,9 +365,21 @@ impl Worker {
             return true;
         }
         if spec::is_deleting(pod) && !self.state.deleted {
-            self.publisher.flush().await;
-            let options = DeleteOptions { grace_period_seconds: Some(0), uid: Some(uid), ..DeleteOptions::default() };
-            match self.shared.client.delete::<Pod>(spec::namespace(pod), spec::name(pod), &options).await {
+            tokio::select! {
+                () = self.publisher.flush() => {}
+                () = self.shutdown.cancelled() => return false,
+            }
+            let options = DeleteOptions {
+                grace_period_seconds: Some(0),
+                uid: Some(uid),
+                ..DeleteOptions::default()
+            };
+            match self
+                .shared
+                .client
+                .delete::<Pod>(spec::namespace(pod), spec::name(pod), &options)
+                .await
+            {
                 Ok(_) => self.state.deleted = true,
                 // A conflict is another pod of this name: ours is gone.
                 Err(status) if status.is_not_found() || status.is_conflict() => self.state.deleted = true,
@@ -368,9 +419,14 @@ impl Worker {
         for container in spec::of(pod).containers.iter().chain(spec::init_containers(spec::of(pod))) {
             let name = &container.name;
             let ended = observed.latest(name).and_then(|run| run.finished_at);
-            let Some(ended) = ended.filter(|_| !observed.busy.contains(name)) else { continue };
+            let Some(ended) = ended.filter(|_| !observed.busy.contains(name)) else {
+                continue;
+            };
             let waits = Backoff::until(observed.backoffs.get(name), ended, now).is_some();
-            if waits && trireme_pod::restart::should_start(container, pod, observed) && self.state.backoff_told.get(name) != Some(&ended) {
+            if waits
+                && trireme_pod::restart::should_start(container, pod, observed)
+                && self.state.backoff_told.get(name) != Some(&ended)
+            {
                 self.state.backoff_told.insert(name.clone(), ended);
                 let message = format!("Back-off restarting failed container {name} in pod {}", spec::display(pod));
                 self.shared.container_event(pod, name, EventType::Warning, "BackOff", message);

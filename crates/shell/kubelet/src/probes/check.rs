@@ -20,7 +20,11 @@ pub(super) enum Answer {
 }
 
 pub(super) async fn run(runtime: &dyn RuntimeService, probe: &Probe, container: &Container, id: &str, ip: &str) -> Answer {
-    let timeout_s = probe.timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0).unwrap_or(1);
+    let timeout_s = probe
+        .timeout_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .filter(|seconds| *seconds > 0)
+        .unwrap_or(1);
     let timeout = Duration::from_secs(timeout_s);
     if let Some(exec) = &probe.exec {
         return command(runtime, id, exec.command.as_deref().unwrap_or_default(), timeout_s).await;
@@ -51,7 +55,9 @@ pub(super) async fn run(runtime: &dyn RuntimeService, probe: &Probe, container: 
         };
     }
     if let Some(action) = &probe.grpc {
-        let Ok(port) = u16::try_from(action.port) else { return Answer::Error(format!("invalid port: {}", action.port)) };
+        let Ok(port) = u16::try_from(action.port) else {
+            return Answer::Error(format!("invalid port: {}", action.port));
+        };
         return match grpc::check(ip, port, action.service.as_deref().unwrap_or_default(), timeout).await {
             Ok(()) => Answer::Success,
             Err(why) => Answer::Failure(why),

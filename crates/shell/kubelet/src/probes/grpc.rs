@@ -12,16 +12,28 @@ use super::http;
 const SERVING: u64 = 1;
 
 pub(super) async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> Result<(), String> {
-    let late = |_| format!("timeout: failed to connect service \"{host}:{port}\" within {}s", timeout.as_secs());
-    tokio::time::timeout(timeout, call(host, port, service, timeout)).await.map_err(late)?
+    let late = |_| {
+        format!(
+            "timeout: failed to connect service \"{host}:{port}\" within {}s",
+            timeout.as_secs()
+        )
+    };
+    tokio::time::timeout(timeout, call(host, port, service, timeout))
+        .await
+        .map_err(late)?
 }
 
 async fn call(host: &str, port: u16, service: &str, timeout: Duration) -> Result<(), String> {
     let tcp = http::connect(host, port, timeout).await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp))
+        .await
+        .map_err(|error| error.to_string())?;
     let connection = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
-    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let authority = if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
     let request = hyper::Request::post(format!("http://{authority}/grpc.health.v1.Health/Check"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")

@@ -47,35 +47,73 @@ impl Request {
     pub(crate) fn of(get: &HTTPGetAction, container: &Container, ip: &str, purpose: &str) -> Result<Self, String> {
         let path = get.path.as_deref().unwrap_or_default();
         Ok(Self {
-            tls: get.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
-            host: get.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| ip.to_owned()),
+            tls: get
+                .scheme
+                .as_deref()
+                .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
+            host: get
+                .host
+                .clone()
+                .filter(|host| !host.is_empty())
+                .unwrap_or_else(|| ip.to_owned()),
             port: lifecycle::port(&get.port, container)?,
-            path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
-            headers: get.http_headers.iter().flatten().map(|header| (header.name.clone(), header.value.clone())).collect(),
+            path: if path.starts_with('/') {
+                path.to_owned()
+            } else {
+                format!("/{path}")
+            },
+            headers: get
+                .http_headers
+                .iter()
+                .flatten()
+                .map(|header| (header.name.clone(), header.value.clone()))
+                .collect(),
             agent: format!("kube-{purpose}/1.36"),
         })
     }
 
     fn url(&self) -> String {
-        format!("{}://{}{}", if self.tls { "https" } else { "http" }, self.authority(), self.path)
+        format!(
+            "{}://{}{}",
+            if self.tls { "https" } else { "http" },
+            self.authority(),
+            self.path
+        )
     }
 
     fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 }
 
 /// Asks, following redirects that stay on the host.
 pub(crate) async fn get(request: &Request, timeout: Duration) -> Result<Answer, String> {
-    let late = || format!("Get \"{}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)", request.url());
-    tokio::time::timeout(timeout, follow(request.clone())).await.map_err(|_| late())?
+    let late = || {
+        format!(
+            "Get \"{}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+            request.url()
+        )
+    };
+    tokio::time::timeout(timeout, follow(request.clone()))
+        .await
+        .map_err(|_| late())?
 }
 
 async fn follow(mut request: Request) -> Result<Answer, String> {
     for _ in 0..REDIRECTS_MAX {
-        let answer = once(&request).await.map_err(|error| format!("Get \"{}\": {error}", request.url()))?;
-        let Some(next) = answer.location.as_deref().filter(|_| (300..400).contains(&answer.status)) else { return Ok(answer) };
-        let Ok(uri) = next.parse::<hyper::Uri>() else { return Ok(answer) };
+        let answer = once(&request)
+            .await
+            .map_err(|error| format!("Get \"{}\": {error}", request.url()))?;
+        let Some(next) = answer.location.as_deref().filter(|_| (300..400).contains(&answer.status)) else {
+            return Ok(answer);
+        };
+        let Ok(uri) = next.parse::<hyper::Uri>() else {
+            return Ok(answer);
+        };
         if uri.host().is_some_and(|host| host.trim_matches(['[', ']']) != request.host) {
             return Ok(answer);
         }
@@ -97,7 +135,9 @@ async fn once(request: &Request) -> Result<Answer, String> {
     } else {
         Box::new(tcp)
     };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     let mut built = hyper::Request::get(&request.path);
     let has = |name: &str| request.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
     if !has("host") {
@@ -112,14 +152,23 @@ async fn once(request: &Request) -> Result<Answer, String> {
     for (name, value) in &request.headers {
         built = built.header(name, value);
     }
-    let built = built.header("Connection", "close").body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+    let built = built
+        .header("Connection", "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
     let exchange = async {
         let response = sender.send_request(built).await.map_err(|error| error.to_string())?;
         let status = response.status().as_u16();
-        let location = response.headers().get("location").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let location = response
+            .headers()
+            .get("location")
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
         // A longer answer is a good one all the same.
         let body = Limited::new(response.into_body(), BODY_MAX).collect().await;
-        let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+        let body = body
+            .map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned())
+            .unwrap_or_default();
         Ok(Answer { status, body, location })
     };
     tokio::pin!(exchange);
@@ -135,7 +184,16 @@ async fn once(request: &Request) -> Result<Answer, String> {
 
 /// Opens a connection within a time.
 pub(crate) async fn connect(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, String> {
-    let late = || format!("dial tcp {}: i/o timeout", if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") });
+    let late = || {
+        format!(
+            "dial tcp {}: i/o timeout",
+            if host.contains(':') {
+                format!("[{host}]:{port}")
+            } else {
+                format!("{host}:{port}")
+            }
+        )
+    };
     tokio::time::timeout(timeout, dial(host, port)).await.map_err(|_| late())?
 }
 

@@ -36,7 +36,14 @@ pub struct CertificateAuthorizer;
 
 impl Authorizer for CertificateAuthorizer {
     fn authorize(&self, peer: &Peer, _: &str, _: &str) -> Decision {
-        let admin = peer.groups.iter().any(|group| group == "system:masters" || group == "kubeadm:cluster-admins");
-        if admin || peer.user == "kube-apiserver-kubelet-client" { Decision::Allow } else { Decision::Deny }
+        let admin = peer
+            .groups
+            .iter()
+            .any(|group| group == "system:masters" || group == "kubeadm:cluster-admins");
+        if admin || peer.user == "kube-apiserver-kubelet-client" {
+            Decision::Allow
+        } else {
+            Decision::Deny
+        }
     }
 }

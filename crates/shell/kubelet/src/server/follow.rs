@@ -34,8 +34,13 @@ pub(crate) struct Watch {
 impl Follower {
     /// Watches the directory of a log. `None` where that is not possible; who follows then looks from time to time.
     pub(crate) fn watch(&self, directory: &Path) -> Option<Watch> {
-        let inner = Arc::clone(self.0.get_or_init(|| Inner::start().map_err(|error| tracing::warn!("inotify: {error}")).ok()).as_ref()?);
-        let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MOVED_FROM;
+        let inner = Arc::clone(
+            self.0
+                .get_or_init(|| Inner::start().map_err(|error| tracing::warn!("inotify: {error}")).ok())
+                .as_ref()?,
+        );
+        let flags =
+            AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MOVED_FROM;
         let mut directories = inner.directories.lock();
         let descriptor = match inner.instance.get_ref().get().add_watch(directory, flags) {
             Ok(descriptor) => descriptor,
@@ -48,7 +53,11 @@ impl Follower {
         entry.1 += 1;
         let changes = entry.0.subscribe();
         drop(directories);
-        Some(Watch { inner, descriptor, changes })
+        Some(Watch {
+            inner,
+            descriptor,
+            changes,
+        })
     }
 }
 
@@ -80,7 +89,10 @@ impl Drop for Watch {
 
 impl Inner {
     fn start() -> io::Result<Arc<Self>> {
-        let inner = Arc::new(Self { instance: sys::inotify()?, directories: Mutex::default() });
+        let inner = Arc::new(Self {
+            instance: sys::inotify()?,
+            directories: Mutex::default(),
+        });
         let reader = Arc::clone(&inner);
         tokio::spawn(async move {
             if let Err(error) = reader.read().await {

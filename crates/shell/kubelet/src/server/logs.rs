@@ -43,15 +43,22 @@ impl Options {
     fn of(query: &Query) -> Result<Self, Refusal> {
         let bad = |name: &str, value: &str| Refusal(StatusCode::BAD_REQUEST, format!("invalid value for {name}: \"{value}\""));
         let number = |name: &str| -> Result<Option<u64>, Refusal> {
-            query.get(name).filter(|text| !text.is_empty()).map(|text| text.parse().map_err(|_| bad(name, text))).transpose()
+            query
+                .get(name)
+                .filter(|text| !text.is_empty())
+                .map(|text| text.parse().map_err(|_| bad(name, text)))
+                .transpose()
         };
         let since_time = query
             .get("sinceTime")
             .filter(|text| !text.is_empty())
             .map(|text| text.parse::<Timestamp>().map_err(|_| bad("sinceTime", text)))
             .transpose()?;
-        let since_seconds = number("sinceSeconds")?
-            .and_then(|seconds| Timestamp::now().saturating_sub(SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))).ok());
+        let since_seconds = number("sinceSeconds")?.and_then(|seconds| {
+            Timestamp::now()
+                .saturating_sub(SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX)))
+                .ok()
+        });
         Ok(Self {
             follow: query.flag(&["follow"]),
             timestamps: query.flag(&["timestamps"]),
@@ -68,17 +75,33 @@ impl Options {
 }
 
 /// GET `/containerLogs/{namespace}/{pod}/{container}`.
-pub(super) fn serve(context: Arc<Context>, namespace: &str, pod: &str, container: &str, query: &Query) -> Result<Answer, Refusal> {
+pub(super) fn serve(
+    context: Arc<Context>,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    query: &Query,
+) -> Result<Answer, Refusal> {
     let options = Options::of(query)?;
     let view = find(&context, namespace, pod)?;
     let id = which(&view, pod, container, query.flag(&["previous"]))?;
     let run = view.containers.iter().find(|run| run.id == id);
-    let run = run.ok_or_else(|| Refusal(StatusCode::BAD_REQUEST, format!("unable to retrieve container logs for {ID_SCHEME}{id}")))?;
+    let run = run.ok_or_else(|| {
+        Refusal(
+            StatusCode::BAD_REQUEST,
+            format!("unable to retrieve container logs for {ID_SCHEME}{id}"),
+        )
+    })?;
     let path = run.log_path.clone();
     let (sender, receiver) = mpsc::channel::<Bytes>(4);
     let uid = view.pod.metadata.uid.clone().unwrap_or_default();
     let runs = move |context: &Context| {
-        context.shared.pods.read().get(&uid).is_some_and(|view| view.containers.iter().any(|run| run.id == id && run.running))
+        context
+            .shared
+            .pods
+            .read()
+            .get(&uid)
+            .is_some_and(|view| view.containers.iter().any(|run| run.id == id && run.running))
     };
     tokio::spawn(async move {
         if let Err(error) = copy(&context, &path, &options, runs, &sender).await {
@@ -87,7 +110,9 @@ pub(super) fn serve(context: Arc<Context>, namespace: &str, pod: &str, container
     });
     let body = StreamBody::new(ReceiverStream::new(receiver).map(|chunk| Ok(Frame::data(chunk))));
     let mut response = Response::new(body.boxed_unsync());
-    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("text/plain"));
+    response
+        .headers_mut()
+        .insert("content-type", hyper::header::HeaderValue::from_static("text/plain"));
     Ok(response)
 }
 
@@ -99,12 +124,18 @@ fn which(view: &PodView, pod: &str, container: &str, previous: bool) -> Result<S
         return refuse(format!("container \"{container}\" in pod \"{pod}\" is not available"));
     };
     let ended = |state: &Option<ContainerState>| {
-        state.as_ref().and_then(|state| state.terminated.as_ref()).and_then(|ended| ended.container_id.clone()).filter(|id| !id.is_empty())
+        state
+            .as_ref()
+            .and_then(|state| state.terminated.as_ref())
+            .and_then(|ended| ended.container_id.clone())
+            .filter(|id| !id.is_empty())
     };
     if previous {
         return match ended(&status.last_state) {
             Some(id) => Ok(bare(&id)),
-            None => refuse(format!("previous terminated container \"{container}\" in pod \"{pod}\" not found")),
+            None => refuse(format!(
+                "previous terminated container \"{container}\" in pod \"{pod}\" not found"
+            )),
         };
     }
     if is_running(status) {
@@ -113,12 +144,22 @@ fn which(view: &PodView, pod: &str, container: &str, previous: bool) -> Result<S
     if let Some(id) = ended(&status.state).or_else(|| ended(&status.last_state)) {
         return Ok(bare(&id));
     }
-    let reason = status.state.as_ref().and_then(|state| state.waiting.as_ref()).and_then(|waiting| waiting.reason.as_deref());
+    let reason = status
+        .state
+        .as_ref()
+        .and_then(|state| state.waiting.as_ref())
+        .and_then(|waiting| waiting.reason.as_deref());
     match reason.unwrap_or_default() {
-        "ErrImagePull" => refuse(format!("container \"{container}\" in pod \"{pod}\" is waiting to start: image can't be pulled")),
-        "ImagePullBackOff" => refuse(format!("container \"{container}\" in pod \"{pod}\" is waiting to start: trying and failing to pull image")),
+        "ErrImagePull" => refuse(format!(
+            "container \"{container}\" in pod \"{pod}\" is waiting to start: image can't be pulled"
+        )),
+        "ImagePullBackOff" => refuse(format!(
+            "container \"{container}\" in pod \"{pod}\" is waiting to start: trying and failing to pull image"
+        )),
         "" => refuse(format!("container \"{container}\" in pod \"{pod}\" is not available")),
-        reason => refuse(format!("container \"{container}\" in pod \"{pod}\" is waiting to start: {reason}")),
+        reason => refuse(format!(
+            "container \"{container}\" in pod \"{pod}\" is waiting to start: {reason}"
+        )),
     }
 }
 
@@ -133,7 +174,11 @@ async fn copy(
     runs: impl Fn(&Context) -> bool,
     sender: &mpsc::Sender<Bytes>,
 ) -> io::Result<()> {
-    let mut changes = if options.follow { path.parent().and_then(|directory| context.follower.watch(directory)) } else { None };
+    let mut changes = if options.follow {
+        path.parent().and_then(|directory| context.follower.watch(directory))
+    } else {
+        None
+    };
     let mut files: VecDeque<PathBuf> = rotated(path).into();
     files.push_back(path.to_path_buf());
     let (skip, mut offset) = match options.tail {
@@ -141,7 +186,10 @@ async fn copy(
         None => (0, 0),
     };
     files.drain(..skip);
-    let mut filter = Filter { options: options.clone(), left: options.limit };
+    let mut filter = Filter {
+        options: options.clone(),
+        left: options.limit,
+    };
     while let Some(next) = files.pop_front() {
         let is_current = files.is_empty();
         let mut file = match File::open(&next) {
@@ -197,9 +245,13 @@ async fn drain(file: &mut File, pending: &mut Vec<u8>, filter: &mut Filter, send
             return Ok(true);
         }
         pending.extend_from_slice(&chunk[..count]);
-        let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else { continue };
+        let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else {
+            continue;
+        };
         let mut out = Vec::with_capacity(end);
-        let more = pending[..=end].split_inclusive(|byte| *byte == b'\n').all(|line| filter.line(line, &mut out));
+        let more = pending[..=end]
+            .split_inclusive(|byte| *byte == b'\n')
+            .all(|line| filter.line(line, &mut out));
         pending.drain(..=end);
         if !out.is_empty() && sender.send(out.into()).await.is_err() {
             return Ok(false);
@@ -220,7 +272,10 @@ impl Filter {
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> bool {
         let Some(entry) = Entry::parse(line) else { return true };
         if let Some(since) = self.options.since
-            && std::str::from_utf8(entry.time).ok().and_then(|text| text.parse::<Timestamp>().ok()).is_some_and(|time| time < since)
+            && std::str::from_utf8(entry.time)
+                .ok()
+                .and_then(|text| text.parse::<Timestamp>().ok())
+                .is_some_and(|time| time < since)
         {
             return true;
         }
@@ -265,20 +320,30 @@ impl<'a> Entry<'a> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let mut fields = line.splitn(4, |byte| *byte == b' ');
         let (time, stream, tags) = (fields.next()?, fields.next()?, fields.next()?);
-        Some(Self { time, stream, partial: tags.split(|byte| *byte == b':').next() == Some(b"P"), content: fields.next().unwrap_or_default() })
+        Some(Self {
+            time,
+            stream,
+            partial: tags.split(|byte| *byte == b':').next() == Some(b"P"),
+            content: fields.next().unwrap_or_default(),
+        })
     }
 }
 
 /// Earlier parts of a log (`0.log.<time>`), oldest first; packed ones are left out.
 fn rotated(path: &Path) -> Vec<PathBuf> {
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else { return Vec::new() };
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Vec::new();
+    };
     let prefix = format!("{name}.");
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
     let mut found: Vec<PathBuf> = entries
         .flatten()
         .filter(|entry| {
             let own = entry.file_name();
-            own.to_str().is_some_and(|own| own.starts_with(&prefix) && !own.ends_with(".gz") && !own.ends_with(".tmp"))
+            own.to_str()
+                .is_some_and(|own| own.starts_with(&prefix) && !own.ends_with(".gz") && !own.ends_with(".tmp"))
         })
         .map(|entry| entry.path())
         .collect();
@@ -350,7 +415,10 @@ pub(crate) fn tail_text(path: &Path, lines: usize, bytes: usize) -> String {
     };
     let Ok(raw) = read() else { return String::new() };
     let mut out = Vec::new();
-    let mut filter = Filter { options: Options::default(), left: None };
+    let mut filter = Filter {
+        options: Options::default(),
+        left: None,
+    };
     for line in raw.split_inclusive(|byte| *byte == b'\n') {
         filter.line(line, &mut out);
     }
@@ -363,7 +431,9 @@ mod tests {
     use super::*;
 
     fn write(path: &Path, first: u32, last: u32) {
-        let text: String = (first..=last).map(|number| format!("2026-01-01T00:00:{number:02}.5Z stdout F line {number}\n")).collect();
+        let text: String = (first..=last)
+            .map(|number| format!("2026-01-01T00:00:{number:02}.5Z stdout F line {number}\n"))
+            .collect();
         std::fs::write(path, text).unwrap();
     }
 
@@ -377,7 +447,14 @@ mod tests {
         files.push(path.clone());
         assert_eq!(files.len(), 2);
         let line = "2026-01-01T00:00:04.5Z stdout F line 4\n".len() as u64;
-        for (lines, expected) in [(0, (1, 3 * line)), (1, (1, 2 * line)), (3, (1, 0)), (4, (0, 2 * line)), (6, (0, 0)), (99, (0, 0))] {
+        for (lines, expected) in [
+            (0, (1, 3 * line)),
+            (1, (1, 2 * line)),
+            (3, (1, 0)),
+            (4, (0, 2 * line)),
+            (6, (0, 0)),
+            (99, (0, 0)),
+        ] {
             assert_eq!(tail_start(&files, lines).unwrap(), expected, "{lines}");
         }
         assert_eq!(tail_text(&path, 2, 100), "line 5\nline 6\n");
@@ -388,14 +465,38 @@ mod tests {
     fn filters_by_time_and_bytes_and_joins_partial_lines() {
         let lines = b"2026-01-01T00:00:01Z stdout P a\n2026-01-01T00:00:02Z stdout F b\n2026-01-01T00:00:03Z stderr F c\n";
         let show = |options: Options| {
-            let mut filter = Filter { left: options.limit, options };
+            let mut filter = Filter {
+                left: options.limit,
+                options,
+            };
             let mut out = Vec::new();
-            lines.split_inclusive(|byte| *byte == b'\n').all(|line| filter.line(line, &mut out));
+            lines
+                .split_inclusive(|byte| *byte == b'\n')
+                .all(|line| filter.line(line, &mut out));
             String::from_utf8(out).unwrap()
         };
         assert_eq!(show(Options::default()), "ab\nc\n");
-        assert_eq!(show(Options { since: Some("2026-01-01T00:00:02Z".parse().unwrap()), ..Options::default() }), "b\nc\n");
-        assert_eq!(show(Options { limit: Some(4), ..Options::default() }), "ab\nc");
-        assert_eq!(show(Options { stream: Some(b"stderr"), timestamps: true, ..Options::default() }), "2026-01-01T00:00:03Z c\n");
+        assert_eq!(
+            show(Options {
+                since: Some("2026-01-01T00:00:02Z".parse().unwrap()),
+                ..Options::default()
+            }),
+            "b\nc\n"
+        );
+        assert_eq!(
+            show(Options {
+                limit: Some(4),
+                ..Options::default()
+            }),
+            "ab\nc"
+        );
+        assert_eq!(
+            show(Options {
+                stream: Some(b"stderr"),
+                timestamps: true,
+                ..Options::default()
+            }),
+            "2026-01-01T00:00:03Z c\n"
+        );
     }
 }

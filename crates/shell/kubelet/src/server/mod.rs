@@ -55,9 +55,19 @@ impl Server {
         let Some(tls) = &shared.config.tls else { return Ok(None) };
         let acceptor = TlsAcceptor::from(Arc::new(tls::server(tls).map_err(KubeletError::Tls)?));
         let address = SocketAddr::new(shared.config.listen, shared.config.port);
-        let listener = TcpListener::bind(address).await.map_err(|error| KubeletError::Listen { address, error })?;
-        let context = Arc::new(Context { shared, authorizer, follower: follow::Follower::default() });
-        Ok(Some(Self { listener, acceptor, context }))
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| KubeletError::Listen { address, error })?;
+        let context = Arc::new(Context {
+            shared,
+            authorizer,
+            follower: follow::Follower::default(),
+        });
+        Ok(Some(Self {
+            listener,
+            acceptor,
+            context,
+        }))
     }
 
     pub(crate) async fn run(self, shutdown: CancellationToken) {
@@ -75,7 +85,9 @@ impl Server {
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                continue;
+            };
             let (acceptor, context, shutdown) = (self.acceptor.clone(), Arc::clone(&self.context), shutdown.clone());
             tokio::spawn(async move {
                 tokio::select! {
@@ -105,8 +117,10 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, co
         let (context, peer) = (Arc::clone(&context), peer.clone());
         async move { Ok::<_, std::convert::Infallible>(routes::answer(context, peer, request).await) }
     });
-    let connection =
-        hyper::server::conn::http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     if let Err(error) = connection.await {
         tracing::debug!("{address}: {error}");
     }

@@ -19,16 +19,28 @@ const PORTS_MAX: usize = 100;
 const CHUNK: usize = 32 * 1024;
 
 /// GET or POST `/portForward/{namespace}/{pod}?port=…`.
-pub(super) fn serve(context: &Context, namespace: &str, pod: &str, query: &Query, request: Request<Incoming>) -> Result<Answer, Refusal> {
+pub(super) fn serve(
+    context: &Context,
+    namespace: &str,
+    pod: &str,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Answer, Refusal> {
     let view = find(context, namespace, pod)?;
-    let sandbox = view.sandbox_id.clone().ok_or_else(|| Refusal(StatusCode::NOT_FOUND, format!("pod \"{pod}\" is not running")))?;
+    let sandbox = view
+        .sandbox_id
+        .clone()
+        .ok_or_else(|| Refusal(StatusCode::NOT_FOUND, format!("pod \"{pod}\" is not running")))?;
     let mut ports = Vec::new();
     for text in query.all("port").chain(query.all("ports")).flat_map(|list| list.split(',')) {
         let port = text.parse::<u16>().ok().filter(|port| *port != 0);
         ports.push(port.ok_or_else(|| Refusal(StatusCode::BAD_REQUEST, format!("unable to parse \"{text}\" as a port")))?);
     }
     if ports.is_empty() || ports.len() > PORTS_MAX {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "query parameter \"port\" is required".into()));
+        return Err(Refusal(
+            StatusCode::BAD_REQUEST,
+            "query parameter \"port\" is required".into(),
+        ));
     }
     let (response, socket) = streams::upgrade(request, &["v4.channel.k8s.io", "portforward.k8s.io"])?;
     let runtime = std::sync::Arc::clone(&context.shared.runtime);
@@ -104,7 +116,9 @@ async fn run(socket: Socket, ports: &[u16], connections: Vec<Result<tokio::net::
                 continue;
             };
             let Some((channel, rest)) = data.split_first() else { continue };
-            let Some(slot) = writers.get_mut(usize::from(channel / 2)).filter(|_| channel % 2 == 0) else { continue };
+            let Some(slot) = writers.get_mut(usize::from(channel / 2)).filter(|_| channel % 2 == 0) else {
+                continue;
+            };
             if let Some(writer) = slot
                 && writer.write_all(rest).await.is_err()
             {

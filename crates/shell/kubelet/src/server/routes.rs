@@ -37,12 +37,18 @@ impl Query {
     }
 
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether any of the names is set to something true.
     pub(super) fn flag(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.get(name).is_some_and(|value| !matches!(value, "" | "0" | "false" | "f" | "F" | "FALSE" | "False")))
+        names.iter().any(|name| {
+            self.get(name)
+                .is_some_and(|value| !matches!(value, "" | "0" | "false" | "f" | "F" | "FALSE" | "False"))
+        })
     }
 }
 
@@ -52,7 +58,10 @@ fn decode(text: &str) -> String {
     let mut result = Vec::with_capacity(bytes.len());
     let mut index = 0;
     while index < bytes.len() {
-        let hex = bytes.get(index + 1..index + 3).and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let hex = bytes
+            .get(index + 1..index + 3)
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
         match (bytes[index], hex) {
             (b'%', Some(byte)) => {
                 result.push(byte);
@@ -80,16 +89,29 @@ pub(super) fn typed(status: StatusCode, kind: &str, body: impl Into<Bytes>) -> A
 }
 
 pub(super) async fn answer(context: Arc<Context>, peer: Option<Peer>, request: Request<Incoming>) -> Answer {
-    let path: Vec<String> = request.uri().path().split('/').filter(|part| !part.is_empty()).map(decode).collect();
+    let path: Vec<String> = request
+        .uri()
+        .path()
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .map(decode)
+        .collect();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    let Some(peer) = peer else { return text(StatusCode::UNAUTHORIZED, "Unauthorized") };
+    let Some(peer) = peer else {
+        return text(StatusCode::UNAUTHORIZED, "Unauthorized");
+    };
     let (verb, subresource) = attributes(request.method(), path.first().copied().unwrap_or_default());
     if context.authorizer.authorize(&peer, verb, subresource) == Decision::Deny {
         let node = &context.shared.config.node_name;
-        let why = format!("Forbidden (user={}, verb={verb}, resource=nodes, subresource=[{subresource}], node={node})", peer.user);
+        let why = format!(
+            "Forbidden (user={}, verb={verb}, resource=nodes, subresource=[{subresource}], node={node})",
+            peer.user
+        );
         return text(StatusCode::FORBIDDEN, why);
     }
-    route(context, &path, request).await.unwrap_or_else(|Refusal(status, why)| text(status, why))
+    route(context, &path, request)
+        .await
+        .unwrap_or_else(|Refusal(status, why)| text(status, why))
 }
 
 /// What a request means to an authorizer. A stream is a `create` however it is opened, so that being allowed to read does
@@ -139,7 +161,13 @@ async fn route(context: Arc<Context>, path: &[&str], request: Request<Incoming>)
 }
 
 fn pods(context: &Context) -> Answer {
-    let pods: Vec<_> = context.shared.pods.read().values().map(|view| Arc::clone(&view.pod)).collect();
+    let pods: Vec<_> = context
+        .shared
+        .pods
+        .read()
+        .values()
+        .map(|view| Arc::clone(&view.pod))
+        .collect();
     let items: Vec<&k8s_openapi::api::core::v1::Pod> = pods.iter().map(AsRef::as_ref).collect();
     let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
     typed(StatusCode::OK, "application/json", list.to_string())

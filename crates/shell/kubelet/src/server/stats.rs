@@ -47,7 +47,8 @@ pub(super) async fn summary(context: &Context) -> Result<Answer, Refusal> {
             })
             .collect();
         let mut value = figures(&total);
-        value["podRef"] = json!({"name": spec::name(&view.pod), "namespace": spec::namespace(&view.pod), "uid": spec::uid(&view.pod)});
+        value["podRef"] =
+            json!({"name": spec::name(&view.pod), "namespace": spec::namespace(&view.pod), "uid": spec::uid(&view.pod)});
         value["startTime"] = json!(view.pod.status.as_ref().and_then(|status| status.start_time.clone()));
         value["containers"] = json!(own);
         pods.push(value);
@@ -72,7 +73,10 @@ struct Metric {
 
 impl Metric {
     fn new(head: &'static str) -> Self {
-        Self { head, lines: String::new() }
+        Self {
+            head,
+            lines: String::new(),
+        }
     }
 
     fn add(&mut self, labels: &str, value: f64, time: Timestamp) {
@@ -82,7 +86,11 @@ impl Metric {
 
     fn render(&self, text: &mut String) {
         let mut words = self.head.splitn(3, ' ');
-        let (name, kind, help) = (words.next().unwrap_or_default(), words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let (name, kind, help) = (
+            words.next().unwrap_or_default(),
+            words.next().unwrap_or_default(),
+            words.next().unwrap_or_default(),
+        );
         write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{}", self.lines).expect("writing to a string does not fail");
     }
 }
@@ -127,7 +135,10 @@ pub(super) async fn resource(context: &Context) -> Result<Answer, Refusal> {
 pub(super) fn own(context: &Context) -> Answer {
     let views = views(context);
     let running = views.iter().filter(|view| view.sandbox_id.is_some()).count();
-    let containers: usize = views.iter().map(|view| view.containers.iter().filter(|run| run.running).count()).sum();
+    let containers: usize = views
+        .iter()
+        .map(|view| view.containers.iter().filter(|run| run.running).count())
+        .sum();
     let text = format!(
         "# HELP kubelet_running_pods Pods that have a running sandbox\n# TYPE kubelet_running_pods gauge\nkubelet_running_pods {running}\n\
          # HELP kubelet_running_containers Running containers\n# TYPE kubelet_running_containers gauge\n\

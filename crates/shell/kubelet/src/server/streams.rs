@@ -55,16 +55,29 @@ pub(super) async fn serve(
     let tty = query.flag(&["tty"]);
     let asked = StreamRequest {
         container_id: run.id.clone(),
-        command: if what == What::Exec { query.all("command").map(str::to_owned).collect() } else { Vec::new() },
+        command: if what == What::Exec {
+            query.all("command").map(str::to_owned).collect()
+        } else {
+            Vec::new()
+        },
         tty,
         stdin: query.flag(&["input", "stdin"]),
     };
-    let wants = Wants { stdout: query.flag(&["output", "stdout"]), stderr: query.flag(&["error", "stderr"]) && !tty };
+    let wants = Wants {
+        stdout: query.flag(&["output", "stdout"]),
+        stderr: query.flag(&["error", "stderr"]) && !tty,
+    };
     if !(asked.stdin || wants.stdout || wants.stderr) {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr".into()));
+        return Err(Refusal(
+            StatusCode::BAD_REQUEST,
+            "you must specify at least 1 of stdin, stdout, stderr".into(),
+        ));
     }
     if what == What::Exec && asked.command.is_empty() {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "you must specify at least one command for the container".into()));
+        return Err(Refusal(
+            StatusCode::BAD_REQUEST,
+            "you must specify at least one command for the container".into(),
+        ));
     }
     let (response, socket) = upgrade(request, &PROTOCOLS)?;
     let runtime = std::sync::Arc::clone(&context.shared.runtime);
@@ -97,9 +110,17 @@ pub(super) fn upgrade(
     protocols: &[&'static str],
 ) -> Result<(Answer, impl Future<Output = Result<Socket, hyper::Error>> + use<>), Refusal> {
     let refuse = |text: &str| Refusal(StatusCode::BAD_REQUEST, text.to_owned());
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let header = |name: &str| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+    };
     let is_socket = header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket"));
-    let key = header("sec-websocket-key").filter(|_| is_socket).ok_or_else(|| refuse("a WebSocket upgrade is required"))?;
+    let key = header("sec-websocket-key")
+        .filter(|_| is_socket)
+        .ok_or_else(|| refuse("a WebSocket upgrade is required"))?;
     let offered: Vec<String> = request
         .headers()
         .get_all("sec-websocket-protocol")
@@ -108,7 +129,8 @@ pub(super) fn upgrade(
         .flat_map(|value| value.split(',').map(|name| name.trim().to_owned()))
         .collect();
     let chosen = protocols.iter().find(|known| offered.iter().any(|name| name == *known));
-    let chosen = chosen.ok_or_else(|| refuse("unable to negotiate a subprotocol: v4.channel.k8s.io or v5.channel.k8s.io is required"))?;
+    let chosen =
+        chosen.ok_or_else(|| refuse("unable to negotiate a subprotocol: v4.channel.k8s.io or v5.channel.k8s.io is required"))?;
     let upgraded = hyper::upgrade::on(&mut request);
     let response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
@@ -136,7 +158,10 @@ async fn run_session(socket: Socket, session: Result<StreamSession, CriError>, w
                 return;
             }
         }
-        let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        let close = CloseFrame {
+            code: CloseCode::Normal,
+            reason: "".into(),
+        };
         if let Err(error) = sink.send(Message::Close(Some(close))).await {
             tracing::debug!("closing a stream: {error}");
         }
@@ -162,7 +187,13 @@ async fn exchange(
     frames: &mpsc::Sender<Message>,
     wants: Wants,
 ) -> Option<Value> {
-    let StreamSession { stdin, stdout, stderr, resize, exit } = session;
+    let StreamSession {
+        stdin,
+        stdout,
+        stderr,
+        resize,
+        exit,
+    } = session;
     let output = async {
         let second = async {
             if let Some(stderr) = stderr {

@@ -52,9 +52,16 @@ impl Fixture {
     async fn start() -> Self {
         let authority = Authority::new();
         let (certificate, key) = authority.issue("node", "system:nodes", ExtendedKeyUsagePurpose::ServerAuth);
-        let tls = Tls { certificates: vec![certificate], key, client_ca: vec![authority.der()] };
+        let tls = Tls {
+            certificates: vec![certificate],
+            key,
+            client_ca: vec![authority.der()],
+        };
         let lab = Lab::start_with_tls(tls);
-        lab.pod("a", json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "img:1"}]}));
+        lab.pod(
+            "a",
+            json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "img:1"}]}),
+        );
         lab.until("a", "ready", ready).await;
         Self { lab, authority }
     }
@@ -71,18 +78,28 @@ impl Fixture {
             Some((name, group)) => {
                 let (certificate, key) = self.authority.issue(name, group, ExtendedKeyUsagePurpose::ClientAuth);
                 let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
-                builder.with_client_auth_cert(vec![CertificateDer::from(certificate)], key).unwrap()
+                builder
+                    .with_client_auth_cert(vec![CertificateDer::from(certificate)], key)
+                    .unwrap()
             }
         };
         let address = self.lab.server.unwrap();
         let tcp = TcpStream::connect(address).await.unwrap();
-        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap()
+        TlsConnector::from(Arc::new(config))
+            .connect(ServerName::try_from("localhost").unwrap(), tcp)
+            .await
+            .unwrap()
     }
 
     async fn get(&self, identity: Option<(&str, &str)>, path: &str) -> (u16, String) {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(self.connect(identity).await)).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(self.connect(identity).await))
+            .await
+            .unwrap();
         tokio::spawn(async move { drop(connection.await) });
-        let request = hyper::Request::get(path).header("host", "localhost").body(Empty::<Bytes>::new()).unwrap();
+        let request = hyper::Request::get(path)
+            .header("host", "localhost")
+            .body(Empty::<Bytes>::new())
+            .unwrap();
         let response = sender.send_request(request).await.unwrap();
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -90,7 +107,9 @@ impl Fixture {
     }
 
     async fn socket(&self, path: &str, protocol: &str) -> WebSocketStream<TokioIo<hyper::upgrade::Upgraded>> {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(self.connect(Some(API)).await)).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(self.connect(Some(API)).await))
+            .await
+            .unwrap();
         tokio::spawn(async move { drop(connection.with_upgrades().await) });
         let request = hyper::Request::get(path)
             .header("host", "localhost")
@@ -137,12 +156,25 @@ async fn only_who_is_known_and_allowed_gets_in() {
 #[tokio::test]
 async fn logs_are_read_and_followed_to_the_end() {
     let fixture = Fixture::start().await;
-    std::fs::write(fixture.log(), "2026-01-01T00:00:01Z stdout F one\n2026-01-01T00:00:02Z stdout F two\n").unwrap();
-    assert_eq!(fixture.get(Some(API), "/containerLogs/n/a/c").await, (200, "one\ntwo\n".into()));
+    std::fs::write(
+        fixture.log(),
+        "2026-01-01T00:00:01Z stdout F one\n2026-01-01T00:00:02Z stdout F two\n",
+    )
+    .unwrap();
+    assert_eq!(
+        fixture.get(Some(API), "/containerLogs/n/a/c").await,
+        (200, "one\ntwo\n".into())
+    );
     assert_eq!(fixture.get(Some(API), "/containerLogs/n/a/c?tailLines=1").await.1, "two\n");
     let missing = fixture.get(Some(API), "/containerLogs/n/a/c?previous=true").await;
-    assert_eq!(missing, (400, "previous terminated container \"c\" in pod \"a\" not found".into()));
-    assert_eq!(fixture.get(Some(API), "/containerLogs/n/b/c").await, (404, "pod \"b\" not found".into()));
+    assert_eq!(
+        missing,
+        (400, "previous terminated container \"c\" in pod \"a\" not found".into())
+    );
+    assert_eq!(
+        fixture.get(Some(API), "/containerLogs/n/b/c").await,
+        (404, "pod \"b\" not found".into())
+    );
 
     let following = fixture.get(Some(API), "/containerLogs/n/a/c?follow=true&tailLines=0");
     let writing = async {
@@ -163,7 +195,12 @@ async fn logs_are_read_and_followed_to_the_end() {
 #[tokio::test]
 async fn exec_moves_bytes_and_tells_the_exit_code() {
     let fixture = Fixture::start().await;
-    let mut socket = fixture.socket("/exec/n/a/c?command=cat&command=-u&input=1&output=1&error=1", "v5.channel.k8s.io").await;
+    let mut socket = fixture
+        .socket(
+            "/exec/n/a/c?command=cat&command=-u&input=1&output=1&error=1",
+            "v5.channel.k8s.io",
+        )
+        .await;
     socket.send(Message::Binary(b"\x00hello".to_vec().into())).await.unwrap();
     socket.send(Message::Binary(vec![255, 0].into())).await.unwrap();
     let mut output = Vec::new();
@@ -177,7 +214,10 @@ async fn exec_moves_bytes_and_tells_the_exit_code() {
         }
     }
     assert_eq!(output, b"hello");
-    assert_eq!((status["reason"].as_str(), status["details"]["causes"][0]["message"].as_str()), (Some("NonZeroExitCode"), Some("7")));
+    assert_eq!(
+        (status["reason"].as_str(), status["details"]["causes"][0]["message"].as_str()),
+        (Some("NonZeroExitCode"), Some("7"))
+    );
     assert!(fixture.lab.runtime.calls().contains(&"exec-stream c2 cat -u".to_owned()));
 }
 
@@ -193,7 +233,9 @@ async fn ports_are_forwarded() {
         stream.read_exact(&mut text).await.unwrap();
         stream.write_all(b"pong").await.unwrap();
     });
-    let mut socket = fixture.socket(&format!("/portForward/n/a?port={port}"), "v4.channel.k8s.io").await;
+    let mut socket = fixture
+        .socket(&format!("/portForward/n/a?port={port}"), "v4.channel.k8s.io")
+        .await;
     socket.send(Message::Binary(b"\x00ping".to_vec().into())).await.unwrap();
     let mut frames = Vec::new();
     while let Some(Ok(message)) = socket.next().await {

@@ -15,7 +15,9 @@ pub(super) fn server(tls: &Tls) -> Result<ServerConfig, String> {
     let provider = Arc::new(crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     for authority in &tls.client_ca {
-        roots.add(CertificateDer::from(authority.clone())).map_err(|error| error.to_string())?;
+        roots
+            .add(CertificateDer::from(authority.clone()))
+            .map_err(|error| error.to_string())?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .allow_unauthenticated()
@@ -39,6 +41,9 @@ pub(super) fn peer(connection: &ServerConnection, address: SocketAddr) -> Option
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let subject = parsed.subject();
     let user = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-    let groups = subject.iter_organization().filter_map(|group| group.as_str().ok().map(str::to_owned)).collect();
+    let groups = subject
+        .iter_organization()
+        .filter_map(|group| group.as_str().ok().map(str::to_owned))
+        .collect();
     Some(Peer { user, groups, address })
 }
