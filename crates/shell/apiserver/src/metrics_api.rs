@@ -54,6 +54,19 @@ pub(crate) async fn serve<B>(server: &ApiServer, incoming: &Incoming<B>) -> Resp
     )
 }
 
+/// Objects of a resource that a label selector selects.
+pub(crate) async fn items(server: &ApiServer, plural: &str, namespace: Option<&str>, selector: &str) -> Result<Vec<Value>, Status> {
+    let source = server.plugins.metrics.as_ref().ok_or_else(no_such_resource)?;
+    let mut items = match plural {
+        "nodes" => source.nodes().await,
+        "pods" => source.pods(namespace).await,
+        _ => return Err(no_such_resource()),
+    };
+    let selector = LabelSelector::parse(selector).map_err(|error| Status::bad_request(error.to_string()))?;
+    items.retain(|item| selector.matches(&rules::labels_of(item)));
+    Ok(items)
+}
+
 async fn answer<B>(server: &ApiServer, incoming: &Incoming<B>) -> Result<(&'static str, Value), Status> {
     let info = &incoming.info;
     let source = server.plugins.metrics.as_ref().ok_or_else(no_such_resource)?;

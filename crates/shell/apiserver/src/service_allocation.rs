@@ -397,6 +397,14 @@ impl ApiServer {
                 })?,
                 (None, None) => continue,
             };
+            if crate::pipeline::meta_text(service, "name").is_empty() {
+                // Upstream allocates before it looks at the name.
+                let detail = format!(
+                    "failed to allocate IP: IPAddress.networking.k8s.io \"{address}\" is invalid: spec.parentRef.name: \
+                     Required value"
+                );
+                return Err(refused(service, &[invalid("spec.clusterIPs", "[\"\"]", detail)]));
+            }
             writes.push(self.claim_address(target, service, address));
             if index < addresses.len() {
                 addresses[index] = address.to_string();

@@ -14,6 +14,9 @@ use trireme_api::Status;
 /// Largest request body.
 pub const REQUEST_BYTES_MAX: usize = 3 * 1024 * 1024;
 
+/// How much of a body beyond the limit is read and thrown away, so that the client gets to see the answer.
+const DRAIN_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// A stream of chunks.
 pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, std::io::Error>> + Send>>;
 
@@ -84,7 +87,7 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
-    if body.size_hint().lower() > REQUEST_BYTES_MAX as u64 {
+    if body.size_hint().lower() > (REQUEST_BYTES_MAX + DRAIN_BYTES_MAX) as u64 {
         return Err(too_large());
     }
     let mut first: Option<Bytes> = None;
@@ -94,6 +97,7 @@ where
         let Ok(data) = frame.into_data() else { continue };
         let read = first.as_ref().map_or(0, Bytes::len) + rest.len() + data.len();
         if read > REQUEST_BYTES_MAX {
+            drain(body).await;
             return Err(too_large());
         }
         match first.take() {
@@ -106,4 +110,17 @@ where
         }
     }
     Ok(first.unwrap_or_else(|| rest.freeze()))
+}
+
+async fn drain<B>(mut body: B)
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    let mut read = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        read += frame.data_ref().map_or(0, Bytes::len);
+        if read > DRAIN_BYTES_MAX {
+            return;
+        }
+    }
 }

@@ -12,3 +12,4 @@ pub mod respond;
 pub mod router;
 pub mod serve;
 pub mod watch_stream;
+pub mod yaml;

@@ -177,7 +177,10 @@ fn aggregated<B>(server: &ApiServer, incoming: &Incoming<B>, style: &Style, path
 
 fn discovery_answer<B>(incoming: &Incoming<B>, kind: &str, document: &Value) -> Response<Body> {
     match style(&incoming.parts, &incoming.query, Offer::Plain) {
-        Ok(style) => respond::value(&style, 200, "v1", kind, document),
+        Ok(style) => {
+            let api_version = document["apiVersion"].as_str().unwrap_or_default();
+            respond::value(&style, 200, api_version, kind, document)
+        }
         Err(status) => respond::status(&error_style(&incoming.parts, &incoming.query), &status),
     }
 }

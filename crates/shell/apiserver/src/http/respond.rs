@@ -121,7 +121,7 @@ pub fn value(style: &Style, code: u16, api_version: &str, kind: &str, value: &Va
     let format = style.accepted.format;
     let body = match format {
         Format::Json => json_bytes(style, value),
-        Format::Yaml => yaml_bytes(value),
+        Format::Yaml => super::yaml::write(value).into(),
         Format::Protobuf => match schema::kind(group, version, kind) {
             Some(ty) => protobuf::wrap(api_version, kind, &protobuf::encode(value, ty)).into(),
             None => return response(code, Format::Json.media_type(), Body::whole(json_bytes(style, value))),
@@ -139,16 +139,6 @@ fn json_bytes(style: &Style, value: &Value) -> Bytes {
     .expect("a JSON value serialises");
     bytes.push(b'\n');
     bytes.into()
-}
-
-/// A JSON value as YAML.
-#[must_use]
-pub fn yaml_bytes(value: &Value) -> Bytes {
-    match serde_saphyr::to_string(value) {
-        Ok(text) => text.into(),
-        // JSON is YAML: better than no answer.
-        Err(_) => serde_json::to_vec(value).expect("a JSON value serialises").into(),
-    }
 }
 
 /// One object.

@@ -69,12 +69,9 @@ pub fn request_info(method: &Method, path: &str, query: &Query) -> RequestInfo {
         "PUT" => "update",
         "PATCH" => "patch",
         "DELETE" => "delete",
-        other => return RequestInfo {
-            verb: other.to_ascii_lowercase(),
-            ..info
-        },
+        other => other,
     }
-    .to_owned();
+    .to_ascii_lowercase();
     if info.segments[0] == "watch" || info.segments[0] == "proxy" {
         if info.segments.len() < 2 {
             return info;

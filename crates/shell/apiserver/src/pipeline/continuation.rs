@@ -3,11 +3,19 @@
 //! Invariant: `start` is relative to the collection's prefix; a revision of -1 means "whatever is there now".
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use trireme_api::Status;
 
 const VERSION: &str = "meta.k8s.io/v1";
+
+/// Go does not mind bits behind the last byte.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 #[derive(Serialize, Deserialize)]
 struct Token {
@@ -54,7 +62,7 @@ impl Continuation {
     /// 400 with upstream's text.
     pub fn parse(text: &str) -> Result<Self, Status> {
         let bad = |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD
+        let bytes = LENIENT
             .decode(text.trim_end_matches('='))
             .map_err(|error| bad(&error.to_string()))?;
         let token: Token = serde_json::from_slice(&bytes).map_err(|_| match bytes.first() {

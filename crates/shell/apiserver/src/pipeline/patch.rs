@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use trireme_api::field::FieldErrorType;
 use trireme_api::Status;
+use trireme_api::schema::{Struct, Type};
 
 use super::options::{error, quoted};
 use super::update::{Behaviour, Made};
@@ -118,7 +119,7 @@ pub(crate) fn patched(target: &Target, kind: PatchKind, current: &Value, body: &
 
 /// Decodes and defaults what a patch gave.
 pub(crate) fn decode_patched(target: &Target, patched: Value, options: &WriteOptions) -> Result<Made, Status> {
-    let shown = patched.to_string();
+    let shown = go_json(target.row.schema(), &patched);
     let bad = |why: String| {
         Status::invalid(
             "",
@@ -144,6 +145,43 @@ pub(crate) fn decode_patched(target: &Target, patched: Value, options: &WriteOpt
         warnings,
         managed: false,
     })
+}
+
+/// The patched object as upstream's errors show it: the top level sorted, what lies below in the order of declaration.
+fn go_json(ty: &Struct, value: &Value) -> String {
+    let Value::Object(members) = value else { return value.to_string() };
+    let shown = members.iter().map(|(name, member)| {
+        let text = ty.field(name).map_or_else(|| member.to_string(), |field| declared(field.ty, member));
+        format!("{}:{text}", Value::from(name.as_str()))
+    });
+    format!("{{{}}}", shown.collect::<Vec<_>>().join(","))
+}
+
+fn declared(ty: Type, value: &Value) -> String {
+    match (ty, value) {
+        (Type::List(inner), Value::Array(items)) => {
+            let items: Vec<String> = items.iter().map(|item| declared(*inner, item)).collect();
+            format!("[{}]", items.join(","))
+        }
+        (Type::Map(inner), Value::Object(members)) => {
+            let members = members
+                .iter()
+                .map(|(name, member)| format!("{}:{}", Value::from(name.as_str()), declared(*inner, member)));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+        }
+        (Type::Struct(reference), Value::Object(members)) => {
+            let known = reference.fields.iter().filter_map(|field| {
+                let member = members.get(field.json)?;
+                Some(format!("\"{}\":{}", field.json, declared(field.ty, member)))
+            });
+            let unknown = members
+                .iter()
+                .filter(|(name, _)| reference.field(name).is_none())
+                .map(|(name, member)| format!("{}:{member}", Value::from(name.as_str())));
+            format!("{{{}}}", known.chain(unknown).collect::<Vec<_>>().join(","))
+        }
+        _ => value.to_string(),
+    }
 }
 
 fn check_applied(target: &Target, applied: &Value) -> Result<(), Status> {

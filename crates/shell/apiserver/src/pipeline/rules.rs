@@ -75,9 +75,10 @@ pub fn object_of(value: &Value) -> Result<Object, Status> {
     Object::from_value(value).map_err(|error| Status::internal(&error.to_string()))
 }
 
-/// Fills in defaults.
+/// Fills in defaults and brings twin fields into step, as upstream's decoding does.
 pub fn defaults(row: &Resource, value: &mut Value) {
     defaults::apply(row, value);
+    strategy::normalize(row, value);
 }
 
 fn door(target: &Target) -> Option<&str> {
