@@ -110,6 +110,8 @@ impl Executor<'_> {
                         Ok(Some(answer.header().name.clone()))
                     }
                     Err(status) if *exists_is_done && status.is_already_exists() => Ok(None),
+                    // What is going away needs nothing new in it.
+                    Err(status) if namespace_ends(&status) => Ok(None),
                     Err(status) => Err(status),
                 }
             }
@@ -230,6 +232,12 @@ impl Executor<'_> {
         let resource = self.resource(&about.api_version, &about.kind)?;
         Ok(target_of(resource, &about.namespace, &about.name, subresource))
     }
+}
+
+/// Whether a creation was refused because its namespace is being deleted.
+fn namespace_ends(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 403 && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 fn encode(value: &Value) -> Bytes {
