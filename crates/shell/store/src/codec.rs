@@ -55,6 +55,7 @@ pub(crate) fn encode(entry: &Entry, out: &mut Vec<u8>) {
     match &entry.payload {
         EntryPayload::Blank => out.push(BLANK),
         EntryPayload::Normal(proposal) => {
+            out.reserve(length_max(&proposal.command));
             out.push(COMMAND);
             put_command(out, &proposal.command);
         }

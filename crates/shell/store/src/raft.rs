@@ -207,6 +207,10 @@ fn read_dir(config: &StoreConfig) -> Result<Opened, OpenError> {
             "the log begins behind what the snapshot holds; files are missing",
         ));
     }
+    // A vote is written after the entries before it: without any, they were lost.
+    if log.has_voted() && log.last().is_none() && from.is_none() {
+        return Err(damaged(dir, 0, "there is a vote, but the log that it belongs to is gone"));
+    }
     Ok((log, snapshot, state, lock))
 }
 
@@ -252,7 +256,10 @@ impl Store for RaftStore {
     }
 
     async fn barrier(&self) -> Result<Revision, WriteError> {
-        // With one member, what was acknowledged was applied here; a deposed or stopped one may not say so.
+        // With one member, what was acknowledged was applied here; a stopped one may not say so.
+        if let Some(failure) = self.log.failure() {
+            return Err(WriteError::Disk(failure.to_owned()));
+        }
         if self.raft.is_leader() {
             Ok(self.revision())
         } else {

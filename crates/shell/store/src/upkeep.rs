@@ -1,7 +1,7 @@
 //! What the leader does beside writes: lets keys expire, forgets history, writes snapshots.
 //!
 //! Invariant: nothing here is needed for a write to succeed, and every failure is tried again later. It looks at the
-//! state a few times a minute and is otherwise asleep.
+//! state every other second, and when the log has grown, and is otherwise asleep.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -25,6 +25,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often it notes the revision, and so how exactly history ends; compared with its length.
 const SAMPLES_PER_HISTORY: u32 = 5;
 
+/// How many revisions one command forgets.
+const COMPACT_STEP: u64 = 10_000;
+
 /// How long it waits after a snapshot that could not be written.
 const SNAPSHOT_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
@@ -40,8 +43,11 @@ pub(crate) struct Upkeep {
     snapshot_log_bytes: u64,
     /// When the store was at which revision, oldest first; reaches back one history.
     samples: VecDeque<(Instant, Revision)>,
-    /// Bytes of the log as last looked at.
+    /// Bytes of log behind the last snapshot, when this many were written altogether.
+    log_bytes: u64,
     written: u64,
+    /// How many bytes more make a snapshot due.
+    snapshot_in: u64,
     snapshot_bytes: u64,
     snapshot_not_before: Instant,
 }
@@ -59,14 +65,16 @@ impl Upkeep {
         Self {
             lock,
             raft,
+            log_bytes: log.bytes_after(machine.snapshot_next()),
+            written: log.written(),
             log,
             history: Duration::from_millis(config.history_ms),
             snapshot_log_bytes: config.snapshot_log_bytes,
             samples: VecDeque::from([(now, replica.revision())]),
             replica,
             machine,
-            // Unlike what is written now, so that the first look is a real one.
-            written: u64::MAX,
+            // The first look finds out.
+            snapshot_in: 0,
             snapshot_bytes: 0,
             snapshot_not_before: now,
         }
@@ -75,7 +83,11 @@ impl Upkeep {
     /// Runs until it is aborted.
     pub(crate) async fn run(mut self) {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            let log = self.log.clone();
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = log.grown_by(self.snapshot_in) => {}
+            }
             let now = Instant::now();
             let compacted = match self.expire().await {
                 Ok(()) => self.compact(now).await,
@@ -113,21 +125,30 @@ impl Upkeep {
             return Ok(());
         };
         self.samples.drain(..count);
-        if revision <= self.replica.with(trireme_mvcc::State::oldest) {
-            return Ok(());
+        // In steps: dropping events takes the state's lock, and a minute of a busy store is a lot of them.
+        loop {
+            let oldest = self.replica.with(trireme_mvcc::State::oldest);
+            if oldest >= revision {
+                return Ok(());
+            }
+            let revision = revision.min(oldest + COMPACT_STEP);
+            propose(&self.raft, &self.log, Command::Compact { revision }).await?;
         }
-        propose(&self.raft, &self.log, Command::Compact { revision }).await.map(drop)
     }
 
     async fn snapshot(&mut self, now: Instant) {
-        let written = self.log.written();
-        if written == self.written || now < self.snapshot_not_before {
+        self.snapshot_in = u64::MAX;
+        if now < self.snapshot_not_before {
             return;
         }
+        let written = self.log.written();
+        let grown = written - self.written;
         self.written = written;
+        self.log_bytes += grown;
         // Not more often than the log outgrows the snapshot: writing stays in proportion to what is written anyway.
         let threshold = self.snapshot_log_bytes.max(self.snapshot_bytes);
-        if self.log.bytes_after(self.machine.snapshot_next()) < threshold {
+        if self.log_bytes < threshold {
+            self.snapshot_in = threshold - self.log_bytes;
             return;
         }
         let (machine, lock) = (self.machine.clone(), Arc::clone(&self.lock));
@@ -140,6 +161,8 @@ impl Upkeep {
         let failed = match outcome {
             Ok(Ok(file)) => {
                 self.snapshot_bytes = std::fs::metadata(&file.path).map_or(0, |data| data.len());
+                self.log_bytes = self.log.bytes_after(self.machine.snapshot_next());
+                self.written = self.log.written();
                 self.raft.trigger().snapshot().await.err().map(|error| error.to_string())
             }
             Ok(Err(error)) => Some(error.to_string()),
@@ -148,7 +171,6 @@ impl Upkeep {
         if let Some(error) = failed {
             tracing::warn!(error, "no snapshot could be written; the log grows until one can");
             self.snapshot_not_before = now + SNAPSHOT_AGAIN_AFTER;
-            self.written = u64::MAX;
         }
     }
 }

@@ -163,6 +163,16 @@ async fn a_flipped_bit_refuses_to_open_and_says_where() {
     fs::rename(&away, &paths[0]).unwrap();
     let store = open(small(dir.path())).await.unwrap();
     assert_eq!(store.revision(), 701);
+    store.shutdown().await;
+    // And a log that is gone altogether is not an empty store.
+    for path in segments(dir.path()) {
+        fs::remove_file(path).unwrap();
+    }
+    let error = open(small(dir.path())).await.unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Corrupt { path, .. } if path == dir.path()),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

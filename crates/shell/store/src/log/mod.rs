@@ -26,7 +26,7 @@ use futures::{Stream, StreamExt, stream};
 use nix::fcntl::Flock;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use trireme_mvcc::Command;
 
 use self::frame::{HEAD, HEADER, Place};
@@ -64,6 +64,9 @@ pub(crate) struct Shared {
     spare: AtomicBool,
     /// Bytes written since the process began.
     written: AtomicU64,
+    /// When `written` reaches this, upkeep is woken.
+    wake_at: AtomicU64,
+    grown: Notify,
     /// Frames flushed since the process began.
     flushes: AtomicU64,
     /// Why the writer gave up, once it has.
@@ -129,6 +132,8 @@ impl Log {
             room_max,
             spare: AtomicBool::new(false),
             written: AtomicU64::new(0),
+            wake_at: AtomicU64::new(u64::MAX),
+            grown: Notify::new(),
             flushes: AtomicU64::new(0),
             failure: OnceLock::new(),
         });
@@ -147,11 +152,8 @@ impl Log {
         let Some(bytes) = u32::try_from(bytes).ok().filter(|bytes| *bytes <= self.shared.room_max) else {
             return Err(WriteError::Disk("the transaction is larger than a segment of the log".into()));
         };
-        let closed = |_| WriteError::Unavailable;
-        let room = Arc::clone(&self.shared.room)
-            .acquire_many_owned(bytes)
-            .await
-            .map_err(closed)?;
+        let room = Arc::clone(&self.shared.room).acquire_many_owned(bytes).await;
+        let room = room.map_err(|_| self.stopped())?;
         if !self.shared.spare.load(Ordering::Acquire) {
             let (done, spare) = oneshot::channel();
             self.jobs.send(Job::Spare { done }).await.map_err(|_| self.stopped())?;
@@ -165,10 +167,15 @@ impl Log {
 
     /// Why nothing is written any more.
     pub(crate) fn stopped(&self) -> WriteError {
-        match self.shared.failure.get() {
-            Some(failure) => WriteError::Disk(failure.clone()),
+        match self.failure() {
+            Some(failure) => WriteError::Disk(failure.to_owned()),
             None => WriteError::Unavailable,
         }
+    }
+
+    /// What the disk said when the writer gave up, if it has.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.shared.failure.get().map(String::as_str)
     }
 
     /// Tells that entries below this index were applied and need not stay in memory.
@@ -176,6 +183,11 @@ impl Log {
         let mut index = self.shared.index.lock();
         index.applied = next;
         index.evict();
+    }
+
+    /// Whether this member ever voted, be it for itself.
+    pub(crate) fn has_voted(&self) -> bool {
+        self.shared.vote.lock().is_some()
     }
 
     /// The last entry of the log.
@@ -201,6 +213,14 @@ impl Log {
     /// Bytes written since the process began: a cheap sign of growth.
     pub(crate) fn written(&self) -> u64 {
         self.shared.written.load(Ordering::Relaxed)
+    }
+
+    /// Resolves once so many more bytes have been written.
+    pub(crate) async fn grown_by(&self, bytes: u64) {
+        self.shared
+            .wake_at
+            .store(self.written().saturating_add(bytes), Ordering::Release);
+        self.shared.grown.notified().await;
     }
 
     /// How often the disk was flushed since the process began.

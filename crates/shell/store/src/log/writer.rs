@@ -84,6 +84,16 @@ fn answer<T>(done: oneshot::Sender<T>, value: T) {
     }
 }
 
+impl Shared {
+    /// Notes that the disk did not do what the log relies on. Nothing is written from then on.
+    fn fail(&self, error: &io::Error) {
+        tracing::error!(%error, "the log cannot be written; the store takes no more writes until it is started again");
+        // Losing the race means that there is a reason already.
+        drop(self.failure.set(error.to_string()));
+        self.room.close();
+    }
+}
+
 impl Writer {
     pub(super) fn new(dir: &Path, segment_bytes: u64, recovered: &Recovered, lock: Arc<Flock<File>>) -> Self {
         Self {
@@ -122,9 +132,13 @@ impl Writer {
             match job {
                 Job::Append(append) => next = self.batch(shared, append, &mut queue),
                 Job::Spare { done } => answer(done, self.prepare(shared)),
-                Job::Run { run, done } => answer(done, run()),
-                Job::Truncate { last, done } => answer(done, self.truncate(shared, last)),
-                Job::Purge { upto, done } => answer(done, self.purge(shared, upto)),
+                Job::Run { run, done } => answer(done, run().inspect_err(|error| shared.fail(error))),
+                Job::Truncate { last, done } => {
+                    answer(done, self.truncate(shared, last).inspect_err(|error| shared.fail(error)));
+                }
+                Job::Purge { upto, done } => {
+                    answer(done, self.purge(shared, upto).inspect_err(|error| shared.fail(error)));
+                }
                 Job::Close { done } => {
                     queue.close();
                     drop(self);
@@ -167,10 +181,7 @@ impl Writer {
             None => self.write(shared, buffer, first_index, last),
         };
         if let Err(error) = &written {
-            tracing::error!(%error, "the log cannot be written; the store takes no more writes until it is started again");
-            // Losing the race means that there is a reason already.
-            drop(shared.failure.set(error.to_string()));
-            shared.room.close();
+            shared.fail(error);
         }
         for callback in callbacks {
             let copy = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
@@ -207,7 +218,11 @@ impl Writer {
         self.end = place.end();
         self.sequence += 1;
         self.last = Some(last);
-        shared.written.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+        let written = shared.written.fetch_add(buffer.len() as u64, Ordering::AcqRel) + buffer.len() as u64;
+        if written >= shared.wake_at.load(Ordering::Acquire) {
+            shared.wake_at.store(u64::MAX, Ordering::Release);
+            shared.grown.notify_one();
+        }
         shared.flushes.fetch_add(1, Ordering::Relaxed);
         let mut index = shared.index.lock();
         if let Some(segment) = index.segments.back_mut() {
@@ -349,14 +364,18 @@ impl Writer {
         index.purged = index.purged.max(Some(upto));
         let mut removed = false;
         while index.segments.get(1).is_some_and(|second| second.head.first_index <= next) {
-            if let Some(segment) = index.segments.pop_front() {
-                fs::remove_file(&segment.path)?;
-                removed = true;
+            // What cannot be removed now does no harm: the next purge, or one after a restart, tries again.
+            let Some(segment) = index.segments.front() else { break };
+            if let Err(error) = fs::remove_file(&segment.path) {
+                tracing::warn!(path = %segment.path.display(), %error, "an old log segment stays");
+                break;
             }
+            index.segments.pop_front();
+            removed = true;
         }
         drop(index);
-        if removed {
-            flush_dir(&self.dir)?;
+        if removed && let Err(error) = flush_dir(&self.dir) {
+            tracing::warn!(%error, "removed log segments may come back");
         }
         Ok(())
     }
