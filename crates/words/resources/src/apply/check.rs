@@ -73,7 +73,7 @@ fn by_shape(value: &Value, shape: Shape, path: &str, found: &mut Vec<String>) {
                 seen.push(element);
             }
         }
-        Shape::Leaf | Shape::Deduced => {}
+        Shape::Leaf | Shape::Deduced | Shape::Custom => {}
     }
 }
 

@@ -4,7 +4,7 @@
 //! one leaf, a map is owned entry by entry unless marked atomic.
 
 use serde_json::Value;
-use trireme_api::schema::{Field, ListType, Struct, Type};
+use trireme_api::schema::{self, Field, ListType, Struct, Type};
 
 use crate::rows::Resource;
 
@@ -23,13 +23,15 @@ pub enum Shape {
     Keyed(&'static [&'static str], &'static Struct),
     /// Nothing is known: objects are owned entry by entry, all else is a leaf.
     Deduced,
+    /// An object of a kind that is not in the field table: its metadata is known, all else deduced.
+    Custom,
 }
 
 impl Shape {
     /// The shape of a row's kind.
     #[must_use]
     pub fn of_row(row: &Resource) -> Self {
-        Self::Struct(row.schema())
+        schema::kind(row.group, row.version, row.kind).map_or(Self::Custom, Self::Struct)
     }
 
     /// The shape of a field's value.
@@ -72,7 +74,8 @@ impl Shape {
         match self {
             Self::Struct(ty) => ty.field(name).map(Self::of_field),
             Self::Map(ty) => Some(Self::of_type(ty)),
-            Self::Deduced => Some(Self::Deduced),
+            Self::Custom if name == "metadata" => Some(Self::Struct(schema::object_meta())),
+            Self::Deduced | Self::Custom => Some(Self::Deduced),
             _ => None,
         }
     }
@@ -98,7 +101,7 @@ impl Shape {
     /// Whether objects of this shape are walked into.
     #[must_use]
     pub fn is_map(self) -> bool {
-        matches!(self, Self::Struct(_) | Self::Map(_) | Self::Deduced)
+        matches!(self, Self::Struct(_) | Self::Map(_) | Self::Deduced | Self::Custom)
     }
 }
 

@@ -190,7 +190,11 @@ fn applies_merge_conflict_yield_and_prune() {
     let pruned = applied(row, Some(&forced), &config(json!({})), by("first", LATER));
     assert_eq!(pruned["spec"].get("paused"), None, "what its only owner gives up goes");
     assert_eq!(pruned["spec"]["replicas"], 5);
-    assert_eq!(owners(&pruned)[0].2, json!({"f:spec": {}}), "an empty object that was sent is owned");
+    assert_eq!(
+        owners(&pruned)[0].2,
+        json!({"f:spec": {}}),
+        "an empty object that was sent is owned"
+    );
 }
 
 #[test]
@@ -332,6 +336,30 @@ fn owners_in_another_version_lose_what_changes_too() {
     assert_eq!(
         owners.iter().find(|(name, ..)| name == "one").unwrap().2["f:spec"].get("f:maxReplicas"),
         None
+    );
+}
+
+#[test]
+fn kinds_without_a_table_are_deduced() {
+    let row = Resource {
+        group: "example.com",
+        version: "v1",
+        plural: "gadgets",
+        kind: "Gadget",
+        ..*row("", "configmaps")
+    };
+    let config = |size: i64| {
+        json!({"apiVersion": "example.com/v1", "kind": "Gadget", "metadata": {"name": "g", "labels": {"a": "1"}},
+        "spec": {"size": size, "list": [1, 2], "inner": {"x": true}}})
+    };
+    let live = apply(&row, None, &config(1), by("one", NOW)).unwrap().value;
+    assert_eq!(
+        owners(&live)[0].2,
+        json!({"f:metadata": {"f:labels": {"f:a": {}}}, "f:spec": {".": {}, "f:inner": {".": {}, "f:x": {}}, "f:list": {}, "f:size": {}}})
+    );
+    assert_eq!(
+        apply(&row, Some(&live), &config(2), by("two", NOW)).unwrap_err().message,
+        "Apply failed with 1 conflict: conflict with \"one\": .spec.size"
     );
 }
 

@@ -5,10 +5,9 @@
 use serde_json::{Map, Value, json};
 use trireme_api::path;
 
+use super::normal::TEMPLATE_GENERATION;
 use super::{copy, keep_metadata, pod_qos, put};
 use crate::rows::Resource;
-
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
     match (row.group, row.plural) {

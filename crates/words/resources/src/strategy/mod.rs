@@ -1,7 +1,9 @@
 //! What clients may not set, and what the server sets instead.
 //!
 //! Invariant: functions here never refuse anything: they bring an object into the shape in which it is validated and
-//! stored. They expect canonical values (`trireme_api::decode`).
+//! stored. They expect canonical values (`trireme_api::decode`). Order of a write: decode, defaults, [`normalize`],
+//! `apply::update_managers`, mutating admission, `prepare_create` or `prepare_update`, validation: what the server sets
+//! in the later steps has no owner.
 
 mod kinds;
 mod normal;
@@ -19,13 +21,30 @@ pub use normal::normalize;
 pub use qos::pod_qos;
 pub use rules::{allow_create_on_update, allow_unconditional_update, reset_fields};
 
+/// Takes out of an object to create what only the server says: uid, times of creation and deletion. The first thing after
+/// decoding; the uid and the time of creation are set then.
+pub fn wipe_system_fields(value: &mut Value) {
+    let Some(Value::Object(meta)) = value.get_mut("metadata") else {
+        return;
+    };
+    for name in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+    ] {
+        meta.remove(name);
+    }
+}
+
 /// Prepares an object for creation. Its name and uid are already set; `now` is RFC 3339 in seconds.
 pub fn prepare_create(row: &Resource, value: &mut Value, now: &str) {
     normalize(row, value);
     if rules::clears_status(row) {
         put(value, "status", blank(row).get("status"));
     }
-    if rules::generation(row).is_some() {
+    if !matches!(rules::generation(row), None | Some(rules::Generation::SpecLater)) {
         path::set(value, &["metadata", "generation"], 1);
     }
     kinds::create(row, value, now);
@@ -91,7 +110,7 @@ fn keep_metadata(new: &mut Value, old: &Value) {
 fn bump_generation(row: &Resource, new: &mut Value, old: &Value) {
     let changed = match rules::generation(row) {
         None | Some(rules::Generation::CreateOnly) => false,
-        Some(rules::Generation::Spec) => new.get("spec") != old.get("spec"),
+        Some(rules::Generation::Spec | rules::Generation::SpecLater) => new.get("spec") != old.get("spec"),
         Some(rules::Generation::Field(name)) => new.get(name) != old.get(name),
         Some(rules::Generation::SpecAndAnnotations) => {
             let annotations = |value| path::get(value, &["metadata", "annotations"]).cloned();

@@ -7,6 +7,9 @@ use trireme_api::path;
 
 use crate::rows::Resource;
 
+/// Annotation that counts the templates of a daemon set.
+pub(super) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
 /// Brings twin fields into step and write-only fields to where they belong.
 pub fn normalize(row: &Resource, value: &mut Value) {
     match (row.group, row.plural) {
@@ -17,8 +20,13 @@ pub fn normalize(row: &Resource, value: &mut Value) {
         }
         ("", "nodes") => twins(value, "spec", "podCIDR", "podCIDRs", None),
         ("", "podtemplates") => pod_spec(path::get_mut(value, &["template", "spec"])),
-        ("", "replicationcontrollers") | ("apps", "deployments" | "replicasets" | "daemonsets") | ("batch", "jobs") => {
+        ("", "replicationcontrollers") | ("apps", "deployments" | "replicasets") | ("batch", "jobs") => {
             pod_spec(path::get_mut(value, &["spec", "template", "spec"]));
+        }
+        ("apps", "daemonsets") => {
+            pod_spec(path::get_mut(value, &["spec", "template", "spec"]));
+            let annotations = path::object_mut(value, &["metadata", "annotations"]);
+            annotations.entry(TEMPLATE_GENERATION).or_insert_with(|| Value::from("0"));
         }
         ("apps", "statefulsets") => {
             pod_spec(path::get_mut(value, &["spec", "template", "spec"]));
@@ -87,11 +95,7 @@ fn twins(value: &mut Value, part: &str, single: &str, list: &str, member: Option
     };
     let one = path::str(part, &[single]).to_owned();
     match first {
-        Some(first) => {
-            if one.is_empty() {
-                path::set(part, &[single], first);
-            }
-        }
+        Some(first) if one.is_empty() => path::set(part, &[single], first),
         None if !one.is_empty() => {
             let item = match member {
                 Some(member) => Value::Object(Map::from_iter([(member.to_owned(), Value::String(one))])),
@@ -99,6 +103,6 @@ fn twins(value: &mut Value, part: &str, single: &str, list: &str, member: Option
             };
             path::set(part, &[list], Value::Array(vec![item]));
         }
-        None => {}
+        _ => {}
     }
 }

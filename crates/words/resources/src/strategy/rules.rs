@@ -21,6 +21,8 @@ pub(super) enum Generation {
     AllAndLabels,
     /// Set to 1 at creation only.
     CreateOnly,
+    /// When `spec` changes, but not set at creation.
+    SpecLater,
 }
 
 pub(super) fn generation(row: &Resource) -> Option<Generation> {
@@ -30,6 +32,7 @@ pub(super) fn generation(row: &Resource) -> Option<Generation> {
         "mutatingwebhookconfigurations" | "validatingwebhookconfigurations" => Generation::Field("webhooks"),
         "podtemplates" => Generation::Field("template"),
         "priorityclasses" => Generation::CreateOnly,
+        "csidrivers" => Generation::SpecLater,
         "customresourcedefinitions"
         | "cronjobs"
         | "daemonsets"

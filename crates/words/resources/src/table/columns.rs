@@ -43,6 +43,15 @@ const CONTAINERS: Column = wide("Containers", "Names of the containers in the po
 const IMAGES: Column = wide("Images", "Images of the containers in the pod template.");
 const SELECTOR: Column = wide("Selector", "Labels by which pods are chosen.");
 
+pub(super) fn scale() -> Vec<Column> {
+    vec![
+        Column { format: "", ..NAME },
+        count("Desired", "Pods wanted."),
+        count("Available", "Pods there are."),
+        AGE,
+    ]
+}
+
 pub(super) fn of(row: &Resource) -> Vec<Column> {
     match (row.group, row.plural) {
         ("", "pods") => vec![
