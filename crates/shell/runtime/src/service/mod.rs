@@ -78,6 +78,8 @@ struct Inner {
     bounding: u64,
     images: ImageStore,
     events: broadcast::Sender<ContainerEvent>,
+    /// cgroups of pods whose sandbox is being made. Locked before `sandboxes`.
+    making: Mutex<Vec<String>>,
     sandboxes: Mutex<BTreeMap<String, Sandbox>>,
     containers: Mutex<BTreeMap<String, Container>>,
 }
@@ -136,6 +138,7 @@ impl Runtime {
             hierarchies: Hierarchies::detect().map_err(|error| failed("cannot find the cgroup hierarchies", &error))?,
             bounding: capability::bounding().map_err(|error| failed("cannot read the capabilities", &error))?,
             events: broadcast::Sender::new(EVENTS_MAX),
+            making: Mutex::default(),
             sandboxes: Mutex::default(),
             containers: Mutex::default(),
         });

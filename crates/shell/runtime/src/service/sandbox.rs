@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Inner, Sandbox, failed};
 use crate::cri::{ContainerState, CriError, PodSandboxConfig, PodSandboxState, PodSandboxStatus};
-use crate::protocol::{self, Request};
+use crate::protocol::Request;
 use crate::shim::{self, ShimConfig, ShimReady};
 use crate::state::{self, SandboxRecord};
 use crate::{rootfs, sys};
@@ -42,6 +42,7 @@ impl Inner {
         let id = state::new_id();
         let (wanted, sandbox_id) = (config.clone(), id.clone());
         let made = self.blocking(move |runtime| {
+            runtime.making.lock().push(runtime.pod_cgroup(&wanted));
             runtime
                 .start_shim(&sandbox_id, wanted)
                 .map_err(|error| failed("failed to create the pod sandbox", &error))
@@ -50,14 +51,53 @@ impl Inner {
             Ok(record) => self.join_network(record).await,
             Err(error) => Err(error),
         };
+        let cgroup = self.pod_cgroup(config);
+        self.blocking(move |runtime| {
+            let mut making = runtime.making.lock();
+            if let Some(at) = making.iter().position(|other| *other == cgroup) {
+                making.swap_remove(at);
+            }
+            Ok(())
+        })
+        .await?;
         if let Err(error) = made {
-            if let Err(second) = self.remove_sandbox(&id).await {
+            if let Err(second) = self.unmake_sandbox(&id, config).await {
                 tracing::warn!(id, error = %second, "cannot clean up after a sandbox that could not be made");
             }
             return Err(error);
         }
         self.announce(&id, &id);
         Ok(id)
+    }
+
+    /// Undoes whatever was done for a sandbox that could not be made.
+    async fn unmake_sandbox(self: &Arc<Self>, id: &str, config: &PodSandboxConfig) -> Result<(), CriError> {
+        if !config.namespaces.host_network {
+            self.network.detach(id).await?;
+        }
+        self.remove_sandbox(id).await?;
+        let cgroup = self.pod_cgroup(config);
+        self.blocking(move |runtime| {
+            runtime
+                .remove_pod_cgroup(&cgroup)
+                .map_err(|error| failed("cannot remove the pod's cgroup", &error))
+        })
+        .await
+    }
+
+    /// Removes a pod's cgroup unless another sandbox of the same pod uses it or is about to.
+    fn remove_pod_cgroup(&self, cgroup: &str) -> io::Result<()> {
+        let making = self.making.lock();
+        let used = self
+            .sandboxes
+            .lock()
+            .values()
+            .any(|other| self.pod_cgroup(&other.record.config) == cgroup);
+        if used || making.iter().any(|other| other == cgroup) {
+            Ok(())
+        } else {
+            self.hierarchies.remove(cgroup)
+        }
     }
 
     async fn join_network(self: &Arc<Self>, mut record: SandboxRecord) -> Result<(), CriError> {
@@ -202,9 +242,8 @@ impl Inner {
         let sandbox_id = id.to_owned();
         self.blocking(move |runtime| {
             // No connection means no shim.
-            if let Ok(stream) = runtime.connect(&sandbox_id) {
-                let ended =
-                    protocol::send(&stream, &Request::Shutdown, &[]).and_then(|()| protocol::receive::<protocol::Reply>(&stream));
+            if runtime.connect(&sandbox_id).is_ok() {
+                let ended = runtime.call(&sandbox_id, &Request::Shutdown, &[]);
                 if let Err(error) = ended {
                     tracing::warn!(sandbox_id, %error, "a shim did not end as asked");
                     runtime.kill_shim(&sandbox_id);
@@ -262,15 +301,7 @@ impl Inner {
             let known = runtime.sandboxes.lock().remove(&sandbox_id);
             let remove = || -> io::Result<()> {
                 if let Some(sandbox) = &known {
-                    let cgroup = runtime.pod_cgroup(&sandbox.record.config);
-                    let shared = runtime
-                        .sandboxes
-                        .lock()
-                        .values()
-                        .any(|other| runtime.pod_cgroup(&other.record.config) == cgroup);
-                    if !shared {
-                        runtime.hierarchies.remove(&cgroup)?;
-                    }
+                    runtime.remove_pod_cgroup(&runtime.pod_cgroup(&sandbox.record.config))?;
                 }
                 let run = runtime.layout.sandbox_run(&sandbox_id);
                 rootfs::unmount(&run.join("shm"))?;

@@ -28,7 +28,7 @@ impl Diagnosis {
         })
         .is_err()
         {
-            eprintln!("events go elsewhere");
+            super::complain(format_args!("events go elsewhere"));
         }
         Ok(Diagnosis { reader, _writer: writer })
     }
@@ -79,10 +79,10 @@ impl Subscriber for Events {
         event.record(&mut text);
         let mut line = text.0.trim_end().replace('\n', " ");
         line.truncate(line.floor_char_boundary(EVENT_BYTES_MAX - 1));
-        eprintln!("{line}");
+        super::complain(format_args!("{line}"));
         line.push('\n');
         if nix::unistd::write(crate::sys::borrow_fd(self.pipe), line.as_bytes()).is_err() {
-            eprintln!("(the last line did not reach the worker)");
+            super::complain(format_args!("(the last line did not reach the worker)"));
         }
     }
 

@@ -14,6 +14,7 @@ mod setup;
 mod worker;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,8 @@ pub(crate) struct ShimReady {
     pub(crate) error: String,
 }
 
+/// The shim's own log ends here; what matters is said early.
+const LOG_BYTES_MAX: i64 = 1 << 20;
 /// Name of the socket in the shim's directory.
 pub(crate) const SOCKET: &str = "shim.sock";
 /// Name of the configuration in the shim's directory.
@@ -65,9 +68,17 @@ pub fn main(args: &[String]) -> i32 {
     match args {
         [directory] => setup::launch(Path::new(directory)),
         _ => {
-            eprintln!("usage: shim <directory>");
+            complain(format_args!("usage: shim <directory>"));
             2
         }
+    }
+}
+
+/// Writes a line to the shim's log. `eprintln!` would end the shim, and with it the pod, when the disk is full.
+fn complain(line: std::fmt::Arguments<'_>) {
+    let size = nix::sys::stat::fstat(std::io::stderr()).map_or(0, |stat| stat.st_size);
+    if size < LOG_BYTES_MAX && std::io::stderr().write_fmt(format_args!("{line}\n")).is_err() {
+        // There is nowhere left to say it.
     }
 }
 
@@ -75,7 +86,7 @@ pub fn main(args: &[String]) -> i32 {
 fn shrink() {
     sys::trim_heap();
     if let Err(error) = sys::drop_text_pages() {
-        eprintln!("cannot drop pages: {error}");
+        complain(format_args!("cannot drop pages: {error}"));
     }
 }
 

@@ -122,6 +122,6 @@ impl Output {
 
 fn report(result: io::Result<()>) {
     if let Err(error) = result {
-        eprintln!("log: {error}");
+        super::complain(format_args!("log: {error}"));
     }
 }

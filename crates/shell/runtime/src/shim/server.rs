@@ -203,7 +203,7 @@ impl Server {
         let client = match listener.accept() {
             Ok((client, _)) => client,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) => return eprintln!("accept: {error}"),
+            Err(error) => return super::complain(format_args!("accept: {error}")),
         };
         let limited = client
             .set_read_timeout(Some(CLIENT_TIMEOUT))
@@ -211,7 +211,7 @@ impl Server {
         match limited.and_then(|()| protocol::receive::<Request>(&client)) {
             Ok(Some((request, fds))) => self.serve_request(client, request, fds),
             Ok(None) => {}
-            Err(error) => eprintln!("request: {error}"),
+            Err(error) => super::complain(format_args!("request: {error}")),
         }
     }
 
@@ -388,7 +388,7 @@ impl Server {
         if let Some(terminal) = terminal {
             match terminal.try_clone().and_then(|fd| Ok(Output::new(fd, Stream::Stdout)?)) {
                 Ok(output) => container.outputs.push(output),
-                Err(error) => eprintln!("terminal: {error}"),
+                Err(error) => super::complain(format_args!("terminal: {error}")),
             }
             container.terminal = Some(terminal);
         }
@@ -415,7 +415,7 @@ impl Server {
                 Ok(WaitStatus::Signaled(pid, signal, _)) => self.note(pid.as_raw(), 128 + signal as i32, signal as i32),
                 Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return,
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(error) => return eprintln!("wait: {error}"),
+                Err(error) => return super::complain(format_args!("wait: {error}")),
             }
         }
     }
@@ -464,7 +464,7 @@ impl Server {
         }
         let oci_state = self.config.oci_root.join(&run.id);
         if let Err(error) = state::remove_all(&oci_state) {
-            eprintln!("{}: {error}", oci_state.display());
+            super::complain(format_args!("{}: {error}", oci_state.display()));
         }
         self.publish(&run);
         true
@@ -564,7 +564,7 @@ impl Server {
         }
         // Nobody may take this shim for a living one from here on.
         if let Err(error) = state::remove_all(&self.config.directory.join(super::SOCKET)) {
-            eprintln!("socket: {error}");
+            super::complain(format_args!("socket: {error}"));
         }
         self.ended = true;
     }
@@ -577,20 +577,20 @@ fn failed(kind: FailureKind, message: String) -> Reply {
 /// A client that left learns nothing.
 fn reply(client: &UnixStream, reply: &Reply, fds: &[BorrowedFd<'_>]) {
     if let Err(error) = protocol::send(client, reply, fds) {
-        eprintln!("reply: {error}");
+        super::complain(format_args!("reply: {error}"));
     }
 }
 
 fn save(container: &Container) {
     if let Err(error) = state::write_json(&container.request.state_path, &container.run) {
-        eprintln!("{}: {error}", container.request.state_path.display());
+        super::complain(format_args!("{}: {error}", container.request.state_path.display()));
     }
 }
 
 fn signal_process(pid: i32, signal: i32) {
     match sys::kill(pid, signal) {
         Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-        Err(error) => eprintln!("kill {pid} with {signal}: {error}"),
+        Err(error) => super::complain(format_args!("kill {pid} with {signal}: {error}")),
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn launch(directory: &Path) -> i32 {
         Ok(false) => 0,
         Ok(true) => run(directory),
         Err(error) => {
-            eprintln!("cannot detach the shim: {error}");
+            super::complain(format_args!("cannot detach the shim: {error}"));
             1
         }
     }
@@ -59,7 +59,7 @@ fn run(directory: &Path) -> ! {
     match (prepared, told, silent) {
         (Ok((config, listener, pause)), Ok(()), Ok(())) => {
             if let Err(error) = server::serve(config, listener, pause) {
-                eprintln!("shim ends: {error}");
+                super::complain(format_args!("shim ends: {error}"));
                 leave(1);
             }
             leave(0)
@@ -106,7 +106,7 @@ fn prepare(directory: &Path) -> io::Result<Prepared> {
             ("net/ipv4/ip_unprivileged_port_start", "0"),
         ] {
             if let Err(error) = fs::write(Path::new("/proc/sys").join(path), value) {
-                eprintln!("sysctl {path}: {error}");
+                super::complain(format_args!("sysctl {path}: {error}"));
             }
         }
     }

@@ -178,7 +178,7 @@ fn plain(error: LibcontainerError) -> io::Error {
 /// Lowering it needs CAP_SYS_RESOURCE, which a nested machine may lack: warn and go on.
 fn set_oom_score_adj(value: i32) {
     if let Err(error) = fs::write("/proc/self/oom_score_adj", value.to_string()) {
-        eprintln!("oom_score_adj {value} is refused: {error}");
+        super::complain(format_args!("oom_score_adj {value} is refused: {error}"));
     }
 }
 
@@ -207,7 +207,7 @@ impl Console {
 impl Drop for Console {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.path) {
-            eprintln!("{}: {error}", self.path.display());
+            super::complain(format_args!("{}: {error}", self.path.display()));
         }
     }
 }

@@ -98,6 +98,17 @@ pub(crate) async fn start_errors(runtime: Arc<Runtime>, place: Place) {
         assert!(status.message.contains(expected));
         runtime.remove_container(&id).await.expect("remove");
     }
+    let refused = runtime.run_pod_sandbox(&place.sandbox("no-network")).await;
+    assert!(matches!(refused, Err(CriError::Other(text)) if text == "no addresses are left"));
+    assert_eq!(
+        runtime.list_pod_sandboxes().await.expect("list").len(),
+        1,
+        "a sandbox without a network is undone"
+    );
+    let mut config = place.sandbox("bad-sysctl");
+    config.sysctls.insert("kernel.absent".into(), "1".into());
+    let refused = runtime.run_pod_sandbox(&config).await;
+    assert!(matches!(refused, Err(CriError::Other(text)) if text.contains("kernel.absent")));
     let mut config = shell("main", "");
     config.image = "absent:1".into();
     assert!(matches!(

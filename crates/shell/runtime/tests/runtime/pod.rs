@@ -18,8 +18,11 @@ pub(crate) struct NoNetwork;
 
 #[async_trait]
 impl SandboxNetwork for NoNetwork {
-    async fn attach(&self, _: &str, netns: &Path, _: &PodSandboxConfig) -> Result<Vec<IpAddr>, CriError> {
+    async fn attach(&self, _: &str, netns: &Path, config: &PodSandboxConfig) -> Result<Vec<IpAddr>, CriError> {
         assert!(netns.exists());
+        if config.metadata.name == "no-network" {
+            return Err(CriError::Other("no addresses are left".into()));
+        }
         Ok(vec![IpAddr::from([10, 1, 2, 3])])
     }
     async fn detach(&self, _: &str) -> Result<(), CriError> {
