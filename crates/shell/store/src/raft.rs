@@ -198,19 +198,8 @@ fn read_dir(config: &StoreConfig) -> Result<Opened, OpenError> {
         Some((file, state)) => (Some(file), state),
         None => (None, State::new()),
     };
-    let log = Log::open(dir, config.segment_bytes, Arc::clone(&lock))?;
     let from = snapshot.as_ref().and_then(|snapshot| snapshot.meta.last_log_id);
-    if log.purged() > from {
-        return Err(damaged(
-            dir,
-            0,
-            "the log begins behind what the snapshot holds; files are missing",
-        ));
-    }
-    // A vote is written after the entries before it: without any, they were lost.
-    if log.has_voted() && log.last().is_none() && from.is_none() {
-        return Err(damaged(dir, 0, "there is a vote, but the log that it belongs to is gone"));
-    }
+    let log = Log::open(dir, config.segment_bytes, Arc::clone(&lock), from)?;
     Ok((log, snapshot, state, lock))
 }
 

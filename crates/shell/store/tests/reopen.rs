@@ -173,6 +173,7 @@ async fn a_flipped_bit_refuses_to_open_and_says_where() {
         matches!(&error, OpenError::Corrupt { path, .. } if path == dir.path()),
         "{error}"
     );
+    assert_eq!(segments(dir.path()).len(), 0, "a refused start makes nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

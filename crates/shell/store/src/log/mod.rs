@@ -32,7 +32,7 @@ use trireme_mvcc::Command;
 use self::frame::{HEAD, HEADER, Place};
 use self::recover::Segment;
 use self::writer::{Append, Job, Writer};
-use crate::disk::{read_checked, refused, replace_checked};
+use crate::disk::{damaged, read_checked, refused, replace_checked};
 use crate::types::{Entry, Group, LogId, Vote};
 use crate::{OpenError, WriteError, codec};
 
@@ -107,13 +107,30 @@ pub(crate) fn next_index(id: Option<LogId>) -> u64 {
 }
 
 impl Log {
-    /// Opens the log of a directory, which the caller has locked, and starts its writer.
-    pub(crate) fn open(dir: &Path, segment_bytes: u64, lock: Arc<Flock<File>>) -> Result<Self, OpenError> {
+    /// Opens the log of a directory, which the caller has locked, and starts its writer. `snapshot` is the last entry that
+    /// the snapshot holds: the log must begin there or before.
+    pub(crate) fn open(
+        dir: &Path,
+        segment_bytes: u64,
+        lock: Arc<Flock<File>>,
+        snapshot: Option<LogId>,
+    ) -> Result<Self, OpenError> {
         let vote_path = dir.join("vote");
         let vote = read_vote(&vote_path)?;
         let recovered = recover::recover(dir)?;
         let purged = recovered.segments.front().and_then(|segment| segment.head.previous);
         let last = recovered.last;
+        if purged > snapshot {
+            return Err(damaged(
+                dir,
+                0,
+                "the log begins behind what the snapshot holds; files are missing",
+            ));
+        }
+        // A vote is written after the entries before it: without any, they were lost.
+        if vote.is_some() && last.is_none() && snapshot.is_none() {
+            return Err(damaged(dir, 0, "there is a vote, but the log that it belongs to is gone"));
+        }
         let room_max = u32::try_from(segment_bytes.saturating_sub(SLACK_BYTES)).unwrap_or(u32::MAX);
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let mut writer = Writer::new(dir, segment_bytes, &recovered, lock);
@@ -185,19 +202,9 @@ impl Log {
         index.evict();
     }
 
-    /// Whether this member ever voted, be it for itself.
-    pub(crate) fn has_voted(&self) -> bool {
-        self.shared.vote.lock().is_some()
-    }
-
     /// The last entry of the log.
     pub(crate) fn last(&self) -> Option<LogId> {
         self.shared.index.lock().last
-    }
-
-    /// The entry before the first that is still in the log.
-    pub(crate) fn purged(&self) -> Option<LogId> {
-        self.shared.index.lock().purged
     }
 
     /// Bytes of log behind this index, more or less.
@@ -249,7 +256,7 @@ fn read_vote(path: &Path) -> Result<Option<Vote>, OpenError> {
     let Some(content) = read_checked(path)? else {
         return Ok(None);
     };
-    let vote = serde_json::from_slice(&content).map_err(|_| crate::disk::damaged(path, 0, "not a vote"))?;
+    let vote = serde_json::from_slice(&content).map_err(|_| damaged(path, 0, "not a vote"))?;
     Ok(Some(vote))
 }
 
