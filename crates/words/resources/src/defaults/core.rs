@@ -99,7 +99,8 @@ fn pod(fields: &mut Fields) {
             }
             if host_network {
                 for port in container.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
-                    if let (Some(port), Some(number)) = (port.as_object_mut(), port_number(port)) {
+                    let number = port_number(port);
+                    if let (Some(port), Some(number)) = (port.as_object_mut(), number) {
                         set_zero(port, "hostPort", number);
                     }
                 }

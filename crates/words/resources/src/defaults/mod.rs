@@ -29,7 +29,7 @@ fn fill(of: &'static Struct, value: &mut Value) {
             continue;
         }
         if let Some(default) = field.default
-            && !fields.contains_key(field.json)
+            && fields.get(field.json).is_none_or(Value::is_null)
             && let Some(value) = parse(default, field.pointer)
         {
             fields.insert(field.json.to_owned(), value);

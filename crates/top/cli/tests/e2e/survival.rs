@@ -1,0 +1,5 @@
+//! Being written.
+
+use crate::Scenario;
+
+pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[];
