@@ -15,24 +15,24 @@ use prometheus_client::registry::Registry;
 /// Labels of a request.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RequestLabels {
-    verb: String,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
-    scope: String,
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    scope: &'static str,
     code: u16,
 }
 
 /// Labels of a request's duration.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct DurationLabels {
-    verb: String,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
-    scope: String,
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    scope: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -42,19 +42,19 @@ struct InflightLabels {
 
 /// What of a request is counted.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Observed<'a> {
+pub struct Observed {
     /// Upper-case verb: GET, LIST, WATCH, POST, PUT, PATCH, DELETE, DELETECOLLECTION, CONNECT.
-    pub verb: &'a str,
+    pub verb: &'static str,
     /// API group.
-    pub group: &'a str,
+    pub group: &'static str,
     /// API version.
-    pub version: &'a str,
+    pub version: &'static str,
     /// Plural.
-    pub resource: &'a str,
+    pub resource: &'static str,
     /// Subresource.
-    pub subresource: &'a str,
+    pub subresource: &'static str,
     /// `cluster`, `namespace` or `resource`.
-    pub scope: &'a str,
+    pub scope: &'static str,
 }
 
 type MakeHistogram = fn() -> Histogram;
@@ -104,14 +104,14 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts a finished request.
-    pub fn observe(&self, what: Observed<'_>, code: u16, took: Duration) {
+    pub fn observe(&self, what: Observed, code: u16, took: Duration) {
         let labels = RequestLabels {
-            verb: what.verb.into(),
-            group: what.group.into(),
-            version: what.version.into(),
-            resource: what.resource.into(),
-            subresource: what.subresource.into(),
-            scope: what.scope.into(),
+            verb: what.verb,
+            group: what.group,
+            version: what.version,
+            resource: what.resource,
+            subresource: what.subresource,
+            scope: what.scope,
             code,
         };
         self.requests.get_or_create(&labels).inc();

@@ -66,6 +66,12 @@ pub(crate) async fn stream<B>(server: &Arc<ApiServer>, incoming: Incoming<B>, ta
     let pod = pod(server, target).await?;
     let forwards = target.subresource == "portforward";
     let container = if forwards { String::new() } else { container(&pod, &incoming.query, target)? };
+    if incoming.info.verb == "get" && wants_upgrade(&incoming.parts) {
+        // A WebSocket must be opened by GET, but running a command is no reading.
+        let mut attributes = incoming.info.attributes(&incoming.query);
+        attributes.verb = "create".to_owned();
+        server.authorize(&incoming.user, &attributes)?;
+    }
     connect_admission(server, target, &incoming.query)?;
     let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
         return Err(no_host(&target.name));

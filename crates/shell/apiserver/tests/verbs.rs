@@ -371,7 +371,7 @@ async fn strangers_are_refused_and_the_rest_is_answered() {
     assert_eq!(warned.headers["warning"], "299 - \"unknown field \\\"nope\\\"\"");
     let large = format!("{{\"data\":{{\"a\":\"{}\"}}}}", "x".repeat(4 * 1024 * 1024));
     assert_eq!(send(&server, "POST", MAPS, &[], large.into()).await.code, 413);
-    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: y\ndata:\n  mode: \"0644\"\n";
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: yaml\ndata:\n  mode: \"0644\"\n";
     let yaml = send(&server, "POST", MAPS, &[("content-type", "application/yaml")], yaml.into()).await;
     assert_eq!((yaml.code, &yaml.body["data"]["mode"]), (201, &json!("0644")), "{}", yaml.body);
 }

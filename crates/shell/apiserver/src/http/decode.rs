@@ -181,7 +181,7 @@ pub struct FromYaml {
 ///
 /// # Errors
 /// What the parser says.
-pub fn yaml_to_json(bytes: &[u8], _validation: FieldValidation) -> Result<FromYaml, String> {
+pub fn yaml_to_json(bytes: &[u8], validation: FieldValidation) -> Result<FromYaml, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "invalid UTF-8".to_owned())?;
     let text = first_document(text);
     if text.trim_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
@@ -191,9 +191,13 @@ pub fn yaml_to_json(bytes: &[u8], _validation: FieldValidation) -> Result<FromYa
         });
     }
     let value = rules::yaml(text)?;
+    let duplicate = match validation {
+        FieldValidation::Ignore => None,
+        FieldValidation::Warn | FieldValidation::Strict => rules::yaml_duplicate(text),
+    };
     Ok(FromYaml {
         bytes: serde_json::to_vec(&value).map_err(|error| error.to_string())?.into(),
-        duplicates: Vec::new(),
+        duplicates: duplicate.into_iter().collect(),
     })
 }
 

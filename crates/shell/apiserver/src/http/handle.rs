@@ -114,7 +114,7 @@ impl ApiServer {
         let mutating = !matches!(info.verb.as_str(), "get" | "list" | "watch");
         let long_running = info.verb == "watch";
         let serving = (!long_running).then(|| self.metrics.serving(mutating));
-        let observed = info.clone();
+        let observed = observed(&info);
         let answer = match self.admit(&parts, &info, &query).await {
             Err(status) => respond::status(&error_style(&parts, &query), &status),
             Ok(user) => {
@@ -134,7 +134,7 @@ impl ApiServer {
             }
         };
         drop(serving);
-        self.observe(&observed, answer.status().as_u16(), started);
+        self.metrics.observe(observed, answer.status().as_u16(), started.elapsed());
         answer
     }
 
@@ -166,37 +166,39 @@ impl ApiServer {
             Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(user, attributes, &reason)),
         }
     }
+}
 
-    fn observe(&self, info: &RequestInfo, code: u16, started: Instant) {
-        // Labels of unknown resources would let clients make series.
-        let known = trireme_resources::find(&info.group, &info.version, &info.resource);
-        let verb = match info.verb.as_str() {
-            "get" => "GET",
-            "list" => "LIST",
-            "watch" => "WATCH",
-            "create" | "post" => "POST",
-            "update" | "put" => "PUT",
-            "patch" => "PATCH",
-            "delete" => "DELETE",
-            "deletecollection" => "DELETECOLLECTION",
-            _ => "other",
-        };
-        let streams = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log");
-        let scope = match (known.is_some(), info.name.is_empty(), info.namespace.is_empty()) {
-            (false, ..) => "",
-            (true, false, _) => "resource",
-            (true, true, false) => "namespace",
-            (true, true, true) => "cluster",
-        };
-        let what = known.map_or(Observed::default(), |row| Observed {
-            group: row.group,
-            version: row.version,
-            resource: row.plural,
-            subresource: row.subresource(&info.subresource).map_or("", |sub| sub.name),
+/// The labels of a request. Those of unknown resources are empty, or clients would make series.
+fn observed(info: &RequestInfo) -> Observed {
+    let verb = match info.verb.as_str() {
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" | "post" => "POST",
+        "update" | "put" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        _ => "other",
+    };
+    let Some(row) = trireme_resources::find(&info.group, &info.version, &info.resource) else {
+        return Observed {
+            verb,
             ..Observed::default()
-        });
-        let verb = if streams && known.is_some() { "CONNECT" } else { verb };
-        self.metrics.observe(Observed { verb, scope, ..what }, code, started.elapsed());
+        };
+    };
+    let streams = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log");
+    Observed {
+        verb: if streams { "CONNECT" } else { verb },
+        group: row.group,
+        version: row.version,
+        resource: row.plural,
+        subresource: row.subresource(&info.subresource).map_or("", |sub| sub.name),
+        scope: match (info.name.is_empty(), info.namespace.is_empty()) {
+            (false, _) => "resource",
+            (true, false) => "namespace",
+            (true, true) => "cluster",
+        },
     }
 }
 

@@ -53,8 +53,12 @@ impl ApiServer {
                 let base = meta_text(&value, "generateName").to_owned();
                 metadata(&mut value).insert("name".into(), Value::String(generate_name(&base)));
             }
+            let name = meta_text(&value, "name").to_owned();
+            // Only generated names and allocations are ever tried again.
+            let again = generated || target.row.plural == "services";
+            let candidate = if again { value.clone() } else { std::mem::take(&mut value) };
             let outcome = self
-                .create_once(target, value.clone(), options, &given_version, &mut warnings)
+                .create_once(target, candidate, options, &given_version, &mut warnings)
                 .await?;
             match outcome {
                 Outcome::Done(object) => {
@@ -66,8 +70,7 @@ impl ApiServer {
                 }
                 Outcome::Exists(_) if generated && attempt < RETRIES_MAX => {}
                 Outcome::Exists(current) => {
-                    let name = meta_text(&value, "name");
-                    let mut status = Status::already_exists(target.row.group, target.row.plural, name);
+                    let mut status = Status::already_exists(target.row.group, target.row.plural, &name);
                     if current.is_some_and(|current| current.header().deleting) {
                         status.message = format!("object is being deleted: {}", status.message);
                     }

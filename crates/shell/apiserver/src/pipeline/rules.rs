@@ -220,7 +220,7 @@ pub fn parse_yaml_or_json(bytes: &[u8]) -> Result<Value, String> {
     yaml(std::str::from_utf8(bytes).map_err(|_| "yaml: invalid UTF-8".to_owned())?)
 }
 
-/// One YAML document as a value.
+/// One YAML document as a value; of a key that stands twice, the last value counts.
 ///
 /// # Errors
 /// What the parser says.
@@ -228,8 +228,36 @@ pub fn yaml(text: &str) -> Result<Value, String> {
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+        with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let line = error.location().map_or(0, |location| location.line());
+        let shown = error.to_string();
+        let bare = shown.strip_prefix("error: ").unwrap_or(&shown);
+        let bare = match bare.strip_prefix("line ").and_then(|rest| rest.split_once(": ")) {
+            Some((_, text)) => text,
+            None => bare,
+        };
+        // The reference parser leaves the first line's number out.
+        if line > 1 { format!("line {line}: {bare}") } else { bare.to_owned() }
+    })
+}
+
+/// The first key that stands twice in a mapping of a YAML document, in the reference parser's words.
+#[must_use]
+pub fn yaml_duplicate(text: &str) -> Option<String> {
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
+        with_snippet: false,
+    };
+    match serde_saphyr::from_str_with_options::<Value>(text, options) {
+        Err(serde_saphyr::Error::DuplicateMappingKey { key, location }) => Some(format!(
+            "line {}: key {:?} already set in map",
+            location.line(),
+            key.unwrap_or_default()
+        )),
+        _ => None,
+    }
 }
 
 /// The labels of an object.
