@@ -21,6 +21,8 @@ pub struct KubeletConfig {
     pub data_dir: PathBuf,
     /// Where container logs are, `/var/log/pods`.
     pub pod_log_dir: PathBuf,
+    /// The node's cgroup, below which the runtime puts `kubepods`; empty for the root. The kubelet only reads figures there.
+    pub cgroup_root: String,
     /// Whether the cache is this kubelet's alone (an agent's), so that it holds this node's pods only. Where other parts
     /// share the cache, it must hold all pods.
     pub own_pods_only: bool,
@@ -58,6 +60,7 @@ impl KubeletConfig {
             cluster_domain: "cluster.local".to_owned(),
             data_dir: data_dir.into(),
             pod_log_dir: PathBuf::from("/var/log/pods"),
+            cgroup_root: String::new(),
             own_pods_only: false,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             listen: IpAddr::from([0, 0, 0, 0]),

@@ -106,6 +106,7 @@ impl Images {
         if let Some((until, text)) = held {
             let message = format!("Back-off pulling image \"{image}\"");
             event(EventType::Normal, "BackOff", message.clone());
+            event(EventType::Warning, "Failed", "Error: ImagePullBackOff".into());
             return Err(Waiting {
                 reason: "ImagePullBackOff".into(),
                 message: format!("{message}: {text}"),

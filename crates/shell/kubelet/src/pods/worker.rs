@@ -28,6 +28,10 @@ const RELIST: SignedDuration = SignedDuration::from_secs(60);
 const RETRY: SignedDuration = SignedDuration::from_secs(2);
 const RETRY_MAX: SignedDuration = SignedDuration::from_secs(30);
 
+/// How long the end of a pod waits for volumes or a sandbox that are being made. Both may wait for others (the API, the
+/// pod network) without end.
+const PREPARING_MAX: SignedDuration = SignedDuration::from_secs(10);
+
 /// What a task has to tell its worker.
 pub(crate) enum Outcome {
     Mounted(Result<BTreeMap<String, PathBuf>, String>),
@@ -62,6 +66,8 @@ pub(super) struct State {
     pub(super) busy: BTreeSet<String>,
     starts: usize,
     pub(super) preparing: bool,
+    preparer: Option<tokio::task::AbortHandle>,
+    stop_wanted: Option<Timestamp>,
     pub(super) retry_after: Option<Timestamp>,
     retries: u32,
     pub(super) volumes: Option<BTreeMap<String, PathBuf>>,
@@ -140,6 +146,7 @@ impl Worker {
         self.probes.reconcile(pod, &observed, stops);
         if stops {
             self.starting.cancel();
+            self.give_up_preparing(now);
         }
         self.act(pod, &observed, actions.steps);
         self.tell_backoffs(pod, &observed, now);
@@ -154,10 +161,16 @@ impl Worker {
         if self.state.stopped && self.finish(update, pod, &observed).await {
             return None;
         }
-        if self.volumes_are_old(pod, now) || self.metadata_changed(pod) {
+        let changed = self.metadata_changed(pod);
+        if changed || self.volumes_are_old(pod, now) {
             self.mount(pod, &observed);
         }
-        let relist = now.saturating_add(RELIST).unwrap_or(Timestamp::MAX);
+        let pause = if stops && self.state.preparing {
+            PREPARING_MAX
+        } else {
+            RELIST
+        };
+        let relist = now.saturating_add(pause).unwrap_or(Timestamp::MAX);
         Some(actions.wait_until.map_or(relist, |until| until.min(relist)))
     }
 
@@ -245,10 +258,11 @@ impl Worker {
                 Step::CreateSandbox { attempt, stop } => {
                     self.state.preparing = true;
                     let (shared, pod, sender) = (Arc::clone(&self.shared), Arc::clone(pod), self.outcomes.0.clone());
-                    spawn(
+                    let task = spawn(
                         async move { Outcome::Sandbox(start::sandbox(&shared, &pod, attempt, &stop).await) },
                         sender,
                     );
+                    self.state.preparer = Some(task);
                 }
                 Step::StartContainer { .. } => starts.push(step),
                 Step::KillContainer {
@@ -297,6 +311,17 @@ impl Worker {
         }
     }
 
+    /// Ends what holds up the end of the pod for too long.
+    fn give_up_preparing(&mut self, now: Timestamp) {
+        let since = *self.state.stop_wanted.get_or_insert(now);
+        if self.state.preparing && now.duration_since(since) >= PREPARING_MAX {
+            if let Some(task) = self.state.preparer.take() {
+                task.abort();
+            }
+            self.state.preparing = false;
+        }
+    }
+
     fn start(&mut self, pod: &Arc<Pod>, observed: &Observed, steps: Vec<Step>) {
         for step in &steps {
             if let Step::StartContainer { name, .. } = step {
@@ -325,10 +350,13 @@ impl Worker {
         self.state.volumes_at = Some(Timestamp::now());
         let facts = self.shared.node_facts(pod_ips(observed, &self.shared, pod));
         let (shared, pod, sender) = (Arc::clone(&self.shared), Arc::clone(pod), self.outcomes.0.clone());
-        spawn(
+        let task = spawn(
             async move { Outcome::Mounted(shared.volumes.mount(&pod, &facts).await.map_err(|error| error.to_string())) },
             sender,
         );
+        if self.state.preparing {
+            self.state.preparer = Some(task);
+        }
     }
 
     fn volumes_are_old(&self, pod: &Pod, now: Timestamp) -> bool {
@@ -397,6 +425,10 @@ impl Worker {
     }
 
     async fn remove(&self, pod: &Pod, observed: &Observed) {
+        // A refresh may have been under way when the volumes went.
+        if let Err(error) = self.shared.volumes.tear_down(spec::uid(pod)) {
+            tracing::warn!(pod = spec::display(pod), "volumes stay: {error}");
+        }
         for sandbox in &observed.sandboxes {
             if let Err(error) = self.shared.runtime.remove_pod_sandbox(&sandbox.id).await {
                 tracing::warn!(pod = spec::display(pod), "a sandbox stays: {error}");
@@ -435,12 +467,16 @@ impl Worker {
     }
 }
 
-fn spawn(work: impl Future<Output = Outcome> + Send + 'static, sender: mpsc::UnboundedSender<Outcome>) {
-    tokio::spawn(async move {
+fn spawn(
+    work: impl Future<Output = Outcome> + Send + 'static,
+    sender: mpsc::UnboundedSender<Outcome>,
+) -> tokio::task::AbortHandle {
+    let task = tokio::spawn(async move {
         if sender.send(work.await).is_err() {
             tracing::debug!("a pod's worker ended before its task");
         }
     });
+    task.abort_handle()
 }
 
 /// A pod that is gone from the API is one that is being deleted.

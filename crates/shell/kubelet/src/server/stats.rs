@@ -55,6 +55,11 @@ pub(super) async fn summary(context: &Context) -> Result<Answer, Refusal> {
     }
     let mut value = figures(&node);
     value["nodeName"] = json!(context.shared.config.node_name);
+    if let Some(usage) = cgroup_usage(&format!("{}/kubepods", context.shared.config.cgroup_root.trim_matches('/'))) {
+        let mut pods = figures(&usage);
+        pods["name"] = json!("pods");
+        value["systemContainers"] = json!([pods]);
+    }
     let body = json!({"node": value, "pods": pods}).to_string();
     Ok(typed(StatusCode::OK, "application/json", body))
 }
@@ -63,6 +68,37 @@ fn add(total: &mut Usage, usage: &Usage) {
     total.cpu_nanoseconds += usage.cpu_nanoseconds;
     total.memory_usage_bytes += usage.memory_usage_bytes;
     total.memory_working_set_bytes += usage.memory_working_set_bytes;
+}
+
+/// Usage of a cgroup, in either version of cgroups.
+fn cgroup_usage(path: &str) -> Option<Usage> {
+    let path = path.trim_start_matches('/');
+    let read = |file: String| std::fs::read_to_string(file).ok();
+    let field = |text: &str, name: &str| -> Option<u64> {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+    };
+    let number = |text: String| text.trim().parse::<u64>().ok();
+    let (cpu_nanoseconds, used, inactive) = if let Some(cpu) = read(format!("/sys/fs/cgroup/{path}/cpu.stat")) {
+        let stat = read(format!("/sys/fs/cgroup/{path}/memory.stat")).unwrap_or_default();
+        let used = number(read(format!("/sys/fs/cgroup/{path}/memory.current"))?)?;
+        (
+            field(&cpu, "usage_usec")? * 1000,
+            used,
+            field(&stat, "inactive_file").unwrap_or(0),
+        )
+    } else {
+        let stat = read(format!("/sys/fs/cgroup/memory/{path}/memory.stat")).unwrap_or_default();
+        let used = number(read(format!("/sys/fs/cgroup/memory/{path}/memory.usage_in_bytes"))?)?;
+        let cpu = number(read(format!("/sys/fs/cgroup/cpuacct/{path}/cpuacct.usage"))?)?;
+        (cpu, used, field(&stat, "total_inactive_file").unwrap_or(0))
+    };
+    Some(Usage {
+        timestamp: 0,
+        cpu_nanoseconds,
+        memory_working_set_bytes: used.saturating_sub(inactive),
+        memory_usage_bytes: used,
+    })
 }
 
 /// Lines of one metric with its help.
