@@ -23,7 +23,7 @@ use lifecycle::{crowd, logs_and_exit, out_of_memory, signals, start_errors};
 use pod::{PATIENCE, Place};
 use pulls::pulls;
 use streams::{attaches, execs, shared_pids_and_ports};
-use survival::{shim_pids, survives_a_kill, victim};
+use survival::{reboot, shim_pids, survives_a_kill, victim};
 
 /// Where cgroups of any version may be.
 fn hierarchies() -> Vec<PathBuf> {
@@ -117,7 +117,8 @@ async fn scenario(place: Place, only: Option<String>) -> bool {
         escapes,
         crowd,
         pulls,
-        survives_a_kill
+        survives_a_kill,
+        reboot
     );
     let runtime = place.open().await;
     for sandbox in runtime.list_pod_sandboxes().await.expect("list") {

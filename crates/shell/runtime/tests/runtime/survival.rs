@@ -101,6 +101,53 @@ pub(crate) async fn survives_a_kill(runtime: Arc<Runtime>, place: Place) {
     pod.remove().await;
 }
 
+/// What a reboot leaves: records, but no processes, mounts or sockets.
+pub(crate) async fn reboot(runtime: Arc<Runtime>, place: Place) {
+    let pod = Pod::new(&runtime, &place, "reboot").await;
+    let ran = pod.run(&shell("ran", "exit 3")).await;
+    pod.end(&ran).await;
+    let runs = pod.run(&shell("runs", "sleep 1000")).await;
+    let created = runtime
+        .create_container(&pod.sandbox, &shell("created", "true"))
+        .await
+        .expect("create");
+    drop(runtime);
+    for pid in shim_pids() {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("kill");
+    }
+    pod.end(&runs).await;
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+    for target in mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .filter(|target| target.starts_with(place.root.to_str().expect("text")))
+    {
+        nix::mount::umount(target).expect("unmount");
+    }
+    std::fs::remove_dir_all(place.root.join("run")).expect("wipe");
+    let runtime = place.open().await;
+    let pod = Pod {
+        runtime: runtime.clone(),
+        place,
+        name: "reboot",
+        sandbox: pod.sandbox,
+    };
+    let sandboxes = runtime.list_pod_sandboxes().await.expect("list");
+    assert_eq!(
+        sandboxes.iter().map(|status| status.state).collect::<Vec<_>>(),
+        [PodSandboxState::NotReady]
+    );
+    assert_eq!(pod.status(&ran).await.exit_code, 3);
+    assert_eq!(pod.status(&runs).await.reason, "Unknown");
+    assert_eq!(pod.status(&created).await.state, ContainerState::Created);
+    assert!(
+        runtime.start_container(&created).await.is_err(),
+        "there is no pod to start it in"
+    );
+    assert!(runtime.create_container(&pod.sandbox, &shell("late", "true")).await.is_err());
+    pod.remove().await;
+}
+
 /// Shims below this process's binary and in no other test: by name and program.
 pub(crate) fn shim_pids() -> Vec<i32> {
     use std::os::unix::fs::MetadataExt;
