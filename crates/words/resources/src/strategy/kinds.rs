@@ -74,7 +74,10 @@ pub(super) fn update(row: &Resource, new: &mut Value, old: &Value) {
         }
         ("", "secrets") if path::str(new, &["type"]).is_empty() => put(new, "type", old.get("type")),
         ("", "serviceaccounts") => secret_names(new),
-        ("", "services") => service_type_change(new, old),
+        ("", "services") => {
+            keep_allocated(new, old);
+            service_type_change(new, old);
+        }
         ("", "persistentvolumeclaims") => {
             let in_use = path::get(old, &["spec", "dataSource"]).is_some();
             data_sources(new, in_use);
@@ -254,6 +257,43 @@ fn data_sources(value: &mut Value, in_use: bool) {
             }
         }
         _ => {}
+    }
+}
+
+/// What was allocated stays where a client that replaces the service leaves it out.
+fn keep_allocated(new: &mut Value, old: &Value) {
+    let kind = |value: &Value| path::str(value, &["spec", "type"]).to_owned();
+    let (was, is) = (kind(old), kind(new));
+    if was != "ExternalName" && is != "ExternalName" {
+        if path::str(new, &["spec", "clusterIP"]).is_empty() {
+            copy(new, old, &["spec", "clusterIP"]);
+        }
+        for name in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            if path::get(new, &["spec", name]).is_none() {
+                copy(new, old, &["spec", name]);
+            }
+        }
+    }
+    let node_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
+    let number = |port: &Value| path::i64(port, &["nodePort"]).unwrap_or(0);
+    if node_ports(&was) && node_ports(&is) {
+        let before = path::list(old, &["spec", "ports"]);
+        let Some(Value::Array(ports)) = path::get_mut(new, &["spec", "ports"]) else {
+            return;
+        };
+        let mut used: Vec<i64> = ports.iter().map(number).filter(|port| *port != 0).collect();
+        for port in ports.iter_mut().filter(|port| number(port) == 0) {
+            let same_name = |other: &&Value| path::str(other, &["name"]) == path::str(port, &["name"]);
+            let known = before.iter().rev().find(same_name).map_or(0, number);
+            if known != 0 && !used.contains(&known) {
+                used.push(known);
+                path::set(port, &["nodePort"], known);
+            }
+        }
+    }
+    let health = |value: &Value| kind(value) == "LoadBalancer" && path::str(value, &["spec", "externalTrafficPolicy"]) == "Local";
+    if health(old) && health(new) && path::i64(new, &["spec", "healthCheckNodePort"]).unwrap_or(0) == 0 {
+        copy(new, old, &["spec", "healthCheckNodePort"]);
     }
 }
 

@@ -161,6 +161,23 @@ fn a_service_gives_up_what_its_new_type_does_not_need() {
 }
 
 #[test]
+fn a_replaced_service_keeps_its_addresses_and_ports() {
+    let old = json!({"metadata": {}, "spec": {"type": "NodePort", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ipFamilies": ["IPv4"],
+        "ports": [{"name": "a", "port": 80, "nodePort": 30000}]}, "status": {}});
+    let new =
+        json!({"metadata": {}, "spec": {"type": "NodePort", "ports": [{"name": "a", "port": 81}, {"name": "b", "port": 82}]}});
+    let new = update("", "services", None, new, &old);
+    assert_eq!(
+        (&new["spec"]["clusterIP"], &new["spec"]["clusterIPs"]),
+        (&json!("10.0.0.1"), &json!(["10.0.0.1"]))
+    );
+    assert_eq!(
+        new["spec"]["ports"],
+        json!([{"name": "a", "port": 81, "nodePort": 30000}, {"name": "b", "port": 82}])
+    );
+}
+
+#[test]
 fn which_kinds_put_creates_and_which_need_a_version() {
     for (group, plural, creates, unconditional) in [
         ("", "pods", false, true),

@@ -3,10 +3,14 @@
 //! Invariant: `cells` gives one value per column of `columns` (IP addresses have one more, as upstream). Time comes in as
 //! an argument.
 
+mod cluster;
 mod columns;
-mod kinds;
+mod network;
 mod pod;
+mod storage;
+mod view;
 mod words;
+mod workloads;
 
 use std::borrow::Cow;
 
@@ -14,6 +18,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use trireme_api::path;
 
+use self::view::View;
 use crate::rows::Resource;
 
 /// A column of a table.
@@ -47,7 +52,12 @@ pub fn cells(row: &Resource, value: &Value, now: Timestamp) -> Vec<Value> {
     if !row.virtual_ && row.stored_as != (row.group, row.version) {
         crate::convert(row, row.stored(), value.to_mut());
     }
-    kinds::cells(row, &value, now).unwrap_or_else(|| {
+    let view = View { value: &value, now };
+    let known = workloads::workloads(row, &view)
+        .or_else(|| network::network(row, &view))
+        .or_else(|| storage::storage(row, &view))
+        .or_else(|| cluster::cluster(row, &view));
+    known.unwrap_or_else(|| {
         vec![
             Value::from(path::str(&value, &["metadata", "name"])),
             Value::from(path::str(&value, &["metadata", "creationTimestamp"])),
