@@ -23,6 +23,11 @@ use trireme_pod::{Observed, spec};
 
 use crate::shared::Shared;
 
+/// First pause of the series of readiness probes after a start, doubled each time up to the period.
+const EAGER_FIRST: Duration = Duration::from_millis(100);
+/// Failures before the pause has grown to this are not told: the application is still starting.
+const QUIET: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Startup,
@@ -189,11 +194,22 @@ impl Prober {
         tokio::time::sleep(delay.saturating_sub(age)).await;
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut eager = (kind == Kind::Readiness && !self.is_ready()).then_some(EAGER_FIRST);
         let mut last = None;
         let mut run = 0;
         loop {
-            ticks.tick().await;
-            let Some(success) = self.once(kind, probe).await else {
+            // Upstream probes readiness anew at each change of a pod that is not ready yet, so it need not wait a whole
+            // period for an application that takes a moment to listen. Here that is a short series of its own.
+            match eager.filter(|pause| last == Some(false) && *pause < period) {
+                Some(pause) => {
+                    tokio::time::sleep(pause).await;
+                    eager = Some(pause * 2);
+                }
+                None => {
+                    ticks.tick().await;
+                }
+            }
+            let Some(success) = self.once(kind, probe, eager.is_some_and(|pause| pause < QUIET)).await else {
                 continue;
             };
             if last == Some(success) {
@@ -206,16 +222,27 @@ impl Prober {
                 continue;
             }
             self.set(kind, success);
+            if success {
+                eager = None;
+            }
             if kind == Kind::Startup || (kind == Kind::Liveness && !success) {
                 return;
             }
         }
     }
 
-    async fn once(&self, kind: Kind, probe: &Probe) -> Option<bool> {
+    fn is_ready(&self) -> bool {
+        self.results
+            .lock()
+            .get(&self.id)
+            .is_some_and(|results| results.readiness == Some(true))
+    }
+
+    /// Probes once; `quiet` says nothing about a failure.
+    async fn once(&self, kind: Kind, probe: &Probe, quiet: bool) -> Option<bool> {
         let event = |reason: &str, text: String| {
             self.shared
-                .container_event(&self.pod, &self.container.name, EventType::Warning, reason, text)
+                .container_event(&self.pod, &self.container.name, EventType::Warning, reason, text);
         };
         match check::run(self.shared.runtime.as_ref(), probe, &self.container, &self.id, &self.ip).await {
             check::Answer::Success => Some(true),
@@ -224,7 +251,9 @@ impl Prober {
                 Some(true)
             }
             check::Answer::Failure(text) => {
-                event("Unhealthy", format!("{} probe failed: {text}", kind.name()));
+                if !quiet {
+                    event("Unhealthy", format!("{} probe failed: {text}", kind.name()));
+                }
                 Some(false)
             }
             check::Answer::Error(text) => {

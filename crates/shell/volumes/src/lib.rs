@@ -124,8 +124,10 @@ impl Volumes {
         let io = |error: std::io::Error| error.to_string();
         if let Some(source) = &volume.empty_dir {
             let path = directory("empty-dir");
-            local::empty_dir(&path, source).map_err(io)?;
-            ownership::apply(&path, fs_group, false).map_err(io)?;
+            // What a container made there since is its own.
+            if local::empty_dir(&path, source).map_err(io)? {
+                ownership::apply(&path, fs_group, false).map_err(io)?;
+            }
             return Ok(path);
         }
         let fetch = content::Fetch {

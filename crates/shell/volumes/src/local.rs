@@ -10,38 +10,42 @@ use trireme_pod::quantity;
 
 use crate::is_mount_point;
 
-/// An empty directory that everyone may write to; on tmpfs where the medium says so.
-pub(crate) fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> io::Result<()> {
+/// An empty directory that everyone may write to; on tmpfs where the medium says so. Whether it is new.
+pub(crate) fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> io::Result<bool> {
     let limit = source
         .size_limit
         .as_ref()
         .map(|limit| quantity::value(&limit.0))
         .filter(|limit| *limit > 0);
-    match source.medium.as_deref() {
+    let is_new = match source.medium.as_deref() {
         Some("Memory") => memory(path, limit, 0o777)?,
-        None | Some("") => std::fs::create_dir_all(path)?,
+        None | Some("") => {
+            let is_new = !path.exists();
+            std::fs::create_dir_all(path)?;
+            is_new
+        }
         Some(other) => return Err(io::Error::other(format!("emptyDir medium \"{other}\" is not supported"))),
+    };
+    if is_new {
+        // mkdir's mode is cut by the umask; this is not.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777))?;
     }
-    // mkdir's mode is cut by the umask; this is not. What fsGroup added is kept.
-    let mode = std::fs::metadata(path)?.permissions().mode() & 0o7777;
-    if mode & 0o777 != 0o777 {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | 0o777))?;
-    }
-    Ok(())
+    Ok(is_new)
 }
 
-/// A tmpfs at a path, once.
-pub(crate) fn memory(path: &Path, size: Option<i64>, mode: u32) -> io::Result<()> {
+/// A tmpfs at a path, once. Whether it is new.
+pub(crate) fn memory(path: &Path, size: Option<i64>, mode: u32) -> io::Result<bool> {
     std::fs::create_dir_all(path)?;
     if is_mount_point(path)? {
-        return Ok(());
+        return Ok(false);
     }
     let mut options = format!("mode={mode:o}");
     if let Some(size) = size {
         options.push_str(&format!(",size={size}"));
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str())).map_err(io::Error::from)
+    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()))?;
+    Ok(true)
 }
 
 /// The path of the host after its type was checked, or made where the type says so.

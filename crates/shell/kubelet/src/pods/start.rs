@@ -152,6 +152,11 @@ impl Job {
         let log = shared.log_directory(&self.pod).join(name);
         std::fs::create_dir_all(&log)
             .map_err(|error| failed("CreateContainerError", format!("{}: {error}", log.display()), RETRY))?;
+        prune(&log, attempt);
+        prune(
+            &shared.volumes.pod_dir(spec::uid(&self.pod)).join("containers").join(name),
+            attempt,
+        );
         let id = shared
             .runtime
             .create_container(sandbox_id, &config)
@@ -321,6 +326,22 @@ fn put(path: &Path, text: Option<&str>, mode: u32) -> Result<(), String> {
         std::fs::write(path, text.unwrap_or_default()).map_err(failed)?;
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)
+}
+
+/// Removes files of runs before the last one, which the runtime does not know any more.
+fn prune(directory: &Path, attempt: u32) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let number = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.split('.').next()?.parse::<u32>().ok());
+        if number.is_some_and(|number| number + 1 < attempt)
+            && let Err(error) = std::fs::remove_file(entry.path())
+        {
+            tracing::debug!("{} stays: {error}", entry.path().display());
+        }
+    }
 }
 
 /// The restart count after the logs that are there: the runtime may have forgotten earlier runs.
