@@ -62,14 +62,30 @@ where
         Ok(route) => route,
         Err(status) => return respond::status(&errors, &status),
     };
-    let answer = if route.target.row.virtual_ {
+    let row = route.target.row;
+    let answer = if row.virtual_ {
         reviews::serve(server, incoming, route.target).await
     } else if !route.target.subresource.is_empty() {
         subresource(server, incoming, route.target).await
     } else {
         whole(server, incoming, route.target).await
     };
-    answer.unwrap_or_else(|status| respond::status(&errors, &status))
+    let mut answer = answer.unwrap_or_else(|status| respond::status(&errors, &status));
+    if row.group.is_empty() && row.kind == "Endpoints" {
+        respond::add_warnings(&mut answer, &[ENDPOINTS_DEPRECATED.to_owned()]);
+    }
+    answer
+}
+
+const ENDPOINTS_DEPRECATED: &str = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+const JOB_PODS_STAY: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
+    remove them or set propagationPolicy=Orphan to suppress this warning";
+
+/// What a client is warned of when it deletes without saying what becomes of dependents.
+fn deletion_warnings(target: &Target, options: &options::DeleteOptions) -> Vec<String> {
+    let silent = options.propagation.is_none() && options.orphan_dependents.is_none();
+    let warned = silent && target.row.group == "batch" && target.row.plural == "jobs";
+    if warned { vec![JOB_PODS_STAY.to_owned()] } else { Vec::new() }
 }
 
 struct Route {
@@ -198,13 +214,19 @@ where
             let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
             let body = delete_body(&mut incoming).await?;
             let delete = options::delete(&incoming.query, body.as_ref())?;
-            let deleted = server.delete(&target, &delete).await?;
-            let mut answer = if answers_object(&target, &deleted) {
-                respond::object(&style, 200, target.row, &deleted.object)
-            } else {
-                respond::status(&style, &success(&target, &deleted))
+            let mut warnings = deletion_warnings(&target, &delete);
+            let mut answer = match server.delete(&target, &delete).await {
+                Ok(deleted) => {
+                    warnings.extend_from_slice(&deleted.warnings);
+                    if answers_object(&target, &deleted) {
+                        respond::object(&style, 200, target.row, &deleted.object)
+                    } else {
+                        respond::status(&style, &success(&target, &deleted))
+                    }
+                }
+                Err(status) => respond::status(&error_style(&incoming.parts, &incoming.query), &status),
             };
-            respond::add_warnings(&mut answer, &deleted.warnings);
+            respond::add_warnings(&mut answer, &warnings);
             Ok(answer)
         }
         "deletecollection" => {
@@ -213,10 +235,12 @@ where
             let selection = Selection::parse(target.row, &list.label_selector, &list.field_selector)?;
             let body = delete_body(&mut incoming).await?;
             let delete = options::delete(&incoming.query, body.as_ref())?;
-            match server.delete_collection(&target, &list, &selection, &delete).await {
-                Ok(listing) => Ok(respond::list(&style, target.row, listing)),
-                Err(failure) => Ok(respond::list_failure(&style, &failure)),
-            }
+            let mut answer = match server.delete_collection(&target, &list, &selection, &delete).await {
+                Ok(listing) => respond::list(&style, target.row, listing),
+                Err(failure) => respond::list_failure(&style, &failure),
+            };
+            respond::add_warnings(&mut answer, &deletion_warnings(&target, &delete));
+            Ok(answer)
         }
         _ => Err(not_allowed()),
     }

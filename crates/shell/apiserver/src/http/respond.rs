@@ -4,6 +4,7 @@
 //! `kind` and `apiVersion` of items as upstream does.
 
 use std::io::Write as _;
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use flate2::Compression;
@@ -355,35 +356,37 @@ impl Pieces {
 
 /// Appends an object without its top-level `apiVersion` and `kind`.
 fn push_item(buffer: &mut BytesMut, bytes: &[u8]) {
-    match item_parts(bytes) {
-        Some((before, after)) => {
-            buffer.extend_from_slice(b"{");
-            buffer.extend_from_slice(before);
-            buffer.extend_from_slice(after);
-        }
-        None => buffer.extend_from_slice(bytes),
-    }
+    let Some((version, kind)) = type_members(bytes) else {
+        buffer.extend_from_slice(bytes);
+        return;
+    };
+    buffer.extend_from_slice(&bytes[..version.start]);
+    buffer.extend_from_slice(&bytes[version.end..kind.start]);
+    buffer.extend_from_slice(&bytes[kind.end..]);
 }
 
-/// What stands between `apiVersion` and `kind`, and what stands behind `kind`, of canonical bytes (sorted keys).
-fn item_parts(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let rest = bytes.strip_prefix(b"{\"apiVersion\":\"")?;
-    let after_version = &rest[memchr::memchr(b'"', rest)? + 1..];
-    let body = after_version.strip_prefix(b",")?;
-    let mut at = 0;
+/// Where `apiVersion` and `kind` stand in canonical bytes (compact, keys sorted), each with the comma behind it. Both
+/// come before `metadata`, so nothing behind them is looked at.
+fn type_members(bytes: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
+    const VERSION: &[u8] = b"\"apiVersion\":";
+    const KIND: &[u8] = b"\"kind\":";
+    let mut version = None;
+    let mut at = 1;
     loop {
-        let member = &body[at..];
-        if let Some(kind) = member.strip_prefix(b"\"kind\":\"") {
-            let behind = &kind[memchr::memchr(b'"', kind)? + 1..];
-            return Some((&body[..at], behind.strip_prefix(b",")?));
-        }
+        let member = bytes.get(at..)?;
         let name = skip_string(member)?;
         let value = skip_value(member.get(name + 1..)?)?;
-        at += name + 1 + value;
-        if body.get(at) != Some(&b',') {
+        let end = at + name + 1 + value;
+        if bytes.get(end) != Some(&b',') {
             return None;
         }
-        at += 1;
+        if member.starts_with(KIND) {
+            return Some((version?, at..end + 1));
+        }
+        if member.starts_with(VERSION) {
+            version = Some(at..end + 1);
+        }
+        at = end + 1;
     }
 }
 
@@ -469,6 +472,10 @@ mod tests {
         check(
             r#"{"apiVersion":"v1","data":{"a\"":"\\","kind":"x","n":[{"kind":"ConfigMap"}]},"immutable":true,"kind":"ConfigMap","metadata":{}}"#,
             r#"{"data":{"a\"":"\\","kind":"x","n":[{"kind":"ConfigMap"}]},"immutable":true,"metadata":{}}"#,
+        );
+        check(
+            r#"{"addressType":"IPv4","apiVersion":"discovery.k8s.io/v1","endpoints":[],"kind":"EndpointSlice","metadata":{}}"#,
+            r#"{"addressType":"IPv4","endpoints":[],"metadata":{}}"#,
         );
         check(r#"{"odd":1}"#, r#"{"odd":1}"#);
     }

@@ -142,7 +142,7 @@ impl ApiServer {
         self.plugins.admission.validate(&mut request)
     }
 
-    /// Deletes every object of a collection that the selection holds; answers them as they were.
+    /// Deletes every object of a collection that the selection holds; answers them as they were before.
     ///
     /// # Errors
     /// The first failure other than "not found".
@@ -153,21 +153,19 @@ impl ApiServer {
         selection: &Selection,
         options: &DeleteOptions,
     ) -> Result<super::list::Listing, super::list::ListFailure> {
-        let mut listing = self.list(target, list, selection).await?;
-        let mut after = Vec::with_capacity(listing.items.len());
-        for item in listing.items {
+        let listing = self.list(target, list, selection).await?;
+        for item in &listing.items {
             let one = Target {
                 name: item.header().name.clone(),
                 namespace: item.header().namespace.clone(),
                 ..target.clone()
             };
             match self.delete(&one, options).await {
-                Ok(deleted) => after.push(deleted.object),
-                Err(status) if status.is_not_found() => after.push(item),
+                Ok(_) => {}
+                Err(status) if status.is_not_found() => {}
                 Err(status) => return Err(status.into()),
             }
         }
-        listing.items = after;
         Ok(listing)
     }
 }
