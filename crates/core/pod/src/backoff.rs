@@ -39,6 +39,16 @@ impl Backoff {
         Self { delay, last_update: now }
     }
 
+    /// The state that a container of this restart count, made at this time, has if it failed each time.
+    #[must_use]
+    pub fn after_restarts(restarts: u32, last: Timestamp) -> Option<Self> {
+        let doublings = restarts.checked_sub(1)?.min(8);
+        Some(Self {
+            delay: (INITIAL * 2_i32.pow(doublings)).min(MAX),
+            last_update: last,
+        })
+    }
+
     fn expired(&self, event: Timestamp) -> bool {
         event.duration_since(self.last_update) > MAX * 2
     }
@@ -78,6 +88,15 @@ mod tests {
         let quiet = at(now + 601);
         assert_eq!(Backoff::until(entry.as_ref(), quiet, quiet), None);
         assert_eq!(Backoff::next(entry.as_ref(), quiet, quiet).delay.as_secs(), 10);
+    }
+
+    #[test]
+    fn a_restart_count_tells_the_delay() {
+        let delay = |restarts| Backoff::after_restarts(restarts, at(0)).map(|backoff| backoff.delay.as_secs());
+        assert_eq!(
+            [0, 1, 2, 5, 6, u32::MAX].map(delay),
+            [None, Some(10), Some(20), Some(160), Some(300), Some(300)]
+        );
     }
 
     #[test]

@@ -291,7 +291,7 @@ impl Job {
             mounts.push(Mount {
                 container_path,
                 host_path,
-                readonly: mount.read_only.unwrap_or(false),
+                readonly: mount.read_only.unwrap_or(false) || is_read_only(&self.pod, &mount.name),
                 propagation: convert::propagation(mount.mount_propagation.as_deref()),
             });
         }
@@ -313,6 +313,18 @@ impl Job {
         }
         Ok(mounts)
     }
+}
+
+/// Whether a volume's content is the API's, which nobody may write to.
+fn is_read_only(pod: &Pod, volume: &str) -> bool {
+    spec::of(pod)
+        .volumes
+        .iter()
+        .flatten()
+        .filter(|known| known.name == volume)
+        .any(|known| {
+            known.config_map.is_some() || known.secret.is_some() || known.projected.is_some() || known.downward_api.is_some()
+        })
 }
 
 /// Writes a file of the pod's own; without text it is only made. An unchanged file is left alone, as it may be mounted.

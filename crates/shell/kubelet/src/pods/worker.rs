@@ -78,6 +78,7 @@ pub(super) struct State {
     pub(super) previous: PodStatus,
     pub(super) messages: HashMap<String, String>,
     seen_generation: Option<i64>,
+    seeded: bool,
     seen_metadata: Option<Metadata>,
     deleted: bool,
     cleaned: bool,
@@ -140,6 +141,7 @@ impl Worker {
                 return Some(now.saturating_add(RETRY).unwrap_or(Timestamp::MAX));
             }
         };
+        let observed = self.with_backoffs(observed);
         let actions = plan(pod, &observed, now);
         self.state.verdict = plan::verdict(pod, &observed, now);
         let stops = actions.steps.iter().any(|step| matches!(step, Step::StopPod { .. })) || self.state.stopped;
@@ -172,6 +174,20 @@ impl Worker {
         };
         let relist = now.saturating_add(pause).unwrap_or(Timestamp::MAX);
         Some(actions.wait_until.map_or(relist, |until| until.min(relist)))
+    }
+
+    /// Back-offs that an earlier life of the kubelet must have had, from restart counts: a restart is no amnesty.
+    fn with_backoffs(&mut self, mut observed: Observed) -> Observed {
+        if !self.state.seeded {
+            self.state.seeded = true;
+            for run in observed.containers.iter().rev() {
+                if let Some(backoff) = Backoff::after_restarts(run.attempt, run.created_at) {
+                    self.state.backoffs.insert(run.name.clone(), backoff);
+                }
+            }
+            observed.backoffs.clone_from(&self.state.backoffs);
+        }
+        observed
     }
 
     /// Waits for something to do. False when the kubelet ends.
