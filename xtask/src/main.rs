@@ -1,6 +1,7 @@
 //! Development commands: the example cluster, all tests, formatting, benchmarks and generated code.
 
 mod archive;
+mod bench;
 mod down;
 mod generate;
 mod packages;
@@ -36,6 +37,9 @@ enum Command {
     Images,
     /// Format the code and apply clippy's suggestions
     Fix,
+    /// Measure speed and memory of a server
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Make generated code anew
     #[command(subcommand)]
     Generate(Generate),
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Images => standin::all().map(|paths| paths.iter().for_each(|path| println!("{}", path.display()))),
         Command::Fix => test::fix(),
+        Command::Bench(measurement) => bench::run(&measurement),
         Command::Generate(Generate::Fields { from }) => generate::run(&from),
     };
     match outcome {
