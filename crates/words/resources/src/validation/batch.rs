@@ -1,0 +1,610 @@
+//! Jobs and cron jobs (pkg/apis/batch/validation).
+//!
+//! Invariant: a schedule is only read here, never followed; what is wrong with it is told in the words of the library
+//! that upstream reads it with.
+
+use serde_json::Value;
+use trireme_api::selector::LabelSelector;
+
+use super::container::label_key;
+use super::metadata::{self, SelectorRules};
+use super::names;
+use super::network::domain_path;
+use super::node::{Errors, IMMUTABLE, Node, same};
+use super::pod::{self, counts};
+use super::show;
+
+const GENERATED: [(&str, &str); 4] = [
+    ("controller-uid", "uid"),
+    ("job-name", "name"),
+    ("batch.kubernetes.io/controller-uid", "uid"),
+    ("batch.kubernetes.io/job-name", "name"),
+];
+
+/// A job to create.
+pub(super) fn job(errors: &mut Errors, root: &Node<'_>) {
+    let (meta, spec) = (root.at("metadata"), root.at("spec"));
+    generated_selector(errors, &meta, &spec);
+    job_spec(errors, &spec);
+    let completions = spec.at("completions").int();
+    if spec.text("completionMode") == "Indexed" && completions > 0 {
+        let host = format!("{}-{}", meta.text("name"), completions - 1);
+        if !names::label(&host).is_empty() {
+            errors.push(meta.at("name").bad(format!("will not able to create pod with invalid DNS label: {host}")));
+        }
+    }
+}
+
+fn generated_selector(errors: &mut Errors, meta: &Node<'_>, spec: &Node<'_>) {
+    let selector = spec.at("selector");
+    if spec.is("manualSelector") || !selector.set() {
+        return;
+    }
+    meta.need(errors, "uid");
+    let labels = spec.get("template.metadata.labels");
+    for (label, member) in GENERATED {
+        let (node, wanted) = (labels.key(label), meta.text(member));
+        if !node.set() {
+            errors.push(node.required(format!("must be '{wanted}'")));
+        } else if node.str() != wanted {
+            errors.push(node.invalid_as(show::json(labels.value), format!("must be '{wanted}'")));
+        }
+    }
+    let expected: Value = GENERATED.iter().map(|(label, member)| ((*label).to_owned(), Value::from(meta.text(member)))).collect();
+    if LabelSelector::from_value(Some(selector.value)).is_ok_and(|parsed| !parsed.matches_value(Some(&expected))) {
+        errors.push(selector.invalid_as(show::selector(selector.value), "`selector` not auto-generated"));
+    }
+}
+
+fn job_spec(errors: &mut Errors, spec: &Node<'_>) {
+    inner_spec(errors, spec);
+    let (selector, template) = (spec.at("selector"), spec.at("template"));
+    if selector.set() {
+        metadata::selector(errors, &selector, SelectorRules::default());
+    } else {
+        errors.push(selector.required(""));
+    }
+    let parsed = if selector.set() { LabelSelector::from_value(Some(selector.value)).ok() } else { Some(LabelSelector::nothing()) };
+    let labels = template.get("metadata.labels");
+    if parsed.is_some_and(|parsed| !parsed.matches_value(labels.set().then_some(labels.value))) {
+        let shown = if labels.is_empty() { "null".to_owned() } else { show::json(labels.value) };
+        errors.push(labels.invalid_as(shown, "`selector` does not match template `labels`"));
+    }
+}
+
+fn inner_spec(errors: &mut Errors, spec: &Node<'_>) {
+    counts(
+        errors,
+        spec,
+        &[
+            "parallelism",
+            "completions",
+            "activeDeadlineSeconds",
+            "backoffLimit",
+            "ttlSecondsAfterFinished",
+            "backoffLimitPerIndex",
+            "maxFailedIndexes",
+        ],
+    );
+    if spec.has("maxFailedIndexes") && !spec.has("backoffLimitPerIndex") {
+        errors.push(spec.at("backoffLimitPerIndex").required("when maxFailedIndexes is specified"));
+    }
+    let manager = spec.at("managedBy");
+    if manager.set() {
+        domain_path(errors, &manager);
+        if manager.len() > 63 {
+            errors.push(manager.too_long(63));
+        }
+    }
+    completion_mode(errors, spec);
+    let (failure, success) = (spec.at("podFailurePolicy"), spec.at("successPolicy"));
+    if failure.set() {
+        failure_policy(errors, spec, &failure);
+    }
+    if success.set() {
+        if spec.text("completionMode") == "Indexed" {
+            success_policy(errors, spec, &success);
+        } else {
+            errors.push(success.bad_struct("api/batch/v1", "SuccessPolicy", "requires indexed completion mode"));
+        }
+    }
+    let replacement = spec.at("podReplacementPolicy");
+    if replacement.set() {
+        replacement.one_of(errors, if failure.set() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] });
+    }
+    let template = spec.at("template");
+    pod::template(errors, &template);
+    let restart = template.get("spec.restartPolicy");
+    match restart.str() {
+        "Always" | "" => errors.push(restart.required("valid values: \"OnFailure\", \"Never\"")),
+        "OnFailure" if failure.set() => {
+            errors.push(restart.bad("only \"Never\" is supported when podFailurePolicy is specified"));
+        }
+        "OnFailure" | "Never" => {}
+        _ => errors.push(restart.unsupported(&["OnFailure", "Never"])),
+    }
+}
+
+fn completion_mode(errors: &mut Errors, spec: &Node<'_>) {
+    let mode = spec.at("completionMode");
+    if mode.set() {
+        mode.one_of(errors, &["NonIndexed", "Indexed"]);
+    }
+    let (completions, parallelism) = (spec.at("completions"), spec.at("parallelism"));
+    let (failed, per_index) = (spec.at("maxFailedIndexes"), spec.at("backoffLimitPerIndex"));
+    if mode.str() == "Indexed" {
+        if !completions.set() {
+            errors.push(completions.required("when completion mode is Indexed"));
+        }
+        if parallelism.int() > 100_000 {
+            errors.push(parallelism.bad_int("must be less than or equal to 100000 when completion mode is Indexed"));
+        }
+        if completions.set() && failed.int() > completions.int() {
+            errors.push(failed.bad_int("must be less than or equal to completions"));
+        }
+        if failed.int() > 100_000 {
+            errors.push(failed.bad_int("must be less than or equal to 100000"));
+        }
+        if completions.int() > 100_000 && per_index.set() {
+            const MANY: &str = "must be less than or equal to 10000 when completions are above 100000 and used with backoff limit per index";
+            if !failed.set() {
+                errors.push(failed.required("must be specified when completions is above 100000"));
+            }
+            for count in [&parallelism, &failed] {
+                if count.int() > 10_000 {
+                    errors.push(count.bad_int(MANY));
+                }
+            }
+        }
+    }
+    if !mode.set() || mode.str() == "NonIndexed" {
+        for count in [per_index, failed] {
+            if count.set() {
+                errors.push(count.bad_int("requires indexed completion mode"));
+            }
+        }
+    }
+}
+
+fn failure_policy(errors: &mut Errors, spec: &Node<'_>, policy: &Node<'_>) {
+    let rules = policy.at("rules");
+    if rules.len() > 20 {
+        errors.push(rules.too_many(rules.len(), 20));
+    }
+    let pod = spec.get("template.spec");
+    let containers: Vec<Node<'_>> = ["containers", "initContainers"].iter().flat_map(|list| pod.at(list).items()).collect();
+    for rule in rules.items() {
+        let action = rule.at("action");
+        match action.str() {
+            "" => errors.push(action.required("valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]")),
+            "FailIndex" if !spec.has("backoffLimitPerIndex") => {
+                errors.push(action.bad("requires the backoffLimitPerIndex to be set"));
+            }
+            _ => action.one_of(errors, &["Count", "FailIndex", "FailJob", "Ignore"]),
+        }
+        let (codes, conditions) = (rule.at("onExitCodes"), rule.at("onPodConditions"));
+        if codes.set() {
+            exit_codes(errors, &codes, &containers);
+        }
+        if conditions.len() > 20 {
+            errors.push(conditions.too_many(conditions.len(), 20));
+        }
+        for pattern in conditions.items() {
+            label_key(errors, &pattern.at("type"));
+            let status = pattern.at("status");
+            if status.is_empty() {
+                errors.push(status.required("valid values: [\"False\" \"True\" \"Unknown\"]"));
+            } else {
+                status.one_of(errors, &["False", "True", "Unknown"]);
+            }
+        }
+        let clash = match (codes.set(), !conditions.is_empty()) {
+            (true, true) => "specifying both OnExitCodes and OnPodConditions is not supported",
+            (false, false) => "specifying one of OnExitCodes and OnPodConditions is required",
+            _ => continue,
+        };
+        errors.push(rule.invalid_as("{}", clash));
+    }
+}
+
+fn exit_codes(errors: &mut Errors, node: &Node<'_>, containers: &[Node<'_>]) {
+    let (operator, name, values) = (node.at("operator"), node.at("containerName"), node.at("values"));
+    if operator.is_empty() {
+        errors.push(operator.required("valid values: [\"In\" \"NotIn\"]"));
+    } else {
+        operator.one_of(errors, &["In", "NotIn"]);
+    }
+    if name.set() && !containers.iter().any(|container| container.text("name") == name.str()) {
+        errors.push(name.bad("must be one of the container or initContainer names in the pod template"));
+    }
+    if values.is_empty() {
+        errors.push(values.invalid("at least one value is required"));
+    } else if values.len() > 255 {
+        errors.push(values.too_many(values.len(), 255));
+    }
+    let mut seen: Vec<i64> = Vec::new();
+    let mut ordered = true;
+    for value in values.items() {
+        if operator.str() == "In" && value.int() == 0 {
+            errors.push(value.bad_int("must not be 0 for the In operator"));
+        }
+        if seen.contains(&value.int()) {
+            errors.push(value.duplicate());
+        }
+        ordered &= seen.last().is_none_or(|last| *last <= value.int());
+        seen.push(value.int());
+    }
+    if !ordered {
+        errors.push(values.invalid("must be ordered"));
+    }
+}
+
+fn success_policy(errors: &mut Errors, spec: &Node<'_>, policy: &Node<'_>) {
+    let (rules, completions) = (policy.at("rules"), spec.at("completions").int());
+    if rules.is_empty() {
+        errors.push(rules.required("at least one rules must be specified when the successPolicy is specified"));
+    }
+    if rules.len() > 20 {
+        errors.push(rules.too_many(rules.len(), 20));
+    }
+    for rule in rules.items() {
+        let (indexes, count) = (rule.at("succeededIndexes"), rule.at("succeededCount"));
+        if !indexes.set() && !count.set() {
+            errors.push(rule.required("at least one of succeededCount or succeededIndexes must be specified"));
+        }
+        let mut total = 0;
+        if indexes.set() {
+            if indexes.len() > 64 * 1024 {
+                errors.push(indexes.too_long(64 * 1024));
+            }
+            match index_count(indexes.str(), completions) {
+                Ok(found) => total = found,
+                Err(problem) => errors.push(indexes.bad(format!("error parsing succeededIndexes: {problem}"))),
+            }
+        }
+        if count.set() {
+            count.non_negative(errors);
+            if count.int() > completions {
+                errors.push(count.bad_int(format!(
+                    "must be less than or equal to {completions} (the number of specified completions)"
+                )));
+            }
+            if indexes.set() && count.int() > total {
+                errors.push(count.bad_int(format!(
+                    "must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)"
+                )));
+            }
+        }
+    }
+}
+
+/// How many indexes a list such as `0-3,5` holds.
+fn index_count(text: &str, completions: i64) -> Result<i64, String> {
+    let (mut last, mut total): (Option<i64>, i64) = (None, 0);
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let index = |text: &str| -> Result<i64, String> {
+        let shown = show::quoted(text);
+        let index = text.parse().map_err(|_| format!("cannot convert string to integer for index: {shown}"))?;
+        if index >= completions { Err(format!("too large index: {shown}")) } else { Ok(index) }
+    };
+    for interval in text.split(',') {
+        let parts: Vec<&str> = interval.split('-').collect();
+        let (first, end) = match parts[..] {
+            [one] => (index(one)?, index(one)?),
+            [first, end] => (index(first)?, index(end)?),
+            _ => {
+                return Err(format!(
+                    "the fragment {} violates the requirement that an index interval can have at most two parts separated by '-'",
+                    show::quoted(interval)
+                ));
+            }
+        };
+        if parts.len() == 2 && first >= end {
+            return Err(format!("non-increasing order, previous: {first}, current: {end}"));
+        }
+        if let Some(last) = last.filter(|last| *last >= first) {
+            return Err(format!("non-increasing order, previous: {last}, current: {first}"));
+        }
+        total += end - first + 1;
+        last = Some(end);
+    }
+    Ok(total)
+}
+
+/// What may not change about a job.
+pub(super) fn job_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
+    let (spec, before) = (root.at("spec"), old.at("spec"));
+    job_spec(errors, &spec);
+    let completions = spec.at("completions");
+    if spec.text("completionMode") != "Indexed" {
+        completions.immutable(errors, &before.at("completions"));
+    } else if completions.set()
+        && completions.value != before.at("completions").value
+        && completions.int() != spec.at("parallelism").int()
+    {
+        errors.push(completions.bad_int("can only be modified in tandem with spec.parallelism"));
+    }
+    let selector = spec.at("selector");
+    if !same(selector.value, before.at("selector").value) {
+        errors.push(selector.invalid_as(show::selector(selector.value), IMMUTABLE));
+    }
+    template_update(errors, &spec, &before, old);
+    spec.at("completionMode").immutable(errors, &before.at("completionMode"));
+    for (name, ty) in [("podFailurePolicy", "PodFailurePolicy"), ("successPolicy", "SuccessPolicy")] {
+        let policy = spec.at(name);
+        if name == "successPolicy" {
+            spec.at("backoffLimitPerIndex").immutable(errors, &before.at("backoffLimitPerIndex"));
+            spec.at("managedBy").immutable(errors, &before.at("managedBy"));
+        }
+        if !same(policy.value, before.at(name).value) {
+            errors.push(policy.bad_struct("api/batch/v1", ty, IMMUTABLE));
+        }
+    }
+}
+
+fn template_update(errors: &mut Errors, spec: &Node<'_>, before: &Node<'_>, old: &Node<'_>) {
+    let template = spec.at("template");
+    let mut earlier = before.at("template").value.clone();
+    let suspended = before.is("suspend");
+    let never_started = !old.at("status").has("startTime");
+    if suspended && never_started {
+        for path in [
+            "/spec/nodeSelector",
+            "/spec/tolerations",
+            "/metadata/annotations",
+            "/metadata/labels",
+            "/spec/schedulingGates",
+            "/spec/affinity/nodeAffinity",
+        ] {
+            put(&mut earlier, path, template.value.pointer(path));
+        }
+    }
+    if !same(template.value, &earlier) {
+        errors.push(template.invalid_as(show::internal("api/core/v1", "PodTemplateSpec", template.value), IMMUTABLE));
+    }
+}
+
+fn put(value: &mut Value, path: &str, new: Option<&Value>) {
+    let Some((parent, name)) = path.rsplit_once('/') else { return };
+    let mut at = value;
+    for step in parent.split('/').filter(|step| !step.is_empty()) {
+        if new.is_none() && at.get(step).is_none() {
+            return;
+        }
+        let Some(members) = at.as_object_mut() else { return };
+        at = members.entry(step).or_insert_with(|| Value::Object(serde_json::Map::new()));
+    }
+    let Some(members) = at.as_object_mut() else { return };
+    match new {
+        Some(new) => drop(members.insert(name.to_owned(), new.clone())),
+        None => drop(members.remove(name)),
+    }
+}
+
+/// Status of a job.
+pub(super) fn job_status(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
+    let (status, before) = (root.at("status"), old.at("status"));
+    counts(errors, &status, &["active", "succeeded", "failed", "ready", "terminating"]);
+    let is = |status: &Node<'_>, kind: &str| {
+        let conditions = status.at("conditions").items();
+        conditions.iter().any(|condition| condition.text("type") == kind && condition.text("status") == "True")
+    };
+    let (complete, failed) = (is(&status, "Complete"), is(&status, "Failed"));
+    let conditions = status.child("conditions");
+    let both = |one: bool, other: bool, text: &str, errors: &mut Errors| {
+        if one && other {
+            errors.push(conditions.invalid_as("{}", text));
+        }
+    };
+    let (criteria, target) = (is(&status, "SuccessCriteriaMet"), is(&status, "FailureTarget"));
+    both(complete, failed, "cannot set Complete=True and Failed=true conditions", errors);
+    both(complete, target, "cannot set Complete=True and FailureTarget=true conditions", errors);
+    let (start, completion) = (status.at("startTime"), status.at("completionTime"));
+    if completion.set() && !complete {
+        errors.push(completion.invalid("cannot set completionTime when there is no Complete=True condition"));
+    }
+    if !completion.set() && complete {
+        errors.push(completion.required("completionTime is required for Complete jobs"));
+    }
+    if start.set() && completion.set() && completion.str() < start.str() {
+        errors.push(completion.invalid("must be equal to or after `startTime`"));
+    }
+    both(failed, !target, "cannot set Failed=True condition without the FailureTarget=true condition", errors);
+    both(complete, !criteria, "cannot set Complete=True condition without the SuccessCriteriaMet=true condition", errors);
+    let finished = complete || failed;
+    let active = status.at("active");
+    if finished && active.int() > 0 {
+        errors.push(active.bad_int("active>0 is invalid for finished job"));
+    }
+    if finished && !start.set() {
+        errors.push(start.required("startTime is required for finished job"));
+    }
+    let (indexes, indexed) = (status.at("completedIndexes"), root.at("spec").text("completionMode") == "Indexed");
+    let completions = root.get("spec.completions");
+    if completions.set()
+        && let Err(problem) = index_count(indexes.str(), completions.int())
+    {
+        errors.push(indexes.bad(format!("error parsing completedIndexes: {problem}")));
+    }
+    if !indexes.is_empty() && !indexed {
+        errors.push(indexes.bad("cannot set non-empty completedIndexes when non-indexed completion mode"));
+    }
+    let (terminating, ready) = (status.at("terminating"), status.at("ready"));
+    if finished && terminating.int() > 0 {
+        errors.push(terminating.bad_int("terminating>0 is invalid for finished job"));
+    }
+    if ready.int() > active.int() {
+        errors.push(ready.bad_int("cannot set more ready pods than active"));
+    }
+    both(criteria, failed, "cannot set SuccessCriteriaMet=True and Failed=true conditions", errors);
+    both(criteria, target, "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions", errors);
+    for kind in ["Failed", "Complete", "FailureTarget"] {
+        if is(&before, kind) && !is(&status, kind) {
+            errors.push(conditions.invalid_as("{}", format!("cannot disable the terminal {kind}=True condition")));
+        }
+    }
+    for name in ["failed", "succeeded"] {
+        if status.at(name).int() < before.at(name).int() {
+            errors.push(status.at(name).bad_int(format!("cannot decrease the {name} counter")));
+        }
+    }
+    if completion.set() && before.has("completionTime") && completion.value != before.at("completionTime").value {
+        errors.push(completion.invalid(IMMUTABLE));
+    }
+    if before.has("startTime") && start.value != before.at("startTime").value && !root.at("spec").is("suspend") {
+        errors.push(start.invalid("field is immutable for unsuspended job once set"));
+    }
+}
+
+/// A cron job; a time zone that `old` had stays allowed.
+pub(super) fn cron_job(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
+    let spec = root.at("spec");
+    let (line, zone) = (spec.at("schedule"), spec.at("timeZone"));
+    if line.is_empty() {
+        errors.push(line.required(""));
+    } else {
+        if let Err(problem) = schedule(line.str()) {
+            errors.push(line.bad(problem));
+        }
+        let zoned = line.str().contains("TZ");
+        if !old.is_some_and(|old| old.get("spec.schedule").str().contains("TZ")) {
+            if zoned {
+                errors.push(line.bad("cannot use TZ or CRON_TZ in schedule, use timeZone field instead"));
+            }
+        } else if zoned && zone.set() {
+            errors.push(line.bad("cannot use both timeZone field and TZ or CRON_TZ in schedule"));
+        }
+    }
+    spec.at("startingDeadlineSeconds").non_negative(errors);
+    if zone.set() && old.is_none_or(|old| old.get("spec.timeZone").value != zone.value) {
+        time_zone(errors, &zone);
+    }
+    spec.at("concurrencyPolicy").need_one_of(errors, &["Allow", "Forbid", "Replace"]);
+    let template = spec.get("jobTemplate.spec");
+    inner_spec(errors, &template);
+    let (selector, manual) = (template.at("selector"), template.at("manualSelector"));
+    if selector.set() {
+        errors.push(selector.invalid_as(show::selector(selector.value), "`selector` will be auto-generated"));
+    }
+    if template.is("manualSelector") {
+        errors.push(manual.unsupported(&["nil", "false"]));
+    }
+    counts(errors, &spec, &["successfulJobsHistoryLimit", "failedJobsHistoryLimit"]);
+    let name = root.at("metadata").at("name");
+    if old.is_none() && name.len() > 52 {
+        errors.push(name.bad("must be no more than 52 characters"));
+    }
+}
+
+fn time_zone(errors: &mut Errors, node: &Node<'_>) {
+    let text = node.str();
+    if text.is_empty() {
+        errors.push(node.bad("timeZone must be nil or non-empty string"));
+        return;
+    }
+    let unknown = || node.bad(format!("unknown time zone {text}"));
+    let plain = |part: &str| {
+        !matches!(part, "." | "..")
+            && !part.starts_with('-')
+            && (1..=14).contains(&part.len())
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_+".contains(&byte))
+    };
+    if !text.split('/').all(plain) {
+        errors.push(unknown());
+    } else if text.eq_ignore_ascii_case("local") {
+        errors.push(node.bad("timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"));
+    } else if jiff::tz::TimeZone::get(text).is_err() {
+        errors.push(unknown());
+    }
+}
+
+const MONTHS: &[&str] = &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+/// Lowest and highest value of each field, and the names of its values from the lowest on.
+const FIELDS: [(u64, u64, &[&str]); 5] = [(0, 59, &[]), (0, 23, &[]), (1, 31, &[]), (1, 12, MONTHS), (0, 6, DAYS)];
+
+/// Reads a cron line; tells what is wrong with it.
+fn schedule(line: &str) -> Result<(), String> {
+    let mut line = line;
+    if line.starts_with("TZ=") || line.starts_with("CRON_TZ=") {
+        let (zone, rest) = line.split_once(' ').ok_or_else(|| "invalid schedule format: \"TZ\"".to_owned())?;
+        let zone = zone.split_once('=').map_or("", |(_, zone)| zone);
+        if !matches!(zone, "" | "UTC" | "Local") && jiff::tz::TimeZone::get(zone).is_err() {
+            return Err(format!("provided bad location {zone}: unknown time zone {zone}"));
+        }
+        line = rest.trim();
+    }
+    if line.starts_with('@') {
+        const KNOWN: &[&str] = &["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+        if let Some(every) = line.strip_prefix("@every ") {
+            return trireme_api::time::parse_duration(every)
+                .map(drop)
+                .map_err(|error| format!("failed to parse duration {line}: {error}"));
+        }
+        return if KNOWN.contains(&line) { Ok(()) } else { Err(format!("unrecognized descriptor: {line}")) };
+    }
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    if fields.len() != 5 {
+        return Err(format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" ")));
+    }
+    for (field, bounds) in fields.iter().zip(FIELDS) {
+        for range in field.split(',').filter(|range| !range.is_empty()) {
+            self::range(range, bounds)?;
+        }
+    }
+    Ok(())
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    let parsed: i64 = text.parse().map_err(|_| {
+        format!("failed to parse int from {text}: strconv.Atoi: parsing {}: invalid syntax", show::quoted(text))
+    })?;
+    u64::try_from(parsed).map_err(|_| format!("negative number ({parsed}) not allowed: {text}"))
+}
+
+fn range(text: &str, (low, high, words): (u64, u64, &[&str])) -> Result<(), String> {
+    let value = |part: &str| {
+        let word = part.to_lowercase();
+        match words.iter().position(|known| *known == word) {
+            Some(index) => Ok(low + index as u64),
+            None => number(part),
+        }
+    };
+    let steps: Vec<&str> = text.split('/').collect();
+    let ends: Vec<&str> = steps[0].split('-').collect();
+    let (start, mut end) = if matches!(ends[0], "*" | "?") {
+        (low, high)
+    } else {
+        let start = value(ends[0])?;
+        match ends[..] {
+            [_] => (start, start),
+            [_, end] => (start, value(end)?),
+            _ => return Err(format!("too many hyphens: {text}")),
+        }
+    };
+    let step = match steps[..] {
+        [_] => 1,
+        [_, step] => {
+            if ends.len() == 1 {
+                end = high;
+            }
+            number(step)?
+        }
+        _ => return Err(format!("too many slashes: {text}")),
+    };
+    if start < low {
+        return Err(format!("beginning of range ({start}) below minimum ({low}): {text}"));
+    }
+    if end > high {
+        return Err(format!("end of range ({end}) above maximum ({high}): {text}"));
+    }
+    if start > end {
+        return Err(format!("beginning of range ({start}) beyond end of range ({end}): {text}"));
+    }
+    if step == 0 {
+        return Err(format!("step of range should be a positive number: {text}"));
+    }
+    Ok(())
+}
