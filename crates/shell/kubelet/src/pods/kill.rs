@@ -16,7 +16,7 @@ use crate::shared::Shared;
 /// Ends one container that may come back.
 pub(super) async fn one(shared: &Shared, pod: &Pod, id: &str, name: &str, message: &str, grace_seconds: i64, pod_ip: &str) {
     shared.container_event(pod, name, EventType::Normal, "Killing", message);
-    if let Err(error) = end(shared, pod, id, name, grace_seconds, pod_ip, async {}).await {
+    if let Err(error) = end(shared, pod, id, name, grace_seconds, Some(pod_ip), async {}).await {
         tracing::warn!(pod = spec::display(pod), container = name, "stopping: {error}");
     }
 }
@@ -60,7 +60,9 @@ pub(super) async fn all(
                     }
                 }
             };
-            let result = end(shared, pod, &target.id, &target.name, grace_seconds, pod_ip, turn).await;
+            // Hooks have been run, or still run, by the earlier call.
+            let hooks = (!again).then_some(pod_ip);
+            let result = end(shared, pod, &target.id, &target.name, grace_seconds, hooks, turn).await;
             if let Some(own) = own {
                 own.send_replace(true);
             }
@@ -80,13 +82,14 @@ pub(super) async fn all(
     Ok(())
 }
 
+/// Ends one container; `hooks` is the address for its preStop, `None` to run none.
 async fn end(
     shared: &Shared,
     pod: &Pod,
     id: &str,
     name: &str,
     grace_seconds: i64,
-    pod_ip: &str,
+    hooks: Option<&str>,
     turn: impl Future<Output = ()>,
 ) -> Result<(), CriError> {
     let began = Instant::now();
@@ -96,7 +99,7 @@ async fn end(
         .as_ref()
         .and_then(|container| container.lifecycle.as_ref())
         .and_then(|lifecycle| lifecycle.pre_stop.as_ref());
-    if let (Some(container), Some(hook)) = (&container, hook)
+    if let (Some(container), Some(hook), Some(pod_ip)) = (&container, hook, hooks)
         && grace_seconds > 0
     {
         let run = lifecycle::run(shared.runtime.as_ref(), hook, container, id, pod_ip);

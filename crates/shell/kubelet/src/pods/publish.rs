@@ -86,6 +86,12 @@ async fn write_all(
                     break;
                 }
                 Err(error) => {
+                    if matches!(error.code, 400 | 422) {
+                        // Trying the same again would get the same answer.
+                        tracing::error!("a pod's status was refused: {error}");
+                        written.send_replace(number);
+                        break;
+                    }
                     if error.is_conflict() && !fresh {
                         fresh = true;
                         continue;

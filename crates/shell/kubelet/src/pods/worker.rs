@@ -74,6 +74,7 @@ pub(super) struct State {
     volumes_at: Option<Timestamp>,
     pub(super) verdict: Option<Verdict>,
     stopping: Option<i64>,
+    stop_again_at: Option<Timestamp>,
     pub(super) stopped: bool,
     pub(super) previous: PodStatus,
     pub(super) messages: HashMap<String, String>,
@@ -167,10 +168,10 @@ impl Worker {
         if changed || self.volumes_are_old(pod, now) {
             self.mount(pod, &observed);
         }
-        let pause = if stops && self.state.preparing {
-            PREPARING_MAX
-        } else {
-            RELIST
+        let pause = match (stops, self.state.preparing) {
+            (true, true) => PREPARING_MAX,
+            (true, false) if self.state.stopping.is_none() && !self.state.stopped => RETRY,
+            _ => RELIST,
         };
         let relist = now.saturating_add(pause).unwrap_or(Timestamp::MAX);
         Some(actions.wait_until.map_or(relist, |until| until.min(relist)))
@@ -254,6 +255,7 @@ impl Worker {
             Outcome::Stopped { result: Ok(()) } => state.stopped = true,
             Outcome::Stopped { result: Err(why) } => {
                 state.stopping = None;
+                state.stop_again_at = Timestamp::now().saturating_add(RETRY).ok();
                 self.retry(&update.pod, "FailedKillPod", format!("error killing pod: {why}"));
             }
         }
@@ -306,7 +308,8 @@ impl Worker {
                 } => {
                     let shorter = self.state.stopping.is_none_or(|running| grace_seconds < running);
                     // What is being started right now would be missed; it was told to give up and reports soon.
-                    if !shorter || self.state.starts > 0 || self.state.preparing {
+                    let failed = self.state.stop_again_at.is_some_and(|at| Timestamp::now() < at);
+                    if !shorter || failed || self.state.starts > 0 || self.state.preparing {
                         continue;
                     }
                     let again = self.state.stopping.replace(grace_seconds).is_some();

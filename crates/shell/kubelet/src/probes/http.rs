@@ -253,3 +253,77 @@ impl rustls::client::danger::ServerCertVerifier for TrustAll {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Answers each connection with the next of the texts; the requests that came.
+    async fn server(answers: &[&'static str]) -> (u16, tokio::task::JoinHandle<Vec<String>>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answers = answers.to_vec();
+        let task = tokio::spawn(async move {
+            let mut requests = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut buffer = vec![0; 4096];
+                let count = stream.read(&mut buffer).await.unwrap();
+                requests.push(String::from_utf8_lossy(&buffer[..count]).into_owned());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            requests
+        });
+        (port, task)
+    }
+
+    fn request(port: u16, more: serde_json::Value) -> Request {
+        let mut get = serde_json::json!({"port": "web", "path": "/x"});
+        get.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let container = serde_json::json!({"name": "c", "ports": [{"name": "web", "containerPort": port}]});
+        let container: Container = serde_json::from_value(container).unwrap();
+        Request::of(&serde_json::from_value(get).unwrap(), &container, "127.0.0.1", "probe").unwrap()
+    }
+
+    #[tokio::test]
+    async fn follows_redirects_on_the_host_and_sends_headers() {
+        let answers = [
+            "HTTP/1.1 302 Found\r\nLocation: /y\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        ];
+        let (port, served) = server(&answers).await;
+        let request = request(port, serde_json::json!({"httpHeaders": [{"name": "X-A", "value": "b"}]}));
+        let answer = get(&request, Duration::from_secs(5)).await.unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (200, "ok"));
+        let requests = served.await.unwrap();
+        assert!(requests[0].starts_with("GET /x HTTP/1.1"), "{requests:?}");
+        assert!(requests[1].starts_with("GET /y HTTP/1.1"), "{requests:?}");
+        let first = requests[0].to_lowercase();
+        assert!(
+            first.contains("x-a: b") && first.contains("user-agent: kube-probe/1.36"),
+            "{first}"
+        );
+    }
+
+    #[tokio::test]
+    async fn other_hosts_and_closed_ports() {
+        let elsewhere = "HTTP/1.1 302 Found\r\nLocation: http://example.org/\r\nContent-Length: 0\r\n\r\n";
+        let (port, _served) = server(&[elsewhere]).await;
+        let answer = get(&request(port, serde_json::json!({})), Duration::from_secs(5))
+            .await
+            .unwrap();
+        assert_eq!(answer.status, 302);
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let why = get(&request(free, serde_json::json!({})), Duration::from_secs(5))
+            .await
+            .err()
+            .unwrap();
+        let expected = format!("Get \"http://127.0.0.1:{free}/x\": dial tcp 127.0.0.1:{free}: connect: connection refused");
+        assert_eq!(why, expected);
+    }
+}
