@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_util::sync::CancellationToken;
-use trireme_apiserver::authn::{Chain, ClientCertificate, TokenFile};
-use trireme_apiserver::{AllowMasters, AdmitAll, ApiServer, Cidr, Config, Plugins};
-use trireme_store::MemoryStore;
+use trireme_apiserver::authn::{Chain, ClientCertificate, ServiceAccountTokens, TokenFile};
+use trireme_apiserver::policy::{PolicyAdmission, PolicyAuthorizer, bootstrap_roles};
+use trireme_apiserver::{ApiServer, Cidr, Config, Plugins};
+use trireme_store::{MemoryStore, Store};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,19 +23,27 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         service_cidrs: vec![Cidr::parse(cidr).ok_or("not a CIDR")?],
         ..Config::default()
     };
+    let store: Arc<dyn Store> = MemoryStore::new();
+    let key = rcgen::KeyPair::generate()?;
+    let issuer = "https://kubernetes.default.svc";
+    let accounts = ServiceAccountTokens::new(&key.serialize_pem(), key.public_key_raw(), issuer, vec![issuer.to_owned()], &store)?;
+    let accounts = Arc::new(accounts);
+    let authorizer = PolicyAuthorizer::start(Arc::clone(&store));
     let plugins = Plugins {
-        authorizer: Arc::new(AllowMasters),
-        admission: Arc::new(AdmitAll),
+        authorizer: Arc::clone(&authorizer) as _,
+        admission: Arc::new(PolicyAdmission::new(authorizer)),
         authenticator: Arc::new(Chain::new(vec![
             Arc::new(ClientCertificate),
             Arc::new(TokenFile::read(Path::new(tokens))?),
+            Arc::clone(&accounts) as _,
         ])),
         dialer: None,
-        tokens: None,
+        tokens: Some(accounts),
         metrics: None,
     };
-    let server = ApiServer::build(config, MemoryStore::new(), plugins);
+    let server = ApiServer::build(config, store, plugins);
     server.bootstrap().await?;
+    bootstrap_roles(&server).await?;
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let chain = vec![CertificateDer::from(made.cert)];

@@ -78,7 +78,9 @@ pub(crate) fn knows_group(server: &ApiServer, path: &str) -> bool {
     let mut parts = path.trim_start_matches('/').split('/');
     match (parts.next(), parts.next()) {
         (Some("api"), _) => true,
-        (Some("apis"), Some(group)) => all_groups(server).iter().any(|own| own.name == group),
+        (Some("apis"), Some(group)) => {
+            groups().iter().any(|own| own.name == group) || (group == metrics_api::GROUP && server.plugins.metrics.is_some())
+        }
         _ => false,
     }
 }

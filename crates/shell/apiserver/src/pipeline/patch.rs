@@ -62,7 +62,8 @@ impl ApiServer {
         };
         let mut make = |current: &Value| {
             let patched = patched(target, kind, current, body)?;
-            decode_patched(target, patched, options)
+            let shown = shown(target, kind, &patched, body);
+            decode_patched(target, patched, &shown, options)
         };
         self.change(target, options, behaviour, &mut make).await
     }
@@ -89,7 +90,8 @@ impl ApiServer {
                 return Err(target.modified());
             }
             let value = rules::apply(target, Some(current), &applied, options)?;
-            let mut made = decode_patched(target, value, options)?;
+            let shown = go_json(target.row.schema(), &value);
+            let mut made = decode_patched(target, value, &shown, options)?;
             made.managed = true;
             Ok(made)
         };
@@ -98,7 +100,8 @@ impl ApiServer {
 
     async fn apply_new(&self, target: &Target, applied: &Value, options: &WriteOptions) -> Result<Written, Status> {
         let value = rules::apply(target, None, applied, options)?;
-        let made = decode_patched(target, value, options)?;
+        let shown = go_json(target.row.schema(), &value);
+        let made = decode_patched(target, value, &shown, options)?;
         let mut written = self.create_as(target, made.value, options, true).await?;
         let mut warnings = made.warnings;
         warnings.append(&mut written.warnings);
@@ -118,14 +121,13 @@ pub(crate) fn patched(target: &Target, kind: PatchKind, current: &Value, body: &
 }
 
 /// Decodes and defaults what a patch gave.
-pub(crate) fn decode_patched(target: &Target, patched: Value, options: &WriteOptions) -> Result<Made, Status> {
-    let shown = go_json(target.row.schema(), &patched);
+pub(crate) fn decode_patched(target: &Target, patched: Value, shown: &str, options: &WriteOptions) -> Result<Made, Status> {
     let bad = |why: String| {
         Status::invalid(
             "",
             "",
             "",
-            &[error(FieldErrorType::Invalid, "patch", quoted(&shown), why)],
+            &[error(FieldErrorType::Invalid, "patch", quoted(shown), why)],
         )
     };
     if patched["kind"].as_str() != Some(target.row.kind) || patched["apiVersion"].as_str() != Some(&target.api_version()) {
@@ -145,6 +147,28 @@ pub(crate) fn decode_patched(target: &Target, patched: Value, options: &WriteOpt
         warnings,
         managed: false,
     })
+}
+
+/// What upstream's errors show of a patch that gave no valid object: the object, or a strategic patch itself.
+pub(crate) fn shown(target: &Target, kind: PatchKind, patched: &Value, body: &Bytes) -> String {
+    match kind {
+        PatchKind::Strategic => go_value(&serde_json::from_slice(body).unwrap_or_default()),
+        _ => go_json(target.row.schema(), patched),
+    }
+}
+
+/// A value as Go's `%v` prints it.
+fn go_value(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_value).collect::<Vec<_>>().join(" ")),
+        Value::Object(members) => {
+            let members = members.iter().map(|(name, member)| format!("{name}:{}", go_value(member)));
+            format!("map[{}]", members.collect::<Vec<_>>().join(" "))
+        }
+        other => other.to_string(),
+    }
 }
 
 /// The patched object as upstream's errors show it: the top level sorted, what lies below in the order of declaration.

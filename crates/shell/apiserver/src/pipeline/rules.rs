@@ -157,6 +157,14 @@ pub fn update_managers(target: &Target, old: Option<&Value>, new: &mut Value, op
         now: &now,
     };
     trireme_resources::apply::update_managers(target.row, old, new, by);
+    if subresource == "scale" {
+        // Upstream keeps no time for what was changed through a scale.
+        for entry in new["metadata"]["managedFields"].as_array_mut().into_iter().flatten() {
+            if entry["subresource"] == "scale" && let Some(entry) = entry.as_object_mut() {
+                entry.remove("time");
+            }
+        }
+    }
 }
 
 /// Server-side apply onto the live object, or onto nothing.
@@ -236,7 +244,7 @@ pub fn yaml(text: &str) -> Result<Value, String> {
         let bare = shown.strip_prefix("error: ").unwrap_or(&shown);
         let bare = match bare.strip_prefix("line ").and_then(|rest| rest.split_once(": ")) {
             Some((_, text)) => text,
-            None => bare,
+            None => bare.rfind(" at line ").map_or(bare, |end| &bare[..end]),
         };
         // The reference parser leaves the first line's number out.
         if line > 1 { format!("line {line}: {bare}") } else { bare.to_owned() }

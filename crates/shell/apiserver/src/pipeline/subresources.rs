@@ -11,7 +11,7 @@ use trireme_api::{Status, StatusCause, StatusDetails};
 use trireme_resources::Resource;
 
 use super::options::{self, DeleteOptions, error, quoted};
-use super::patch::{PatchKind, decode_patched, patched};
+use super::patch::{PatchKind, decode_patched, patched, shown};
 use super::update::{Behaviour, Made, check_name};
 use super::{Target, WriteOptions, Written, meta_text, metadata, rules};
 use crate::admission::Operation;
@@ -126,7 +126,8 @@ impl ApiServer {
         };
         let mut make = |scale: &Value| {
             let patched = patched(&scale_target, kind, scale, &body)?;
-            decode_patched(&scale_target, patched, options).map(|made| made.value)
+            let shown = shown(&scale_target, kind, &patched, &body);
+            decode_patched(&scale_target, patched, &shown, options).map(|made| made.value)
         };
         self.change_scale(target, options, true, &mut make).await
     }
