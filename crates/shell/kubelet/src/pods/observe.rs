@@ -38,7 +38,8 @@ impl Worker {
                 .collect();
             containers.sort_by_key(|run| std::cmp::Reverse((run.created_at, run.metadata.attempt)));
         }
-        let containers = containers.into_iter().map(|run| self.container(pod, run)).collect();
+        let containers: Vec<Container> = containers.into_iter().map(|run| self.container(pod, run)).collect();
+        self.state.messages.retain(|id, _| containers.iter().any(|run| run.id == *id));
         let state = &self.state;
         Ok(Observed {
             sandboxes: sandboxes
