@@ -113,6 +113,11 @@ impl ApiServer {
     /// # Errors
     /// As writes fail.
     pub async fn publish_endpoint(&self) -> Result<(), Status> {
+        if self.config.advertise_address.is_loopback() {
+            // Pods would each find themselves there: endpoints in the loopback range are invalid.
+            tracing::warn!("the API server's address is a loopback address: the Service \"kubernetes\" leads nowhere");
+            return Ok(());
+        }
         let address = self.config.advertise_address.to_string();
         let family = if self.config.advertise_address.is_ipv6() { "IPv6" } else { "IPv4" };
         let endpoints = json!({
