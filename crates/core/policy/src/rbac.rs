@@ -250,7 +250,7 @@ fn key(object: &Value) -> Option<(String, String)> {
 fn applies(subject: &Subject, who: &Who<'_>, binding_namespace: &str) -> bool {
     match subject.kind.as_str() {
         "User" => subject.name == who.name,
-        "Group" => who.groups.iter().any(|group| *group == subject.name),
+        "Group" => who.groups.contains(&subject.name),
         "ServiceAccount" => {
             let namespace = if subject.namespace.is_empty() { binding_namespace } else { &subject.namespace };
             !namespace.is_empty()
