@@ -21,7 +21,7 @@ pub(crate) struct InitSpec {
 }
 
 /// Directories that a host has for itself, below its data directory.
-const OWN_DIRECTORIES: [&str; 3] = ["/var/lib/trireme", "/etc/trireme", "/var/log/pods"];
+pub(crate) const OWN_DIRECTORIES: [&str; 3] = ["/var/lib/trireme", "/etc/trireme", "/var/log/pods"];
 
 /// Runs `trireme lab-init SPEC`. The outer process prints the inner one's PID and ends; the inner one stays. Must be
 /// called before any thread is started. Returns an exit code.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::host::{Host, HostError, during};
+use crate::init::OWN_DIRECTORIES;
 use crate::{cgroup, state};
 
 /// Why a command on a lab did not work.
@@ -114,15 +115,10 @@ impl Lab {
             }
             // The last lab takes the shared directory with it.
             if let Some(parent) = directory.parent() {
-                match std::fs::remove_dir(parent) {
-                    Ok(()) => {}
-                    Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {}
-                    Err(error) => during(parent.display().to_string(), Err(error))?,
-                }
+                remove_empty(parent)?;
             }
         }
-        remove_shared_cgroup()?;
-        Ok(())
+        remove_shared()
     }
 
     /// Its hosts.
@@ -184,9 +180,23 @@ impl Lab {
     }
 }
 
-fn remove_shared_cgroup() -> Result<(), LabError> {
+/// What all labs share goes with the last one: their cgroup, and the directories that hosts mount their own upon, where
+/// these are empty.
+fn remove_shared() -> Result<(), LabError> {
     if std::path::Path::new("/run/trireme-lab").exists() {
         return Ok(()); // Another lab is up.
     }
+    for directory in OWN_DIRECTORIES {
+        remove_empty(std::path::Path::new(directory))?;
+    }
     Ok(during("removing the labs' cgroup", cgroup::remove("/trireme-lab"))?)
+}
+
+fn remove_empty(directory: &std::path::Path) -> Result<(), LabError> {
+    match std::fs::remove_dir(directory) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Ok(during(directory.display().to_string(), Err(error))?)
+        }
+        _ => Ok(()),
+    }
 }
