@@ -29,7 +29,9 @@ pub(crate) fn write(path: &Path, root: &Path, spec: &ImageSpec<'_>) -> Result<()
     let mut layer = tar::Builder::new(Vec::new());
     layer.follow_symlinks(false);
     layer.mode(tar::HeaderMode::Complete);
-    layer.append_dir_all(".", root).with_context(|| format!("packing {}", root.display()))?;
+    layer
+        .append_dir_all(".", root)
+        .with_context(|| format!("packing {}", root.display()))?;
     let layer = layer.into_inner()?;
     let diff_id = digest(&layer);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -45,7 +47,12 @@ pub(crate) fn write(path: &Path, root: &Path, spec: &ImageSpec<'_>) -> Result<()
         config["StopSignal"] = json!(spec.stop_signal);
     }
     if !spec.ports.is_empty() {
-        config["ExposedPorts"] = spec.ports.iter().map(|port| ((*port).to_owned(), json!({}))).collect::<serde_json::Map<_, _>>().into();
+        config["ExposedPorts"] = spec
+            .ports
+            .iter()
+            .map(|port| ((*port).to_owned(), json!({})))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
     }
     let config = serde_json::to_vec(&json!({
         "architecture": "amd64",
@@ -54,7 +61,8 @@ pub(crate) fn write(path: &Path, root: &Path, spec: &ImageSpec<'_>) -> Result<()
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
         "history": [{"created_by": "cargo xtask"}],
     }))?;
-    let descriptor = |media_type: &str, bytes: &[u8]| json!({"mediaType": media_type, "digest": digest(bytes), "size": bytes.len()});
+    let descriptor =
+        |media_type: &str, bytes: &[u8]| json!({"mediaType": media_type, "digest": digest(bytes), "size": bytes.len()});
     let manifest = serde_json::to_vec(&json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",

@@ -9,7 +9,16 @@ use crate::project;
 /// What a node needs.
 pub(crate) const NODE: &[&str] = &["nftables", "iproute2", "util-linux", "conntrack"];
 /// What the example and the tests need besides.
-pub(crate) const TESTS: &[&str] = &["busybox-static", "curl", "ca-certificates", "e2fsprogs", "python3", "python3-pip", "gcc", "libc6-dev"];
+pub(crate) const TESTS: &[&str] = &[
+    "busybox-static",
+    "curl",
+    "ca-certificates",
+    "e2fsprogs",
+    "python3",
+    "python3-pip",
+    "gcc",
+    "libc6-dev",
+];
 
 /// Installs what is absent.
 ///
@@ -20,11 +29,18 @@ pub(crate) fn install(names: &[&str]) -> Result<()> {
     if absent.is_empty() {
         return Ok(());
     }
-    ensure!(nix::unistd::geteuid().is_root(), "these Debian packages are absent: {}; install them, or run as root", absent.join(" "));
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "these Debian packages are absent: {}; install them, or run as root",
+        absent.join(" ")
+    );
     project::say(format!("installing Debian packages: {}", absent.join(" ")));
     update()?;
     let mut command = Command::new("apt-get");
-    command.args(["install", "--yes", "--no-install-recommends", "--quiet=2"]).args(&absent).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+        .args(["install", "--yes", "--no-install-recommends", "--quiet=2"])
+        .args(&absent)
+        .env("DEBIAN_FRONTEND", "noninteractive");
     project::output(&mut command)?;
     Ok(())
 }

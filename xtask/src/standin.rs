@@ -18,7 +18,16 @@ pub(crate) const NGINX_NEXT: &str = "docker.io/library/nginx:1.17";
 pub(crate) const BUSYBOX: &str = "docker.io/library/busybox:1.35";
 
 /// nginx and the libraries it loads.
-const NGINX_PACKAGES: &[&str] = &["nginx", "nginx-common", "libc6", "libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g", "busybox-static"];
+const NGINX_PACKAGES: &[&str] = &[
+    "nginx",
+    "nginx-common",
+    "libc6",
+    "libcrypt1",
+    "libpcre2-8-0",
+    "libssl3",
+    "zlib1g",
+    "busybox-static",
+];
 
 /// Laid out as in the image of the name: page below /usr/share/nginx/html, logs to the container's own.
 const NGINX_CONFIGURATION: &str = "\
@@ -49,9 +58,10 @@ const NGINX_PAGE: &str = "<!DOCTYPE html>
 
 /// Commands that the shell of a stand-in offers.
 const APPLETS: &[&str] = &[
-    "sh", "ls", "cat", "echo", "sleep", "env", "id", "hostname", "wget", "nslookup", "ip", "ps", "kill", "true", "false", "touch", "mkdir",
-    "rm", "head", "tail", "grep", "sed", "date", "test", "dd", "nc", "httpd", "stty", "tr", "wc", "mount", "df", "vi", "printf", "sync",
-    "seq", "yes", "timeout", "readlink", "stat", "chmod", "pwd", "find", "sort", "uniq", "whoami", "md5sum",
+    "sh", "ls", "cat", "echo", "sleep", "env", "id", "hostname", "wget", "nslookup", "ip", "ps", "kill", "true", "false",
+    "touch", "mkdir", "rm", "head", "tail", "grep", "sed", "date", "test", "dd", "nc", "httpd", "stty", "tr", "wc", "mount",
+    "df", "vi", "printf", "sync", "seq", "yes", "timeout", "readlink", "stat", "chmod", "pwd", "find", "sort", "uniq", "whoami",
+    "md5sum",
 ];
 
 /// Archives of all stand-ins, made on first use.
@@ -59,7 +69,11 @@ const APPLETS: &[&str] = &[
 /// # Errors
 /// When packages cannot be had.
 pub(crate) fn all() -> Result<Vec<PathBuf>> {
-    Ok(vec![nginx(NGINX, "nginx-1.16.tar")?, nginx(NGINX_NEXT, "nginx-1.17.tar")?, busybox()?])
+    Ok(vec![
+        nginx(NGINX, "nginx-1.16.tar")?,
+        nginx(NGINX_NEXT, "nginx-1.17.tar")?,
+        busybox()?,
+    ])
 }
 
 /// Archive of the nginx stand-in under a name.
@@ -71,12 +85,27 @@ fn nginx(name: &str, file: &str) -> Result<PathBuf> {
         let page = root.join("usr/share/nginx/html");
         fs::create_dir_all(&page)?;
         fs::write(page.join("index.html"), NGINX_PAGE)?;
-        for directory in ["var/log/nginx", "var/lib/nginx", "run", "tmp", "dev", "proc", "sys", "etc/ld.so.conf.d"] {
+        for directory in [
+            "var/log/nginx",
+            "var/lib/nginx",
+            "run",
+            "tmp",
+            "dev",
+            "proc",
+            "sys",
+            "etc/ld.so.conf.d",
+        ] {
             fs::create_dir_all(root.join(directory))?;
         }
         accounts(root)?;
         shell(root)?;
-        Ok(ImageSpec { name, entrypoint: &[], command: &["nginx", "-g", "daemon off;"], stop_signal: "SIGQUIT", ports: &["80/tcp"] })
+        Ok(ImageSpec {
+            name,
+            entrypoint: &[],
+            command: &["nginx", "-g", "daemon off;"],
+            stop_signal: "SIGQUIT",
+            ports: &["80/tcp"],
+        })
     })
 }
 
@@ -88,7 +117,13 @@ fn busybox() -> Result<PathBuf> {
         fs::copy("/bin/busybox", root.join("bin/busybox")).context("the Debian package busybox-static has /bin/busybox")?;
         accounts(root)?;
         shell(root)?;
-        Ok(ImageSpec { name: BUSYBOX, entrypoint: &[], command: &["sh"], stop_signal: "", ports: &[] })
+        Ok(ImageSpec {
+            name: BUSYBOX,
+            entrypoint: &[],
+            command: &["sh"],
+            stop_signal: "",
+            ports: &[],
+        })
     })
 }
 
@@ -111,7 +146,14 @@ fn unpack_packages(names: &[&str], root: &Path) -> Result<()> {
     let downloads = tempfile::tempdir()?;
     // The download runs as a user of its own.
     fs::set_permissions(downloads.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
-    let download = || project::output(Command::new("apt-get").args(["download", "--quiet=2"]).args(names).current_dir(downloads.path()));
+    let download = || {
+        project::output(
+            Command::new("apt-get")
+                .args(["download", "--quiet=2"])
+                .args(names)
+                .current_dir(downloads.path()),
+        )
+    };
     if download().is_err() {
         packages::update()?;
         download()?;
@@ -123,9 +165,18 @@ fn unpack_packages(names: &[&str], root: &Path) -> Result<()> {
     for entry in fs::read_dir(downloads.path())? {
         // --fsys-tarfile and tar, since `dpkg-deb -x` would put a directory in the place of the links made above.
         let package = entry?.path();
-        let mut unpack = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&package).stdout(std::process::Stdio::piped()).spawn()?;
+        let mut unpack = Command::new("dpkg-deb")
+            .arg("--fsys-tarfile")
+            .arg(&package)
+            .stdout(std::process::Stdio::piped())
+            .spawn()?;
         let stdout = unpack.stdout.take().expect("stdout is piped");
-        project::run(Command::new("tar").args(["-x", "--keep-directory-symlink", "-C"]).arg(root).stdin(stdout))?;
+        project::run(
+            Command::new("tar")
+                .args(["-x", "--keep-directory-symlink", "-C"])
+                .arg(root)
+                .stdin(stdout),
+        )?;
         anyhow::ensure!(unpack.wait()?.success(), "cannot unpack {}", package.display());
     }
     Ok(())

@@ -26,12 +26,24 @@ const SHELL_ARROWS: &[(&str, &[&str])] = &[
 /// Crates that pure ones never depend on.
 const IMPURE: &[&str] = &["tokio", "rand", "nix", "libc", "uuid", "hyper", "tracing"];
 /// Text that pure ones never hold: I/O, clocks and random numbers.
-const IMPURE_TEXT: &[&str] =
-    &["std::fs", "std::net::Tcp", "std::net::Udp", "Instant::now", "SystemTime::now", "Timestamp::now", "Zoned::now", "thread_rng", "std::env::"];
+const IMPURE_TEXT: &[&str] = &[
+    "std::fs",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "Instant::now",
+    "SystemTime::now",
+    "Timestamp::now",
+    "Zoned::now",
+    "thread_rng",
+    "std::env::",
+];
 
 /// Checks all rules; the error lists every violation.
 pub(crate) fn check() -> Result<()> {
-    let metadata = MetadataCommand::new().manifest_path(project::root().join("Cargo.toml")).no_deps().exec()?;
+    let metadata = MetadataCommand::new()
+        .manifest_path(project::root().join("Cargo.toml"))
+        .no_deps()
+        .exec()?;
     let mut layers: BTreeMap<String, (String, PathBuf)> = BTreeMap::new();
     for package in &metadata.packages {
         let directory = package.manifest_path.parent().expect("a manifest lies in a directory");
@@ -41,7 +53,9 @@ pub(crate) fn check() -> Result<()> {
     }
     let mut wrong = Vec::new();
     for package in &metadata.packages {
-        let Some((layer, directory)) = layers.get(package.name.as_str()) else { continue };
+        let Some((layer, directory)) = layers.get(package.name.as_str()) else {
+            continue;
+        };
         let pure = matches!(layer.as_str(), "words" | "core");
         for dependency in &package.dependencies {
             if dependency.kind == cargo_metadata::DependencyKind::Development {
@@ -53,7 +67,10 @@ pub(crate) fn check() -> Result<()> {
             if let Some((other, _)) = layers.get(&dependency.name)
                 && !may_import(&package.name, layer, &dependency.name, other)
             {
-                wrong.push(format!("{} ({layer}) must not import {} ({other})", package.name, dependency.name));
+                wrong.push(format!(
+                    "{} ({layer}) must not import {} ({other})",
+                    package.name, dependency.name
+                ));
             }
         }
         if pure {
@@ -72,9 +89,9 @@ fn may_import(package: &str, layer: &str, dependency: &str, other: &str) -> bool
         ("core" | "shell" | "top", "words") | ("top", "top") => true,
         ("shell" | "top", "core") => true,
         ("top", "shell") => true,
-        ("shell", "shell") => {
-            SHELL_ARROWS.iter().any(|(from, to)| *from == package && to.contains(&dependency.as_str()))
-        }
+        ("shell", "shell") => SHELL_ARROWS
+            .iter()
+            .any(|(from, to)| *from == package && to.contains(&dependency.as_str())),
         _ => false,
     }
 }
@@ -90,10 +107,21 @@ fn check_text(directory: &Path, wrong: &mut Vec<String>) -> Result<()> {
             let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
             for word in IMPURE_TEXT {
                 if code.contains(word) {
-                    wrong.push(format!("{} holds {word}", path.strip_prefix(project::root()).unwrap_or(&path).display()));
+                    wrong.push(format!(
+                        "{} holds {word}",
+                        path.strip_prefix(project::root()).unwrap_or(&path).display()
+                    ));
                 }
             }
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_structure_holds() {
+        super::check().unwrap();
+    }
 }

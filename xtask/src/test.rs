@@ -16,14 +16,27 @@ pub(crate) struct Test {
 
 /// Runs everything.
 pub(crate) fn run(options: &Test) -> Result<()> {
-    ensure!(nix::unistd::geteuid().is_root(), "run as root: the tests make namespaces, mounts and cgroups, and remove them again");
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "run as root: the tests make namespaces, mounts and cgroups, and remove them again"
+    );
     packages::install(packages::NODE)?;
     packages::install(packages::TESTS)?;
     if options.filter.is_none() {
-        step("formatting", || project::run(project::cargo().args(["fmt", "--all", "--check"])))?;
+        step("formatting", || {
+            project::run(project::cargo().args(["fmt", "--all", "--check"]))
+        })?;
         step("structure", structure::check)?;
         step("lints", || {
-            project::run(project::cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))
+            project::run(project::cargo().args([
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--quiet",
+                "--",
+                "--deny",
+                "warnings",
+            ]))
         })?;
     }
     let kubectl = tools::kubectl()?;
@@ -32,7 +45,9 @@ pub(crate) fn run(options: &Test) -> Result<()> {
     step("tests", || {
         let mut command = project::cargo();
         command.args(["test", "--workspace", "--no-fail-fast", "--quiet"]);
-        command.env("TRIREME_TEST_KUBECTL", &kubectl).env("TRIREME_TEST_IMAGES", directory);
+        command
+            .env("TRIREME_TEST_KUBECTL", &kubectl)
+            .env("TRIREME_TEST_IMAGES", directory);
         if let Some(filter) = &options.filter {
             command.arg("--").arg(filter);
         }
@@ -42,7 +57,14 @@ pub(crate) fn run(options: &Test) -> Result<()> {
 
 /// Formats and applies clippy's suggestions.
 pub(crate) fn fix() -> Result<()> {
-    project::run(project::cargo().args(["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"]))?;
+    project::run(project::cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--fix",
+        "--allow-dirty",
+        "--allow-staged",
+    ]))?;
     project::run(project::cargo().args(["fmt", "--all"]))
 }
 

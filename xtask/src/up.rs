@@ -53,7 +53,10 @@ struct Cluster {
 impl Cluster {
     fn kubectl(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.kubectl);
-        command.args(["--kubeconfig", &self.kubeconfig]).args(arguments).current_dir(project::root());
+        command
+            .args(["--kubeconfig", &self.kubeconfig])
+            .args(arguments)
+            .current_dir(project::root());
         command
     }
 
@@ -84,7 +87,10 @@ impl Cluster {
 
 /// Runs `cargo xtask up`.
 pub(crate) fn run(options: &Up) -> Result<()> {
-    ensure!(nix::unistd::geteuid().is_root(), "run as root: a node makes containers, links and cgroups");
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "run as root: a node makes containers, links and cgroups"
+    );
     packages::install(packages::NODE)?;
     packages::install(packages::TESTS)?;
     let kubectl = tools::kubectl()?;
@@ -92,12 +98,18 @@ pub(crate) fn run(options: &Up) -> Result<()> {
     let binary = binary();
 
     project::say("starting a one-node cluster in network namespaces of its own");
-    project::run(Command::new(&binary).args(["lab", "--name", LAB, "up", "--"]).args(&options.arguments))?;
+    project::run(
+        Command::new(&binary)
+            .args(["lab", "--name", LAB, "up", "--"])
+            .args(&options.arguments),
+    )?;
     let host = lab_host(&binary)?;
     let kubeconfig = host["kubeconfig"].as_str().context("the lab names a kubeconfig")?.to_owned();
     wait_for_file(Path::new(&kubeconfig), &host)?;
     let cluster = Cluster { kubectl, kubeconfig };
-    cluster.wait_for("a ready server", READY_LIMIT, &["get", "--raw", "/readyz"], |text| text == "ok")?;
+    cluster.wait_for("a ready server", READY_LIMIT, &["get", "--raw", "/readyz"], |text| {
+        text == "ok"
+    })?;
 
     provide_images(&binary)?;
     if !options.bare {
@@ -120,7 +132,11 @@ fn lab_host(binary: &Path) -> Result<Value> {
 fn wait_for_file(path: &Path, host: &Value) -> Result<()> {
     let deadline = Instant::now() + READY_LIMIT;
     while !path.exists() {
-        ensure!(Instant::now() < deadline, "the server wrote no kubeconfig; see its log {}", host["log"].as_str().unwrap_or_default());
+        ensure!(
+            Instant::now() < deadline,
+            "the server wrote no kubeconfig; see its log {}",
+            host["log"].as_str().unwrap_or_default()
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
@@ -130,7 +146,10 @@ fn wait_for_file(path: &Path, host: &Value) -> Result<()> {
 fn provide_images(binary: &Path) -> Result<()> {
     let in_host = |arguments: &[&str]| {
         let mut command = Command::new(binary);
-        command.args(["lab", "--name", LAB, "exec", "--machine-network", "--"]).arg(binary).args(arguments);
+        command
+            .args(["lab", "--name", LAB, "exec", "--machine-network", "--"])
+            .arg(binary)
+            .args(arguments);
         command
     };
     if registry_answers() {
@@ -162,19 +181,38 @@ fn example(cluster: &Cluster) -> Result<()> {
     let address = cluster.wait_for(
         "an external address",
         Duration::from_secs(30),
-        &["get", "service", "nginx-service", "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}"],
+        &[
+            "get",
+            "service",
+            "nginx-service",
+            "-o",
+            "jsonpath={.status.loadBalancer.ingress[0].ip}",
+        ],
         |text| !text.is_empty(),
     )?;
     project::say("waiting for the HPA to see the pods' CPU");
     cluster.wait_for(
         "a CPU figure at the HPA",
         METRICS_LIMIT,
-        &["get", "hpa.v2.autoscaling", "nginx-hpa", "-o", "jsonpath={.status.currentMetrics[0].resource.current.averageUtilization}"],
+        &[
+            "get",
+            "hpa.v2.autoscaling",
+            "nginx-hpa",
+            "-o",
+            "jsonpath={.status.currentMetrics[0].resource.current.averageUtilization}",
+        ],
         |text| text.parse::<u32>().is_ok(),
     )?;
     cluster.run(&["get", "pods,services,hpa", "-o", "wide"])?;
     project::say(format!("fetching http://{address}/ through the Service"));
-    let page = project::output(Command::new("curl").args(["--silent", "--show-error", "--fail", "--max-time", "5", &format!("http://{address}/")]))?;
+    let page = project::output(Command::new("curl").args([
+        "--silent",
+        "--show-error",
+        "--fail",
+        "--max-time",
+        "5",
+        &format!("http://{address}/"),
+    ]))?;
     ensure!(page.contains("Welcome to nginx!"), "this is not nginx's page: {page}");
     println!("{}", page.trim());
     Ok(())

@@ -49,6 +49,9 @@ pub(crate) struct Api {
     /// Threads of the client
     #[arg(long, default_value_t = 1)]
     pub(super) client_threads: usize,
+    /// Measure with an unoptimised client, which saves building another
+    #[arg(long)]
+    pub(super) debug_client: bool,
     /// Output form
     #[arg(short, long, value_enum, default_value = "table")]
     pub(super) output: Output,
@@ -94,8 +97,9 @@ pub(crate) async fn run(options: &Api) -> Result<Report> {
         (
             "client".into(),
             format!(
-                "HTTP/1.1, keep-alive, {} thread(s), same machine's CPU counted apart",
-                options.client_threads
+                "HTTP/1.1 with keep-alive, {} thread(s), {} build",
+                options.client_threads,
+                if cfg!(debug_assertions) { "unoptimised" } else { "optimised" }
             ),
         ),
     ];

@@ -17,7 +17,7 @@ use super::statistics::figure;
 #[derive(Args)]
 pub(crate) struct Idle {
     /// Processes to measure together
-    #[arg(long, value_delimiter = ',', conflicts_with = "lab", required_unless_present = "lab")]
+    #[arg(long, value_delimiter = ',', conflicts_with = "lab")]
     pids: Vec<i32>,
     #[command(flatten)]
     lab: LabChoice,

@@ -21,9 +21,13 @@ mod target;
 mod watch;
 
 use std::future::Future;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
+
+use crate::project;
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -41,11 +45,21 @@ pub(crate) enum Bench {
 /// Runs a measurement and prints its report.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
+        Bench::Api(options) if cfg!(debug_assertions) && !options.debug_client => run_optimised(),
         Bench::Api(options) => block_on(options.client_threads, api::run(options))?.print(options.output),
         Bench::Idle(options) => idle::run(options)?.print(options.output),
         Bench::Pods(options) => block_on(1, pods::run(options))?.print(options.output),
         Bench::Start(options) => block_on(1, start::run(options))?.print(options.output),
     }
+}
+
+/// Builds this program with optimisation and becomes it: a slow client would take the CPU that the server should have.
+fn run_optimised() -> Result<()> {
+    project::say("building the client with optimisation (--debug-client does without)");
+    project::run(project::cargo().args(["build", "--quiet", "--release", "--package", "xtask"]))?;
+    let program = project::target().join("release/xtask");
+    let error = Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    Err(error).with_context(|| format!("cannot run {}", program.display()))
 }
 
 fn block_on<T>(threads: usize, work: impl Future<Output = Result<T>>) -> Result<T> {

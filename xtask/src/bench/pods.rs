@@ -38,6 +38,8 @@ pub(crate) struct Pods {
     pub(super) output: Output,
 }
 
+/// What a pod waits for in vain, so that we need not.
+const HOPELESS: [&str; 3] = ["ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"];
 /// Longest wait for the namespace's ServiceAccount.
 const ACCOUNT_LIMIT: Duration = Duration::from_secs(30);
 
@@ -170,7 +172,11 @@ impl Starts<'_> {
                 if ready(object) {
                     took.extend(waiting.remove(name).map(|begun| arrived - begun));
                 } else if waiting.contains_key(name) {
-                    said.insert(name.to_owned(), state(object));
+                    let state = state(object);
+                    if HOPELESS.iter().any(|reason| state.contains(reason)) {
+                        bail!("pod {name}: {state} (without a registry, `trireme images import ARCHIVE` makes an image present)");
+                    }
+                    said.insert(name.to_owned(), state);
                 }
             }
             Ok(())

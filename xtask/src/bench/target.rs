@@ -20,7 +20,7 @@ use super::kubeconfig::{self, Access};
 #[derive(Args)]
 pub(crate) struct Target {
     /// URL of the API server; instead of the kubeconfig's
-    #[arg(long, required_unless_present = "kubeconfig")]
+    #[arg(long)]
     server: Option<String>,
     /// Kubeconfig with the server, its CA and our credentials (client certificate or token)
     #[arg(long)]
@@ -67,6 +67,10 @@ impl Target {
         if let Some(path) = &self.certificate_authority {
             access.authority = Some(std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?);
         }
+        ensure!(
+            !access.server.is_empty(),
+            "which server? --kubeconfig FILE or --server URL says"
+        );
         access.insecure |= self.insecure;
         Endpoint::new(&access)
             .await
@@ -100,7 +104,9 @@ impl Endpoint {
         let name = uri.host().context("the URL has no host")?.trim_matches(['[', ']']).to_owned();
         let port = uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
         let address = {
-            let mut addresses = tokio::net::lookup_host((name.as_str(), port)).await.context("its name has no address")?;
+            let mut addresses = tokio::net::lookup_host((name.as_str(), port))
+                .await
+                .context("its name has no address")?;
             addresses.next().context("its name has no address")?
         };
         let tls = if encrypted {

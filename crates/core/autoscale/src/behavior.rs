@@ -36,7 +36,8 @@ pub(crate) fn tolerances(spec: Option<&HorizontalPodAutoscalerSpec>) -> Toleranc
     let behavior = spec.and_then(|spec| spec.behavior.as_ref());
     let of = |rules: Option<&HPAScalingRules>| {
         let text = rules.and_then(|rules| rules.tolerance.as_ref());
-        text.and_then(|text| Quantity::parse(&text.0).ok()).map_or(TOLERANCE, |tolerance| tolerance.as_f64())
+        text.and_then(|text| Quantity::parse(&text.0).ok())
+            .map_or(TOLERANCE, |tolerance| tolerance.as_f64())
     };
     Tolerances {
         down: of(behavior.and_then(|behavior| behavior.scale_down.as_ref())),
@@ -63,18 +64,31 @@ impl Memory {
         list.push((now, (to - from).abs()));
     }
 
-    pub(crate) fn normalize(&mut self, spec: &HorizontalPodAutoscalerSpec, current: i32, proposed: i32, now: Timestamp) -> Normal {
+    pub(crate) fn normalize(
+        &mut self,
+        spec: &HorizontalPodAutoscalerSpec,
+        current: i32,
+        proposed: i32,
+        now: Timestamp,
+    ) -> Normal {
         let empty = HPAScalingRules::default();
         let behavior = spec.behavior.as_ref();
         let up = behavior.and_then(|behavior| behavior.scale_up.as_ref()).unwrap_or(&empty);
         let down = behavior.and_then(|behavior| behavior.scale_down.as_ref()).unwrap_or(&empty);
         let up_window = up.stabilization_window_seconds.map_or(0, i64::from);
-        let down_window = down.stabilization_window_seconds.map_or(DOWNSCALE_STABILIZATION_SECONDS, i64::from);
+        let down_window = down
+            .stabilization_window_seconds
+            .map_or(DOWNSCALE_STABILIZATION_SECONDS, i64::from);
         let mut conditions = Vec::new();
 
         let stable = self.stabilize(current, proposed, up_window, down_window, now);
         conditions.push(if stable == proposed {
-            ("AbleToScale", "True", "ReadyForNewScale", "recommended size matches current size")
+            (
+                "AbleToScale",
+                "True",
+                "ReadyForNewScale",
+                "recommended size matches current size",
+            )
         } else if proposed >= current {
             let message = "recent recommendations were lower than current one, applying the lowest recent recommendation";
             ("AbleToScale", "True", "ScaleUpStabilized", message)
@@ -82,20 +96,35 @@ impl Memory {
             let message = "recent recommendations were higher than current one, applying the highest recent recommendation";
             ("AbleToScale", "True", "ScaleDownStabilized", message)
         });
-        let limits = Limits { minimum: spec.min_replicas.unwrap_or(1), maximum: spec.max_replicas, up, down, has_behavior: behavior.is_some() };
+        let limits = Limits {
+            minimum: spec.min_replicas.unwrap_or(1),
+            maximum: spec.max_replicas,
+            up,
+            down,
+            has_behavior: behavior.is_some(),
+        };
         let (desired, reason, message) = self.limit(current, stable, &limits, now);
-        conditions.push(("ScalingLimited", if desired == stable { "False" } else { "True" }, reason, message));
+        conditions.push((
+            "ScalingLimited",
+            if desired == stable { "False" } else { "True" },
+            reason,
+            message,
+        ));
         Normal { desired, conditions }
     }
 
     fn stabilize(&mut self, current: i32, proposed: i32, up_window: i64, down_window: i64, now: Timestamp) -> i32 {
         let within = |window: i64| {
-            let recent = self.recommendations.iter().filter(move |(then, _)| seconds_ago(*then, now) < window);
+            let recent = self
+                .recommendations
+                .iter()
+                .filter(move |(then, _)| seconds_ago(*then, now) < window);
             recent.map(|(_, recommendation)| *recommendation)
         };
         let lowest = within(up_window).fold(proposed, i32::min);
         let highest = within(down_window).fold(proposed, i32::max);
-        self.recommendations.retain(|(then, _)| seconds_ago(*then, now) < up_window.max(down_window).min(WINDOW_SECONDS_MAX));
+        self.recommendations
+            .retain(|(then, _)| seconds_ago(*then, now) < up_window.max(down_window).min(WINDOW_SECONDS_MAX));
         self.recommendations.push((now, proposed));
         current.max(lowest).min(highest)
     }
@@ -104,9 +133,17 @@ impl Memory {
         if stable > current {
             let rate = self.up_limit(current, limits, now).max(current);
             let (most, reason, message) = if limits.maximum > rate {
-                (rate, "ScaleUpLimit", "the desired replica count is increasing faster than the maximum scale rate")
+                (
+                    rate,
+                    "ScaleUpLimit",
+                    "the desired replica count is increasing faster than the maximum scale rate",
+                )
             } else {
-                (limits.maximum, "TooManyReplicas", "the desired replica count is more than the maximum replica count")
+                (
+                    limits.maximum,
+                    "TooManyReplicas",
+                    "the desired replica count is more than the maximum replica count",
+                )
             };
             if stable > most {
                 return (most, reason, message);
@@ -114,19 +151,39 @@ impl Memory {
         } else if stable < current {
             let rate = self.down_limit(current, limits, now).min(current);
             let (least, reason, message) = if limits.minimum < rate {
-                (rate, "ScaleDownLimit", "the desired replica count is decreasing faster than the maximum scale rate")
+                (
+                    rate,
+                    "ScaleDownLimit",
+                    "the desired replica count is decreasing faster than the maximum scale rate",
+                )
             } else {
-                (limits.minimum, "TooFewReplicas", "the desired replica count is less than the minimum replica count")
+                (
+                    limits.minimum,
+                    "TooFewReplicas",
+                    "the desired replica count is less than the minimum replica count",
+                )
             };
             if stable < least {
                 return (least, reason, message);
             }
         } else if stable < limits.minimum {
-            return (limits.minimum, "TooFewReplicas", "the desired replica count is less than the minimum replica count");
+            return (
+                limits.minimum,
+                "TooFewReplicas",
+                "the desired replica count is less than the minimum replica count",
+            );
         } else if stable > limits.maximum {
-            return (limits.maximum, "TooManyReplicas", "the desired replica count is more than the maximum replica count");
+            return (
+                limits.maximum,
+                "TooManyReplicas",
+                "the desired replica count is more than the maximum replica count",
+            );
         }
-        (stable, "DesiredWithinRange", "the desired count is within the acceptable range")
+        (
+            stable,
+            "DesiredWithinRange",
+            "the desired count is within the acceptable range",
+        )
     }
 
     fn up_limit(&self, current: i32, limits: &Limits<'_>, now: Timestamp) -> i32 {
@@ -162,7 +219,10 @@ impl Memory {
     /// The size when the period began.
     fn at_start_of(&self, period_seconds: i64, current: i32, now: Timestamp) -> i32 {
         let within = |list: &[(Timestamp, i32)]| -> i32 {
-            list.iter().filter(|(then, _)| seconds_ago(*then, now) < period_seconds).map(|(_, change)| *change).sum()
+            list.iter()
+                .filter(|(then, _)| seconds_ago(*then, now) < period_seconds)
+                .map(|(_, change)| *change)
+                .sum()
         };
         current - within(&self.ups) + within(&self.downs)
     }
@@ -186,15 +246,30 @@ fn policies(rules: &HPAScalingRules, defaults: &[(&str, i32)]) -> Vec<Policy> {
     match &rules.policies {
         Some(policies) if !policies.is_empty() => policies
             .iter()
-            .map(|policy| Policy { kind: policy.type_.clone(), value: policy.value, period_seconds: i64::from(policy.period_seconds) })
+            .map(|policy| Policy {
+                kind: policy.type_.clone(),
+                value: policy.value,
+                period_seconds: i64::from(policy.period_seconds),
+            })
             .collect(),
-        _ => defaults.iter().map(|(kind, value)| Policy { kind: (*kind).into(), value: *value, period_seconds: 15 }).collect(),
+        _ => defaults
+            .iter()
+            .map(|(kind, value)| Policy {
+                kind: (*kind).into(),
+                value: *value,
+                period_seconds: 15,
+            })
+            .collect(),
     }
 }
 
 /// Picks among what the policies allow: the largest change, the smallest, or none.
 fn select(rules: &HPAScalingRules, reached: Vec<i32>, current: i32, up: bool) -> i32 {
-    let farthest = |up: bool| if up { reached.iter().max() } else { reached.iter().min() }.copied().unwrap_or(current);
+    let farthest = |up: bool| {
+        if up { reached.iter().max() } else { reached.iter().min() }
+            .copied()
+            .unwrap_or(current)
+    };
     match rules.select_policy.as_deref() {
         Some("Disabled") => current,
         Some("Min") => farthest(!up),
@@ -204,6 +279,10 @@ fn select(rules: &HPAScalingRules, reached: Vec<i32>, current: i32, up: bool) ->
 
 fn percent(of: i32, percent: i64, round_up: bool) -> i32 {
     let scaled = i64::from(of) * percent;
-    let result = if round_up { (scaled + 99).div_euclid(100) } else { scaled / 100 };
+    let result = if round_up {
+        (scaled + 99).div_euclid(100)
+    } else {
+        scaled / 100
+    };
     i32::try_from(result).unwrap_or(i32::MAX)
 }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
-    ContainerResourceMetricStatus, HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerStatus, MetricSpec,
-    MetricStatus, MetricTarget, MetricValueStatus, ResourceMetricStatus,
+    ContainerResourceMetricStatus, HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerStatus,
+    MetricSpec, MetricStatus, MetricTarget, MetricValueStatus, ResourceMetricStatus,
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -103,7 +103,14 @@ pub fn reconcile(snapshot: &Snapshot, memory: &mut Memory, now: Timestamp) -> Ou
     let autoscaler = &snapshot.autoscaler;
     let mut status = autoscaler.status.clone().unwrap_or_default();
     status.observed_generation = autoscaler.metadata.generation;
-    let mut look = Look { snapshot, now, outcome: Outcome { status, ..Outcome::default() } };
+    let mut look = Look {
+        snapshot,
+        now,
+        outcome: Outcome {
+            status,
+            ..Outcome::default()
+        },
+    };
     look.run(memory);
     if look.outcome.status.conditions.as_ref().is_some_and(Vec::is_empty) {
         look.outcome.status.conditions = None;
@@ -136,7 +143,10 @@ impl Look<'_> {
             self.condition("ScalingActive", "False", "ScalingDisabled", message.into());
             (0, String::new())
         } else if current > spec.max_replicas {
-            (spec.max_replicas, "Current number of replicas above Spec.MaxReplicas".to_owned())
+            (
+                spec.max_replicas,
+                "Current number of replicas above Spec.MaxReplicas".to_owned(),
+            )
         } else if current < minimum {
             (minimum, "Current number of replicas below Spec.MinReplicas".to_owned())
         } else {
@@ -163,7 +173,11 @@ impl Look<'_> {
             let message = format!("the HPA controller was able to update the target scale to {desired}");
             self.condition("AbleToScale", "True", "SucceededRescale", message);
             let message = format!("New size: {desired}; reason: {reason}");
-            self.outcome.events.push(Note { warning: false, reason: "SuccessfulRescale", message });
+            self.outcome.events.push(Note {
+                warning: false,
+                reason: "SuccessfulRescale",
+                message,
+            });
             memory.scaled(current, desired, self.now);
             self.outcome.status.last_scale_time = Some(Time(self.now));
         }
@@ -181,7 +195,12 @@ impl Look<'_> {
     fn propose(&mut self, metrics: &[MetricSpec], scale: &Scale) -> (Option<(i32, String)>, Vec<MetricStatus>) {
         if scale.selector.is_empty() {
             self.warn("SelectorRequired", "selector is required".into());
-            self.condition("ScalingActive", "False", "InvalidSelector", "the HPA target's scale is missing a selector".into());
+            self.condition(
+                "ScalingActive",
+                "False",
+                "InvalidSelector",
+                "the HPA target's scale is missing a selector".into(),
+            );
             return (None, vec![]);
         }
         let mut best: Option<(i32, String)> = None;
@@ -208,7 +227,11 @@ impl Look<'_> {
                     reason,
                     format!("the HPA was unable to compute the replica count: {message}"),
                 );
-                let all = format!("invalid metrics ({} invalid out of {}), first error is: {message}", failures.len(), metrics.len());
+                let all = format!(
+                    "invalid metrics ({} invalid out of {}), first error is: {message}",
+                    failures.len(),
+                    metrics.len()
+                );
                 self.warn("FailedComputeMetricsReplicas", all);
                 return (None, statuses);
             }
@@ -223,10 +246,17 @@ impl Look<'_> {
     fn evaluate(&self, metric: &MetricSpec, scale: &Scale) -> Result<(i32, String, MetricStatus), (&'static str, String)> {
         let (resource, container, target, failure) = match (&metric.resource, &metric.container_resource) {
             (Some(source), _) => (&source.name, None, &source.target, "FailedGetResourceMetric"),
-            (_, Some(source)) => (&source.name, Some(source.container.as_str()), &source.target, "FailedGetContainerResourceMetric"),
+            (_, Some(source)) => (
+                &source.name,
+                Some(source.container.as_str()),
+                &source.target,
+                "FailedGetContainerResourceMetric",
+            ),
             _ => return Err(unserved(&metric.type_)),
         };
-        let proposal = self.resource(resource, container, target, scale).map_err(|why| (failure, why))?;
+        let proposal = self
+            .resource(resource, container, target, scale)
+            .map_err(|why| (failure, why))?;
         let name = match (&target.average_value, container) {
             (Some(_), _) => format!("{resource} resource"),
             (None, Some(_)) => format!("{resource} container resource utilization (percentage of request)"),
@@ -240,20 +270,37 @@ impl Look<'_> {
         let status = match container {
             None => MetricStatus {
                 type_: "Resource".into(),
-                resource: Some(ResourceMetricStatus { name: resource.clone(), current }),
+                resource: Some(ResourceMetricStatus {
+                    name: resource.clone(),
+                    current,
+                }),
                 ..MetricStatus::default()
             },
             Some(container) => MetricStatus {
                 type_: "ContainerResource".into(),
-                container_resource: Some(ContainerResourceMetricStatus { name: resource.clone(), container: container.into(), current }),
+                container_resource: Some(ContainerResourceMetricStatus {
+                    name: resource.clone(),
+                    container: container.into(),
+                    current,
+                }),
                 ..MetricStatus::default()
             },
         };
         Ok((proposal.replicas, name, status))
     }
 
-    fn resource(&self, resource: &str, container: Option<&str>, target: &MetricTarget, scale: &Scale) -> Result<Proposal, String> {
-        let kind = if target.average_value.is_some() { "usage" } else { "utilization" };
+    fn resource(
+        &self,
+        resource: &str,
+        container: Option<&str>,
+        target: &MetricTarget,
+        scale: &Scale,
+    ) -> Result<Proposal, String> {
+        let kind = if target.average_value.is_some() {
+            "usage"
+        } else {
+            "utilization"
+        };
         let usage = match &self.snapshot.metrics {
             Ok(usage) => replicas::usage_of(usage, &self.snapshot.pods, resource, container),
             Err(error) => Err(format!("unable to get metrics for resource {resource}: {error}")),
@@ -279,7 +326,11 @@ impl Look<'_> {
     }
 
     fn warn(&mut self, reason: &'static str, message: String) {
-        self.outcome.events.push(Note { warning: true, reason, message });
+        self.outcome.events.push(Note {
+            warning: true,
+            reason,
+            message,
+        });
     }
 
     fn condition(&mut self, kind: &str, status: &str, reason: &str, message: String) {
@@ -308,9 +359,18 @@ impl Look<'_> {
 /// Metrics that need an adapter which is not there.
 fn unserved(kind: &str) -> (&'static str, String) {
     match kind {
-        "Pods" => ("FailedGetPodsMetric", "failed to get pods metric value: no custom metrics API is registered".into()),
-        "Object" => ("FailedGetObjectMetric", "failed to get object metric value: no custom metrics API is registered".into()),
-        "External" => ("FailedGetExternalMetric", "failed to get external metric value: no external metrics API is registered".into()),
+        "Pods" => (
+            "FailedGetPodsMetric",
+            "failed to get pods metric value: no custom metrics API is registered".into(),
+        ),
+        "Object" => (
+            "FailedGetObjectMetric",
+            "failed to get object metric value: no custom metrics API is registered".into(),
+        ),
+        "External" => (
+            "FailedGetExternalMetric",
+            "failed to get external metric value: no external metrics API is registered".into(),
+        ),
         other => ("InvalidMetricSourceType", format!("unknown metric source type \"{other}\"")),
     }
 }

@@ -65,11 +65,19 @@ pub(crate) fn usage_of(
                 Some(container) => value(usage.containers.get(container)?)?,
                 None => usage.containers.values().map(value).sum::<Option<i64>>()?,
             };
-            Some((name, Sample { milli, timestamp: Some((usage.timestamp, usage.window_seconds)) }))
+            Some((
+                name,
+                Sample {
+                    milli,
+                    timestamp: Some((usage.timestamp, usage.window_seconds)),
+                },
+            ))
         })
         .collect();
     if samples.is_empty() {
-        return Err(format!("unable to get metrics for resource {resource}: no metrics returned from resource metrics API"));
+        return Err(format!(
+            "unable to get metrics for resource {resource}: no metrics returned from resource metrics API"
+        ));
     }
     Ok(samples)
 }
@@ -99,7 +107,11 @@ impl Question<'_> {
     pub(crate) fn by_utilization(&self, samples: Samples, percent: i32, scale: &Scale) -> Result<Proposal, String> {
         let requests = self.requests()?;
         let ratio = |samples: &Samples| -> Result<Ratio, String> {
-            let known = || samples.iter().filter_map(|(name, sample)| Some((sample.milli, *requests.get(name)?)));
+            let known = || {
+                samples
+                    .iter()
+                    .filter_map(|(name, sample)| Some((sample.milli, *requests.get(name)?)))
+            };
             let total: i64 = known().map(|(used, _)| used).sum();
             let requested: i64 = known().map(|(_, requested)| requested).sum();
             if requested == 0 {
@@ -109,7 +121,11 @@ impl Question<'_> {
             let count = i64::try_from(known().count()).unwrap_or(i64::MAX);
             Ok((f64::from(utilization) / f64::from(percent), Some(utilization), total / count))
         };
-        let full = |name: &String| requests.get(name).map_or(0, |request| request * i64::from(percent.max(100)) / 100);
+        let full = |name: &String| {
+            requests
+                .get(name)
+                .map_or(0, |request| request * i64::from(percent.max(100)) / 100)
+        };
         self.propose(samples, scale, &ratio, &full)
     }
 
@@ -140,16 +156,32 @@ impl Question<'_> {
             return Err("did not receive metrics for targeted pods (pods might be unready)".into());
         }
         let (first, utilization, average_milli) = ratio(&samples)?;
-        let answer = |replicas| Ok(Proposal { replicas, utilization, average_milli });
+        let answer = |replicas| {
+            Ok(Proposal {
+                replicas,
+                utilization,
+                average_milli,
+            })
+        };
         let current = scale.desired;
         let rises_with_unready = !groups.unready.is_empty() && first > 1.0;
         if !rises_with_unready && groups.missing.is_empty() {
-            return answer(if self.tolerances.holds(first) { current } else { times(first, groups.ready) });
+            return answer(if self.tolerances.holds(first) {
+                current
+            } else {
+                times(first, groups.ready)
+            });
         }
         // Whoever cannot be measured is taken to dampen the change: idle when growing, busy when shrinking.
         let mut assume = |names: &BTreeSet<String>, value: &dyn Fn(&String) -> i64| {
             for name in names {
-                samples.insert(name.clone(), Sample { milli: value(name), timestamp: None });
+                samples.insert(
+                    name.clone(),
+                    Sample {
+                        milli: value(name),
+                        timestamp: None,
+                    },
+                );
             }
         };
         if first < 1.0 {
@@ -174,7 +206,11 @@ impl Question<'_> {
         let mut groups = Groups::default();
         for pod in self.pods {
             let name = pod.metadata.name.clone().unwrap_or_default();
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+            let phase = pod
+                .status
+                .as_ref()
+                .and_then(|status| status.phase.as_deref())
+                .unwrap_or_default();
             if pod.metadata.deletion_timestamp.is_some() || phase == "Failed" {
                 groups.ignored.insert(name);
             } else if phase == "Pending" {
@@ -182,7 +218,9 @@ impl Question<'_> {
             } else {
                 match samples.get(&name) {
                     None => drop(groups.missing.insert(name)),
-                    Some(sample) if self.resource == "cpu" && self.is_warming_up(pod, sample) => drop(groups.unready.insert(name)),
+                    Some(sample) if self.resource == "cpu" && self.is_warming_up(pod, sample) => {
+                        drop(groups.unready.insert(name))
+                    }
                     Some(_) => groups.ready += 1,
                 }
             }
@@ -192,12 +230,20 @@ impl Question<'_> {
 
     fn is_warming_up(&self, pod: &Pod, sample: &Sample) -> bool {
         let Some(status) = &pod.status else { return true };
-        let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
-        let (Some(ready), Some(start)) = (ready, &status.start_time) else { return true };
+        let ready = status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_ == "Ready");
+        let (Some(ready), Some(start)) = (ready, &status.start_time) else {
+            return true;
+        };
         let start = start.0.as_second();
         let since = ready.last_transition_time.as_ref().map_or(start, |time| time.0.as_second());
         if start + CPU_INITIALIZATION_SECONDS > self.now.as_second() {
-            let whole_window = sample.timestamp.is_some_and(|(end, window)| end.as_second() >= since + window);
+            let whole_window = sample
+                .timestamp
+                .is_some_and(|(end, window)| end.as_second() >= since + window);
             ready.status == "False" || !whole_window
         } else {
             ready.status == "False" && start + INITIAL_READINESS_SECONDS > since
@@ -209,13 +255,21 @@ impl Question<'_> {
         let mut requests = BTreeMap::new();
         for pod in self.pods {
             let Some(spec) = &pod.spec else { continue };
-            let sidecars = spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
+            let sidecars = spec
+                .init_containers
+                .iter()
+                .flatten()
+                .filter(|container| container.restart_policy.as_deref() == Some("Always"));
             let name = pod.metadata.name.clone().unwrap_or_default();
             let mut total = 0;
             for container in spec.containers.iter().chain(sidecars) {
                 if self.container.is_none_or(|wanted| wanted == container.name) {
-                    total += request(container, self.resource)
-                        .ok_or_else(|| format!("missing request for {} in container {} of Pod {name}", self.resource, container.name))?;
+                    total += request(container, self.resource).ok_or_else(|| {
+                        format!(
+                            "missing request for {} in container {} of Pod {name}",
+                            self.resource, container.name
+                        )
+                    })?;
                 }
             }
             requests.insert(name, total);
@@ -230,7 +284,11 @@ fn request(container: &Container, resource: &str) -> Option<i64> {
 }
 
 fn times(ratio: f64, count: usize) -> i32 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "replica counts are small; the cast saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "replica counts are small; the cast saturates"
+    )]
     let replicas = (ratio * count as f64).ceil() as i32;
     replicas
 }

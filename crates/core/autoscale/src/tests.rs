@@ -33,22 +33,38 @@ impl World {
             "scaleTargetRef": {"kind": "Deployment", "name": "web"}, "minReplicas": 1, "maxReplicas": 10, "behavior": behavior,
             "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}]
         });
-        Self { spec, replicas, memory: Memory::default(), status: HorizontalPodAutoscalerStatus::default() }
+        Self {
+            spec,
+            replicas,
+            memory: Memory::default(),
+            status: HorizontalPodAutoscalerStatus::default(),
+        }
     }
 
     /// Looks at a moment at which each pod uses so many thousandths of a core.
     fn look(&mut self, second: i64, milli: i64) -> Outcome {
-        let mut autoscaler: HorizontalPodAutoscaler = serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": self.spec})).unwrap();
+        let mut autoscaler: HorizontalPodAutoscaler =
+            serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": self.spec})).unwrap();
         autoscaler.status = Some(self.status.clone());
         let names: Vec<String> = (0..self.replicas).map(|number| format!("p{number}")).collect();
         let usage = |_: &String| PodUsage {
             timestamp: at(second),
             window_seconds: 15,
-            containers: BTreeMap::from([("c".to_owned(), ContainerUsage { cpu_milli: milli, memory_bytes: 0 })]),
+            containers: BTreeMap::from([(
+                "c".to_owned(),
+                ContainerUsage {
+                    cpu_milli: milli,
+                    memory_bytes: 0,
+                },
+            )]),
         };
         let snapshot = Snapshot {
             autoscaler: Arc::new(autoscaler),
-            scale: Ok(Scale { desired: self.replicas, current: self.replicas, selector: "app=web".into() }),
+            scale: Ok(Scale {
+                desired: self.replicas,
+                current: self.replicas,
+                selector: "app=web".into(),
+            }),
             pods: names.iter().map(|name| pod(name, -1000)).collect(),
             metrics: Ok(names.iter().map(|name| (name.clone(), usage(name))).collect()),
         };
@@ -60,7 +76,14 @@ impl World {
 }
 
 fn reason<'a>(outcome: &'a Outcome, kind: &str) -> &'a str {
-    outcome.status.conditions.iter().flatten().find(|condition| condition.type_ == kind).and_then(|c| c.reason.as_deref()).unwrap_or("")
+    outcome
+        .status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == kind)
+        .and_then(|c| c.reason.as_deref())
+        .unwrap_or("")
 }
 
 #[test]
@@ -69,10 +92,21 @@ fn grows_at_once_in_steps_and_shrinks_after_its_window() {
     let first = world.look(0, 200);
     assert_eq!(world.replicas, 6, "at most double");
     assert_eq!(reason(&first, "ScalingLimited"), "ScaleUpLimit");
-    assert_eq!(first.events[0].message, "New size: 6; reason: cpu resource utilization (percentage of request) above target");
+    assert_eq!(
+        first.events[0].message,
+        "New size: 6; reason: cpu resource utilization (percentage of request) above target"
+    );
     world.look(15, 200);
     assert_eq!(world.replicas, 10);
-    assert_eq!(world.status.current_metrics.as_ref().unwrap()[0].resource.as_ref().unwrap().current.average_utilization, Some(200));
+    assert_eq!(
+        world.status.current_metrics.as_ref().unwrap()[0]
+            .resource
+            .as_ref()
+            .unwrap()
+            .current
+            .average_utilization,
+        Some(200)
+    );
     let held = world.look(30, 0);
     assert_eq!((world.replicas, reason(&held, "AbleToScale")), (10, "ScaleDownStabilized"));
     world.look(300, 0);
@@ -98,16 +132,22 @@ fn policies_bound_each_period() {
         "scaleDown": {"stabilizationWindowSeconds": 0, "policies": [{"type": "Percent", "value": 50, "periodSeconds": 60}]}
     });
     let mut world = World::new(2, policies);
-    let sizes: Vec<i32> = [0, 15, 30, 60].iter().map(|second| {
-        world.look(*second, 500);
-        world.replicas
-    }).collect();
+    let sizes: Vec<i32> = [0, 15, 30, 60]
+        .iter()
+        .map(|second| {
+            world.look(*second, 500);
+            world.replicas
+        })
+        .collect();
     assert_eq!(sizes, [3, 3, 3, 4]);
     world.look(200, 0);
     assert_eq!(world.replicas, 2);
     world.look(215, 0);
     assert_eq!(world.replicas, 2);
-    let mut frozen = World::new(4, json!({"scaleDown": {"stabilizationWindowSeconds": 0, "selectPolicy": "Disabled"}}));
+    let mut frozen = World::new(
+        4,
+        json!({"scaleDown": {"stabilizationWindowSeconds": 0, "selectPolicy": "Disabled"}}),
+    );
     assert_eq!(frozen.look(0, 0).scale_to, None);
 }
 
@@ -119,15 +159,29 @@ fn what_cannot_be_measured_dampens() {
     let usage = PodUsage {
         timestamp: at(0),
         window_seconds: 15,
-        containers: BTreeMap::from([("c".to_owned(), ContainerUsage { cpu_milli: 90, memory_bytes: 0 })]),
+        containers: BTreeMap::from([(
+            "c".to_owned(),
+            ContainerUsage {
+                cpu_milli: 90,
+                memory_bytes: 0,
+            },
+        )]),
     };
     let mut snapshot = Snapshot {
         autoscaler: Arc::new(autoscaler),
-        scale: Ok(Scale { desired: 2, current: 2, selector: "a=b".into() }),
+        scale: Ok(Scale {
+            desired: 2,
+            current: 2,
+            selector: "a=b".into(),
+        }),
         pods: vec![pod("a", -1000), pod("b", -1000)],
         metrics: Ok(BTreeMap::from([("a".to_owned(), usage)])),
     };
-    assert_eq!(reconcile(&snapshot, &mut world.memory, at(0)).scale_to, None, "the silent pod is taken for idle");
+    assert_eq!(
+        reconcile(&snapshot, &mut world.memory, at(0)).scale_to,
+        None,
+        "the silent pod is taken for idle"
+    );
     snapshot.metrics = Err("none".into());
     let failed = reconcile(&snapshot, &mut world.memory, at(15));
     assert_eq!(reason(&failed, "ScalingActive"), "FailedGetResourceMetric");

@@ -45,7 +45,11 @@ pub fn reconcile(snapshot: &Snapshot, suffix: &mut dyn FnMut() -> String) -> Pla
     if service.metadata.deletion_timestamp.is_some() {
         return plan; // The garbage collector takes the slices.
     }
-    let families = if endpoints_of::has_endpoints(service) { endpoints_of::families(service) } else { vec![] };
+    let families = if endpoints_of::has_endpoints(service) {
+        endpoints_of::families(service)
+    } else {
+        vec![]
+    };
     for slice in &ours {
         // A Service that lost its selector keeps what somebody may maintain by hand from now on; a family that went is gone.
         if !families.is_empty() && !families.iter().any(|family| slice.address_type == family.name()) {
@@ -53,14 +57,25 @@ pub fn reconcile(snapshot: &Snapshot, suffix: &mut dyn FnMut() -> String) -> Pla
         }
     }
     for family in families {
-        let of_family: Vec<_> = ours.iter().copied().filter(|slice| slice.address_type == family.name()).collect();
+        let of_family: Vec<_> = ours
+            .iter()
+            .copied()
+            .filter(|slice| slice.address_type == family.name())
+            .collect();
         reconcile_family(snapshot, family, &of_family, suffix, &mut plan);
     }
     plan
 }
 
 fn is_ours(slice: &EndpointSlice, service: &Service) -> bool {
-    let label = |key: &str| slice.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
+    let label = |key: &str| {
+        slice
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(key))
+            .map(String::as_str)
+    };
     label(LABEL_SERVICE) == service.metadata.name.as_deref()
         && label(LABEL_MANAGED_BY) == Some(MANAGED_BY)
         && slice.metadata.deletion_timestamp.is_none()
@@ -68,10 +83,20 @@ fn is_ours(slice: &EndpointSlice, service: &Service) -> bool {
 
 fn delete(slice: &EndpointSlice) -> Action {
     let target = ownership::object_ref("discovery.k8s.io/v1", "EndpointSlice", &slice.metadata);
-    Action::Delete { target, grace_period_seconds: None, propagation: None }
+    Action::Delete {
+        target,
+        grace_period_seconds: None,
+        propagation: None,
+    }
 }
 
-fn reconcile_family(snapshot: &Snapshot, family: Family, ours: &[&Arc<EndpointSlice>], suffix: &mut dyn FnMut() -> String, plan: &mut Plan) {
+fn reconcile_family(
+    snapshot: &Snapshot,
+    family: Family,
+    ours: &[&Arc<EndpointSlice>],
+    suffix: &mut dyn FnMut() -> String,
+    plan: &mut Plan,
+) {
     let service = &snapshot.service;
     let mut groups: BTreeMap<Vec<Port>, Vec<Backend>> = BTreeMap::new();
     for backend in endpoints_of::backends(service, &snapshot.pods, family) {
@@ -92,12 +117,26 @@ fn reconcile_family(snapshot: &Snapshot, family: Family, ours: &[&Arc<EndpointSl
     }
     for (ports, backends) in groups {
         let ports = slice_ports(&ports);
-        let mut wanted: BTreeMap<String, Endpoint> =
-            backends.iter().map(|backend| (backend.pod.metadata.uid.clone().unwrap_or_default(), endpoint(backend, snapshot))).collect();
-        let matching: Vec<_> = ours.iter().filter(|slice| slice.ports.clone().unwrap_or_default() == ports.clone().unwrap_or_default()).collect();
+        let mut wanted: BTreeMap<String, Endpoint> = backends
+            .iter()
+            .map(|backend| {
+                (
+                    backend.pod.metadata.uid.clone().unwrap_or_default(),
+                    endpoint(backend, snapshot),
+                )
+            })
+            .collect();
+        let matching: Vec<_> = ours
+            .iter()
+            .filter(|slice| slice.ports.clone().unwrap_or_default() == ports.clone().unwrap_or_default())
+            .collect();
         let mut contents: Vec<Vec<Endpoint>> = Vec::new();
         for slice in &matching {
-            let stay = slice.endpoints.iter().flatten().filter_map(|held| wanted.remove(held.target_ref.as_ref()?.uid.as_deref()?));
+            let stay = slice
+                .endpoints
+                .iter()
+                .flatten()
+                .filter_map(|held| wanted.remove(held.target_ref.as_ref()?.uid.as_deref()?));
             contents.push(stay.take(ENDPOINTS_PER_SLICE).collect());
         }
         let mut rest = wanted.into_values();
@@ -123,7 +162,10 @@ fn reconcile_family(snapshot: &Snapshot, family: Family, ours: &[&Arc<EndpointSl
         }
     }
     for slice in creates {
-        plan.actions.push(Action::Create { object: to_value(&slice), exists_is_done: false });
+        plan.actions.push(Action::Create {
+            object: to_value(&slice),
+            exists_is_done: false,
+        });
     }
     for slice in ours {
         if !kept.contains(slice.metadata.name.as_deref().unwrap_or_default()) {
@@ -151,7 +193,9 @@ fn endpoint(backend: &Backend, snapshot: &Snapshot) -> Endpoint {
         node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").cloned()
     });
     // A host name only where DNS will answer it: the pod's subdomain is the Service.
-    let hostname = spec.filter(|spec| spec.subdomain == snapshot.service.metadata.name).and_then(|spec| spec.hostname.clone());
+    let hostname = spec
+        .filter(|spec| spec.subdomain == snapshot.service.metadata.name)
+        .and_then(|spec| spec.hostname.clone());
     Endpoint {
         addresses: vec![backend.address.clone()],
         conditions: Some(EndpointConditions {
@@ -214,7 +258,9 @@ fn update(service: &Service, slice: &EndpointSlice, endpoints: Vec<Endpoint>, po
     changed.endpoints = Some(endpoints);
     changed.ports = ports;
     if normal(&changed) != normal(slice) {
-        plan.actions.push(Action::Update { object: to_value(&changed) });
+        plan.actions.push(Action::Update {
+            object: to_value(&changed),
+        });
     }
 }
 
@@ -256,7 +302,12 @@ mod tests {
 
     fn run(slices: &mut Vec<Arc<EndpointSlice>>, pods: Vec<Arc<Pod>>) -> Plan {
         let mut number = slices.len();
-        let snapshot = Snapshot { service: service(), pods, slices: slices.clone(), nodes: vec![] };
+        let snapshot = Snapshot {
+            service: service(),
+            pods,
+            slices: slices.clone(),
+            nodes: vec![],
+        };
         let plan = reconcile(&snapshot, &mut || {
             number += 1;
             format!("{number:05}")
@@ -266,7 +317,10 @@ mod tests {
                 Action::Create { object, .. } => slices.push(Arc::new(serde_json::from_value(object.clone()).unwrap())),
                 Action::Update { object } => {
                     let slice: EndpointSlice = serde_json::from_value(object.clone()).unwrap();
-                    let place = slices.iter_mut().find(|held| held.metadata.name == slice.metadata.name).unwrap();
+                    let place = slices
+                        .iter_mut()
+                        .find(|held| held.metadata.name == slice.metadata.name)
+                        .unwrap();
                     *place = Arc::new(slice);
                 }
                 Action::Delete { target, .. } => slices.retain(|slice| slice.metadata.name.as_deref() != Some(&target.name)),
@@ -282,12 +336,20 @@ mod tests {
         run(&mut slices, vec![]);
         assert_eq!(slices.len(), 1, "an empty slice says that nothing is there");
         run(&mut slices, (0..150).map(|number| pod(number, true)).collect());
-        let sizes = |slices: &[Arc<EndpointSlice>]| slices.iter().map(|slice| slice.endpoints.as_ref().unwrap().len()).collect::<Vec<_>>();
+        let sizes = |slices: &[Arc<EndpointSlice>]| {
+            slices
+                .iter()
+                .map(|slice| slice.endpoints.as_ref().unwrap().len())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(sizes(&slices).iter().sum::<usize>(), 150);
         assert_eq!(slices[0].ports.as_ref().unwrap()[0].port, Some(8080));
         let plan = run(&mut slices, (0..150).map(|number| pod(number, number != 3)).collect());
         assert_eq!(plan.actions.len(), 1, "one pod's readiness rewrites one slice");
-        assert_eq!(run(&mut slices, (0..150).map(|number| pod(number, number != 3)).collect()), Plan::default());
+        assert_eq!(
+            run(&mut slices, (0..150).map(|number| pod(number, number != 3)).collect()),
+            Plan::default()
+        );
         run(&mut slices, vec![]);
         assert_eq!(sizes(&slices), [0]);
     }

@@ -38,8 +38,10 @@ pub fn reconcile(snapshot: &Snapshot) -> Plan {
         return plan;
     }
     let family = endpoints_of::families(service)[0];
-    let backends: Vec<Backend> =
-        endpoints_of::backends(service, &snapshot.pods, family).into_iter().filter(|backend| backend.ready || !backend.terminating).collect();
+    let backends: Vec<Backend> = endpoints_of::backends(service, &snapshot.pods, family)
+        .into_iter()
+        .filter(|backend| backend.ready || !backend.terminating)
+        .collect();
     let truncated = backends.len() > CAPACITY;
     let subsets = subsets(&backends[..backends.len().min(CAPACITY)], service);
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
@@ -70,8 +72,13 @@ pub fn reconcile(snapshot: &Snapshot) -> Plan {
         changed.metadata.annotations = None;
     }
     match held {
-        None => plan.actions.push(Action::Create { object: to_value(&changed), exists_is_done: false }),
-        Some(held) if *held != changed => plan.actions.push(Action::Update { object: to_value(&changed) }),
+        None => plan.actions.push(Action::Create {
+            object: to_value(&changed),
+            exists_is_done: false,
+        }),
+        Some(held) if *held != changed => plan.actions.push(Action::Update {
+            object: to_value(&changed),
+        }),
         Some(_) => {}
     }
     plan
@@ -81,8 +88,15 @@ pub fn reconcile(snapshot: &Snapshot) -> Plan {
 fn subsets(backends: &[Backend], service: &Service) -> Vec<EndpointSubset> {
     let mut groups: BTreeMap<&[Port], EndpointSubset> = BTreeMap::new();
     for backend in backends {
-        let subset = groups.entry(&backend.ports).or_insert_with(|| EndpointSubset { ports: ports(&backend.ports), ..EndpointSubset::default() });
-        let list = if backend.ready { &mut subset.addresses } else { &mut subset.not_ready_addresses };
+        let subset = groups.entry(&backend.ports).or_insert_with(|| EndpointSubset {
+            ports: ports(&backend.ports),
+            ..EndpointSubset::default()
+        });
+        let list = if backend.ready {
+            &mut subset.addresses
+        } else {
+            &mut subset.not_ready_addresses
+        };
         list.get_or_insert_default().push(address(backend, service));
     }
     groups.into_values().collect()
@@ -104,7 +118,9 @@ fn ports(ports: &[Port]) -> Option<Vec<EndpointPort>> {
 fn address(backend: &Backend, service: &Service) -> EndpointAddress {
     let pod = &backend.pod;
     let spec = pod.spec.as_ref();
-    let hostname = spec.filter(|spec| spec.subdomain == service.metadata.name).and_then(|spec| spec.hostname.clone());
+    let hostname = spec
+        .filter(|spec| spec.subdomain == service.metadata.name)
+        .and_then(|spec| spec.hostname.clone());
     let target = ownership::object_ref("v1", "Pod", &pod.metadata);
     EndpointAddress {
         ip: backend.address.clone(),

@@ -65,8 +65,15 @@ impl Family {
 /// The families that a Service's endpoints have.
 #[must_use]
 pub fn families(service: &Service) -> Vec<Family> {
-    let names = service.spec.as_ref().and_then(|spec| spec.ip_families.clone()).unwrap_or_default();
-    let families: Vec<_> = names.iter().map(|name| if name == "IPv6" { Family::V6 } else { Family::V4 }).collect();
+    let names = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ip_families.clone())
+        .unwrap_or_default();
+    let families: Vec<_> = names
+        .iter()
+        .map(|name| if name == "IPv6" { Family::V6 } else { Family::V4 })
+        .collect();
     if families.is_empty() { vec![Family::V4] } else { families }
 }
 
@@ -81,7 +88,10 @@ pub fn has_endpoints(service: &Service) -> bool {
 /// Whether the Service has no address of its own.
 #[must_use]
 pub fn is_headless(service: &Service) -> bool {
-    service.spec.as_ref().is_some_and(|spec| spec.cluster_ip.as_deref() == Some("None"))
+    service
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.cluster_ip.as_deref() == Some("None"))
 }
 
 /// The pods behind a Service that have an address of the family, in a stable order.
@@ -94,16 +104,28 @@ pub fn backends(service: &Service, all: &[Arc<Pod>], family: Family) -> Vec<Back
         .iter()
         .filter(|pod| {
             let labels = pod.metadata.labels.as_ref();
-            selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value)) && !pods::is_finished(pod)
+            selector
+                .iter()
+                .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+                && !pods::is_finished(pod)
         })
         .filter_map(|pod| {
             let status = pod.status.as_ref()?;
             let addresses = status.pod_ips.iter().flatten().map(|address| address.ip.clone());
-            let address = addresses.chain(status.pod_ip.clone()).find(|address| !address.is_empty() && family.has(address))?;
+            let address = addresses
+                .chain(status.pod_ip.clone())
+                .find(|address| !address.is_empty() && family.has(address))?;
             let serving = pods::is_ready(pod) || publish_unready;
             let terminating = pod.metadata.deletion_timestamp.is_some();
             let ready = publish_unready || (serving && !terminating);
-            Some(Backend { address, ports: ports(spec.ports.as_deref().unwrap_or_default(), pod), ready, serving, terminating, pod: Arc::clone(pod) })
+            Some(Backend {
+                address,
+                ports: ports(spec.ports.as_deref().unwrap_or_default(), pod),
+                ready,
+                serving,
+                terminating,
+                pod: Arc::clone(pod),
+            })
         })
         .collect();
     backends.sort_by(|left, right| left.pod.metadata.name.cmp(&right.pod.metadata.name));
@@ -123,7 +145,12 @@ fn ports(wanted: &[ServicePort], pod: &Pod) -> Vec<Port> {
                 Some(IntOrString::String(name)) => named_port(pod, name, &protocol)?,
             };
             let name = port.name.clone().unwrap_or_default();
-            Some(Port { name, protocol, number: Some(number), app_protocol: port.app_protocol.clone() })
+            Some(Port {
+                name,
+                protocol,
+                number: Some(number),
+                app_protocol: port.app_protocol.clone(),
+            })
         })
         .collect();
     ports.sort();
@@ -132,10 +159,16 @@ fn ports(wanted: &[ServicePort], pod: &Pod) -> Vec<Port> {
 
 fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
     let spec = pod.spec.as_ref()?;
-    let sidecars = spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|container| container.restart_policy.as_deref() == Some("Always"));
     let held = |container: &Container| {
         let mut ports = container.ports.iter().flatten();
-        ports.find(|port| port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol).map(|port| port.container_port)
+        ports
+            .find(|port| port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol)
+            .map(|port| port.container_port)
     };
     spec.containers.iter().chain(sidecars).find_map(held)
 }

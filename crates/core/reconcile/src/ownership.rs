@@ -24,14 +24,22 @@ pub fn controller_reference(api_version: &str, kind: &str, owner: &ObjectMeta) -
 /// The controlling owner, if there is one.
 #[must_use]
 pub fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
-    metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+    metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.controller == Some(true))
 }
 
 /// Whether labels satisfy a selector. An empty selector matches everything, an invalid operator nothing.
 #[must_use]
 pub fn selects(selector: &LabelSelector, labels: Option<&BTreeMap<String, String>>) -> bool {
     let value = |key: &str| labels.and_then(|labels| labels.get(key));
-    let equal = selector.match_labels.iter().flatten().all(|(key, wanted)| value(key) == Some(wanted));
+    let equal = selector
+        .match_labels
+        .iter()
+        .flatten()
+        .all(|(key, wanted)| value(key) == Some(wanted));
     equal
         && selector.match_expressions.iter().flatten().all(|requirement| {
             let held = value(&requirement.key);
@@ -68,17 +76,30 @@ pub fn claim(owner: &OwnerReference, owner_deleting: bool, metadata: &ObjectMeta
         Some(_) if matches => Claim::Ours,
         Some(_) if owner_deleting => Claim::NotOurs,
         Some(_) => {
-            let kept: Vec<_> = metadata.owner_references.iter().flatten().filter(|other| other.uid != owner.uid).collect();
+            let kept: Vec<_> = metadata
+                .owner_references
+                .iter()
+                .flatten()
+                .filter(|other| other.uid != owner.uid)
+                .collect();
             let kept = if kept.is_empty() { json!(null) } else { json!(kept) };
             let patch = json!({"metadata": {"uid": uid, "ownerReferences": kept}});
-            Claim::Release(Action::Patch { target, subresource: None, patch })
+            Claim::Release(Action::Patch {
+                target,
+                subresource: None,
+                patch,
+            })
         }
         None if !matches || owner_deleting || metadata.deletion_timestamp.is_some() => Claim::NotOurs,
         None => {
             let mut owners: Vec<_> = metadata.owner_references.iter().flatten().cloned().collect();
             owners.push(owner.clone());
             let patch = json!({"metadata": {"uid": uid, "ownerReferences": owners}});
-            Claim::Adopt(Action::Patch { target, subresource: None, patch })
+            Claim::Adopt(Action::Patch {
+                target,
+                subresource: None,
+                patch,
+            })
         }
     }
 }

@@ -9,13 +9,21 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition};
 /// A condition of a pod by type.
 #[must_use]
 pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
-    pod.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == kind)
+    pod.status
+        .as_ref()?
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == kind)
 }
 
 /// Phase, empty where there is no status.
 #[must_use]
 pub fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or_default()
 }
 
 /// Not finished and not being deleted.
@@ -51,7 +59,10 @@ pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option
 /// Restarts of all containers together, sidecars included.
 fn restarts(pod: &Pod) -> i32 {
     let status = pod.status.as_ref();
-    let regular = status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();
+    let regular = status
+        .and_then(|status| status.container_statuses.as_ref())
+        .into_iter()
+        .flatten();
     regular.map(|container| container.restart_count).max().unwrap_or(0)
 }
 
@@ -65,7 +76,11 @@ fn deletion_cost(pod: &Pod) -> i32 {
 }
 
 fn ready_since(pod: &Pod) -> Option<Timestamp> {
-    condition(pod, "Ready").filter(|ready| ready.status == "True")?.last_transition_time.as_ref().map(|time| time.0)
+    condition(pod, "Ready")
+        .filter(|ready| ready.status == "True")?
+        .last_transition_time
+        .as_ref()
+        .map(|time| time.0)
 }
 
 /// Buckets of age: powers of two of seconds, so that pods of nearly the same age count as equal.
@@ -78,7 +93,11 @@ fn age_rank(since: Option<Timestamp>, now: Timestamp) -> u32 {
 /// pod's node. The order is upstream's `ActivePodsWithRanks`.
 #[must_use]
 pub fn deletion_order(left: &Pod, right: &Pod, left_neighbours: usize, right_neighbours: usize, now: Timestamp) -> Ordering {
-    let assigned = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_deref().is_some_and(|name| !name.is_empty()));
+    let assigned = |pod: &Pod| {
+        pod.spec
+            .as_ref()
+            .is_some_and(|spec| spec.node_name.as_deref().is_some_and(|name| !name.is_empty()))
+    };
     let phase_rank = |pod: &Pod| match phase(pod) {
         "Running" => 2,
         "Pending" => 0,

@@ -40,7 +40,9 @@ pub enum Failure {
 #[must_use]
 pub fn reconcile(snapshot: &Snapshot, now: Timestamp, suffix: &mut dyn FnMut() -> String) -> Plan {
     let replica_set = &snapshot.replica_set;
-    let Some(spec) = &replica_set.spec else { return Plan::default() };
+    let Some(spec) = &replica_set.spec else {
+        return Plan::default();
+    };
     let owner = ownership::controller_reference("apps/v1", "ReplicaSet", &replica_set.metadata);
     let deleting = replica_set.metadata.deletion_timestamp.is_some();
     let mut plan = Plan::default();
@@ -60,7 +62,11 @@ pub fn reconcile(snapshot: &Snapshot, now: Timestamp, suffix: &mut dyn FnMut() -
     if !plan.actions.is_empty() {
         return plan; // What was adopted or released is seen at the next look.
     }
-    let active: Vec<&Arc<Pod>> = ours.iter().copied().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
+    let active: Vec<&Arc<Pod>> = ours
+        .iter()
+        .copied()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        .collect();
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
 
     // Status before pods: it tells what was observed, and a failing creation must not hold it back.
@@ -76,7 +82,11 @@ pub fn reconcile(snapshot: &Snapshot, now: Timestamp, suffix: &mut dyn FnMut() -
             for pod in to_delete(&active, active.len() - wanted, snapshot, now) {
                 let target = ownership::object_ref("v1", "Pod", &pod.metadata);
                 let message = format!("Deleted pod: {}", target.name);
-                plan.actions.push(Action::Delete { target, grace_period_seconds: None, propagation: None });
+                plan.actions.push(Action::Delete {
+                    target,
+                    grace_period_seconds: None,
+                    propagation: None,
+                });
                 plan.actions.push(event(regarding(replica_set), "SuccessfulDelete", message));
             }
         }
@@ -94,12 +104,22 @@ fn regarding(replica_set: &ReplicaSet) -> ObjectRef {
 }
 
 fn event(regarding: ObjectRef, reason: &str, message: String) -> Action {
-    Action::Event(EventNote { regarding, kind: EventKind::Normal, reason: reason.into(), message })
+    Action::Event(EventNote {
+        regarding,
+        kind: EventKind::Normal,
+        reason: reason.into(),
+        message,
+    })
 }
 
 /// A pod with a name of its own: the owner's name, a dash and the suffix.
 #[must_use]
-pub fn pod_from_template(template: &PodTemplateSpec, owner: &ObjectMeta, reference: OwnerReference, suffix: &mut dyn FnMut() -> String) -> Pod {
+pub fn pod_from_template(
+    template: &PodTemplateSpec,
+    owner: &ObjectMeta,
+    reference: OwnerReference,
+    suffix: &mut dyn FnMut() -> String,
+) -> Pod {
     let metadata = template.metadata.clone().unwrap_or_default();
     let owner_name = owner.name.clone().unwrap_or_default();
     // As upstream's generateName: the base is cut so that the whole stays within 63 characters.
@@ -124,7 +144,10 @@ pub fn pod_from_template(template: &PodTemplateSpec, owner: &ObjectMeta, referen
 /// Creates a pod and tells so.
 pub fn create_pod(plan: &mut Plan, owner: ObjectRef, pod: Pod) {
     let message = format!("Created pod: {}", pod.metadata.name.as_deref().unwrap_or_default());
-    plan.actions.push(Action::Create { object: to_value(&pod), exists_is_done: false });
+    plan.actions.push(Action::Create {
+        object: to_value(&pod),
+        exists_is_done: false,
+    });
     plan.actions.push(event(owner, "SuccessfulCreate", message));
 }
 
@@ -177,13 +200,21 @@ fn push_status(plan: &mut Plan, snapshot: &Snapshot, ours: &[&Arc<Pod>], active:
     let replica_set = &snapshot.replica_set;
     let Some(spec) = &replica_set.spec else { return };
     let old = replica_set.status.clone().unwrap_or_default();
-    let template_labels = spec.template.as_ref().and_then(|template| template.metadata.as_ref()?.labels.as_ref());
+    let template_labels = spec
+        .template
+        .as_ref()
+        .and_then(|template| template.metadata.as_ref()?.labels.as_ref());
     let fully_labeled = active.iter().filter(|pod| {
-        template_labels.into_iter().flatten().all(|(key, value)| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)) == Some(value))
+        template_labels
+            .into_iter()
+            .flatten()
+            .all(|(key, value)| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)) == Some(value))
     });
     let ready = active.iter().filter(|pod| pods::is_ready(pod));
     let minimum = spec.min_ready_seconds.unwrap_or(0);
-    let available = active.iter().filter(|pod| pods::available_in(pod, minimum, now).is_some_and(|left| left.is_zero()));
+    let available = active
+        .iter()
+        .filter(|pod| pods::available_in(pod, minimum, now).is_some_and(|left| left.is_zero()));
     let count = |items: usize| i32::try_from(items).unwrap_or(i32::MAX);
     let nonzero = |items: usize| Some(count(items)).filter(|items| *items != 0);
     let status = ReplicaSetStatus {
@@ -198,7 +229,9 @@ fn push_status(plan: &mut Plan, snapshot: &Snapshot, ours: &[&Arc<Pod>], active:
     if status != old {
         let mut changed = ReplicaSet::clone(replica_set);
         changed.status = Some(status);
-        plan.actions.push(Action::UpdateStatus { object: to_value(&changed) });
+        plan.actions.push(Action::UpdateStatus {
+            object: to_value(&changed),
+        });
     }
 }
 
@@ -272,7 +305,15 @@ mod tests {
             number += 1;
             format!("{number:05}")
         };
-        reconcile(&Snapshot { replica_set: replica_set(replicas), pods, failure: None }, now(), &mut suffix)
+        reconcile(
+            &Snapshot {
+                replica_set: replica_set(replicas),
+                pods,
+                failure: None,
+            },
+            now(),
+            &mut suffix,
+        )
     }
 
     #[test]
@@ -287,7 +328,11 @@ mod tests {
             })
             .collect();
         assert_eq!(created, ["web-00001"]);
-        assert!(plan.actions.iter().any(|action| matches!(action, Action::Event(note) if note.message == "Created pod: web-00001")));
+        assert!(
+            plan.actions
+                .iter()
+                .any(|action| matches!(action, Action::Event(note) if note.message == "Created pod: web-00001"))
+        );
         assert!(matches!(&plan.actions[0], Action::UpdateStatus { object } if object["status"]["readyReplicas"] == 1));
     }
 
@@ -309,7 +354,9 @@ mod tests {
     fn an_orphan_that_matches_is_adopted_before_anything_else() {
         let plan = plan(1, vec![pod("a", false, true)]);
         assert_eq!(plan.actions.len(), 1);
-        assert!(matches!(&plan.actions[0], Action::Patch { patch, .. } if patch["metadata"]["ownerReferences"][0]["uid"] == "rs-uid"));
+        assert!(
+            matches!(&plan.actions[0], Action::Patch { patch, .. } if patch["metadata"]["ownerReferences"][0]["uid"] == "rs-uid")
+        );
     }
 
     #[test]
@@ -324,7 +371,14 @@ mod tests {
             observed_generation: Some(2),
             conditions: None,
         });
-        let snapshot = Snapshot { replica_set: Arc::new(settled), pods: vec![pod("a", true, true)], failure: None };
-        assert_eq!(reconcile(&snapshot, now(), &mut || unreachable!("nothing is made")), Plan::default());
+        let snapshot = Snapshot {
+            replica_set: Arc::new(settled),
+            pods: vec![pod("a", true, true)],
+            failure: None,
+        };
+        assert_eq!(
+            reconcile(&snapshot, now(), &mut || unreachable!("nothing is made")),
+            Plan::default()
+        );
     }
 }

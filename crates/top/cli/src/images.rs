@@ -95,9 +95,18 @@ fn list(images: &[Image], json: bool) -> anyhow::Result<()> {
     for image in images {
         let id: String = image.id.trim_start_matches("sha256:").chars().take(12).collect();
         let size = format!("{:.1} MB", image.size as f64 / 1e6);
-        let names = if image.repo_tags.is_empty() { vec!["<none>".to_owned()] } else { image.repo_tags.clone() };
+        let names = if image.repo_tags.is_empty() {
+            vec!["<none>".to_owned()]
+        } else {
+            image.repo_tags.clone()
+        };
         for name in names {
-            table.add_row([name, id.clone(), size.clone(), if image.pinned { "yes" } else { "" }.to_owned()]);
+            table.add_row([
+                name,
+                id.clone(),
+                size.clone(),
+                if image.pinned { "yes" } else { "" }.to_owned(),
+            ]);
         }
     }
     println!("{table}");

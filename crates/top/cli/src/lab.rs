@@ -67,7 +67,10 @@ enum Command {
 
 /// Runs a lab command.
 pub(crate) fn run(command: LabCommand) -> anyhow::Result<()> {
-    anyhow::ensure!(nix::unistd::geteuid().is_root(), "a lab needs root: its hosts are namespaces, mounts and cgroups");
+    anyhow::ensure!(
+        nix::unistd::geteuid().is_root(),
+        "a lab needs root: its hosts are namespaces, mounts and cgroups"
+    );
     let mut lab = Lab::open(&command.name)?;
     match command.command {
         Command::Up { arguments } => {
@@ -79,7 +82,11 @@ pub(crate) fn run(command: LabCommand) -> anyhow::Result<()> {
         }
         Command::Down => lab.down()?,
         Command::Status { output } => status(&lab, output.is_some())?,
-        Command::Exec { host, machine_network, command } => {
+        Command::Exec {
+            host,
+            machine_network,
+            command,
+        } => {
             let status = lab.host(host.as_deref())?.run(&command, !machine_network)?;
             let code = status.code().unwrap_or(255);
             if code != 0 {
@@ -133,7 +140,13 @@ fn status(lab: &Lab, json: bool) -> anyhow::Result<()> {
             (true, true) => "running",
         };
         let pid = host.state.server.map_or_else(String::new, |server| server.pid.to_string());
-        table.add_row([host.state.name.clone(), host.state.address.to_string(), state.into(), pid, host.log().display().to_string()]);
+        table.add_row([
+            host.state.name.clone(),
+            host.state.address.to_string(),
+            state.into(),
+            pid,
+            host.log().display().to_string(),
+        ]);
     }
     println!("{table}");
     Ok(())

@@ -23,10 +23,14 @@ pub(crate) fn with_file_arguments(arguments: Vec<String>) -> anyhow::Result<Vec<
         return Ok(arguments);
     }
     // Parsed once for the path alone; errors other than of the files show at the second parse.
-    let named = arguments.iter().any(|argument| argument == "--config" || argument.starts_with("--config="))
+    let named = arguments
+        .iter()
+        .any(|argument| argument == "--config" || argument.starts_with("--config="))
         || std::env::var_os("TRIREME_CONFIG").is_some();
     let path = match crate::Cli::try_parse_from(&arguments) {
-        Ok(crate::Cli { command: crate::Command::Server(options) }) => options.config.clone(),
+        Ok(crate::Cli {
+            command: crate::Command::Server(options),
+        }) => options.config.clone(),
         _ => return Ok(arguments),
     };
     let command = crate::Cli::command();
@@ -49,7 +53,10 @@ pub(crate) fn run(options: ServerOptions) -> anyhow::Result<()> {
     );
     // Two workers serve a two-core machine; more cores get more. The stack of workers is small: futures live on the heap.
     let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()?;
     let outcome = runtime.block_on(trireme_node::run_server(checked));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     outcome

@@ -15,7 +15,11 @@ fn mount_points() -> Vec<PathBuf> {
     if root.join("cgroup.controllers").exists() {
         return vec![root.to_owned()];
     }
-    CONTROLLERS.iter().map(|name| root.join(name)).filter(|path| path.is_dir()).collect()
+    CONTROLLERS
+        .iter()
+        .map(|name| root.join(name))
+        .filter(|path| path.is_dir())
+        .collect()
 }
 
 /// Makes the group in every hierarchy and puts a process into it.
@@ -32,7 +36,12 @@ pub(crate) fn join(group: &str, pid: i32) -> io::Result<()> {
 pub(crate) fn remove(group: &str) -> io::Result<()> {
     let root = Path::new("/sys/fs/cgroup");
     let mut roots = vec![root.to_owned()];
-    roots.extend(fs::read_dir(root)?.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_dir()));
+    roots.extend(
+        fs::read_dir(root)?
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(|path| path.is_dir()),
+    );
     for root in roots {
         let directory = root.join(group.trim_start_matches('/'));
         if directory.is_dir() {

@@ -51,7 +51,10 @@ pub enum HostError {
 
 /// Adds what was tried to an I/O error.
 pub(crate) fn during<T>(what: impl Into<String>, outcome: io::Result<T>) -> Result<T, HostError> {
-    outcome.map_err(|source| HostError::Io { what: what.into(), source })
+    outcome.map_err(|source| HostError::Io {
+        what: what.into(),
+        source,
+    })
 }
 
 /// A running host.
@@ -72,9 +75,16 @@ impl Host {
         let data = data_directory(lab).join(name);
         during("making the host's data directory", std::fs::create_dir_all(&data))?;
         during("making the lab's directory", std::fs::create_dir_all(directory(lab)))?;
-        let spec = serde_json::to_string(&InitSpec { hostname: name.into(), data }).expect("a plain struct serialises");
+        let spec = serde_json::to_string(&InitSpec {
+            hostname: name.into(),
+            data,
+        })
+        .expect("a plain struct serialises");
         let executable = during("finding the own executable", std::env::current_exe())?;
-        let log = during("opening the host's log", File::create(directory(lab).join(format!("{name}.init.log"))))?;
+        let log = during(
+            "opening the host's log",
+            File::create(directory(lab).join(format!("{name}.init.log"))),
+        )?;
         let mut child = during(
             "starting the host's first process",
             Command::new(executable)
@@ -87,7 +97,10 @@ impl Host {
         // One line, then the outer process ends; the inner one keeps the pipe, so reading to the end would wait for ever.
         let mut line = String::new();
         let stdout = child.stdout.take().expect("stdout is piped");
-        during("hearing from the host's first process", io::BufRead::read_line(&mut io::BufReader::new(stdout), &mut line))?;
+        during(
+            "hearing from the host's first process",
+            io::BufRead::read_line(&mut io::BufReader::new(stdout), &mut line),
+        )?;
         during("starting the host's first process", child.wait())?;
         let pid: i32 = line.trim().parse().map_err(|_| HostError::Tool {
             command: "trireme lab-init".into(),
@@ -96,7 +109,10 @@ impl Host {
         let init = during("looking at the host's first process", Process::of(pid))?;
         let host = Self::prepare(lab, name, init);
         if host.is_err() {
-            during("ending the host's first process", kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(io::Error::from))?;
+            during(
+                "ending the host's first process",
+                kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(io::Error::from),
+            )?;
         }
         host
     }
@@ -104,10 +120,19 @@ impl Host {
     fn prepare(lab: &str, name: &str, init: Process) -> Result<Self, HostError> {
         let subnet = Subnet::free()?;
         subnet.connect(init.pid)?;
-        let state =
-            HostState { name: name.into(), init, address: subnet.host(), gateway: subnet.gateway(), server: None, arguments: vec![] };
+        let state = HostState {
+            name: name.into(),
+            init,
+            address: subnet.host(),
+            gateway: subnet.gateway(),
+            server: None,
+            arguments: vec![],
+        };
         let host = Self::new(lab, state);
-        during("making the host's cgroup", cgroup::join(&format!("{}/init", host.cgroup()), init.pid))?;
+        during(
+            "making the host's cgroup",
+            cgroup::join(&format!("{}/init", host.cgroup()), init.pid),
+        )?;
         Ok(host)
     }
 
@@ -158,8 +183,14 @@ impl Host {
             Ok(during(path.clone(), File::open(path))?.into())
         };
         let pid = open("pid")?;
-        during("entering the host's PID namespace", nix::sched::setns(&pid, CloneFlags::CLONE_NEWPID).map_err(io::Error::from))?;
-        let mut namespaces = vec![(open("uts")?, CloneFlags::CLONE_NEWUTS), (open("ipc")?, CloneFlags::CLONE_NEWIPC)];
+        during(
+            "entering the host's PID namespace",
+            nix::sched::setns(&pid, CloneFlags::CLONE_NEWPID).map_err(io::Error::from),
+        )?;
+        let mut namespaces = vec![
+            (open("uts")?, CloneFlags::CLONE_NEWUTS),
+            (open("ipc")?, CloneFlags::CLONE_NEWIPC),
+        ];
         if with_network {
             namespaces.push((open("net")?, CloneFlags::CLONE_NEWNET));
         }
@@ -174,7 +205,9 @@ impl Host {
     /// # Errors
     /// When the host is gone or the command cannot be started.
     pub fn run(&self, command: &[String], with_network: bool) -> Result<ExitStatus, HostError> {
-        let [program, arguments @ ..] = command else { return Ok(ExitStatus::default()) };
+        let [program, arguments @ ..] = command else {
+            return Ok(ExitStatus::default());
+        };
         let mut child = Command::new(program);
         child.args(arguments);
         self.enter(&mut child, with_network)?;
@@ -184,12 +217,20 @@ impl Host {
     /// Starts the server in the host, detached, its output in [`Host::log`].
     pub(crate) fn start_server(&mut self, arguments: &[String]) -> Result<(), HostError> {
         let executable = during("finding the own executable", std::env::current_exe())?;
-        let log = during("opening the server's log", File::options().create(true).append(true).open(self.log()))?;
+        let log = during(
+            "opening the server's log",
+            File::options().create(true).append(true).open(self.log()),
+        )?;
         let mut command = Command::new(executable);
         command
             .arg("server")
             .args(["--node-name", &self.state.name, "--cgroup-root", &self.cgroup()])
-            .args(["--node-ip", &self.state.address.to_string(), "--tls-san", &self.state.gateway.to_string()])
+            .args([
+                "--node-ip",
+                &self.state.address.to_string(),
+                "--tls-san",
+                &self.state.gateway.to_string(),
+            ])
             .args(arguments)
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -200,7 +241,10 @@ impl Host {
         self.enter(&mut command, true)?;
         let child = during("starting the server", command.spawn())?;
         let pid = i32::try_from(child.id()).expect("a PID fits");
-        during("putting the server into its cgroup", cgroup::join(&format!("{}/server", self.cgroup()), pid))?;
+        during(
+            "putting the server into its cgroup",
+            cgroup::join(&format!("{}/server", self.cgroup()), pid),
+        )?;
         self.state.server = Some(during("looking at the server", Process::of(pid))?);
         self.state.arguments = arguments.to_vec();
         Ok(())
@@ -210,7 +254,10 @@ impl Host {
     pub(crate) fn signal_server(&self, signal: Signal) -> Result<bool, HostError> {
         match self.state.server {
             Some(server) if server.lives() => {
-                during("signalling the server", kill(Pid::from_raw(server.pid), signal).map_err(io::Error::from))?;
+                during(
+                    "signalling the server",
+                    kill(Pid::from_raw(server.pid), signal).map_err(io::Error::from),
+                )?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -221,7 +268,10 @@ impl Host {
     pub(crate) fn remove(&self) -> Result<(), HostError> {
         if self.lives() {
             // The kernel ends the whole PID namespace with its first process.
-            during("ending the host", kill(Pid::from_raw(self.state.init.pid), Signal::SIGKILL).map_err(io::Error::from))?;
+            during(
+                "ending the host",
+                kill(Pid::from_raw(self.state.init.pid), Signal::SIGKILL).map_err(io::Error::from),
+            )?;
             while self.lives() {
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }

@@ -27,7 +27,9 @@ pub(crate) const OWN_DIRECTORIES: [&str; 3] = ["/var/lib/trireme", "/etc/trireme
 /// called before any thread is started. Returns an exit code.
 #[must_use]
 pub fn run(spec: &str) -> i32 {
-    let outcome = serde_json::from_str::<InitSpec>(spec).map_err(io::Error::from).and_then(|spec| start(&spec));
+    let outcome = serde_json::from_str::<InitSpec>(spec)
+        .map_err(io::Error::from)
+        .and_then(|spec| start(&spec));
     match outcome {
         Ok(code) => code,
         Err(error) => {
@@ -68,7 +70,13 @@ fn start(spec: &InitSpec) -> io::Result<i32> {
 fn lay_mounts(spec: &InitSpec) -> io::Result<()> {
     const NOTHING: Option<&str> = None;
     mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)?;
-    mount(Some("proc"), "/proc", Some("proc"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, NOTHING)?;
+    mount(
+        Some("proc"),
+        "/proc",
+        Some("proc"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        NOTHING,
+    )?;
     for directory in OWN_DIRECTORIES {
         let own = spec.data.join(directory.trim_start_matches('/'));
         fs::create_dir_all(&own)?;
@@ -81,7 +89,13 @@ fn lay_mounts(spec: &InitSpec) -> io::Result<()> {
     if Path::new("/etc/resolv.conf").exists() {
         mount(Some(&resolver), "/etc/resolv.conf", NOTHING, MsFlags::MS_BIND, NOTHING)?;
     }
-    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))?;
+    mount(
+        Some("tmpfs"),
+        "/run",
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some("mode=755"),
+    )?;
     Ok(())
 }
 

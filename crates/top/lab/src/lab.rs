@@ -75,7 +75,10 @@ impl Lab {
             return Err(LabError::Name(name.into()));
         }
         let hosts = during("reading the lab's state", state::load(name))?;
-        Ok(Self { name: name.into(), hosts: hosts.into_iter().map(|host| Host::new(name, host)).collect() })
+        Ok(Self {
+            name: name.into(),
+            hosts: hosts.into_iter().map(|host| Host::new(name, host)).collect(),
+        })
     }
 
     /// Makes one host and starts a server in it. On failure nothing stays.
@@ -107,7 +110,10 @@ impl Lab {
             host.remove()?;
         }
         self.hosts.clear();
-        during("removing the lab's cgroup", cgroup::remove(&format!("/trireme-lab/{}", self.name)))?;
+        during(
+            "removing the lab's cgroup",
+            cgroup::remove(&format!("/trireme-lab/{}", self.name)),
+        )?;
         for directory in [state::directory(&self.name), state::data_directory(&self.name)] {
             match std::fs::remove_dir_all(&directory) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => during(directory.display().to_string(), Err(error))?,
@@ -142,7 +148,10 @@ impl Lab {
             (name, hosts) => hosts
                 .iter()
                 .position(|host| Some(host.state.name.as_str()) == name)
-                .ok_or_else(|| LabError::NoHost { lab: self.name.clone(), host: name.unwrap_or("").into() }),
+                .ok_or_else(|| LabError::NoHost {
+                    lab: self.name.clone(),
+                    host: name.unwrap_or("").into(),
+                }),
         }
     }
 

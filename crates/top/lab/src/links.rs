@@ -19,15 +19,20 @@ impl Subnet {
     /// The first range that no interface and no route of the machine uses.
     pub(crate) fn free() -> Result<Self, HostError> {
         let output = ip(&["-json", "route", "show", "table", "all"])?;
-        let routes: Vec<serde_json::Value> =
-            serde_json::from_str(&output).map_err(|_| HostError::Tool { command: "ip route".into(), output })?;
+        let routes: Vec<serde_json::Value> = serde_json::from_str(&output).map_err(|_| HostError::Tool {
+            command: "ip route".into(),
+            output,
+        })?;
         let used: BTreeSet<u8> = routes
             .iter()
             .filter_map(|route| route["dst"].as_str()?.split('/').next()?.parse::<Ipv4Addr>().ok())
             .filter(|address| address.octets()[..2] == FIRST_OCTETS)
             .map(|address| address.octets()[2])
             .collect();
-        (1..=254).find(|number| !used.contains(number)).map(|number| Self { number }).ok_or(HostError::NoSubnet)
+        (1..=254)
+            .find(|number| !used.contains(number))
+            .map(|number| Self { number })
+            .ok_or(HostError::NoSubnet)
     }
 
     pub(crate) fn gateway(self) -> Ipv4Addr {
@@ -42,7 +47,18 @@ impl Subnet {
     pub(crate) fn connect(self, pid: i32) -> Result<(), HostError> {
         let machine_end = format!("trireme-{}", self.number);
         let pid = pid.to_string();
-        ip(&["link", "add", &machine_end, "type", "veth", "peer", "name", "eth0", "netns", &pid])?;
+        ip(&[
+            "link",
+            "add",
+            &machine_end,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            &pid,
+        ])?;
         ip(&["address", "add", &format!("{}/30", self.gateway()), "dev", &machine_end])?;
         ip(&["link", "set", &machine_end, "up"])?;
         let inside = |arguments: &[&str]| {
@@ -64,12 +80,21 @@ fn ip(arguments: &[&str]) -> Result<String, HostError> {
 
 fn run(tool: &str, arguments: &[&str]) -> Result<String, HostError> {
     let command = format!("{tool} {}", arguments.join(" "));
-    let output = Command::new(tool).args(arguments).output().map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => HostError::MissingTool { tool: tool.into() },
-        _ => HostError::Io { what: command.clone(), source },
-    })?;
+    let output = Command::new(tool)
+        .args(arguments)
+        .output()
+        .map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => HostError::MissingTool { tool: tool.into() },
+            _ => HostError::Io {
+                what: command.clone(),
+                source,
+            },
+        })?;
     if !output.status.success() {
-        return Err(HostError::Tool { command, output: String::from_utf8_lossy(&output.stderr).trim().to_owned() });
+        return Err(HostError::Tool {
+            command,
+            output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        });
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -165,9 +165,15 @@ pub fn file_arguments(
 ) -> Result<Vec<String>, ConfigError> {
     let mut merged: BTreeMap<String, serde_json::Value> = BTreeMap::new();
     for file in config_files(path, named)? {
-        let text = std::fs::read_to_string(&file).map_err(|source| ConfigError::Read { path: file.clone(), source })?;
+        let text = std::fs::read_to_string(&file).map_err(|source| ConfigError::Read {
+            path: file.clone(),
+            source,
+        })?;
         let parsed: Option<BTreeMap<String, serde_json::Value>> =
-            serde_saphyr::from_str(&text).map_err(|error| ConfigError::Malformed { path: file.clone(), reason: error.to_string() })?;
+            serde_saphyr::from_str(&text).map_err(|error| ConfigError::Malformed {
+                path: file.clone(),
+                reason: error.to_string(),
+            })?;
         for (key, value) in parsed.unwrap_or_default() {
             if key == "config" || !known(&key) {
                 return Err(ConfigError::UnknownKey { path: file, key });
@@ -182,9 +188,11 @@ pub fn file_arguments(
         }
         let text = match value {
             serde_json::Value::String(text) => text,
-            serde_json::Value::Array(items) => {
-                items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect::<Vec<_>>().join(",")
-            }
+            serde_json::Value::Array(items) => items
+                .iter()
+                .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned))
+                .collect::<Vec<_>>()
+                .join(","),
             other => other.to_string(),
         };
         arguments.push(format!("--{key}={text}"));
@@ -198,13 +206,19 @@ fn config_files(path: &Path, named: bool) -> Result<Vec<PathBuf>, ConfigError> {
         files.push(path.to_owned());
     } else if named {
         let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(ConfigError::Read { path: path.to_owned(), source });
+        return Err(ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        });
     }
     let mut directory = path.as_os_str().to_owned();
     directory.push(".d");
     let directory = PathBuf::from(directory);
     if directory.is_dir() {
-        let entries = std::fs::read_dir(&directory).map_err(|source| ConfigError::Read { path: directory.clone(), source })?;
+        let entries = std::fs::read_dir(&directory).map_err(|source| ConfigError::Read {
+            path: directory.clone(),
+            source,
+        })?;
         let mut more: Vec<PathBuf> = entries
             .filter_map(Result::ok)
             .map(|entry| entry.path())
@@ -251,7 +265,10 @@ impl std::str::FromStr for Cidr {
         if u32::from(address) & (u32::MAX >> prefix) != 0 {
             return Err(format!("\"{text}\" has address bits behind its prefix"));
         }
-        Ok(Self { network: address, prefix })
+        Ok(Self {
+            network: address,
+            prefix,
+        })
     }
 }
 
@@ -281,24 +298,44 @@ impl ServerOptions {
         let cluster_cidr: Cidr = self.cluster_cidr.parse().map_err(|reason| value("cluster-cidr", reason))?;
         let shorter = service_cidr.prefix.min(cluster_cidr.prefix);
         if u32::from(service_cidr.network) >> (32 - shorter) == u32::from(cluster_cidr.network) >> (32 - shorter) {
-            return Err(value("service-cidr", format!("{} overlaps the pods' {}", self.service_cidr, self.cluster_cidr)));
+            return Err(value(
+                "service-cidr",
+                format!("{} overlaps the pods' {}", self.service_cidr, self.cluster_cidr),
+            ));
         }
         let node_ports = self
             .service_node_port_range
             .split_once('-')
             .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)))
             .filter(|(first, last): &(u16, u16)| first <= last && *first > 0)
-            .ok_or_else(|| value("service-node-port-range", format!("\"{}\" is not a range like 30000-32767", self.service_node_port_range)))?;
+            .ok_or_else(|| {
+                value(
+                    "service-node-port-range",
+                    format!("\"{}\" is not a range like 30000-32767", self.service_node_port_range),
+                )
+            })?;
         if self.secure_port == self.kubelet_port {
-            return Err(value("kubelet-port", format!("{} is the API's port already", self.kubelet_port)));
+            return Err(value(
+                "kubelet-port",
+                format!("{} is the API's port already", self.kubelet_port),
+            ));
         }
         if let Some(name) = &self.node_name
             && !is_subdomain(name)
         {
-            return Err(value("node-name", format!("\"{name}\" must be lower case letters, digits, '-' and '.', such as node-1.example")));
+            return Err(value(
+                "node-name",
+                format!("\"{name}\" must be lower case letters, digits, '-' and '.', such as node-1.example"),
+            ));
         }
         let cluster_dns = self.cluster_dns.unwrap_or_else(|| service_cidr.nth(10).into());
-        Ok(Checked { service_cidr, cluster_cidr, cluster_dns, node_ports, options: self })
+        Ok(Checked {
+            service_cidr,
+            cluster_cidr,
+            cluster_dns,
+            node_ports,
+            options: self,
+        })
     }
 }
 
@@ -316,7 +353,9 @@ fn is_subdomain(name: &str) -> bool {
     name.len() <= 253
         && name.split('.').all(|label| {
             !label.is_empty()
-                && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         })
@@ -328,7 +367,10 @@ mod tests {
 
     #[test]
     fn ranges_are_checked() {
-        assert_eq!("10.43.0.0/16".parse::<Cidr>().unwrap().nth(10), std::net::Ipv4Addr::new(10, 43, 0, 10));
+        assert_eq!(
+            "10.43.0.0/16".parse::<Cidr>().unwrap().nth(10),
+            std::net::Ipv4Addr::new(10, 43, 0, 10)
+        );
         for wrong in ["10.43.0.0", "10.43.0.1/16", "10.43.0.0/33", "x/16", "10.0.0.0/30"] {
             assert!(wrong.parse::<Cidr>().is_err(), "{wrong}");
         }
@@ -348,6 +390,10 @@ mod tests {
         let error = file_arguments(&path, true, &known, &|_| false).unwrap_err().to_string();
         assert!(error.contains("unknown key \"nod-name\""), "{error}");
         assert!(file_arguments(&directory.path().join("absent.yaml"), true, &known, &|_| false).is_err());
-        assert!(file_arguments(&directory.path().join("absent.yaml"), false, &known, &|_| false).unwrap().is_empty());
+        assert!(
+            file_arguments(&directory.path().join("absent.yaml"), false, &known, &|_| false)
+                .unwrap()
+                .is_empty()
+        );
     }
 }

@@ -4,8 +4,8 @@
 pub mod config;
 mod files;
 pub mod kubeconfig;
-pub mod pki;
 mod node;
+pub mod pki;
 mod seams;
 mod server;
 mod tls;

@@ -145,7 +145,10 @@ impl NetworkPart {
         };
         let parse = |text: &str| text.parse::<Ipv4Range>().map_err(|error| anyhow::anyhow!("{text}: {error}"));
         let IpAddr::V4(node_address) = self.node_ip else {
-            anyhow::bail!("--node-ip: {} is an IPv6 address; the pod network of this version is IPv4", self.node_ip)
+            anyhow::bail!(
+                "--node-ip: {} is an IPv6 address; the pod network of this version is IPv4",
+                self.node_ip
+            )
         };
         let options = &self.config.options;
         let network = PodNetwork::open(PodNetworkConfig {
@@ -182,7 +185,10 @@ impl NetworkPart {
         self.cache.synced(std::slice::from_ref(&nodes)).await;
         loop {
             let node = self.cache.get::<NodeObject>("", &self.node_name);
-            if let Some(range) = node.and_then(|node| node.spec.as_ref()?.pod_cidr.clone()).filter(|range| !range.is_empty()) {
+            if let Some(range) = node
+                .and_then(|node| node.spec.as_ref()?.pod_cidr.clone())
+                .filter(|range| !range.is_empty())
+            {
                 return Ok(range);
             }
             changes.next().await;
@@ -192,7 +198,10 @@ impl NetworkPart {
     async fn start_dns(&self, network: &PodNetwork) -> Result<()> {
         let options = &self.config.options;
         if let IpAddr::V4(address) = self.config.cluster_dns {
-            network.add_service_address(address).await.context("giving this host the cluster DNS address")?;
+            network
+                .add_service_address(address)
+                .await
+                .context("giving this host the cluster DNS address")?;
         }
         let cidr = |text: &str| text.parse::<Cidr>().map_err(|error| anyhow::anyhow!("{text}: {error}"));
         let zone = Zone {
@@ -225,14 +234,23 @@ impl NetworkPart {
             pod_cidrs: vec![cidr(range)?],
             service_cidrs: vec![cidr(&options.service_cidr)?],
             addresses: vec![self.node_ip],
-            local_service_addresses: if self.config.runs(Part::Dns) { vec![self.config.cluster_dns] } else { vec![] },
+            local_service_addresses: if self.config.runs(Part::Dns) {
+                vec![self.config.cluster_dns]
+            } else {
+                vec![]
+            },
             external_ip_cidrs: vec![],
             reserved_ports: vec![(Protocol::Tcp, options.secure_port), (Protocol::Tcp, options.kubelet_port)],
         };
-        let pods = ListOptions { field_selector: Some(format!("spec.nodeName={}", self.node_name)), ..ListOptions::default() };
+        let pods = ListOptions {
+            field_selector: Some(format!("spec.nodeName={}", self.node_name)),
+            ..ListOptions::default()
+        };
         let proxy = Proxy::new(Arc::clone(&self.cache), Arc::new(Nft), ProxyConfig { node, pods });
         let running = proxy.run(self.shutdown.clone());
-        spawn(&self.tasks, &self.report, async move { running.await.context("service routing ended") });
+        spawn(&self.tasks, &self.report, async move {
+            running.await.context("service routing ended")
+        });
         Ok(())
     }
 }

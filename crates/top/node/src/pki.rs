@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -94,18 +94,27 @@ impl Authority {
     /// See [`PkiError`].
     pub fn load_or_make(directory: &Path, file: &str, common_name: &str, now: Duration) -> Result<Self, PkiError> {
         if let Some(identity) = load(directory, file)? {
-            let key = KeyPair::from_pem(&identity.key_pem).map_err(|_| PkiError::Malformed { path: key_path(directory, file) })?;
+            let key = KeyPair::from_pem(&identity.key_pem).map_err(|_| PkiError::Malformed {
+                path: key_path(directory, file),
+            })?;
             return Ok(Self { identity, key });
         }
         let key = KeyPair::generate()?;
         let mut parameters = CertificateParams::new(vec![])?;
         parameters.distinguished_name = distinguished_name(common_name, &[]);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        parameters.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         set_validity(&mut parameters, now, AUTHORITY_LIFE);
         let certificate = parameters.self_signed(&key)?;
-        let identity =
-            Identity { certificate: certificate.der().clone(), certificate_pem: certificate.pem(), key_pem: key.serialize_pem() };
+        let identity = Identity {
+            certificate: certificate.der().clone(),
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        };
         save(directory, file, &identity)?;
         Ok(Self { identity, key })
     }
@@ -140,16 +149,23 @@ impl Authority {
         set_validity(&mut parameters, now, LEAF_LIFE);
         let issuer = Issuer::from_ca_cert_der(&self.identity.certificate, &self.key)?;
         let certificate = parameters.signed_by(&key, &issuer)?;
-        let identity =
-            Identity { certificate: certificate.der().clone(), certificate_pem: certificate.pem(), key_pem: key.serialize_pem() };
+        let identity = Identity {
+            certificate: certificate.der().clone(),
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        };
         save(directory, leaf.file, &identity)?;
         Ok(identity)
     }
 
     fn is_current(&self, identity: &Identity, leaf: &Leaf<'_>, now: Duration) -> bool {
         use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
-        let Ok((_, certificate)) = X509Certificate::from_der(&identity.certificate) else { return false };
-        let Ok((_, authority)) = X509Certificate::from_der(&self.identity.certificate) else { return false };
+        let Ok((_, certificate)) = X509Certificate::from_der(&identity.certificate) else {
+            return false;
+        };
+        let Ok((_, authority)) = X509Certificate::from_der(&self.identity.certificate) else {
+            return false;
+        };
         if certificate.issuer() != authority.subject() || certificate.verify_signature(Some(authority.public_key())).is_err() {
             return false;
         }
@@ -157,7 +173,9 @@ impl Authority {
         if left < i64::try_from(LEAF_LIFE.as_secs() / 3).unwrap_or(0) {
             return false;
         }
-        let Ok(names) = certificate.subject_alternative_name() else { return false };
+        let Ok(names) = certificate.subject_alternative_name() else {
+            return false;
+        };
         let held: Vec<String> = names
             .map(|extension| {
                 extension
@@ -193,7 +211,8 @@ pub fn signing_key(directory: &Path, file: &str) -> Result<KeyPair, PkiError> {
         Ok(pem) => KeyPair::from_pem(&pem).map_err(|_| PkiError::Malformed { path }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = KeyPair::generate()?;
-            files::write_atomically(&path, key.serialize_pem().as_bytes(), 0o600).map_err(|source| PkiError::File { path, source })?;
+            files::write_atomically(&path, key.serialize_pem().as_bytes(), 0o600)
+                .map_err(|source| PkiError::File { path, source })?;
             Ok(key)
         }
         Err(source) => Err(PkiError::File { path, source }),
@@ -231,13 +250,21 @@ fn load(directory: &Path, file: &str) -> Result<Option<Identity>, PkiError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(PkiError::File { path, source }),
     };
-    let (Some(certificate_pem), Some(key_pem)) = (read(certificate_path(directory, file))?, read(key_path(directory, file))?) else {
+    let (Some(certificate_pem), Some(key_pem)) = (read(certificate_path(directory, file))?, read(key_path(directory, file))?)
+    else {
         return Ok(None);
     };
-    let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
-        .map_err(|_| PkiError::Malformed { path: certificate_path(directory, file) })?;
-    PrivatePkcs8KeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| PkiError::Malformed { path: key_path(directory, file) })?;
-    Ok(Some(Identity { certificate, certificate_pem, key_pem }))
+    let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|_| PkiError::Malformed {
+        path: certificate_path(directory, file),
+    })?;
+    PrivatePkcs8KeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| PkiError::Malformed {
+        path: key_path(directory, file),
+    })?;
+    Ok(Some(Identity {
+        certificate,
+        certificate_pem,
+        key_pem,
+    }))
 }
 
 fn save(directory: &Path, file: &str, identity: &Identity) -> Result<(), PkiError> {
@@ -269,14 +296,20 @@ mod tests {
     fn a_leaf_is_kept_until_it_is_old_or_lacks_a_name() {
         let directory = tempfile::tempdir().unwrap();
         let authority = Authority::load_or_make(directory.path(), "ca", "trireme-ca", NOW).unwrap();
-        let first = authority.leaf(directory.path(), &leaf(&["localhost", "10.43.0.1"]), NOW).unwrap();
+        let first = authority
+            .leaf(directory.path(), &leaf(&["localhost", "10.43.0.1"]), NOW)
+            .unwrap();
         let again = Authority::load_or_make(directory.path(), "ca", "trireme-ca", NOW).unwrap();
         assert_eq!(again.certificate_pem(), authority.certificate_pem());
         let same = again.leaf(directory.path(), &leaf(&["localhost", "10.43.0.1"]), NOW).unwrap();
         assert_eq!(same.certificate_pem, first.certificate_pem);
-        let more = again.leaf(directory.path(), &leaf(&["localhost", "10.43.0.1", "192.0.2.1"]), NOW).unwrap();
+        let more = again
+            .leaf(directory.path(), &leaf(&["localhost", "10.43.0.1", "192.0.2.1"]), NOW)
+            .unwrap();
         assert_ne!(more.certificate_pem, first.certificate_pem);
-        let later = again.leaf(directory.path(), &leaf(&["localhost"]), NOW + LEAF_LIFE * 3 / 4).unwrap();
+        let later = again
+            .leaf(directory.path(), &leaf(&["localhost"]), NOW + LEAF_LIFE * 3 / 4)
+            .unwrap();
         assert_ne!(later.certificate_pem, more.certificate_pem);
     }
 
@@ -285,7 +318,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         Authority::load_or_make(directory.path(), "ca", "trireme-ca", NOW).unwrap();
         std::fs::write(directory.path().join("ca.crt"), "nonsense").unwrap();
-        assert!(matches!(Authority::load_or_make(directory.path(), "ca", "trireme-ca", NOW), Err(PkiError::Malformed { .. })));
+        assert!(matches!(
+            Authority::load_or_make(directory.path(), "ca", "trireme-ca", NOW),
+            Err(PkiError::Malformed { .. })
+        ));
         assert_eq!(std::fs::read_to_string(directory.path().join("ca.crt")).unwrap(), "nonsense");
     }
 }

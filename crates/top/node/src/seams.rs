@@ -21,7 +21,9 @@ pub(crate) struct KubeletDialer {
 
 impl KubeletDialer {
     pub(crate) fn new(config: rustls::ClientConfig) -> Self {
-        Self { connector: TlsConnector::from(Arc::new(config)) }
+        Self {
+            connector: TlsConnector::from(Arc::new(config)),
+        }
     }
 }
 
@@ -65,11 +67,17 @@ impl Sandboxes {
 impl SandboxNetwork for Sandboxes {
     async fn attach(&self, sandbox_id: &str, netns: &Path, _config: &PodSandboxConfig) -> Result<Vec<IpAddr>, CriError> {
         let address = self.network().await.attach(sandbox_id, netns).await;
-        address.map(|address| vec![address]).map_err(|error| CriError::Other(format!("pod network: {error}")))
+        address
+            .map(|address| vec![address])
+            .map_err(|error| CriError::Other(format!("pod network: {error}")))
     }
 
     async fn detach(&self, sandbox_id: &str) -> Result<(), CriError> {
-        self.network().await.detach(sandbox_id).await.map_err(|error| CriError::Other(format!("pod network: {error}")))
+        self.network()
+            .await
+            .detach(sandbox_id)
+            .await
+            .map_err(|error| CriError::Other(format!("pod network: {error}")))
     }
 }
 

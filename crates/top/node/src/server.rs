@@ -55,9 +55,10 @@ pub async fn run_server(config: Checked) -> Result<()> {
     let options = &config.options;
     let node_ip = match options.node_ip {
         Some(address) => address,
-        None => trireme_network::main_address().await.map(IpAddr::V4).context(
-            "this host has no default route and no global address; name its address with --node-ip",
-        )?,
+        None => trireme_network::main_address()
+            .await
+            .map(IpAddr::V4)
+            .context("this host has no default route and no global address; name its address with --node-ip")?,
     };
     let node_name = options.node_name.clone().map_or_else(host_name, Ok)?;
     let listener = listen(options.bind_address, options.secure_port).await?;
@@ -70,7 +71,10 @@ pub async fn run_server(config: Checked) -> Result<()> {
     let tls = tls::server(&certificates.api, certificates.authority.certificate())?;
     tasks.spawn(Arc::clone(&server).serve(listener, tls, shutdown.clone()));
     bootstrap_roles(&server).await.context("making the bootstrap roles")?;
-    server.bootstrap().await.context("making the objects that every cluster has")?;
+    server
+        .bootstrap()
+        .await
+        .context("making the objects that every cluster has")?;
     write_kubeconfig(&config, node_ip, &certificates)?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -81,7 +85,15 @@ pub async fn run_server(config: Checked) -> Result<()> {
             Arc::clone(&server),
             UserInfo::new(&format!("system:node:{node_name}"), &["system:nodes"]),
         ));
-        let context = NodeContext { config: &config, node_name, node_ip, client, cache, certificates: &certificates, metrics: &metrics };
+        let context = NodeContext {
+            config: &config,
+            node_name,
+            node_ip,
+            client,
+            cache,
+            certificates: &certificates,
+            metrics: &metrics,
+        };
         Some(Node::start(context, &tasks, &shutdown).await?)
     } else {
         None
@@ -142,15 +154,28 @@ fn certificates(config: &Checked, node_ip: IpAddr, node_name: &str) -> Result<Ce
     let directory = options.data_dir.join("pki");
     files::private_directory(&directory).with_context(|| format!("making {}", directory.display()))?;
     let authority = Authority::load_or_make(&directory, "ca", "trireme-ca", now())?;
-    let mut names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).into();
+    let mut names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+        .map(str::to_owned)
+        .into();
     names.push(format!("kubernetes.default.svc.{}", options.cluster_domain));
     names.push(node_name.to_owned());
-    names.extend(["127.0.0.1".to_owned(), "::1".to_owned(), config.service_cidr.nth(1).to_string(), node_ip.to_string()]);
+    names.extend([
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+        config.service_cidr.nth(1).to_string(),
+        node_ip.to_string(),
+    ]);
     names.extend(options.tls_san.iter().cloned());
     names.sort();
     names.dedup();
     let leaf = |file, common_name, organisations, names, usages| {
-        let leaf = Leaf { file, common_name, organisations, names, usages };
+        let leaf = Leaf {
+            file,
+            common_name,
+            organisations,
+            names,
+            usages,
+        };
         authority.leaf(&directory, &leaf, now())
     };
     let node_user = format!("system:node:{node_name}");
@@ -158,7 +183,13 @@ fn certificates(config: &Checked, node_ip: IpAddr, node_name: &str) -> Result<Ce
     Ok(Certificates {
         api: leaf("apiserver", "kube-apiserver", &[], names, vec![ServerAuth])?,
         admin: leaf("admin", "kubernetes-admin", &["system:masters"], vec![], vec![ClientAuth])?,
-        to_kubelets: leaf("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &[], vec![], vec![ClientAuth])?,
+        to_kubelets: leaf(
+            "apiserver-kubelet-client",
+            "kube-apiserver-kubelet-client",
+            &[],
+            vec![],
+            vec![ClientAuth],
+        )?,
         kubelet: leaf("kubelet", &node_user, &["system:nodes"], node_names, vec![ServerAuth])?,
         signing_key: pki::signing_key(&directory, "service-account")?,
         authority,
@@ -176,8 +207,13 @@ fn api_server(
     let store: Arc<dyn Store> = Arc::clone(store) as Arc<dyn Store>;
     let issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
     let key = &certificates.signing_key;
-    let tokens =
-        Arc::new(ServiceAccountTokens::new(&key.serialize_pem(), key.public_key_raw(), &issuer, vec![issuer.clone()], &store)?);
+    let tokens = Arc::new(ServiceAccountTokens::new(
+        &key.serialize_pem(),
+        key.public_key_raw(),
+        &issuer,
+        vec![issuer.clone()],
+        &store,
+    )?);
     let mut authenticators: Vec<Arc<dyn Authenticator>> = vec![Arc::new(ClientCertificate)];
     if let Some(path) = &options.token_auth_file {
         let text = std::fs::read_to_string(path).with_context(|| format!("--token-auth-file: reading {}", path.display()))?;
@@ -238,8 +274,7 @@ fn spawn_control(
         };
         let kinds = controllers::kinds();
         let registrations = controllers::all(&settings, &kinds);
-        let manager =
-            Manager::new(client, Arc::clone(cache), Arc::new(kinds), Arc::clone(clock)).register_all(registrations);
+        let manager = Manager::new(client, Arc::clone(cache), Arc::new(kinds), Arc::clone(clock)).register_all(registrations);
         tasks.spawn(manager.run(shutdown.clone()));
     }
     if config.runs(Part::Scheduler) {
@@ -259,7 +294,11 @@ fn pool(texts: &[String]) -> Result<Vec<IpAddr>> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let first: std::net::Ipv4Addr = first.trim().parse().ok().with_context(wrong)?;
         let last: std::net::Ipv4Addr = last.trim().parse().ok().with_context(wrong)?;
-        addresses.extend((u32::from(first)..=u32::from(last)).take(POOL_MAX).map(|number| IpAddr::V4(number.into())));
+        addresses.extend(
+            (u32::from(first)..=u32::from(last))
+                .take(POOL_MAX)
+                .map(|number| IpAddr::V4(number.into())),
+        );
     }
     addresses.truncate(POOL_MAX);
     Ok(addresses)

@@ -17,7 +17,9 @@ fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>> {
 
 /// A server that asks for a client certificate and does without one.
 pub(crate) fn server(identity: &Identity, authority: &CertificateDer<'static>) -> Result<rustls::ServerConfig> {
-    let verifier = WebPkiClientVerifier::builder(roots(authority)?).allow_unauthenticated().build()?;
+    let verifier = WebPkiClientVerifier::builder(roots(authority)?)
+        .allow_unauthenticated()
+        .build()?;
     rustls::ServerConfig::builder()
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![identity.certificate.clone()], identity.key())

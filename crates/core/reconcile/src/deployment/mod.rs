@@ -75,7 +75,10 @@ impl Set {
     }
 
     fn created(&self) -> (Option<Timestamp>, String) {
-        (self.now.metadata.creation_timestamp.as_ref().map(|time| time.0), self.name().to_owned())
+        (
+            self.now.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            self.name().to_owned(),
+        )
     }
 }
 
@@ -100,11 +103,23 @@ pub fn reconcile(snapshot: &Snapshot, now: Timestamp) -> Plan {
     if !plan.actions.is_empty() {
         return plan;
     }
-    ours.sort_by_key(|set| (set.metadata.creation_timestamp.as_ref().map(|time| time.0), set.metadata.name.clone()));
+    ours.sort_by_key(|set| {
+        (
+            set.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            set.metadata.name.clone(),
+        )
+    });
     let new = ours.iter().position(|set| revision::same_template(before, set));
     let new = new.map(|index| ours.remove(index)).map(Set::from);
     let old = ours.into_iter().map(Set::from).collect();
-    let mut work = Work { deployment: before.clone(), before, old, new, plan, now };
+    let mut work = Work {
+        deployment: before.clone(),
+        before,
+        old,
+        new,
+        plan,
+        now,
+    };
 
     if deleting {
         work.sync_status(false);
@@ -128,7 +143,10 @@ pub fn reconcile(snapshot: &Snapshot, now: Timestamp) -> Plan {
 
 impl From<Arc<ReplicaSet>> for Set {
     fn from(set: Arc<ReplicaSet>) -> Self {
-        Self { now: ReplicaSet::clone(&set), before: Some(set) }
+        Self {
+            now: ReplicaSet::clone(&set),
+            before: Some(set),
+        }
     }
 }
 
@@ -143,7 +161,12 @@ impl Work<'_> {
 
     fn event(&mut self, reason: &str, message: String) {
         let regarding = ownership::object_ref("apps/v1", "Deployment", &self.before.metadata);
-        self.plan.actions.push(Action::Event(EventNote { regarding, kind: EventKind::Normal, reason: reason.into(), message }));
+        self.plan.actions.push(Action::Event(EventNote {
+            regarding,
+            kind: EventKind::Normal,
+            reason: reason.into(),
+            message,
+        }));
     }
 
     /// Old pods go before new ones come.
@@ -188,8 +211,14 @@ impl Work<'_> {
 
     /// Deletes the oldest ReplicaSets beyond revisionHistoryLimit, only such as are empty and observed.
     fn clean_up(&mut self) {
-        let Some(limit) = self.before.spec.as_ref().and_then(|spec| spec.revision_history_limit) else { return };
-        let mut alive: Vec<&Set> = self.old.iter().filter(|set| set.now.metadata.deletion_timestamp.is_none()).collect();
+        let Some(limit) = self.before.spec.as_ref().and_then(|spec| spec.revision_history_limit) else {
+            return;
+        };
+        let mut alive: Vec<&Set> = self
+            .old
+            .iter()
+            .filter(|set| set.now.metadata.deletion_timestamp.is_none())
+            .collect();
         let excess = alive.len().saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
         alive.sort_by_key(|set| (revision::of(&set.now.metadata), set.created()));
         let actions: Vec<Action> = alive
@@ -216,16 +245,30 @@ impl Work<'_> {
         for set in self.new.iter().chain(&self.old) {
             match &set.before {
                 Some(before) if **before == set.now => {}
-                Some(_) => actions.push(Action::Update { object: to_value(&set.now) }),
-                None => actions.push(Action::Create { object: to_value(&set.now), exists_is_done: false }),
+                Some(_) => actions.push(Action::Update {
+                    object: to_value(&set.now),
+                }),
+                None => actions.push(Action::Create {
+                    object: to_value(&set.now),
+                    exists_is_done: false,
+                }),
             }
         }
         actions.extend(self.plan.actions);
         if self.deployment != *self.before {
-            actions.push(Action::UpdateStatus { object: to_value(&self.deployment) });
+            actions.push(Action::UpdateStatus {
+                object: to_value(&self.deployment),
+            });
         }
-        let requeue_after = if actions.is_empty() { status::check_progress_in(self.before, self.now) } else { None };
-        Plan { actions, requeue_after: requeue_after.map(|left| left + Duration::from_secs(1)) }
+        let requeue_after = if actions.is_empty() {
+            status::check_progress_in(self.before, self.now)
+        } else {
+            None
+        };
+        Plan {
+            actions,
+            requeue_after: requeue_after.map(|left| left + Duration::from_secs(1)),
+        }
     }
 }
 

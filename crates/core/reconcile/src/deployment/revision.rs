@@ -29,13 +29,26 @@ const NOT_COPIED: [&str; 6] = [
 
 /// The revision of a ReplicaSet or Deployment, 0 where it has none.
 pub(super) fn of(metadata: &ObjectMeta) -> i64 {
-    metadata.annotations.as_ref().and_then(|annotations| annotations.get(REVISION)?.parse().ok()).unwrap_or(0)
+    metadata
+        .annotations
+        .as_ref()
+        .and_then(|annotations| annotations.get(REVISION)?.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Whether a ReplicaSet has the Deployment's template, the hash label aside.
 pub(super) fn same_template(deployment: &Deployment, set: &ReplicaSet) -> bool {
-    let wanted = deployment.spec.as_ref().map(|spec| to_value(&spec.template)).unwrap_or_default();
-    let mut held = set.spec.as_ref().and_then(|spec| spec.template.as_ref()).map(to_value).unwrap_or_default();
+    let wanted = deployment
+        .spec
+        .as_ref()
+        .map(|spec| to_value(&spec.template))
+        .unwrap_or_default();
+    let mut held = set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.as_ref())
+        .map(to_value)
+        .unwrap_or_default();
     if let Some(labels) = held.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
         labels.remove(HASH);
     }
@@ -65,14 +78,21 @@ fn is_nothing(value: &Value) -> bool {
 /// FNV-1a of the template and the collision count, in letters that spell no word.
 pub(super) fn template_hash(deployment: &Deployment) -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let template = deployment.spec.as_ref().map(|spec| to_value(&spec.template)).unwrap_or_default();
+    let template = deployment
+        .spec
+        .as_ref()
+        .map(|spec| to_value(&spec.template))
+        .unwrap_or_default();
     let mut hash = 0x811c_9dc5_u32;
     let count = deployment.status.as_ref().and_then(|status| status.collision_count);
     let text = format!("{template}{}", count.map(|count| count.to_string()).unwrap_or_default());
     for byte in text.bytes() {
         hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
     }
-    hash.to_string().bytes().map(|byte| char::from(ALPHABET[usize::from(byte) % ALPHABET.len()])).collect()
+    hash.to_string()
+        .bytes()
+        .map(|byte| char::from(ALPHABET[usize::from(byte) % ALPHABET.len()]))
+        .collect()
 }
 
 impl Work<'_> {
@@ -105,11 +125,18 @@ impl Work<'_> {
         let Some(spec) = self.before.spec.clone() else { return };
         let hash = template_hash(&self.deployment);
         let mut template = spec.template;
-        let mut labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
+        let mut labels = template
+            .metadata
+            .as_ref()
+            .and_then(|metadata| metadata.labels.clone())
+            .unwrap_or_default();
         labels.insert(HASH.into(), hash.clone());
         template.metadata.get_or_insert_default().labels = Some(labels.clone());
         let mut selector = spec.selector;
-        selector.match_labels.get_or_insert_default().insert(HASH.into(), hash.clone());
+        selector
+            .match_labels
+            .get_or_insert_default()
+            .insert(HASH.into(), hash.clone());
         // The name leaves room for the hash within 253 characters.
         let base: String = self.name().chars().take(253 - hash.len() - 1).collect();
         let owner = ownership::controller_reference("apps/v1", "Deployment", &self.before.metadata);
@@ -136,11 +163,19 @@ impl Work<'_> {
         let name = set.name().to_owned();
         self.new = Some(set);
         if replicas > 0 {
-            self.event("ScalingReplicaSet", format!("Scaled up replica set {name} from 0 to {replicas}"));
+            self.event(
+                "ScalingReplicaSet",
+                format!("Scaled up replica set {name} from 0 to {replicas}"),
+            );
         }
         self.set_revision(revision);
         if self.has_deadline() {
-            self.set_condition("Progressing", "True", "NewReplicaSetCreated", format!("Created new replica set \"{name}\""));
+            self.set_condition(
+                "Progressing",
+                "True",
+                "NewReplicaSetCreated",
+                format!("Created new replica set \"{name}\""),
+            );
         }
     }
 

@@ -147,12 +147,19 @@ impl Work<'_> {
         let replicas = self.replicas();
         let allowed = if replicas > 0 { replicas + self.max_surge() } else { 0 };
         let to_add = allowed - self.total();
-        let mut places: Vec<Place> = (0..self.old.len()).map(Place::Old).chain(self.new.is_some().then_some(Place::New)).collect();
+        let mut places: Vec<Place> = (0..self.old.len())
+            .map(Place::Old)
+            .chain(self.new.is_some().then_some(Place::New))
+            .collect();
         places.retain(|place| self.set(*place).is_active());
         // The largest first; among equals the newer when growing, the older when shrinking.
         places.sort_by(|left, right| {
             let (left, right) = (self.set(*left), self.set(*right));
-            let by_age = if to_add > 0 { right.created().cmp(&left.created()) } else { left.created().cmp(&right.created()) };
+            let by_age = if to_add > 0 {
+                right.created().cmp(&left.created())
+            } else {
+                left.created().cmp(&right.created())
+            };
             right.replicas().cmp(&left.replicas()).then(by_age)
         });
         let mut added = 0;
@@ -183,7 +190,10 @@ impl Work<'_> {
             -set.replicas()
         } else {
             let noted = revision::noted_maximum(&set.now).filter(|maximum| *maximum != 0);
-            let from = noted.or_else(|| self.before.status.as_ref()?.replicas).filter(|maximum| *maximum != 0).unwrap_or(1);
+            let from = noted
+                .or_else(|| self.before.status.as_ref()?.replicas)
+                .filter(|maximum| *maximum != 0)
+                .unwrap_or(1);
             let grown = f64::from(set.replicas()) * f64::from(replicas + self.max_surge()) / f64::from(from);
             #[expect(clippy::cast_possible_truncation, reason = "sizes of Deployments are far below 2^31")]
             let rounded = grown.round() as i32;
@@ -194,7 +204,9 @@ impl Work<'_> {
     }
 
     fn active_or_latest(&self) -> Option<Place> {
-        let mut active = (0..self.old.len()).map(Place::Old).chain(self.new.is_some().then_some(Place::New));
+        let mut active = (0..self.old.len())
+            .map(Place::Old)
+            .chain(self.new.is_some().then_some(Place::New));
         let mut active = active.by_ref().filter(|place| self.set(*place).is_active());
         match (active.next(), active.next()) {
             (None, _) if self.new.is_some() => Some(Place::New),
@@ -214,7 +226,10 @@ impl Work<'_> {
     fn set(&self, place: Place) -> &Set {
         match place {
             Place::Old(index) => &self.old[index],
-            Place::New => self.new.as_ref().expect("a place of the new set is only made where there is one"),
+            Place::New => self
+                .new
+                .as_ref()
+                .expect("a place of the new set is only made where there is one"),
         }
     }
 
@@ -231,7 +246,10 @@ impl Work<'_> {
         let (desired, maximum) = (self.replicas(), self.replicas() + self.max_surge());
         let set = match place {
             Place::Old(index) => &mut self.old[index],
-            Place::New => self.new.as_mut().expect("a place of the new set is only made where there is one"),
+            Place::New => self
+                .new
+                .as_mut()
+                .expect("a place of the new set is only made where there is one"),
         };
         let held = set.replicas();
         if held == size && !force {
@@ -264,6 +282,10 @@ fn resolve(value: Option<&IntOrString>, of: i32, round_up: bool) -> i32 {
         None => 25,
     };
     let scaled = percent * i64::from(of);
-    let pods = if round_up { (scaled + 99).div_euclid(100) } else { scaled.div_euclid(100) };
+    let pods = if round_up {
+        (scaled + 99).div_euclid(100)
+    } else {
+        scaled.div_euclid(100)
+    };
     i32::try_from(pods).unwrap_or(i32::MAX)
 }

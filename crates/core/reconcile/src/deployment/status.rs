@@ -13,16 +13,29 @@ const COMPLETE: &str = "NewReplicaSetAvailable";
 
 /// Deadline of a Deployment in seconds; the largest number stands for none.
 fn deadline(deployment: &Deployment) -> Option<i32> {
-    deployment.spec.as_ref()?.progress_deadline_seconds.filter(|seconds| *seconds != i32::MAX)
+    deployment
+        .spec
+        .as_ref()?
+        .progress_deadline_seconds
+        .filter(|seconds| *seconds != i32::MAX)
 }
 
 fn condition_of<'a>(deployment: &'a Deployment, kind: &str) -> Option<&'a DeploymentCondition> {
-    deployment.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == kind)
+    deployment
+        .status
+        .as_ref()?
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == kind)
 }
 
 /// Whether all pods are new, available, and as many as asked for.
 pub(super) fn is_complete(deployment: &Deployment) -> bool {
-    deployment.status.as_ref().is_some_and(|status| is_complete_with(deployment, status))
+    deployment
+        .status
+        .as_ref()
+        .is_some_and(|status| is_complete_with(deployment, status))
 }
 
 fn is_complete_with(deployment: &Deployment, status: &DeploymentStatus) -> bool {
@@ -56,12 +69,19 @@ impl Work<'_> {
     /// Sets a condition unless status and reason are the same; the transition time stays where the status stays.
     pub(super) fn set_condition(&mut self, kind: &str, status: &str, reason: &str, message: String) {
         let now = self.now;
-        let conditions = self.deployment.status.get_or_insert_default().conditions.get_or_insert_default();
+        let conditions = self
+            .deployment
+            .status
+            .get_or_insert_default()
+            .conditions
+            .get_or_insert_default();
         let held = conditions.iter().find(|condition| condition.type_ == kind);
         if held.is_some_and(|held| held.status == status && held.reason.as_deref() == Some(reason)) {
             return;
         }
-        let since = held.filter(|held| held.status == status).and_then(|held| held.last_transition_time.clone());
+        let since = held
+            .filter(|held| held.status == status)
+            .and_then(|held| held.last_transition_time.clone());
         conditions.retain(|condition| condition.type_ != kind);
         conditions.push(DeploymentCondition {
             type_: kind.into(),
@@ -85,7 +105,10 @@ impl Work<'_> {
             return;
         }
         let paused = self.before.spec.as_ref().is_some_and(|spec| spec.paused == Some(true));
-        let reason = self.condition("Progressing").and_then(|condition| condition.reason.clone()).unwrap_or_default();
+        let reason = self
+            .condition("Progressing")
+            .and_then(|condition| condition.reason.clone())
+            .unwrap_or_default();
         match (paused, reason.as_str()) {
             (_, TIMED_OUT) => {}
             (true, "DeploymentPaused") => {}
@@ -104,7 +127,12 @@ impl Work<'_> {
         let available = status.available_replicas.unwrap_or(0);
         self.deployment.status = Some(status.clone());
         if available >= self.replicas() - self.max_unavailable() {
-            self.set_condition("Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.".into());
+            self.set_condition(
+                "Available",
+                "True",
+                "MinimumReplicasAvailable",
+                "Deployment has minimum availability.".into(),
+            );
         } else {
             let message = "Deployment does not have minimum availability.";
             self.set_condition("Available", "False", "MinimumReplicasUnavailable", message.into());
@@ -112,7 +140,12 @@ impl Work<'_> {
         if rollout {
             self.sync_progress(&old, &status);
         }
-        if self.deployment.status.as_ref().is_some_and(|status| status.conditions.as_ref().is_some_and(Vec::is_empty)) {
+        if self
+            .deployment
+            .status
+            .as_ref()
+            .is_some_and(|status| status.conditions.as_ref().is_some_and(Vec::is_empty))
+        {
             self.deployment.status.get_or_insert_default().conditions = None;
         }
     }
@@ -142,45 +175,76 @@ impl Work<'_> {
         }
         let current = self.condition("Progressing").cloned();
         let settled = status.replicas == status.updated_replicas
-            && current.as_ref().is_some_and(|current| current.reason.as_deref() == Some(COMPLETE));
+            && current
+                .as_ref()
+                .is_some_and(|current| current.reason.as_deref() == Some(COMPLETE));
         if self.has_deadline() && !settled {
             let subject = match &self.new {
                 Some(new) => format!("ReplicaSet \"{}\"", new.name()),
                 None => format!("Deployment \"{}\"", self.name()),
             };
             if is_complete_with(self.before, status) {
-                self.set_condition("Progressing", "True", COMPLETE, format!("{subject} has successfully progressed."));
+                self.set_condition(
+                    "Progressing",
+                    "True",
+                    COMPLETE,
+                    format!("{subject} has successfully progressed."),
+                );
             } else if progressed(old, status) {
                 // The same reason again moves the update time: that is what the deadline counts from.
                 self.remove_condition("Progressing");
-                self.set_condition("Progressing", "True", "ReplicaSetUpdated", format!("{subject} is progressing."));
+                self.set_condition(
+                    "Progressing",
+                    "True",
+                    "ReplicaSetUpdated",
+                    format!("{subject} is progressing."),
+                );
                 if let Some(current) = current.filter(|current| current.status == "True") {
-                    let conditions = self.deployment.status.get_or_insert_default().conditions.get_or_insert_default();
+                    let conditions = self
+                        .deployment
+                        .status
+                        .get_or_insert_default()
+                        .conditions
+                        .get_or_insert_default();
                     if let Some(condition) = conditions.iter_mut().find(|condition| condition.type_ == "Progressing") {
                         condition.last_transition_time = current.last_transition_time;
                     }
                 }
             } else if self.timed_out(current.as_ref()) {
-                self.set_condition("Progressing", "False", TIMED_OUT, format!("{subject} has timed out progressing."));
+                self.set_condition(
+                    "Progressing",
+                    "False",
+                    TIMED_OUT,
+                    format!("{subject} has timed out progressing."),
+                );
             }
         }
         self.sync_failure();
     }
 
     fn timed_out(&self, current: Option<&DeploymentCondition>) -> bool {
-        let (Some(current), Some(seconds)) = (current, deadline(self.before)) else { return false };
+        let (Some(current), Some(seconds)) = (current, deadline(self.before)) else {
+            return false;
+        };
         match current.reason.as_deref() {
             Some(COMPLETE) => return false,
             Some(TIMED_OUT) => return true,
             _ => {}
         }
-        current.last_update_time.as_ref().is_some_and(|time| time.0.as_second() + i64::from(seconds) < self.now.as_second())
+        current
+            .last_update_time
+            .as_ref()
+            .is_some_and(|time| time.0.as_second() + i64::from(seconds) < self.now.as_second())
     }
 
     /// Shows one ReplicaSet's failure to make pods, the new one's before the others'.
     fn sync_failure(&mut self) {
         let failure = self.new.iter().chain(&self.old).find_map(|set| {
-            set.status().conditions.into_iter().flatten().find(|condition| condition.type_ == "ReplicaFailure")
+            set.status()
+                .conditions
+                .into_iter()
+                .flatten()
+                .find(|condition| condition.type_ == "ReplicaFailure")
         });
         match failure {
             None => self.remove_condition("ReplicaFailure"),

@@ -33,7 +33,13 @@ struct World {
 
 impl World {
     fn new(deployment: Deployment) -> Self {
-        Self { deployment, sets: BTreeMap::new(), least_available: i32::MAX, most_pods: 0, events: vec![] }
+        Self {
+            deployment,
+            sets: BTreeMap::new(),
+            least_available: i32::MAX,
+            most_pods: 0,
+            events: vec![],
+        }
     }
 
     fn step(&mut self) -> bool {
@@ -50,9 +56,11 @@ impl World {
                     let mut set: ReplicaSet = serde_json::from_value(object).unwrap();
                     let name = set.metadata.name.clone().unwrap();
                     set.metadata.uid = Some(name.clone());
-                    set.metadata.creation_timestamp.get_or_insert(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
-                        now() + jiff::SignedDuration::from_secs(i64::try_from(self.sets.len()).unwrap()),
-                    ));
+                    set.metadata
+                        .creation_timestamp
+                        .get_or_insert(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+                            now() + jiff::SignedDuration::from_secs(i64::try_from(self.sets.len()).unwrap()),
+                        ));
                     self.sets.insert(name, set);
                 }
                 Action::UpdateStatus { object } => self.deployment = serde_json::from_value(object).unwrap(),
@@ -61,9 +69,18 @@ impl World {
                 other => panic!("unexpected {other:?}"),
             }
         }
-        self.most_pods = self.most_pods.max(self.sets.values().map(|set| set.spec.as_ref().unwrap().replicas.unwrap()).sum());
+        self.most_pods = self.most_pods.max(
+            self.sets
+                .values()
+                .map(|set| set.spec.as_ref().unwrap().replicas.unwrap())
+                .sum(),
+        );
         // A set that shrinks loses its pods at once.
-        let kept: i32 = self.sets.values().map(|set| available(set).min(set.spec.as_ref().unwrap().replicas.unwrap())).sum();
+        let kept: i32 = self
+            .sets
+            .values()
+            .map(|set| available(set).min(set.spec.as_ref().unwrap().replicas.unwrap()))
+            .sum();
         self.least_available = self.least_available.min(kept);
         // One pod of one set becomes available at a time.
         let mut settled = false;
@@ -91,7 +108,11 @@ impl World {
     }
 
     fn sizes(&self) -> Vec<i32> {
-        let mut sizes: Vec<_> = self.sets.values().map(|set| set.spec.as_ref().unwrap().replicas.unwrap()).collect();
+        let mut sizes: Vec<_> = self
+            .sets
+            .values()
+            .map(|set| set.spec.as_ref().unwrap().replicas.unwrap())
+            .collect();
         sizes.sort_unstable();
         sizes
     }
@@ -109,18 +130,42 @@ fn available(set: &ReplicaSet) -> i32 {
 
 #[test]
 fn a_rollout_keeps_within_surge_and_availability() {
-    let mut world = World::new(deployment(4, "a", json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}})));
+    let mut world = World::new(deployment(
+        4,
+        "a",
+        json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}),
+    ));
     world.settle();
     assert_eq!(world.sizes(), [4]);
     assert!(status::is_complete(&world.deployment));
-    assert_eq!(world.events, ["Scaled up replica set web-".to_owned() + &hash(&world) + " from 0 to 4"]);
+    assert_eq!(
+        world.events,
+        ["Scaled up replica set web-".to_owned() + &hash(&world) + " from 0 to 4"]
+    );
     (world.least_available, world.most_pods) = (i32::MAX, 0);
     world.set_image("b");
     world.settle();
     assert_eq!(world.sizes(), [0, 4]);
-    assert!(world.least_available >= 4 && world.most_pods <= 5, "{} {}", world.least_available, world.most_pods);
-    assert_eq!(world.deployment.metadata.annotations.as_ref().unwrap()["deployment.kubernetes.io/revision"], "2");
-    let progressing = world.deployment.status.as_ref().unwrap().conditions.iter().flatten().find(|c| c.type_ == "Progressing").unwrap();
+    assert!(
+        world.least_available >= 4 && world.most_pods <= 5,
+        "{} {}",
+        world.least_available,
+        world.most_pods
+    );
+    assert_eq!(
+        world.deployment.metadata.annotations.as_ref().unwrap()["deployment.kubernetes.io/revision"],
+        "2"
+    );
+    let progressing = world
+        .deployment
+        .status
+        .as_ref()
+        .unwrap()
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == "Progressing")
+        .unwrap();
     assert_eq!(progressing.reason.as_deref(), Some("NewReplicaSetAvailable"));
 }
 
@@ -140,12 +185,19 @@ fn going_back_reuses_the_old_set_as_a_new_revision_and_history_is_cut() {
     world.set_image("b");
     world.settle();
     assert_eq!(world.sizes(), [0, 2]);
-    assert_eq!(world.deployment.metadata.annotations.as_ref().unwrap()["deployment.kubernetes.io/revision"], "4");
+    assert_eq!(
+        world.deployment.metadata.annotations.as_ref().unwrap()["deployment.kubernetes.io/revision"],
+        "4"
+    );
 }
 
 #[test]
 fn scaling_in_a_paused_rollout_is_proportional() {
-    let mut world = World::new(deployment(10, "a", json!({"rollingUpdate": {"maxSurge": 3, "maxUnavailable": 2}})));
+    let mut world = World::new(deployment(
+        10,
+        "a",
+        json!({"rollingUpdate": {"maxSurge": 3, "maxUnavailable": 2}}),
+    ));
     world.settle();
     world.set_image("b");
     for _ in 0..2 {

@@ -16,14 +16,29 @@ fn runs(cluster: &Cluster) -> Result<()> {
     let applied = space.run(&["apply", "-f", "examples/nginx.yaml"])?;
     contains(&applied, "horizontalpodautoscaler.autoscaling/nginx-hpa created")?;
     space.run(&["rollout", "status", "deployment/nginx-deployment", "--timeout=90s"])?;
-    let ready = space.run(&["get", "pods", "-o", "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}"])?;
+    let ready = space.run(&[
+        "get",
+        "pods",
+        "-o",
+        "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}",
+    ])?;
     ensure!(ready == "True True True", "not three ready pods: {ready}");
     let path = "jsonpath={.status.loadBalancer.ingress[0].ip}";
-    let address = space.until(&["get", "service", "nginx-service", "-o", path], Duration::from_secs(20), |text| !text.is_empty())?;
+    let address = space.until(
+        &["get", "service", "nginx-service", "-o", path],
+        Duration::from_secs(20),
+        |text| !text.is_empty(),
+    )?;
     let page = http::get(format!("{address}:80").parse().context("an address")?, "/")?;
     contains(&page, "Welcome to nginx!")?;
     // Two samples are ten seconds apart, the autoscaler looks every fifteen.
-    let figure = ["get", "hpa", "nginx-hpa", "-o", "jsonpath={.status.currentMetrics[0].resource.current.averageUtilization}"];
+    let figure = [
+        "get",
+        "hpa",
+        "nginx-hpa",
+        "-o",
+        "jsonpath={.status.currentMetrics[0].resource.current.averageUtilization}",
+    ];
     space.until(&figure, Duration::from_secs(90), |text| text.parse::<u32>().is_ok())?;
     let shown = space.run(&["get", "pods,services,hpa", "-o", "wide"])?;
     contains(&shown, &address)?;

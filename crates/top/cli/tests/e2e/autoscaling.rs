@@ -47,15 +47,31 @@ fn up_and_down(cluster: &Cluster) -> Result<()> {
     space.apply(BUSY)?;
     space.run(&["rollout", "status", "deployment/busy", "--timeout=60s"])?;
     let pod = space.run(&["get", "pods", "-o", "name"])?;
-    let figure = ["get", "hpa", "busy", "-o", "jsonpath={.status.currentMetrics[0].resource.current.averageUtilization}"];
+    let figure = [
+        "get",
+        "hpa",
+        "busy",
+        "-o",
+        "jsonpath={.status.currentMetrics[0].resource.current.averageUtilization}",
+    ];
     space.until(&figure, Duration::from_secs(90), |text| text.parse::<u32>().is_ok())?;
     space.run(&["exec", pod.trim(), "--", "touch", "/load/on"])?;
     let replicas = ["get", "deployment", "busy", "-o", "jsonpath={.spec.replicas}"];
     space.until(&replicas, Duration::from_secs(60), |text| text == "3")?;
     space.run(&["exec", pod.trim(), "--", "rm", "/load/on"])?;
     space.until(&replicas, Duration::from_secs(150), |text| text == "1")?;
-    let events = space.run(&["get", "events", "--field-selector", "reason=SuccessfulRescale", "-o", "jsonpath={.items[*].message}"])?;
-    contains(&events, "New size: 3; reason: cpu resource utilization (percentage of request) above target")?;
+    let events = space.run(&[
+        "get",
+        "events",
+        "--field-selector",
+        "reason=SuccessfulRescale",
+        "-o",
+        "jsonpath={.items[*].message}",
+    ])?;
+    contains(
+        &events,
+        "New size: 3; reason: cpu resource utilization (percentage of request) above target",
+    )?;
     contains(&events, "New size: 2; reason: All metrics below target")?;
     contains(&events, "New size: 1; reason: All metrics below target")?;
     let described = space.run(&["describe", "hpa", "busy"])?;

@@ -22,7 +22,9 @@ pub(crate) struct Cluster {
 
 fn environment(name: &str) -> Result<PathBuf> {
     let value = std::env::var_os(name);
-    value.map(PathBuf::from).with_context(|| format!("{name} is not set: run these tests by `cargo xtask test`, which provides kubectl and images"))
+    value
+        .map(PathBuf::from)
+        .with_context(|| format!("{name} is not set: run these tests by `cargo xtask test`, which provides kubectl and images"))
 }
 
 /// The binary under test.
@@ -35,12 +37,23 @@ impl Cluster {
     pub(crate) fn start(lab: &str, arguments: &[&str]) -> Result<Self> {
         let kubectl = environment("TRIREME_TEST_KUBECTL")?;
         let images = environment("TRIREME_TEST_IMAGES")?;
-        let mut cluster = Self { lab: lab.into(), kubectl, kubeconfig: String::new(), address: String::new(), log: PathBuf::new() };
+        let mut cluster = Self {
+            lab: lab.into(),
+            kubectl,
+            kubeconfig: String::new(),
+            address: String::new(),
+            log: PathBuf::new(),
+        };
         cluster.lab(&["down"])?; // What an interrupted run left.
         cluster.lab(&[&["up", "--"], arguments].concat())?;
         let status: Vec<Value> = serde_json::from_str(&cluster.lab(&["status", "--output", "json"])?)?;
         let host = status.first().context("the lab has a host")?;
-        let text = |name: &str| host[name].as_str().map(str::to_owned).with_context(|| format!("the lab tells {name}"));
+        let text = |name: &str| {
+            host[name]
+                .as_str()
+                .map(str::to_owned)
+                .with_context(|| format!("the lab tells {name}"))
+        };
         cluster.kubeconfig = text("kubeconfig")?;
         cluster.address = text("address")?;
         cluster.log = text("log")?.into();
@@ -57,7 +70,14 @@ impl Cluster {
             }
         }
         eventually("a ready node", READY_LIMIT, || {
-            let status = cluster.command(&["get", "nodes", "-o", "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}"]).output()?;
+            let status = cluster
+                .command(&[
+                    "get",
+                    "nodes",
+                    "-o",
+                    "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}",
+                ])
+                .output()?;
             Ok(status.stdout == b"True")
         })?;
         Ok(cluster)
@@ -65,7 +85,10 @@ impl Cluster {
 
     /// Runs `trireme lab` on this cluster's lab.
     pub(crate) fn lab(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(trireme()).args(["lab", "--name", &self.lab]).args(arguments).output()?;
+        let output = Command::new(trireme())
+            .args(["lab", "--name", &self.lab])
+            .args(arguments)
+            .output()?;
         succeed(&format!("trireme lab {}", arguments.join(" ")), &output)
     }
 
@@ -82,7 +105,10 @@ impl Cluster {
     /// A kubectl command, not yet run.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.kubectl);
-        command.args(["--kubeconfig", &self.kubeconfig]).args(arguments).current_dir(root());
+        command
+            .args(["--kubeconfig", &self.kubeconfig])
+            .args(arguments)
+            .current_dir(root());
         command
     }
 
@@ -96,7 +122,10 @@ impl Cluster {
     pub(crate) fn run_with(&self, arguments: &[&str], input: &str) -> Result<String> {
         use std::io::Write;
         let mut command = self.command(arguments);
-        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
         let mut child = command.spawn()?;
         child.stdin.take().context("stdin is piped")?.write_all(input.as_bytes())?;
         succeed(&format!("kubectl {}", arguments.join(" ")), &child.wait_with_output()?)
@@ -115,7 +144,11 @@ impl Cluster {
         let mut last = String::new();
         let outcome = eventually(&format!("kubectl {}", arguments.join(" ")), limit, || {
             let output = self.command(arguments).output()?;
-            last = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            last = format!(
+                "{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
             Ok(output.status.success() && holds(&last))
         });
         outcome.with_context(|| format!("last answer: {last}")).map(|()| last.clone())
@@ -124,7 +157,11 @@ impl Cluster {
     /// Makes a namespace that goes with the returned guard.
     pub(crate) fn namespace(&self, name: &'static str) -> Result<Namespace<'_>> {
         self.run(&["create", "namespace", name])?;
-        self.until(&["get", "serviceaccount", "default", "-n", name], Duration::from_secs(20), |_| true)?;
+        self.until(
+            &["get", "serviceaccount", "default", "-n", name],
+            Duration::from_secs(20),
+            |_| true,
+        )?;
         Ok(Namespace { cluster: self, name })
     }
 
@@ -179,7 +216,9 @@ impl Namespace<'_> {
 
 impl Drop for Namespace<'_> {
     fn drop(&mut self) {
-        let deleted = self.cluster.run(&["delete", "namespace", self.name, "--wait=true", "--timeout=90s"]);
+        let deleted = self
+            .cluster
+            .run(&["delete", "namespace", self.name, "--wait=true", "--timeout=90s"]);
         if let Err(error) = deleted {
             eprintln!("deleting namespace {} failed: {error:#}", self.name);
         }

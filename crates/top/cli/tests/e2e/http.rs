@@ -21,7 +21,10 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     ensure!(answer.starts_with("HTTP/1.1 200"), "not a 200: {:?}", answer.lines().next());
-    Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+    Ok(answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned())
+        .unwrap_or_default())
 }
 
 /// Visitors that ask steadily until they are stopped.
@@ -52,7 +55,12 @@ impl Visitors {
                 })
             })
             .collect();
-        Self { stop, answered, failures, threads }
+        Self {
+            stop,
+            answered,
+            failures,
+            threads,
+        }
     }
 
     /// Stops them; how many were answered, or what failed.
@@ -63,7 +71,13 @@ impl Visitors {
         }
         let failures = self.failures.lock();
         let answered = self.answered.load(Ordering::Relaxed);
-        ensure!(failures.is_empty(), "{} of {} requests failed, the first: {}", failures.len(), answered + failures.len(), failures[0]);
+        ensure!(
+            failures.is_empty(),
+            "{} of {} requests failed, the first: {}",
+            failures.len(),
+            answered + failures.len(),
+            failures[0]
+        );
         ensure!(answered > 0, "nobody asked");
         Ok(answered)
     }

@@ -25,11 +25,18 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One cluster, one trial at a time: they would disturb each other's figures.
     arguments.test_threads = Some(1);
-    let scenarios: Vec<(&str, Scenario)> = [application::SCENARIOS, kubectl::SCENARIOS, reachability::SCENARIOS, autoscaling::SCENARIOS, bad_input::SCENARIOS, survival::SCENARIOS]
-        .into_iter()
-        .flatten()
-        .copied()
-        .collect();
+    let scenarios: Vec<(&str, Scenario)> = [
+        application::SCENARIOS,
+        kubectl::SCENARIOS,
+        reachability::SCENARIOS,
+        autoscaling::SCENARIOS,
+        bad_input::SCENARIOS,
+        survival::SCENARIOS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+    .collect();
     let shared: Arc<Mutex<Option<Arc<Cluster>>>> = Arc::default();
     let trials = scenarios.into_iter().map(|(name, scenario)| {
         let shared = Arc::clone(&shared);

@@ -45,13 +45,24 @@ fn serve(space: &Namespace<'_>) -> Result<String> {
     space.apply(WEB)?;
     space.run(&["rollout", "status", "deployment/web", "--timeout=90s"])?;
     let path = "jsonpath={.status.loadBalancer.ingress[0].ip}";
-    space.until(&["get", "service", "web", "-o", path], Duration::from_secs(20), |text| !text.is_empty())
+    space.until(&["get", "service", "web", "-o", path], Duration::from_secs(20), |text| {
+        !text.is_empty()
+    })
 }
 
 fn every_way(cluster: &Cluster) -> Result<()> {
     let space = cluster.namespace("every-way")?;
     let external = serve(&space)?;
-    space.run(&["run", "client", "--image=busybox:1.35", "--restart=Never", "--command", "--", "sleep", "3600"])?;
+    space.run(&[
+        "run",
+        "client",
+        "--image=busybox:1.35",
+        "--restart=Never",
+        "--command",
+        "--",
+        "sleep",
+        "3600",
+    ])?;
     space.run(&["wait", "--for=condition=Ready", "pod/client", "--timeout=60s"])?;
     let field = |path: &str| space.run(&["get", "service", "web", "-o", &format!("jsonpath={path}")]);
     let (cluster_ip, node_port) = (field("{.spec.clusterIP}")?, field("{.spec.ports[0].nodePort}")?);
@@ -65,7 +76,9 @@ fn every_way(cluster: &Cluster) -> Result<()> {
     for way in &ways {
         // Forty requests to three backends: each answers with a probability of 1 - 3·(2/3)^40, one miss in four million.
         let script = format!("for i in $(seq 40); do wget -q -O - {way} || exit 1; done");
-        let answers = space.run(&["exec", "client", "--", "sh", "-c", &script]).with_context(|| way.clone())?;
+        let answers = space
+            .run(&["exec", "client", "--", "sh", "-c", &script])
+            .with_context(|| way.clone())?;
         balanced(way, answers.lines())?;
     }
     // From outside of the cluster.
@@ -90,7 +103,9 @@ fn rolling_update(cluster: &Cluster) -> Result<()> {
         space.run(&["rollout", "status", "deployment/web", "--timeout=120s"])?;
     }
     // Until the last old pod is gone.
-    space.until(&["get", "pods", "-o", "name"], Duration::from_secs(60), |text| text.lines().count() == 3)?;
+    space.until(&["get", "pods", "-o", "name"], Duration::from_secs(60), |text| {
+        text.lines().count() == 3
+    })?;
     let answered = visitors.finish()?;
     ensure!(answered > 100, "too few requests to tell: {answered}");
     Ok(())
