@@ -22,7 +22,7 @@ pub(super) fn autoscaler(errors: &mut Errors, root: &Node<'_>, old: Option<&Node
     if least.set() && most.int() < least.int() {
         errors.push(most.bad_int("must be greater than or equal to `minReplicas`"));
     }
-    target_ref(errors, &spec.at("scaleTargetRef"));
+    target_ref(errors, &spec.at("scaleTargetRef"), true);
     let metrics = spec.at("metrics");
     for metric in metrics.items() {
         self::metric(errors, &metric);
@@ -38,7 +38,7 @@ pub(super) fn autoscaler(errors: &mut Errors, root: &Node<'_>, old: Option<&Node
     }
 }
 
-fn target_ref(errors: &mut Errors, node: &Node<'_>) {
+fn target_ref(errors: &mut Errors, node: &Node<'_>, grouped: bool) {
     for name in ["kind", "name"] {
         let text = node.at(name);
         if text.is_empty() {
@@ -50,6 +50,8 @@ fn target_ref(errors: &mut Errors, node: &Node<'_>) {
     let version = node.at("apiVersion");
     if version.str().matches('/').count() > 1 {
         errors.push(version.bad(format!("unexpected GroupVersion string: {}", version.str())));
+    } else if grouped && !version.str().contains('/') {
+        errors.push(version.bad("apiVersion must specify API group"));
     }
 }
 
@@ -129,7 +131,7 @@ fn source(errors: &mut Errors, node: &Node<'_>, kind: &str) {
     let target = node.at("target");
     let (value, average, utilization) = (target.at("value"), target.at("averageValue"), target.at("averageUtilization"));
     match kind {
-        "object" => target_ref(errors, &node.at("describedObject")),
+        "object" => target_ref(errors, &node.at("describedObject"), false),
         "resource" | "containerResource" => {
             let name = node.at("name");
             if name.is_empty() {

@@ -545,18 +545,6 @@ pub(super) fn lease(errors: &mut Errors, root: &Node<'_>) {
         errors.push(duration.bad_int("must be greater than 0"));
     }
     transitions.non_negative(errors);
-    let (strategy, holder) = (spec.at("strategy"), spec.at("preferredHolder"));
-    if strategy.set() {
-        let at = strategy.moved(strategy.child("strategy").path);
-        if strategy.str().contains('/') {
-            label_key(errors, &at);
-        } else {
-            at.one_of(errors, &["OldestEmulationVersion"]);
-        }
-    }
-    if !holder.is_empty() && strategy.is_empty() {
-        errors.push(holder.forbidden("may only be specified if `strategy` is defined"));
-    }
 }
 
 /// A priority class.

@@ -5,7 +5,7 @@
 use super::metadata::Rules;
 use super::names::{self, NameRule};
 use super::node::{Errors, Node};
-use super::{autoscaling, batch, config, network, pod, rbac, service, storage, workloads};
+use super::{autoscaling, batch, config, device, extension, flow, network, pod, rbac, service, storage, workloads};
 
 /// Checks an object to create.
 type Create = fn(&mut Errors, &Node<'_>);
@@ -33,6 +33,8 @@ pub(super) struct Kind {
     pub standard_finalizers: bool,
     /// Content on creation.
     pub create: Create,
+    /// Whether an update is first checked as if it were a creation.
+    pub twice: bool,
     /// Looks at metadata before an update's content.
     pub before: &'static [Look],
     /// Content of an update.
@@ -63,6 +65,7 @@ const BASE: Kind = Kind {
     looks: true,
     standard_finalizers: true,
     create: nothing,
+    twice: false,
     before: CHANGE,
     update: no_change,
     after: &[],
@@ -124,10 +127,15 @@ pub(super) static KINDS: &[Kind] = &[
     },
     Kind {
         name: names::label,
+        twice: true,
         status: |e, n, _| config::namespace_status(e, n),
         ..kind("core/namespaces", config::namespace, no_change)
     },
-    kind("core/nodes", config::node, config::node_update),
+    Kind {
+        twice: true,
+        status: config::node_update,
+        ..kind("core/nodes", config::node, config::node_update)
+    },
     Kind { before: BOTH, ..kind("core/serviceaccounts", nothing, no_change) },
     Kind { before: WHOLE, ..kind("core/limitranges", config::limit_range, |e, n, _| config::limit_range(e, n)) },
     Kind {
@@ -141,7 +149,7 @@ pub(super) static KINDS: &[Kind] = &[
             config::quota_update,
         )
     },
-    Kind { before: WHOLE, ..kind("core/persistentvolumes", storage::volume, storage::volume_update) },
+    Kind { twice: true, before: WHOLE, ..kind("core/persistentvolumes", storage::volume, storage::volume_update) },
     Kind {
         before: BOTH,
         status: |e, n, _| storage::claim_status(e, n),
@@ -247,7 +255,7 @@ pub(super) static KINDS: &[Kind] = &[
             |e, n, o| autoscaling::autoscaler(e, n, Some(o)),
         )
     },
-    Kind { status: batch::job_status, ..kind("batch/jobs", batch::job, batch::job_update) },
+    Kind { twice: true, status: batch::job_status, ..kind("batch/jobs", batch::job, batch::job_update) },
     kind("batch/cronjobs", |e, n| batch::cron_job(e, n, None), |e, n, o| batch::cron_job(e, n, Some(o))),
     Kind { looks: false, standard_finalizers: false, ..kind("coordination.k8s.io/leases", config::lease, |e, n, _| config::lease(e, n)) },
     Kind {
@@ -275,9 +283,14 @@ pub(super) static KINDS: &[Kind] = &[
             network::ingress_class(e, n);
         })
     },
-    Kind { name: network::address_name, ..kind("networking.k8s.io/ipaddresses", network::address, network::address_update) },
+    Kind { name: network::address_name, twice: true, ..kind("networking.k8s.io/ipaddresses", network::address, network::address_update) },
     kind("networking.k8s.io/servicecidrs", network::service_range, network::service_range_update),
-    kind("node.k8s.io/runtimeclasses", config::runtime_class, |e, n, o| n.at("handler").immutable(e, &o.at("handler"))),
+    Kind {
+        twice: true,
+        ..kind("node.k8s.io/runtimeclasses", config::runtime_class, |e, n, o| {
+            n.at("handler").immutable(e, &o.at("handler"));
+        })
+    },
     Kind {
         looks: false,
         before: &[],
@@ -315,7 +328,7 @@ pub(super) static KINDS: &[Kind] = &[
         })
     },
     kind("scheduling.k8s.io/priorityclasses", config::priority_class, config::priority_class_update),
-    kind("storage.k8s.io/storageclasses", storage::class, storage::class_update),
+    Kind { twice: true, ..kind("storage.k8s.io/storageclasses", storage::class, storage::class_update) },
     Kind {
         before: BOTH,
         ..kind("storage.k8s.io/volumeattributesclasses", storage::attributes_class, storage::attributes_class_update)
@@ -332,5 +345,74 @@ pub(super) static KINDS: &[Kind] = &[
     },
     Kind { before: WHOLE, ..kind("storage.k8s.io/csinodes", storage::csi_node, storage::csi_node_update) },
     kind("storage.k8s.io/csidrivers", storage::csi_driver, storage::csi_driver_update),
-    kind("storage.k8s.io/csistoragecapacities", storage::capacity, storage::capacity_update),
+    Kind { twice: true, ..kind("storage.k8s.io/csistoragecapacities", storage::capacity, storage::capacity_update) },
+    Kind {
+        standard_finalizers: false,
+        before: WHOLE,
+        ..kind(
+            "admissionregistration.k8s.io/validatingwebhookconfigurations",
+            |e, n| extension::webhooks(e, n, None),
+            |e, n, o| extension::webhooks(e, n, Some(o)),
+        )
+    },
+    Kind {
+        standard_finalizers: false,
+        before: WHOLE,
+        ..kind(
+            "admissionregistration.k8s.io/mutatingwebhookconfigurations",
+            |e, n| extension::webhooks(e, n, None),
+            |e, n, o| extension::webhooks(e, n, Some(o)),
+        )
+    },
+    Kind {
+        standard_finalizers: false,
+        before: WHOLE,
+        ..kind("admissionregistration.k8s.io/validatingadmissionpolicies", extension::validating_policy, |e, n, _| {
+            extension::validating_policy(e, n);
+        })
+    },
+    Kind {
+        standard_finalizers: false,
+        before: WHOLE,
+        ..kind("admissionregistration.k8s.io/mutatingadmissionpolicies", extension::mutating_policy, |e, n, _| {
+            extension::mutating_policy(e, n);
+        })
+    },
+    Kind {
+        standard_finalizers: false,
+        before: WHOLE,
+        ..kind("admissionregistration.k8s.io/validatingadmissionpolicybindings", extension::validating_binding, |e, n, _| {
+            extension::validating_binding(e, n);
+        })
+    },
+    Kind {
+        standard_finalizers: false,
+        before: WHOLE,
+        ..kind("admissionregistration.k8s.io/mutatingadmissionpolicybindings", extension::mutating_binding, |e, n, _| {
+            extension::mutating_binding(e, n);
+        })
+    },
+    Kind {
+        before: WHOLE,
+        ..kind("flowcontrol.apiserver.k8s.io/flowschemas", flow::schema, |e, n, _| flow::schema(e, n))
+    },
+    Kind {
+        before: WHOLE,
+        ..kind("flowcontrol.apiserver.k8s.io/prioritylevelconfigurations", flow::level, |e, n, _| flow::level(e, n))
+    },
+    Kind {
+        before: WHOLE,
+        after: CHANGE,
+        name: names::any,
+        ..kind("certificates.k8s.io/certificatesigningrequests", extension::signing_request, |e, n, _| {
+            extension::signing_request(e, n);
+        })
+    },
+    Kind { before: BOTH, ..kind("resource.k8s.io/deviceclasses", device::class, |e, n, _| device::class(e, n)) },
+    Kind { before: BOTH, ..kind("resource.k8s.io/resourceclaims", device::claim, device::claim_update) },
+    Kind {
+        twice: true,
+        ..kind("resource.k8s.io/resourceclaimtemplates", device::claim_template, device::claim_template_update)
+    },
+    kind("resource.k8s.io/resourceslices", |e, n| device::slice(e, n, None), |e, n, o| device::slice(e, n, Some(o))),
 ];

@@ -8,7 +8,10 @@ mod autoscaling;
 mod batch;
 mod config;
 mod container;
+mod device;
 mod diff;
+mod extension;
+mod flow;
 mod ip;
 mod kinds;
 mod metadata;
@@ -22,6 +25,7 @@ mod resources;
 mod security;
 mod service;
 mod show;
+mod show_orders;
 mod storage;
 mod volume;
 mod workloads;
@@ -132,6 +136,10 @@ fn by_kind(errors: &mut Errors, row: &Resource, kind: &Kind, root: &Node<'_>, ol
         }
         (kind.status)(errors, root, old);
         return;
+    }
+    if kind.twice {
+        look(errors, &Look::Whole);
+        (kind.create)(errors, root);
     }
     kind.before.iter().for_each(|one| look(errors, one));
     (kind.update)(errors, root, old);

@@ -6,6 +6,8 @@
 use serde_json::Value;
 use trireme_api::schema::{self, Field, Struct, Type};
 
+use super::show_orders::ORDERS;
+
 /// A text in quotes, escaped as Go's `%q` does.
 pub(super) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
@@ -59,7 +61,7 @@ fn escape_html(text: &str) -> String {
 pub(super) fn internal(package: &str, name: &str, value: &Value) -> String {
     let Some(ty) = schema::named(package, name) else { return json(value) };
     let mut out = String::new();
-    write(&mut out, &Type::List(&Type::Json), None, value, Some(ty));
+    write(&mut out, &Type::Json, None, value, Some(ty), None);
     out
 }
 
@@ -87,7 +89,6 @@ const INITIALISMS: &[(&str, &str)] = &[
     ("diskURI", "DataDiskURI"),
     ("dnsConfig", "DNSConfig"),
     ("dnsPolicy", "DNSPolicy"),
-    ("endpoints", "EndpointsName"),
     ("fc", "FC"),
     ("fsGroup", "FSGroup"),
     ("fsGroupChangePolicy", "FSGroupChangePolicy"),
@@ -99,19 +100,10 @@ const INITIALISMS: &[(&str, &str)] = &[
     ("hostIP", "HostIP"),
     ("httpGet", "HTTPGet"),
     ("httpHeaders", "HTTPHeaders"),
-    ("int", "IntValue"),
-    ("bool", "BoolValue"),
-    ("string", "StringValue"),
-    ("version", "VersionValue"),
-    ("ints", "IntValues"),
-    ("bools", "BoolValues"),
-    ("strings", "StringValues"),
-    ("versions", "VersionValues"),
     ("ip", "IP"),
     ("iqn", "IQN"),
     ("iscsi", "ISCSI"),
     ("iscsiInterface", "ISCSIInterface"),
-    ("image", "Image"),
     ("nfs", "NFS"),
     ("nonResourceURLs", "NonResourceURLs"),
     ("os", "OS"),
@@ -128,6 +120,11 @@ const INITIALISMS: &[(&str, &str)] = &[
     ("tls", "TLS"),
     ("tty", "TTY"),
     ("uid", "UID"),
+    ("qosClass", "QOSClass"),
+    ("gid", "GID"),
+    ("caBundle", "CABundle"),
+    ("ipMode", "IPMode"),
+    ("http", "HTTP"),
     ("url", "URL"),
     ("wwids", "WWIDs"),
     ("discoveryCHAPAuth", "DiscoveryCHAPAuth"),
@@ -144,37 +141,25 @@ fn go_name(json: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// Structs whose fields stand in another order inside the server, or under another name: `Go=json`, in order. A name
-/// after a dot is taken from the struct around it.
-const ORDERS: &[(&str, &[&str])] = &[
-    ("PodDisruptionBudgetSpec", &["minAvailable", "selector", "maxUnavailable", "unhealthyPodEvictionPolicy"]),
-    (
-        "PersistentVolumeClaimSpec",
-        &[
-            "accessModes",
-            "selector",
-            "resources",
-            "volumeName",
-            "storageClassName",
-            "volumeMode",
-            "dataSource",
-            "dataSourceRef",
-            "volumeAttributesClassName",
-        ],
-    ),
-    ("ServicePort", &["name", "protocol", "appProtocol", "port", "targetPort", "nodePort"]),
-    ("Taint", &["key", "value", "effect", "timeAdded"]),
-];
-
-fn fields(ty: &'static Struct) -> Vec<&'static Field> {
-    let order = ORDERS.iter().find(|(name, _)| *name == ty.name);
-    order.map_or_else(
-        || ty.fields.iter().collect(),
-        |(_, names)| names.iter().filter_map(|name| ty.field(name)).collect(),
-    )
+/// Fields of a struct as the server has them: name, field, whether it stands in the struct around.
+fn fields(ty: &'static Struct, around: Option<&'static Struct>) -> Vec<(String, &'static Field, bool)> {
+    let Some((_, names)) = ORDERS.iter().find(|(name, _)| *name == ty.name) else {
+        return ty.fields.iter().map(|field| (go_name(field.json), field, false)).collect();
+    };
+    let one = |name: &&str| {
+        let (go, json) = name.split_once('=').map_or_else(|| (go_name(name), *name), |(go, json)| (go.to_owned(), json));
+        match json.strip_prefix('^') {
+            Some(json) => around?.field(json).map(|field| (go, field, true)),
+            None => ty.field(json).map(|field| (go, field, false)),
+        }
+    };
+    names.iter().filter_map(one).collect()
 }
 
-fn write(out: &mut String, ty: &Type, field: Option<&Field>, value: &Value, root: Option<&'static Struct>) {
+/// The struct around a value, and its value.
+type Around<'a> = Option<(&'static Struct, &'a Value)>;
+
+fn write(out: &mut String, ty: &Type, field: Option<&Field>, value: &Value, root: Option<&'static Struct>, around: Around<'_>) {
     let inner = match (root, ty) {
         (Some(root), _) => Some(root),
         (None, Type::Struct(inner)) => Some(inner.get()),
@@ -187,15 +172,7 @@ fn write(out: &mut String, ty: &Type, field: Option<&Field>, value: &Value, root
         } else if inner.package.starts_with("apimachinery/") {
             versioned(out, inner, value);
         } else {
-            out.push('{');
-            for (index, field) in fields(inner).into_iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                out.push_str(&format!("\"{}\":", go_name(field.json)));
-                write(out, &field.ty, Some(field), value.get(field.json).unwrap_or(&Value::Null), None);
-            }
-            out.push('}');
+            members(out, inner, value, around);
         }
         return;
     }
@@ -206,7 +183,7 @@ fn write(out: &mut String, ty: &Type, field: Option<&Field>, value: &Value, root
                 if index > 0 {
                     out.push(',');
                 }
-                write(out, inner, None, item, None);
+                write(out, inner, None, item, None, None);
             }
             out.push(']');
         }
@@ -218,7 +195,7 @@ fn write(out: &mut String, ty: &Type, field: Option<&Field>, value: &Value, root
                 }
                 out.push_str(&json(&Value::from(key.as_str())));
                 out.push(':');
-                write(out, inner, None, member, None);
+                write(out, inner, None, member, None, None);
             }
             out.push('}');
         }
@@ -232,6 +209,27 @@ fn write(out: &mut String, ty: &Type, field: Option<&Field>, value: &Value, root
         (Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString, Value::Null) => out.push('0'),
         (_, value) => out.push_str(&json(value)),
     }
+}
+
+fn members(out: &mut String, ty: &'static Struct, value: &Value, around: Around<'_>) {
+    let mut parts: Vec<String> = Vec::new();
+    for (name, field, outside) in fields(ty, around.map(|(ty, _)| ty)) {
+        let holder = if outside { around.map_or(&Value::Null, |(_, value)| value) } else { value };
+        let member = holder.get(field.json).unwrap_or(&Value::Null);
+        let mut text = String::new();
+        if let ("metadata", Type::Struct(inner)) = (field.json, &field.ty) {
+            // Inside the server metadata is part of the struct itself.
+            versioned(&mut text, inner.get(), member);
+            text = text[1..text.len() - 1].to_owned();
+            if !text.is_empty() {
+                parts.push(text);
+            }
+            continue;
+        }
+        write(&mut text, &field.ty, Some(field), member, None, Some((ty, value)));
+        parts.push(format!("\"{name}\":{text}"));
+    }
+    out.push_str(&format!("{{{}}}", parts.join(",")));
 }
 
 fn versioned(out: &mut String, ty: &'static Struct, value: &Value) {

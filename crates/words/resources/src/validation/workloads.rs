@@ -297,14 +297,6 @@ fn stateful_strategy(errors: &mut Errors, strategy: &Node<'_>) {
         }
         "RollingUpdate" => {
             rolling.at("partition").non_negative(errors);
-            let unavailable = rolling.at("maxUnavailable");
-            if unavailable.set() {
-                int_or_percent(errors, &unavailable);
-                if amount(&unavailable) == 0 {
-                    errors.push(shown(&unavailable, "cannot be 0"));
-                }
-                most_hundred(errors, &unavailable);
-            }
         }
         _ => errors.push(strategy.bad_struct(
             "api/apps/v1",

@@ -1,0 +1,423 @@
+//! Device classes, claims, claim templates and slices (pkg/apis/resource/validation).
+//!
+//! Invariant: expressions are looked at for their length; whether they compile is for the language's own crate to say.
+
+use super::affinity;
+use super::metadata;
+use super::names;
+use super::node::{Errors, IMMUTABLE, Node, same};
+use super::show;
+use super::volume::{driver_name, template_metadata};
+
+const REQUESTS_MAX: usize = 32;
+
+/// Elements one by one, unless there are too many.
+fn each(errors: &mut Errors, node: &Node<'_>, most: usize, mut check: impl FnMut(&mut Errors, &Node<'_>)) -> bool {
+    if node.len() > most {
+        errors.push(node.too_many(node.len(), most));
+        return false;
+    }
+    node.items().iter().for_each(|item| check(errors, item));
+    true
+}
+
+/// Likewise; then the keys must differ.
+fn set<'a>(
+    errors: &mut Errors,
+    node: &Node<'a>,
+    most: usize,
+    check: impl FnMut(&mut Errors, &Node<'_>),
+    key: impl Fn(&Node<'a>) -> &'a str,
+) {
+    if !each(errors, node, most, check) {
+        return;
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    for item in node.items() {
+        let key = key(&item);
+        if seen.contains(&key) {
+            errors.push(item.duplicate_as(show::quoted(key)));
+        } else {
+            seen.push(key);
+        }
+    }
+}
+
+fn selectors(errors: &mut Errors, node: &Node<'_>) {
+    each(errors, node, 32, |errors, selector| {
+        let cel = selector.at("cel");
+        let expression = cel.at("expression");
+        if !cel.set() {
+            errors.push(cel.required(""));
+        } else if expression.len() > 10 * 1024 {
+            errors.push(expression.too_long(10 * 1024));
+        }
+    });
+}
+
+fn configuration(errors: &mut Errors, node: &Node<'_>) {
+    let opaque = node.at("opaque");
+    if !opaque.set() {
+        errors.push(opaque.required(""));
+        return;
+    }
+    driver_name(errors, &opaque.at("driver"));
+    let parameters = opaque.at("parameters");
+    if !parameters.set() {
+        errors.push(parameters.required(""));
+    } else if parameters.value.to_string().len() > 10 * 1024 {
+        errors.push(parameters.too_long(10 * 1024));
+    } else if !parameters.value.is_object() {
+        errors.push(parameters.bad_text("<value omitted>", "must be a valid JSON object"));
+    }
+}
+
+/// A device class.
+pub(super) fn class(errors: &mut Errors, root: &Node<'_>) {
+    let spec = root.at("spec");
+    selectors(errors, &spec.at("selectors"));
+    each(errors, &spec.at("config"), 32, configuration);
+    let extended = spec.at("extendedResourceName");
+    let name = extended.str();
+    let valid = name.contains('/')
+        && !name.contains("kubernetes.io/")
+        && !name.starts_with("requests.")
+        && names::qualified(&format!("requests.{name}")).is_empty();
+    if extended.set() && !valid {
+        errors.push(extended.bad("must be a valid extended resource name"));
+    }
+}
+
+/// A claim.
+pub(super) fn claim(errors: &mut Errors, root: &Node<'_>) {
+    claim_spec(errors, &root.at("spec"));
+}
+
+/// A claim's specification stays as it is.
+pub(super) fn claim_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
+    immutable_spec(errors, root, old, "ResourceClaimSpec");
+}
+
+fn immutable_spec(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>, name: &str) {
+    let spec = root.at("spec");
+    if !same(spec.value, old.at("spec").value) {
+        errors.push(spec.bad_struct("api/resource/v1", name, IMMUTABLE));
+    }
+}
+
+/// A template of claims.
+pub(super) fn claim_template(errors: &mut Errors, root: &Node<'_>) {
+    let spec = root.at("spec");
+    template_metadata(errors, &spec.at("metadata"));
+    claim_spec(errors, &spec.at("spec"));
+}
+
+/// A template's specification stays as it is.
+pub(super) fn claim_template_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
+    immutable_spec(errors, root, old, "ResourceClaimTemplateSpec");
+}
+
+fn claim_spec(errors: &mut Errors, spec: &Node<'_>) {
+    let devices = spec.at("devices");
+    let requests = devices.at("requests");
+    set(errors, &requests, REQUESTS_MAX, request, |item| item.text("name"));
+    let mut known: Vec<String> = Vec::new();
+    for request in requests.items() {
+        known.push(request.text("name").to_owned());
+        let subs = request.at("firstAvailable").items();
+        known.extend(subs.iter().map(|sub| format!("{}/{}", request.text("name"), sub.text("name"))));
+    }
+    let references = |errors: &mut Errors, node: &Node<'_>| {
+        set(errors, &node.at("requests"), REQUESTS_MAX, |errors, name| request_ref(errors, name, &known), |item| item.str());
+    };
+    each(errors, &devices.at("constraints"), 32, |errors, constraint| {
+        references(errors, constraint);
+        let (matching, distinct) = (constraint.at("matchAttribute"), constraint.at("distinctAttribute"));
+        if matching.set() {
+            attribute_name(errors, &matching, matching.str(), true);
+        } else if distinct.set() {
+            attribute_name(errors, &distinct, distinct.str(), true);
+        } else {
+            errors.push(constraint.required(
+                "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set",
+            ));
+        }
+    });
+    each(errors, &devices.at("config"), 32, |errors, config| {
+        references(errors, config);
+        configuration(errors, config);
+    });
+}
+
+fn request_ref(errors: &mut Errors, node: &Node<'_>, known: &[String]) {
+    const UNKNOWN: &str =
+        "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+    let parts: Vec<&str> = node.str().split('/').collect();
+    if parts.len() <= 2 {
+        for part in parts {
+            errors.extend(names::label(part).into_iter().map(|message| node.bad_text(part, message)));
+        }
+    }
+    if !known.iter().any(|known| known == node.str()) {
+        errors.push(node.bad(UNKNOWN));
+    }
+}
+
+fn request(errors: &mut Errors, node: &Node<'_>) {
+    let (name, exactly, first) = (node.at("name"), node.at("exactly"), node.at("firstAvailable"));
+    name.each(errors, names::label(name.str()));
+    match (exactly.set(), !first.is_empty()) {
+        (false, false) => errors.push(node.required("exactly one of `exactly` or `firstAvailable` is required")),
+        (true, true) => errors.push(node.invalid_as(
+            "null",
+            "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
+        )),
+        (true, false) => exact(errors, &exactly),
+        (false, true) => set(
+            errors,
+            &first,
+            8,
+            |errors, sub| {
+                let name = sub.at("name");
+                name.each(errors, names::label(name.str()));
+                exact(errors, sub);
+            },
+            |item| item.text("name"),
+        ),
+    }
+}
+
+fn exact(errors: &mut Errors, node: &Node<'_>) {
+    let (class, mode, count) = (node.at("deviceClassName"), node.at("allocationMode"), node.at("count"));
+    if class.is_empty() {
+        errors.push(class.required(""));
+    } else {
+        class.each(errors, names::subdomain(class.str()));
+    }
+    selectors(errors, &node.at("selectors"));
+    match mode.str() {
+        "All" if count.int() != 0 => errors.push(count.bad_int("must not be specified when allocationMode is 'All'")),
+        "ExactCount" if count.int() <= 0 => errors.push(count.bad_int("must be greater than zero")),
+        "All" | "ExactCount" => {}
+        _ => errors.push(mode.unsupported(&["All", "ExactCount"])),
+    }
+}
+
+fn attribute_name(errors: &mut Errors, node: &Node<'_>, name: &str, full: bool) {
+    let identifier = |errors: &mut Errors, id: &str| {
+        if id.len() > 32 {
+            errors.push(node.too_long(32));
+        }
+        errors.extend(names::c_identifier(id).into_iter().map(|message| node.bad_text(id, message)));
+    };
+    match name.split_once('/') {
+        None => {
+            identifier(errors, name);
+            if full {
+                errors.push(node.bad_text(name, "a fully qualified name must be a domain and a name separated by a slash"));
+            }
+        }
+        Some((_, id)) if id.contains('/') => {}
+        Some((domain, id)) => {
+            if domain.is_empty() {
+                errors.push(node.bad_text("", "the domain must not be empty"));
+            } else {
+                let value = serde_json::Value::from(domain);
+                driver_name(errors, &Node { path: node.path.clone(), value: &value });
+            }
+            if id.is_empty() {
+                errors.push(node.bad_text("", "the name must not be empty"));
+            } else {
+                identifier(errors, id);
+            }
+        }
+    }
+}
+
+/// A slice of a driver's devices.
+pub(super) fn slice(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
+    const ONE: &str = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
+    let spec = root.at("spec");
+    let (driver, pool) = (spec.at("driver"), spec.at("pool"));
+    driver_name(errors, &driver);
+    pool_name(errors, &pool.at("name"));
+    if pool.at("resourceSliceCount").int() <= 0 {
+        errors.push(pool.at("resourceSliceCount").bad_int("must be greater than zero"));
+    }
+    if pool.at("generation").int() < 0 {
+        errors.push(pool.at("generation").bad_int("must be greater than or equal to zero"));
+    }
+    if let Some(old) = old {
+        for name in ["pool.name", "driver", "nodeName"] {
+            spec.get(name).immutable(errors, &old.at("spec").get(name));
+        }
+    }
+    let mut places = Vec::new();
+    place(errors, &spec, &mut places, "must be either unset or set to a non-empty string");
+    let each_device = spec.at("perDeviceNodeSelection");
+    if spec.is("perDeviceNodeSelection") {
+        places.push("`perDeviceNodeSelection`");
+    } else if each_device.set() {
+        errors.push(each_device.invalid("must be either unset or set to true"));
+    }
+    match places.len() {
+        0 => errors.push(spec.required(ONE)),
+        1 => {}
+        _ => errors.push(
+            spec.bad_text(&format!("{{{}}}", places.join(", ")), format!("{ONE}, but multiple fields are set")),
+        ),
+    }
+    if spec.has("sharedCounters") && spec.has("devices") {
+        errors.push(spec.bad_text("", "only one of `sharedCounters` or `devices` is allowed"));
+    }
+    let devices = spec.at("devices");
+    let advanced = devices
+        .items()
+        .iter()
+        .any(|device| !device.at("taints").is_empty() || !device.at("consumesCounters").is_empty());
+    let per_device = spec.is("perDeviceNodeSelection");
+    let most = if advanced { 64 } else { 128 };
+    set(errors, &devices, most, |errors, device| self::device(errors, device, per_device), |item| item.text("name"));
+    set(
+        errors,
+        &spec.at("sharedCounters"),
+        8,
+        |errors, counters| {
+            counter_name(errors, &counters.at("name"));
+            if counters.at("counters").is_empty() {
+                errors.push(counters.at("counters").required(""));
+            }
+        },
+        |item| item.text("name"),
+    );
+}
+
+fn counter_name(errors: &mut Errors, node: &Node<'_>) {
+    if node.is_empty() {
+        errors.push(node.required(""));
+    } else {
+        node.each(errors, names::label(node.str()));
+    }
+}
+
+fn pool_name(errors: &mut Errors, node: &Node<'_>) {
+    if node.is_empty() {
+        errors.push(node.required(""));
+        return;
+    }
+    if node.len() > 253 {
+        errors.push(node.too_long(253));
+    }
+    for part in node.str().split('/') {
+        errors.extend(names::subdomain(part).into_iter().map(|message| node.bad_text(part, message)));
+    }
+}
+
+/// Where devices can be reached: names what is set.
+fn place(errors: &mut Errors, node: &Node<'_>, places: &mut Vec<&'static str>, empty: &str) {
+    let (name, selector, all) = (node.at("nodeName"), node.at("nodeSelector"), node.at("allNodes"));
+    if name.set() {
+        if name.is_empty() {
+            errors.push(name.bad(empty));
+        } else {
+            places.push("`nodeName`");
+            name.each(errors, names::subdomain(name.str()));
+        }
+    }
+    if selector.set() {
+        places.push("`nodeSelector`");
+        affinity::node_selector(errors, &selector);
+    }
+    if node.is("allNodes") {
+        places.push("`allNodes`");
+    } else if all.set() {
+        errors.push(all.invalid("must be either unset or set to true"));
+    }
+}
+
+fn device(errors: &mut Errors, node: &Node<'_>, per_device: bool) {
+    let (name, attributes, capacity) = (node.at("name"), node.at("attributes"), node.at("capacity"));
+    name.each(errors, names::label(name.str()));
+    let count = attributes.len() + capacity.len();
+    if count > 32 {
+        errors.push(
+            node.invalid_as(count.to_string(), "the total number of attributes and capacities must not exceed 32"),
+        );
+    }
+    for (key, attribute) in attributes.entries() {
+        attribute_name(errors, &attributes, key, false);
+        self::attribute(errors, &attribute);
+    }
+    for (key, amount) in capacity.entries() {
+        attribute_name(errors, &capacity, key, false);
+        if amount.has("requestPolicy") && !node.is("allowMultipleAllocations") {
+            errors.push(amount.at("requestPolicy").forbidden("allowMultipleAllocations must be true"));
+        }
+    }
+    for taint in node.at("taints").items() {
+        metadata::label_name(errors, &taint.at("key"), taint.text("key"));
+        let value = taint.at("value");
+        value.each(errors, names::label_value(value.str()));
+        taint.at("effect").need_one_of(errors, &["NoExecute", "NoSchedule", "None"]);
+    }
+    for consumed in node.at("consumesCounters").items() {
+        counter_name(errors, &consumed.at("counterSet"));
+        if consumed.at("counters").is_empty() {
+            errors.push(consumed.at("counters").required(""));
+        }
+    }
+    if per_device {
+        const ONE: &str = "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
+        let mut places = Vec::new();
+        place(errors, node, &mut places, "must not be empty");
+        match places.len() {
+            0 => errors.push(node.required(ONE)),
+            1 => {}
+            _ => errors.push(node.bad_text(&format!("{{{}}}", places.join(", ")), ONE)),
+        }
+    } else if ["nodeName", "nodeSelector", "allNodes"].iter().any(|name| node.has(name)) {
+        errors.push(node.invalid_as("null", "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec"));
+    }
+}
+
+fn attribute(errors: &mut Errors, node: &Node<'_>) {
+    const VALUE_BYTES_MAX: usize = 64;
+    let mut count = 0;
+    for name in ["bool", "int", "string", "version", "bools", "ints", "strings", "versions"] {
+        let value = node.at(name);
+        if !value.set() {
+            continue;
+        }
+        count += 1;
+        if value.value.is_array() && value.is_empty() {
+            errors.push(value.invalid("must not be empty if specified"));
+        }
+        let texts = if value.value.is_array() { value.items() } else { vec![value] };
+        for text in texts.iter().filter(|text| text.value.is_string()) {
+            if name.starts_with("version") && !is_semantic_version(text.str()) {
+                errors.push(text.bad("must be a string compatible with semver.org spec 2.0.0"));
+            }
+            if text.len() > VALUE_BYTES_MAX {
+                errors.push(text.too_long(VALUE_BYTES_MAX));
+            }
+        }
+    }
+    match count {
+        0 => errors.push(node.bad_text("", "exactly one value must be specified")),
+        1 => {}
+        _ => errors.push(node.bad_struct("api/resource/v1", "DeviceAttribute", "exactly one value must be specified")),
+    }
+}
+
+fn is_semantic_version(text: &str) -> bool {
+    let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
+    let (core, pre) = rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));
+    let word = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |part: &str| digits(part) && (part == "0" || !part.starts_with('0'));
+    let numbers: Vec<&str> = core.split('.').collect();
+    numbers.len() == 3
+        && numbers.iter().all(|part| number(part))
+        && pre.is_none_or(|pre| pre.split('.').all(|part| word(part) && (!digits(part) || number(part))))
+        && build.is_none_or(|build| build.split('.').all(word))
+}

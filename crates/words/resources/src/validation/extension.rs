@@ -1,0 +1,579 @@
+//! Webhook configurations, admission policies and certificate requests
+//! (pkg/apis/admissionregistration/validation, pkg/apis/certificates/validation).
+//!
+//! Invariant: expressions are looked at for being there; whether they compile is for the language's own crate to say.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::container::label_key;
+use super::metadata::{self, SelectorRules};
+use super::names;
+use super::node::{Errors, Node};
+use super::show;
+use super::volume::signer_name;
+
+const FAILURE: &[&str] = &["Fail", "Ignore"];
+const MATCH: &[&str] = &["Equivalent", "Exact"];
+const REVIEWS: &[&str] = &["v1", "v1beta1"];
+const REINVOCATION: &[&str] = &["IfNeeded", "Never"];
+
+/// Webhooks, mutating or validating; mistakes that all of `old` made stay allowed.
+pub(super) fn webhooks(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
+    let before = old.map(|old| old.at("webhooks").items()).unwrap_or_default();
+    let quiet = before.iter().all(|hook| matches!(hook.text("sideEffects"), "None" | "NoneOnDryRun"));
+    let known = before.iter().all(|hook| {
+        let versions = hook.at("admissionReviewVersions").strings();
+        versions.is_empty() || versions.iter().any(|version| REVIEWS.contains(version))
+    });
+    let mut unique: Vec<&str> = before.iter().map(|hook| hook.text("name")).collect();
+    unique.sort_unstable();
+    let unique = unique.windows(2).all(|pair| pair[0] != pair[1]);
+    let mut seen: Vec<&str> = Vec::new();
+    for hook in root.at("webhooks").items() {
+        webhook(errors, &hook, quiet);
+        review_versions(errors, &hook.at("admissionReviewVersions"), known);
+        let name = hook.at("name");
+        if unique && !name.is_empty() {
+            if seen.contains(&name.str()) {
+                errors.push(name.duplicate());
+            } else {
+                seen.push(name.str());
+            }
+        }
+    }
+}
+
+fn webhook(errors: &mut Errors, hook: &Node<'_>, quiet: bool) {
+    let name = hook.at("name");
+    let messages = names::subdomain(name.str());
+    if name.is_empty() {
+        errors.push(name.required(""));
+    } else if !messages.is_empty() {
+        errors.push(name.bad(messages.join(",")));
+    } else if name.str().split('.').count() < 3 {
+        errors.push(name.bad("should be a domain with at least three segments separated by dots"));
+    }
+    for rule in hook.at("rules").items() {
+        self::rule(errors, &rule);
+    }
+    for (name, known) in [("failurePolicy", FAILURE), ("matchPolicy", MATCH)] {
+        if hook.has(name) {
+            hook.at(name).one_of(errors, known);
+        }
+    }
+    let allowed: &[&str] = if quiet { &["None", "NoneOnDryRun"] } else { &["None", "NoneOnDryRun", "Some", "Unknown"] };
+    let effects = hook.at("sideEffects");
+    if effects.set() {
+        effects.one_of(errors, allowed);
+    } else {
+        errors.push(effects.required(format!("must specify one of {}", allowed.join(", "))));
+    }
+    let timeout = hook.at("timeoutSeconds");
+    if timeout.set() && !(1..=30).contains(&timeout.int()) {
+        errors.push(timeout.bad_int("the timeout value must be between 1 and 30 seconds"));
+    }
+    for name in ["namespaceSelector", "objectSelector"] {
+        metadata::selector(errors, &hook.at(name), SelectorRules::default());
+    }
+    let reinvocation = hook.at("reinvocationPolicy");
+    if reinvocation.set() {
+        reinvocation.one_of(errors, REINVOCATION);
+    }
+    client(errors, &hook.at("clientConfig"));
+    match_conditions(errors, &hook.at("matchConditions"));
+}
+
+/// Where a webhook listens.
+fn client(errors: &mut Errors, node: &Node<'_>) {
+    let (url, service) = (node.at("url"), node.at("service"));
+    if url.set() == service.set() {
+        errors.push(node.required("exactly one of url or service is required"));
+    } else if url.set() {
+        self::url(errors, &url);
+    } else {
+        service_ref(errors, &service);
+    }
+}
+
+fn url(errors: &mut Errors, node: &Node<'_>) {
+    const FORM: &str = "; desired format: https://host[/path]";
+    let text = node.str();
+    let (text, fragment) = text.split_once('#').unwrap_or((text, ""));
+    let (text, query) = text.split_once('?').unwrap_or((text, ""));
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", ""));
+    let authority = rest.split('/').next().unwrap_or_default();
+    let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+    if scheme != "https" {
+        errors.push(node.bad_text(scheme, format!("'https' is the only allowed URL scheme{FORM}")));
+    }
+    if host.is_empty() {
+        errors.push(node.bad_text("", format!("host must be specified{FORM}")));
+    }
+    for (part, detail) in [
+        (user.unwrap_or_default(), "user information is not permitted in the URL"),
+        (fragment, "fragments are not permitted in the URL"),
+        (query, "query parameters are not permitted in the URL"),
+    ] {
+        if !part.is_empty() {
+            errors.push(node.bad_text(part, detail));
+        }
+    }
+}
+
+fn service_ref(errors: &mut Errors, node: &Node<'_>) {
+    // Upstream mixes the two up, so the order is name, namespace with each other's emptiness.
+    for (named, tested) in [("name", "namespace"), ("namespace", "name")] {
+        if node.text(tested).is_empty() {
+            errors.push(node.at(named).required(""));
+        }
+    }
+    let (port, path) = (node.at("port"), node.at("path"));
+    let messages = names::port(port.int());
+    if !messages.is_empty() {
+        errors.push(port.bad_int(format!("port is not valid: {}", messages.join(", "))));
+    }
+    match path.str() {
+        "" | "/" => return,
+        "//" => {
+            errors.push(path.bad("segment[0] may not be empty"));
+            return;
+        }
+        _ => {}
+    }
+    if !path.str().starts_with('/') {
+        errors.push(path.bad("must start with a '/'"));
+    }
+    let rest = path.str().char_indices().nth(1).map_or("", |(at, _)| &path.str()[at..]);
+    for (index, segment) in rest.strip_suffix('/').unwrap_or(rest).split('/').enumerate() {
+        if segment.is_empty() {
+            errors.push(path.bad(format!("segment[{index}] may not be empty")));
+        } else {
+            let messages = names::subdomain(segment).into_iter();
+            errors.extend(messages.map(|message| path.bad(format!("segment[{index}]: {message}"))));
+        }
+    }
+}
+
+fn review_versions(errors: &mut Errors, node: &Node<'_>, known: bool) {
+    let all = node.strings();
+    if all.is_empty() {
+        errors.push(node.required(format!("must specify one of {}", REVIEWS.join(", "))));
+        return;
+    }
+    for (index, version) in node.items().iter().enumerate() {
+        if all[..index].contains(&version.str()) {
+            errors.push(version.bad("duplicate version"));
+        } else {
+            version.each(errors, names::label_1035(version.str()));
+        }
+    }
+    if known && !all.iter().any(|version| REVIEWS.contains(version)) {
+        errors.push(node.invalid(format!("must include at least one of {}", REVIEWS.join(", "))));
+    }
+}
+
+fn rule(errors: &mut Errors, node: &Node<'_>) {
+    let alone = |errors: &mut Errors, name: &str, others: &str| {
+        let list = node.at(name);
+        if list.is_empty() {
+            errors.push(list.required(""));
+        }
+        if list.len() > 1 && list.strings().contains(&"*") {
+            errors.push(list.invalid(format!("if '*' is present, must not specify other {others}")));
+        }
+    };
+    alone(errors, "operations", "operations");
+    for operation in node.at("operations").items() {
+        operation.one_of(errors, &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"]);
+    }
+    alone(errors, "apiGroups", "API groups");
+    alone(errors, "apiVersions", "API versions");
+    for version in node.at("apiVersions").items() {
+        if version.is_empty() {
+            errors.push(version.required(""));
+        }
+    }
+    resources(errors, &node.at("resources"));
+    let scope = node.at("scope");
+    if scope.set() {
+        scope.one_of(errors, &["*", "Cluster", "Namespaced"]);
+    }
+}
+
+fn resources(errors: &mut Errors, node: &Node<'_>) {
+    if node.is_empty() {
+        errors.push(node.required(""));
+    }
+    let (mut whole, mut everywhere): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    let (mut double, mut single, mut plain) = (false, false, false);
+    for item in node.items() {
+        let text = item.str();
+        if text.is_empty() {
+            errors.push(item.required(""));
+            continue;
+        }
+        double |= text == "*/*";
+        single |= text == "*";
+        let Some((resource, sub)) = text.split_once('/') else {
+            plain = text != "*";
+            continue;
+        };
+        if whole.contains(&resource) {
+            errors.push(item.bad(format!("if '{resource}/*' is present, must not specify {text}")));
+        }
+        if everywhere.contains(&sub) {
+            errors.push(item.bad(format!("if '*/{sub}' is present, must not specify {text}")));
+        }
+        if sub == "*" {
+            whole.push(resource);
+        }
+        if resource == "*" {
+            everywhere.push(sub);
+        }
+    }
+    if node.len() > 1 && double {
+        errors.push(node.invalid("if '*/*' is present, must not specify other resources"));
+    }
+    if single && plain {
+        errors.push(node.invalid("if '*' is present, must not specify other resources without subresources"));
+    }
+}
+
+fn match_conditions(errors: &mut Errors, node: &Node<'_>) {
+    if node.len() > 64 {
+        errors.push(node.too_many(node.len(), 64));
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    for condition in node.items() {
+        let (name, expression) = (condition.at("name"), condition.at("expression"));
+        if expression.str().trim().is_empty() {
+            errors.push(expression.required(""));
+        }
+        if name.is_empty() {
+            errors.push(name.required(""));
+            continue;
+        }
+        label_key(errors, &name);
+        if seen.contains(&name.str()) {
+            errors.push(name.duplicate());
+        } else {
+            seen.push(name.str());
+        }
+    }
+}
+
+fn policy_head(errors: &mut Errors, spec: &Node<'_>, mutating: bool) {
+    spec.at("failurePolicy").need_one_of(errors, FAILURE);
+    param_kind(errors, &spec.at("paramKind"));
+    let constraints = spec.at("matchConstraints");
+    if constraints.set() {
+        match_resources(errors, &constraints);
+        let rules = constraints.at("resourceRules");
+        if rules.is_empty() {
+            errors.push(rules.required(""));
+        }
+        let known = &["*", "CONNECT", "CREATE", "UPDATE"];
+        for operation in rules.items().iter().flat_map(|rule| rule.at("operations").strings()) {
+            if mutating && !known.contains(&operation) {
+                errors.push(rules.child("operations").unsupported_as(show::quoted(operation), known));
+            }
+        }
+    } else {
+        errors.push(constraints.required(""));
+    }
+    match_conditions(errors, &spec.at("matchConditions"));
+    for variable in spec.at("variables").items() {
+        let (name, expression) = (variable.at("name"), variable.at("expression"));
+        if name.str().trim().is_empty() {
+            errors.push(name.required("name is not specified"));
+        } else if !is_identifier(name.str()) {
+            errors.push(name.bad("must be a valid CEL identifier"));
+        }
+        if expression.str().trim().is_empty() {
+            errors.push(expression.required("expression is not specified"));
+        }
+    }
+}
+
+fn is_identifier(name: &str) -> bool {
+    const RESERVED: &[&str] = &[
+        "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
+        "loop", "package", "namespace", "return", "var", "void", "while",
+    ];
+    names::c_identifier(name).is_empty() && !RESERVED.contains(&name)
+}
+
+fn param_kind(errors: &mut Errors, node: &Node<'_>) {
+    if !node.set() {
+        return;
+    }
+    let (version, kind) = (node.at("apiVersion"), node.at("kind"));
+    if version.is_empty() {
+        errors.push(version.required(""));
+    } else if version.str().matches('/').count() > 1 {
+        errors.push(version.bad(format!("unexpected GroupVersion string: {}", version.str())));
+    } else {
+        let (group, number) = version.str().split_once('/').unwrap_or(("", version.str()));
+        let messages = names::subdomain(group);
+        if !group.is_empty() && !messages.is_empty() {
+            errors.push(version.bad_text(group, messages.join(",")));
+        }
+        let messages = names::label_1035(number);
+        if number.is_empty() {
+            errors.push(version.bad("version must be specified"));
+        } else if !messages.is_empty() {
+            errors.push(version.bad_text(number, messages.join(",")));
+        }
+    }
+    let messages = names::label_1035(&kind.str().to_lowercase());
+    if kind.is_empty() {
+        errors.push(kind.required(""));
+    } else if !messages.is_empty() {
+        errors.push(kind.bad(format!("may have mixed case, but should otherwise match: {}", messages.join(","))));
+    }
+}
+
+fn match_resources(errors: &mut Errors, node: &Node<'_>) {
+    if !node.set() {
+        return;
+    }
+    node.at("matchPolicy").need_one_of(errors, MATCH);
+    for name in ["namespaceSelector", "objectSelector"] {
+        let selector = node.at(name);
+        if selector.set() {
+            metadata::selector(errors, &selector, SelectorRules::default());
+        } else {
+            errors.push(selector.required(""));
+        }
+    }
+    for list in ["resourceRules", "excludeResourceRules"] {
+        for rule in node.at(list).items() {
+            let mut seen: Vec<&str> = Vec::new();
+            for name in rule.at("resourceNames").items() {
+                name.each(errors, names::path_segment(name.str()));
+                if seen.contains(&name.str()) {
+                    errors.push(name.duplicate());
+                } else {
+                    seen.push(name.str());
+                }
+            }
+            self::rule(errors, &rule);
+        }
+    }
+}
+
+/// A policy that validates.
+pub(super) fn validating_policy(errors: &mut Errors, root: &Node<'_>) {
+    const ONE: &str = "validations or auditAnnotations must contain at least one item";
+    let spec = root.at("spec");
+    policy_head(errors, &spec, false);
+    let (validations, annotations) = (spec.at("validations"), spec.at("auditAnnotations"));
+    if validations.is_empty() && annotations.is_empty() {
+        errors.extend([validations.required(ONE), annotations.required(ONE)]);
+        return;
+    }
+    for validation in validations.items() {
+        let expression = validation.at("expression");
+        if expression.str().trim().is_empty() {
+            errors.push(expression.required("expression is not specified"));
+        }
+        for name in ["messageExpression", "message"] {
+            let text = validation.at(name);
+            if !text.is_empty() && text.str().trim().is_empty() {
+                errors.push(text.bad("must be non-empty if specified"));
+            } else if name == "message" && text.str().trim().contains(['\n', '\r']) {
+                errors.push(text.bad("must not contain line breaks"));
+            }
+        }
+        let reason = validation.at("reason");
+        if reason.set() {
+            reason.one_of(errors, &["Forbidden", "Invalid", "RequestEntityTooLarge"]);
+        }
+    }
+    if annotations.len() > 20 {
+        let items: Vec<String> = annotations
+            .items()
+            .iter()
+            .map(|item| show::internal("api/admissionregistration/v1", "AuditAnnotation", item.value))
+            .collect();
+        errors.push(
+            annotations.invalid_as(format!("[{}]", items.join(",")), "must not have more than 20 auditAnnotations"),
+        );
+    }
+    let name = root.at("metadata").text("name");
+    let mut seen: Vec<&str> = Vec::new();
+    for annotation in annotations.items() {
+        let (key, value) = (annotation.at("key"), annotation.at("valueExpression"));
+        let full = if name.is_empty() { key.str().to_owned() } else { format!("{name}/{}", key.str()) };
+        metadata::label_name(errors, &key, &full);
+        if value.str().trim().is_empty() {
+            errors.push(value.required("valueExpression is not specified"));
+        } else if value.str().trim().len() > 5 * 1024 {
+            errors.push(value.required("must not exceed 5kb in length"));
+        }
+        if seen.contains(&key.str()) {
+            errors.push(key.duplicate());
+        }
+        seen.push(key.str());
+    }
+}
+
+/// A policy that mutates.
+pub(super) fn mutating_policy(errors: &mut Errors, root: &Node<'_>) {
+    let spec = root.at("spec");
+    policy_head(errors, &spec, true);
+    let mutations = spec.at("mutations");
+    if mutations.is_empty() {
+        errors.push(mutations.required("mutations must contain at least one item"));
+    }
+    for mutation in mutations.items() {
+        let kind = mutation.at("patchType");
+        let (wanted, other) = match kind.str() {
+            "JSONPatch" => ("jsonPatch", "applyConfiguration"),
+            "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
+            _ => {
+                kind.need_one_of(errors, &["ApplyConfiguration", "JSONPatch"]);
+                continue;
+            }
+        };
+        let patch = mutation.at(wanted);
+        if !patch.set() {
+            errors.push(patch.required(format!("must be specified when patchType is {}", kind.str())));
+        } else if patch.text("expression").trim().is_empty() {
+            errors.push(patch.at("expression").required(""));
+        }
+        if mutation.has(other) {
+            let detail = format!("must not be specified when patchType is {}", kind.str());
+            errors.push(mutation.at(other).bad_text(&format!("{{{other}}}"), detail));
+        }
+    }
+    spec.at("reinvocationPolicy").need_one_of(errors, REINVOCATION);
+}
+
+fn binding(errors: &mut Errors, spec: &Node<'_>) {
+    let name = spec.at("policyName");
+    if name.is_empty() {
+        errors.push(name.required(""));
+    } else {
+        name.each(errors, names::subdomain(name.str()));
+    }
+    let param = spec.at("paramRef");
+    if param.set() {
+        const EXCLUSIVE: &str = "name and selector are mutually exclusive";
+        let (name, selector, action) = (param.at("name"), param.at("selector"), param.at("parameterNotFoundAction"));
+        if !name.is_empty() {
+            name.each(errors, names::path_segment(name.str()));
+            if selector.set() {
+                errors.push(name.forbidden(EXCLUSIVE));
+            }
+        }
+        if selector.set() {
+            metadata::selector(errors, &selector, SelectorRules::default());
+            if !name.is_empty() {
+                errors.push(selector.forbidden(EXCLUSIVE));
+            }
+        }
+        if name.is_empty() && !selector.set() {
+            errors.push(param.required("one of name or selector must be specified"));
+        }
+        action.need_one_of(errors, &["Deny", "Allow"]);
+    }
+    match_resources(errors, &spec.at("matchResources"));
+}
+
+/// Where a validating policy applies.
+pub(super) fn validating_binding(errors: &mut Errors, root: &Node<'_>) {
+    let spec = root.at("spec");
+    binding(errors, &spec);
+    let actions = spec.at("validationActions");
+    let all = actions.strings();
+    for (index, action) in actions.items().iter().enumerate() {
+        action.one_of(errors, &["Audit", "Deny", "Warn"]);
+        if all[..index].contains(&action.str()) {
+            errors.push(action.duplicate());
+        }
+    }
+    if all.contains(&"Deny") && all.contains(&"Warn") {
+        errors.push(actions.invalid("must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)"));
+    }
+    if all.is_empty() {
+        errors.push(actions.required("at least one validation action is required"));
+    }
+}
+
+/// Where a mutating policy applies.
+pub(super) fn mutating_binding(errors: &mut Errors, root: &Node<'_>) {
+    binding(errors, &root.at("spec"));
+}
+
+const USAGES: &[&str] = &[
+    "any", "cert sign", "client auth", "code signing", "content commitment", "crl sign", "data encipherment", "decipher only",
+    "digital signature", "email protection", "encipher only", "ipsec end system", "ipsec tunnel", "ipsec user",
+    "key agreement", "key encipherment", "microsoft sgc", "netscape sgc", "ocsp signing", "s/mime", "server auth", "signing",
+    "timestamping",
+];
+
+/// A request for a certificate.
+pub(super) fn signing_request(errors: &mut Errors, root: &Node<'_>) {
+    let spec = root.at("spec");
+    let request = spec.at("request");
+    let text = STANDARD.decode(request.str()).unwrap_or_default();
+    if !String::from_utf8_lossy(&text).contains("-----BEGIN CERTIFICATE REQUEST-----") {
+        errors.push(request.bad("PEM block type must be CERTIFICATE REQUEST"));
+    }
+    let usages = spec.at("usages");
+    if usages.is_empty() {
+        errors.push(usages.required(""));
+    }
+    for usage in usages.items() {
+        usage.one_of(errors, USAGES);
+    }
+    let all = usages.strings();
+    for (index, usage) in usages.items().iter().enumerate() {
+        if all[..index].contains(&usage.str()) {
+            errors.push(usage.duplicate());
+        }
+    }
+    let signer = spec.at("signerName");
+    if signer.str() == "kubernetes.io/legacy-unknown" {
+        errors.push(signer.bad("the legacy signerName is not allowed via this API version"));
+    } else {
+        signer_name(errors, &signer);
+    }
+    let expiration = spec.at("expirationSeconds");
+    if expiration.set() && expiration.int() < 600 {
+        errors.push(expiration.bad_int("may not specify a duration less than 600 seconds (10 minutes)"));
+    }
+    conditions(errors, &root.get("status.conditions"));
+}
+
+fn conditions(errors: &mut Errors, node: &Node<'_>) {
+    let mut seen: Vec<&str> = Vec::new();
+    let mut decided = "";
+    for condition in node.items() {
+        let (kind, status) = (condition.at("type"), condition.at("status"));
+        if kind.is_empty() {
+            errors.push(kind.required(""));
+        }
+        if matches!(kind.str(), "Approved" | "Denied" | "Failed") {
+            if status.is_empty() {
+                errors.push(status.required(""));
+            } else if status.str() != "True" {
+                errors.push(status.unsupported(&["True"]));
+            }
+        } else {
+            status.need_one_of(errors, &["True", "False", "Unknown"]);
+        }
+        if matches!(kind.str(), "Approved" | "Denied") {
+            if !decided.is_empty() && decided != kind.str() {
+                errors.push(kind.bad("Approved and Denied conditions are mutually exclusive"));
+            }
+            decided = kind.str();
+        }
+        if seen.contains(&kind.str()) {
+            errors.push(kind.duplicate());
+        }
+        seen.push(kind.str());
+    }
+}
