@@ -16,7 +16,7 @@ use crate::http::body::Body;
 use crate::http::handle::{Incoming, style};
 use crate::http::resources::{expected, not_allowed, read_object};
 use crate::http::respond;
-use crate::pipeline::{Target, options};
+use crate::pipeline::{Target, options, rules};
 use crate::server::{ApiServer, now};
 use crate::user::UserInfo;
 
@@ -54,6 +54,11 @@ where
             respond::status(&style, &server.bind(&pod, value, &write).await?)
         }
         kind => {
+            let mut value = value;
+            crate::pipeline::create::match_namespace(&target, &mut value)?;
+            value["kind"] = kind.into();
+            value["apiVersion"] = row.api_version().into();
+            rules::update_managers(&target, None, &mut value, &write, "");
             let review = review(server, kind, value, &user, &target.namespace).await?;
             respond::value(&style, 201, &row.api_version(), kind, &review)
         }
@@ -76,13 +81,6 @@ fn component_status<B>(incoming: &Incoming<B>, target: &Target) -> Result<Respon
 }
 
 async fn review(server: &ApiServer, kind: &str, mut value: Value, user: &UserInfo, namespace: &str) -> Result<Value, Status> {
-    value["kind"] = kind.into();
-    value["apiVersion"] = if kind.starts_with("Token") || kind == "SelfSubjectReview" {
-        "authentication.k8s.io/v1"
-    } else {
-        "authorization.k8s.io/v1"
-    }
-    .into();
     if !value["metadata"].is_object() {
         value["metadata"] = json!({});
     }
@@ -94,20 +92,12 @@ async fn review(server: &ApiServer, kind: &str, mut value: Value, user: &UserInf
         "TokenReview" => token_review(server, &mut value).await?,
         "SelfSubjectAccessReview" => {
             let spec = value["spec"].clone();
-            check_spec(kind, &spec, false)?;
+            check_spec(&spec, false, None)?;
             value["status"] = decide(server, user, &spec);
         }
         "SubjectAccessReview" | "LocalSubjectAccessReview" => {
             let spec = value["spec"].clone();
-            check_spec(kind, &spec, true)?;
-            if kind == "LocalSubjectAccessReview" {
-                let asked = spec["resourceAttributes"]["namespace"].as_str().unwrap_or_default();
-                if asked != namespace {
-                    return Err(Status::bad_request(format!(
-                        "spec.resourceAttributes.namespace must match namespace: {namespace}"
-                    )));
-                }
-            }
+            check_spec(&spec, true, (kind == "LocalSubjectAccessReview").then_some(namespace))?;
             let subject = user_of(&spec);
             value["status"] = decide(server, &subject, &spec);
         }
@@ -116,7 +106,7 @@ async fn review(server: &ApiServer, kind: &str, mut value: Value, user: &UserInf
             if namespace.is_empty() {
                 return Err(Status::bad_request("no namespace on request"));
             }
-            value["status"] = rules(server, user, namespace);
+            value["status"] = rules_of(server, user, namespace);
         }
         _ => return Err(not_allowed()),
     }
@@ -151,14 +141,14 @@ fn user_of(spec: &Value) -> UserInfo {
     }
 }
 
-fn check_spec(kind: &str, spec: &Value, subject: bool) -> Result<(), Status> {
+fn check_spec(spec: &Value, subject: bool, local: Option<&str>) -> Result<(), Status> {
     let mut errors = Vec::new();
     let mut add = |kind, path: &str, value: &str, detail: &str| errors.push(options::error(kind, path, value, detail));
     match (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object()) {
         (true, true) => add(
             FieldErrorType::Invalid,
             "spec.nonResourceAttributes",
-            &spec["nonResourceAttributes"].to_string(),
+            &go_path(&spec["nonResourceAttributes"]),
             "cannot be specified in combination with resourceAttributes",
         ),
         (false, false) => add(
@@ -178,11 +168,30 @@ fn check_spec(kind: &str, spec: &Value, subject: bool) -> Result<(), Status> {
             "at least one of user or group must be specified",
         );
     }
+    let asked = spec["resourceAttributes"]["namespace"].as_str().unwrap_or_default();
+    if local.is_some_and(|namespace| namespace != asked) && spec["resourceAttributes"].is_object() {
+        add(
+            FieldErrorType::Invalid,
+            "spec.resourceAttributes.namespace",
+            &options::quoted(asked),
+            "must match metadata.namespace",
+        );
+    }
     if errors.is_empty() {
         Ok(())
     } else {
-        Err(Status::invalid("authorization.k8s.io", kind, "", &errors))
+        // Upstream leaves the kind out here.
+        Err(Status::invalid("authorization.k8s.io", "", "", &errors))
     }
+}
+
+/// Non-resource attributes as upstream's internal type shows them.
+fn go_path(attributes: &Value) -> String {
+    json!({
+        "Path": attributes["path"].as_str().unwrap_or_default(),
+        "Verb": attributes["verb"].as_str().unwrap_or_default(),
+    })
+    .to_string()
 }
 
 fn attributes_of(spec: &Value) -> Attributes {
@@ -226,7 +235,7 @@ fn decide(server: &ApiServer, user: &UserInfo, spec: &Value) -> Value {
     status
 }
 
-fn rules(server: &ApiServer, user: &UserInfo, namespace: &str) -> Value {
+fn rules_of(server: &ApiServer, user: &UserInfo, namespace: &str) -> Value {
     let (rules, incomplete) = server.plugins.authorizer.rules_for(user, namespace);
     let (mut resources, mut paths) = (Vec::new(), Vec::new());
     for rule in rules {

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Semaphore;
 use trireme_api::{Status, StatusDetails};
 use trireme_store::{Applied, Command, Store, Write, WriteError};
 
@@ -80,7 +81,11 @@ pub struct ApiServer {
     pub(crate) plugins: Plugins,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
+    pub(crate) slots: Arc<Semaphore>,
 }
+
+/// Requests that are served at once, watches and streams not counted; more are told to come again.
+pub const REQUESTS_MAX: usize = 600;
 
 impl ApiServer {
     /// Puts an API server together. It serves nobody until [`ApiServer::serve`] or the in-process transport is used;
@@ -93,6 +98,7 @@ impl ApiServer {
             plugins,
             health: Health::default(),
             metrics: Metrics::default(),
+            slots: Arc::new(Semaphore::new(REQUESTS_MAX)),
         })
     }
 

@@ -2,14 +2,16 @@
 //!
 //! Invariant: nothing is looked up before it is allowed; an unknown resource is 403 to those who may not ask for it.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use http::request::Parts;
 use http::{Request, Response, header};
 use hyper::upgrade::OnUpgrade;
-use trireme_api::Status;
+use trireme_api::{Status, StatusDetails};
 
 use super::accept::{Offer, negotiate};
 use super::body::Body;
@@ -21,7 +23,25 @@ use crate::authn::unauthorized;
 use crate::authorization::{Attributes, Decision, forbidden};
 use crate::metrics::Observed;
 use crate::server::ApiServer;
-use crate::user::UserInfo;
+use crate::user::{MASTERS, UserInfo};
+
+/// Time for an answer, watches and streams not counted.
+const ANSWER_MAX: Duration = Duration::from_mins(1);
+
+fn timed_out() -> Status {
+    Status::failure(
+        504,
+        "Timeout",
+        "Timeout: request did not complete within the allotted timeout",
+    )
+}
+
+fn too_many() -> Status {
+    Status::failure(429, "TooManyRequests", "Too many requests, please try again later.").with_details(StatusDetails {
+        retry_after_seconds: 1,
+        ..StatusDetails::default()
+    })
+}
 
 /// The certificate that a client showed, in DER, verified by the TLS layer.
 #[derive(Clone, Debug)]
@@ -111,31 +131,65 @@ impl ApiServer {
         parts.headers.remove(crate::reviews::AUDIENCE_HEADER);
         let query = Query::parse(parts.uri.query());
         let info = request_info(&parts.method, parts.uri.path(), &query);
-        let mutating = !matches!(info.verb.as_str(), "get" | "list" | "watch");
-        let long_running = info.verb == "watch";
-        let serving = (!long_running).then(|| self.metrics.serving(mutating));
         let observed = observed(&info);
-        let answer = match self.admit(&parts, &info, &query).await {
-            Err(status) => respond::status(&error_style(&parts, &query), &status),
-            Ok(user) => {
-                let incoming = Incoming {
-                    parts,
-                    body,
-                    query,
-                    info,
-                    user: Arc::new(user),
-                    upgrade,
-                };
-                if incoming.info.resource_request {
-                    resources::serve(self, incoming).await
-                } else {
-                    non_resource::serve(self, incoming).await
-                }
+        let errors = error_style(&parts, &query);
+        let long_running = matches!(observed.verb, "WATCH" | "CONNECT");
+        let mutating = !matches!(info.verb.as_str(), "get" | "list" | "watch");
+        let serving = (!long_running).then(|| self.metrics.serving(mutating));
+        let request = Request::from_parts(parts, body);
+        let answering = AssertUnwindSafe(self.answer(request, query, info, upgrade, long_running)).catch_unwind();
+        let answer = if long_running {
+            answering.await
+        } else {
+            tokio::time::timeout(ANSWER_MAX, answering).await.unwrap_or_else(|_| Ok(Err(timed_out())))
+        };
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(status)) => respond::status(&errors, &status),
+            Err(_) => {
+                // The panic hook has logged it; only this request is lost.
+                tracing::error!(verb = observed.verb, resource = observed.resource, "a request handler panicked");
+                respond::status(&errors, &Status::internal("this request caused apiserver to panic. Look in the logs for details."))
             }
         };
         drop(serving);
         self.metrics.observe(observed, answer.status().as_u16(), started.elapsed());
         answer
+    }
+
+    async fn answer<B>(
+        self: &Arc<Self>,
+        request: Request<B>,
+        query: Query,
+        info: RequestInfo,
+        upgrade: Option<OnUpgrade>,
+        long_running: bool,
+    ) -> Result<Response<Body>, Status>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: std::fmt::Display,
+    {
+        let (parts, body) = request.into_parts();
+        let user = self.admit(&parts, &info, &query).await?;
+        let exempt = long_running || user.in_group(MASTERS) || !info.resource_request;
+        let _slot = if exempt {
+            None
+        } else {
+            Some(self.slots.try_acquire().map_err(|_| too_many())?)
+        };
+        let incoming = Incoming {
+            parts,
+            body,
+            query,
+            info,
+            user: Arc::new(user),
+            upgrade,
+        };
+        Ok(if incoming.info.resource_request {
+            resources::serve(self, incoming).await
+        } else {
+            non_resource::serve(self, incoming).await
+        })
     }
 
     async fn admit(&self, parts: &Parts, info: &RequestInfo, query: &Query) -> Result<UserInfo, Status> {

@@ -42,6 +42,21 @@ pub fn scale_row() -> &'static Resource {
     &ROW
 }
 
+/// The row-like description of `authentication.k8s.io/v1 TokenRequest`.
+fn token_row() -> &'static Resource {
+    static ROW: std::sync::LazyLock<Resource> = std::sync::LazyLock::new(|| {
+        let review = trireme_resources::find("authentication.k8s.io", "v1", "tokenreviews").expect("a built-in row");
+        Resource {
+            plural: "tokenrequests",
+            singular: "tokenrequest",
+            kind: "TokenRequest",
+            storage: "authentication.k8s.io/tokenrequests",
+            ..*review
+        }
+    });
+    &ROW
+}
+
 /// The `Scale` of an object.
 ///
 /// # Errors
@@ -440,6 +455,13 @@ impl ApiServer {
             ));
         }
         super::create::match_namespace(target, &mut request)?;
+        rules::defaults(token_row(), &mut request);
+        metadata(&mut request);
+        let tracked = Target {
+            row: token_row(),
+            ..target.clone()
+        };
+        rules::update_managers(&tracked, None, &mut request, options, &target.subresource);
         let mut warnings = Vec::new();
         self.mutate(target, Operation::Create, &mut request, None, options, &mut warnings)?;
         self.validate(target, Operation::Create, &mut request, None, options, &mut warnings)?;
@@ -449,6 +471,7 @@ impl ApiServer {
         metadata.insert("name".into(), target.name.as_str().into());
         metadata.insert("namespace".into(), target.namespace.as_str().into());
         metadata.insert("creationTimestamp".into(), now().into());
+        metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
         tokens.issue(&account, request, &target.user).await
     }
 
