@@ -3,7 +3,7 @@
 //! Invariant: nothing here looks at containers.
 
 use super::container::label_key;
-use super::metadata::{self, SelectorRules};
+use super::metadata;
 use super::names;
 use super::node::{Errors, Node};
 use super::show;
@@ -95,8 +95,8 @@ pub(super) fn affinity(errors: &mut Errors, node: &Node<'_>) {
 }
 
 fn pod_term(errors: &mut Errors, node: &Node<'_>) {
-    metadata::selector(errors, &node.at("labelSelector"), SelectorRules::default());
-    metadata::selector(errors, &node.at("namespaceSelector"), SelectorRules::default());
+    metadata::selector(errors, &node.at("labelSelector"));
+    metadata::selector(errors, &node.at("namespaceSelector"));
     let namespace = node.child("namespace");
     for name in node.at("namespaces").strings() {
         errors.extend(names::label(name).into_iter().map(|message| namespace.bad_text(name, message)));
@@ -244,6 +244,6 @@ pub(super) fn spread(errors: &mut Errors, node: &Node<'_>) {
             }
         }
         label_keys(errors, constraint);
-        metadata::selector(errors, &constraint.at("labelSelector"), SelectorRules::default());
+        metadata::selector(errors, &constraint.at("labelSelector"));
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use trireme_api::selector::LabelSelector;
 
 use super::container::label_key;
-use super::metadata::{self, SelectorRules};
+use super::metadata;
 use super::names;
 use super::network::domain_path;
 use super::node::{Errors, IMMUTABLE, Node, same};
@@ -60,7 +60,7 @@ fn job_spec(errors: &mut Errors, spec: &Node<'_>) {
     inner_spec(errors, spec);
     let (selector, template) = (spec.at("selector"), spec.at("template"));
     if selector.set() {
-        metadata::selector(errors, &selector, SelectorRules::default());
+        metadata::selector(errors, &selector);
     } else {
         errors.push(selector.required(""));
     }

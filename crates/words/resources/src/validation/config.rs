@@ -12,9 +12,9 @@ use trireme_api::quantity::{Format, Quantity};
 use super::affinity;
 use super::container::label_key;
 use super::ip;
-use super::metadata::{self, SelectorRules};
+use super::metadata;
 use super::names;
-use super::node::{Errors, NEGATIVE, Node, same};
+use super::node::{Errors, Node, same};
 use super::pod::{self, counts};
 use super::resources;
 use super::show;
@@ -601,7 +601,7 @@ pub(super) fn budget(errors: &mut Errors, root: &Node<'_>) {
             most_hundred(errors, &bound);
         }
     }
-    metadata::selector(errors, &spec.at("selector"), SelectorRules::default());
+    metadata::selector(errors, &spec.at("selector"));
     let policy = spec.at("unhealthyPodEvictionPolicy");
     if policy.set() {
         policy.one_of(errors, &["AlwaysAllow", "IfHealthyBudget"]);
@@ -636,13 +636,5 @@ pub(super) fn runtime_class(errors: &mut Errors, root: &Node<'_>) {
         } else {
             seen.push(key);
         }
-    }
-}
-
-/// A scale: how many replicas are wanted.
-pub(super) fn scale(errors: &mut Errors, root: &Node<'_>) {
-    let replicas = root.get("spec.replicas");
-    if replicas.int() < 0 {
-        errors.push(replicas.bad_int(NEGATIVE));
     }
 }

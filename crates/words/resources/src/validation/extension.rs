@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::container::label_key;
-use super::metadata::{self, SelectorRules};
+use super::metadata;
 use super::names;
 use super::node::{Errors, Node};
 use super::show;
@@ -74,7 +74,7 @@ fn webhook(errors: &mut Errors, hook: &Node<'_>, quiet: bool) {
         errors.push(timeout.bad_int("the timeout value must be between 1 and 30 seconds"));
     }
     for name in ["namespaceSelector", "objectSelector"] {
-        metadata::selector(errors, &hook.at(name), SelectorRules::default());
+        metadata::selector(errors, &hook.at(name));
     }
     let reinvocation = hook.at("reinvocationPolicy");
     if reinvocation.set() {
@@ -342,7 +342,7 @@ fn match_resources(errors: &mut Errors, node: &Node<'_>) {
     for name in ["namespaceSelector", "objectSelector"] {
         let selector = node.at(name);
         if selector.set() {
-            metadata::selector(errors, &selector, SelectorRules::default());
+            metadata::selector(errors, &selector);
         } else {
             errors.push(selector.required(""));
         }
@@ -469,7 +469,7 @@ fn binding(errors: &mut Errors, spec: &Node<'_>) {
             }
         }
         if selector.set() {
-            metadata::selector(errors, &selector, SelectorRules::default());
+            metadata::selector(errors, &selector);
             if !name.is_empty() {
                 errors.push(selector.forbidden(EXCLUSIVE));
             }

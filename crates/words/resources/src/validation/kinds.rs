@@ -96,6 +96,7 @@ pub(super) static KINDS: &[Kind] = &[
         |e, n, _| pod::template(e, &n.at("template")),
     ),
     Kind {
+        name: names::long_name,
         status: counted,
         ..kind("core/replicationcontrollers", workloads::replication_controller, |e, n, _| {
             workloads::replication_controller(e, n);
@@ -257,7 +258,7 @@ pub(super) static KINDS: &[Kind] = &[
     },
     Kind { twice: true, status: batch::job_status, ..kind("batch/jobs", batch::job, batch::job_update) },
     kind("batch/cronjobs", |e, n| batch::cron_job(e, n, None), |e, n, o| batch::cron_job(e, n, Some(o))),
-    Kind { looks: false, standard_finalizers: false, ..kind("coordination.k8s.io/leases", config::lease, |e, n, _| config::lease(e, n)) },
+    Kind { standard_finalizers: false, ..kind("coordination.k8s.io/leases", config::lease, |e, n, _| config::lease(e, n)) },
     Kind {
         before: WHOLE,
         ..kind(
@@ -408,7 +409,7 @@ pub(super) static KINDS: &[Kind] = &[
             extension::signing_request(e, n);
         })
     },
-    Kind { before: BOTH, ..kind("resource.k8s.io/deviceclasses", device::class, |e, n, _| device::class(e, n)) },
+    Kind { name: names::long_name, before: BOTH, ..kind("resource.k8s.io/deviceclasses", device::class, |e, n, _| device::class(e, n)) },
     Kind { before: BOTH, ..kind("resource.k8s.io/resourceclaims", device::claim, device::claim_update) },
     Kind {
         twice: true,

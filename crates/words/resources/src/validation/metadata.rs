@@ -247,15 +247,8 @@ fn field_manager(errors: &mut Errors, node: &Node<'_>) {
     }
 }
 
-/// How a selector is checked.
-#[derive(Clone, Copy, Default)]
-pub(super) struct SelectorRules {
-    /// Values that are no label values stay allowed: the object had some before.
-    pub any_value: bool,
-}
-
 /// A label selector; an absent one is fine.
-pub(super) fn selector(errors: &mut Errors, node: &Node<'_>, rules: SelectorRules) {
+pub(super) fn selector(errors: &mut Errors, node: &Node<'_>) {
     labels(errors, &node.at("matchLabels"));
     for requirement in node.at("matchExpressions").items() {
         let values = requirement.at("values");
@@ -274,18 +267,10 @@ pub(super) fn selector(errors: &mut Errors, node: &Node<'_>, rules: SelectorRule
         }
         let key = requirement.at("key");
         label_name(errors, &key, key.str());
-        if !rules.any_value {
-            for value in values.items() {
-                value.each(errors, names::label_value(value.str()));
-            }
+        for value in values.items() {
+            value.each(errors, names::label_value(value.str()));
         }
     }
-}
-
-/// Whether a selector holds values that are no label values.
-pub(super) fn has_bad_value(selector: &Node<'_>) -> bool {
-    let expressions = selector.at("matchExpressions").items();
-    expressions.iter().any(|one| one.at("values").strings().iter().any(|value| !names::label_value(value).is_empty()))
 }
 
 /// Conditions of the common form.

@@ -22,12 +22,14 @@ mod pod;
 mod probe;
 mod rbac;
 mod resources;
+mod review;
 mod security;
 mod service;
 mod show;
 mod show_orders;
 mod storage;
 mod volume;
+mod warnings;
 mod workloads;
 
 #[cfg(test)]
@@ -66,6 +68,9 @@ pub fn create(row: &Resource, value: &Value) -> Vec<FieldError> {
     match row.storage {
         "core/pods" => pod::create(&mut errors, &root),
         "core/bindings" => pod::binding(&mut errors, &root),
+        "authorization.k8s.io/subjectaccessreviews" => review::access(&mut errors, &root, review::Subject::Any),
+        "authorization.k8s.io/selfsubjectaccessreviews" => review::access(&mut errors, &root, review::Subject::Own),
+        "authorization.k8s.io/localsubjectaccessreviews" => review::access(&mut errors, &root, review::Subject::Local),
         "core/events" => {
             let new_style = !row.group.is_empty();
             config::event(&mut errors, &root, new_style);
@@ -148,6 +153,19 @@ fn by_kind(errors: &mut Errors, row: &Resource, kind: &Kind, root: &Node<'_>, ol
 
 /// Warnings for an object that is accepted.
 #[must_use]
-pub fn warnings(_row: &Resource, _value: &Value) -> Vec<String> {
-    Vec::new()
+pub fn warnings(row: &Resource, value: &Value) -> Vec<String> {
+    let root = Node::root(value);
+    let mut out = Vec::new();
+    match row.storage {
+        "core/pods" => warnings::pod(&mut out, &root),
+        "core/podtemplates" => warnings::pod(&mut out, &root.at("template")),
+        "core/replicationcontrollers" | "apps/deployments" | "apps/replicasets" | "apps/statefulsets" | "apps/daemonsets"
+        | "batch/jobs" => warnings::pod(&mut out, &root.get("spec.template")),
+        "batch/cronjobs" => warnings::pod(&mut out, &root.get("spec.jobTemplate.spec.template")),
+        "core/services" => warnings::service(&mut out, &root),
+        "core/persistentvolumes" => warnings::volume(&mut out, &root),
+        "core/secrets" => warnings::secret(&mut out, &root),
+        _ => {}
+    }
+    out
 }

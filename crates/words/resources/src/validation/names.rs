@@ -3,7 +3,9 @@
 //!
 //! Invariant: each function returns what is wrong with one text, nothing if it is valid; it knows no field paths.
 
-pub(super) use trireme_api::selector::{key_errors as qualified, value_errors as label_value};
+pub(super) use trireme_api::selector::{
+    key_errors as qualified, subdomain_errors as long_name, value_errors as label_value,
+};
 
 /// What is wrong with a text.
 pub(super) type Messages = Vec<String>;

@@ -3,7 +3,7 @@
 //! Invariant: whether an address is free or a range in use is not looked at here.
 
 use super::ip;
-use super::metadata::{self, SelectorRules};
+use super::metadata;
 use super::names;
 use super::node::{Errors, IMMUTABLE, Node};
 use super::show;
@@ -11,7 +11,7 @@ use super::show;
 /// A network policy; blocks that `old` had stay allowed.
 pub(super) fn policy(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
     let spec = root.at("spec");
-    metadata::selector(errors, &spec.at("podSelector"), SelectorRules::default());
+    metadata::selector(errors, &spec.at("podSelector"));
     let known: Vec<&str> = old.map(|old| blocks(&old.at("spec"))).unwrap_or_default();
     for (list, peers) in [("ingress", "from"), ("egress", "to")] {
         for rule in spec.at(list).items() {
@@ -73,7 +73,7 @@ fn peer(errors: &mut Errors, node: &Node<'_>, known: &[&str]) {
         let selector = node.at(name);
         if selector.set() {
             count += 1;
-            metadata::selector(errors, &selector, SelectorRules::default());
+            metadata::selector(errors, &selector);
         }
     }
     let block = node.at("ipBlock");

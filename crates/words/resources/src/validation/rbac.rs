@@ -4,7 +4,7 @@
 
 use trireme_api::selector::LabelSelector;
 
-use super::metadata::{self, SelectorRules};
+use super::metadata;
 use super::names;
 use super::node::{Errors, Node};
 use super::show;
@@ -25,7 +25,7 @@ pub(super) fn role(errors: &mut Errors, root: &Node<'_>, namespaced: bool) {
         errors.push(selectors.required("at least one clusterRoleSelector required if aggregationRule is non-nil"));
     }
     for selector in selectors.items() {
-        metadata::selector(errors, &selector, SelectorRules::default());
+        metadata::selector(errors, &selector);
         if LabelSelector::from_value(Some(selector.value)).is_err() {
             errors.push(selector.invalid_as("null", "invalid label selector."));
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::affinity;
 use super::container::label_key;
 use super::diff;
-use super::metadata::{self, SelectorRules};
+use super::metadata;
 use super::names;
 use super::node::{Errors, IMMUTABLE, NEGATIVE, Node, same};
 use super::resources;
@@ -290,7 +290,7 @@ pub(super) fn claim_spec(errors: &mut Errors, node: &Node<'_>) {
     if modes.is_empty() {
         errors.push(modes.required("at least 1 access mode is required"));
     }
-    metadata::selector(errors, &node.at("selector"), SelectorRules::default());
+    metadata::selector(errors, &node.at("selector"));
     access_modes(errors, &modes);
     let amount = node.get("resources.requests.storage").moved(node.at("resources").key("storage").path);
     if !amount.set() {
@@ -666,7 +666,7 @@ pub(super) fn csi_driver_update(errors: &mut Errors, root: &Node<'_>, old: &Node
 
 /// What a driver has left somewhere.
 pub(super) fn capacity(errors: &mut Errors, root: &Node<'_>) {
-    metadata::selector(errors, &root.at("nodeTopology"), SelectorRules::default());
+    metadata::selector(errors, &root.at("nodeTopology"));
     let (class, left) = (root.at("storageClassName"), root.at("capacity"));
     class.each(errors, names::subdomain(class.str()));
     if left.set() && left.quantity().sign() < 0 {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: sources are looked at in upstream's order; the second one that is set is told, not looked into.
 
-use super::metadata::{self, SelectorRules};
+use super::metadata;
 use super::names;
 use super::node::{Errors, Node};
 use super::{resources, show, storage};
@@ -589,7 +589,7 @@ fn trust_bundle(errors: &mut Errors, node: &Node<'_>) {
                 errors.push(signer.required("must be a valid signer name"));
             }
             signer_name(errors, &signer);
-            metadata::selector(errors, &selector, SelectorRules::default());
+            metadata::selector(errors, &selector);
         }
         (false, false) => errors.push(node.required("either name or signerName must be specified")),
     }

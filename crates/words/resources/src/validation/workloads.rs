@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 use trireme_api::selector::LabelSelector;
 
-use super::metadata::{self, SelectorRules};
+use super::metadata;
 use super::names;
 use super::node::{Errors, IMMUTABLE, Node, same};
 use super::pod::{self, counts};
@@ -21,7 +21,7 @@ fn selector(errors: &mut Errors, node: &Node<'_>, kind: &str) {
         errors.push(node.required(""));
         return;
     }
-    metadata::selector(errors, node, SelectorRules::default());
+    metadata::selector(errors, node);
     if node.at("matchLabels").is_empty() && node.at("matchExpressions").is_empty() {
         errors.push(node.invalid_as(show::selector(node.value), format!("empty selector is invalid for {kind}")));
     }
@@ -152,7 +152,7 @@ pub(super) fn replication_controller(errors: &mut Errors, root: &Node<'_>) {
 pub(super) fn daemon_set(errors: &mut Errors, root: &Node<'_>) {
     let spec = root.at("spec");
     let (wanted, template) = (spec.at("selector"), spec.at("template"));
-    metadata::selector(errors, &wanted, SelectorRules::default());
+    metadata::selector(errors, &wanted);
     if parsed(&wanted).is_some_and(|selector| !matches(&selector, &template)) {
         unmatched(errors, &template);
     }
