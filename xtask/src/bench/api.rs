@@ -62,6 +62,25 @@ const LIST_CONNECTIONS: usize = 4;
 /// What a single object carries beyond an item of a list: its kind and apiVersion.
 const TYPE_META_BYTES: u64 = r#""kind":"ConfigMap","apiVersion":"v1","#.len() as u64;
 
+/// What came of all phases.
+#[derive(Default)]
+struct Outcome {
+    phases: Vec<Phase>,
+    failures: Vec<String>,
+}
+
+impl Outcome {
+    fn note(&mut self, phase: Result<Phase>) {
+        match phase {
+            Ok(phase) => self.phases.push(phase),
+            Err(error) => {
+                say(format!("FAILED: {error:#}"));
+                self.failures.push(format!("{error:#}"));
+            }
+        }
+    }
+}
+
 /// One run against one server.
 struct Run<'a> {
     options: &'a Api,
@@ -112,7 +131,7 @@ pub(crate) async fn run(options: &Api) -> Result<Report> {
         other: other.clone(),
     };
     let before = run.memory()?;
-    let phases = within(&rest, &[&many, &other], "configmaps", run.phases()).await?;
+    let Outcome { phases, failures } = within(&rest, &[&many, &other], "configmaps", run.phases()).await?;
     let memory = run.memory()?;
     let peak = if run.servers.0.is_empty() {
         None
@@ -140,6 +159,7 @@ pub(crate) async fn run(options: &Api) -> Result<Report> {
             "rssKibAfter": memory,
             "rssKibPeak": peak,
         }),
+        failures,
     })
 }
 
@@ -181,54 +201,48 @@ impl Run<'_> {
         .await
     }
 
-    async fn phases(&self) -> Result<Vec<Phase>> {
+    /// All phases, in order. One that fails does not stop the next: what a server cannot do is a finding too.
+    async fn phases(&self) -> Result<Outcome> {
         let payload = self.calibrate().await?;
         let (count, time) = (self.options.count, Until::Elapsed(Duration::from_secs(self.options.duration)));
         let connections = usize::try_from(self.options.connections)?;
         let (many, other) = (collection(&self.many), collection(&self.other));
-        let mut phases = vec![];
+        let mut outcome = Outcome::default();
 
-        let (path, text) = (many.clone(), payload.clone());
-        let create = move |number, _| Call::with(Method::POST, path.as_str(), config_map(&item(number), &text));
-        phases.push(
-            self.load("create ConfigMap", connections, Until::Count(count), create)
-                .await?,
-        );
-
-        let (path, text) = (other.clone(), payload.clone());
-        let create = move |number, _| Call::with(Method::POST, path.as_str(), config_map(&item(number), &text));
-        phases.push(self.load("create ConfigMap", 1, time, create).await?);
-
+        for (path, connections, until) in [(&many, connections, Until::Count(count)), (&other, 1, time)] {
+            let (path, text) = (path.clone(), payload.clone());
+            let create = move |number, _| Call::with(Method::POST, path.as_str(), config_map(&item(number), &text));
+            outcome.note(self.load("create ConfigMap", connections, until, create).await);
+        }
         for connections in [connections, 1] {
             let path = many.clone();
             let get = move |number, _| Call::get(format!("{path}/{}", item(scattered(number, count))));
-            phases.push(self.load("get ConfigMap", connections, time, get).await?);
+            outcome.note(self.load("get ConfigMap", connections, time, get).await);
         }
         for connections in [LIST_CONNECTIONS, 1] {
             let path = many.clone();
-            phases.push(
-                self.load("list ConfigMaps", connections, time, move |_, _| Call::get(path.as_str()))
-                    .await?,
-            );
+            let list = move |_, _| Call::get(path.as_str());
+            outcome.note(self.load("list ConfigMaps", connections, time, list).await);
         }
-        for connections in [connections, 1] {
+        for (round, connections) in [connections, 1].into_iter().enumerate() {
             let (path, text) = (many.clone(), payload.clone());
             // Neighbouring numbers are different objects, so no two connections write the same one at a time.
             let update = move |number, _| {
                 let name = item(number % count);
-                let mut text = text.clone();
-                let head = format!("{number:08x}");
-                text.replace_range(..head.len().min(text.len()), &head[..head.len().min(text.len())]);
-                Call::with(Method::PUT, format!("{path}/{name}"), config_map(&name, &text))
+                Call::with(
+                    Method::PUT,
+                    format!("{path}/{name}"),
+                    config_map(&name, &changed(&text, round, number)),
+                )
             };
-            phases.push(self.load("update ConfigMap", connections, time, update).await?);
+            outcome.note(self.load("update ConfigMap", connections, time, update).await);
         }
         let load = FanOut {
             watchers: usize::try_from(self.options.watchers)?,
             events: usize::try_from(self.options.events)?,
         };
-        phases.push(fan_out(&self.rest, &self.servers, &self.other, load).await?);
-        Ok(phases)
+        outcome.note(fan_out(&self.rest, &self.servers, &self.other, load).await.context("watch"));
+        Ok(outcome)
     }
 
     /// A payload with which an item of a list has the wanted size: what the server itself adds is learnt from one object.
@@ -262,6 +276,13 @@ fn scattered(number: u64, count: u64) -> u64 {
     (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16) % count
 }
 
+/// The payload, with a beginning that no other update of this run has: a server may skip a write that changes nothing.
+fn changed(payload: &str, round: usize, number: u64) -> String {
+    let head = format!("{round:02x}{number:010x}");
+    let tail = payload.get(head.len()..).unwrap_or_default();
+    head + tail
+}
+
 fn config_map(name: &str, payload: &str) -> Bytes {
     let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"payload": payload}});
     Bytes::from(body.to_string())
@@ -280,5 +301,14 @@ mod tests {
     #[test]
     fn names_are_of_one_length() {
         assert_eq!(item(0).len(), item(999_999).len());
+    }
+
+    #[test]
+    fn updates_differ_and_keep_their_size() {
+        let payload = "x".repeat(20);
+        let all = [(0, 0), (0, 1), (1, 0)].map(|(round, number)| changed(&payload, round, number));
+        assert_eq!(all[1], "000000000001xxxxxxxx");
+        assert!(all[0] != all[1] && all[0] != all[2] && all.iter().all(|one| one.len() == payload.len()));
+        assert_eq!(changed("", 1, 2), "010000000002");
     }
 }

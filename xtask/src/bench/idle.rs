@@ -114,6 +114,7 @@ pub(crate) fn run(options: &Idle) -> Result<Report> {
             "rssKibPerPod": per_pod.map(|memory| memory.rss),
             "pssKibPerPod": per_pod.map(|memory| memory.pss),
         }),
+        failures: vec![],
     })
 }
 

@@ -73,6 +73,7 @@ pub(crate) async fn run(options: &Pods) -> Result<Report> {
             rows: rounds.iter().map(row).collect(),
         }],
         results: json!(results),
+        failures: vec![],
     })
 }
 

@@ -1,6 +1,6 @@
 //! A measurement's outcome: Markdown tables, as docs/BENCHMARKS.md holds them, or JSON.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
@@ -40,15 +40,21 @@ pub(crate) struct Report {
     pub(crate) sheets: Vec<Sheet>,
     /// For programs.
     pub(crate) results: Value,
+    /// What could not be measured, and why.
+    pub(crate) failures: Vec<String>,
 }
 
 impl Report {
     /// Prints it to standard output.
+    ///
+    /// # Errors
+    /// Behind the figures that there are, when something could not be measured.
     pub(crate) fn print(&self, output: Output) -> Result<()> {
         match output {
             Output::Json => println!("{}", serde_json::to_string_pretty(&self.json(&machine::facts()))?),
             Output::Table => println!("{}", self.markdown(&machine::facts())),
         }
+        ensure!(self.failures.is_empty(), "{}", self.failures.join("\n"));
         Ok(())
     }
 
@@ -59,7 +65,13 @@ impl Report {
                 .map(|(key, value)| (key.clone(), Value::from(value.as_str())))
                 .collect()
         };
-        json!({"bench": self.name, "machine": object(machine), "subject": object(&self.facts), "results": self.results})
+        json!({
+            "bench": self.name,
+            "machine": object(machine),
+            "subject": object(&self.facts),
+            "results": self.results,
+            "failures": self.failures,
+        })
     }
 
     fn markdown(&self, machine: &[(String, String)]) -> String {
@@ -74,6 +86,9 @@ impl Report {
                 .set_header(sheet.header.clone());
             table.add_rows(sheet.rows.clone());
             text.push_str(&format!("\n\n{}\n\n{table}", sheet.caption));
+        }
+        for failure in &self.failures {
+            text.push_str(&format!("\n\nNot measured: {failure}"));
         }
         text
     }
@@ -93,6 +108,7 @@ mod tests {
                 rows: vec![vec!["get".into(), "1".into()]],
             }],
             results: json!([1]),
+            failures: vec!["list: 500".into()],
         }
     }
 
@@ -104,12 +120,13 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("| get  | 1    |"), "{text}");
+        assert!(text.ends_with("Not measured: list: 500"), "{text}");
     }
 
     #[test]
     fn json_holds_results() {
         let value = report().json(&[("CPU".into(), "fast".into())]);
-        let expected = json!({"bench": "api", "machine": {"CPU": "fast"}, "subject": {"server": "v1"}, "results": [1]});
+        let expected = json!({"bench": "api", "machine": {"CPU": "fast"}, "subject": {"server": "v1"}, "results": [1], "failures": ["list: 500"]});
         assert_eq!(value, expected);
     }
 }

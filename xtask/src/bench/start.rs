@@ -85,6 +85,7 @@ pub(crate) async fn run(options: &Start) -> Result<Report> {
             rows: summaries.iter().map(row).collect(),
         }],
         results: json!({"fromCommand": summaries[0].1.json(), "fromProcess": summaries[1].1.json()}),
+        failures: vec![],
     })
 }
 
