@@ -29,7 +29,7 @@ macro_rules! packages {
 /// The structs from which all others are reached, by Go package.
 const PACKAGES: &[(&str, Make)] = packages! {
     "apimachinery/pkg/apis/meta/v1" apimachinery::pkg::apis::meta::v1:
-        DeleteOptions ObjectMeta Status WatchEvent APIGroupList APIResourceList APIVersions;
+        DeleteOptions ObjectMeta Status APIGroupList APIResourceList APIVersions;
     "api/core/v1" api::core::v1:
         Binding ComponentStatus ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume PersistentVolumeClaim Pod
         PodTemplate ReplicationController ResourceQuota Secret Service ServiceAccount;
@@ -131,12 +131,23 @@ pub fn of_column(source: Source) -> Option<Arc<str>> {
 fn texts_of(package: &str) -> Texts {
     let all = Descriptions::of(|own| own == package);
     let columns = rows().iter().flat_map(table::columns).chain(table::scale_columns());
-    let sources = columns.filter_map(|column| column.from).filter(|source| source.package == package);
+    let sources = columns
+        .filter_map(|column| column.from)
+        .filter(|source| source.package == package);
     let texts = sources.filter_map(|source| {
         let text = all.of_field(&schema_name(source.package, source.name), source.field)?;
-        Some((source, Arc::from(source.until.map_or(text, |end| text.strip_suffix(end).unwrap_or(text)))))
+        let text = if source.all_but_last_sentence {
+            without_last_sentence(text)
+        } else {
+            text
+        };
+        Some((source, Arc::from(text)))
     });
     texts.collect()
+}
+
+fn without_last_sentence(text: &str) -> &str {
+    text.rfind(". ").map_or(text, |end| &text[..=end])
 }
 
 #[cfg(test)]
@@ -165,7 +176,11 @@ mod tests {
         let words = Descriptions::of(|_| true);
         let without: Vec<_> = rows()
             .iter()
-            .filter(|row| words.of_struct(&schema_name(row.schema().package, row.schema().name)).is_none())
+            .filter(|row| {
+                words
+                    .of_struct(&schema_name(row.schema().package, row.schema().name))
+                    .is_none()
+            })
             .map(|row| (row.group, row.version, row.kind))
             .collect();
         assert!(without.iter().all(|(group, ..)| *group == "metrics.k8s.io"), "{without:?}");

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod authn;
 pub mod authorization;
 mod bootstrap;
+mod descriptions;
 mod discovery;
 mod health;
 pub mod http;

@@ -1,7 +1,7 @@
 //! OpenAPI documents, generated from the field table and the rows.
 //!
-//! Invariant: a document describes one group and version and every struct that it reaches. Descriptions are left out.
-//! Documents are made on demand and kept only as their hash: they are large and seldom asked for.
+//! Invariant: a document describes one group and version and every struct that it reaches, in upstream's words where there
+//! are some. Documents are made on demand and kept only as their hash: they are large and seldom asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use trireme_api::schema::{self, Field, ListType, Strategy, Struct, Type};
 use trireme_resources::{Resource, groups, rows};
 
+use crate::descriptions::{self, Descriptions};
 use crate::http::body::Body;
 use crate::http::query::Query;
 use crate::http::respond::{page_not_found, response};
@@ -47,8 +48,9 @@ fn places() -> Vec<(String, &'static str, &'static str)> {
 pub(crate) fn index(_server: &ApiServer, _parts: &Parts) -> Response<Body> {
     let hashes = HASHES.get_or_init(|| {
         let all = places().into_iter().map(|(place, group, version)| {
-            let document = serde_json::to_vec(&group_document(group, version)).expect("a JSON value serialises");
-            (place, hash(&document))
+            let mut digest = Sha256::new();
+            serde_json::to_writer(&mut digest, &group_document(group, version)).expect("a JSON value serialises");
+            (place, hex::encode_upper(digest.finalize()))
         });
         all.collect()
     });
@@ -81,7 +83,9 @@ pub(crate) fn v3(_server: &ApiServer, parts: &Parts, query: &Query, place: &str)
     let document = match known {
         Some((_, group, version)) => group_document(group, version),
         None if ["api", "apis", "version", "openid/v1/jwks", ".well-known/openid-configuration"].contains(&place)
-            || place.strip_prefix("apis/").is_some_and(|name| groups().iter().any(|group| group.name == name)) =>
+            || place
+                .strip_prefix("apis/")
+                .is_some_and(|name| groups().iter().any(|group| group.name == name)) =>
         {
             bare_document()
         }
@@ -103,7 +107,11 @@ pub(crate) fn v3(_server: &ApiServer, parts: &Parts, query: &Query, place: &str)
 /// `/openapi/v2`, as JSON only: clients that insist on protobuf get 406 and go on without.
 #[must_use]
 pub(crate) fn v2(_server: &ApiServer, parts: &Parts) -> Response<Body> {
-    let accept = parts.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let accept = parts
+        .headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     if !accept.is_empty() && !["json", "*/*"].iter().any(|known| accept.contains(known)) {
         let mut answer = page_not_found();
         *answer.status_mut() = StatusCode::NOT_ACCEPTABLE;
@@ -112,7 +120,7 @@ pub(crate) fn v2(_server: &ApiServer, parts: &Parts) -> Response<Body> {
     let mut definitions = Map::new();
     let mut paths = Map::new();
     for (_, group, version) in places() {
-        let mut maker = Maker::new("#/definitions/");
+        let mut maker = Maker::new(SWAGGER, group, version);
         maker.group(group, version);
         definitions.extend(maker.schemas);
         for row in rows().iter().filter(|row| row.group == group && row.version == version) {
@@ -150,7 +158,7 @@ fn bare_document() -> Value {
 }
 
 fn group_document(group: &str, version: &str) -> Value {
-    let mut maker = Maker::new("#/components/schemas/");
+    let mut maker = Maker::new(OPENAPI, group, version);
     maker.group(group, version);
     let mut paths = Map::new();
     for row in rows().iter().filter(|row| row.group == group && row.version == version) {
@@ -191,7 +199,12 @@ fn parameter(name: &str, place: &str, kind: &str) -> Value {
 
 fn content(media_types: &[&str], reference: &str) -> Value {
     let schema = json!({"schema": {"$ref": reference}});
-    Value::Object(media_types.iter().map(|media| ((*media).to_owned(), schema.clone())).collect())
+    Value::Object(
+        media_types
+            .iter()
+            .map(|media| ((*media).to_owned(), schema.clone()))
+            .collect(),
+    )
 }
 
 const ANSWERS: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
@@ -212,9 +225,22 @@ fn add_paths(paths: &mut Map<String, Value>, row: &Resource) {
         let parameters: Vec<Value> = queries
             .iter()
             .map(|name| {
-                let flag = matches!(*name, "force" | "watch" | "allowWatchBookmarks" | "sendInitialEvents" | "orphanDependents");
+                let flag = matches!(
+                    *name,
+                    "force" | "watch" | "allowWatchBookmarks" | "sendInitialEvents" | "orphanDependents"
+                );
                 let number = matches!(*name, "limit" | "timeoutSeconds" | "gracePeriodSeconds");
-                parameter(name, "query", if flag { "boolean" } else if number { "integer" } else { "string" })
+                parameter(
+                    name,
+                    "query",
+                    if flag {
+                        "boolean"
+                    } else if number {
+                        "integer"
+                    } else {
+                        "string"
+                    },
+                )
             })
             .collect();
         let mut value = json!({
@@ -233,8 +259,16 @@ fn add_paths(paths: &mut Map<String, Value>, row: &Resource) {
     const PATCH: &[&str] = &["dryRun", "fieldManager", "fieldValidation", "force"];
     const DELETE: &[&str] = &["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"];
     const LIST: &[&str] = &[
-        "allowWatchBookmarks", "continue", "fieldSelector", "labelSelector", "limit", "resourceVersion",
-        "resourceVersionMatch", "sendInitialEvents", "timeoutSeconds", "watch",
+        "allowWatchBookmarks",
+        "continue",
+        "fieldSelector",
+        "labelSelector",
+        "limit",
+        "resourceVersion",
+        "resourceVersionMatch",
+        "sendInitialEvents",
+        "timeoutSeconds",
+        "watch",
     ];
     let scope = |extra: Option<Value>| {
         let mut parameters: Vec<Value> = extra.into_iter().collect();
@@ -287,24 +321,36 @@ fn add_paths(paths: &mut Map<String, Value>, row: &Resource) {
 
 /// The name of a struct's schema.
 fn schema_name(ty: &Struct) -> String {
-    format!("io.k8s.{}.{}", ty.package.replace('/', "."), ty.name)
+    descriptions::schema_name(ty.package, ty.name)
 }
 
 fn meta_name(name: &str) -> String {
     format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}")
 }
 
+/// Where version 2 keeps schemas.
+const SWAGGER: &str = "#/definitions/";
+/// Where version 3 does.
+const OPENAPI: &str = "#/components/schemas/";
+
 /// Collects the schemas of a group and version.
 struct Maker {
     prefix: &'static str,
+    words: Descriptions,
     schemas: Map<String, Value>,
     seen: BTreeSet<String>,
 }
 
 impl Maker {
-    fn new(prefix: &'static str) -> Self {
+    fn new(prefix: &'static str, group: &str, version: &str) -> Self {
+        let packages: BTreeSet<&str> = schema::kinds()
+            .filter(|(own_group, own_version, ..)| *own_group == group && *own_version == version)
+            .map(|(.., ty)| ty.package)
+            .chain([schema::META])
+            .collect();
         Self {
             prefix,
+            words: Descriptions::of(|package| packages.contains(package)),
             schemas: Map::new(),
             seen: BTreeSet::new(),
         }
@@ -328,8 +374,7 @@ impl Maker {
             }
         }
         if let Some(options) = self.schemas.get_mut(&meta_name("DeleteOptions")) {
-            options["x-kubernetes-group-version-kind"] =
-                json!([{"group": group, "kind": "DeleteOptions", "version": version}]);
+            options["x-kubernetes-group-version-kind"] = json!([{"group": group, "kind": "DeleteOptions", "version": version}]);
         }
         self.schemas.insert(meta_name("Patch"), json!({"type": "object"}));
     }
@@ -342,13 +387,21 @@ impl Maker {
         let mut properties = Map::new();
         let mut required = Vec::new();
         for field in ty.fields {
-            properties.insert(field.json.to_owned(), self.property(field));
+            let mut property = self.property(field);
+            if let Some(words) = self.words.of_field(&name, field.json) {
+                property = self.beside_reference(property);
+                property["description"] = words.into();
+            }
+            properties.insert(field.json.to_owned(), property);
             let plain = field.tag != 0 || field.embedded;
             if plain && !field.optional && !field.omitempty && !field.omitzero {
                 required.push(Value::from(field.json));
             }
         }
         let mut schema = json!({"type": "object"});
+        if let Some(words) = self.words.of_struct(&name) {
+            schema["description"] = words.into();
+        }
         if !properties.is_empty() {
             schema["properties"] = properties.into();
         }
@@ -364,17 +417,17 @@ impl Maker {
     fn property(&mut self, field: &Field) -> Value {
         let mut value = self.ty(field.ty);
         if let Some(default) = field.default.and_then(|text| serde_json::from_str::<Value>(text).ok()) {
-            if let Some(reference) = value.get("$ref").cloned() {
-                value = json!({"allOf": [{"$ref": reference}]});
-            }
+            value = self.beside_reference(value);
             value["default"] = default;
         }
         match field.list_type {
             Some(ListType::Atomic) => {
-                let name = if matches!(field.ty, Type::List(_)) { "x-kubernetes-list-type" } else { "x-kubernetes-map-type" };
-                if let Some(reference) = value.get("$ref").cloned() {
-                    value = json!({"allOf": [{"$ref": reference}]});
-                }
+                let name = if matches!(field.ty, Type::List(_)) {
+                    "x-kubernetes-list-type"
+                } else {
+                    "x-kubernetes-map-type"
+                };
+                value = self.beside_reference(value);
                 value[name] = "atomic".into();
             }
             Some(ListType::Set) => value["x-kubernetes-list-type"] = "set".into(),
@@ -388,9 +441,7 @@ impl Maker {
             value["x-kubernetes-patch-merge-key"] = key.into();
         }
         if let Some(strategy) = field.strategy {
-            if let Some(reference) = value.get("$ref").cloned() {
-                value = json!({"allOf": [{"$ref": reference}]});
-            }
+            value = self.beside_reference(value);
             value["x-kubernetes-patch-strategy"] = match strategy {
                 Strategy::Merge => "merge",
                 Strategy::RetainKeys => "retainKeys",
@@ -400,6 +451,14 @@ impl Maker {
             .into();
         }
         value
+    }
+
+    /// The schema in a form that may say more: in version 3 nothing stands beside a reference.
+    fn beside_reference(&self, schema: Value) -> Value {
+        match schema.get("$ref") {
+            Some(reference) if self.prefix == OPENAPI => json!({"allOf": [{"$ref": reference}]}),
+            _ => schema,
+        }
     }
 
     fn ty(&mut self, ty: Type) -> Value {
@@ -428,10 +487,7 @@ impl Maker {
             Type::Time => self.special(&meta_name("Time"), json!({"type": "string", "format": "date-time"})),
             Type::MicroTime => self.special(&meta_name("MicroTime"), json!({"type": "string", "format": "date-time"})),
             Type::Duration => self.special(&meta_name("Duration"), json!({"type": "string"})),
-            Type::RawExtension => self.special(
-                "io.k8s.apimachinery.pkg.runtime.RawExtension",
-                json!({"type": "object"}),
-            ),
+            Type::RawExtension => self.special("io.k8s.apimachinery.pkg.runtime.RawExtension", json!({"type": "object"})),
             Type::FieldsV1 => self.special(&meta_name("FieldsV1"), json!({"type": "object"})),
             Type::StringItems => json!({"type": "array", "items": {"type": "string"}}),
             Type::Json | Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrStrings => {
@@ -440,7 +496,10 @@ impl Maker {
         }
     }
 
-    fn special(&mut self, name: &str, schema: Value) -> Value {
+    fn special(&mut self, name: &str, mut schema: Value) -> Value {
+        if let Some(words) = self.words.of_struct(name) {
+            schema["description"] = words.into();
+        }
         self.schemas.entry(name).or_insert(schema);
         json!({"$ref": format!("{}{name}", self.prefix)})
     }
@@ -464,7 +523,20 @@ mod tests {
         let ports = &schemas["io.k8s.api.core.v1.Container"]["properties"]["ports"];
         assert_eq!(ports["x-kubernetes-list-map-keys"], json!(["containerPort", "protocol"]));
         assert_eq!(ports["x-kubernetes-patch-merge-key"], "containerPort");
+        assert!(ports["description"].as_str().is_some_and(|text| text.contains("port")));
+        let spec = &deployment["properties"]["spec"];
+        assert_eq!(
+            spec["allOf"][0]["$ref"],
+            "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec"
+        );
+        assert!(spec["description"].is_string());
         let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
-        assert!(patch["parameters"].as_array().unwrap().iter().any(|own| own["name"] == "fieldValidation"));
+        assert!(
+            patch["parameters"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|own| own["name"] == "fieldValidation")
+        );
     }
 }

@@ -13,6 +13,7 @@ use trireme_resources::apply::{Applier, Updater};
 use trireme_resources::{Resource, convert, defaults, patch, strategy, table, validation};
 
 use super::{Target, WriteOptions};
+use crate::descriptions;
 use crate::server::now;
 
 /// The row in whose version objects are stored.
@@ -323,9 +324,10 @@ pub fn internal_package(group: &str) -> &str {
 pub fn columns(row: &Resource) -> Value {
     let columns = table::columns(row);
     let columns = columns.iter().map(|column| {
+        let upstreams = column.from.and_then(descriptions::of_column);
         serde_json::json!({
-            "name": column.name, "type": column.type_, "format": column.format, "description": column.description,
-            "priority": column.priority,
+            "name": column.name, "type": column.type_, "format": column.format, "priority": column.priority,
+            "description": upstreams.as_deref().unwrap_or(column.description),
         })
     });
     columns.collect()

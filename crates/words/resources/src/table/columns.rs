@@ -1,9 +1,26 @@
 //! Columns per resource, as data.
 //!
-//! Invariant: names, types, formats and priorities are upstream's; the descriptions are our own.
+//! Invariant: names, types, formats and priorities are upstream's; the descriptions are our own. Where upstream describes a
+//! column by a field, the column names the field (`of`), and whoever knows upstream's words puts them in place of ours.
 
-use super::Column;
+use super::{Column, Source};
 use crate::rows::Resource;
+
+const META: &str = "apimachinery/pkg/apis/meta/v1";
+const CORE: &str = "api/core/v1";
+const APPS: &str = "api/apps/v1";
+const BATCH: &str = "api/batch/v1";
+const AUTOSCALING: &str = "api/autoscaling/v2";
+const SCALE: &str = "api/autoscaling/v1";
+const NETWORKING: &str = "api/networking/v1";
+const DISCOVERY: &str = "api/discovery/v1";
+const RBAC: &str = "api/rbac/v1";
+const CERTIFICATES: &str = "api/certificates/v1";
+const COORDINATION: &str = "api/coordination/v1";
+const STORAGE: &str = "api/storage/v1";
+const SCHEDULING: &str = "api/scheduling/v1";
+const FLOWCONTROL: &str = "api/flowcontrol/v1";
+const RESOURCE: &str = "api/resource/v1";
 
 const fn column(name: &'static str, type_: &'static str, description: &'static str) -> Column {
     Column {
@@ -11,7 +28,24 @@ const fn column(name: &'static str, type_: &'static str, description: &'static s
         type_,
         format: "",
         description,
+        from: None,
         priority: 0,
+    }
+}
+
+impl Column {
+    /// The column, described as this field is.
+    const fn of(self, package: &'static str, name: &'static str, field: &'static str) -> Self {
+        let source = Source {
+            package,
+            name,
+            field,
+            all_but_last_sentence: false,
+        };
+        Self {
+            from: Some(source),
+            ..self
+        }
     }
 }
 
@@ -36,9 +70,10 @@ const fn wide(name: &'static str, description: &'static str) -> Column {
 
 const NAME: Column = Column {
     format: "name",
-    ..text("Name", "Name of the object, unique among its kind in its namespace.")
+    ..text("Name", "Name of the object, unique among its kind in its namespace.").of(META, "ObjectMeta", "name")
 };
-const AGE: Column = text("Age", "Time since the object was created.");
+const AGE: Column = text("Age", "Time since the object was created.").of(META, "ObjectMeta", "creationTimestamp");
+const CREATED: Column = column("Created At", "date", "When the object was created.").of(META, "ObjectMeta", "creationTimestamp");
 const CONTAINERS: Column = wide("Containers", "Names of the containers in the pod template.");
 const IMAGES: Column = wide("Images", "Images of the containers in the pod template.");
 const SELECTOR: Column = wide("Selector", "Labels by which pods are chosen.");
@@ -46,9 +81,43 @@ const SELECTOR: Column = wide("Selector", "Labels by which pods are chosen.");
 pub(super) fn scale() -> Vec<Column> {
     vec![
         Column { format: "", ..NAME },
-        count("Desired", "Pods wanted."),
-        count("Available", "Pods there are."),
+        count("Desired", "Pods wanted.").of(SCALE, "ScaleSpec", "replicas"),
+        count("Available", "Pods there are.").of(SCALE, "ScaleStatus", "replicas"),
         AGE,
+    ]
+}
+
+fn replicas(package: &'static str, spec: &'static str, status: &'static str) -> Vec<Column> {
+    vec![
+        NAME,
+        count("Desired", "Pods wanted.").of(package, spec, "replicas"),
+        count("Current", "Pods there are.").of(package, status, "replicas"),
+        count("Ready", "Pods that are ready.").of(package, status, "readyReplicas"),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        SELECTOR.of(package, spec, "selector"),
+    ]
+}
+
+fn role_binding(name: &'static str) -> Vec<Column> {
+    // Upstream quotes v1beta1, which had one sentence less.
+    let role = Source {
+        package: RBAC,
+        name,
+        field: "roleRef",
+        all_but_last_sentence: true,
+    };
+    vec![
+        NAME,
+        Column {
+            from: Some(role),
+            ..text("Role", "Role that is granted.")
+        },
+        AGE,
+        wide("Users", "Users that have it."),
+        wide("Groups", "Groups that have it."),
+        wide("ServiceAccounts", "Service accounts that have it."),
     ]
 }
 
@@ -60,10 +129,10 @@ pub(super) fn of(row: &Resource) -> Vec<Column> {
             text("Status", "State of the pod in one word."),
             text("Restarts", "How often containers were restarted, and when last."),
             AGE,
-            wide("IP", "First address of the pod."),
-            wide("Node", "Node that the pod is bound to."),
-            wide("Nominated Node", "Node on which room is being made for the pod."),
-            wide("Readiness Gates", "Fulfilled readiness gates out of all."),
+            wide("IP", "First address of the pod.").of(CORE, "PodStatus", "podIP"),
+            wide("Node", "Node that the pod is bound to.").of(CORE, "PodSpec", "nodeName"),
+            wide("Nominated Node", "Node on which room is being made for the pod.").of(CORE, "PodStatus", "nominatedNodeName"),
+            wide("Readiness Gates", "Fulfilled readiness gates out of all.").of(CORE, "PodSpec", "readinessGates"),
         ],
         ("", "podtemplates") => vec![
             NAME,
@@ -78,38 +147,30 @@ pub(super) fn of(row: &Resource) -> Vec<Column> {
             count("Allowed Disruptions", "Evictions that are allowed now."),
             AGE,
         ],
-        ("", "replicationcontrollers") | ("apps", "replicasets") => vec![
-            NAME,
-            count("Desired", "Pods wanted."),
-            count("Current", "Pods there are."),
-            count("Ready", "Pods that are ready."),
-            AGE,
-            CONTAINERS,
-            IMAGES,
-            SELECTOR,
-        ],
+        ("", "replicationcontrollers") => replicas(CORE, "ReplicationControllerSpec", "ReplicationControllerStatus"),
+        ("apps", "replicasets") => replicas(APPS, "ReplicaSetSpec", "ReplicaSetStatus"),
         ("apps", "daemonsets") => vec![
             NAME,
-            count("Desired", "Nodes that should run the pod."),
-            count("Current", "Nodes that run the pod."),
-            count("Ready", "Nodes whose pod is ready."),
-            count("Up-to-date", "Nodes that run the newest template."),
-            count("Available", "Nodes whose pod is available."),
-            text("Node Selector", "Labels that a node must have."),
+            count("Desired", "Nodes that should run the pod.").of(APPS, "DaemonSetStatus", "desiredNumberScheduled"),
+            count("Current", "Nodes that run the pod.").of(APPS, "DaemonSetStatus", "currentNumberScheduled"),
+            count("Ready", "Nodes whose pod is ready.").of(APPS, "DaemonSetStatus", "numberReady"),
+            count("Up-to-date", "Nodes that run the newest template.").of(APPS, "DaemonSetStatus", "updatedNumberScheduled"),
+            count("Available", "Nodes whose pod is available.").of(APPS, "DaemonSetStatus", "numberAvailable"),
+            text("Node Selector", "Labels that a node must have.").of(CORE, "PodSpec", "nodeSelector"),
             AGE,
             CONTAINERS,
             IMAGES,
-            SELECTOR,
+            SELECTOR.of(APPS, "DaemonSetSpec", "selector"),
         ],
         ("apps", "deployments") => vec![
             NAME,
             text("Ready", "Ready pods out of those wanted."),
-            text("Up-to-date", "Pods of the newest template."),
-            text("Available", "Pods that have been ready for long enough."),
+            text("Up-to-date", "Pods of the newest template.").of(APPS, "DeploymentStatus", "updatedReplicas"),
+            text("Available", "Pods that have been ready for long enough.").of(APPS, "DeploymentStatus", "availableReplicas"),
             AGE,
             CONTAINERS,
             IMAGES,
-            SELECTOR,
+            SELECTOR.of(APPS, "DeploymentSpec", "selector"),
         ],
         ("apps", "statefulsets") => vec![
             NAME,
@@ -121,39 +182,39 @@ pub(super) fn of(row: &Resource) -> Vec<Column> {
         ("apps", "controllerrevisions") => vec![
             NAME,
             text("Controller", "Object that the revision belongs to."),
-            text("Revision", "Number of the revision."),
+            text("Revision", "Number of the revision.").of(APPS, "ControllerRevision", "revision"),
             AGE,
         ],
         ("batch", "jobs") => vec![
             NAME,
             text("Status", "State of the job in one word."),
-            text("Completions", "Succeeded pods out of those wanted."),
+            text("Completions", "Succeeded pods out of those wanted.").of(BATCH, "JobStatus", "succeeded"),
             text("Duration", "Time that the job took or has taken so far."),
             AGE,
             CONTAINERS,
             IMAGES,
-            SELECTOR,
+            SELECTOR.of(BATCH, "JobSpec", "selector"),
         ],
         ("batch", "cronjobs") => vec![
             NAME,
-            text("Schedule", "When to run, in cron form."),
-            text("Timezone", "Time zone of the schedule."),
-            flag("Suspend", "Whether no further jobs are started."),
-            count("Active", "Jobs that run now."),
-            text("Last Schedule", "Time since a job was last started."),
+            text("Schedule", "When to run, in cron form.").of(BATCH, "CronJobSpec", "schedule"),
+            text("Timezone", "Time zone of the schedule.").of(BATCH, "CronJobSpec", "timeZone"),
+            flag("Suspend", "Whether no further jobs are started.").of(BATCH, "CronJobSpec", "suspend"),
+            count("Active", "Jobs that run now.").of(BATCH, "CronJobStatus", "active"),
+            text("Last Schedule", "Time since a job was last started.").of(BATCH, "CronJobStatus", "lastScheduleTime"),
             AGE,
             CONTAINERS,
             IMAGES,
-            SELECTOR,
+            SELECTOR.of(BATCH, "JobSpec", "selector"),
         ],
         ("", "services") => vec![
             NAME,
-            text("Type", "How the service is reached."),
-            text("Cluster-IP", "First address inside the cluster."),
-            text("External-IP", "Addresses from outside."),
-            text("Port(s)", "Ports, with the node's port after a colon."),
+            text("Type", "How the service is reached.").of(CORE, "ServiceSpec", "type"),
+            text("Cluster-IP", "First address inside the cluster.").of(CORE, "ServiceSpec", "clusterIP"),
+            text("External-IP", "Addresses from outside.").of(CORE, "ServiceSpec", "externalIPs"),
+            text("Port(s)", "Ports, with the node's port after a colon.").of(CORE, "ServiceSpec", "ports"),
             AGE,
-            SELECTOR,
+            SELECTOR.of(CORE, "ServiceSpec", "selector"),
         ],
         ("networking.k8s.io", "ingresses") => vec![
             NAME,
@@ -169,15 +230,30 @@ pub(super) fn of(row: &Resource) -> Vec<Column> {
             text("Parameters", "Object with the controller's settings."),
             AGE,
         ],
-        ("networking.k8s.io", "networkpolicies") => vec![NAME, text("Pod-Selector", "Pods that the policy is about."), AGE],
-        ("networking.k8s.io", "servicecidrs") => vec![NAME, text("CIDRs", "Ranges for service addresses."), AGE],
-        ("networking.k8s.io", "ipaddresses") => vec![NAME, text("ParentRef", "Object that has the address.")],
-        ("", "endpoints") => vec![NAME, text("Endpoints", "Addresses with ports."), AGE],
+        ("networking.k8s.io", "networkpolicies") => vec![
+            NAME,
+            text("Pod-Selector", "Pods that the policy is about.").of(NETWORKING, "NetworkPolicySpec", "podSelector"),
+            AGE,
+        ],
+        ("networking.k8s.io", "servicecidrs") => vec![
+            NAME,
+            text("CIDRs", "Ranges for service addresses.").of(NETWORKING, "ServiceCIDRSpec", "cidrs"),
+            AGE,
+        ],
+        ("networking.k8s.io", "ipaddresses") => vec![
+            NAME,
+            text("ParentRef", "Object that has the address.").of(NETWORKING, "IPAddressSpec", "parentRef"),
+        ],
+        ("", "endpoints") => vec![
+            NAME,
+            text("Endpoints", "Addresses with ports.").of(CORE, "Endpoints", "subsets"),
+            AGE,
+        ],
         ("discovery.k8s.io", "endpointslices") => vec![
             NAME,
-            text("AddressType", "Family of the addresses."),
-            text("Ports", "Ports of all endpoints."),
-            text("Endpoints", "Addresses."),
+            text("AddressType", "Family of the addresses.").of(DISCOVERY, "EndpointSlice", "addressType"),
+            text("Ports", "Ports of all endpoints.").of(DISCOVERY, "EndpointSlice", "ports"),
+            text("Endpoints", "Addresses.").of(DISCOVERY, "EndpointSlice", "endpoints"),
             AGE,
         ],
         ("", "nodes") => vec![
@@ -185,54 +261,67 @@ pub(super) fn of(row: &Resource) -> Vec<Column> {
             text("Status", "Whether the node is ready and schedulable."),
             text("Roles", "Roles by the node's labels."),
             AGE,
-            text("Version", "Version of the kubelet."),
-            wide("Internal-IP", "First internal address."),
-            wide("External-IP", "First external address."),
-            wide("OS-Image", "Operating system."),
-            wide("Kernel-Version", "Kernel with its architecture."),
-            wide("Container-Runtime", "Container runtime with its version."),
+            text("Version", "Version of the kubelet.").of(CORE, "NodeSystemInfo", "kubeletVersion"),
+            wide("Internal-IP", "First internal address.").of(CORE, "NodeStatus", "addresses"),
+            wide("External-IP", "First external address.").of(CORE, "NodeStatus", "addresses"),
+            wide("OS-Image", "Operating system.").of(CORE, "NodeSystemInfo", "osImage"),
+            wide("Kernel-Version", "Kernel with its architecture.").of(CORE, "NodeSystemInfo", "kernelVersion"),
+            wide("Container-Runtime", "Container runtime with its version.").of(
+                CORE,
+                "NodeSystemInfo",
+                "containerRuntimeVersion",
+            ),
         ],
         ("" | "events.k8s.io", "events") => vec![
-            text("Last Seen", "Time since the event was last seen."),
-            text("Type", "Normal or Warning."),
-            text("Reason", "Why it happened, for machines."),
-            text("Object", "Object that it happened to."),
-            wide("Subobject", "Part of the object."),
-            wide("Source", "Who reported it."),
-            text("Message", "What happened, for people."),
-            wide("First Seen", "Time since the event was first seen."),
-            wide("Count", "How often it was seen."),
+            text("Last Seen", "Time since the event was last seen.").of(CORE, "Event", "lastTimestamp"),
+            text("Type", "Normal or Warning.").of(CORE, "Event", "type"),
+            text("Reason", "Why it happened, for machines.").of(CORE, "Event", "reason"),
+            text("Object", "Object that it happened to.").of(CORE, "Event", "involvedObject"),
+            wide("Subobject", "Part of the object.").of(CORE, "ObjectReference", "fieldPath"),
+            wide("Source", "Who reported it.").of(CORE, "Event", "source"),
+            text("Message", "What happened, for people.").of(CORE, "Event", "message"),
+            wide("First Seen", "Time since the event was first seen.").of(CORE, "Event", "firstTimestamp"),
+            wide("Count", "How often it was seen.").of(CORE, "Event", "count"),
             Column { priority: 1, ..NAME },
         ],
         ("", "namespaces") => vec![NAME, text("Status", "Active or Terminating."), AGE],
         ("", "secrets") => {
-            vec![NAME, text("Type", "Kind of secret."), text("Data", "Number of entries."), AGE]
+            vec![
+                NAME,
+                text("Type", "Kind of secret.").of(CORE, "Secret", "type"),
+                text("Data", "Number of entries.").of(CORE, "Secret", "data"),
+                AGE,
+            ]
         }
-        ("", "configmaps") => vec![NAME, text("Data", "Number of entries."), AGE],
+        ("", "configmaps") => vec![NAME, text("Data", "Number of entries.").of(CORE, "ConfigMap", "data"), AGE],
         ("", "serviceaccounts") | ("resource.k8s.io", "deviceclasses" | "resourceclaimtemplates") => vec![NAME, AGE],
         ("", "persistentvolumes") => vec![
             NAME,
-            text("Capacity", "Size of the volume."),
-            text("Access Modes", "How the volume may be mounted."),
-            text("Reclaim Policy", "What happens to the volume after its claim."),
-            text("Status", "Phase of the volume."),
-            text("Claim", "Claim that the volume is bound to."),
+            text("Capacity", "Size of the volume.").of(CORE, "PersistentVolumeSpec", "capacity"),
+            text("Access Modes", "How the volume may be mounted.").of(CORE, "PersistentVolumeSpec", "accessModes"),
+            text("Reclaim Policy", "What happens to the volume after its claim.").of(
+                CORE,
+                "PersistentVolumeSpec",
+                "persistentVolumeReclaimPolicy",
+            ),
+            text("Status", "Phase of the volume.").of(CORE, "PersistentVolumeStatus", "phase"),
+            text("Claim", "Claim that the volume is bound to.").of(CORE, "PersistentVolumeSpec", "claimRef"),
             text("StorageClass", "Storage class."),
             text("VolumeAttributesClass", "Class of the volume's attributes."),
-            text("Reason", "Why the volume is in its phase."),
+            text("Reason", "Why the volume is in its phase.").of(CORE, "PersistentVolumeStatus", "reason"),
             AGE,
-            wide("VolumeMode", "File system or block device."),
+            wide("VolumeMode", "File system or block device.").of(CORE, "PersistentVolumeSpec", "volumeMode"),
         ],
         ("", "persistentvolumeclaims") => vec![
             NAME,
-            text("Status", "Phase of the claim."),
-            text("Volume", "Volume that the claim is bound to."),
-            text("Capacity", "Size of that volume."),
-            text("Access Modes", "How that volume may be mounted."),
+            text("Status", "Phase of the claim.").of(CORE, "PersistentVolumeClaimStatus", "phase"),
+            text("Volume", "Volume that the claim is bound to.").of(CORE, "PersistentVolumeClaimSpec", "volumeName"),
+            text("Capacity", "Size of that volume.").of(CORE, "PersistentVolumeClaimStatus", "capacity"),
+            text("Access Modes", "How that volume may be mounted.").of(CORE, "PersistentVolumeClaimStatus", "accessModes"),
             text("StorageClass", "Storage class."),
             text("VolumeAttributesClass", "Class of the volume's attributes."),
             AGE,
-            wide("VolumeMode", "File system or block device."),
+            wide("VolumeMode", "File system or block device.").of(CORE, "PersistentVolumeClaimSpec", "volumeMode"),
         ],
         ("", "componentstatuses") => vec![
             NAME,
@@ -248,69 +337,75 @@ pub(super) fn of(row: &Resource) -> Vec<Column> {
         ],
         ("autoscaling", "horizontalpodautoscalers") => vec![
             NAME,
-            text("Reference", "What is scaled."),
-            text("Targets", "Measured and wanted values."),
-            text("MinPods", "Fewest pods."),
-            text("MaxPods", "Most pods."),
-            text("Replicas", "Pods there are."),
+            text("Reference", "What is scaled.").of(AUTOSCALING, "HorizontalPodAutoscalerSpec", "scaleTargetRef"),
+            text("Targets", "Measured and wanted values.").of(AUTOSCALING, "HorizontalPodAutoscalerSpec", "metrics"),
+            text("MinPods", "Fewest pods.").of(AUTOSCALING, "HorizontalPodAutoscalerSpec", "minReplicas"),
+            text("MaxPods", "Most pods.").of(AUTOSCALING, "HorizontalPodAutoscalerSpec", "maxReplicas"),
+            text("Replicas", "Pods there are.").of(AUTOSCALING, "HorizontalPodAutoscalerStatus", "currentReplicas"),
             AGE,
         ],
-        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => vec![
-            NAME,
-            text("Role", "Role that is granted."),
-            AGE,
-            wide("Users", "Users that have it."),
-            wide("Groups", "Groups that have it."),
-            wide("ServiceAccounts", "Service accounts that have it."),
-        ],
+        ("rbac.authorization.k8s.io", "rolebindings") => role_binding("RoleBinding"),
+        ("rbac.authorization.k8s.io", "clusterrolebindings") => role_binding("ClusterRoleBinding"),
         ("certificates.k8s.io", "certificatesigningrequests") => vec![
             NAME,
             AGE,
             text("SignerName", "Signer that is asked."),
             text("Requestor", "User that asks."),
-            text("RequestedDuration", "Validity asked for."),
+            text("RequestedDuration", "Validity asked for.").of(
+                CERTIFICATES,
+                "CertificateSigningRequestSpec",
+                "expirationSeconds",
+            ),
             text("Condition", "How far the request is."),
         ],
-        ("coordination.k8s.io", "leases") => vec![NAME, text("Holder", "Who holds the lease."), AGE],
-        ("storage.k8s.io", "storageclasses") => vec![
+        ("coordination.k8s.io", "leases") => vec![
             NAME,
-            text("Provisioner", "Who makes the volumes."),
-            text("ReclaimPolicy", "What happens to a volume after its claim."),
-            text("VolumeBindingMode", "When a volume is bound."),
-            text("AllowVolumeExpansion", "Whether volumes may grow."),
+            text("Holder", "Who holds the lease.").of(COORDINATION, "LeaseSpec", "holderIdentity"),
             AGE,
         ],
-        ("storage.k8s.io", "volumeattributesclasses") => vec![NAME, text("DriverName", "Driver of the volumes."), AGE],
+        ("storage.k8s.io", "storageclasses") => vec![
+            NAME,
+            text("Provisioner", "Who makes the volumes.").of(STORAGE, "StorageClass", "provisioner"),
+            text("ReclaimPolicy", "What happens to a volume after its claim.").of(STORAGE, "StorageClass", "reclaimPolicy"),
+            text("VolumeBindingMode", "When a volume is bound.").of(STORAGE, "StorageClass", "volumeBindingMode"),
+            text("AllowVolumeExpansion", "Whether volumes may grow.").of(STORAGE, "StorageClass", "allowVolumeExpansion"),
+            AGE,
+        ],
+        ("storage.k8s.io", "volumeattributesclasses") => vec![
+            NAME,
+            text("DriverName", "Driver of the volumes.").of(STORAGE, "VolumeAttributesClass", "driverName"),
+            AGE,
+        ],
         ("storage.k8s.io", "volumeattachments") => vec![
             NAME,
             Column {
                 format: "name",
-                ..text("Attacher", "Who attaches the volume.")
+                ..text("Attacher", "Who attaches the volume.").of(STORAGE, "VolumeAttachmentSpec", "attacher")
             },
-            text("PV", "Volume."),
-            text("Node", "Node that it is attached to."),
-            flag("Attached", "Whether it is attached."),
+            text("PV", "Volume.").of(STORAGE, "VolumeAttachmentSource", "persistentVolumeName"),
+            text("Node", "Node that it is attached to.").of(STORAGE, "VolumeAttachmentSpec", "nodeName"),
+            flag("Attached", "Whether it is attached.").of(STORAGE, "VolumeAttachmentStatus", "attached"),
             AGE,
         ],
         ("storage.k8s.io", "csinodes") => vec![NAME, count("Drivers", "Number of drivers on the node."), AGE],
         ("storage.k8s.io", "csidrivers") => vec![
             NAME,
-            flag("AttachRequired", "Whether volumes must be attached."),
-            flag("PodInfoOnMount", "Whether the driver is told of the pod."),
-            flag("StorageCapacity", "Whether the driver reports capacity."),
-            text("TokenRequests", "Audiences of the tokens that the driver gets."),
-            flag("RequiresRepublish", "Whether mounting is repeated."),
-            text("Modes", "Lifecycle modes of the volumes."),
+            flag("AttachRequired", "Whether volumes must be attached.").of(STORAGE, "CSIDriverSpec", "attachRequired"),
+            flag("PodInfoOnMount", "Whether the driver is told of the pod.").of(STORAGE, "CSIDriverSpec", "podInfoOnMount"),
+            flag("StorageCapacity", "Whether the driver reports capacity.").of(STORAGE, "CSIDriverSpec", "storageCapacity"),
+            text("TokenRequests", "Audiences of the tokens that the driver gets.").of(STORAGE, "CSIDriverSpec", "tokenRequests"),
+            flag("RequiresRepublish", "Whether mounting is repeated.").of(STORAGE, "CSIDriverSpec", "requiresRepublish"),
+            text("Modes", "Lifecycle modes of the volumes.").of(STORAGE, "CSIDriverSpec", "volumeLifecycleModes"),
             AGE,
         ],
         ("scheduling.k8s.io", "priorityclasses") => vec![
             NAME,
-            count("Value", "Priority; higher goes first."),
-            flag("Global-Default", "Whether pods without a class get it."),
+            count("Value", "Priority; higher goes first.").of(SCHEDULING, "PriorityClass", "value"),
+            flag("Global-Default", "Whether pods without a class get it.").of(SCHEDULING, "PriorityClass", "globalDefault"),
             AGE,
-            text("PreemptionPolicy", "Whether pods may displace others."),
+            text("PreemptionPolicy", "Whether pods may displace others.").of(SCHEDULING, "PriorityClass", "preemptionPolicy"),
         ],
-        ("node.k8s.io", "runtimeclasses") => vec![NAME, text("Handler", "Handler of the container runtime."), AGE],
+        ("node.k8s.io", "runtimeclasses") => vec![NAME, text("Handler", ""), AGE],
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations" | "validatingwebhookconfigurations") => {
             vec![NAME, count("Webhooks", "Number of webhooks."), AGE]
         }
@@ -334,27 +429,35 @@ pub(super) fn of(row: &Resource) -> Vec<Column> {
         ],
         ("flowcontrol.apiserver.k8s.io", "flowschemas") => vec![
             NAME,
-            text("PriorityLevel", "Priority level of the flow."),
-            text("MatchingPrecedence", "Order of matching; lower goes first."),
-            text("DistinguisherMethod", "How flows are told apart."),
+            text("PriorityLevel", "Priority level of the flow.").of(FLOWCONTROL, "PriorityLevelConfigurationReference", "name"),
+            text("MatchingPrecedence", "Order of matching; lower goes first.").of(
+                FLOWCONTROL,
+                "FlowSchemaSpec",
+                "matchingPrecedence",
+            ),
+            text("DistinguisherMethod", "How flows are told apart.").of(FLOWCONTROL, "FlowSchemaSpec", "distinguisherMethod"),
             AGE,
             text("MissingPL", "Whether the priority level is missing."),
         ],
         ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => vec![
             NAME,
-            text("Type", "Whether the level is limited."),
-            text("NominalConcurrencyShares", "Share of the server's concurrency."),
-            text("Queues", "Number of queues."),
-            text("HandSize", "Queues that a flow may use."),
-            text("QueueLengthLimit", "Most requests in a queue."),
+            text("Type", "Whether the level is limited.").of(FLOWCONTROL, "PriorityLevelConfigurationSpec", "type"),
+            text("NominalConcurrencyShares", "Share of the server's concurrency.").of(
+                FLOWCONTROL,
+                "LimitedPriorityLevelConfiguration",
+                "nominalConcurrencyShares",
+            ),
+            text("Queues", "Number of queues.").of(FLOWCONTROL, "QueuingConfiguration", "queues"),
+            text("HandSize", "Queues that a flow may use.").of(FLOWCONTROL, "QueuingConfiguration", "handSize"),
+            text("QueueLengthLimit", "Most requests in a queue.").of(FLOWCONTROL, "QueuingConfiguration", "queueLengthLimit"),
             AGE,
         ],
         ("resource.k8s.io", "resourceclaims") => vec![NAME, text("State", "How far the claim is."), AGE],
         ("resource.k8s.io", "resourceslices") => vec![
             NAME,
-            text("Node", "Node that has the devices."),
-            text("Driver", "Driver of the devices."),
-            text("Pool", "Pool that the slice is part of."),
+            text("Node", "Node that has the devices.").of(RESOURCE, "ResourceSliceSpec", "nodeName"),
+            text("Driver", "Driver of the devices.").of(RESOURCE, "ResourceSliceSpec", "driver"),
+            text("Pool", "Pool that the slice is part of.").of(RESOURCE, "ResourcePool", "name"),
             AGE,
         ],
         ("apiregistration.k8s.io", "apiservices") => vec![
@@ -363,6 +466,6 @@ pub(super) fn of(row: &Resource) -> Vec<Column> {
             text("Available", "Whether it answers."),
             AGE,
         ],
-        _ => vec![NAME, column("Created At", "date", "When the object was created.")],
+        _ => vec![NAME, CREATED],
     }
 }

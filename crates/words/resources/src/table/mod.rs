@@ -30,10 +30,25 @@ pub struct Column {
     pub type_: &'static str,
     /// OpenAPI format; `name` marks the object's name.
     pub format: &'static str,
-    /// What it shows.
+    /// What it shows, in our words.
     pub description: &'static str,
+    /// The field whose description upstream shows instead.
+    pub from: Option<Source>,
     /// 0 is always shown, others on request for more.
     pub priority: i32,
+}
+
+/// A field of a struct, as the source of a column's description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    /// Go package below `k8s.io`, for example `api/core/v1`.
+    pub package: &'static str,
+    /// Name of the struct.
+    pub name: &'static str,
+    /// JSON name of the field.
+    pub field: &'static str,
+    /// Whether the description's last sentence is left out.
+    pub all_but_last_sentence: bool,
 }
 
 /// The columns of a resource; name and creation time where it has no own ones.
