@@ -123,13 +123,14 @@ impl ApiServer {
         let old = current.value();
         let mut value = rules::to_stored(target.row, value)?;
         keep_system_fields(&old, &mut value);
+        let revision = current.header().resource_version;
+        metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
         let mut writes = if behaviour.raw {
             rules::canonicalize(target.row, &mut value);
             Vec::new()
         } else {
             self.refine(target, options, &old, &shown, &mut value, &mut warnings)?
         };
-        let revision = current.header().resource_version;
         metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
         let done = |object: Object, warnings| -> Result<Attempt, Status> {
             Ok(Attempt::Done(Written {
