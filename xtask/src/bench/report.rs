@@ -54,7 +54,11 @@ impl Report {
             Output::Json => println!("{}", serde_json::to_string_pretty(&self.json(&machine::facts()))?),
             Output::Table => println!("{}", self.markdown(&machine::facts())),
         }
-        ensure!(self.failures.is_empty(), "{}", self.failures.join("\n"));
+        ensure!(
+            self.failures.is_empty(),
+            "{} phase(s) could not be measured; see above",
+            self.failures.len()
+        );
         Ok(())
     }
 
