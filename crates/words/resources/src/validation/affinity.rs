@@ -99,7 +99,11 @@ fn pod_term(errors: &mut Errors, node: &Node<'_>) {
     metadata::selector(errors, &node.at("namespaceSelector"));
     let namespace = node.child("namespace");
     for name in node.at("namespaces").strings() {
-        errors.extend(names::label(name).into_iter().map(|message| namespace.bad_text(name, message)));
+        errors.extend(
+            names::label(name)
+                .into_iter()
+                .map(|message| namespace.bad_text(name, message)),
+        );
     }
     label_keys(errors, node);
     let key = node.at("topologyKey");
@@ -131,7 +135,10 @@ fn label_keys(errors: &mut Errors, node: &Node<'_>) {
         if let Some(index) = wanted.iter().rposition(|wanted| *wanted == key)
             && keys.contains(&key)
         {
-            errors.push(node.index(index).bad_text(key, "exists in both matchLabelKeys and labelSelector"));
+            errors.push(
+                node.index(index)
+                    .bad_text(key, "exists in both matchLabelKeys and labelSelector"),
+            );
         }
         keys.push(key);
     }
@@ -178,9 +185,8 @@ pub(super) fn tolerations(errors: &mut Errors, node: &Node<'_>) {
         if !key.is_empty() {
             label_key(errors, &key);
         } else if operator.str() != "Exists" {
-            errors.push(operator.bad(
-                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
-            ));
+            errors
+                .push(operator.bad("operator must be Exists when `key` is empty, which means \"match all values and all keys\""));
         }
         if toleration.has("tolerationSeconds") && effect.str() != "NoExecute" {
             errors.push(effect.bad("effect must be 'NoExecute' when `tolerationSeconds` is set"));
@@ -219,9 +225,8 @@ pub(super) fn spread(errors: &mut Errors, node: &Node<'_>) {
             errors.push(key.required("can not be empty"));
         }
         action.one_of(errors, &["DoNotSchedule", "ScheduleAnyway"]);
-        let repeats = |other: &Node<'_>| {
-            other.text("topologyKey") == key.str() && other.text("whenUnsatisfiable") == action.str()
-        };
+        let repeats =
+            |other: &Node<'_>| other.text("topologyKey") == key.str() && other.text("whenUnsatisfiable") == action.str();
         if all[index + 1..].iter().any(repeats) {
             let text = show::quoted(&format!("{{{}, {}}}", key.str(), action.str()));
             errors.push(constraint.child("{topologyKey, whenUnsatisfiable}").duplicate_as(text));

@@ -10,7 +10,11 @@ use super::resources;
 pub(super) fn autoscaler(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
     let spec = root.at("spec");
     let (least, most) = (spec.at("minReplicas"), spec.at("maxReplicas"));
-    let bound = if old.is_some_and(|old| old.get("spec.minReplicas").value.as_i64() == Some(0)) { 0 } else { 1 };
+    let bound = if old.is_some_and(|old| old.get("spec.minReplicas").value.as_i64() == Some(0)) {
+        0
+    } else {
+        1
+    };
     if least.set() && least.int() < bound {
         errors.push(least.bad_int(format!("must be greater than or equal to {bound}")));
     }
@@ -27,11 +31,12 @@ pub(super) fn autoscaler(errors: &mut Errors, root: &Node<'_>, old: Option<&Node
     for metric in metrics.items() {
         self::metric(errors, &metric);
     }
-    let outside = metrics.items().iter().any(|metric| matches!(metric.text("type"), "Object" | "External"));
+    let outside = metrics
+        .items()
+        .iter()
+        .any(|metric| matches!(metric.text("type"), "Object" | "External"));
     if least.set() && least.int() == 0 && !outside {
-        errors.push(
-            metrics.forbidden("must specify at least one Object or External metric to support scaling to zero replicas"),
-        );
+        errors.push(metrics.forbidden("must specify at least one Object or External metric to support scaling to zero replicas"));
     }
     for name in ["scaleUp", "scaleDown"] {
         rules(errors, &spec.at("behavior").at(name));
@@ -114,7 +119,10 @@ fn metric(errors: &mut Errors, node: &Node<'_>) {
     let expected = KINDS.iter().find(|(known, _)| *known == kind.str()).map(|(_, name)| *name);
     match expected {
         Some(name) if !node.has(name) => {
-            errors.push(node.at(name).required("must populate information for the given metric source"));
+            errors.push(
+                node.at(name)
+                    .required("must populate information for the given metric source"),
+            );
         }
         Some(_) => {}
         None => errors.push(kind.unsupported(KNOWN)),

@@ -30,7 +30,10 @@ pub(super) fn job(errors: &mut Errors, root: &Node<'_>) {
     if spec.text("completionMode") == "Indexed" && completions > 0 {
         let host = format!("{}-{}", meta.text("name"), completions - 1);
         if !names::label(&host).is_empty() {
-            errors.push(meta.at("name").bad(format!("will not able to create pod with invalid DNS label: {host}")));
+            errors.push(
+                meta.at("name")
+                    .bad(format!("will not able to create pod with invalid DNS label: {host}")),
+            );
         }
     }
 }
@@ -50,7 +53,10 @@ fn generated_selector(errors: &mut Errors, meta: &Node<'_>, spec: &Node<'_>) {
             errors.push(node.invalid_as(show::json(labels.value), format!("must be '{wanted}'")));
         }
     }
-    let expected: Value = GENERATED.iter().map(|(label, member)| ((*label).to_owned(), Value::from(meta.text(member)))).collect();
+    let expected: Value = GENERATED
+        .iter()
+        .map(|(label, member)| ((*label).to_owned(), Value::from(meta.text(member))))
+        .collect();
     if LabelSelector::from_value(Some(selector.value)).is_ok_and(|parsed| !parsed.matches_value(Some(&expected))) {
         errors.push(selector.invalid_as(show::selector(selector.value), "`selector` not auto-generated"));
     }
@@ -64,10 +70,18 @@ fn job_spec(errors: &mut Errors, spec: &Node<'_>) {
     } else {
         errors.push(selector.required(""));
     }
-    let parsed = if selector.set() { LabelSelector::from_value(Some(selector.value)).ok() } else { Some(LabelSelector::nothing()) };
+    let parsed = if selector.set() {
+        LabelSelector::from_value(Some(selector.value)).ok()
+    } else {
+        Some(LabelSelector::nothing())
+    };
     let labels = template.get("metadata.labels");
     if parsed.is_some_and(|parsed| !parsed.matches_value(labels.set().then_some(labels.value))) {
-        let shown = if labels.is_empty() { "null".to_owned() } else { show::json(labels.value) };
+        let shown = if labels.is_empty() {
+            "null".to_owned()
+        } else {
+            show::json(labels.value)
+        };
         errors.push(labels.invalid_as(shown, "`selector` does not match template `labels`"));
     }
 }
@@ -110,7 +124,14 @@ fn inner_spec(errors: &mut Errors, spec: &Node<'_>) {
     }
     let replacement = spec.at("podReplacementPolicy");
     if replacement.set() {
-        replacement.one_of(errors, if failure.set() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] });
+        replacement.one_of(
+            errors,
+            if failure.set() {
+                &["Failed"]
+            } else {
+                &["Failed", "TerminatingOrFailed"]
+            },
+        );
     }
     let template = spec.at("template");
     pod::template(errors, &template);
@@ -146,7 +167,8 @@ fn completion_mode(errors: &mut Errors, spec: &Node<'_>) {
             errors.push(failed.bad_int("must be less than or equal to 100000"));
         }
         if completions.int() > 100_000 && per_index.set() {
-            const MANY: &str = "must be less than or equal to 10000 when completions are above 100000 and used with backoff limit per index";
+            const MANY: &str =
+                "must be less than or equal to 10000 when completions are above 100000 and used with backoff limit per index";
             if !failed.set() {
                 errors.push(failed.required("must be specified when completions is above 100000"));
             }
@@ -172,7 +194,10 @@ fn failure_policy(errors: &mut Errors, spec: &Node<'_>, policy: &Node<'_>) {
         errors.push(rules.too_many(rules.len(), 20));
     }
     let pod = spec.get("template.spec");
-    let containers: Vec<Node<'_>> = ["containers", "initContainers"].iter().flat_map(|list| pod.at(list).items()).collect();
+    let containers: Vec<Node<'_>> = ["containers", "initContainers"]
+        .iter()
+        .flat_map(|list| pod.at(list).items())
+        .collect();
     for rule in rules.items() {
         let action = rule.at("action");
         match action.str() {
@@ -286,8 +311,14 @@ fn index_count(text: &str, completions: i64) -> Result<i64, String> {
     }
     let index = |text: &str| -> Result<i64, String> {
         let shown = show::quoted(text);
-        let index = text.parse().map_err(|_| format!("cannot convert string to integer for index: {shown}"))?;
-        if index >= completions { Err(format!("too large index: {shown}")) } else { Ok(index) }
+        let index = text
+            .parse()
+            .map_err(|_| format!("cannot convert string to integer for index: {shown}"))?;
+        if index >= completions {
+            Err(format!("too large index: {shown}"))
+        } else {
+            Ok(index)
+        }
     };
     for interval in text.split(',') {
         let parts: Vec<&str> = interval.split('-').collect();
@@ -335,7 +366,8 @@ pub(super) fn job_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     for (name, ty) in [("podFailurePolicy", "PodFailurePolicy"), ("successPolicy", "SuccessPolicy")] {
         let policy = spec.at(name);
         if name == "successPolicy" {
-            spec.at("backoffLimitPerIndex").immutable(errors, &before.at("backoffLimitPerIndex"));
+            spec.at("backoffLimitPerIndex")
+                .immutable(errors, &before.at("backoffLimitPerIndex"));
             spec.at("managedBy").immutable(errors, &before.at("managedBy"));
         }
         if !same(policy.value, before.at(name).value) {
@@ -389,7 +421,9 @@ pub(super) fn job_status(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     counts(errors, &status, &["active", "succeeded", "failed", "ready", "terminating"]);
     let is = |status: &Node<'_>, kind: &str| {
         let conditions = status.at("conditions").items();
-        conditions.iter().any(|condition| condition.text("type") == kind && condition.text("status") == "True")
+        conditions
+            .iter()
+            .any(|condition| condition.text("type") == kind && condition.text("status") == "True")
     };
     let (complete, failed) = (is(&status, "Complete"), is(&status, "Failed"));
     let conditions = status.child("conditions");
@@ -399,8 +433,18 @@ pub(super) fn job_status(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
         }
     };
     let (criteria, target) = (is(&status, "SuccessCriteriaMet"), is(&status, "FailureTarget"));
-    both(complete, failed, "cannot set Complete=True and Failed=true conditions", errors);
-    both(complete, target, "cannot set Complete=True and FailureTarget=true conditions", errors);
+    both(
+        complete,
+        failed,
+        "cannot set Complete=True and Failed=true conditions",
+        errors,
+    );
+    both(
+        complete,
+        target,
+        "cannot set Complete=True and FailureTarget=true conditions",
+        errors,
+    );
     let (start, completion) = (status.at("startTime"), status.at("completionTime"));
     if completion.set() && !complete {
         errors.push(completion.invalid("cannot set completionTime when there is no Complete=True condition"));
@@ -411,8 +455,18 @@ pub(super) fn job_status(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     if start.set() && completion.set() && completion.str() < start.str() {
         errors.push(completion.invalid("must be equal to or after `startTime`"));
     }
-    both(failed, !target, "cannot set Failed=True condition without the FailureTarget=true condition", errors);
-    both(complete, !criteria, "cannot set Complete=True condition without the SuccessCriteriaMet=true condition", errors);
+    both(
+        failed,
+        !target,
+        "cannot set Failed=True condition without the FailureTarget=true condition",
+        errors,
+    );
+    both(
+        complete,
+        !criteria,
+        "cannot set Complete=True condition without the SuccessCriteriaMet=true condition",
+        errors,
+    );
     let finished = complete || failed;
     let active = status.at("active");
     if finished && active.int() > 0 {
@@ -421,7 +475,10 @@ pub(super) fn job_status(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     if finished && !start.set() {
         errors.push(start.required("startTime is required for finished job"));
     }
-    let (indexes, indexed) = (status.at("completedIndexes"), root.at("spec").text("completionMode") == "Indexed");
+    let (indexes, indexed) = (
+        status.at("completedIndexes"),
+        root.at("spec").text("completionMode") == "Indexed",
+    );
     let completions = root.get("spec.completions");
     if completions.set()
         && let Err(problem) = index_count(indexes.str(), completions.int())
@@ -438,8 +495,18 @@ pub(super) fn job_status(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     if ready.int() > active.int() {
         errors.push(ready.bad_int("cannot set more ready pods than active"));
     }
-    both(criteria, failed, "cannot set SuccessCriteriaMet=True and Failed=true conditions", errors);
-    both(criteria, target, "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions", errors);
+    both(
+        criteria,
+        failed,
+        "cannot set SuccessCriteriaMet=True and Failed=true conditions",
+        errors,
+    );
+    both(
+        criteria,
+        target,
+        "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions",
+        errors,
+    );
     for kind in ["Failed", "Complete", "FailureTarget"] {
         if is(&before, kind) && !is(&status, kind) {
             errors.push(conditions.invalid_as("{}", format!("cannot disable the terminal {kind}=True condition")));
@@ -481,7 +548,8 @@ pub(super) fn cron_job(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'
     if zone.set() && old.is_none_or(|old| old.get("spec.timeZone").value != zone.value) {
         time_zone(errors, &zone);
     }
-    spec.at("concurrencyPolicy").need_one_of(errors, &["Allow", "Forbid", "Replace"]);
+    spec.at("concurrencyPolicy")
+        .need_one_of(errors, &["Allow", "Forbid", "Replace"]);
     let template = spec.get("jobTemplate.spec");
     inner_spec(errors, &template);
     let (selector, manual) = (template.at("selector"), template.at("manualSelector"));
@@ -509,7 +577,9 @@ fn time_zone(errors: &mut Errors, node: &Node<'_>) {
         !matches!(part, "." | "..")
             && !part.starts_with('-')
             && (1..=14).contains(&part.len())
-            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_+".contains(&byte))
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".-_+".contains(&byte))
     };
     if !text.split('/').all(plain) {
         errors.push(unknown());
@@ -520,7 +590,9 @@ fn time_zone(errors: &mut Errors, node: &Node<'_>) {
     }
 }
 
-const MONTHS: &[&str] = &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const MONTHS: &[&str] = &[
+    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+];
 const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 /// Lowest and highest value of each field, and the names of its values from the lowest on.
 const FIELDS: [(u64, u64, &[&str]); 5] = [(0, 59, &[]), (0, 23, &[]), (1, 31, &[]), (1, 12, MONTHS), (0, 6, DAYS)];
@@ -529,7 +601,9 @@ const FIELDS: [(u64, u64, &[&str]); 5] = [(0, 59, &[]), (0, 23, &[]), (1, 31, &[
 fn schedule(line: &str) -> Result<(), String> {
     let mut line = line;
     if line.starts_with("TZ=") || line.starts_with("CRON_TZ=") {
-        let (zone, rest) = line.split_once(' ').ok_or_else(|| "invalid schedule format: \"TZ\"".to_owned())?;
+        let (zone, rest) = line
+            .split_once(' ')
+            .ok_or_else(|| "invalid schedule format: \"TZ\"".to_owned())?;
         let zone = zone.split_once('=').map_or("", |(_, zone)| zone);
         if !matches!(zone, "" | "UTC" | "Local") && jiff::tz::TimeZone::get(zone).is_err() {
             return Err(format!("provided bad location {zone}: unknown time zone {zone}"));
@@ -537,17 +611,33 @@ fn schedule(line: &str) -> Result<(), String> {
         line = rest.trim();
     }
     if line.starts_with('@') {
-        const KNOWN: &[&str] = &["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+        const KNOWN: &[&str] = &[
+            "@yearly",
+            "@annually",
+            "@monthly",
+            "@weekly",
+            "@daily",
+            "@midnight",
+            "@hourly",
+        ];
         if let Some(every) = line.strip_prefix("@every ") {
             return trireme_api::time::parse_duration(every)
                 .map(drop)
                 .map_err(|error| format!("failed to parse duration {line}: {error}"));
         }
-        return if KNOWN.contains(&line) { Ok(()) } else { Err(format!("unrecognized descriptor: {line}")) };
+        return if KNOWN.contains(&line) {
+            Ok(())
+        } else {
+            Err(format!("unrecognized descriptor: {line}"))
+        };
     }
     let fields: Vec<&str> = line.split_whitespace().collect();
     if fields.len() != 5 {
-        return Err(format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" ")));
+        return Err(format!(
+            "expected exactly 5 fields, found {}: [{}]",
+            fields.len(),
+            fields.join(" ")
+        ));
     }
     for (field, bounds) in fields.iter().zip(FIELDS) {
         for range in field.split(',').filter(|range| !range.is_empty()) {
@@ -559,7 +649,10 @@ fn schedule(line: &str) -> Result<(), String> {
 
 fn number(text: &str) -> Result<u64, String> {
     let parsed: i64 = text.parse().map_err(|_| {
-        format!("failed to parse int from {text}: strconv.Atoi: parsing {}: invalid syntax", show::quoted(text))
+        format!(
+            "failed to parse int from {text}: strconv.Atoi: parsing {}: invalid syntax",
+            show::quoted(text)
+        )
     })?;
     u64::try_from(parsed).map_err(|_| format!("negative number ({parsed}) not allowed: {text}"))
 }

@@ -85,7 +85,11 @@ pub(super) fn secret(errors: &mut Errors, root: &Node<'_>) {
             }
         }
         kind @ ("kubernetes.io/dockercfg" | "kubernetes.io/dockerconfigjson") => {
-            let key = if kind.ends_with("json") { ".dockerconfigjson" } else { ".dockercfg" };
+            let key = if kind.ends_with("json") {
+                ".dockerconfigjson"
+            } else {
+                ".dockercfg"
+            };
             let config = data.key(key);
             if !there(key) {
                 errors.push(needed(key));
@@ -113,13 +117,21 @@ fn object_problem(bytes: &[u8]) -> Option<String> {
                 Value::Bool(_) => "bool",
                 _ => "number",
             };
-            return Some(format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"));
+            return Some(format!(
+                "json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
+            ));
         }
         Err(_) => {}
     }
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim_start();
-    let letter = |letter: char| if letter == '\'' { "'\\''".to_owned() } else { format!("'{letter}'") };
+    let letter = |letter: char| {
+        if letter == '\'' {
+            "'\\''".to_owned()
+        } else {
+            format!("'{letter}'")
+        }
+    };
     for word in ["null", "true", "false"] {
         if !text.starts_with(&word[..1]) {
             continue;
@@ -207,7 +219,9 @@ pub(super) fn node_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) 
     }
     let (spec, before) = (root.at("spec"), old.at("spec"));
     let (new, was) = (spec.at("podCIDRs"), before.at("podCIDRs").strings());
-    let changed = FieldError { ..new.forbidden("node updates may not change podCIDR except from \"\" to valid") };
+    let changed = FieldError {
+        ..new.forbidden("node updates may not change podCIDR except from \"\" to valid")
+    };
     if !was.is_empty() {
         if was.len() == new.len() {
             let differences = was.iter().zip(new.strings()).filter(|(was, new)| *was != new);
@@ -232,7 +246,10 @@ pub(super) fn limit_range(errors: &mut Errors, root: &Node<'_>) {
     for limit in root.get("spec.limits").items() {
         let kind = limit.at("type");
         let messages = names::qualified(kind.str());
-        if messages.is_empty() && !kind.str().contains('/') && !matches!(kind.str(), "Pod" | "Container" | "PersistentVolumeClaim") {
+        if messages.is_empty()
+            && !kind.str().contains('/')
+            && !matches!(kind.str(), "Pod" | "Container" | "PersistentVolumeClaim")
+        {
             errors.push(kind.bad("must be a standard limit type or fully qualified"));
         }
         kind.each(errors, messages);
@@ -296,7 +313,13 @@ fn limit_amounts(errors: &mut Errors, limit: &Node<'_>, key: &str) {
     above(&min, &max, "min", &min, ("min", "max"));
     above(&min, &request, "defaultRequest", &request, ("min", "default request"));
     above(&request, &max, "defaultRequest", &request, ("default request", "max"));
-    above(&request, &default, "defaultRequest", &request, ("default request", "default limit"));
+    above(
+        &request,
+        &default,
+        "defaultRequest",
+        &request,
+        ("default request", "default limit"),
+    );
     above(&min, &default, "default", &min, ("min", "default"));
     above(&default, &max, "default", &max, ("default", "max"));
     if let Some(ratio) = ratio {
@@ -337,8 +360,15 @@ fn standard_scope(scope: &str) -> bool {
 
 /// Whether a scope says something about a resource.
 fn scope_fits(scope: &str, resource: &str) -> bool {
-    const COMPUTE: &[&str] =
-        &["cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory", "pods"];
+    const COMPUTE: &[&str] = &[
+        "cpu",
+        "memory",
+        "limits.cpu",
+        "limits.memory",
+        "requests.cpu",
+        "requests.memory",
+        "pods",
+    ];
     match scope {
         "Terminating" | "NotTerminating" | "NotBestEffort" | "PriorityClass" | "CrossNamespacePodAffinity" => {
             COMPUTE.contains(&resource)
@@ -361,8 +391,12 @@ pub(super) fn quota(errors: &mut Errors, root: &Node<'_>) {
     let spec = root.at("spec");
     let hard = spec.at("hard");
     amounts(errors, &hard);
-    let known: Vec<&str> =
-        hard.entries().iter().map(|(name, _)| *name).filter(|name| resources::is_standard_quota(name)).collect();
+    let known: Vec<&str> = hard
+        .entries()
+        .iter()
+        .map(|(name, _)| *name)
+        .filter(|name| resources::is_standard_quota(name))
+        .collect();
     let scopes = spec.at("scopes");
     let listed = scopes.strings();
     for scope in &listed {
@@ -430,7 +464,12 @@ pub(super) fn quota_status(errors: &mut Errors, root: &Node<'_>) {
 pub(super) fn quota_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     quota(errors, root);
     let sorted = |root: &Node<'_>| {
-        let mut scopes: Vec<String> = root.get("spec.scopes").strings().iter().map(|text| (*text).to_owned()).collect();
+        let mut scopes: Vec<String> = root
+            .get("spec.scopes")
+            .strings()
+            .iter()
+            .map(|text| (*text).to_owned())
+            .collect();
         scopes.sort_unstable();
         scopes.dedup();
         scopes
@@ -449,13 +488,22 @@ pub(super) fn event(errors: &mut Errors, root: &Node<'_>, new_style: bool) {
         if involved.is_empty() && !matches!(namespace.str(), "default" | "kube-system") {
             errors.push(involved.bad(OTHER));
         }
-        let name = if new_style { "reportingController" } else { "reportingComponent" };
+        let name = if new_style {
+            "reportingController"
+        } else {
+            "reportingComponent"
+        };
         let controller = root.at_as("reportingComponent", name);
         if controller.is_empty() {
             errors.push(controller.required(""));
         }
         label_key(errors, &controller);
-        for (name, most) in [("reportingInstance", 128), ("action", 128), ("reason", 128), ("message", 1024)] {
+        for (name, most) in [
+            ("reportingInstance", 128),
+            ("action", 128),
+            ("reason", 128),
+            ("message", 1024),
+        ] {
             let text = root.at(name);
             if text.is_empty() && name != "message" {
                 errors.push(text.required(""));
@@ -532,7 +580,11 @@ pub(super) fn new_event_update(errors: &mut Errors, root: &Node<'_>, old: &Node<
         "reportingInstance",
     ];
     for name in names {
-        let shown = if name == "reportingComponent" { "reportingController" } else { name };
+        let shown = if name == "reportingComponent" {
+            "reportingController"
+        } else {
+            name
+        };
         root.at_as(name, shown).immutable(errors, &old.at(name));
     }
 }
@@ -612,7 +664,11 @@ pub(super) fn budget(errors: &mut Errors, root: &Node<'_>) {
 pub(super) fn budget_status(errors: &mut Errors, root: &Node<'_>) {
     let status = root.at("status");
     metadata::conditions(errors, &status.at("conditions"));
-    counts(errors, &status, &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"]);
+    counts(
+        errors,
+        &status,
+        &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"],
+    );
 }
 
 /// A runtime class.

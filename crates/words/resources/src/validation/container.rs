@@ -60,7 +60,11 @@ pub(super) fn init_containers(errors: &mut Errors, node: &Node<'_>, others: &Nod
         if container.has("restartPolicy") {
             restart_policy(errors, &container);
         } else if !rules.is_empty() {
-            errors.push(container.at("restartPolicy").required("must specify restartPolicy when restart rules are used"));
+            errors.push(
+                container
+                    .at("restartPolicy")
+                    .required("must specify restartPolicy when restart rules are used"),
+            );
         }
         let name = container.at("name");
         if seen.contains(&name.str()) {
@@ -75,7 +79,11 @@ pub(super) fn init_containers(errors: &mut Errors, node: &Node<'_>, others: &Nod
         } else {
             for name in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
                 if container.has(name) {
-                    errors.push(container.at(name).forbidden("may not be set for init containers without restartPolicy=Always"));
+                    errors.push(
+                        container
+                            .at(name)
+                            .forbidden("may not be set for init containers without restartPolicy=Always"),
+                    );
                 }
             }
             for policy in container.at("resizePolicy").items() {
@@ -95,7 +103,11 @@ pub(super) fn init_containers(errors: &mut Errors, node: &Node<'_>, others: &Nod
 pub(super) fn ephemeral(errors: &mut Errors, pod: &Node<'_>, around: &Around<'_>) {
     const NOT_HERE: &str = "cannot be set for an Ephemeral Container";
     let (containers, inits) = (pod.at("containers").items(), pod.at("initContainers").items());
-    let others: Vec<&str> = containers.iter().chain(&inits).map(|container| container.text("name")).collect();
+    let others: Vec<&str> = containers
+        .iter()
+        .chain(&inits)
+        .map(|container| container.text("name"))
+        .collect();
     let mut seen = others.clone();
     for container in pod.at("ephemeralContainers").items() {
         common(errors, &container, around);
@@ -123,7 +135,9 @@ pub(super) fn ephemeral(errors: &mut Errors, pod: &Node<'_>, around: &Around<'_>
         ];
         for name in banned {
             let member = container.at(name);
-            if member.set() && !(member.is_empty() && matches!(name, "ports" | "resources" | "resizePolicy" | "restartPolicyRules")) {
+            if member.set()
+                && !(member.is_empty() && matches!(name, "ports" | "resources" | "resizePolicy" | "restartPolicyRules"))
+            {
                 errors.push(member.forbidden(NOT_HERE));
             }
         }
@@ -153,13 +167,15 @@ fn common(errors: &mut Errors, node: &Node<'_>, around: &Around<'_>) {
         name.each(errors, names::label(name.str()));
     }
     node.need(errors, "image");
-    node.at("terminationMessagePolicy").need_one_of(errors, &["File", "FallbackToLogsOnError"]);
+    node.at("terminationMessagePolicy")
+        .need_one_of(errors, &["File", "FallbackToLogsOnError"]);
     ports(errors, &node.at("ports"));
     env(errors, &node.at("env"));
     env_from(errors, &node.at("envFrom"));
     mounts(errors, node, around);
     devices(errors, node, around);
-    node.at("imagePullPolicy").need_one_of(errors, &["Always", "IfNotPresent", "Never"]);
+    node.at("imagePullPolicy")
+        .need_one_of(errors, &["Always", "IfNotPresent", "Never"]);
     resources::requirements(errors, &node.at("resources"), Scope::Container, &around.claims);
     resize_policy(errors, &node.at("resizePolicy"), around.restart);
     security::container(errors, &node.at("securityContext"), around.host_users);
@@ -229,6 +245,9 @@ const ENV_FIELDS: &[&str] = &[
     "status.podIPs",
 ];
 
+/// Checks one source of a value.
+type Check = fn(&mut Errors, &Node<'_>);
+
 fn env(errors: &mut Errors, node: &Node<'_>) {
     for variable in node.items() {
         let name = variable.at("name");
@@ -242,9 +261,11 @@ fn env(errors: &mut Errors, node: &Node<'_>) {
             continue;
         }
         let mut count = 0;
-        let sources: [(&str, fn(&mut Errors, &Node<'_>)); 5] = [
+        let sources: [(&str, Check); 5] = [
             ("fieldRef", |errors, node| resources::field_ref(errors, node, ENV_FIELDS)),
-            ("resourceFieldRef", |errors, node| resources::resource_ref(errors, node, false)),
+            ("resourceFieldRef", |errors, node| {
+                resources::resource_ref(errors, node, false)
+            }),
             ("configMapKeyRef", key_ref),
             ("secretKeyRef", key_ref),
             ("fileKeyRef", file_ref),

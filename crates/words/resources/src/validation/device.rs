@@ -125,10 +125,19 @@ fn claim_spec(errors: &mut Errors, spec: &Node<'_>) {
     for request in requests.items() {
         known.push(request.text("name").to_owned());
         let subs = request.at("firstAvailable").items();
-        known.extend(subs.iter().map(|sub| format!("{}/{}", request.text("name"), sub.text("name"))));
+        known.extend(
+            subs.iter()
+                .map(|sub| format!("{}/{}", request.text("name"), sub.text("name"))),
+        );
     }
     let references = |errors: &mut Errors, node: &Node<'_>| {
-        set(errors, &node.at("requests"), REQUESTS_MAX, |errors, name| request_ref(errors, name, &known), |item| item.str());
+        set(
+            errors,
+            &node.at("requests"),
+            REQUESTS_MAX,
+            |errors, name| request_ref(errors, name, &known),
+            |item| item.str(),
+        );
     };
     each(errors, &devices.at("constraints"), 32, |errors, constraint| {
         references(errors, constraint);
@@ -138,9 +147,11 @@ fn claim_spec(errors: &mut Errors, spec: &Node<'_>) {
         } else if distinct.set() {
             attribute_name(errors, &distinct, distinct.str(), true);
         } else {
-            errors.push(constraint.required(
-                "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set",
-            ));
+            errors.push(
+                constraint.required(
+                    "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set",
+                ),
+            );
         }
     });
     each(errors, &devices.at("config"), 32, |errors, config| {
@@ -150,8 +161,7 @@ fn claim_spec(errors: &mut Errors, spec: &Node<'_>) {
 }
 
 fn request_ref(errors: &mut Errors, node: &Node<'_>, known: &[String]) {
-    const UNKNOWN: &str =
-        "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+    const UNKNOWN: &str = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
     let parts: Vec<&str> = node.str().split('/').collect();
     if parts.len() <= 2 {
         for part in parts {
@@ -214,7 +224,10 @@ fn attribute_name(errors: &mut Errors, node: &Node<'_>, name: &str, full: bool) 
         None => {
             identifier(errors, name);
             if full {
-                errors.push(node.bad_text(name, "a fully qualified name must be a domain and a name separated by a slash"));
+                errors.push(node.bad_text(
+                    name,
+                    "a fully qualified name must be a domain and a name separated by a slash",
+                ));
             }
         }
         Some((_, id)) if id.contains('/') => {}
@@ -223,7 +236,13 @@ fn attribute_name(errors: &mut Errors, node: &Node<'_>, name: &str, full: bool) 
                 errors.push(node.bad_text("", "the domain must not be empty"));
             } else {
                 let value = serde_json::Value::from(domain);
-                driver_name(errors, &Node { path: node.path.clone(), value: &value });
+                driver_name(
+                    errors,
+                    &Node {
+                        path: node.path.clone(),
+                        value: &value,
+                    },
+                );
             }
             if id.is_empty() {
                 errors.push(node.bad_text("", "the name must not be empty"));
@@ -253,7 +272,12 @@ pub(super) fn slice(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>
         }
     }
     let mut places = Vec::new();
-    place(errors, &spec, &mut places, "must be either unset or set to a non-empty string");
+    place(
+        errors,
+        &spec,
+        &mut places,
+        "must be either unset or set to a non-empty string",
+    );
     let each_device = spec.at("perDeviceNodeSelection");
     if spec.is("perDeviceNodeSelection") {
         places.push("`perDeviceNodeSelection`");
@@ -263,9 +287,10 @@ pub(super) fn slice(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>
     match places.len() {
         0 => errors.push(spec.required(ONE)),
         1 => {}
-        _ => errors.push(
-            spec.bad_text(&format!("{{{}}}", places.join(", ")), format!("{ONE}, but multiple fields are set")),
-        ),
+        _ => errors.push(spec.bad_text(
+            &format!("{{{}}}", places.join(", ")),
+            format!("{ONE}, but multiple fields are set"),
+        )),
     }
     if spec.has("sharedCounters") && spec.has("devices") {
         errors.push(spec.bad_text("", "only one of `sharedCounters` or `devices` is allowed"));
@@ -277,7 +302,13 @@ pub(super) fn slice(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>
         .any(|device| !device.at("taints").is_empty() || !device.at("consumesCounters").is_empty());
     let per_device = spec.is("perDeviceNodeSelection");
     let most = if advanced { 64 } else { 128 };
-    set(errors, &devices, most, |errors, device| self::device(errors, device, per_device), |item| item.text("name"));
+    set(
+        errors,
+        &devices,
+        most,
+        |errors, device| self::device(errors, device, per_device),
+        |item| item.text("name"),
+    );
     set(
         errors,
         &spec.at("sharedCounters"),
@@ -340,9 +371,10 @@ fn device(errors: &mut Errors, node: &Node<'_>, per_device: bool) {
     name.each(errors, names::label(name.str()));
     let count = attributes.len() + capacity.len();
     if count > 32 {
-        errors.push(
-            node.invalid_as(count.to_string(), "the total number of attributes and capacities must not exceed 32"),
-        );
+        errors.push(node.invalid_as(
+            count.to_string(),
+            "the total number of attributes and capacities must not exceed 32",
+        ));
     }
     for (key, attribute) in attributes.entries() {
         attribute_name(errors, &attributes, key, false);

@@ -154,7 +154,7 @@ fn groups(mut steps: Vec<Step>) -> Vec<Vec<Step>> {
         }
         group.push((kind, a, a_end, b, b_end));
     }
-    if !group.is_empty() && !(group.len() == 1 && group[0].0 == Kind::Equal) {
+    if group.iter().any(|step| step.0 == Kind::Change) {
         groups.push(group);
     }
     groups
@@ -171,7 +171,9 @@ fn range(start: usize, end: usize) -> String {
 fn render(a: &[&str], b: &[&str]) -> String {
     let mut out = String::new();
     for group in groups(steps(a, b)) {
-        let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
+        let (Some(first), Some(last)) = (group.first(), group.last()) else {
+            continue;
+        };
         out.push_str(&format!("@@ -{} +{} @@\n", range(first.1, last.2), range(first.3, last.4)));
         let mut lines = |sign: char, lines: &[&str]| {
             for line in lines {

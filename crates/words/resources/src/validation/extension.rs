@@ -21,7 +21,9 @@ const REINVOCATION: &[&str] = &["IfNeeded", "Never"];
 /// Webhooks, mutating or validating; mistakes that all of `old` made stay allowed.
 pub(super) fn webhooks(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
     let before = old.map(|old| old.at("webhooks").items()).unwrap_or_default();
-    let quiet = before.iter().all(|hook| matches!(hook.text("sideEffects"), "None" | "NoneOnDryRun"));
+    let quiet = before
+        .iter()
+        .all(|hook| matches!(hook.text("sideEffects"), "None" | "NoneOnDryRun"));
     let known = before.iter().all(|hook| {
         let versions = hook.at("admissionReviewVersions").strings();
         versions.is_empty() || versions.iter().any(|version| REVIEWS.contains(version))
@@ -62,7 +64,11 @@ fn webhook(errors: &mut Errors, hook: &Node<'_>, quiet: bool) {
             hook.at(name).one_of(errors, known);
         }
     }
-    let allowed: &[&str] = if quiet { &["None", "NoneOnDryRun"] } else { &["None", "NoneOnDryRun", "Some", "Unknown"] };
+    let allowed: &[&str] = if quiet {
+        &["None", "NoneOnDryRun"]
+    } else {
+        &["None", "NoneOnDryRun", "Some", "Unknown"]
+    };
     let effects = hook.at("sideEffects");
     if effects.set() {
         effects.one_of(errors, allowed);
@@ -103,7 +109,9 @@ fn url(errors: &mut Errors, node: &Node<'_>) {
     let (text, query) = text.split_once('?').unwrap_or((text, ""));
     let (scheme, rest) = text.split_once("://").unwrap_or(("", ""));
     let authority = rest.split('/').next().unwrap_or_default();
-    let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+    let (user, host) = authority
+        .rsplit_once('@')
+        .map_or((None, authority), |(user, host)| (Some(user), host));
     if scheme != "https" {
         errors.push(node.bad_text(scheme, format!("'https' is the only allowed URL scheme{FORM}")));
     }
@@ -298,8 +306,27 @@ fn policy_head(errors: &mut Errors, spec: &Node<'_>, mutating: bool) {
 
 fn is_identifier(name: &str) -> bool {
     const RESERVED: &[&str] = &[
-        "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
-        "loop", "package", "namespace", "return", "var", "void", "while",
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
     ];
     names::c_identifier(name).is_empty() && !RESERVED.contains(&name)
 }
@@ -330,7 +357,10 @@ fn param_kind(errors: &mut Errors, node: &Node<'_>) {
     if kind.is_empty() {
         errors.push(kind.required(""));
     } else if !messages.is_empty() {
-        errors.push(kind.bad(format!("may have mixed case, but should otherwise match: {}", messages.join(","))));
+        errors.push(kind.bad(format!(
+            "may have mixed case, but should otherwise match: {}",
+            messages.join(",")
+        )));
     }
 }
 
@@ -397,15 +427,20 @@ pub(super) fn validating_policy(errors: &mut Errors, root: &Node<'_>) {
             .iter()
             .map(|item| show::internal("api/admissionregistration/v1", "AuditAnnotation", item.value))
             .collect();
-        errors.push(
-            annotations.invalid_as(format!("[{}]", items.join(",")), "must not have more than 20 auditAnnotations"),
-        );
+        errors.push(annotations.invalid_as(
+            format!("[{}]", items.join(",")),
+            "must not have more than 20 auditAnnotations",
+        ));
     }
     let name = root.at("metadata").text("name");
     let mut seen: Vec<&str> = Vec::new();
     for annotation in annotations.items() {
         let (key, value) = (annotation.at("key"), annotation.at("valueExpression"));
-        let full = if name.is_empty() { key.str().to_owned() } else { format!("{name}/{}", key.str()) };
+        let full = if name.is_empty() {
+            key.str().to_owned()
+        } else {
+            format!("{name}/{}", key.str())
+        };
         metadata::label_name(errors, &key, &full);
         if value.str().trim().is_empty() {
             errors.push(value.required("valueExpression is not specified"));
@@ -508,9 +543,28 @@ pub(super) fn mutating_binding(errors: &mut Errors, root: &Node<'_>) {
 }
 
 const USAGES: &[&str] = &[
-    "any", "cert sign", "client auth", "code signing", "content commitment", "crl sign", "data encipherment", "decipher only",
-    "digital signature", "email protection", "encipher only", "ipsec end system", "ipsec tunnel", "ipsec user",
-    "key agreement", "key encipherment", "microsoft sgc", "netscape sgc", "ocsp signing", "s/mime", "server auth", "signing",
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
     "timestamping",
 ];
 

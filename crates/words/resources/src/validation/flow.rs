@@ -5,7 +5,17 @@
 use super::names;
 use super::node::{Errors, Node};
 
-const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
+const VERBS: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "proxy",
+    "update",
+    "watch",
+];
 
 /// A flow schema.
 pub(super) fn schema(errors: &mut Errors, root: &Node<'_>) {
@@ -39,7 +49,12 @@ pub(super) fn schema(errors: &mut Errors, root: &Node<'_>) {
 
 fn conditions(errors: &mut Errors, root: &Node<'_>) {
     let mut seen: Vec<&str> = Vec::new();
-    for kind in root.get("status.conditions").items().iter().map(|condition| condition.at("type")) {
+    for kind in root
+        .get("status.conditions")
+        .items()
+        .iter()
+        .map(|condition| condition.at("type"))
+    {
         if seen.contains(&kind.str()) {
             errors.push(kind.duplicate());
         }
@@ -63,21 +78,30 @@ fn rule(errors: &mut Errors, node: &Node<'_>) {
     }
     for rule in resources.items() {
         verbs(errors, &rule.at("verbs"));
-        alone(errors, &rule.at("apiGroups"), "resource rules must supply at least one api group", "api groups");
-        alone(errors, &rule.at("resources"), "resource rules must supply at least one resource", "resources");
+        alone(
+            errors,
+            &rule.at("apiGroups"),
+            "resource rules must supply at least one api group",
+            "api groups",
+        );
+        alone(
+            errors,
+            &rule.at("resources"),
+            "resource rules must supply at least one resource",
+            "resources",
+        );
         let namespaces = rule.at("namespaces");
         if namespaces.is_empty() {
             if !rule.is("clusterScope") {
-                errors.push(namespaces.required(
-                    "resource rules that are not cluster scoped must supply at least one namespace",
-                ));
+                errors.push(namespaces.required("resource rules that are not cluster scoped must supply at least one namespace"));
             }
         } else if !wildcard(errors, &namespaces, "namespaces") {
             for name in namespaces.items() {
                 let messages = names::label(name.str()).into_iter();
-                errors.extend(messages.map(|message| {
-                    name.bad(format!("each member of this list must be '*' or a DNS-1123 label; {message}"))
-                }));
+                errors.extend(
+                    messages
+                        .map(|message| name.bad(format!("each member of this list must be '*' or a DNS-1123 label; {message}"))),
+                );
             }
         }
     }
@@ -161,7 +185,10 @@ fn subject(errors: &mut Errors, node: &Node<'_>) {
     }
     for (other, member) in KINDS.iter().filter(|(known, _)| *known != kind) {
         if node.has(member) {
-            errors.push(node.at(member).forbidden(format!("{member} is forbidden when subject kind is not '{other}'")));
+            errors.push(
+                node.at(member)
+                    .forbidden(format!("{member} is forbidden when subject kind is not '{other}'")),
+            );
         }
     }
 }

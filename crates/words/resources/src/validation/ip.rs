@@ -14,12 +14,26 @@ pub(super) fn parse(text: &str) -> Option<IpAddr> {
         return Some(found);
     }
     let parts: Vec<&str> = text.split('.').collect();
-    if parts.len() != 4 || parts.iter().any(|part| part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit())) {
+    if parts.len() != 4
+        || parts
+            .iter()
+            .any(|part| part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit()))
+    {
         return None;
     }
     let mut bytes = [0u8; 4];
     for (byte, part) in bytes.iter_mut().zip(&parts) {
-        *byte = part.trim_start_matches('0').parse().or_else(|_| if part.trim_start_matches('0').is_empty() { Ok(0) } else { Err(()) }).ok()?;
+        *byte = part
+            .trim_start_matches('0')
+            .parse()
+            .or_else(|_| {
+                if part.trim_start_matches('0').is_empty() {
+                    Ok(0)
+                } else {
+                    Err(())
+                }
+            })
+            .ok()?;
     }
     Some(IpAddr::V4(Ipv4Addr::from(bytes)))
 }
@@ -140,7 +154,10 @@ pub(super) fn endpoint(errors: &mut Errors, node: &Node<'_>) {
     };
     let (link_local, link_multicast) = match found {
         IpAddr::V4(address) => (address.is_link_local(), address.octets()[..3] == [224, 0, 0]),
-        IpAddr::V6(address) => (address.segments()[0] & 0xffc0 == 0xfe80, address.segments()[0] & 0xff0f == 0xff02),
+        IpAddr::V6(address) => (
+            address.segments()[0] & 0xffc0 == 0xfe80,
+            address.segments()[0] & 0xff0f == 0xff02,
+        ),
     };
     if found.is_unspecified() {
         errors.push(node.bad(format!("may not be unspecified ({})", node.str())));

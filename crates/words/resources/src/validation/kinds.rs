@@ -48,7 +48,11 @@ pub(super) struct Kind {
 impl Kind {
     /// Rules for metadata.
     pub fn rules(&self, namespaced: bool) -> Rules {
-        Rules { name: self.name, namespaced, standard_finalizers: self.standard_finalizers }
+        Rules {
+            name: self.name,
+            namespaced,
+            standard_finalizers: self.standard_finalizers,
+        }
     }
 }
 
@@ -73,7 +77,12 @@ const BASE: Kind = Kind {
 };
 
 const fn kind(storage: &'static str, create: Create, update: Update) -> Kind {
-    Kind { storage, create, update, ..BASE }
+    Kind {
+        storage,
+        create,
+        update,
+        ..BASE
+    }
 }
 
 fn counted(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
@@ -81,7 +90,14 @@ fn counted(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
         errors,
         root,
         old,
-        &["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration", "terminatingReplicas"],
+        &[
+            "replicas",
+            "fullyLabeledReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "observedGeneration",
+            "terminatingReplicas",
+        ],
         &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
         "readyReplicas",
     );
@@ -89,7 +105,11 @@ fn counted(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
 
 /// The kinds; one that is not here has no rules of its own.
 pub(super) static KINDS: &[Kind] = &[
-    Kind { before: &[], status: no_change, ..kind("core/pods", nothing, no_change) },
+    Kind {
+        before: &[],
+        status: no_change,
+        ..kind("core/pods", nothing, no_change)
+    },
     kind(
         "core/podtemplates",
         |e, n| pod::template(e, &n.at("template")),
@@ -109,7 +129,11 @@ pub(super) static KINDS: &[Kind] = &[
     },
     Kind {
         before: BOTH,
-        ..kind("core/endpoints", |e, n| service::endpoints(e, n, None), |e, n, o| service::endpoints(e, n, Some(o)))
+        ..kind(
+            "core/endpoints",
+            |e, n| service::endpoints(e, n, None),
+            |e, n, o| service::endpoints(e, n, Some(o)),
+        )
     },
     Kind {
         before: BOTH,
@@ -137,8 +161,14 @@ pub(super) static KINDS: &[Kind] = &[
         status: config::node_update,
         ..kind("core/nodes", config::node, config::node_update)
     },
-    Kind { before: BOTH, ..kind("core/serviceaccounts", nothing, no_change) },
-    Kind { before: WHOLE, ..kind("core/limitranges", config::limit_range, |e, n, _| config::limit_range(e, n)) },
+    Kind {
+        before: BOTH,
+        ..kind("core/serviceaccounts", nothing, no_change)
+    },
+    Kind {
+        before: WHOLE,
+        ..kind("core/limitranges", config::limit_range, |e, n, _| config::limit_range(e, n))
+    },
     Kind {
         status: |e, n, _| config::quota_status(e, n),
         ..kind(
@@ -150,11 +180,19 @@ pub(super) static KINDS: &[Kind] = &[
             config::quota_update,
         )
     },
-    Kind { twice: true, before: WHOLE, ..kind("core/persistentvolumes", storage::volume, storage::volume_update) },
+    Kind {
+        twice: true,
+        before: WHOLE,
+        ..kind("core/persistentvolumes", storage::volume, storage::volume_update)
+    },
     Kind {
         before: BOTH,
         status: |e, n, _| storage::claim_status(e, n),
-        ..kind("core/persistentvolumeclaims", |e, n| storage::claim_spec(e, &n.at("spec")), storage::claim_update)
+        ..kind(
+            "core/persistentvolumeclaims",
+            |e, n| storage::claim_spec(e, &n.at("spec")),
+            storage::claim_update,
+        )
     },
     Kind {
         status: |e, n, o| {
@@ -256,9 +294,20 @@ pub(super) static KINDS: &[Kind] = &[
             |e, n, o| autoscaling::autoscaler(e, n, Some(o)),
         )
     },
-    Kind { twice: true, status: batch::job_status, ..kind("batch/jobs", batch::job, batch::job_update) },
-    kind("batch/cronjobs", |e, n| batch::cron_job(e, n, None), |e, n, o| batch::cron_job(e, n, Some(o))),
-    Kind { standard_finalizers: false, ..kind("coordination.k8s.io/leases", config::lease, |e, n, _| config::lease(e, n)) },
+    Kind {
+        twice: true,
+        status: batch::job_status,
+        ..kind("batch/jobs", batch::job, batch::job_update)
+    },
+    kind(
+        "batch/cronjobs",
+        |e, n| batch::cron_job(e, n, None),
+        |e, n, o| batch::cron_job(e, n, Some(o)),
+    ),
+    Kind {
+        standard_finalizers: false,
+        ..kind("coordination.k8s.io/leases", config::lease, |e, n, _| config::lease(e, n))
+    },
     Kind {
         before: WHOLE,
         ..kind(
@@ -275,7 +324,11 @@ pub(super) static KINDS: &[Kind] = &[
     Kind {
         before: BOTH,
         status: |e, n, o| service::balancer_status(e, n, o, false),
-        ..kind("networking.k8s.io/ingresses", |e, n| network::ingress(e, n, true), |e, n, _| network::ingress(e, n, false))
+        ..kind(
+            "networking.k8s.io/ingresses",
+            |e, n| network::ingress(e, n, true),
+            |e, n, _| network::ingress(e, n, false),
+        )
     },
     Kind {
         before: BOTH,
@@ -284,8 +337,16 @@ pub(super) static KINDS: &[Kind] = &[
             network::ingress_class(e, n);
         })
     },
-    Kind { name: network::address_name, twice: true, ..kind("networking.k8s.io/ipaddresses", network::address, network::address_update) },
-    kind("networking.k8s.io/servicecidrs", network::service_range, network::service_range_update),
+    Kind {
+        name: network::address_name,
+        twice: true,
+        ..kind("networking.k8s.io/ipaddresses", network::address, network::address_update)
+    },
+    kind(
+        "networking.k8s.io/servicecidrs",
+        network::service_range,
+        network::service_range_update,
+    ),
     Kind {
         twice: true,
         ..kind("node.k8s.io/runtimeclasses", config::runtime_class, |e, n, o| {
@@ -302,37 +363,64 @@ pub(super) static KINDS: &[Kind] = &[
         name: names::path_segment,
         before: WHOLE,
         after: CHANGE,
-        ..kind("rbac.authorization.k8s.io/roles", |e, n| rbac::role(e, n, true), |e, n, _| rbac::role(e, n, true))
+        ..kind(
+            "rbac.authorization.k8s.io/roles",
+            |e, n| rbac::role(e, n, true),
+            |e, n, _| rbac::role(e, n, true),
+        )
     },
     Kind {
         name: names::path_segment,
         before: WHOLE,
         after: CHANGE,
-        ..kind("rbac.authorization.k8s.io/clusterroles", |e, n| rbac::role(e, n, false), |e, n, _| rbac::role(e, n, false))
+        ..kind(
+            "rbac.authorization.k8s.io/clusterroles",
+            |e, n| rbac::role(e, n, false),
+            |e, n, _| rbac::role(e, n, false),
+        )
     },
     Kind {
         name: names::path_segment,
         before: WHOLE,
         after: CHANGE,
-        ..kind("rbac.authorization.k8s.io/rolebindings", |e, n| rbac::binding(e, n, true), |e, n, o| {
-            rbac::binding(e, n, true);
-            rbac::same_role(e, n, o);
-        })
+        ..kind(
+            "rbac.authorization.k8s.io/rolebindings",
+            |e, n| rbac::binding(e, n, true),
+            |e, n, o| {
+                rbac::binding(e, n, true);
+                rbac::same_role(e, n, o);
+            },
+        )
     },
     Kind {
         name: names::path_segment,
         before: WHOLE,
         after: CHANGE,
-        ..kind("rbac.authorization.k8s.io/clusterrolebindings", |e, n| rbac::binding(e, n, false), |e, n, o| {
-            rbac::binding(e, n, false);
-            rbac::same_role(e, n, o);
-        })
+        ..kind(
+            "rbac.authorization.k8s.io/clusterrolebindings",
+            |e, n| rbac::binding(e, n, false),
+            |e, n, o| {
+                rbac::binding(e, n, false);
+                rbac::same_role(e, n, o);
+            },
+        )
     },
-    kind("scheduling.k8s.io/priorityclasses", config::priority_class, config::priority_class_update),
-    Kind { twice: true, ..kind("storage.k8s.io/storageclasses", storage::class, storage::class_update) },
+    kind(
+        "scheduling.k8s.io/priorityclasses",
+        config::priority_class,
+        config::priority_class_update,
+    ),
+    Kind {
+        twice: true,
+        ..kind("storage.k8s.io/storageclasses", storage::class, storage::class_update)
+    },
     Kind {
         before: BOTH,
-        ..kind("storage.k8s.io/volumeattributesclasses", storage::attributes_class, storage::attributes_class_update)
+        ..kind(
+            "storage.k8s.io/volumeattributesclasses",
+            storage::attributes_class,
+            storage::attributes_class_update,
+        )
     },
     Kind {
         before: WHOLE,
@@ -344,9 +432,19 @@ pub(super) static KINDS: &[Kind] = &[
             }
         })
     },
-    Kind { before: WHOLE, ..kind("storage.k8s.io/csinodes", storage::csi_node, storage::csi_node_update) },
+    Kind {
+        before: WHOLE,
+        ..kind("storage.k8s.io/csinodes", storage::csi_node, storage::csi_node_update)
+    },
     kind("storage.k8s.io/csidrivers", storage::csi_driver, storage::csi_driver_update),
-    Kind { twice: true, ..kind("storage.k8s.io/csistoragecapacities", storage::capacity, storage::capacity_update) },
+    Kind {
+        twice: true,
+        ..kind(
+            "storage.k8s.io/csistoragecapacities",
+            storage::capacity,
+            storage::capacity_update,
+        )
+    },
     Kind {
         standard_finalizers: false,
         before: WHOLE,
@@ -368,52 +466,93 @@ pub(super) static KINDS: &[Kind] = &[
     Kind {
         standard_finalizers: false,
         before: WHOLE,
-        ..kind("admissionregistration.k8s.io/validatingadmissionpolicies", extension::validating_policy, |e, n, _| {
-            extension::validating_policy(e, n);
-        })
+        ..kind(
+            "admissionregistration.k8s.io/validatingadmissionpolicies",
+            extension::validating_policy,
+            |e, n, _| {
+                extension::validating_policy(e, n);
+            },
+        )
     },
     Kind {
         standard_finalizers: false,
         before: WHOLE,
-        ..kind("admissionregistration.k8s.io/mutatingadmissionpolicies", extension::mutating_policy, |e, n, _| {
-            extension::mutating_policy(e, n);
-        })
+        ..kind(
+            "admissionregistration.k8s.io/mutatingadmissionpolicies",
+            extension::mutating_policy,
+            |e, n, _| {
+                extension::mutating_policy(e, n);
+            },
+        )
     },
     Kind {
         standard_finalizers: false,
         before: WHOLE,
-        ..kind("admissionregistration.k8s.io/validatingadmissionpolicybindings", extension::validating_binding, |e, n, _| {
-            extension::validating_binding(e, n);
-        })
+        ..kind(
+            "admissionregistration.k8s.io/validatingadmissionpolicybindings",
+            extension::validating_binding,
+            |e, n, _| {
+                extension::validating_binding(e, n);
+            },
+        )
     },
     Kind {
         standard_finalizers: false,
         before: WHOLE,
-        ..kind("admissionregistration.k8s.io/mutatingadmissionpolicybindings", extension::mutating_binding, |e, n, _| {
-            extension::mutating_binding(e, n);
+        ..kind(
+            "admissionregistration.k8s.io/mutatingadmissionpolicybindings",
+            extension::mutating_binding,
+            |e, n, _| {
+                extension::mutating_binding(e, n);
+            },
+        )
+    },
+    Kind {
+        before: WHOLE,
+        ..kind("flowcontrol.apiserver.k8s.io/flowschemas", flow::schema, |e, n, _| {
+            flow::schema(e, n)
         })
     },
     Kind {
         before: WHOLE,
-        ..kind("flowcontrol.apiserver.k8s.io/flowschemas", flow::schema, |e, n, _| flow::schema(e, n))
-    },
-    Kind {
-        before: WHOLE,
-        ..kind("flowcontrol.apiserver.k8s.io/prioritylevelconfigurations", flow::level, |e, n, _| flow::level(e, n))
+        ..kind(
+            "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations",
+            flow::level,
+            |e, n, _| flow::level(e, n),
+        )
     },
     Kind {
         before: WHOLE,
         after: CHANGE,
         name: names::any,
-        ..kind("certificates.k8s.io/certificatesigningrequests", extension::signing_request, |e, n, _| {
-            extension::signing_request(e, n);
-        })
+        ..kind(
+            "certificates.k8s.io/certificatesigningrequests",
+            extension::signing_request,
+            |e, n, _| {
+                extension::signing_request(e, n);
+            },
+        )
     },
-    Kind { name: names::long_name, before: BOTH, ..kind("resource.k8s.io/deviceclasses", device::class, |e, n, _| device::class(e, n)) },
-    Kind { before: BOTH, ..kind("resource.k8s.io/resourceclaims", device::claim, device::claim_update) },
+    Kind {
+        name: names::long_name,
+        before: BOTH,
+        ..kind("resource.k8s.io/deviceclasses", device::class, |e, n, _| device::class(e, n))
+    },
+    Kind {
+        before: BOTH,
+        ..kind("resource.k8s.io/resourceclaims", device::claim, device::claim_update)
+    },
     Kind {
         twice: true,
-        ..kind("resource.k8s.io/resourceclaimtemplates", device::claim_template, device::claim_template_update)
+        ..kind(
+            "resource.k8s.io/resourceclaimtemplates",
+            device::claim_template,
+            device::claim_template_update,
+        )
     },
-    kind("resource.k8s.io/resourceslices", |e, n| device::slice(e, n, None), |e, n, o| device::slice(e, n, Some(o))),
+    kind(
+        "resource.k8s.io/resourceslices",
+        |e, n| device::slice(e, n, None),
+        |e, n, o| device::slice(e, n, Some(o)),
+    ),
 ];

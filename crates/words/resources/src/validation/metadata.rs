@@ -159,7 +159,11 @@ pub(super) fn label_name(errors: &mut Errors, node: &Node<'_>, key: &str) {
 pub(super) fn annotations(errors: &mut Errors, node: &Node<'_>) {
     let mut bytes = 0;
     for (key, value) in node.entries() {
-        errors.extend(names::qualified(&key.to_lowercase()).into_iter().map(|message| node.bad_text(key, message)));
+        errors.extend(
+            names::qualified(&key.to_lowercase())
+                .into_iter()
+                .map(|message| node.bad_text(key, message)),
+        );
         bytes += key.len() + value.len();
     }
     if bytes > ANNOTATIONS_BYTES_MAX {
@@ -175,7 +179,12 @@ fn owners(errors: &mut Errors, node: &Node<'_>) {
         let version = owner.text("apiVersion");
         let short = version.rsplit('/').next().unwrap_or_default();
         if short.is_empty() || version.matches('/').count() > 1 {
-            errors.push(owner.at("apiVersion").moved(at("apiVersion")).bad("version must not be empty"));
+            errors.push(
+                owner
+                    .at("apiVersion")
+                    .moved(at("apiVersion"))
+                    .bad("version must not be empty"),
+            );
         }
         for name in ["kind", "name", "uid"] {
             if owner.text(name).is_empty() {
@@ -213,7 +222,11 @@ fn owner_json(owner: &Value) -> String {
 fn finalizers(errors: &mut Errors, node: &Node<'_>) {
     let all = node.strings();
     for finalizer in &all {
-        errors.extend(names::qualified(finalizer).into_iter().map(|message| node.bad_text(finalizer, message)));
+        errors.extend(
+            names::qualified(finalizer)
+                .into_iter()
+                .map(|message| node.bad_text(finalizer, message)),
+        );
     }
     if all.contains(&"orphan") && all.contains(&"foregroundDeletion") {
         errors.push(node.invalid("finalizer orphan and foregroundDeletion cannot be both set"));
@@ -242,7 +255,10 @@ fn field_manager(errors: &mut Errors, node: &Node<'_>) {
     }
     for (position, letter) in node.str().char_indices() {
         if letter.is_control() {
-            errors.push(node.bad(format!("invalid character U+{:04X} (at position {position})", u32::from(letter))));
+            errors.push(node.bad(format!(
+                "invalid character U+{:04X} (at position {position})",
+                u32::from(letter)
+            )));
         }
     }
 }
@@ -286,7 +302,11 @@ pub(super) fn conditions(errors: &mut Errors, node: &Node<'_>) {
         label_name(errors, &kind, kind.str());
         condition.at("status").one_of(errors, &["False", "True", "Unknown"]);
         if condition.at("observedGeneration").int() < 0 {
-            errors.push(condition.at("observedGeneration").bad_int("must be greater than or equal to zero"));
+            errors.push(
+                condition
+                    .at("observedGeneration")
+                    .bad_int("must be greater than or equal to zero"),
+            );
         }
         if !condition.has("lastTransitionTime") {
             errors.push(condition.at("lastTransitionTime").required(""));

@@ -19,6 +19,7 @@ mod names;
 mod network;
 mod node;
 mod pod;
+mod pod_update;
 mod probe;
 mod rbac;
 mod resources;
@@ -89,7 +90,11 @@ pub fn create(row: &Resource, value: &Value) -> Vec<FieldError> {
         }
     }
     if errors.is_empty() && !row.virtual_ {
-        let rules = Rules { name: names::path_segment, namespaced: row.namespaced, standard_finalizers: false };
+        let rules = Rules {
+            name: names::path_segment,
+            namespaced: row.namespaced,
+            standard_finalizers: false,
+        };
         metadata::create(&mut errors, &root.at("metadata"), rules);
     }
     errors
@@ -104,10 +109,10 @@ pub fn update(row: &Resource, new: &Value, old: &Value, subresource: Option<&str
     let errors_ref = &mut errors;
     metadata::update_common(errors_ref, &root.at("metadata"), &before.at("metadata"), row.namespaced);
     match (row.storage, subresource) {
-        ("core/pods", None) => pod::update(errors_ref, &root, &before),
-        ("core/pods", Some("status")) => pod::update_status(errors_ref, &root, &before),
-        ("core/pods", Some("ephemeralcontainers")) => pod::update_ephemeral(errors_ref, &root, &before),
-        ("core/pods", Some("resize")) => pod::update_resize(errors_ref, &root, &before),
+        ("core/pods", None) => pod_update::update(errors_ref, &root, &before),
+        ("core/pods", Some("status")) => pod_update::update_status(errors_ref, &root, &before),
+        ("core/pods", Some("ephemeralcontainers")) => pod_update::update_ephemeral(errors_ref, &root, &before),
+        ("core/pods", Some("resize")) => pod_update::update_resize(errors_ref, &root, &before),
         ("core/events", _) => {
             let new_style = !row.group.is_empty();
             config::event(errors_ref, &root, new_style);
@@ -159,7 +164,11 @@ pub fn warnings(row: &Resource, value: &Value) -> Vec<String> {
     match row.storage {
         "core/pods" => warnings::pod(&mut out, &root),
         "core/podtemplates" => warnings::pod(&mut out, &root.at("template")),
-        "core/replicationcontrollers" | "apps/deployments" | "apps/replicasets" | "apps/statefulsets" | "apps/daemonsets"
+        "core/replicationcontrollers"
+        | "apps/deployments"
+        | "apps/replicasets"
+        | "apps/statefulsets"
+        | "apps/daemonsets"
         | "batch/jobs" => warnings::pod(&mut out, &root.get("spec.template")),
         "batch/cronjobs" => warnings::pod(&mut out, &root.get("spec.jobTemplate.spec.template")),
         "core/services" => warnings::service(&mut out, &root),

@@ -3,9 +3,7 @@
 //!
 //! Invariant: each function returns what is wrong with one text, nothing if it is valid; it knows no field paths.
 
-pub(super) use trireme_api::selector::{
-    key_errors as qualified, subdomain_errors as long_name, value_errors as label_value,
-};
+pub(super) use trireme_api::selector::{key_errors as qualified, subdomain_errors as long_name, value_errors as label_value};
 
 /// What is wrong with a text.
 pub(super) type Messages = Vec<String>;
@@ -22,7 +20,10 @@ pub(super) fn regex_message(what: &str, regex: &str, examples: &[&str]) -> Strin
         return format!("{what} (regex used for validation is '{regex}')");
     }
     let examples: Vec<String> = examples.iter().map(|example| format!("'{example}', ")).collect();
-    format!("{what} (e.g. {}regex used for validation is '{regex}')", examples.join(" or "))
+    format!(
+        "{what} (e.g. {}regex used for validation is '{regex}')",
+        examples.join(" or ")
+    )
 }
 
 fn too_long(text: &str, most: usize, errors: &mut Messages) {
@@ -130,7 +131,11 @@ pub(super) fn path_segment(text: &str) -> Messages {
     if text == "." || text == ".." {
         return vec![format!("may not be '{text}'")];
     }
-    ["/", "%"].iter().filter(|part| text.contains(**part)).map(|part| format!("may not contain '{part}'")).collect()
+    ["/", "%"]
+        .iter()
+        .filter(|part| text.contains(**part))
+        .map(|part| format!("may not contain '{part}'"))
+        .collect()
 }
 
 /// Anything.
@@ -142,7 +147,11 @@ pub(super) fn any(_: &str) -> Messages {
 pub(super) fn config_key(text: &str) -> Messages {
     let mut errors = Vec::new();
     too_long(text, 253, &mut errors);
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) {
+    if text.is_empty()
+        || !text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    {
         errors.push(regex_message(
             "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
             "[-._a-zA-Z0-9]+",
@@ -168,7 +177,8 @@ pub(super) fn env_name(text: &str) -> Messages {
         errors.push("environment variable name must be non-empty".to_owned());
     }
     if !text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'=') {
-        errors.push("a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned());
+        errors
+            .push("a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned());
     }
     errors
 }
@@ -194,9 +204,15 @@ pub(super) fn port_name(text: &str) -> Messages {
             !text.is_empty() && text.bytes().all(|byte| lower(byte) || byte == b'-'),
             "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
         ),
-        (text.bytes().any(|byte| byte.is_ascii_lowercase()), "must contain at least one letter (a-z)"),
+        (
+            text.bytes().any(|byte| byte.is_ascii_lowercase()),
+            "must contain at least one letter (a-z)",
+        ),
         (!text.contains("--"), "must not contain consecutive hyphens"),
-        (!text.starts_with('-') && !text.ends_with('-'), "must not begin or end with a hyphen"),
+        (
+            !text.starts_with('-') && !text.ends_with('-'),
+            "must not begin or end with a hyphen",
+        ),
     ];
     errors.extend(rules.iter().filter(|(holds, _)| !holds).map(|(_, text)| (*text).to_owned()));
     errors
@@ -204,7 +220,11 @@ pub(super) fn port_name(text: &str) -> Messages {
 
 /// A number between two others.
 pub(super) fn in_range(number: i64, low: i64, high: i64) -> Messages {
-    if (low..=high).contains(&number) { Vec::new() } else { vec![format!("must be between {low} and {high}, inclusive")] }
+    if (low..=high).contains(&number) {
+        Vec::new()
+    } else {
+        vec![format!("must be between {low} and {high}, inclusive")]
+    }
 }
 
 /// Number of a port.
@@ -233,7 +253,9 @@ pub(super) fn percent(text: &str) -> Messages {
 /// A C identifier.
 pub(super) fn c_identifier(text: &str) -> Messages {
     let bytes = text.as_bytes();
-    if bytes.first().is_some_and(|first| first.is_ascii_alphabetic() || *first == b'_')
+    if bytes
+        .first()
+        .is_some_and(|first| first.is_ascii_alphabetic() || *first == b'_')
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
     {
         return Vec::new();

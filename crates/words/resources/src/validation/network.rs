@@ -36,7 +36,13 @@ pub(super) fn policy(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>
 fn blocks<'a>(spec: &Node<'a>) -> Vec<&'a str> {
     let mut found = Vec::new();
     for (list, peers) in [("ingress", "from"), ("egress", "to")] {
-        for block in spec.at(list).items().iter().flat_map(|rule| rule.at(peers).items()).map(|peer| peer.at("ipBlock")) {
+        for block in spec
+            .at(list)
+            .items()
+            .iter()
+            .flat_map(|rule| rule.at(peers).items())
+            .map(|peer| peer.at("ipBlock"))
+        {
             found.push(block.text("cidr"));
             found.extend(block.at("except").strings());
         }
@@ -95,10 +101,14 @@ fn ip_block(errors: &mut Errors, node: &Node<'_>, known: &[&str]) {
         return;
     }
     ip::block(errors, &whole, known);
-    let Some((address, length)) = ip::parse_block(whole.str()) else { return };
+    let Some((address, length)) = ip::parse_block(whole.str()) else {
+        return;
+    };
     for except in node.at("except").items() {
         ip::block(errors, &except, known);
-        let Some((inner, inner_length)) = ip::parse_block(except.str()) else { continue };
+        let Some((inner, inner_length)) = ip::parse_block(except.str()) else {
+            continue;
+        };
         let inside = inner.is_ipv4() == address.is_ipv4() && ip::masked(inner, length) == ip::masked(address, length);
         if !inside || length >= inner_length {
             errors.push(except.bad("must be a strict subset of `cidr`"));
@@ -158,7 +168,11 @@ pub(super) fn ingress(errors: &mut Errors, root: &Node<'_>, create: bool) {
 }
 
 fn host_name(host: &str) -> names::Messages {
-    if host.contains('*') { names::wildcard_subdomain(host) } else { names::subdomain(host) }
+    if host.contains('*') {
+        names::wildcard_subdomain(host)
+    } else {
+        names::subdomain(host)
+    }
 }
 
 fn http_path(errors: &mut Errors, node: &Node<'_>) {
@@ -268,12 +282,19 @@ pub(super) fn domain_path(errors: &mut Errors, node: &Node<'_>) {
         errors.push(node.required(""));
         return;
     }
-    let Some((host, path)) = node.str().split_once('/').filter(|(host, path)| !host.is_empty() && !path.is_empty()) else {
+    let Some((host, path)) = node
+        .str()
+        .split_once('/')
+        .filter(|(host, path)| !host.is_empty() && !path.is_empty())
+    else {
         errors.push(node.bad("must be a domain-prefixed path (such as \"acme.io/foo\")"));
         return;
     };
     errors.extend(names::subdomain(host).into_iter().map(|message| node.bad_text(host, message)));
-    if !path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte)) {
+    if !path
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte))
+    {
         let message = names::regex_message("Invalid path", "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+", &[]);
         errors.push(node.bad_text(path, message));
     }
@@ -322,17 +343,23 @@ pub(super) fn service_range(errors: &mut Errors, root: &Node<'_>) {
         return;
     }
     if list.len() > 2 {
-        errors.push(list.invalid_as(format!("{{\"CIDRs\":{}}}", show::json(list.value)), "may only hold up to 2 values"));
+        errors.push(list.invalid_as(
+            format!("{{\"CIDRs\":{}}}", show::json(list.value)),
+            "may only hold up to 2 values",
+        ));
         return;
     }
     for block in list.items() {
         ip::canonical_block(errors, &block);
     }
-    let parsed: Vec<bool> = list.strings().iter().filter_map(|text| ip::parse_block(text)).map(|(address, _)| address.is_ipv4()).collect();
+    let parsed: Vec<bool> = list
+        .strings()
+        .iter()
+        .filter_map(|text| ip::parse_block(text))
+        .map(|(address, _)| address.is_ipv4())
+        .collect();
     if parsed.len() == 2 && parsed[0] == parsed[1] {
-        errors.push(
-            list.invalid("may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"),
-        );
+        errors.push(list.invalid("may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"));
     }
 }
 
@@ -342,7 +369,12 @@ pub(super) fn service_range_update(errors: &mut Errors, root: &Node<'_>, old: &N
     let (new, was) = (list.items(), old.get("spec.cidrs").strings());
     match (was.len(), new.len()) {
         (before, now) if before == now => {
-            errors.extend(new.iter().zip(&was).filter(|(new, was)| new.str() != **was).map(|(new, _)| new.bad(IMMUTABLE)));
+            errors.extend(
+                new.iter()
+                    .zip(&was)
+                    .filter(|(new, was)| new.str() != **was)
+                    .map(|(new, _)| new.bad(IMMUTABLE)),
+            );
         }
         (1, 2) => {
             if new[0].str() != was[0] {

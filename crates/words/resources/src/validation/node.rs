@@ -22,18 +22,28 @@ pub(super) struct Node<'a> {
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
 }
 
 impl<'a> Node<'a> {
     /// The object itself.
     pub fn root(value: &'a Value) -> Self {
-        Self { path: String::new(), value }
+        Self {
+            path: String::new(),
+            value,
+        }
     }
 
     /// The member of that name.
     pub fn at(&self, name: &str) -> Self {
-        Self { path: join(&self.path, name), value: self.value.get(name).unwrap_or(&NULL) }
+        Self {
+            path: join(&self.path, name),
+            value: self.value.get(name).unwrap_or(&NULL),
+        }
     }
 
     /// A member of a member, and so on; the names are parted by dots.
@@ -43,7 +53,10 @@ impl<'a> Node<'a> {
 
     /// The same value under another path.
     pub fn moved(&self, path: impl Into<String>) -> Self {
-        Self { path: path.into(), value: self.value }
+        Self {
+            path: path.into(),
+            value: self.value,
+        }
     }
 
     /// The member `name`, called `shown` in paths.
@@ -53,33 +66,60 @@ impl<'a> Node<'a> {
 
     /// The same path with a name after it, without a value.
     pub fn child(&self, name: &str) -> Self {
-        Self { path: join(&self.path, name), value: &NULL }
+        Self {
+            path: join(&self.path, name),
+            value: &NULL,
+        }
     }
 
     /// The element of that index.
     pub fn index(&self, index: usize) -> Self {
-        Self { path: format!("{}[{index}]", self.path), value: self.value.get(index).unwrap_or(&NULL) }
+        Self {
+            path: format!("{}[{index}]", self.path),
+            value: self.value.get(index).unwrap_or(&NULL),
+        }
     }
 
     /// The entry of that key.
     pub fn key(&self, key: &str) -> Self {
-        Self { path: format!("{}[{key}]", self.path), value: self.value.get(key).unwrap_or(&NULL) }
+        Self {
+            path: format!("{}[{key}]", self.path),
+            value: self.value.get(key).unwrap_or(&NULL),
+        }
     }
 
     /// The elements of a list.
     pub fn items(&self) -> Vec<Self> {
-        (0..self.len()).filter(|_| self.value.is_array()).map(|index| self.index(index)).collect()
+        (0..self.len())
+            .filter(|_| self.value.is_array())
+            .map(|index| self.index(index))
+            .collect()
     }
 
     /// The entries of a map, by key.
     pub fn entries(&self) -> Vec<(&'a str, Self)> {
-        let Some(members) = self.value.as_object() else { return Vec::new() };
-        members.iter().map(|(key, value)| (key.as_str(), Self { path: format!("{}[{key}]", self.path), value })).collect()
+        let Some(members) = self.value.as_object() else {
+            return Vec::new();
+        };
+        members
+            .iter()
+            .map(|(key, value)| {
+                (
+                    key.as_str(),
+                    Self {
+                        path: format!("{}[{key}]", self.path),
+                        value,
+                    },
+                )
+            })
+            .collect()
     }
 
     /// The strings of a list.
     pub fn strings(&self) -> Vec<&'a str> {
-        self.value.as_array().map_or_else(Vec::new, |items| items.iter().map(|item| item.as_str().unwrap_or_default()).collect())
+        self.value.as_array().map_or_else(Vec::new, |items| {
+            items.iter().map(|item| item.as_str().unwrap_or_default()).collect()
+        })
     }
 
     /// Whether it is there.
@@ -137,7 +177,12 @@ impl<'a> Node<'a> {
     }
 
     fn error(&self, kind: FieldErrorType, value: String, detail: impl Into<String>) -> FieldError {
-        FieldError { kind, path: self.path.clone(), value, detail: detail.into() }
+        FieldError {
+            kind,
+            path: self.path.clone(),
+            value,
+            detail: detail.into(),
+        }
     }
 
     /// Not valid; the value is shown as JSON, a text quoted.
@@ -202,25 +247,41 @@ impl<'a> Node<'a> {
 
     /// More bytes than allowed.
     pub fn too_long(&self, most: usize) -> FieldError {
-        self.error(FieldErrorType::TooLong, String::new(), format!("may not be more than {most} bytes"))
+        self.error(
+            FieldErrorType::TooLong,
+            String::new(),
+            format!("may not be more than {most} bytes"),
+        )
     }
 
     /// More elements than allowed.
     pub fn too_many(&self, count: usize, most: usize) -> FieldError {
         let items = if most == 1 { "item" } else { "items" };
-        self.error(FieldErrorType::TooMany, count.to_string(), format!("must have at most {most} {items}"))
+        self.error(
+            FieldErrorType::TooMany,
+            count.to_string(),
+            format!("must have at most {most} {items}"),
+        )
     }
 
     /// Not one of the known values.
     pub fn unsupported(&self, known: &[&str]) -> FieldError {
-        let shown = if self.set() { show::value(self.value) } else { "\"\"".to_owned() };
+        let shown = if self.set() {
+            show::value(self.value)
+        } else {
+            "\"\"".to_owned()
+        };
         self.unsupported_as(shown, known)
     }
 
     /// Not one of the known values; the value is shown as given.
     pub fn unsupported_as(&self, shown: impl Into<String>, known: &[&str]) -> FieldError {
         let known: Vec<String> = known.iter().map(|text| show::quoted(text)).collect();
-        let detail = if known.is_empty() { String::new() } else { format!("supported values: {}", known.join(", ")) };
+        let detail = if known.is_empty() {
+            String::new()
+        } else {
+            format!("supported values: {}", known.join(", "))
+        };
         self.error(FieldErrorType::NotSupported, shown.into(), detail)
     }
 

@@ -28,7 +28,13 @@ pub(super) fn all(errors: &mut Errors, container: &Node<'_>, around: &Around<'_>
 
 fn probe(errors: &mut Errors, node: &Node<'_>, grace: Option<i64>) {
     handler(errors, node, grace, &["exec", "httpGet", "tcpSocket", "grpc"]);
-    for name in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+    for name in [
+        "initialDelaySeconds",
+        "timeoutSeconds",
+        "periodSeconds",
+        "successThreshold",
+        "failureThreshold",
+    ] {
         node.at(name).non_negative(errors);
     }
     let grace = node.at("terminationGracePeriodSeconds");
@@ -40,7 +46,12 @@ fn probe(errors: &mut Errors, node: &Node<'_>, grace: Option<i64>) {
 fn lifecycle(errors: &mut Errors, node: &Node<'_>, around: &Around<'_>) {
     for name in ["postStart", "preStop"] {
         if node.has(name) {
-            handler(errors, &node.at(name), around.grace, &["exec", "httpGet", "tcpSocket", "sleep"]);
+            handler(
+                errors,
+                &node.at(name),
+                around.grace,
+                &["exec", "httpGet", "tcpSocket", "sleep"],
+            );
         }
     }
     let signal = node.at("stopSignal");
@@ -62,10 +73,42 @@ fn lifecycle(errors: &mut Errors, node: &Node<'_>, around: &Around<'_>) {
 }
 
 const SIGNALS: &[&str] = &[
-    "SIGABRT", "SIGALRM", "SIGBUS", "SIGCHLD", "SIGCLD", "SIGCONT", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT", "SIGIO", "SIGIOT",
-    "SIGKILL", "SIGPIPE", "SIGPOLL", "SIGPROF", "SIGPWR", "SIGQUIT", "SIGSEGV", "SIGSTKFLT", "SIGSTOP", "SIGSYS", "SIGTERM",
-    "SIGTRAP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGWINCH", "SIGXCPU", "SIGXFSZ",
-    "SIGRTMIN", "SIGRTMAX",
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
+    "SIGRTMIN",
+    "SIGRTMAX",
 ];
 
 fn handler(errors: &mut Errors, node: &Node<'_>, grace: Option<i64>, kinds: &[&str]) {

@@ -41,7 +41,10 @@ fn rule(errors: &mut Errors, node: &Node<'_>, namespaced: bool) {
         if namespaced {
             errors.push(urls.invalid("namespaced rules cannot apply to non-resource URLs"));
         }
-        if ["apiGroups", "resources", "resourceNames"].iter().any(|name| !node.at(name).is_empty()) {
+        if ["apiGroups", "resources", "resourceNames"]
+            .iter()
+            .any(|name| !node.at(name).is_empty())
+        {
             errors.push(urls.invalid("rules cannot apply to both regular resources and non-resource URLs"));
         }
         return;
@@ -60,7 +63,14 @@ fn rule(errors: &mut Errors, node: &Node<'_>, namespaced: bool) {
 pub(super) fn binding(errors: &mut Errors, root: &Node<'_>, namespaced: bool) {
     let role = root.at("roleRef");
     role.at("apiGroup").one_of(errors, &[GROUP]);
-    role.at("kind").one_of(errors, if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] });
+    role.at("kind").one_of(
+        errors,
+        if namespaced {
+            &["Role", "ClusterRole"]
+        } else {
+            &["ClusterRole"]
+        },
+    );
     let name = role.at("name");
     if name.is_empty() {
         errors.push(name.required(""));
@@ -93,7 +103,10 @@ pub(super) fn binding(errors: &mut Errors, root: &Node<'_>, namespaced: bool) {
 /// The role of a binding stays as it is.
 pub(super) fn same_role(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     let role = root.at("roleRef");
-    if ["apiGroup", "kind", "name"].iter().any(|name| role.text(name) != old.at("roleRef").text(name)) {
+    if ["apiGroup", "kind", "name"]
+        .iter()
+        .any(|name| role.text(name) != old.at("roleRef").text(name))
+    {
         errors.push(role.invalid_as(show::internal("api/rbac/v1", "RoleRef", role.value), "cannot change roleRef"));
     }
 }

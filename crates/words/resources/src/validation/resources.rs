@@ -10,18 +10,58 @@ use super::node::{Errors, Node};
 
 const HUGE: &str = "hugepages-";
 const STANDARD_QUOTA: &[&str] = &[
-    "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.storage", "requests.ephemeral-storage",
-    "limits.cpu", "limits.memory", "limits.ephemeral-storage", "pods", "resourcequotas", "services", "replicationcontrollers",
-    "secrets", "persistentvolumeclaims", "configmaps", "services.nodeports", "services.loadbalancers",
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.storage",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "persistentvolumeclaims",
+    "configmaps",
+    "services.nodeports",
+    "services.loadbalancers",
 ];
 const STANDARD: &[&str] = &[
-    "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage", "limits.cpu",
-    "limits.memory", "limits.ephemeral-storage", "pods", "resourcequotas", "services", "replicationcontrollers", "secrets",
-    "configmaps", "persistentvolumeclaims", "storage", "requests.storage", "services.nodeports", "services.loadbalancers",
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "storage",
+    "requests.storage",
+    "services.nodeports",
+    "services.loadbalancers",
 ];
 const INTEGER: &[&str] = &[
-    "pods", "resourcequotas", "services", "replicationcontrollers", "secrets", "configmaps", "persistentvolumeclaims",
-    "services.nodeports", "services.loadbalancers",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "services.nodeports",
+    "services.loadbalancers",
 ];
 
 /// Whether it is a size of huge pages.
@@ -197,9 +237,20 @@ fn claim_names(errors: &mut Errors, node: &Node<'_>, claims: &[&str]) {
 }
 
 const CONVERTIBLE: &[&str] = &[
-    "metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName",
-    "spec.restartPolicy", "spec.serviceAccountName", "spec.schedulerName", "status.phase", "status.hostIP", "status.hostIPs",
-    "status.podIP", "status.podIPs",
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.serviceAccountName",
+    "spec.schedulerName",
+    "status.phase",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
 ];
 
 /// A reference to a field of the pod; `known` are the paths allowed here.
@@ -212,21 +263,38 @@ pub(super) fn field_ref(errors: &mut Errors, node: &Node<'_>, known: &[&str]) {
         }
     }
     if version.str() != "v1" {
-        errors.push(path.bad(format!("error converting fieldPath: unsupported pod version: {}", version.str())));
+        errors.push(path.bad(format!(
+            "error converting fieldPath: unsupported pod version: {}",
+            version.str()
+        )));
         return;
     }
-    let subscripted = path.str().strip_suffix("']").and_then(|rest| rest.split_once("['")).filter(|(base, _)| !base.is_empty());
+    let subscripted = path
+        .str()
+        .strip_suffix("']")
+        .and_then(|rest| rest.split_once("['"))
+        .filter(|(base, _)| !base.is_empty());
     if let Some((base, key)) = subscripted {
         match base {
             "metadata.annotations" => metadata::label_name(errors, node, &key.to_lowercase()),
             "metadata.labels" => metadata::label_name(errors, node, key),
-            _ => errors.push(path.bad(format!("error converting fieldPath: field label does not support subscript: {}", path.str()))),
+            _ => errors.push(path.bad(format!(
+                "error converting fieldPath: field label does not support subscript: {}",
+                path.str()
+            ))),
         }
         return;
     }
-    let converted = if path.str() == "spec.host" { "spec.nodeName" } else { path.str() };
+    let converted = if path.str() == "spec.host" {
+        "spec.nodeName"
+    } else {
+        path.str()
+    };
     if !CONVERTIBLE.contains(&converted) {
-        errors.push(path.bad(format!("error converting fieldPath: field label not supported: {}", path.str())));
+        errors.push(path.bad(format!(
+            "error converting fieldPath: field label not supported: {}",
+            path.str()
+        )));
     } else if !known.contains(&converted) {
         errors.push(path.unsupported_as(super::show::quoted(converted), known));
     }
@@ -243,9 +311,13 @@ const RESOURCE_FIELDS: &[&str] = &[
 
 /// A reference to a container's resource.
 pub(super) fn resource_ref(errors: &mut Errors, node: &Node<'_>, volume: bool) {
-    const SIZES: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    const SIZES: &[&str] = &[
+        "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
+    ];
     let resource = node.at("resource");
-    let huge = ["limits.hugepages-", "requests.hugepages-"].iter().any(|prefix| resource.str().starts_with(prefix));
+    let huge = ["limits.hugepages-", "requests.hugepages-"]
+        .iter()
+        .any(|prefix| resource.str().starts_with(prefix));
     if volume && node.text("containerName").is_empty() {
         errors.push(node.at("containerName").required(""));
     } else if resource.is_empty() {
@@ -276,7 +348,10 @@ pub(super) fn resource_ref(errors: &mut Errors, node: &Node<'_>, volume: bool) {
     if !SIZES.contains(&text.as_str()) {
         errors.push(divisor.bad_text(
             resource.str(),
-            format!("only divisor's values {} are supported with the {what} resource", SIZES.join(", ")),
+            format!(
+                "only divisor's values {} are supported with the {what} resource",
+                SIZES.join(", ")
+            ),
         ));
     }
 }

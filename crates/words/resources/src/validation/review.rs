@@ -26,9 +26,10 @@ pub(super) fn access(errors: &mut Errors, root: &Node<'_>, subject: Subject) {
         errors.push(other.invalid_as(shown.clone(), "cannot be specified in combination with resourceAttributes"));
     }
     if !resource.set() && !other.set() {
-        errors.push(
-            resource.invalid_as("null", "exactly one of nonResourceAttributes or resourceAttributes must be specified"),
-        );
+        errors.push(resource.invalid_as(
+            "null",
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        ));
     }
     if subject != Subject::Own && spec.text("user").is_empty() && spec.at("groups").is_empty() {
         errors.push(spec.at("user").bad("at least one of user or group must be specified"));
@@ -56,9 +57,10 @@ fn selector(errors: &mut Errors, node: &Node<'_>) {
         errors.push(raw.bad("may not specified at the same time as requirements"));
     }
     if raw.is_empty() && requirements.is_empty() {
-        errors.push(
-            requirements.required(format!("when {} is specified, requirements or rawSelector is required", node.path)),
-        );
+        errors.push(requirements.required(format!(
+            "when {} is specified, requirements or rawSelector is required",
+            node.path
+        )));
     }
     for requirement in requirements.items() {
         let (key, values) = (requirement.at("key"), requirement.at("values"));

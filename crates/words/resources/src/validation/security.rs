@@ -10,7 +10,10 @@ use super::volume::descending;
 
 /// Containers of a pod in the order in which upstream visits them.
 pub(super) fn every_container<'a>(spec: &Node<'a>) -> Vec<Node<'a>> {
-    ["initContainers", "containers", "ephemeralContainers"].iter().flat_map(|list| spec.at(list).items()).collect()
+    ["initContainers", "containers", "ephemeralContainers"]
+        .iter()
+        .flat_map(|list| spec.at(list).items())
+        .collect()
 }
 
 fn ids(errors: &mut Errors, node: &Node<'_>, list: &[&str]) {
@@ -37,10 +40,19 @@ pub(super) fn container(errors: &mut Errors, node: &Node<'_>, host_users: bool) 
     if node.at("allowPrivilegeEscalation").value == &Value::Bool(false) {
         let whole = |detail: &str| node.bad_struct("api/core/v1", "SecurityContext", detail);
         if node.is("privileged") {
-            errors.push(whole("cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
+            errors.push(whole(
+                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+            ));
         }
-        for _ in node.get("capabilities.add").strings().iter().filter(|name| **name == "CAP_SYS_ADMIN") {
-            errors.push(whole("cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"));
+        for _ in node
+            .get("capabilities.add")
+            .strings()
+            .iter()
+            .filter(|name| **name == "CAP_SYS_ADMIN")
+        {
+            errors.push(whole(
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
+            ));
         }
     }
     windows_options(errors, &node.at("windowsOptions"));
@@ -70,7 +82,10 @@ pub(super) fn pod(errors: &mut Errors, spec: &Node<'_>) {
     seccomp(errors, &node.at("seccompProfile"));
     windows_options(errors, &node.at("windowsOptions"));
     app_armor(errors, &node.at("appArmorProfile"));
-    for (name, known) in [("supplementalGroupsPolicy", ["Merge", "Strict"]), ("seLinuxChangePolicy", ["MountOption", "Recursive"])] {
+    for (name, known) in [
+        ("supplementalGroupsPolicy", ["Merge", "Strict"]),
+        ("seLinuxChangePolicy", ["MountOption", "Recursive"]),
+    ] {
         if node.has(name) {
             node.at(name).one_of(errors, &known);
         }
@@ -100,7 +115,10 @@ fn sysctls(errors: &mut Errors, node: &Node<'_>, spec: &Node<'_>) {
             errors.push(name.duplicate());
         }
         let dotted = dotted(name.str());
-        let ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| dotted.starts_with(prefix)) || dotted == "kernel.sem";
+        let ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."]
+            .iter()
+            .any(|prefix| dotted.starts_with(prefix))
+            || dotted == "kernel.sem";
         if spec.is("hostNetwork") && dotted.starts_with("net.") {
             errors.push(name.bad("may not be specified when 'hostNetwork' is true"));
         } else if spec.is("hostIPC") && ipc {
@@ -172,7 +190,11 @@ fn app_armor(errors: &mut Errors, node: &Node<'_>) {
 }
 
 fn windows_options(errors: &mut Errors, node: &Node<'_>) {
-    let (name, spec, user) = (node.at("gmsaCredentialSpecName"), node.at("gmsaCredentialSpec"), node.at("runAsUserName"));
+    let (name, spec, user) = (
+        node.at("gmsaCredentialSpecName"),
+        node.at("gmsaCredentialSpec"),
+        node.at("runAsUserName"),
+    );
     if name.set() {
         name.each(errors, names::subdomain(name.str()));
     }
@@ -243,7 +265,9 @@ pub(super) fn host_process(errors: &mut Errors, spec: &Node<'_>) {
         if let (Some(pod), Some(own)) = (pod, own)
             && pod != own
         {
-            errors.push(node.invalid(format!("pod hostProcess value must be identical if both are specified, was {pod}")));
+            errors.push(node.invalid(format!(
+                "pod hostProcess value must be identical if both are specified, was {pod}"
+            )));
         }
         if own.or(pod) == Some(true) {
             hosts += 1;
@@ -364,9 +388,15 @@ pub(super) fn seccomp_annotations(errors: &mut Errors, annotations: &Node<'_>, s
             _ => true,
         };
         if !kind {
-            errors.push(node.child("type").forbidden("seccomp type in annotation and field must match"));
+            errors.push(
+                node.child("type")
+                    .forbidden("seccomp type in annotation and field must match"),
+            );
         } else if node.text("type") == "Localhost" && text.strip_prefix("localhost/") != Some(node.text("localhostProfile")) {
-            errors.push(node.child("localhostProfile").forbidden("seccomp profile in annotation and field must match"));
+            errors.push(
+                node.child("localhostProfile")
+                    .forbidden("seccomp profile in annotation and field must match"),
+            );
         }
     };
     agree(&pod, "seccomp.security.alpha.kubernetes.io/pod");
@@ -385,7 +415,10 @@ pub(super) fn app_armor_annotations(errors: &mut Errors, annotations: &Node<'_>,
     for container in every_container(spec) {
         let own = container.get("securityContext.appArmorProfile");
         let profile = if own.set() { own.clone() } else { pod.clone() };
-        let annotation = annotations.key(&format!("container.apparmor.security.beta.kubernetes.io/{}", container.text("name")));
+        let annotation = annotations.key(&format!(
+            "container.apparmor.security.beta.kubernetes.io/{}",
+            container.text("name")
+        ));
         if !profile.set() || !annotation.set() {
             continue;
         }
@@ -397,9 +430,16 @@ pub(super) fn app_armor_annotations(errors: &mut Errors, annotations: &Node<'_>,
             _ => true,
         };
         if !kind {
-            errors.push(own.child("type").forbidden("apparmor type in annotation and field must match"));
-        } else if profile.text("type") == "Localhost" && text.strip_prefix("localhost/") != Some(profile.text("localhostProfile")) {
-            errors.push(own.child("localhostProfile").forbidden("apparmor profile in annotation and field must match"));
+            errors.push(
+                own.child("type")
+                    .forbidden("apparmor type in annotation and field must match"),
+            );
+        } else if profile.text("type") == "Localhost" && text.strip_prefix("localhost/") != Some(profile.text("localhostProfile"))
+        {
+            errors.push(
+                own.child("localhostProfile")
+                    .forbidden("apparmor profile in annotation and field must match"),
+            );
         }
     }
 }

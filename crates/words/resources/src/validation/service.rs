@@ -35,7 +35,8 @@ pub(super) fn service(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_
     affinity(errors, &spec);
     addresses(errors, &spec, old.map(|old| old.at("spec")).as_ref());
     external_addresses(errors, &spec, old);
-    spec.at("type").need_one_of(errors, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
+    spec.at("type")
+        .need_one_of(errors, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
     port_sets(errors, &spec);
     source_ranges(errors, root, old);
     let allocate = spec.at("allocateLoadBalancerNodePorts");
@@ -67,7 +68,11 @@ fn type_rules(errors: &mut Errors, spec: &Node<'_>) {
         if plain.is_empty() {
             errors.push(name.required(""));
         } else {
-            errors.extend(names::subdomain(plain).into_iter().map(|message| name.bad_text(plain, message)));
+            errors.extend(
+                names::subdomain(plain)
+                    .into_iter()
+                    .map(|message| name.bad_text(plain, message)),
+            );
         }
     }
 }
@@ -163,14 +168,27 @@ fn source_ranges(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
     let annotation = root.get("metadata.annotations").key(RANGES);
     let check = |errors: &mut Errors, path: &str, text: &str, before: &[&str]| {
         let value = serde_json::Value::from(text);
-        ip::block(errors, &Node { path: path.to_owned(), value: &value }, before);
+        ip::block(
+            errors,
+            &Node {
+                path: path.to_owned(),
+                value: &value,
+            },
+            before,
+        );
     };
     if !ranges.is_empty() {
         if !balancer {
             errors.push(ranges.forbidden(ONLY));
         }
         let before: Vec<&str> = old
-            .map(|old| old.get("spec.loadBalancerSourceRanges").strings().iter().map(|text| text.trim()).collect())
+            .map(|old| {
+                old.get("spec.loadBalancerSourceRanges")
+                    .strings()
+                    .iter()
+                    .map(|text| text.trim())
+                    .collect()
+            })
             .unwrap_or_default();
         for range in ranges.items() {
             check(errors, &range.path, range.str().trim(), &before);
@@ -190,8 +208,7 @@ fn source_ranges(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
 
 fn traffic(errors: &mut Errors, spec: &Node<'_>) {
     let kind = spec.text("type");
-    let external = matches!(kind, "LoadBalancer" | "NodePort")
-        || (kind == "ClusterIP" && !spec.at("externalIPs").is_empty());
+    let external = matches!(kind, "LoadBalancer" | "NodePort") || (kind == "ClusterIP" && !spec.at("externalIPs").is_empty());
     let policy = spec.at("externalTrafficPolicy");
     if external {
         policy.need_one_of(errors, &["Cluster", "Local"]);
@@ -206,9 +223,7 @@ fn traffic(errors: &mut Errors, spec: &Node<'_>) {
             errors.extend(names::port(health.int()).into_iter().map(|message| health.bad_int(message)));
         }
     } else if health.int() != 0 {
-        errors.push(
-            health.bad_int("may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"),
-        );
+        errors.push(health.bad_int("may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"));
     }
     let internal = spec.at("internalTrafficPolicy");
     if internal.set() {
@@ -383,7 +398,11 @@ pub(super) fn balancer_status(errors: &mut Errors, root: &Node<'_>, old: &Node<'
         return;
     }
     let known = old.get("status.loadBalancer.ingress").items();
-    let known: Vec<&str> = known.iter().map(|one| one.text("ip")).filter(|text| !text.is_empty()).collect();
+    let known: Vec<&str> = known
+        .iter()
+        .map(|one| one.text("ip"))
+        .filter(|text| !text.is_empty())
+        .collect();
     for one in list.items() {
         let (address, mode, host) = (one.at("ip"), one.at("ipMode"), one.at("hostname"));
         if !address.is_empty() {
@@ -496,7 +515,11 @@ fn slice_endpoints(errors: &mut Errors, node: &Node<'_>, kind: &str) {
         for address in addresses.items() {
             slice_address(errors, &addresses, &address, kind);
         }
-        let (name, host, topology) = (endpoint.at("nodeName"), endpoint.at("hostname"), endpoint.at("deprecatedTopology"));
+        let (name, host, topology) = (
+            endpoint.at("nodeName"),
+            endpoint.at("hostname"),
+            endpoint.at("deprecatedTopology"),
+        );
         if name.set() {
             name.each(errors, names::subdomain(name.str()));
         }
@@ -507,7 +530,10 @@ fn slice_endpoints(errors: &mut Errors, node: &Node<'_>, kind: &str) {
         if host.set() {
             host.each(errors, names::label(host.str()));
         }
-        for (list, rule) in [("forZones", names::label_value as names::NameRule), ("forNodes", names::subdomain)] {
+        for (list, rule) in [
+            ("forZones", names::label_value as names::NameRule),
+            ("forNodes", names::subdomain),
+        ] {
             let hints = endpoint.at("hints").at(list);
             if hints.len() > 8 {
                 errors.push(hints.too_many(hints.len(), 8));

@@ -59,7 +59,9 @@ fn escape_html(text: &str) -> String {
 
 /// A struct of package and name, in the form it has inside upstream's server.
 pub(super) fn internal(package: &str, name: &str, value: &Value) -> String {
-    let Some(ty) = schema::named(package, name) else { return json(value) };
+    let Some(ty) = schema::named(package, name) else {
+        return json(value);
+    };
     let mut out = String::new();
     write(&mut out, &Type::Json, None, value, Some(ty), None);
     out
@@ -70,7 +72,9 @@ pub(super) fn selector(value: &Value) -> String {
     if value.is_null() {
         return "null".to_owned();
     }
-    let Some(ty) = schema::named("apimachinery/pkg/apis/meta/v1", "LabelSelector") else { return json(value) };
+    let Some(ty) = schema::named("apimachinery/pkg/apis/meta/v1", "LabelSelector") else {
+        return json(value);
+    };
     let mut out = String::new();
     versioned(&mut out, ty, value);
     out
@@ -138,7 +142,9 @@ fn go_name(json: &str) -> String {
         return (*name).to_owned();
     }
     let mut letters = json.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// Fields of a struct as the server has them: name, field, whether it stands in the struct around.
@@ -147,7 +153,9 @@ fn fields(ty: &'static Struct, around: Option<&'static Struct>) -> Vec<(String, 
         return ty.fields.iter().map(|field| (go_name(field.json), field, false)).collect();
     };
     let one = |name: &&str| {
-        let (go, json) = name.split_once('=').map_or_else(|| (go_name(name), *name), |(go, json)| (go.to_owned(), json));
+        let (go, json) = name
+            .split_once('=')
+            .map_or_else(|| (go_name(name), *name), |(go, json)| (go.to_owned(), json));
         match json.strip_prefix('^') {
             Some(json) => around?.field(json).map(|field| (go, field, true)),
             None => ty.field(json).map(|field| (go, field, false)),
@@ -199,7 +207,10 @@ fn write(out: &mut String, ty: &Type, field: Option<&Field>, value: &Value, root
             }
             out.push('}');
         }
-        (Type::List(_) | Type::Map(_) | Type::Bytes | Type::RawExtension | Type::Json | Type::Time | Type::MicroTime, Value::Null) => {
+        (
+            Type::List(_) | Type::Map(_) | Type::Bytes | Type::RawExtension | Type::Json | Type::Time | Type::MicroTime,
+            Value::Null,
+        ) => {
             out.push_str("null");
         }
         (_, Value::Null) if pointer => out.push_str("null"),
@@ -214,7 +225,11 @@ fn write(out: &mut String, ty: &Type, field: Option<&Field>, value: &Value, root
 fn members(out: &mut String, ty: &'static Struct, value: &Value, around: Around<'_>) {
     let mut parts: Vec<String> = Vec::new();
     for (name, field, outside) in fields(ty, around.map(|(ty, _)| ty)) {
-        let holder = if outside { around.map_or(&Value::Null, |(_, value)| value) } else { value };
+        let holder = if outside {
+            around.map_or(&Value::Null, |(_, value)| value)
+        } else {
+            value
+        };
         let member = holder.get(field.json).unwrap_or(&Value::Null);
         let mut text = String::new();
         if let ("metadata", Type::Struct(inner)) = (field.json, &field.ty) {
@@ -236,7 +251,9 @@ fn versioned(out: &mut String, ty: &'static Struct, value: &Value) {
     out.push('{');
     let mut first = true;
     for field in ty.fields {
-        let Some(member) = value.get(field.json).filter(|member| !member.is_null()) else { continue };
+        let Some(member) = value.get(field.json).filter(|member| !member.is_null()) else {
+            continue;
+        };
         if !first {
             out.push(',');
         }

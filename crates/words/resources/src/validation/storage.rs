@@ -21,7 +21,12 @@ const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce"
 const SOURCES: &[Source] = &[
     ("hostPath", "hostPath", "hostPath", volume::host_path),
     ("gcePersistentDisk", "persistentDisk", "gcePersistentDisk", volume::gce_disk),
-    ("awsElasticBlockStore", "awsElasticBlockStore", "awsElasticBlockStore", volume::aws_disk),
+    (
+        "awsElasticBlockStore",
+        "awsElasticBlockStore",
+        "awsElasticBlockStore",
+        volume::aws_disk,
+    ),
     ("glusterfs", "glusterfs", "glusterfs", glusterfs),
     ("flocker", "flocker", "flocker", volume::flocker),
     ("nfs", "nfs", "nfs", volume::nfs),
@@ -33,11 +38,22 @@ const SOURCES: &[Source] = &[
     ("fc", "fc", "fc", volume::fibre_channel),
     ("flexVolume", "flexVolume", "flexVolume", volume::flex),
     ("azureFile", "azureFile", "azureFile", azure_file),
-    ("vsphereVolume", "vsphereVolume", "vsphereVolume", |e, n| needs(e, n, &["volumePath"])),
-    ("photonPersistentDisk", "photonPersistentDisk", "photonPersistentDisk", |e, n| needs(e, n, &["pdID"])),
-    ("portworxVolume", "portworxVolume", "portworxVolume", |e, n| needs(e, n, &["volumeID"])),
+    ("vsphereVolume", "vsphereVolume", "vsphereVolume", |e, n| {
+        needs(e, n, &["volumePath"])
+    }),
+    (
+        "photonPersistentDisk",
+        "photonPersistentDisk",
+        "photonPersistentDisk",
+        |e, n| needs(e, n, &["pdID"]),
+    ),
+    ("portworxVolume", "portworxVolume", "portworxVolume", |e, n| {
+        needs(e, n, &["volumeID"])
+    }),
     ("azureDisk", "azureDisk", "azureDisk", volume::azure_disk),
-    ("scaleIO", "scaleIO", "scaleIO", |e, n| needs(e, n, &["gateway", "system", "volumeName"])),
+    ("scaleIO", "scaleIO", "scaleIO", |e, n| {
+        needs(e, n, &["gateway", "system", "volumeName"])
+    }),
     ("local", "local", "local", local),
     ("storageos", "storageos", "storageos", |e, n| volume::storage_os(e, n, true)),
     ("csi", "csi", "csi", csi),
@@ -74,7 +90,12 @@ fn local(errors: &mut Errors, node: &Node<'_>) {
 fn csi(errors: &mut Errors, node: &Node<'_>) {
     volume::driver_name(errors, &node.at("driver"));
     node.need(errors, "volumeHandle");
-    for name in ["controllerPublishSecretRef", "controllerExpandSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"] {
+    for name in [
+        "controllerPublishSecretRef",
+        "controllerExpandSecretRef",
+        "nodePublishSecretRef",
+        "nodeExpandSecretRef",
+    ] {
         let secret = node.at(name);
         if !secret.set() {
             continue;
@@ -97,7 +118,9 @@ fn access_modes(errors: &mut Errors, node: &Node<'_>) {
             errors.push(node.unsupported_as(show::quoted(mode), ACCESS_MODES));
         }
     }
-    let others = modes.iter().any(|mode| *mode != "ReadWriteOncePod" && ACCESS_MODES.contains(mode));
+    let others = modes
+        .iter()
+        .any(|mode| *mode != "ReadWriteOncePod" && ACCESS_MODES.contains(mode));
     if modes.contains(&"ReadWriteOncePod") && others {
         errors.push(node.forbidden("may not use ReadWriteOncePod with other access modes"));
     }
@@ -115,7 +138,10 @@ fn volume_spec(errors: &mut Errors, node: &Node<'_>, name: &str, inline: bool) {
             errors.push(capacity.forbidden(INLINE));
         }
         if !node.has("csi") {
-            errors.push(node.at("csi").required("has to be specified in the context of inline volumes"));
+            errors.push(
+                node.at("csi")
+                    .required("has to be specified in the context of inline volumes"),
+            );
         }
     }
     if modes.is_empty() {
@@ -127,7 +153,11 @@ fn volume_spec(errors: &mut Errors, node: &Node<'_>, name: &str, inline: bool) {
             errors.push(capacity.required(""));
         }
         if !capacity.has("storage") || capacity.len() > 1 {
-            let shown = if capacity.is_empty() { "null".to_owned() } else { show::json(capacity.value) };
+            let shown = if capacity.is_empty() {
+                "null".to_owned()
+            } else {
+                show::json(capacity.value)
+            };
             errors.push(capacity.unsupported_as(shown, &["storage"]));
         }
         for (_, amount) in capacity.entries() {
@@ -185,7 +215,10 @@ fn volume_spec(errors: &mut Errors, node: &Node<'_>, name: &str, inline: bool) {
             attributes.each(errors, names::subdomain(attributes.str()));
         }
         if !node.has("csi") {
-            errors.push(node.at("csi").required("has to be specified when using volumeAttributesClassName"));
+            errors.push(
+                node.at("csi")
+                    .required("has to be specified when using volumeAttributesClassName"),
+            );
         }
     }
 }
@@ -244,11 +277,14 @@ pub(super) fn volume_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>
     }
     if !same(&new, &was) {
         let text = diff::unified("api/core/v1", "PersistentVolumeSource", &was, &new);
-        errors.push(spec.child("persistentvolumesource").forbidden(format!(
-            "spec.persistentvolumesource is immutable after creation\n{text}"
-        )));
+        errors.push(
+            spec.child("persistentvolumesource")
+                .forbidden(format!("spec.persistentvolumesource is immutable after creation\n{text}")),
+        );
     }
-    spec.at("volumeMode").moved("volumeMode").immutable(errors, &before.at("volumeMode"));
+    spec.at("volumeMode")
+        .moved("volumeMode")
+        .immutable(errors, &before.at("volumeMode"));
     if before.has("nodeAffinity") && !same(&relabelled(&spec), &relabelled(&before)) {
         let shown = show::internal("api/core/v1", "VolumeNodeAffinity", spec.at("nodeAffinity").value);
         errors.push(
@@ -258,7 +294,10 @@ pub(super) fn volume_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>
         );
     }
     if before.has("volumeAttributesClassName") && !spec.has("volumeAttributesClassName") {
-        errors.push(spec.at("volumeAttributesClassName").forbidden("update from non-nil value to nil is forbidden"));
+        errors.push(
+            spec.at("volumeAttributesClassName")
+                .forbidden("update from non-nil value to nil is forbidden"),
+        );
     }
 }
 
@@ -272,9 +311,13 @@ fn relabelled(spec: &Node<'_>) -> Value {
         ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
     ];
     let mut affinity = spec.at("nodeAffinity").value.clone();
-    let Some(Value::Array(terms)) = affinity.pointer_mut("/required/nodeSelectorTerms") else { return affinity };
+    let Some(Value::Array(terms)) = affinity.pointer_mut("/required/nodeSelectorTerms") else {
+        return affinity;
+    };
     for term in terms {
-        let Some(Value::Array(expressions)) = term.get_mut("matchExpressions") else { continue };
+        let Some(Value::Array(expressions)) = term.get_mut("matchExpressions") else {
+            continue;
+        };
         for key in expressions.iter_mut().filter_map(|expression| expression.get_mut("key")) {
             if let Some((_, new)) = LABELS.iter().find(|(old, _)| key == old) {
                 *key = Value::from(*new);
@@ -292,7 +335,9 @@ pub(super) fn claim_spec(errors: &mut Errors, node: &Node<'_>) {
     }
     metadata::selector(errors, &node.at("selector"));
     access_modes(errors, &modes);
-    let amount = node.get("resources.requests.storage").moved(node.at("resources").key("storage").path);
+    let amount = node
+        .get("resources.requests.storage")
+        .moved(node.at("resources").key("storage").path);
     if !amount.set() {
         errors.push(amount.required(""));
     } else if amount.quantity().sign() <= 0 {
@@ -319,7 +364,9 @@ pub(super) fn claim_spec(errors: &mut Errors, node: &Node<'_>) {
             errors.push(node.invalid_as("{}", "may not be specified when dataSourceRef.namespace is specified"));
         }
     } else if source.set() && reference.set() {
-        let differs = ["apiGroup", "kind", "name"].iter().any(|name| source.at(name).value != reference.at(name).value);
+        let differs = ["apiGroup", "kind", "name"]
+            .iter()
+            .any(|name| source.at(name).value != reference.at(name).value);
         if differs {
             errors.push(node.invalid_as("{}", "must match dataSourceRef"));
         }
@@ -334,9 +381,10 @@ fn data_source(errors: &mut Errors, node: &Node<'_>) {
     needs(errors, node, &["name", "kind"]);
     let group = node.at("apiGroup");
     if group.is_empty() && node.text("kind") != "PersistentVolumeClaim" {
-        errors.push(
-            node.bad_text(node.text("kind"), "must be 'PersistentVolumeClaim' when referencing the default apiGroup"),
-        );
+        errors.push(node.bad_text(
+            node.text("kind"),
+            "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
+        ));
     }
     if !group.is_empty() {
         group.each(errors, names::subdomain(group.str()));
@@ -401,17 +449,19 @@ pub(super) fn claim_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>)
     {
         errors.push(size.forbidden("field can not be less than status.capacity"));
     }
-    spec.at("volumeMode").moved("volumeMode").immutable(errors, &before.at("volumeMode"));
+    spec.at("volumeMode")
+        .moved("volumeMode")
+        .immutable(errors, &before.at("volumeMode"));
     let (attributes, were) = (spec.at("volumeAttributesClassName"), before.at("volumeAttributesClassName"));
     if attributes.value != were.value && old.at("status").has("currentVolumeAttributesClassName") {
         if !attributes.set() {
-            errors.push(
-                attributes.forbidden("update to nil is forbidden when status.currentVolumeAttributesClassName is not nil"),
-            );
+            errors
+                .push(attributes.forbidden("update to nil is forbidden when status.currentVolumeAttributesClassName is not nil"));
         } else if attributes.is_empty() {
-            errors.push(attributes.forbidden(
-                "update to empty string is forbidden when status.currentVolumeAttributesClassName is not nil",
-            ));
+            errors.push(
+                attributes
+                    .forbidden("update to empty string is forbidden when status.currentVolumeAttributesClassName is not nil"),
+            );
         }
     }
 }
@@ -436,7 +486,11 @@ fn provisioner(errors: &mut Errors, node: &Node<'_>) {
         errors.push(node.required(""));
     } else {
         let lower = node.str().to_lowercase();
-        errors.extend(names::qualified(&lower).into_iter().map(|message| node.bad_text(&lower, message)));
+        errors.extend(
+            names::qualified(&lower)
+                .into_iter()
+                .map(|message| node.bad_text(&lower, message)),
+        );
     }
 }
 
@@ -468,7 +522,8 @@ pub(super) fn class(errors: &mut Errors, root: &Node<'_>) {
     if !reclaim.is_empty() {
         reclaim.one_of(errors, &["Delete", "Retain"]);
     }
-    root.at("volumeBindingMode").need_one_of(errors, &["Immediate", "WaitForFirstConsumer"]);
+    root.at("volumeBindingMode")
+        .need_one_of(errors, &["Immediate", "WaitForFirstConsumer"]);
     let topologies = root.at("allowedTopologies");
     let mut earlier: Vec<Vec<(String, Vec<String>)>> = Vec::new();
     for term in topologies.items() {
@@ -543,7 +598,13 @@ pub(super) fn attachment(errors: &mut Errors, root: &Node<'_>) {
     node.each(errors, names::subdomain(node.str()));
     let status = root.at("status");
     let metadata = status.at("attachmentMetadata");
-    if metadata.entries().iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > 256 * 1024 {
+    if metadata
+        .entries()
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum::<usize>()
+        > 256 * 1024
+    {
         errors.push(metadata.too_long(256 * 1024));
     }
     for error in ["attachError", "detachError"] {
@@ -595,7 +656,11 @@ pub(super) fn csi_node_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'
     csi_node(errors, root);
     let drivers = root.get("spec.drivers");
     for before in old.get("spec.drivers").items() {
-        for now in drivers.items().iter().filter(|driver| driver.text("name") == before.text("name")) {
+        for now in drivers
+            .items()
+            .iter()
+            .filter(|driver| driver.text("name") == before.text("name"))
+        {
             let plain = |node: &Node<'_>| {
                 let mut value = node.value.clone();
                 if let Some(fields) = value.as_object_mut() {
@@ -614,15 +679,18 @@ pub(super) fn csi_node_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'
 /// A CSI driver.
 pub(super) fn csi_driver(errors: &mut Errors, root: &Node<'_>) {
     let spec = root.at("spec");
-    for (name, shown) in
-        [("attachRequired", "attachedRequired"), ("podInfoOnMount", "podInfoOnMount"), ("storageCapacity", "storageCapacity")]
-    {
+    for (name, shown) in [
+        ("attachRequired", "attachedRequired"),
+        ("podInfoOnMount", "podInfoOnMount"),
+        ("storageCapacity", "storageCapacity"),
+    ] {
         if !spec.has(name) {
             errors.push(spec.child(shown).required(""));
         }
     }
     if spec.has("fsGroupPolicy") {
-        spec.at("fsGroupPolicy").one_of(errors, &["File", "None", "ReadWriteOnceWithFSType"]);
+        spec.at("fsGroupPolicy")
+            .one_of(errors, &["File", "None", "ReadWriteOnceWithFSType"]);
     }
     let mut audiences: Vec<&str> = Vec::new();
     for request in spec.at("tokenRequests").items() {
@@ -640,7 +708,11 @@ pub(super) fn csi_driver(errors: &mut Errors, root: &Node<'_>) {
         }
     }
     let modes = spec.at("volumeLifecycleModes");
-    for mode in modes.strings().into_iter().filter(|mode| !matches!(*mode, "Persistent" | "Ephemeral")) {
+    for mode in modes
+        .strings()
+        .into_iter()
+        .filter(|mode| !matches!(*mode, "Persistent" | "Ephemeral"))
+    {
         errors.push(modes.unsupported_as(show::quoted(mode), &["Persistent", "Ephemeral"]));
     }
     if !spec.has("seLinuxMount") {
@@ -660,8 +732,10 @@ pub(super) fn csi_driver(errors: &mut Errors, root: &Node<'_>) {
 pub(super) fn csi_driver_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     csi_driver(errors, root);
     let (spec, before) = (root.at("spec"), old.at("spec"));
-    spec.at_as("attachRequired", "attachedRequired").immutable(errors, &before.at("attachRequired"));
-    spec.at("volumeLifecycleModes").immutable(errors, &before.at("volumeLifecycleModes"));
+    spec.at_as("attachRequired", "attachedRequired")
+        .immutable(errors, &before.at("attachRequired"));
+    spec.at("volumeLifecycleModes")
+        .immutable(errors, &before.at("volumeLifecycleModes"));
 }
 
 /// What a driver has left somewhere.

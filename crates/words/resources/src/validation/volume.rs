@@ -21,13 +21,25 @@ const SOURCES: &[Source] = &[
     ("hostPath", "hostPath", "hostPath", host_path),
     ("gitRepo", "gitRepo", "gitRepo", git_repo),
     ("gcePersistentDisk", "persistentDisk", "gcePersistentDisk", gce_disk),
-    ("awsElasticBlockStore", "awsElasticBlockStore", "awsElasticBlockStore", aws_disk),
+    (
+        "awsElasticBlockStore",
+        "awsElasticBlockStore",
+        "awsElasticBlockStore",
+        aws_disk,
+    ),
     ("secret", "secret", "secret", secret),
     ("nfs", "nfs", "nfs", nfs),
     ("iscsi", "iscsi", "iscsi", iscsi),
-    ("glusterfs", "glusterfs", "glusterfs", |e, n| needs(e, n, &["endpoints", "path"])),
+    ("glusterfs", "glusterfs", "glusterfs", |e, n| {
+        needs(e, n, &["endpoints", "path"])
+    }),
     ("flocker", "flocker", "flocker", flocker),
-    ("persistentVolumeClaim", "persistentVolumeClaim", "persistentVolumeClaim", |e, n| needs(e, n, &["claimName"])),
+    (
+        "persistentVolumeClaim",
+        "persistentVolumeClaim",
+        "persistentVolumeClaim",
+        |e, n| needs(e, n, &["claimName"]),
+    ),
     ("rbd", "rbd", "rbd", rbd),
     ("cinder", "cinder", "cinder", cinder),
     ("cephfs", "cephfs", "cephFS", cephfs),
@@ -36,14 +48,27 @@ const SOURCES: &[Source] = &[
     ("fc", "fc", "fc", fibre_channel),
     ("flexVolume", "flexVolume", "flexVolume", flex),
     ("configMap", "configMap", "configMap", config_map),
-    ("azureFile", "azureFile", "azureFile", |e, n| needs(e, n, &["secretName", "shareName"])),
-    ("vsphereVolume", "vsphereVolume", "vsphereVolume", |e, n| needs(e, n, &["volumePath"])),
-    ("photonPersistentDisk", "photonPersistentDisk", "photonPersistentDisk", |e, n| needs(e, n, &["pdID"])),
-    ("portworxVolume", "portworxVolume", "portworxVolume", |e, n| needs(e, n, &["volumeID"])),
+    ("azureFile", "azureFile", "azureFile", |e, n| {
+        needs(e, n, &["secretName", "shareName"])
+    }),
+    ("vsphereVolume", "vsphereVolume", "vsphereVolume", |e, n| {
+        needs(e, n, &["volumePath"])
+    }),
+    (
+        "photonPersistentDisk",
+        "photonPersistentDisk",
+        "photonPersistentDisk",
+        |e, n| needs(e, n, &["pdID"]),
+    ),
+    ("portworxVolume", "portworxVolume", "portworxVolume", |e, n| {
+        needs(e, n, &["volumeID"])
+    }),
     ("azureDisk", "azureDisk", "azureDisk", azure_disk),
     ("storageos", "storageos", "storageos", |e, n| storage_os(e, n, false)),
     ("projected", "projected", "projected", projected),
-    ("scaleIO", "scaleIO", "scaleIO", |e, n| needs(e, n, &["gateway", "system", "volumeName"])),
+    ("scaleIO", "scaleIO", "scaleIO", |e, n| {
+        needs(e, n, &["gateway", "system", "volumeName"])
+    }),
     ("csi", "csi", "csi", csi),
     ("ephemeral", "ephemeral", "ephemeral", ephemeral),
     ("image", "image", "image", image),
@@ -141,7 +166,16 @@ pub(super) fn host_path(errors: &mut Errors, node: &Node<'_>) {
         return;
     }
     no_backsteps(errors, &path);
-    let kinds = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+    let kinds = [
+        "",
+        "BlockDevice",
+        "CharDevice",
+        "Directory",
+        "DirectoryOrCreate",
+        "File",
+        "FileOrCreate",
+        "Socket",
+    ];
     if node.has("type") {
         node.at("type").one_of(errors, &kinds);
     }
@@ -213,12 +247,15 @@ fn initiator(text: &str) -> bool {
             && rest.get(4..5) == Some("-")
             && digits(rest.get(5..7))
             && rest.get(7..8) == Some(".")
-            && rest.get(8..).and_then(|rest| rest.split_once(':')).is_some_and(|(name, tail)| {
-                !name.is_empty()
-                    && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
-                    && !tail.is_empty()
-                    && !tail.chars().any(|letter| letter.is_whitespace() || ",;*&$|".contains(letter))
-            });
+            && rest
+                .get(8..)
+                .and_then(|rest| rest.split_once(':'))
+                .is_some_and(|(name, tail)| {
+                    !name.is_empty()
+                        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+                        && !tail.is_empty()
+                        && !tail.chars().any(|letter| letter.is_whitespace() || ",;*&$|".contains(letter))
+                });
     }
     (text.starts_with("eui") && text.len() == 20 && alphanumeric(&text[4..], 16))
         || (text.starts_with("naa") && text.len() == 36 && alphanumeric(&text[4..], 32))
@@ -325,7 +362,10 @@ pub(super) fn quobyte(errors: &mut Errors, node: &Node<'_>) {
     if registry.is_empty() {
         errors.push(registry.required(PAIRS));
     } else if node.text("tenant").len() >= 65 {
-        errors.push(node.at("tenant").required("must be a UUID and may not exceed a length of 64 characters"));
+        errors.push(
+            node.at("tenant")
+                .required("must be a UUID and may not exceed a length of 64 characters"),
+        );
     } else {
         for pair in registry.str().split(',') {
             if pair.matches(':').count() != 1 {
@@ -376,9 +416,9 @@ pub(super) fn azure_disk(errors: &mut Errors, node: &Node<'_>) {
     kind.one_of(errors, &["Dedicated", "Managed", "Shared"]);
     let uri = node.at("diskURI");
     if kind.str() == "Managed" && !uri.str().starts_with("/subscriptions/") {
-        errors.push(uri.unsupported(&[
-            "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}",
-        ]));
+        errors.push(
+            uri.unsupported(&["/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}"]),
+        );
     }
     if kind.str() != "Managed" && !uri.str().starts_with("https://") {
         errors.push(uri.unsupported(&["https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd"]));
@@ -396,7 +436,11 @@ pub(super) fn storage_os(errors: &mut Errors, node: &Node<'_>, persistent: bool)
         namespace.each(errors, names::label(namespace.str()));
     }
     if node.has("secretRef") {
-        needs(errors, &node.at("secretRef"), if persistent { &["name", "namespace"] } else { &["name"] });
+        needs(
+            errors,
+            &node.at("secretRef"),
+            if persistent { &["name", "namespace"] } else { &["name"] },
+        );
     }
 }
 
@@ -463,7 +507,8 @@ pub(super) fn template_metadata(errors: &mut Errors, meta: &Node<'_>) {
 }
 
 fn image(errors: &mut Errors, node: &Node<'_>) {
-    node.at("pullPolicy").need_one_of(errors, &["Always", "IfNotPresent", "Never"]);
+    node.at("pullPolicy")
+        .need_one_of(errors, &["Always", "IfNotPresent", "Never"]);
 }
 
 fn downward(errors: &mut Errors, node: &Node<'_>) {
@@ -474,8 +519,13 @@ fn downward(errors: &mut Errors, node: &Node<'_>) {
     }
 }
 
-const DOWNWARD_FIELDS: &[&str] =
-    &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
+const DOWNWARD_FIELDS: &[&str] = &[
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
 
 fn downward_file(errors: &mut Errors, node: &Node<'_>) {
     node.need(errors, "path");
@@ -483,7 +533,10 @@ fn downward_file(errors: &mut Errors, node: &Node<'_>) {
     if node.has("fieldRef") {
         resources::field_ref(errors, &node.at("fieldRef"), DOWNWARD_FIELDS);
         if node.has("resourceFieldRef") {
-            errors.push(node.bad_text("resource", "fieldRef and resourceFieldRef can not be specified simultaneously"));
+            errors.push(node.bad_text(
+                "resource",
+                "fieldRef and resourceFieldRef can not be specified simultaneously",
+            ));
         }
     } else if node.has("resourceFieldRef") {
         resources::resource_ref(errors, &node.at("resourceFieldRef"), true);
@@ -581,7 +634,10 @@ fn trust_bundle(errors: &mut Errors, node: &Node<'_>) {
                 errors.push(name.bad(format!("not a valid clustertrustbundlename: {message}")));
             }
             if selector.set() {
-                errors.push(selector.invalid_as(show::selector(selector.value), "labelSelector must be unset if name is specified"));
+                errors.push(selector.invalid_as(
+                    show::selector(selector.value),
+                    "labelSelector must be unset if name is specified",
+                ));
             }
         }
         (false, true) => {
@@ -598,14 +654,21 @@ fn trust_bundle(errors: &mut Errors, node: &Node<'_>) {
 
 fn pod_certificate<'a>(errors: &mut Errors, volume: &Node<'_>, node: &Node<'a>, paths: &mut Vec<&'a str>) {
     signer_name(errors, &node.at("signerName"));
-    node.at("keyType").one_of(errors, &["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"]);
+    node.at("keyType").one_of(
+        errors,
+        &["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"],
+    );
     let longest = node.at("maxExpirationSeconds");
     if longest.set() {
         if longest.int() < 3600 {
             errors.push(longest.bad_int("if provided, maxExpirationSeconds must be >= 3600"));
         }
         let host = node.text("signerName").split('/').next().unwrap_or_default();
-        let most = if host == "kubernetes.io" || host.ends_with(".kubernetes.io") { 86400 } else { 91 * 86400 };
+        let most = if host == "kubernetes.io" || host.ends_with(".kubernetes.io") {
+            86400
+        } else {
+            91 * 86400
+        };
         if longest.int() > most {
             errors.push(longest.bad_int(format!("if provided, maxExpirationSeconds must be <= {most}")));
         }

@@ -9,13 +9,22 @@ use super::show::quoted;
 
 /// Labels of nodes that have a better name now.
 const NODE_LABELS: &[(&str, &str)] = &[
-    ("beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"),
-    ("beta.kubernetes.io/os", "deprecated since v1.14; use \"kubernetes.io/os\" instead"),
+    (
+        "beta.kubernetes.io/arch",
+        "deprecated since v1.14; use \"kubernetes.io/arch\" instead",
+    ),
+    (
+        "beta.kubernetes.io/os",
+        "deprecated since v1.14; use \"kubernetes.io/os\" instead",
+    ),
     (
         "failure-domain.beta.kubernetes.io/region",
         "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead",
     ),
-    ("failure-domain.beta.kubernetes.io/zone", "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"),
+    (
+        "failure-domain.beta.kubernetes.io/zone",
+        "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead",
+    ),
     (
         "beta.kubernetes.io/instance-type",
         "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead",
@@ -25,19 +34,32 @@ const NODE_LABELS: &[(&str, &str)] = &[
         "scheduler.alpha.kubernetes.io/preferAvoidPods",
         "deprecated since v1.22; use Taints and Tolerations instead",
     ),
-    ("node-role.kubernetes.io/master", "use \"node-role.kubernetes.io/control-plane\" instead"),
+    (
+        "node-role.kubernetes.io/master",
+        "use \"node-role.kubernetes.io/control-plane\" instead",
+    ),
 ];
 const ANNOTATIONS: &[(&str, &str)] = &[
     (
         "scheduler.alpha.kubernetes.io/critical-pod",
         "non-functional in v1.16+; use the \"priorityClassName\" field instead",
     ),
-    ("security.alpha.kubernetes.io/sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
-    ("security.alpha.kubernetes.io/unsafe-sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
+    (
+        "security.alpha.kubernetes.io/sysctls",
+        "non-functional in v1.11+; use the \"sysctls\" field instead",
+    ),
+    (
+        "security.alpha.kubernetes.io/unsafe-sysctls",
+        "non-functional in v1.11+; use the \"sysctls\" field instead",
+    ),
 ];
 /// Volume, its name in the path, and what became of it.
 const VOLUMES: &[(&str, &str, &str)] = &[
-    ("photonPersistentDisk", "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
+    (
+        "photonPersistentDisk",
+        "photonPersistentDisk",
+        "deprecated in v1.11, non-functional in v1.16+",
+    ),
     ("gitRepo", "gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
     ("scaleIO", "scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
     ("flocker", "flocker", "deprecated in v1.22, non-functional in v1.25+"),
@@ -95,7 +117,10 @@ pub(super) fn pod(out: &mut Warnings, node: &Node<'_>) {
     ports(out, &spec);
     let grace = spec.at("terminationGracePeriodSeconds");
     if grace.int() < 0 {
-        out.push(format!("{}: must be >= 0; negative values are invalid and will be treated as 1", grace.path));
+        out.push(format!(
+            "{}: must be >= 0; negative values are invalid and will be treated as 1",
+            grace.path
+        ));
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
         let affinity = spec.at("affinity").at(kind);
@@ -116,16 +141,26 @@ pub(super) fn pod(out: &mut Warnings, node: &Node<'_>) {
 
 fn null_selector(out: &mut Warnings, node: &Node<'_>) {
     if !node.has("labelSelector") {
-        out.push(format!("{}: a null labelSelector results in matching no pod", node.child("labelSelector").path));
+        out.push(format!(
+            "{}: a null labelSelector results in matching no pod",
+            node.child("labelSelector").path
+        ));
     }
 }
 
 fn node_terms(out: &mut Warnings, affinity: &Node<'_>) {
-    let required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms").items();
+    let required = affinity
+        .get("requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms")
+        .items();
     let preferred = affinity.at("preferredDuringSchedulingIgnoredDuringExecution").items();
     let preferred = preferred.iter().map(|term| term.at("preference"));
     for term in required.into_iter().chain(preferred) {
-        for key in term.at("matchExpressions").items().iter().map(|expression| expression.at("key")) {
+        for key in term
+            .at("matchExpressions")
+            .items()
+            .iter()
+            .map(|expression| expression.at("key"))
+        {
             out.extend(label(key.str()).map(|text| format!("{}: {} is {text}", key.path, key.str())));
         }
     }
@@ -147,7 +182,10 @@ fn fractions(out: &mut Warnings, amounts: &Node<'_>) {
         let amount = amounts.key(name);
         if amount.quantity().milli_value() % 1000 != 0 {
             let shown = quoted(&amount.quantity().to_string());
-            out.push(format!("{}: fractional byte value {shown} is invalid, must be an integer", amount.path));
+            out.push(format!(
+                "{}: fractional byte value {shown} is invalid, must be an integer",
+                amount.path
+            ));
         }
     }
 }
@@ -172,7 +210,10 @@ fn environment(out: &mut Warnings, container: &Node<'_>) {
 }
 
 fn ports(out: &mut Warnings, spec: &Node<'_>) {
-    let all: Vec<Node<'_>> = every_container(spec).iter().flat_map(|container| container.at("ports").items()).collect();
+    let all: Vec<Node<'_>> = every_container(spec)
+        .iter()
+        .flat_map(|container| container.at("ports").items())
+        .collect();
     let host = |port: &Node<'_>| port.at("hostPort").int();
     for (index, port) in all.iter().enumerate() {
         for other in &all[..index] {
@@ -196,7 +237,10 @@ fn ports(out: &mut Warnings, spec: &Node<'_>) {
     }
     for (index, port) in all.iter().enumerate() {
         let name = port.text("name");
-        if let Some(other) = all[..index].iter().find(|other| !name.is_empty() && other.text("name") == name) {
+        if let Some(other) = all[..index]
+            .iter()
+            .find(|other| !name.is_empty() && other.text("name") == name)
+        {
             out.push(format!(
                 "{}: duplicate port name {} with {other}, services and probes that select ports by name will use {other}",
                 port.path,
@@ -211,9 +255,15 @@ fn address(out: &mut Warnings, node: &Node<'_>) {
     let Some(found) = ip::parse(node.str()) else { return };
     let (shown, canonical) = (quoted(node.str()), quoted(&found.to_string()));
     if node.str().parse::<std::net::IpAddr>().is_err() {
-        out.push(format!("{}: non-standard IP address {shown} is invalid: use {canonical}", node.path));
+        out.push(format!(
+            "{}: non-standard IP address {shown} is invalid: use {canonical}",
+            node.path
+        ));
     } else if found.is_ipv6() && shown != canonical {
-        out.push(format!("{}: IPv6 address {shown} should be in RFC 5952 canonical format ({canonical})", node.path));
+        out.push(format!(
+            "{}: IPv6 address {shown} should be in RFC 5952 canonical format ({canonical})",
+            node.path
+        ));
     }
 }
 
@@ -224,7 +274,9 @@ pub(super) fn service(out: &mut Warnings, root: &Node<'_>) {
     let headless = spec.at("clusterIPs").strings() == ["None"];
     let external = !spec.at("externalIPs").is_empty();
     if root.get("metadata.annotations").has(HINTS) {
-        out.push(format!("annotation {HINTS} is deprecated, please use service.kubernetes.io/topology-mode instead"));
+        out.push(format!(
+            "annotation {HINTS} is deprecated, please use service.kubernetes.io/topology-mode instead"
+        ));
     }
     spec.at("clusterIPs").items().iter().for_each(|one| address(out, one));
     if headless {
@@ -259,7 +311,10 @@ pub(super) fn volume(out: &mut Warnings, root: &Node<'_>) {
     let spec = root.at("spec");
     let reclaim = spec.at("persistentVolumeReclaimPolicy");
     if reclaim.str() == "Recycle" {
-        out.push(format!("{}: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.", reclaim.path));
+        out.push(format!(
+            "{}: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.",
+            reclaim.path
+        ));
     }
     for (name, shown, text) in VOLUMES {
         if spec.has(name) && !matches!(*name, "flocker" | "quobyte") {

@@ -29,12 +29,20 @@ fn selector(errors: &mut Errors, node: &Node<'_>, kind: &str) {
 
 /// Parses a selector; an absent one matches nothing and counts as set.
 fn parsed(node: &Node<'_>) -> Option<LabelSelector> {
-    if node.set() { LabelSelector::from_value(Some(node.value)).ok() } else { Some(LabelSelector::nothing()) }
+    if node.set() {
+        LabelSelector::from_value(Some(node.value)).ok()
+    } else {
+        Some(LabelSelector::nothing())
+    }
 }
 
 fn unmatched(errors: &mut Errors, template: &Node<'_>) {
     let labels = template.get("metadata.labels");
-    let shown = if labels.is_empty() { "null".to_owned() } else { show::json(labels.value) };
+    let shown = if labels.is_empty() {
+        "null".to_owned()
+    } else {
+        show::json(labels.value)
+    };
     errors.push(labels.invalid_as(shown, NO_MATCH));
 }
 
@@ -59,7 +67,7 @@ fn replicated_template(errors: &mut Errors, spec: &Node<'_>) {
     match parsed(&wanted) {
         None => errors.push(wanted.invalid_as(show::selector(wanted.value), "invalid label selector")),
         Some(selector) => {
-            if !(wanted.set() && selector.is_empty()) && !matches(&selector, &template) {
+            if (!wanted.set() || !selector.is_empty()) && !matches(&selector, &template) {
                 unmatched(errors, &template);
             }
             pod::template(errors, &template);
@@ -100,7 +108,11 @@ pub(super) fn deployment(errors: &mut Errors, root: &Node<'_>) {
             errors.push(strategy.unsupported_as(text, &["Recreate", "RollingUpdate"]));
         }
     }
-    counts(errors, &spec, &["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"]);
+    counts(
+        errors,
+        &spec,
+        &["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"],
+    );
     let deadline = spec.at("progressDeadlineSeconds");
     if deadline.set() && deadline.int() <= spec.at("minReadySeconds").int() {
         errors.push(deadline.bad_int("must be greater than minReadySeconds"));
@@ -141,7 +153,11 @@ pub(super) fn replication_controller(errors: &mut Errors, root: &Node<'_>) {
         return;
     }
     let labels = template.get("metadata.labels");
-    if wanted.entries().iter().any(|(key, value)| labels.key(key).value != value.value) {
+    if wanted
+        .entries()
+        .iter()
+        .any(|(key, value)| labels.key(key).value != value.value)
+    {
         unmatched(errors, &template);
     }
     pod::template(errors, &template);
@@ -251,8 +267,11 @@ fn stateful_spec(errors: &mut Errors, spec: &Node<'_>, update: bool, skip_templa
         None => errors.push(wanted.invalid_as(show::selector(wanted.value), "")),
         Some(selector) => {
             let value = with_claims(spec);
-            let owned = Node { path: template.path.clone(), value: &value };
-            if !(wanted.set() && selector.is_empty()) && !matches(&selector, &owned) {
+            let owned = Node {
+                path: template.path.clone(),
+                value: &value,
+            };
+            if (!wanted.set() || !selector.is_empty()) && !matches(&selector, &owned) {
                 unmatched(errors, &owned);
             }
             if !skip_template {
@@ -267,16 +286,23 @@ fn stateful_spec(errors: &mut Errors, spec: &Node<'_>, update: bool, skip_templa
 /// The template as its pods will have it: with the claims as volumes.
 fn with_claims(spec: &Node<'_>) -> Value {
     let mut template = spec.at("template").value.clone();
-    let Some(pod) = template.get_mut("spec").and_then(Value::as_object_mut) else { return template };
+    let Some(pod) = template.get_mut("spec").and_then(Value::as_object_mut) else {
+        return template;
+    };
     pod.remove("subdomain");
     pod.remove("hostname");
     let claims = spec.at("volumeClaimTemplates").items();
     let names: Vec<&str> = claims.iter().map(|claim| claim.at("metadata").text("name")).collect();
     if !names.is_empty() {
-        let mut volumes: Vec<Value> =
-            names.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}})).collect();
+        let mut volumes: Vec<Value> = names
+            .iter()
+            .map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}))
+            .collect();
         let own = pod.get("volumes").and_then(Value::as_array).cloned().unwrap_or_default();
-        volumes.extend(own.into_iter().filter(|volume| !names.iter().any(|name| volume["name"] == *name)));
+        volumes.extend(
+            own.into_iter()
+                .filter(|volume| !names.iter().any(|name| volume["name"] == *name)),
+        );
         pod.insert("volumes".into(), Value::Array(volumes));
     }
     template
@@ -307,7 +333,11 @@ fn stateful_strategy(errors: &mut Errors, strategy: &Node<'_>) {
 }
 
 fn shown(node: &Node<'_>, detail: &str) -> trireme_api::field::FieldError {
-    if node.set() { node.invalid(detail) } else { node.bad_int(detail) }
+    if node.set() {
+        node.invalid(detail)
+    } else {
+        node.bad_int(detail)
+    }
 }
 
 /// A count or a percentage.
@@ -324,7 +354,11 @@ fn percentage(node: &Node<'_>) -> Option<i64> {
 }
 
 fn amount(node: &Node<'_>) -> i64 {
-    percentage(node).unwrap_or_else(|| node.value.as_str().map_or(node.int(), |text| text.parse().unwrap_or_default()))
+    percentage(node).unwrap_or_else(|| {
+        node.value
+            .as_str()
+            .map_or(node.int(), |text| text.parse().unwrap_or_default())
+    })
 }
 
 /// A percentage is a hundred at most.
@@ -359,11 +393,10 @@ pub(super) fn revision(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'
     root.at("revision").non_negative(errors);
     let data = root.at("data");
     match old {
-        Some(old) => {
-            if data.value != old.at("data").value {
-                errors.push(data.invalid_as(show::json(data.value), IMMUTABLE));
-            }
+        Some(old) if data.value != old.at("data").value => {
+            errors.push(data.invalid_as(show::json(data.value), IMMUTABLE));
         }
+        Some(_) => {}
         None if !data.set() => errors.push(data.required("data is mandatory")),
         None if !data.value.is_object() => errors.push(data.required("data must be a valid JSON object")),
         None => {}
