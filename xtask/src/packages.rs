@@ -14,6 +14,8 @@ pub(crate) const TESTS: &[&str] = &[
     "curl",
     "ca-certificates",
     "e2fsprogs",
+    "docker-registry",
+    "skopeo",
     "python3",
     "python3-pip",
     "gcc",

@@ -20,7 +20,7 @@ use super::respond::{self, IncludeObject, Style};
 use super::router::{RequestInfo, request_info};
 use super::{impersonation, non_resource, resources};
 use crate::authn::unauthorized;
-use crate::authorization::{Attributes, Decision, forbidden};
+use crate::authorization::{Attributes, Decision, forbidden, is_public};
 use crate::metrics::Observed;
 use crate::server::ApiServer;
 use crate::user::{MASTERS, UserInfo};
@@ -194,6 +194,7 @@ impl ApiServer {
 
     async fn admit(&self, parts: &Parts, info: &RequestInfo, query: &Query) -> Result<UserInfo, Status> {
         let peer = parts.extensions.get::<PeerCertificate>();
+        let attributes = info.attributes(query);
         let found = self
             .plugins
             .authenticator
@@ -201,10 +202,9 @@ impl ApiServer {
             .await?;
         let user = match found {
             Some(user) => user.authenticated(),
-            None if self.config.anonymous => UserInfo::anonymous(),
+            None if self.config.anonymous || is_public(&attributes) => UserInfo::anonymous(),
             None => return Err(unauthorized()),
         };
-        let attributes = info.attributes(query);
         let user = impersonation::apply(self, user, parts, &attributes)?;
         self.authorize(&user, &attributes)?;
         Ok(user)
