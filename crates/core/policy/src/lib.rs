@@ -3,4 +3,5 @@
 pub mod admission;
 pub mod bootstrap;
 pub mod node;
+pub mod pod_security;
 pub mod rbac;

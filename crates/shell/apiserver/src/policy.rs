@@ -194,6 +194,7 @@ impl PolicyAdmission {
             object: request.object,
             old: request.old_object,
             lookup: &view,
+            warnings: request.warnings,
         })
     }
 

@@ -7,6 +7,8 @@ mod limit_ranger;
 mod namespace;
 mod node_restriction;
 mod pod;
+mod pod_security;
+mod protection;
 mod service_account;
 
 use serde_json::Value;
@@ -57,6 +59,8 @@ pub struct Request<'a> {
     pub old: Option<&'a Value>,
     /// The stored world.
     pub lookup: &'a dyn Lookup,
+    /// Warnings for the client.
+    pub warnings: &'a mut Vec<String>,
 }
 
 impl Request<'_> {
@@ -98,6 +102,7 @@ pub fn mutate(request: &mut Request<'_>, suffix: &mut dyn FnMut() -> String) -> 
     }
     pod::fill_ingress_class(request)?;
     pod::fill_storage_class(request);
+    protection::fill(request);
     node_restriction::check(request)
 }
 
@@ -110,7 +115,7 @@ pub fn validate(request: &mut Request<'_>) -> Result<(), Status> {
     if request.is_new_pod() {
         service_account::check(request)?;
     }
-    Ok(())
+    pod_security::check(request)
 }
 
 #[cfg(test)]

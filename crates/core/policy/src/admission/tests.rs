@@ -47,6 +47,7 @@ fn create(namespace: &str, object: &mut Value) -> Result<(), Status> {
         object,
         old: None,
         lookup: &world,
+        warnings: &mut Vec::new(),
     };
     mutate(&mut request, &mut || "abcde".into())?;
     validate(&mut request)
@@ -115,6 +116,7 @@ fn a_kubelet_touches_only_its_own() {
             object: &mut new,
             old: Some(&old),
             lookup: &world,
+            warnings: &mut Vec::new(),
         };
         mutate(&mut request, &mut || "abcde".into()).map_err(|status| status.message)
     };
@@ -129,4 +131,75 @@ fn a_kubelet_touches_only_its_own() {
     let bound = |node: &str| json!({"metadata": {}, "spec": {"nodeName": node}});
     assert_eq!(check("pods", "status", "p", bound("n1"), bound("n1")), Ok(()));
     assert!(check("pods", "status", "p", bound("n2"), bound("n2")).is_err());
+}
+
+/// Mutation and validation of a creation by someone without groups; the warnings come back.
+fn admit(world: &World, group: &str, resource: &str, old: Option<&Value>, object: &mut Value) -> Result<Vec<String>, String> {
+    let (name, mut warnings) = (object["metadata"]["name"].as_str().unwrap_or_default().to_owned(), Vec::new());
+    let mut request = Request {
+        group,
+        resource,
+        subresource: "",
+        operation: if old.is_some() { Operation::Update } else { Operation::Create },
+        namespace: if resource == "namespaces" { "" } else { "ns" },
+        name: &name,
+        user: "alice",
+        groups: &[],
+        object,
+        old,
+        lookup: world,
+        warnings: &mut warnings,
+    };
+    let done = mutate(&mut request, &mut || "abcde".into()).and_then(|()| validate(&mut request));
+    done.map(|()| warnings).map_err(|status| status.message)
+}
+
+#[test]
+fn storage_and_nodes_are_marked_once() {
+    for (group, resource, finalizer) in [
+        ("", "persistentvolumes", "kubernetes.io/pv-protection"),
+        ("storage.k8s.io", "volumeattributesclasses", "kubernetes.io/vac-protection"),
+        ("", "persistentvolumeclaims", "kubernetes.io/pvc-protection"),
+    ] {
+        for finalizers in [Value::Null, json!(["x/y"]), json!([finalizer])] {
+            let had = finalizers == json!(["x/y"]);
+            let mut object = json!({"metadata": {"name": "a", "finalizers": finalizers}, "spec": {}});
+            admit(&world(), group, resource, None, &mut object).unwrap();
+            let wanted = if had { json!(["x/y", finalizer]) } else { json!([finalizer]) };
+            assert_eq!(object["metadata"]["finalizers"], wanted);
+        }
+    }
+    let mut node = json!({"metadata": {"name": "n"}, "spec": {}});
+    admit(&world(), "", "nodes", None, &mut node).unwrap();
+    let taints = json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]);
+    assert_eq!(node["spec"]["taints"], taints);
+    admit(&world(), "", "nodes", None, &mut node).unwrap();
+    assert_eq!(node["spec"]["taints"], taints);
+}
+
+#[test]
+fn namespaces_enforce_and_warn_of_pod_security() {
+    let mut world = world();
+    world.0[0].1["metadata"]["labels"] = json!({"pod-security.kubernetes.io/enforce": "baseline"});
+    let refused = "pods \"p\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostPID=true)";
+    let bad = pod(json!({"hostPID": true}));
+    assert_eq!(admit(&world, "", "pods", None, &mut bad.clone()).unwrap_err(), refused);
+    // Nothing that counts has changed.
+    assert_eq!(admit(&world, "", "pods", Some(&bad), &mut bad.clone()).unwrap(), Vec::<String>::new());
+    let mut deployment = json!({"metadata": {"name": "d"}, "spec": {"template": bad}});
+    let warned = "would violate PodSecurity \"baseline:latest\": host namespaces (hostPID=true)";
+    assert_eq!(admit(&world, "apps", "deployments", None, &mut deployment).unwrap(), [warned]);
+
+    let labelled = |level: &str| json!({"metadata": {"name": "ns", "labels": {"pod-security.kubernetes.io/enforce": level}}});
+    let invalid = "Namespace \"ns\" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"x\": must be one of \
+                   privileged, baseline, restricted";
+    assert_eq!(admit(&world, "", "namespaces", None, &mut labelled("x")).unwrap_err(), invalid);
+    let mut other = bad.clone();
+    other["metadata"]["name"] = json!("a");
+    world.0.extend([("pods", bad), ("pods", other)]);
+    let told = admit(&world, "", "namespaces", Some(&labelled("privileged")), &mut labelled("baseline")).unwrap();
+    assert_eq!(told, [
+        "existing pods in namespace \"ns\" violate the new PodSecurity enforce level \"baseline:latest\"",
+        "a (and 1 other pod): host namespaces"
+    ]);
 }
