@@ -108,6 +108,23 @@ pub(crate) fn resolve(privileged: bool, add: &[String], drop: &[String], boundin
     Ok(names.map(|(_, name)| format!("CAP_{name}")).collect())
 }
 
+/// What must be borrowed beside `granted` to install a seccomp filter without `no_new_privs`, and to give it up again.
+pub(crate) fn to_install_a_filter(granted: &[String]) -> Vec<String> {
+    if granted.iter().any(|name| name == "CAP_SYS_ADMIN") {
+        return Vec::new();
+    }
+    let needed = ["CAP_SYS_ADMIN", "CAP_SETPCAP"].into_iter().map(str::to_owned);
+    needed.filter(|name| !granted.contains(name)).collect()
+}
+
+/// The mask of names separated by commas, `None` if one of them is unknown.
+pub(crate) fn mask(names: &str) -> Option<u64> {
+    names.split(',').filter(|name| !name.is_empty()).try_fold(0, |mask, name| {
+        let index = NAMES.iter().position(|known| Some(*known) == name.strip_prefix("CAP_"))?;
+        Some(mask | 1 << index)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +144,10 @@ mod tests {
             resolve(false, &list(&["NET_ADMIN"]), &list(&["ALL"]), all),
             Ok(list(&["CAP_NET_ADMIN"]))
         );
+        assert_eq!(to_install_a_filter(&list(&["CAP_SYS_ADMIN"])), list(&[]));
+        assert_eq!(to_install_a_filter(&list(&["CAP_SETPCAP"])), list(&["CAP_SYS_ADMIN"]));
+        assert_eq!(mask(&to_install_a_filter(&[]).join(",")), Some(1 << 21 | 1 << 8));
+        assert_eq!((mask(""), mask("CAP_NOPE")), (Some(0), None));
         assert_eq!(
             count(false, &["NOPE"], &[], all),
             Err("unknown capability \"CAP_NOPE\"".to_owned())

@@ -3,12 +3,16 @@
 //! Pure over its inputs. cgroup limits and devices are not in the document: the runtime writes them itself, because
 //! libcontainer would insist on every one of them.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
 use crate::cri::{ContainerConfig, Mount, MountPropagation, PodSandboxConfig};
 use crate::images::ImageConfig;
 use crate::user::Identity;
 
+/// Annotation with the names of borrowed capabilities, separated by commas.
+pub(crate) const BORROWED: &str = "trireme/borrowed-capabilities";
 const PATH_DEFAULT: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const MASKED: [&str; 12] = [
     "/proc/acpi",
@@ -25,6 +29,7 @@ const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
 ];
 const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// A device node that a privileged container gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +52,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) identity: &'a Identity,
     /// `CAP_…`.
     pub(crate) capabilities: &'a [String],
+    /// More of them, which the shim gives up again before the command is executed.
+    pub(crate) borrowed: &'a [String],
     /// Pid of the shim, whose namespaces are the pod's.
     pub(crate) shim_pid: i32,
     /// Pid of the shared pid namespace's holder, 0 without.
@@ -61,8 +68,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) shm: &'a str,
     /// Nodes of the host, for privileged containers.
     pub(crate) devices: &'a [Device],
-    /// Version 2 hierarchies get a cgroup namespace.
-    pub(crate) cgroup_namespace: bool,
+    /// What to bind below `/sys/fs/cgroup` on a version 1 machine. Empty with version 2, which gets a cgroup namespace.
+    pub(crate) cgroup_views: &'a [(String, PathBuf)],
 }
 
 /// The command: CRI's rules on image and container words.
@@ -108,7 +115,7 @@ pub(crate) fn process(inputs: &Inputs<'_>) -> Value {
     let cwd = [&inputs.config.working_dir, &inputs.image.working_dir]
         .into_iter()
         .find(|path| !path.is_empty());
-    let capabilities = inputs.capabilities;
+    let capabilities: Vec<&String> = inputs.capabilities.iter().chain(inputs.borrowed).collect();
     json!({
         "terminal": inputs.config.tty,
         "user": {"uid": inputs.identity.uid, "gid": inputs.identity.gid, "additionalGids": inputs.identity.groups, "umask": 0o022},
@@ -150,9 +157,19 @@ fn mounts(inputs: &Inputs<'_>) -> Vec<Value> {
             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
         json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
         json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": system(access)}),
-        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-            "options": ["nosuid", "noexec", "nodev", "relatime", access]}),
     ];
+    if inputs.cgroup_views.is_empty() {
+        mounts.push(json!({"destination": CGROUPS, "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "relatime", access]}));
+    } else {
+        // libcontainer's own way for version 1 looks up a pid of the container's namespace in the host's /proc.
+        mounts.push(json!({"destination": CGROUPS, "type": "tmpfs", "source": "tmpfs",
+            "options": ["nosuid", "noexec", "nodev", "mode=755", "size=64k"]}));
+        mounts.extend(inputs.cgroup_views.iter().map(|(name, source)| {
+            json!({"destination": format!("{CGROUPS}/{name}"), "type": "bind", "source": source,
+                "options": ["bind", "rprivate", "nosuid", "noexec", "nodev", access]})
+        }));
+    }
     let taken = |path: &str| {
         inputs
             .config
@@ -193,7 +210,7 @@ fn namespaces(inputs: &Inputs<'_>) -> Vec<Value> {
         (false, 0) => namespaces.push(json!({"type": "pid"})),
         (false, pause) => namespaces.push(json!({"type": "pid", "path": format!("/proc/{pause}/ns/pid")})),
     }
-    if inputs.cgroup_namespace && !inputs.config.security_context.privileged {
+    if inputs.cgroup_views.is_empty() && !inputs.config.security_context.privileged {
         namespaces.push(json!({"type": "cgroup"}));
     }
     namespaces
@@ -225,8 +242,19 @@ pub(crate) fn document(inputs: &Inputs<'_>) -> Value {
             paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>()
         }
     };
+    let mut readonly = hidden(&READONLY);
+    let own_sys = inputs
+        .config
+        .mounts
+        .iter()
+        .any(|mount| mount.container_path.starts_with("/sys"));
+    if !inputs.cgroup_views.is_empty() && !security.privileged && !own_sys {
+        // The tmpfs that had to be writable until the hierarchies were bound in it.
+        readonly.push(CGROUPS.to_owned());
+    }
     json!({
         "ociVersion": "1.2.0",
+        "annotations": {BORROWED: inputs.borrowed.join(",")},
         "root": {"path": inputs.rootfs, "readonly": security.readonly_rootfs},
         "process": process(inputs),
         "mounts": mounts(inputs),
@@ -235,7 +263,7 @@ pub(crate) fn document(inputs: &Inputs<'_>) -> Value {
             "cgroupsPath": inputs.cgroup,
             "devices": devices,
             "maskedPaths": hidden(&MASKED),
-            "readonlyPaths": hidden(&READONLY),
+            "readonlyPaths": readonly,
             "rootfsPropagation": root_propagation,
         },
     })

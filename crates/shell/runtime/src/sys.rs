@@ -162,6 +162,60 @@ pub(crate) fn borrow_fd(fd: RawFd) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
+/// The kernel's capability header and the two halves of the sets.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: libc::c_int,
+}
+
+/// Low or high 32 bits of the three sets.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilityHalf {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+fn capabilities_now(header: &mut CapabilityHeader) -> nix::Result<[CapabilityHalf; 2]> {
+    let mut halves = [CapabilityHalf::default(); 2];
+    // SAFETY: version 3 of the header is followed by exactly two halves, both owned for the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capget, header, halves.as_mut_ptr()) })?;
+    Ok(halves)
+}
+
+fn capability_header() -> CapabilityHeader {
+    // _LINUX_CAPABILITY_VERSION_3
+    CapabilityHeader {
+        version: 0x2008_0522,
+        pid: 0,
+    }
+}
+
+/// The permitted capabilities of this thread.
+pub(crate) fn permitted_capabilities() -> nix::Result<u64> {
+    let [low, high] = capabilities_now(&mut capability_header())?;
+    Ok(u64::from(high.permitted) << 32 | u64::from(low.permitted))
+}
+
+/// Gives up the capabilities of a mask for good, the bounding set included (which needs CAP_SETPCAP until the end).
+pub(crate) fn drop_capabilities(mask: u64) -> nix::Result<()> {
+    for capability in (0..u64::BITS).filter(|bit| mask & (1 << bit) != 0) {
+        // SAFETY: prctl with PR_CAPBSET_DROP takes a number and no memory.
+        Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) })?;
+    }
+    let mut header = capability_header();
+    let mut halves = capabilities_now(&mut header)?;
+    for (half, gone) in halves.iter_mut().zip([mask as u32, (mask >> 32) as u32]) {
+        half.effective &= !gone;
+        half.permitted &= !gone;
+        half.inheritable &= !gone;
+    }
+    // SAFETY: as in `capabilities_now`; the kernel only reads.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &header, halves.as_ptr()) }).map(drop)
+}
+
 /// Installs a seccomp filter for this thread and its children.
 pub(crate) fn install_seccomp(filter: &[libc::sock_filter]) -> std::io::Result<()> {
     let program = libc::sock_fprog {

@@ -106,6 +106,25 @@ impl Hierarchies {
         all
     }
 
+    /// What a container sees of its own cgroup where version 1 is in use: names below `/sys/fs/cgroup` and the directories
+    /// to bind there, a controller that shares its hierarchy with others under its own name too.
+    pub(crate) fn views(&self, path: &str) -> Vec<(String, PathBuf)> {
+        let mut views = BTreeMap::new();
+        let unified = self.v2.iter().filter(|_| !self.is_unified());
+        for (controller, root) in self
+            .v1
+            .iter()
+            .map(|(name, root)| (Some(*name), root))
+            .chain(unified.map(|root| (None, root)))
+        {
+            let name = root.file_name().map(|name| name.to_string_lossy().into_owned());
+            for name in name.into_iter().chain(controller.map(str::to_owned)) {
+                views.insert(name, join(root, path));
+            }
+        }
+        views.into_iter().collect()
+    }
+
     /// The `cgroup.procs` files of `path`. Writing a pid to all of them moves it.
     pub(crate) fn procs_files(&self, path: &str) -> Vec<PathBuf> {
         self.directories(path)
@@ -308,6 +327,10 @@ mod tests {
         );
         assert_eq!(legacy.controller("pids", "/a"), None);
         assert_eq!(legacy.directories("a").len(), 2);
+        let views = legacy.views("/a");
+        let names: Vec<&str> = views.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["cpu", "cpu,cpuacct", "cpuacct", "memory"]);
+        assert_eq!(views[0].1, PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/a"));
         let mixed = Hierarchies::from_mounts(v1, |_| "pids".to_owned());
         assert_eq!(
             mixed.controller("pids", "a"),
@@ -322,6 +345,7 @@ mod tests {
             unified.controller("devices", "a"),
             Some((PathBuf::from("/sys/fs/cgroup/a"), true))
         );
+        assert_eq!(unified.views("a"), []);
         assert_eq!(unified.oom_files("a"), [PathBuf::from("/sys/fs/cgroup/a/memory.events")]);
     }
 }

@@ -207,8 +207,8 @@ impl ImageStore {
         })
     }
 
-    /// Unpacks a layer if it is not there; the digest must be `diff_id`. Returns its bytes on disk.
-    fn put_layer(&self, diff_id: &str, reader: impl Read) -> io::Result<u64> {
+    /// Unpacks a layer over those in `lower` (lowest first) if it is not there; the digest must be `diff_id`. Returns its bytes on disk.
+    fn put_layer(&self, diff_id: &str, lower: &[PathBuf], reader: impl Read) -> io::Result<u64> {
         let name = layer_name(diff_id);
         let (directory, size) = (self.layers().join(&name), self.layers().join(format!("{name}.size")));
         if directory.is_dir() {
@@ -218,7 +218,7 @@ impl ImageStore {
         fs::create_dir(&scratch)?;
         fs::set_permissions(&scratch, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         let put = || -> io::Result<u64> {
-            let unpacked = unpack::layer(reader, &scratch)?;
+            let unpacked = unpack::layer(reader, &scratch, lower)?;
             if unpacked.diff_id != diff_id {
                 let text = format!("layer has digest {} and should have {diff_id}", unpacked.diff_id);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
@@ -242,8 +242,10 @@ impl ImageStore {
         let id = format!("sha256:{}", hex::encode(Sha256::digest(config)));
         let (config_document, diff_ids) = config::parse(config)?;
         let mut size = config.len() as u64;
+        let mut lower = Vec::new();
         for (index, diff_id) in diff_ids.iter().enumerate() {
-            size += self.put_layer(diff_id, open(index)?)?;
+            size += self.put_layer(diff_id, &lower, open(index)?)?;
+            lower.push(self.layers().join(layer_name(diff_id)));
         }
         Ok(ImageRecord {
             id,

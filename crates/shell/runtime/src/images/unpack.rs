@@ -4,11 +4,12 @@
 //! `RESOLVE_IN_ROOT`, so symlinks and `..` of the archive end at the directory; last components are never followed.
 //! The archive's whiteouts become overlayfs's.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -75,16 +76,20 @@ pub(crate) fn decompress<'a>(reader: impl Read + 'a) -> io::Result<Box<dyn Read 
     })
 }
 
-/// Unpacks a layer, compressed or not, into the existing directory `root`.
-pub(crate) fn layer(reader: impl Read, root: &Path) -> io::Result<Unpacked> {
+/// Unpacks a layer, compressed or not, into the existing directory `root`. A directory that the archive only implies looks
+/// as it does in the nearest of the layers below, `lower` (lowest first), which it would otherwise cover with a mode and an
+/// owner that nobody chose. A layer that images with different layers below share keeps what the first of them gave it.
+pub(crate) fn layer(reader: impl Read, root: &Path, lower: &[PathBuf]) -> io::Result<Unpacked> {
     let mut hashing = Hashing::new(decompress(reader)?);
     let mut unpacker = Unpacker {
         root: directory(root)?,
         bytes: 0,
         times: Vec::new(),
+        implied: BTreeSet::new(),
         whiteouts: true,
     };
     unpacker.run(&mut hashing)?;
+    unpacker.adopt(lower)?;
     Ok(Unpacked {
         bytes: unpacker.bytes,
         diff_id: hashing.finish()?,
@@ -97,6 +102,7 @@ pub(crate) fn plain(reader: impl Read, root: &Path) -> io::Result<()> {
         root: directory(root)?,
         bytes: 0,
         times: Vec::new(),
+        implied: BTreeSet::new(),
         whiteouts: false,
     };
     unpacker.run(&mut decompress(reader)?)
@@ -106,11 +112,21 @@ fn directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(File::options().read(true).custom_flags(libc::O_DIRECTORY).open(path)?.into())
 }
 
+/// A directory of another layer, by names only.
+fn open_below(layer: BorrowedFd<'_>, path: &Path) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(layer, path, how)
+}
+
 struct Unpacker {
     root: OwnedFd,
     bytes: u64,
     /// Directories get their times last, when nothing more is made in them.
     times: Vec<(PathBuf, i64)>,
+    /// Directories that no entry described yet.
+    implied: BTreeSet<PathBuf>,
     whiteouts: bool,
 }
 
@@ -167,7 +183,7 @@ impl Unpacker {
     }
 
     /// The parent of a clean path, made where it is missing.
-    fn place(&self, path: &Path) -> io::Result<Place> {
+    fn place(&mut self, path: &Path) -> io::Result<Place> {
         let name = PathBuf::from(path.file_name().ok_or(io::ErrorKind::InvalidData)?);
         let parent = path.parent().unwrap_or(Path::new(""));
         if parent.as_os_str().is_empty() {
@@ -181,6 +197,7 @@ impl Unpacker {
             Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => {
                 let place = self.place(parent)?;
                 make_directory(&place, 0o755)?;
+                self.implied.insert(parent.to_owned());
                 self.open(parent)?
             }
             Err(error) => return Err(error.into()),
@@ -258,8 +275,32 @@ impl Unpacker {
         }
         self.attributes(entry, &path_now)?;
         match kind {
-            EntryType::Directory => self.times.push((path, seconds)),
+            EntryType::Directory => {
+                self.implied.remove(&path);
+                self.times.push((path, seconds));
+            }
             _ => set_time(&place, seconds)?,
+        }
+        Ok(())
+    }
+
+    /// Gives implied directories the looks that they have below.
+    fn adopt(&mut self, lower: &[PathBuf]) -> io::Result<()> {
+        for path in std::mem::take(&mut self.implied) {
+            for layer in lower.iter().rev() {
+                let below = match open_below(directory(layer)?.as_fd(), &path) {
+                    Ok(below) => File::from(below).metadata()?,
+                    Err(nix::errno::Errno::ENOENT) => continue,
+                    // Something else lies there, or a whiteout: the directory is new.
+                    Err(nix::errno::Errno::ENOTDIR | nix::errno::Errno::ELOOP) => break,
+                    Err(error) => return Err(error.into()),
+                };
+                let place = self.place(&path)?;
+                std::os::unix::fs::lchown(place.path(), Some(below.uid()), Some(below.gid()))?;
+                fs::set_permissions(place.path(), fs::Permissions::from_mode(below.mode() & MODE_BITS))?;
+                set_time(&place, below.mtime())?;
+                break;
+            }
         }
         Ok(())
     }
@@ -338,7 +379,7 @@ fn set_time(place: &Place, seconds: i64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    use std::os::unix::fs::FileTypeExt;
 
     fn header(kind: EntryType, mode: u32, size: u64) -> tar::Header {
         let mut header = tar::Header::new_gnu();
@@ -379,7 +420,7 @@ mod tests {
         raw(&mut builder, "deep/er/file", EntryType::Regular, "", b"deep");
         let archive = builder.into_inner().unwrap();
         let zstd = zstd::encode_all(&archive[..], 1).unwrap();
-        let unpacked = layer(&zstd[..], &root).unwrap();
+        let unpacked = layer(&zstd[..], &root, &[]).unwrap();
         assert_eq!(unpacked.diff_id, format!("sha256:{}", hex::encode(Sha256::digest(&archive))));
         assert_eq!(unpacked.bytes, 11);
         let file = fs::metadata(root.join("dir/file")).unwrap();
@@ -396,12 +437,48 @@ mod tests {
     }
 
     #[test]
+    fn an_implied_directory_looks_as_it_does_below() {
+        let lower: Vec<tempfile::TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        let make = |layer: usize, name: &str, mode: u32| {
+            let path = lower[layer].path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            std::os::unix::fs::chown(&path, Some(5), Some(6)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        make(0, "tmp", 0o1777);
+        make(0, "home/app", 0o700);
+        make(1, "home/app", 0o2750);
+        make(0, "later", 0o1777);
+        make(0, "replaced", 0o1777);
+        fs::write(lower[2].path().join("replaced"), "").unwrap();
+        let mut builder = tar::Builder::new(Vec::new());
+        for name in ["tmp/file", "home/app/file", "later/file", "replaced/file", "new/file"] {
+            raw(&mut builder, name, EntryType::Regular, "", b"x");
+        }
+        raw(&mut builder, "later/", EntryType::Directory, "", b"");
+        let root = tempfile::tempdir().unwrap();
+        let below: Vec<PathBuf> = lower.iter().map(|layer| layer.path().to_owned()).collect();
+        layer(&builder.into_inner().unwrap()[..], root.path(), &below).unwrap();
+        let own = nix::unistd::geteuid().as_raw();
+        for (name, user, mode) in [
+            ("tmp", 5, 0o1777),
+            ("home/app", 5, 0o2750),
+            ("later", 7, 0o4755),
+            ("replaced", own, 0o755),
+            ("new", own, 0o755),
+        ] {
+            let meta = fs::metadata(root.path().join(name)).unwrap();
+            assert_eq!((meta.uid(), meta.mode() & 0o7777), (user, mode), "{name}");
+        }
+    }
+
+    #[test]
     fn a_path_with_dots_is_refused() {
         let root = tempfile::tempdir().unwrap();
         for (name, kind, link) in [("../x", EntryType::Regular, ""), ("x", EntryType::Link, "../../etc/passwd")] {
             let mut builder = tar::Builder::new(Vec::new());
             raw(&mut builder, name, kind, link, b"");
-            assert!(layer(&builder.into_inner().unwrap()[..], root.path()).is_err(), "{name}");
+            assert!(layer(&builder.into_inner().unwrap()[..], root.path(), &[]).is_err(), "{name}");
         }
     }
 }

@@ -158,14 +158,11 @@ impl Inner {
         if security.privileged {
             host_devices(Path::new("/dev"), &mut devices).map_err(say)?;
         }
-        let may_filter = security.no_new_privs || capabilities.iter().any(|name| name == "CAP_SYS_ADMIN");
-        if seccomp(config) && !may_filter {
-            tracing::warn!(
-                container = config.metadata.name,
-                pod = sandbox.config.metadata.name,
-                "the default seccomp profile needs allowPrivilegeEscalation: false here and is not installed"
-            );
-        }
+        let borrowed = if seccomp(config) && !security.no_new_privs {
+            capability::to_install_a_filter(&capabilities)
+        } else {
+            Vec::new()
+        };
         self.hierarchies.create(&record.cgroup).map_err(say)?;
         self.hierarchies.limit(&record.cgroup, &config.resources, true).map_err(say)?;
         let rules = if security.privileged {
@@ -183,6 +180,7 @@ impl Inner {
             image: &image.config,
             identity: &identity,
             capabilities: &capabilities,
+            borrowed: &borrowed,
             shim_pid: sandbox.shim_pid,
             pause_pid: sandbox.pause_pid,
             rootfs: &text(&root),
@@ -195,7 +193,7 @@ impl Inner {
                 text(&shm)
             },
             devices: &devices,
-            cgroup_namespace: self.hierarchies.is_unified(),
+            cgroup_views: &self.hierarchies.views(&record.cgroup),
         });
         state::write_json(&directory.join("config.json"), &document).map_err(say)?;
         state::write_json(&directory.join("container.json"), record).map_err(say)

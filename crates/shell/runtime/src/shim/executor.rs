@@ -1,4 +1,6 @@
-//! The last step of a container's process: find the command, install the seccomp profile, execute. Errors have the words
+//! The last step of a container's process: find the command, install the seccomp profile, give up the capabilities that
+//! were borrowed for it, execute. libcontainer drops capabilities before it asks us, and the kernel takes a filter only
+//! from CAP_SYS_ADMIN or with `no_new_privs`, which changes what set-user-id programs do. Errors have the words
 //! that Kubernetes users know, and one of the `execve` itself reaches the worker by a pipe that closes on success.
 
 use std::ffi::CString;
@@ -73,6 +75,13 @@ fn find(spec: &Spec) -> Result<String, String> {
     look_path(args(spec).first().map_or("", String::as_str), path)
 }
 
+/// Capabilities that are only here to install the profile.
+fn borrowed(spec: &Spec) -> Result<u64, String> {
+    let names = spec.annotations().as_ref().and_then(|all| all.get(crate::spec::BORROWED));
+    let names = names.map_or("", String::as_str);
+    crate::capability::mask(names).ok_or_else(|| format!("unknown capability in {names:?}"))
+}
+
 impl Executor for ContainerExecutor {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
         find(spec).map(drop).map_err(ExecutorValidationError::ArgValidationError)
@@ -83,8 +92,12 @@ impl Executor for ContainerExecutor {
         let run = || -> Result<(), String> {
             let path = find(spec)?;
             let program = CString::new(path.clone()).map_err(|_| format!("exec: {path:?}: invalid argument"))?;
+            let borrowed = borrowed(spec)?;
             if self.seccomp {
-                super::seccomp::install().map_err(|error| format!("cannot install the seccomp profile: {error}"))?;
+                super::seccomp::install(borrowed).map_err(|error| format!("cannot install the seccomp profile: {error}"))?;
+            }
+            if borrowed != 0 {
+                crate::sys::drop_capabilities(borrowed).map_err(|error| format!("cannot drop capabilities: {error}"))?;
             }
             let Err(error) = nix::unistd::execv(&program, &words);
             Err(format!("exec {path}: {}", error.desc().to_lowercase()))

@@ -561,6 +561,10 @@ impl Server {
         }
         if let Some(pause) = self.pause {
             signal_process(pause.as_raw(), Signal::SIGKILL as i32);
+            // Not left to the machine's init as a zombie.
+            while matches!(waitpid(pause, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive)) && Instant::now() < give_up {
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
         // Nobody may take this shim for a living one from here on.
         if let Err(error) = state::remove_all(&self.config.directory.join(super::SOCKET)) {

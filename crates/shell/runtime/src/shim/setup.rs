@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -150,9 +150,11 @@ fn ignore_signals() -> nix::Result<()> {
     Ok(())
 }
 
-/// Starts the first process of a pid namespace that the containers join; it reaps what is left to it and sleeps.
+/// Starts the first process of a pid namespace that the containers join; it reaps what is left to it and sleeps, until
+/// the shim, which alone holds the other end of a pipe, is no more.
 fn hold_pid_namespace() -> io::Result<Pid> {
     let (reader, writer) = nix::unistd::pipe()?;
+    let (end, life) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let Some(middle) = sys::fork()? else {
         if unshare(CloneFlags::CLONE_NEWPID).is_err() {
             leave(1);
@@ -162,7 +164,7 @@ fn hold_pid_namespace() -> io::Result<Pid> {
                 let written = nix::unistd::write(&writer, &pause.as_raw().to_le_bytes());
                 leave(i32::from(written.is_err()));
             }
-            Ok(None) => pause(),
+            Ok(None) => pause(&end),
             Err(_) => leave(1),
         }
     };
@@ -171,20 +173,25 @@ fn hold_pid_namespace() -> io::Result<Pid> {
     let read = nix::unistd::read(&reader, &mut pid);
     nix::sys::wait::waitpid(middle, None)?;
     match read {
-        Ok(4) => Ok(Pid::from_raw(i32::from_le_bytes(pid))),
+        Ok(4) => {
+            // Never closed: the kernel does it when the shim ends.
+            let _: RawFd = life.into_raw_fd();
+            Ok(Pid::from_raw(i32::from_le_bytes(pid)))
+        }
         _ => Err(io::Error::other("cannot make the shared pid namespace")),
     }
 }
 
-fn pause() -> ! {
+fn pause(end: &OwnedFd) -> ! {
     // With SIGCHLD ignored the kernel reaps for us.
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::SA_NOCLDWAIT, SigSet::empty());
     let named = nix::sys::prctl::set_name(c"trireme-pause");
-    if sys::set_signal_action(Signal::SIGCHLD, &ignore).is_err() || named.is_err() || silence().is_err() {
+    let silent = silence().and_then(|()| Ok(nix::unistd::dup2_stdin(end)?));
+    if sys::set_signal_action(Signal::SIGCHLD, &ignore).is_err() || named.is_err() || silent.is_err() {
         leave(1);
     }
     sys::close_from(3);
-    loop {
-        nix::unistd::pause();
-    }
+    super::shrink();
+    while nix::unistd::read(io::stdin(), &mut [0]) != Ok(0) {}
+    leave(0)
 }

@@ -57,6 +57,56 @@ pub(crate) async fn security(runtime: Arc<Runtime>, place: Place) {
     pod.remove().await;
 }
 
+/// The default profile is there whether or not a container may gain privileges, and costs it no capability.
+pub(crate) async fn seccomp(runtime: Arc<Runtime>, place: Place) {
+    let pod = Pod::new(&runtime, &place, "seccomp").await;
+    const DEFAULTS: u64 = 0xa804_25fb;
+    const ADMIN: u64 = 1 << 21;
+    let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let script = "cat /proc/self/status; busybox mount -t tmpfs none /tmp && echo mounted";
+    for (name, user, no_new_privs, add, drop, bounding) in [
+        ("root", 0, false, list(&[]), list(&[]), DEFAULTS),
+        ("user", 1000, false, list(&[]), list(&[]), DEFAULTS),
+        ("none", 0, false, list(&[]), list(&["ALL"]), 0),
+        ("locked", 1000, true, list(&[]), list(&["ALL"]), 0),
+        ("admin", 0, false, list(&["SYS_ADMIN"]), list(&[]), DEFAULTS | ADMIN),
+    ] {
+        let mut config = shell(name, &format!("{script}; sleep 1000"));
+        let security = &mut config.security_context;
+        (security.seccomp_runtime_default, security.no_new_privs) = (true, no_new_privs);
+        security.run_as_user = Some(user);
+        (security.add_capabilities, security.drop_capabilities) = (add, drop);
+        let id = pod.run(&config).await;
+        let exec = pod.exec(&id, script).await;
+        let effective = if user == 0 { bounding } else { 0 };
+        while !pod.log(name).contains("mounted") && !pod.log(name).contains("denied") && !pod.log(name).contains("permitted") {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        for said in [
+            pod.log(name).replace("stdout F ", ""),
+            String::from_utf8_lossy(&exec.stdout).into_owned(),
+        ] {
+            let field = |name: &str| said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+            let mask = |name: &str| u64::from_str_radix(field(name).unwrap_or_default(), 16).ok();
+            assert_eq!(field("Seccomp"), Some("2"), "{name}: {said}");
+            assert_eq!(
+                field("NoNewPrivs"),
+                Some(if no_new_privs { "1" } else { "0" }),
+                "{name}: {said}"
+            );
+            assert_eq!(
+                (mask("CapBnd"), mask("CapEff")),
+                (Some(bounding), Some(effective)),
+                "{name}: {said}"
+            );
+            assert_eq!((mask("CapInh"), mask("CapAmb")), (Some(0), Some(0)), "{name}: {said}");
+            assert_eq!(said.contains("mounted"), bounding & ADMIN != 0, "{name}: {said}");
+        }
+        runtime.remove_container(&id).await.expect("remove");
+    }
+    pod.remove().await;
+}
+
 /// What images and configurations have used to get out of containers (CVE-2021-30465, CVE-2024-21626).
 pub(crate) async fn escapes(runtime: Arc<Runtime>, place: Place) {
     let pod = Pod::new(&runtime, &place, "escapes").await;

@@ -7,6 +7,7 @@ mod image;
 mod lifecycle;
 mod pod;
 mod pulls;
+mod sharing;
 mod streams;
 mod survival;
 
@@ -17,11 +18,12 @@ use futures::FutureExt;
 use trireme_runtime::cri::{ImageService, RuntimeService};
 use trireme_runtime::{images, shim};
 
-use confinement::{escapes, security};
+use confinement::{escapes, seccomp, security};
 use image::make_image;
 use lifecycle::{crowd, logs_and_exit, out_of_memory, signals, start_errors};
 use pod::{PATIENCE, Place};
 use pulls::pulls;
+use sharing::{namespaces, propagation, shared_pids};
 use streams::{attaches, execs, shared_pids_and_ports};
 use survival::{reboot, shim_pids, survives_a_kill, victim};
 
@@ -113,7 +115,11 @@ async fn scenario(place: Place, only: Option<String>) -> bool {
         attaches,
         out_of_memory,
         security,
+        seccomp,
         shared_pids_and_ports,
+        shared_pids,
+        namespaces,
+        propagation,
         escapes,
         crowd,
         pulls,
