@@ -17,4 +17,5 @@ pub mod replicaset;
 pub mod root_ca;
 pub mod service;
 pub mod service_account;
+pub mod storage_protection;
 pub mod taint_eviction;

@@ -15,7 +15,16 @@ use crate::pod_security::{BadLabel, Level, Standard, details, policy, reasons};
 const PODS_MAX: usize = 3000;
 
 /// Doors of a pod that cannot change what it may do.
-const HARMLESS: [&str; 8] = ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
+const HARMLESS: [&str; 8] = [
+    "exec",
+    "attach",
+    "binding",
+    "eviction",
+    "log",
+    "portforward",
+    "proxy",
+    "status",
+];
 
 pub(super) fn check(request: &mut Request<'_>) -> Result<(), Status> {
     if !matches!(request.operation, Operation::Create | Operation::Update) {
@@ -37,8 +46,14 @@ fn check_pod(request: &mut Request<'_>) -> Result<(), Status> {
         return Ok(());
     };
     let (policy, _) = policy(&namespace);
-    let open = [policy.enforce, policy.warn].iter().all(|standard| standard.level == Level::Privileged);
-    if open || request.old.is_some_and(|old| same_images(&old["spec"], &request.object["spec"])) {
+    let open = [policy.enforce, policy.warn]
+        .iter()
+        .all(|standard| standard.level == Level::Privileged);
+    if open
+        || request
+            .old
+            .is_some_and(|old| same_images(&old["spec"], &request.object["spec"]))
+    {
         return Ok(());
     }
     let (metadata, spec) = (&request.object["metadata"], &request.object["spec"]);
@@ -63,16 +78,18 @@ fn same_images(old: &Value, new: &Value) -> bool {
         let containers = spec[list].as_array().into_iter().flatten();
         containers.map(|container| container["image"].clone()).collect()
     };
-    ["containers", "initContainers", "ephemeralContainers"].iter().all(|list| images(old, list) == images(new, list))
+    ["containers", "initContainers", "ephemeralContainers"]
+        .iter()
+        .all(|list| images(old, list) == images(new, list))
 }
 
 fn check_template(request: &mut Request<'_>) {
     let object = &*request.object;
     let template = match (request.group, request.resource) {
         ("", "podtemplates") => &object["template"],
-        ("", "replicationcontrollers") | ("apps", "daemonsets" | "deployments" | "replicasets" | "statefulsets") | ("batch", "jobs") => {
-            &object["spec"]["template"]
-        }
+        ("", "replicationcontrollers")
+        | ("apps", "daemonsets" | "deployments" | "replicasets" | "statefulsets")
+        | ("batch", "jobs") => &object["spec"]["template"],
         ("batch", "cronjobs") => &object["spec"]["jobTemplate"]["spec"]["template"],
         _ => return,
     };

@@ -27,7 +27,11 @@ fn finalizer(object: &mut Value, name: &str) {
 
 fn taint(object: &mut Value) {
     let same = |taint: &Value| taint["key"] == NOT_READY && taint["effect"] == "NoSchedule";
-    add(&mut object["spec"]["taints"], same, || json!({"key": NOT_READY, "effect": "NoSchedule"}));
+    add(
+        &mut object["spec"]["taints"],
+        same,
+        || json!({"key": NOT_READY, "effect": "NoSchedule"}),
+    );
 }
 
 fn add(list: &mut Value, same: impl Fn(&Value) -> bool, item: impl FnOnce() -> Value) {

@@ -35,11 +35,21 @@ impl Check {
 const NEVER: u32 = u32::MAX;
 
 const fn baseline(since: u32, replaced: u32, run: fn(&Pod<'_>, u32) -> Option<Violation>) -> Check {
-    Check { level: Level::Baseline, since, replaced, run }
+    Check {
+        level: Level::Baseline,
+        since,
+        replaced,
+        run,
+    }
 }
 
 const fn restricted(since: u32, run: fn(&Pod<'_>, u32) -> Option<Violation>) -> Check {
-    Check { level: Level::Restricted, since, replaced: NEVER, run }
+    Check {
+        level: Level::Restricted,
+        since,
+        replaced: NEVER,
+        run,
+    }
 }
 
 pub(super) static TABLE: &[Check] = &[
@@ -65,8 +75,19 @@ pub(super) static TABLE: &[Check] = &[
 ];
 
 const CAPABILITIES: [&str; 13] = [
-    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP",
-    "SETUID", "SYS_CHROOT",
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
 ];
 
 /// Sysctls that cannot hurt others, with the minor version that let them in.
@@ -87,19 +108,32 @@ const SYSCTLS: [(&str, u32); 12] = [
 
 /// Volumes that the restricted level lets in.
 const VOLUMES: [&str; 9] = [
-    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "image",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
 ];
 
 impl<'a> Pod<'a> {
     /// Init containers, containers, ephemeral containers.
     fn containers(&self) -> impl Iterator<Item = &'a Value> {
         let spec = self.spec;
-        ["initContainers", "containers", "ephemeralContainers"].into_iter().flat_map(move |list| items(&spec[list]))
+        ["initContainers", "containers", "ephemeralContainers"]
+            .into_iter()
+            .flat_map(move |list| items(&spec[list]))
     }
 
     /// Names of the containers that `bad` holds for.
     fn named(&self, bad: impl FnMut(&&'a Value) -> bool) -> Vec<String> {
-        self.containers().filter(bad).map(|container| text(&container["name"]).to_owned()).collect()
+        self.containers()
+            .filter(bad)
+            .map(|container| text(&container["name"]).to_owned())
+            .collect()
     }
 
     fn is_windows(&self) -> bool {
@@ -120,7 +154,11 @@ fn text(value: &Value) -> &str {
 }
 
 fn quoted(names: &[String]) -> String {
-    if names.is_empty() { String::new() } else { format!("\"{}\"", names.join("\", \"")) }
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("\"{}\"", names.join("\", \""))
+    }
 }
 
 fn sorted(set: BTreeSet<String>) -> Vec<String> {
@@ -183,7 +221,14 @@ fn app_armor(pod: &Pod<'_>, _minor: u32) -> Option<Violation> {
         return None;
     }
     let reason = plural(values.len(), "forbidden AppArmor profile", "forbidden AppArmor profiles");
-    violation(reason, format!("{} must not set AppArmor profile type to {}", who.join(" and "), quoted(&values)))
+    violation(
+        reason,
+        format!(
+            "{} must not set AppArmor profile type to {}",
+            who.join(" and "),
+            quoted(&values)
+        ),
+    )
 }
 
 fn capabilities(pod: &Pod<'_>, _minor: u32) -> Option<Violation> {
@@ -203,14 +248,24 @@ fn capabilities(pod: &Pod<'_>, _minor: u32) -> Option<Violation> {
     if bad.is_empty() {
         return None;
     }
-    let detail = format!("{} must not include {} in securityContext.capabilities.add", containers(&bad), quoted(&sorted(added)));
+    let detail = format!(
+        "{} must not include {} in securityContext.capabilities.add",
+        containers(&bad),
+        quoted(&sorted(added))
+    );
     violation("non-default capabilities", detail)
 }
 
 fn host_namespaces(pod: &Pod<'_>, _minor: u32) -> Option<Violation> {
-    let set = ["hostNetwork", "hostPID", "hostIPC"].into_iter().filter(|name| pod.spec[*name] == true);
+    let set = ["hostNetwork", "hostPID", "hostIPC"]
+        .into_iter()
+        .filter(|name| pod.spec[*name] == true);
     let set: Vec<String> = set.map(|name| format!("{name}=true")).collect();
-    if set.is_empty() { None } else { violation("host namespaces", set.join(", ")) }
+    if set.is_empty() {
+        None
+    } else {
+        violation("host namespaces", set.join(", "))
+    }
 }
 
 fn host_paths(pod: &Pod<'_>, _minor: u32) -> Option<Violation> {
@@ -219,7 +274,10 @@ fn host_paths(pod: &Pod<'_>, _minor: u32) -> Option<Violation> {
     if names.is_empty() {
         return None;
     }
-    violation("hostPath volumes", format!("{} {}", plural(names.len(), "volume", "volumes"), quoted(&names)))
+    violation(
+        "hostPath volumes",
+        format!("{} {}", plural(names.len(), "volume", "volumes"), quoted(&names)),
+    )
 }
 
 fn host_ports(pod: &Pod<'_>, _minor: u32) -> Option<Violation> {
@@ -287,11 +345,18 @@ fn privileged(pod: &Pod<'_>, _minor: u32) -> Option<Violation> {
     if bad.is_empty() {
         return None;
     }
-    violation("privileged", format!("{} must not set securityContext.privileged=true", containers(&bad)))
+    violation(
+        "privileged",
+        format!("{} must not set securityContext.privileged=true", containers(&bad)),
+    )
 }
 
 fn proc_mount(pod: &Pod<'_>, minor: u32) -> Option<Violation> {
-    if minor >= 35 && pod.has_user_namespace() { None } else { any_proc_mount(pod, minor) }
+    if minor >= 35 && pod.has_user_namespace() {
+        None
+    } else {
+        any_proc_mount(pod, minor)
+    }
 }
 
 fn any_proc_mount(pod: &Pod<'_>, _minor: u32) -> Option<Violation> {
@@ -307,7 +372,11 @@ fn any_proc_mount(pod: &Pod<'_>, _minor: u32) -> Option<Violation> {
     if bad.is_empty() {
         return None;
     }
-    let detail = format!("{} must not set securityContext.procMount to {}", containers(&bad), quoted(&sorted(kinds)));
+    let detail = format!(
+        "{} must not set securityContext.procMount to {}",
+        containers(&bad),
+        quoted(&sorted(kinds))
+    );
     violation("procMount", detail)
 }
 
@@ -339,7 +408,10 @@ fn selinux(pod: &Pod<'_>, minor: u32) -> Option<Violation> {
     if role {
         what.push("role may not be set".to_owned());
     }
-    violation("seLinuxOptions", format!("{who} set forbidden securityContext.seLinuxOptions: {}", what.join("; ")))
+    violation(
+        "seLinuxOptions",
+        format!("{who} set forbidden securityContext.seLinuxOptions: {}", what.join("; ")),
+    )
 }
 
 fn seccomp(pod: &Pod<'_>, minor: u32) -> Option<Violation> {
@@ -348,7 +420,13 @@ fn seccomp(pod: &Pod<'_>, minor: u32) -> Option<Violation> {
     }
     let annotations = &pod.metadata["annotations"];
     let of_pod = "seccomp.security.alpha.kubernetes.io/pod".to_owned();
-    let of_container = |container: &Value| format!("container.{}/{}", "seccomp.security.alpha.kubernetes.io", text(&container["name"]));
+    let of_container = |container: &Value| {
+        format!(
+            "container.{}/{}",
+            "seccomp.security.alpha.kubernetes.io",
+            text(&container["name"])
+        )
+    };
     let keys: BTreeSet<String> = std::iter::once(of_pod).chain(pod.containers().map(of_container)).collect();
     let fine = |value: &str| matches!(value, "runtime/default" | "docker/default") || value.starts_with("localhost/");
     let forbidden: Vec<String> = keys
@@ -360,7 +438,11 @@ fn seccomp(pod: &Pod<'_>, minor: u32) -> Option<Violation> {
     if forbidden.is_empty() {
         return None;
     }
-    let detail = format!("forbidden {} {}", plural(forbidden.len(), "annotation", "annotations"), forbidden.join(", "));
+    let detail = format!(
+        "forbidden {} {}",
+        plural(forbidden.len(), "annotation", "annotations"),
+        forbidden.join(", ")
+    );
     violation("seccompProfile", detail)
 }
 
@@ -379,7 +461,10 @@ fn seccomp_set_badly(pod: &Pod<'_>) -> (bool, Option<Violation>) {
     let named = pod.named(|container| bad(&container["securityContext"]));
     let good = !of_pod && !pod.spec["securityContext"]["seccompProfile"].is_null();
     let found = setters(of_pod, &named).and_then(|who| {
-        let detail = format!("{who} must not set securityContext.seccompProfile.type to {}", quoted(&sorted(values)));
+        let detail = format!(
+            "{who} must not set securityContext.seccompProfile.type to {}",
+            quoted(&sorted(values))
+        );
         violation("seccompProfile", detail)
     });
     (good, found)
@@ -405,14 +490,21 @@ fn sysctls(pod: &Pod<'_>, minor: u32) -> Option<Violation> {
     let fine = |name: &str| SYSCTLS.iter().any(|(allowed, since)| *allowed == name && minor >= *since);
     let names = items(&pod.spec["securityContext"]["sysctls"]).map(|sysctl| text(&sysctl["name"]));
     let bad: Vec<&str> = names.filter(|name| !fine(name)).collect();
-    if bad.is_empty() { None } else { violation("forbidden sysctls", bad.join(", ")) }
+    if bad.is_empty() {
+        None
+    } else {
+        violation("forbidden sysctls", bad.join(", "))
+    }
 }
 
 fn windows_host_process(pod: &Pod<'_>, _minor: u32) -> Option<Violation> {
     let bad = |context: &Value| context["windowsOptions"]["hostProcess"] == true;
     let named = pod.named(|container| bad(&container["securityContext"]));
     let who = setters(bad(&pod.spec["securityContext"]), &named)?;
-    violation("hostProcess", format!("{who} must not set securityContext.windowsOptions.hostProcess=true"))
+    violation(
+        "hostProcess",
+        format!("{who} must not set securityContext.windowsOptions.hostProcess=true"),
+    )
 }
 
 fn privilege_escalation(pod: &Pod<'_>, minor: u32) -> Option<Violation> {
@@ -444,19 +536,33 @@ fn restricted_capabilities(pod: &Pod<'_>, minor: u32) -> Option<Violation> {
     });
     let mut details = Vec::new();
     if !keeping.is_empty() {
-        details.push(format!("{} must set securityContext.capabilities.drop=[\"ALL\"]", containers(&keeping)));
+        details.push(format!(
+            "{} must set securityContext.capabilities.drop=[\"ALL\"]",
+            containers(&keeping)
+        ));
     }
     if !adding.is_empty() {
         let added = quoted(&sorted(added));
-        details.push(format!("{} must not include {added} in securityContext.capabilities.add", containers(&adding)));
+        details.push(format!(
+            "{} must not include {added} in securityContext.capabilities.add",
+            containers(&adding)
+        ));
     }
-    if details.is_empty() { None } else { violation("unrestricted capabilities", details.join("; ")) }
+    if details.is_empty() {
+        None
+    } else {
+        violation("unrestricted capabilities", details.join("; "))
+    }
 }
 
 fn restricted_volumes(pod: &Pod<'_>, _minor: u32) -> Option<Violation> {
     let (mut names, mut kinds) = (Vec::new(), BTreeSet::new());
     for volume in items(&pod.spec["volumes"]) {
-        let sources = volume.as_object().into_iter().flatten().filter(|(name, source)| *name != "name" && !source.is_null());
+        let sources = volume
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(name, source)| *name != "name" && !source.is_null());
         let sources: Vec<&str> = sources.map(|(name, _)| name.as_str()).collect();
         if !sources.iter().any(|source| VOLUMES.contains(source)) {
             names.push(text(&volume["name"]).to_owned());
@@ -485,7 +591,10 @@ fn run_as_non_root(pod: &Pod<'_>, minor: u32) -> Option<Violation> {
     let of_pod = says(&pod.spec["securityContext"]);
     let refusing = pod.named(|container| says(&container["securityContext"]) == Some(false));
     if let Some(who) = setters(of_pod == Some(false), &refusing) {
-        return violation("runAsNonRoot != true", format!("{who} must not set securityContext.runAsNonRoot=false"));
+        return violation(
+            "runAsNonRoot != true",
+            format!("{who} must not set securityContext.runAsNonRoot=false"),
+        );
     }
     let silent = pod.named(|container| says(&container["securityContext"]).is_none());
     if of_pod == Some(true) || silent.is_empty() {

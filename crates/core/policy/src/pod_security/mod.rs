@@ -97,7 +97,11 @@ impl std::fmt::Display for Standard {
 /// The reasons alone.
 #[must_use]
 pub fn reasons(violations: &[Violation]) -> String {
-    violations.iter().map(|violation| violation.reason).collect::<Vec<_>>().join(", ")
+    violations
+        .iter()
+        .map(|violation| violation.reason)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The reasons with where they are.
@@ -125,7 +129,11 @@ pub fn policy(namespace: &Value) -> (Policy, Vec<BadLabel>) {
             standard.level = parse_level(value).unwrap_or(on_error);
             if good == Some(None) {
                 let problem = "must be one of privileged, baseline, restricted";
-                bad.push(BadLabel { label, value: value.to_owned(), problem });
+                bad.push(BadLabel {
+                    label,
+                    value: value.to_owned(),
+                    problem,
+                });
             }
         }
         let label = format!("pod-security.kubernetes.io/{mode}-version");
@@ -135,7 +143,11 @@ pub fn policy(namespace: &Value) -> (Policy, Vec<BadLabel>) {
             standard.minor = version.flatten();
             if version.is_none() {
                 let problem = "must be \"latest\" or \"v1.x\"";
-                bad.push(BadLabel { label, value: value.to_owned(), problem });
+                bad.push(BadLabel {
+                    label,
+                    value: value.to_owned(),
+                    problem,
+                });
             }
         }
         (standard, good, versioned)
@@ -189,7 +201,8 @@ mod tests {
         let host = json!({"hostPID": true, "hostNetwork": true, "containers": [{"name": "a"}]});
         let path = json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}],
             "containers": [{"name": "a", "securityContext": hardened}]});
-        let ports = json!({"containers": [{"name": "a", "ports": [{"hostPort": 80}]}, {"name": "b", "ports": [{"hostPort": 9}]}]});
+        let ports =
+            json!({"containers": [{"name": "a", "ports": [{"hostPort": 80}]}, {"name": "b", "ports": [{"hostPort": 9}]}]});
         let selinux = json!({"securityContext": {"seLinuxOptions": {"type": "x", "role": "r"}}, "containers": []});
         let userns = json!({"hostUsers": false, "containers": [{"name": "a", "securityContext": {"procMount": "Unmasked"}}]});
         let (base, hard) = (Level::Baseline, Level::Restricted);
@@ -197,7 +210,12 @@ mod tests {
             (Level::Privileged, None, host.clone(), ""),
             (base, None, host, "host namespaces (hostNetwork=true, hostPID=true)"),
             (base, None, path.clone(), "hostPath volumes (volume \"v\")"),
-            (hard, None, path, "restricted volume types (volume \"v\" uses restricted volume type \"hostPath\")"),
+            (
+                hard,
+                None,
+                path,
+                "restricted volume types (volume \"v\" uses restricted volume type \"hostPath\")",
+            ),
             (base, None, ports, "hostPort (containers \"a\", \"b\" use hostPorts 80, 9)"),
             (
                 base,
@@ -205,7 +223,12 @@ mod tests {
                 selinux,
                 "seLinuxOptions (pod set forbidden securityContext.seLinuxOptions: type \"x\"; role may not be set)",
             ),
-            (base, Some(34), userns.clone(), "procMount (container \"a\" must not set securityContext.procMount to \"Unmasked\")"),
+            (
+                base,
+                Some(34),
+                userns.clone(),
+                "procMount (container \"a\" must not set securityContext.procMount to \"Unmasked\")",
+            ),
             (base, None, userns, ""),
             (hard, None, pod(hardened), ""),
             (
@@ -217,8 +240,10 @@ mod tests {
             (
                 hard,
                 Some(99),
-                pod(json!({"runAsUser": 0, "runAsNonRoot": false, "capabilities": {"drop": ["ALL"], "add": ["KILL"]},
-                    "allowPrivilegeEscalation": false, "seccompProfile": {"type": "Unconfined"}})),
+                pod(
+                    json!({"runAsUser": 0, "runAsNonRoot": false, "capabilities": {"drop": ["ALL"], "add": ["KILL"]},
+                    "allowPrivilegeEscalation": false, "seccompProfile": {"type": "Unconfined"}}),
+                ),
                 "unrestricted capabilities (container \"a\" must not include \"KILL\" in securityContext.capabilities.add), \
                  runAsNonRoot != true (container \"a\" must not set securityContext.runAsNonRoot=false), \
                  runAsUser=0 (container \"a\" must not set runAsUser=0), \
@@ -232,10 +257,18 @@ mod tests {
     #[test]
     fn warnings_follow_what_is_enforced_and_bad_labels_are_told() {
         let of = |labels: Value| policy(&json!({"metadata": {"labels": labels}}));
-        let (found, bad) = of(json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/enforce-version": "v1.30"}));
-        assert_eq!((found.enforce.to_string(), found.warn), ("baseline:v1.30".to_owned(), found.enforce));
+        let (found, bad) =
+            of(json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/enforce-version": "v1.30"}));
+        assert_eq!(
+            (found.enforce.to_string(), found.warn),
+            ("baseline:v1.30".to_owned(), found.enforce)
+        );
         assert!(bad.is_empty() && found.audit == Standard::OPEN);
-        let (found, bad) = of(json!({"pod-security.kubernetes.io/enforce": "x", "pod-security.kubernetes.io/warn-version": "v2.1"}));
-        assert_eq!((found.enforce.level, found.warn.level, bad.len()), (Level::Restricted, Level::Privileged, 2));
+        let (found, bad) =
+            of(json!({"pod-security.kubernetes.io/enforce": "x", "pod-security.kubernetes.io/warn-version": "v2.1"}));
+        assert_eq!(
+            (found.enforce.level, found.warn.level, bad.len()),
+            (Level::Restricted, Level::Privileged, 2)
+        );
     }
 }

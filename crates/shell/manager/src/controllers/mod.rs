@@ -39,6 +39,7 @@ mod replicaset;
 mod root_ca;
 mod service;
 mod service_account;
+mod storage_protection;
 mod taint_eviction;
 
 use std::net::IpAddr;
@@ -71,7 +72,7 @@ pub fn all(settings: &Settings, kinds: &Kinds) -> Vec<Registration> {
         }
         range
     });
-    vec![
+    let mut all = vec![
         namespace::registration(kinds),
         service_account::registration(),
         root_ca::registration(&settings.root_ca_pem),
@@ -86,7 +87,9 @@ pub fn all(settings: &Settings, kinds: &Kinds) -> Vec<Registration> {
         endpoint_slice::registration(),
         service::registration(settings.load_balancer_pool.clone()),
         hpa::registration(),
-    ]
+    ];
+    all.extend(storage_protection::registrations());
+    all
 }
 
 /// All built-in kinds, from the resource rows. Those that can be listed, watched and deleted are collectable, in the

@@ -1,0 +1,80 @@
+//! Claims, volumes and classes of volume attributes go when nobody uses them: one controller each.
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
+use trireme_client::{ApiObject, Cache, Change};
+use trireme_reconcile::storage_protection::{self as core, Kind, Snapshot};
+
+use crate::registration::{Context, Key, Registration};
+
+pub(super) fn registrations() -> [Registration; 3] {
+    [
+        Registration::new("pvc-protection", claim, core::reconcile)
+            .component("pvc-protection-controller")
+            .primary::<PersistentVolumeClaim>()
+            .watch::<Pod>(claims_of),
+        Registration::new("pv-protection", volume, core::reconcile)
+            .component("pv-protection-controller")
+            .primary::<PersistentVolume>(),
+        Registration::new("vac-protection", class, core::reconcile)
+            .component("vac-protection-controller")
+            .primary::<VolumeAttributesClass>()
+            .watch::<PersistentVolumeClaim>(|cache, _| going::<VolumeAttributesClass>(cache, None))
+            .watch::<PersistentVolume>(|cache, _| going::<VolumeAttributesClass>(cache, None)),
+    ]
+}
+
+/// Claims of a namespace that wait for a pod to go.
+fn claims_of(cache: &Cache, change: &Change) -> Vec<Key> {
+    if change.new.is_some() {
+        Vec::new()
+    } else {
+        going::<PersistentVolumeClaim>(cache, Some(&change.namespace))
+    }
+}
+
+/// What is being deleted.
+fn going<K: ApiObject>(cache: &Cache, namespace: Option<&str>) -> Vec<Key> {
+    let objects = cache.list::<K>(namespace);
+    let going = objects.iter().map(|object| object.metadata());
+    going
+        .filter(|metadata| metadata.deletion_timestamp.is_some())
+        .map(|metadata| {
+            Key::new(
+                metadata.namespace.clone().unwrap_or_default(),
+                metadata.name.clone().unwrap_or_default(),
+            )
+        })
+        .collect()
+}
+
+fn claim(context: &Context, key: &Key) -> Option<Snapshot> {
+    let claim = context.cache.get::<PersistentVolumeClaim>(&key.namespace, &key.name)?;
+    let pods = context.cache.list::<Pod>(Some(&key.namespace));
+    Some(Snapshot {
+        kind: Kind::Claim,
+        metadata: claim.metadata.clone(),
+        in_use: pods.iter().any(|pod| core::uses_claim(pod, &claim)),
+    })
+}
+
+fn volume(context: &Context, key: &Key) -> Option<Snapshot> {
+    let volume = context.cache.get::<PersistentVolume>("", &key.name)?;
+    Some(Snapshot {
+        kind: Kind::Volume,
+        metadata: volume.metadata.clone(),
+        in_use: core::is_bound(&volume),
+    })
+}
+
+fn class(context: &Context, key: &Key) -> Option<Snapshot> {
+    let class = context.cache.get::<VolumeAttributesClass>("", &key.name)?;
+    let claims = context.cache.list::<PersistentVolumeClaim>(None);
+    let volumes = context.cache.list::<PersistentVolume>(None);
+    Some(Snapshot {
+        kind: Kind::Class,
+        metadata: class.metadata.clone(),
+        in_use: claims.iter().any(|claim| core::claim_has_class(claim, &key.name))
+            || volumes.iter().any(|volume| core::volume_has_class(volume, &key.name)),
+    })
+}
