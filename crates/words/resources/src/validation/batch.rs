@@ -376,12 +376,20 @@ pub(super) fn job_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     }
 }
 
+/// A suspended job that runs nothing may have its pods placed and sized anew.
 fn template_update(errors: &mut Errors, spec: &Node<'_>, before: &Node<'_>, old: &Node<'_>) {
     let template = spec.at("template");
     let mut earlier = before.at("template").value.clone();
     let suspended = before.is("suspend");
-    let never_started = !old.at("status").has("startTime");
-    if suspended && never_started {
+    let status = old.at("status");
+    let never_started = !status.has("startTime");
+    let rests = status
+        .at("conditions")
+        .items()
+        .iter()
+        .any(|condition| condition.text("type") == "Suspended" && condition.text("status") == "True");
+    let idle = suspended && status.at("active").int() == 0 && (never_started || rests);
+    if (suspended && never_started) || idle {
         for path in [
             "/spec/nodeSelector",
             "/spec/tolerations",
@@ -393,8 +401,31 @@ fn template_update(errors: &mut Errors, spec: &Node<'_>, before: &Node<'_>, old:
             put(&mut earlier, path, template.value.pointer(path));
         }
     }
-    if !same(template.value, &earlier) {
-        errors.push(template.invalid_as(show::internal("api/core/v1", "PodTemplateSpec", template.value), IMMUTABLE));
+    let (kind, new, earlier) = if idle {
+        for list in ["containers", "initContainers"] {
+            resize(&mut earlier["spec"][list], &template.value["spec"][list]);
+        }
+        ("PodSpec", template.at("spec"), &earlier["spec"])
+    } else {
+        ("PodTemplateSpec", template, &earlier)
+    };
+    if !same(new.value, earlier) {
+        errors.push(new.invalid_as(show::internal("api/core/v1", kind, new.value), IMMUTABLE));
+    }
+}
+
+/// Give containers of the same name and place the resources of the new ones.
+fn resize(containers: &mut Value, new: &Value) {
+    let (Some(containers), Some(new)) = (containers.as_array_mut(), new.as_array()) else {
+        return;
+    };
+    if containers.len() != new.len() {
+        return;
+    }
+    for (container, new) in containers.iter_mut().zip(new) {
+        if container.get("name") == new.get("name") {
+            put(container, "/resources", new.get("resources"));
+        }
     }
 }
 

@@ -391,6 +391,33 @@ fn schedules_of_cron_jobs() {
 }
 
 #[test]
+fn a_suspended_job_may_be_sized_anew() {
+    let job = |suspend: bool, status: Value, cpu: &str, image: &str| {
+        let container = json!({"name": "a", "image": image, "resources": {"requests": {"cpu": cpu}}});
+        let template =
+            json!({"metadata": {"labels": {"app": "a"}}, "spec": {"restartPolicy": "Never", "containers": [container]}});
+        let selector = json!({"matchLabels": {"app": "a"}});
+        json!({"spec": {"suspend": suspend, "manualSelector": true, "selector": selector, "template": template}, "status": status})
+    };
+    let started = json!({"startTime": "2024-01-01T00:00:00Z"});
+    let resting = json!({"startTime": "2024-01-01T00:00:00Z", "conditions": [{"type": "Suspended", "status": "True"}]});
+    let row = row("batch", "jobs");
+    for (suspend, status, cpu, image, wanted) in [
+        (true, json!({}), "2", "i", ""),
+        (true, resting, "2", "i", ""),
+        (true, started.clone(), "2", "i", "spec.template"),
+        (false, started, "2", "i", "spec.template"),
+        (true, json!({}), "1", "j", "spec.template.spec"),
+    ] {
+        let old = whole(row, &job(suspend, status.clone(), "1", "i"));
+        let new = whole(row, &job(suspend, status, cpu, image));
+        let found = super::update(row, &new, &old, None);
+        let fields: Vec<_> = found.iter().map(|error| error.path.to_string()).collect();
+        assert_eq!(fields.join(" "), wanted, "{new}");
+    }
+}
+
+#[test]
 fn warnings_for_what_is_accepted() {
     let row = row("", "pods");
     let value = whole(
