@@ -47,7 +47,12 @@ impl Process {
     pub(crate) fn lives(self) -> bool {
         let zombie = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))
             .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')));
-        !zombie && Self::of(self.pid).is_ok_and(|now| now == self)
+        !zombie && self.is_there()
+    }
+
+    /// Whether the kernel still knows it, if only as a zombie.
+    pub(crate) fn is_there(self) -> bool {
+        Self::of(self.pid).is_ok_and(|now| now == self)
     }
 }
 
