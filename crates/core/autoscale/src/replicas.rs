@@ -216,13 +216,15 @@ impl Question<'_> {
             } else if phase == "Pending" {
                 groups.unready.insert(name);
             } else {
-                match samples.get(&name) {
-                    None => drop(groups.missing.insert(name)),
-                    Some(sample) if self.resource == "cpu" && self.is_warming_up(pod, sample) => {
-                        drop(groups.unready.insert(name))
+                let group = match samples.get(&name) {
+                    None => &mut groups.missing,
+                    Some(sample) if self.resource == "cpu" && self.is_warming_up(pod, sample) => &mut groups.unready,
+                    Some(_) => {
+                        groups.ready += 1;
+                        continue;
                     }
-                    Some(_) => groups.ready += 1,
-                }
+                };
+                group.insert(name);
             }
         }
         groups

@@ -24,7 +24,7 @@ pub(crate) fn document(server: &ApiServer, path: &str) -> Option<(String, Value)
             }),
         ),
         ["apis"] => {
-            let groups: Vec<Value> = all_groups(server).iter().map(|group| group_value(group)).collect();
+            let groups: Vec<Value> = all_groups(server).iter().map(group_value).collect();
             named(
                 "APIGroupList",
                 json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}),

@@ -89,12 +89,12 @@ pub fn request_info(method: &Method, path: &str, query: &Query) -> RequestInfo {
 
 fn name_parts(info: &mut RequestInfo) {
     let mut parts: &[String] = &info.segments;
-    if parts[0] == "namespaces" {
-        if let Some(namespace) = parts.get(1) {
-            info.namespace = namespace.clone();
-            if parts.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&parts[2].as_str()) {
-                parts = &parts[2..];
-            }
+    if parts[0] == "namespaces"
+        && let Some(namespace) = parts.get(1)
+    {
+        info.namespace = namespace.clone();
+        if parts.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&parts[2].as_str()) {
+            parts = &parts[2..];
         }
     }
     info.resource = parts[0].clone();

@@ -187,7 +187,7 @@ fn literal(out: &mut String, string: &str, depth: usize) {
         1 => {}
         _ => out.push('+'),
     }
-    let lines = if string.ends_with('\n') { &string[..string.len() - 1] } else { string };
+    let lines = string.strip_suffix('\n').unwrap_or(string);
     for line in lines.split('\n') {
         out.push('\n');
         if !line.is_empty() {

@@ -64,7 +64,7 @@ fn parse(text: &str, pointer: bool) -> Option<Value> {
         "ref(AzureSharedBlobDisk)" => "Shared".into(),
         text => serde_json::from_str(text).ok()?,
     };
-    let zero = value == Value::from(0) || value == Value::from("") || value == Value::from(false);
+    let zero = value == 0 || value == "" || value == false;
     (pointer || !zero).then_some(value)
 }
 

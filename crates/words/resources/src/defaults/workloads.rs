@@ -65,7 +65,6 @@ fn stateful_set(spec: &mut Fields) {
         && let Some(rolling) = strategy.get_mut("rollingUpdate").and_then(Value::as_object_mut)
     {
         set(rolling, "partition", 0);
-        set(rolling, "maxUnavailable", 1);
     }
     let retention = object(spec, "persistentVolumeClaimRetentionPolicy");
     set_zero(retention, "whenDeleted", "Retain");
