@@ -4,7 +4,7 @@
 //! are made when a document is asked for and go with it. Only the few texts that head table columns are kept, from the
 //! first table of their package on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::schemars::SchemaGenerator;
@@ -128,23 +128,39 @@ pub fn of_column(source: Source) -> Option<Arc<str>> {
     texts.get(&source).cloned()
 }
 
+/// What stays is allocated before the schemas are made or after they are gone, so that their memory can be given back.
 fn texts_of(package: &str) -> Texts {
-    let all = Descriptions::of(|own| own == package);
     let columns = rows().iter().flat_map(table::columns).chain(table::scale_columns());
-    let sources = columns
+    let sources: BTreeSet<Source> = columns
         .filter_map(|column| column.from)
-        .filter(|source| source.package == package);
-    let texts = sources.filter_map(|source| {
-        let text = all.of_field(&schema_name(source.package, source.name), source.field)?;
-        let text = if source.all_but_last_sentence {
-            without_last_sentence(text)
-        } else {
-            text
-        };
-        Some((source, Arc::from(text)))
+        .filter(|source| source.package == package)
+        .collect();
+    let mut joined = String::with_capacity(TEXTS_BYTES);
+    let mut ends = Vec::with_capacity(sources.len());
+    let all = Descriptions::of(|own| own == package);
+    for source in sources {
+        if let Some(text) = all.of_field(&schema_name(source.package, source.name), source.field) {
+            let text = if source.all_but_last_sentence {
+                without_last_sentence(text)
+            } else {
+                text
+            };
+            joined.push_str(text);
+            ends.push((source, joined.len()));
+        }
+    }
+    drop(all);
+    let mut start = 0;
+    let texts = ends.into_iter().map(|(source, end)| {
+        let text = Arc::from(&joined[start..end]);
+        start = end;
+        (source, text)
     });
     texts.collect()
 }
+
+/// Room for the texts of a package's columns.
+const TEXTS_BYTES: usize = 64 << 10;
 
 fn without_last_sentence(text: &str) -> &str {
     text.rfind(". ").map_or(text, |end| &text[..=end])

@@ -3,7 +3,7 @@
 //! Invariant: a document describes one group and version and every struct that it reaches, in upstream's words where there
 //! are some. Documents are made on demand and kept only as their hash: they are large and seldom asked for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -30,8 +30,20 @@ fn hash(document: &[u8]) -> String {
     hex::encode_upper(Sha256::digest(document))
 }
 
-/// Places and the hash of each, made at the first request for the index.
-static HASHES: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+/// The digest of the document of each place, in the order of `places`; made at the first request for the index.
+static DIGESTS: OnceLock<Vec<[u8; 32]>> = OnceLock::new();
+
+/// Nothing that stays is allocated beside a document, so that the allocator can give a document's memory back.
+fn digests() -> Vec<[u8; 32]> {
+    let places = places();
+    let mut digests = Vec::with_capacity(places.len());
+    for (_, group, version) in &places {
+        let mut digest = Sha256::new();
+        serde_json::to_writer(&mut digest, &group_document(group, version)).expect("a JSON value serialises");
+        digests.push(digest.finalize().into());
+    }
+    digests
+}
 
 fn places() -> Vec<(String, &'static str, &'static str)> {
     let mut places = vec![("api/v1".to_owned(), "", "v1")];
@@ -46,19 +58,13 @@ fn places() -> Vec<(String, &'static str, &'static str)> {
 /// `/openapi/v3`: where the documents are.
 #[must_use]
 pub(crate) fn index(_server: &ApiServer, _parts: &Parts) -> Response<Body> {
-    let hashes = HASHES.get_or_init(|| {
-        let all = places().into_iter().map(|(place, group, version)| {
-            let mut digest = Sha256::new();
-            serde_json::to_writer(&mut digest, &group_document(group, version)).expect("a JSON value serialises");
-            (place, hex::encode_upper(digest.finalize()))
-        });
-        all.collect()
-    });
-    let mut paths: Map<String, Value> = hashes
-        .iter()
-        .map(|(place, hash)| {
-            let url = format!("/openapi/v3/{place}?hash={hash}");
-            (place.clone(), json!({"serverRelativeURL": url}))
+    let digests = DIGESTS.get_or_init(digests);
+    let mut paths: Map<String, Value> = places()
+        .into_iter()
+        .zip(digests)
+        .map(|((place, ..), digest)| {
+            let url = format!("/openapi/v3/{place}?hash={}", hex::encode_upper(digest));
+            (place, json!({"serverRelativeURL": url}))
         })
         .collect();
     let mut bare: Vec<String> = ["api", "apis", "version", "openid/v1/jwks", ".well-known/openid-configuration"]
