@@ -298,32 +298,46 @@ pub(crate) fn read_only_clone(path: &Path) -> std::io::Result<OwnedFd> {
     }
 }
 
-/// Lets go of the resident pages of program text and of the constants and relocations before it. They are clean copies
-/// of the file and come back when needed.
-pub(crate) fn drop_text_pages() -> std::io::Result<()> {
-    let maps = std::fs::read_to_string("/proc/self/maps")?;
-    // From the back: what precedes a file's text was mapped read-only from the start. What follows it may have been
-    // written by the dynamic linker before it became read-only (RELRO), and must stay.
-    let mut text_of = "";
-    for line in maps.lines().rev() {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let &[range, access, _, _, _, file] = fields.as_slice() else {
-            continue;
-        };
-        let clean = match access {
-            "r-xp" => true,
-            "r--p" => file == text_of,
-            _ => false,
-        };
-        if !clean || !file.starts_with('/') {
-            continue;
+/// Address ranges of program text and of the constants and relocations before it: clean copies of files, mapped for as
+/// long as the process lives.
+pub(crate) struct TextPages(Vec<(usize, usize)>);
+
+impl TextPages {
+    /// Looks at what is mapped.
+    pub(crate) fn find() -> std::io::Result<Self> {
+        let maps = std::fs::read_to_string("/proc/self/maps")?;
+        let mut ranges = Vec::new();
+        // From the back: what precedes a file's text was mapped read-only from the start. What follows it may have been
+        // written by the dynamic linker before it became read-only (RELRO), and must stay.
+        let mut text_of = "";
+        for line in maps.lines().rev() {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let &[range, access, _, _, _, file] = fields.as_slice() else {
+                continue;
+            };
+            let clean = match access {
+                "r-xp" => true,
+                "r--p" => file == text_of,
+                _ => false,
+            };
+            if !clean || !file.starts_with('/') {
+                continue;
+            }
+            text_of = file;
+            let Some((start, end)) = range.split_once('-') else { continue };
+            if let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)) {
+                ranges.push((start, end - start));
+            }
         }
-        text_of = file;
-        let Some((start, end)) = range.split_once('-') else { continue };
-        if let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)) {
+        Ok(TextPages(ranges))
+    }
+
+    /// Lets go of the resident pages. They come back when needed, with the 64 KiB around them: whoever calls this does
+    /// little between it and sleeping.
+    pub(crate) fn let_go(&self) {
+        for (start, length) in &self.0 {
             // SAFETY: a private mapping of a file that was never writable: its pages are re-read from the file.
-            unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+            unsafe { libc::madvise(*start as *mut libc::c_void, *length, libc::MADV_DONTNEED) };
         }
     }
-    Ok(())
 }

@@ -82,14 +82,6 @@ fn complain(line: std::fmt::Arguments<'_>) {
     }
 }
 
-/// Gives back the memory that starting something took.
-fn shrink() {
-    sys::trim_heap();
-    if let Err(error) = sys::drop_text_pages() {
-        complain(format_args!("cannot drop pages: {error}"));
-    }
-}
-
 /// Ends a forked child with a code.
 fn leave(code: i32) -> ! {
     sys::exit_now(code)

@@ -29,6 +29,8 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 const STALL_CHECK_MS: u16 = 1000;
 /// A shim with nothing to do for this long gives memory back.
 const IDLE_MS: u16 = 500;
+/// A shim that is never idle gives back program text this often, so that what one start or exec needed does not stay.
+const BUSY_SHRINK: Duration = Duration::from_secs(1);
 /// Chunks read of one output before the others get their turn.
 const CHUNKS_PER_TURN: usize = 16;
 /// Chunks read at the end of a container at most: a pipe holds at most 1 MiB.
@@ -76,6 +78,9 @@ struct Server {
     ended: bool,
     /// Something happened since memory was last given back.
     busy: bool,
+    text: sys::TextPages,
+    /// When program text was last given back.
+    shrunk: Instant,
 }
 
 /// What a ready descriptor belongs to.
@@ -106,6 +111,8 @@ pub(super) fn serve(config: ShimConfig, listener: UnixListener, pause: Option<Pi
         pause,
         ended: false,
         busy: true,
+        text: sys::TextPages::find()?,
+        shrunk: Instant::now(),
     };
     while !server.ended {
         let ready = server.wait(&listener, &signals)?;
@@ -170,7 +177,19 @@ impl Server {
             timeout = PollTimeout::from(STALL_CHECK_MS);
             watch(tap.fd.as_fd(), Source::Lingering, PollFlags::POLLOUT);
         }
-        match poll(&mut fds, timeout) {
+        let idle = self.busy && timeout == PollTimeout::from(IDLE_MS);
+        if self.busy && self.shrunk.elapsed() >= BUSY_SHRINK {
+            self.shrunk = Instant::now();
+            self.text.let_go();
+        }
+        let mut ready = poll(&mut fds, timeout);
+        if idle && ready == Ok(0) {
+            self.busy = false;
+            sys::trim_heap();
+            self.text.let_go();
+            ready = poll(&mut fds, PollTimeout::NONE);
+        }
+        match ready {
             Ok(0) => {
                 let stalled = self
                     .containers
@@ -178,11 +197,6 @@ impl Server {
                     .filter(|(_, container)| container.outputs.iter().any(Output::stalled));
                 let mut sources: Vec<Source> = stalled.map(|(id, _)| Source::Output(id.clone())).collect();
                 sources.extend(self.lingering.first().map(|_| Source::Lingering));
-                if sources.is_empty() {
-                    drop(fds);
-                    self.busy = false;
-                    super::shrink();
-                }
                 Ok(sources)
             }
             Ok(_) => {

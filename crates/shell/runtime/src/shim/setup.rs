@@ -191,7 +191,10 @@ fn pause(end: &OwnedFd) -> ! {
         leave(1);
     }
     sys::close_from(3);
-    super::shrink();
+    sys::trim_heap();
+    if let Ok(text) = sys::TextPages::find() {
+        text.let_go();
+    }
     while nix::unistd::read(io::stdin(), &mut [0]) != Ok(0) {}
     leave(0)
 }
