@@ -128,7 +128,7 @@ pub fn of_column(source: Source) -> Option<Arc<str>> {
     texts.get(&source).cloned()
 }
 
-/// What stays is allocated before the schemas are made or after they are gone, so that their memory can be given back.
+/// What stays is allocated before the schemas are made or after they are gone, so as not to pin their memory.
 fn texts_of(package: &str) -> Texts {
     let columns = rows().iter().flat_map(table::columns).chain(table::scale_columns());
     let sources: BTreeSet<Source> = columns

@@ -33,7 +33,7 @@ fn hash(document: &[u8]) -> String {
 /// The digest of the document of each place, in the order of `places`; made at the first request for the index.
 static DIGESTS: OnceLock<Vec<[u8; 32]>> = OnceLock::new();
 
-/// Nothing that stays is allocated beside a document, so that the allocator can give a document's memory back.
+/// Nothing that stays is allocated beside a document, so as not to pin its memory; the allocator may still keep it for reuse.
 fn digests() -> Vec<[u8; 32]> {
     let places = places();
     let mut digests = Vec::with_capacity(places.len());
