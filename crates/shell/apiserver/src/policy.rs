@@ -172,10 +172,10 @@ impl PolicyAdmission {
     }
 
     /// Runs a decision of the policy crate on a request of this one.
-    fn decide(
+    fn decide<T>(
         request: &mut Request<'_>,
-        decide: impl FnOnce(&mut admission::Request<'_>) -> Result<(), Status>,
-    ) -> Result<(), Status> {
+        decide: impl FnOnce(&mut admission::Request<'_>) -> Result<T, Status>,
+    ) -> Result<T, Status> {
         let view = request.view;
         decide(&mut admission::Request {
             group: request.row.group,
@@ -285,6 +285,10 @@ impl Admission for PolicyAdmission {
     fn validate(&self, request: &mut Request<'_>) -> Result<(), Status> {
         self.check_escalation(request)?;
         Self::decide(request, admission::validate)
+    }
+
+    fn charge(&self, request: &mut Request<'_>) -> Result<Vec<Value>, Status> {
+        Self::decide(request, |request| admission::charge(request))
     }
 }
 

@@ -7,6 +7,7 @@ pub mod apply;
 pub mod convert;
 pub mod defaults;
 pub mod patch;
+pub mod quota;
 pub mod rows;
 pub mod selectable;
 pub mod strategy;

@@ -9,10 +9,13 @@ mod node_restriction;
 mod pod;
 mod pod_security;
 mod protection;
+mod quota;
 mod service_account;
 
 use serde_json::Value;
 use trireme_api::Status;
+
+pub use quota::charge;
 
 /// What happens to the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,13 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
+    fn warn(&mut self, warning: String) {
+        // A lost race asks again.
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
     fn is(&self, group: &str, resource: &str) -> bool {
         self.group == group && self.resource == resource
     }

@@ -62,7 +62,7 @@ fn check_pod(request: &mut Request<'_>) -> Result<(), Status> {
         return Err(request.forbid(&format!("violates PodSecurity \"{}\": {}", policy.enforce, details(&found))));
     }
     if let Some(warning) = warning(policy.warn, metadata, spec) {
-        request.warnings.push(warning);
+        request.warn(warning);
     }
     Ok(())
 }
@@ -100,7 +100,7 @@ fn check_template(request: &mut Request<'_>) {
         return;
     };
     if let Some(warning) = warning(policy(&namespace).0.warn, &template["metadata"], &template["spec"]) {
-        request.warnings.push(warning);
+        request.warn(warning);
     }
 }
 
@@ -117,7 +117,9 @@ fn check_namespace(request: &mut Request<'_>) -> Result<(), Status> {
         return Ok(());
     }
     let pods = request.lookup.list("", "pods", Some(request.name));
-    request.warnings.extend(warn_of_pods(request.name, new, &pods));
+    for warning in warn_of_pods(request.name, new, &pods) {
+        request.warn(warning);
+    }
     Ok(())
 }
 

@@ -203,3 +203,42 @@ fn namespaces_enforce_and_warn_of_pod_security() {
         "a (and 1 other pod): host namespaces"
     ]);
 }
+
+#[test]
+fn a_quota_is_charged_until_it_is_used_up() {
+    let mut world = world();
+    world.0.push(("resourcequotas", json!({"metadata": {"name": "q", "namespace": "ns"}, "spec": {},
+        "status": {"hard": {"pods": "2", "requests.cpu": "1", "services.nodeports": "1"},
+            "used": {"pods": "1", "requests.cpu": "400m", "services.nodeports": "0"}}})));
+    let charge = |resource: &str, old: Option<&Value>, mut object: Value| {
+        let mut request = Request {
+            group: "",
+            resource,
+            subresource: "",
+            operation: if old.is_some() { Operation::Update } else { Operation::Create },
+            namespace: "ns",
+            name: "p",
+            user: "alice",
+            groups: &[],
+            object: &mut object,
+            old,
+            lookup: &world,
+            warnings: &mut Vec::new(),
+        };
+        let charged = super::charge(&mut request).map_err(|status| status.message)?;
+        Ok::<_, String>(charged.first().map(|quota| quota["status"]["used"].clone()))
+    };
+    let asks = |cpu: &str| pod(json!({"containers": [{"name": "main", "resources": {"requests": {"cpu": cpu}}}]}));
+    let used = json!({"pods": "2", "requests.cpu": "900m", "services.nodeports": "0"});
+    assert_eq!(charge("pods", None, asks("500m")).unwrap(), Some(used));
+    let exceeded = "pods \"p\" is forbidden: exceeded quota: q, requested: requests.cpu=700m, used: requests.cpu=400m, limited: requests.cpu=1";
+    assert_eq!(charge("pods", None, asks("700m")).unwrap_err(), exceeded);
+    let unset = "pods \"p\" is forbidden: failed quota: q: must specify requests.cpu for: main";
+    assert_eq!(charge("pods", None, pod(json!({}))).unwrap_err(), unset);
+    assert_eq!(charge("configmaps", None, json!({})).unwrap(), None);
+    let service = |kind: &str, ports: Value| json!({"metadata": {"name": "p"}, "spec": {"type": kind, "ports": ports}});
+    let old = service("ClusterIP", json!([{}]));
+    assert_eq!(charge("services", Some(&old), old.clone()).unwrap(), None);
+    assert!(charge("services", Some(&old), service("NodePort", json!([{}]))).unwrap().is_some());
+    assert!(charge("services", Some(&old), service("NodePort", json!([{}, {}]))).is_err());
+}

@@ -106,6 +106,15 @@ pub trait Admission: Send + Sync + 'static {
     /// # Errors
     /// The refusal.
     fn validate(&self, request: &mut Request<'_>) -> Result<(), Status>;
+
+    /// Objects as stored that change together with this one: what the namespace's quotas are charged. Asked last; a dry
+    /// run stores none of it.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn charge(&self, _request: &mut Request<'_>) -> Result<Vec<Value>, Status> {
+        Ok(Vec::new())
+    }
 }
 
 /// Admits everything.

@@ -9,6 +9,7 @@ use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Wr
 
 use super::{RETRIES_MAX, Target, WriteOptions, Written, meta_text, metadata, rules};
 use crate::admission::{Operation, Request};
+use crate::keys;
 use crate::server::{ApiServer, now};
 
 /// Letters of generated names: no vowels, so that no words come out, and nothing that looks like something else.
@@ -54,8 +55,8 @@ impl ApiServer {
                 metadata(&mut value).insert("name".into(), Value::String(generate_name(&base)));
             }
             let name = meta_text(&value, "name").to_owned();
-            // Only generated names and allocations are ever tried again.
-            let again = generated || target.row.plural == "services";
+            // Only generated names, allocations and quotas are ever tried again.
+            let again = generated || target.row.plural == "services" || self.has_quota(target);
             let candidate = if again { value.clone() } else { std::mem::take(&mut value) };
             let outcome = self
                 .create_once(target, candidate, options, &given_version, &mut warnings)
@@ -106,6 +107,7 @@ impl ApiServer {
             }
         }
         self.validate(target, Operation::Create, &mut value, None, options, warnings)?;
+        writes.extend(self.charge(target, Operation::Create, &mut value, None, options, warnings)?);
         if !given_version.is_empty() {
             return Err(Status {
                 reason: String::new(),
@@ -172,6 +174,40 @@ impl ApiServer {
         })
     }
 
+    /// Whether the object's namespace has a quota, of which a version may change between look and commit.
+    fn has_quota(&self, target: &Target) -> bool {
+        let quotas = || self.view().list("", "resourcequotas", Some(&target.namespace));
+        target.row.namespaced && !quotas().is_empty()
+    }
+
+    /// Last in a write: the quotas that it is charged to, each onto the version that was looked at.
+    pub(crate) fn charge(
+        &self,
+        target: &Target,
+        operation: Operation,
+        object: &mut Value,
+        old_object: Option<&Value>,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Vec<Write>, Status> {
+        let name = admission_name(target, object);
+        let charged = self.plugins.admission.charge(&mut Request {
+            row: target.row,
+            operation,
+            namespace: admission_namespace(target, &name),
+            name: &name,
+            subresource: &target.subresource,
+            user: &target.user,
+            object,
+            old_object,
+            options: &Value::Null,
+            dry_run: options.dry_run,
+            view: self.view(),
+            warnings,
+        })?;
+        charged.into_iter().map(charged_write).collect()
+    }
+
     pub(crate) fn validate(
         &self,
         target: &Target,
@@ -203,6 +239,20 @@ enum Outcome {
     Done(Object),
     Exists(Option<Object>),
     AllocationLost,
+}
+
+/// The write of an object that changed along with another.
+fn charged_write(object: Value) -> Result<Write, Status> {
+    let version = meta_text(&object, "resourceVersion").parse();
+    let revision = version.map_err(|_| Status::internal("a stored object has no revision"))?;
+    Ok(Write {
+        key: keys::object("", "resourcequotas", meta_text(&object, "namespace"), meta_text(&object, "name")),
+        precondition: Precondition::Revision(revision),
+        operation: StoreOperation::Put {
+            body: Body::new(object),
+            ttl_seconds: None,
+        },
+    })
 }
 
 pub(crate) fn admission_name(target: &Target, object: &Value) -> String {

@@ -183,7 +183,7 @@ impl ApiServer {
         warnings: &mut Vec<String>,
     ) -> Result<Vec<Write>, Status> {
         rules::prepare_update(target, old, value);
-        let writes = self.allocate_update(target, old, value)?;
+        let mut writes = self.allocate_update(target, old, value)?;
         let errors = rules::validate_update(target, value, old);
         if !errors.is_empty() {
             return Err(target.invalid(&target.name, &errors));
@@ -195,6 +195,7 @@ impl ApiServer {
             }
         }
         self.validate(target, Operation::Update, value, Some(shown), options, warnings)?;
+        writes.extend(self.charge(target, Operation::Update, value, Some(shown), options, warnings)?);
         Ok(writes)
     }
 
