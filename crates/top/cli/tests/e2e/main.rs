@@ -3,6 +3,7 @@
 //! One cluster serves all trials, each in a namespace of its own, one after another; it is removed at the end, also after
 //! a failure. `cargo xtask test` provides kubectl and the image archives.
 
+mod api;
 mod application;
 mod autoscaling;
 mod bad_input;
