@@ -66,7 +66,7 @@ pub(super) fn import(store: &ImageStore, path: &Path) -> Result<Vec<Image>, CriE
         from_directory(store, path)
     } else {
         let scratch = store.scratch();
-        let unpacked = fs::create_dir(&scratch).and_then(|()| unpack::plain(File::open(path)?, &scratch));
+        let unpacked = fs::create_dir(&scratch).and_then(|()| unpack_archive(path, &scratch));
         let result = unpacked.and_then(|()| from_directory(store, &scratch));
         state::remove_all(&scratch).map_err(failed)?;
         result
@@ -74,6 +74,15 @@ pub(super) fn import(store: &ImageStore, path: &Path) -> Result<Vec<Image>, CriE
     let images = records.map_err(failed)?.into_iter().map(|record| store.add(record)).collect();
     drop(hold);
     images
+}
+
+fn unpack_archive(path: &Path, scratch: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    // What a tar reader says of other files quotes their bytes.
+    unpack::plain(file, scratch).map_err(|error| match error.kind() {
+        io::ErrorKind::Other | io::ErrorKind::InvalidData => invalid("it is neither an OCI nor a docker archive, or it is damaged"),
+        _ => error,
+    })
 }
 
 fn from_directory(store: &ImageStore, root: &Path) -> io::Result<Vec<super::ImageRecord>> {

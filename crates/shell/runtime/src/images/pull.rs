@@ -16,6 +16,20 @@ use crate::state;
 /// Layers of one image fetched at once.
 const LAYERS_AT_ONCE: usize = 3;
 
+/// An error with what led to it: a request's own text says neither "no such host" nor "connection refused".
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
 impl ImageStore {
     /// Pulls; returns the image id.
     pub async fn pull(&self, text: &str, auth: Option<&AuthConfig>) -> Result<String, CriError> {
@@ -54,7 +68,7 @@ impl ImageStore {
         let (manifest, digest, config, list_digest) = client
             .pull_manifest_and_config_and_list_digest(&full, &auth)
             .await
-            .map_err(|error| failed(&error))?;
+            .map_err(|error| failed(&causes(&error)))?;
         if !is_digest(&digest) || manifest.layers.iter().any(|layer| !is_digest(&layer.digest)) {
             return Err(failed(&"the registry names a digest other than SHA-256"));
         }

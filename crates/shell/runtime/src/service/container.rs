@@ -247,12 +247,14 @@ impl Inner {
         }
         match self.launch(&record) {
             Ok(pid) => {
-                self.apply(RunState {
+                // The shim has written when it started it; another time here would change with the next start of Trireme.
+                let written = state::read_json(&self.layout.container(id).join("run.json"));
+                self.apply(written.ok().flatten().unwrap_or_else(|| RunState {
                     state: ContainerState::Running,
                     pid,
                     started_at: state::now(),
                     ..RunState::created(id)
-                });
+                }));
                 Ok(())
             }
             Err(text) => {
