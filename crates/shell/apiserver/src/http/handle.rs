@@ -19,7 +19,7 @@ use super::query::Query;
 use super::respond::{self, IncludeObject, Style};
 use super::router::{RequestInfo, request_info};
 use super::{impersonation, non_resource, resources};
-use crate::authn::unauthorized;
+use crate::authn::{bearer_token, unauthorized};
 use crate::authorization::{Attributes, Decision, forbidden, is_public};
 use crate::metrics::Observed;
 use crate::server::ApiServer;
@@ -202,6 +202,8 @@ impl ApiServer {
             .await?;
         let user = match found {
             Some(user) => user.authenticated(),
+            // A token that nobody knows is a bad credential, not the absence of one.
+            None if bearer_token(parts).is_some() => return Err(unauthorized()),
             None if self.config.anonymous || is_public(&attributes) => UserInfo::anonymous(),
             None => return Err(unauthorized()),
         };
