@@ -61,7 +61,12 @@ pub async fn run_server(config: Checked) -> Result<()> {
             .context("this host has no default route and no global address; name its address with --node-ip")?,
     };
     let node_name = options.node_name.clone().map_or_else(host_name, Ok)?;
-    let listener = listen(options.bind_address, options.secure_port).await?;
+    let listener = listen(options.bind_address, options.secure_port, "--secure-port").await?;
+    if config.runs(Part::Node) {
+        // The kubelet binds its port when there is something to serve; whether it can is known before anything is made.
+        drop(listen(options.bind_address, options.kubelet_port, "--kubelet-port").await?);
+        trireme_network::Nft.check().await?;
+    }
 
     files::private_directory(&options.data_dir).with_context(|| format!("making {}", options.data_dir.display()))?;
     let store: Arc<RaftStore> = RaftStore::open(StoreConfig::new(options.data_dir.join("store"), MEMBER_ID)).await?;
@@ -129,12 +134,12 @@ async fn wait_for_end(node: Option<Node>) -> Result<()> {
     }
 }
 
-async fn listen(address: IpAddr, port: u16) -> Result<TcpListener> {
+async fn listen(address: IpAddr, port: u16, flag: &str) -> Result<TcpListener> {
     let address = SocketAddr::new(address, port);
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            bail!("{address} is in use by another program: stop it, or choose another --secure-port")
+            bail!("{address} is in use by another program: stop it, or choose another {flag}")
         }
         Err(error) => Err(error).with_context(|| format!("listening on {address}")),
     }
