@@ -298,35 +298,56 @@ pub(crate) fn read_only_clone(path: &Path) -> std::io::Result<OwnedFd> {
     }
 }
 
-/// Address ranges of program text and of the constants and relocations before it: clean copies of files, mapped for as
-/// long as the process lives.
+/// Adds the runs of pages from `start` to `end` that are no copies of our own.
+fn unwritten_pages(pagemap: &std::fs::File, start: usize, end: usize, ranges: &mut Vec<(usize, usize)>) -> std::io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    const PAGE: usize = 4096;
+    const PRESENT: u64 = 1 << 63;
+    const SWAPPED: u64 = 1 << 62;
+    const OF_FILE: u64 = 1 << 61;
+    let mut entries = vec![0; (end - start) / PAGE * 8];
+    pagemap.read_exact_at(&mut entries, (start / PAGE * 8) as u64)?;
+    let (entries, _) = entries.as_chunks::<8>();
+    for (index, entry) in entries.iter().enumerate() {
+        let entry = u64::from_le_bytes(*entry);
+        if entry & SWAPPED != 0 || entry & (PRESENT | OF_FILE) == PRESENT {
+            continue;
+        }
+        let at = start + index * PAGE;
+        match ranges.last_mut() {
+            Some((first, length)) if *first + *length == at => *length += PAGE,
+            _ => ranges.push((at, PAGE)),
+        }
+    }
+    Ok(())
+}
+
+/// Address ranges of program text and constants: clean copies of files in mappings that nobody can write to, and that stay
+/// for as long as the process lives.
 pub(crate) struct TextPages(Vec<(usize, usize)>);
 
 impl TextPages {
     /// Looks at what is mapped.
     pub(crate) fn find() -> std::io::Result<Self> {
         let maps = std::fs::read_to_string("/proc/self/maps")?;
+        let pages = std::fs::File::open("/proc/self/pagemap")?;
         let mut ranges = Vec::new();
-        // From the back: what precedes a file's text was mapped read-only from the start. What follows it may have been
-        // written by the dynamic linker before it became read-only (RELRO), and must stay.
-        let mut text_of = "";
-        for line in maps.lines().rev() {
+        for line in maps.lines() {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let &[range, access, _, _, _, file] = fields.as_slice() else {
                 continue;
             };
-            let clean = match access {
-                "r-xp" => true,
-                "r--p" => file == text_of,
-                _ => false,
-            };
-            if !clean || !file.starts_with('/') {
+            let Some((start, end)) = range.split_once('-').filter(|_| file.starts_with('/')) else {
                 continue;
-            }
-            text_of = file;
-            let Some((start, end)) = range.split_once('-') else { continue };
-            if let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)) {
-                ranges.push((start, end - start));
+            };
+            let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)) else {
+                continue;
+            };
+            match access {
+                "r-xp" => ranges.push((start, end - start)),
+                // The dynamic linker may have written to some pages before they became read-only.
+                "r--p" => unwritten_pages(&pages, start, end, &mut ranges)?,
+                _ => {}
             }
         }
         Ok(TextPages(ranges))
@@ -336,7 +357,7 @@ impl TextPages {
     /// little between it and sleeping.
     pub(crate) fn let_go(&self) {
         for (start, length) in &self.0 {
-            // SAFETY: a private mapping of a file that was never writable: its pages are re-read from the file.
+            // SAFETY: these pages of a private mapping are the file's own, and are read from it again.
             unsafe { libc::madvise(*start as *mut libc::c_void, *length, libc::MADV_DONTNEED) };
         }
     }

@@ -52,7 +52,7 @@ pub(crate) async fn survives_a_kill(runtime: Arc<Runtime>, place: Place) {
     .lines()
     .count();
     // Longer than the other container lives: it ends while nobody watches... or while this one starts; both must be seen.
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_millis(1600)).await;
     let runtime = place.open().await;
     let sandboxes = runtime.list_pod_sandboxes().await.expect("list");
     let found = sandboxes
