@@ -107,8 +107,8 @@ pub fn mutate(request: &mut Request<'_>, suffix: &mut dyn FnMut() -> String) -> 
         limit_ranger::fill(request);
         service_account::fill(request, suffix)?;
         pod::fill_priority(request)?;
-        pod::fill_runtime_class(request)?;
         pod::fill_tolerations(request);
+        pod::fill_runtime_class(request)?;
     }
     pod::fill_ingress_class(request)?;
     pod::fill_storage_class(request);

@@ -33,9 +33,11 @@ pub(super) fn check(request: &Request<'_>) -> Result<(), Status> {
     match (request.group, request.resource, request.subresource) {
         ("", "pods", "") => own_pod(request, node),
         ("", "pods", "status") => own_pod_status(request, node),
+        ("", "pods", "eviction") => own_eviction(request, node),
         ("", "nodes", _) => own_node(request, node),
         ("", "serviceaccounts", "token") => own_token(request, node),
         ("coordination.k8s.io", "leases", _) => own_lease(request, node),
+        ("resource.k8s.io", "resourceslices", _) => own_slice(request, node),
         _ => Ok(()),
     }
 }
@@ -117,7 +119,7 @@ fn is_reserved(label: &str) -> bool {
 fn own_token(request: &Request<'_>, node: &str) -> Result<(), Status> {
     let reference = &request.object["spec"]["boundObjectRef"];
     if reference["kind"] != "Pod" || reference["apiVersion"] != "v1" {
-        return Err(request.forbid(&format!("node \"{node}\" requested token not bound to a pod")));
+        return Err(request.forbid("node requested token not bound to a pod"));
     }
     let name = reference["name"].as_str().unwrap_or_default();
     let Some(pod) = request.lookup.get("", "pods", request.namespace, name) else {
@@ -127,9 +129,29 @@ fn own_token(request: &Request<'_>, node: &str) -> Result<(), Status> {
         return Err(request.forbid("the UID in the bound object reference does not match the UID in record"));
     }
     if pod["spec"]["nodeName"] != node {
-        return Err(request.forbid(&format!("node \"{node}\" requested token bound to a pod scheduled on a different node")));
+        return Err(request.forbid("node requested token bound to a pod scheduled on a different node"));
     }
     Ok(())
+}
+
+fn own_eviction(request: &Request<'_>, node: &str) -> Result<(), Status> {
+    let pod = request.lookup.get("", "pods", request.namespace, request.name);
+    let Some(pod) = pod else { return Err(Status::not_found("", "pods", request.name)) };
+    if pod["spec"]["nodeName"] == node {
+        return Ok(());
+    }
+    Err(request.forbid(&format!("node {node} can only evict pods with spec.nodeName set to itself")))
+}
+
+/// A kubelet tells of the devices of its own node.
+fn own_slice(request: &Request<'_>, node: &str) -> Result<(), Status> {
+    let (held, why) = match request.operation {
+        Operation::Create => (Some(&*request.object), "can only create ResourceSlice with the same NodeName as the requesting node"),
+        Operation::Update => (request.old, "can only update ResourceSlice with the same NodeName as the requesting node"),
+        Operation::Delete => (request.old, "can only delete ResourceSlice with the same NodeName as the requesting node"),
+        Operation::Connect => return Ok(()),
+    };
+    if held.is_none_or(|slice| slice["spec"]["nodeName"] == node) { Ok(()) } else { Err(request.forbid(why)) }
 }
 
 fn own_lease(request: &Request<'_>, node: &str) -> Result<(), Status> {

@@ -131,6 +131,25 @@ fn a_kubelet_touches_only_its_own() {
     let bound = |node: &str| json!({"metadata": {}, "spec": {"nodeName": node}});
     assert_eq!(check("pods", "status", "p", bound("n1"), bound("n1")), Ok(()));
     assert!(check("pods", "status", "p", bound("n2"), bound("n2")).is_err());
+    let slice = |node: &str| json!({"metadata": {"name": "s"}, "spec": {"nodeName": node}});
+    let of_group = |old: Value| {
+        let mut request = Request {
+            group: "resource.k8s.io",
+            resource: "resourceslices",
+            subresource: "",
+            operation: Operation::Create,
+            namespace: "",
+            name: "s",
+            user: "system:node:n1",
+            groups: &groups,
+            object: &mut old.clone(),
+            old: None,
+            lookup: &world,
+            warnings: &mut Vec::new(),
+        };
+        mutate(&mut request, &mut || "abcde".into())
+    };
+    assert!(of_group(slice("n1")).is_ok() && of_group(slice("n2")).is_err());
 }
 
 /// Mutation and validation of a creation by someone without groups; the warnings come back.

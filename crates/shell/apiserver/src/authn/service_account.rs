@@ -111,7 +111,8 @@ impl ServiceAccountTokens {
             ("v1", "Secret") => ("secret", "secrets", namespace),
             ("v1", "Node") => ("node", "nodes", ""),
             (version, kind) => {
-                return Err(Status::bad_request(format!("cannot bind token for serviceaccount to type {version}, Kind={kind}")));
+                let slash = if version.contains('/') { "" } else { "/" };
+                return Err(Status::bad_request(format!("cannot bind token to object of type {slash}{version}, Kind={kind}")));
             }
         };
         let name = text("name");
@@ -119,7 +120,7 @@ impl ServiceAccountTokens {
         let uid = text("uid");
         if !uid.is_empty() && uid != object.header().uid {
             let why = format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated");
-            return Err(Status::conflict("", plural, name, &why));
+            return Err(Status::conflict("", text("kind"), name, &why));
         }
         Ok((key, object))
     }

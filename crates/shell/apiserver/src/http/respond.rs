@@ -166,8 +166,12 @@ pub fn object(style: &Style, code: u16, row: &Resource, object: &Object) -> Resp
 
 const META: &str = "meta.k8s.io/v1";
 
-fn partial(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": object["metadata"]})
+/// An object's metadata alone. What a kind keeps in an annotation for the sake of old versions is no metadata of it.
+#[must_use]
+pub fn partial(object: &Value) -> Value {
+    let mut metadata = object["metadata"].clone();
+    trireme_resources::strategy::hide_twins(&object["kind"], &mut metadata);
+    json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata})
 }
 
 /// A table of objects; its columns are left out in all but the first event of a watch.

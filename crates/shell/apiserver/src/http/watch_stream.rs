@@ -86,9 +86,7 @@ impl Encoder {
                 self.event(name, &self.row.api_version(), self.row.kind, &object)
             }
             Shape::Metadata => {
-                let partial = json!({
-                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
-                });
+                let partial = super::respond::partial(&object);
                 self.event(name, "meta.k8s.io/v1", "PartialObjectMetadata", &partial)
             }
             Shape::Table => {

@@ -211,7 +211,7 @@ fn delete_options_value(options: &DeleteOptions) -> Value {
 
 fn check_preconditions(target: &Target, options: &DeleteOptions, current: &Object) -> Result<(), Status> {
     let header = current.header();
-    let conflict = |why: String| Status::conflict(target.row.group, target.row.kind, &target.name, &why);
+    let conflict = |why: String| Status::conflict(target.stored().group, target.row.kind, &target.name, &why);
     if let Some(uid) = &options.uid
         && *uid != header.uid
     {

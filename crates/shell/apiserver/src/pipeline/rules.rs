@@ -165,6 +165,10 @@ pub fn update_managers(target: &Target, old: Option<&Value>, new: &mut Value, op
                 entry.remove("time");
             }
         }
+        // Entries stand by kind of operation and then by time: those without one come first of theirs.
+        if let Some(entries) = new["metadata"]["managedFields"].as_array_mut() {
+            entries.sort_by_key(|entry| (entry["operation"] != "Apply", entry.get("time").is_some()));
+        }
     }
 }
 
@@ -322,7 +326,7 @@ pub fn internal_package(group: &str) -> &str {
 /// Column definitions of a row's table.
 #[must_use]
 pub fn columns(row: &Resource) -> Value {
-    let columns = table::columns(row);
+    let columns = if row.kind == "Scale" { table::scale_columns() } else { table::columns(row) };
     let columns = columns.iter().map(|column| {
         let upstreams = column.from.and_then(descriptions::of_column);
         serde_json::json!({
@@ -336,5 +340,7 @@ pub fn columns(row: &Resource) -> Value {
 /// The cells of an object.
 #[must_use]
 pub fn cells(row: &Resource, object: &Value) -> Value {
-    table::cells(row, object, jiff::Timestamp::now()).into()
+    let now = jiff::Timestamp::now();
+    let cells = if row.kind == "Scale" { table::scale_cells(object, now) } else { table::cells(row, object, now) };
+    cells.into()
 }

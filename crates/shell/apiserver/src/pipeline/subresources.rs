@@ -57,6 +57,20 @@ fn token_row() -> &'static Resource {
     &ROW
 }
 
+/// How long a token may live.
+fn check_expiration(request: &Value) -> Result<(), Status> {
+    let Some(seconds) = request["spec"]["expirationSeconds"].as_i64() else {
+        return Ok(());
+    };
+    let why = match seconds {
+        ..600 => "may not specify a duration less than 10 minutes",
+        4_294_967_297.. => "may not specify a duration larger than 2^32 seconds",
+        _ => return Ok(()),
+    };
+    let problem = error(FieldErrorType::Invalid, "spec.expirationSeconds", seconds.to_string(), why);
+    Err(Status::invalid("authentication.k8s.io", "TokenRequest", "", &[problem]))
+}
+
 /// The `Scale` of an object.
 ///
 /// # Errors
@@ -467,6 +481,7 @@ impl ApiServer {
         self.validate(target, Operation::Create, &mut request, None, options, &mut warnings)?;
         request["apiVersion"] = "authentication.k8s.io/v1".into();
         request["kind"] = "TokenRequest".into();
+        check_expiration(&request)?;
         let metadata = metadata(&mut request);
         metadata.insert("name".into(), target.name.as_str().into());
         metadata.insert("namespace".into(), target.namespace.as_str().into());

@@ -14,6 +14,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 use trireme_api::decode::canonicalize;
+use trireme_api::schema::{self, Struct};
 use trireme_api::{Status, StatusCause, StatusDetails};
 
 use self::managers::{Entry, Id, Managers};
@@ -49,15 +50,16 @@ static STRIPPED: LazyLock<Set> = LazyLock::new(|| {
 
 /// What an object of each kind is before it is created.
 static BLANK: LazyLock<HashMap<(&str, &str, &str), Value>> = LazyLock::new(|| {
-    rows::rows()
-        .iter()
-        .map(|row| ((row.group, row.version, row.kind), blank_of(row)))
-        .collect()
+    let of_rows = rows::rows().iter().map(|row| ((row.group, row.version, row.kind), row.schema()));
+    // What is only ever sent to a subresource has no row.
+    let token = ("authentication.k8s.io", "v1", "TokenRequest");
+    let of_token = schema::kind(token.0, token.1, token.2).map(|schema| (token, schema));
+    of_rows.chain(of_token).map(|(kind, schema)| (kind, blank_of(schema))).collect()
 });
 
-fn blank_of(row: &Resource) -> Value {
+fn blank_of(schema: &'static Struct) -> Value {
     let mut value = Value::Object(Map::new());
-    canonicalize(&mut value, row.schema());
+    canonicalize(&mut value, schema);
     value
 }
 

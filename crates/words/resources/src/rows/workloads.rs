@@ -85,7 +85,6 @@ pub(super) static ROWS: &[Resource] = &[
             },
             Subresource::same("status", "ReplicaSet"),
         ],
-        selectable: &["status.replicas"],
         storage: "apps/replicasets",
         stored_as: ("apps", "v1"),
         hash: "P1RzHs8/mWQ=",

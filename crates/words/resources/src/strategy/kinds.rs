@@ -17,7 +17,7 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
                 status["conditions"] = json!([{
                     "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
                     "message": "Scheduling is blocked due to non-empty scheduling gates",
-                    "lastProbeTime": null, "lastTransitionTime": null,
+                    "lastProbeTime": null, "lastTransitionTime": now,
                 }]);
             }
             path::set(value, &["status"], status);

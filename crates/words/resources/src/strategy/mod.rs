@@ -17,7 +17,7 @@ use crate::apply::blank;
 use crate::rows::Resource;
 
 pub use kinds::set_requester;
-pub use normal::normalize;
+pub use normal::{hide_twins, normalize};
 pub use qos::pod_qos;
 pub use rules::{allow_create_on_update, allow_unconditional_update, reset_fields};
 

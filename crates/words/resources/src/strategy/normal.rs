@@ -47,6 +47,21 @@ pub fn normalize(row: &Resource, value: &mut Value) {
     }
 }
 
+/// Takes out of metadata shown by itself what is the twin of a field: upstream's inner form has only the field.
+pub fn hide_twins(kind: &Value, metadata: &mut Value) {
+    if kind != "DaemonSet" {
+        return;
+    }
+    let annotations = metadata.get_mut("annotations").and_then(Value::as_object_mut);
+    let empty = annotations.is_some_and(|annotations| {
+        annotations.remove(TEMPLATE_GENERATION);
+        annotations.is_empty()
+    });
+    if empty && let Some(metadata) = metadata.as_object_mut() {
+        metadata.remove("annotations");
+    }
+}
+
 /// `stringData` is text that goes into `data`.
 fn string_data(value: &mut Value) {
     use base64::Engine as _;

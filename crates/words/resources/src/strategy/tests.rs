@@ -194,3 +194,32 @@ fn which_kinds_put_creates_and_which_need_a_version() {
         );
     }
 }
+
+#[test]
+fn a_gated_pod_says_since_when() {
+    let pod = create("", "pods", json!({"metadata": {"name": "p"}, "spec": {"schedulingGates": [{"name": "a.b/c"}], "containers": []}}));
+    assert_eq!(pod["status"]["conditions"][0]["lastTransitionTime"], NOW);
+}
+
+#[test]
+fn metadata_alone_hides_the_twins_of_fields() {
+    let counted = "deprecated.daemonset.template.generation";
+    for (kind, annotations, wanted) in [
+        ("DaemonSet", json!({counted: "1"}), json!({"name": "d"})),
+        ("DaemonSet", json!({counted: "1", "a": "b"}), json!({"name": "d", "annotations": {"a": "b"}})),
+        ("Deployment", json!({counted: "1"}), json!({"name": "d", "annotations": {counted: "1"}})),
+    ] {
+        let mut metadata = json!({"name": "d", "annotations": annotations});
+        hide_twins(&kind.into(), &mut metadata);
+        assert_eq!(metadata, wanted);
+    }
+}
+
+#[test]
+fn a_token_request_is_compared_with_an_empty_one() {
+    let row = Resource {
+        kind: "TokenRequest",
+        ..*row("authentication.k8s.io", "tokenreviews")
+    };
+    assert!(crate::apply::blank(&row)["spec"].get("audiences").is_some());
+}
