@@ -158,7 +158,7 @@ pub(crate) fn set_signal_action(signal: nix::sys::signal::Signal, action: &nix::
 
 /// A descriptor known by number, for the rest of this process's life.
 pub(crate) fn borrow_fd(fd: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: used only in the forked init of a container for a pipe that this process never closes.
+    // SAFETY: used only in forks (the init of a container, the holder of a pid namespace) for pipes that they never close.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 

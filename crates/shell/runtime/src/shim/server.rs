@@ -28,7 +28,7 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often stalled readers are looked at.
 const STALL_CHECK_MS: u16 = 1000;
 /// A shim with nothing to do for this long gives memory back.
-const IDLE_MS: u16 = 500;
+const IDLE_MS: u16 = 100;
 /// A shim that is never idle gives back program text this often, so that what one start or exec needed does not stay.
 const BUSY_SHRINK: Duration = Duration::from_secs(1);
 /// Chunks read of one output before the others get their turn.

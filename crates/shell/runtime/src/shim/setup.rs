@@ -192,9 +192,11 @@ fn pause(end: &OwnedFd) -> ! {
     }
     sys::close_from(3);
     sys::trim_heap();
-    if let Ok(text) = sys::TextPages::find() {
+    let text = sys::TextPages::find();
+    let end = sys::borrow_fd(0);
+    if let Ok(text) = &text {
         text.let_go();
     }
-    while nix::unistd::read(io::stdin(), &mut [0]) != Ok(0) {}
+    while nix::unistd::read(end, &mut [0]) != Ok(0) {}
     leave(0)
 }
