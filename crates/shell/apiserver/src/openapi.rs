@@ -110,7 +110,14 @@ pub(crate) fn v3(_server: &ApiServer, parts: &Parts, query: &Query, place: &str)
     answer
 }
 
-/// `/openapi/v2`, as JSON only: clients that insist on protobuf get 406 and go on without.
+/// The only form of the second version that kubectl asks for (with `@` for the dot before `v1.0`), and only for kinds
+/// that the third does not know.
+const SWAGGER_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// `swagger`, `info` and empty `paths` of such a document: with it kubectl goes on and says that there is no such kind.
+const NOTHING_KNOWN: &[u8] = b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.36.0\x42\x00";
+
+/// `/openapi/v2`, whole as JSON only.
 #[must_use]
 pub(crate) fn v2(_server: &ApiServer, parts: &Parts) -> Response<Body> {
     let accept = parts
@@ -118,6 +125,9 @@ pub(crate) fn v2(_server: &ApiServer, parts: &Parts) -> Response<Body> {
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
+    if accept.contains("com.github.proto-openapi.spec.v2") && !accept.contains("json") {
+        return response(200, SWAGGER_PROTOBUF, Body::whole(Bytes::from_static(NOTHING_KNOWN)));
+    }
     if !accept.is_empty() && !["json", "*/*"].iter().any(|known| accept.contains(known)) {
         let mut answer = page_not_found();
         *answer.status_mut() = StatusCode::NOT_ACCEPTABLE;
