@@ -110,6 +110,10 @@ pub fn mutate(request: &mut Request<'_>, suffix: &mut dyn FnMut() -> String) -> 
         pod::fill_tolerations(request);
         pod::fill_runtime_class(request)?;
     }
+    if request.is("", "pods") && request.subresource.is_empty() && request.operation == Operation::Update {
+        pod::keep_priority(request);
+        pod::fill_tolerations(request);
+    }
     pod::fill_ingress_class(request)?;
     pod::fill_storage_class(request);
     protection::fill(request);

@@ -67,6 +67,17 @@ pub(super) fn fill_priority(request: &mut Request<'_>) -> Result<(), Status> {
     Ok(())
 }
 
+/// A replaced pod keeps the priority that it was given.
+pub(super) fn keep_priority(request: &mut Request<'_>) {
+    let Some(old) = request.old else { return };
+    for name in ["priority", "preemptionPolicy"] {
+        let held = &old["spec"][name];
+        if !held.is_null() && request.object["spec"].get(name).is_none_or(Value::is_null) {
+            request.object["spec"][name] = held.clone();
+        }
+    }
+}
+
 /// What a runtime class adds to its pods: overhead, node selector, tolerations.
 pub(super) fn fill_runtime_class(request: &mut Request<'_>) -> Result<(), Status> {
     let Some(name) = request.object["spec"]["runtimeClassName"].as_str().map(str::to_owned) else {

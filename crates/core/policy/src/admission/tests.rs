@@ -77,6 +77,17 @@ fn a_plain_pod_gets_all_that_it_lacks() {
 }
 
 #[test]
+fn a_replaced_pod_keeps_what_it_was_given() {
+    let mut old = pod(json!({}));
+    create("ns", &mut old).unwrap();
+    let mut new = pod(json!({}));
+    admit(&world(), "", "pods", Some(&old), &mut new).unwrap();
+    for name in ["priority", "preemptionPolicy", "tolerations"] {
+        assert_eq!(new["spec"][name], old["spec"][name], "{name}");
+    }
+}
+
+#[test]
 fn refusals_say_why() {
     let container = |resources: Value| json!({"containers": [{"name": "main", "resources": resources}]});
     for (namespace, spec, message) in [

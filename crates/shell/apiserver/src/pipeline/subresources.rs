@@ -57,6 +57,9 @@ fn token_row() -> &'static Resource {
     &ROW
 }
 
+/// How long a token lives that asks for nothing else.
+const TOKEN_SECONDS: i64 = 3600;
+
 /// How long a token may live.
 fn check_expiration(request: &Value) -> Result<(), Status> {
     let Some(seconds) = request["spec"]["expirationSeconds"].as_i64() else {
@@ -470,6 +473,9 @@ impl ApiServer {
         }
         super::create::match_namespace(target, &mut request)?;
         rules::defaults(token_row(), &mut request);
+        if !request["spec"]["expirationSeconds"].is_number() {
+            request["spec"]["expirationSeconds"] = TOKEN_SECONDS.into();
+        }
         metadata(&mut request);
         let tracked = Target {
             row: token_row(),

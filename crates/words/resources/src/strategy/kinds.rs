@@ -45,6 +45,12 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
             data_sources(value, false);
         }
         ("", "serviceaccounts") => secret_names(value),
+        ("", "limitranges") if path::str(value, &["metadata", "name"]).is_empty() => {
+            copy_within(value, &["metadata", "uid"], &["metadata", "name"]);
+        }
+        ("apps", "statefulsets") => off(value, None, STATEFUL_SET),
+        ("coordination.k8s.io", "leases") => off(value, None, LEASE),
+        ("discovery.k8s.io", "endpointslices") => topology(value, &Value::Null),
         ("apps", "daemonsets") => {
             let sent = path::str(value, &["metadata", "annotations", TEMPLATE_GENERATION]).parse::<i64>();
             let generation = sent.unwrap_or(0).max(1).to_string();
@@ -82,6 +88,9 @@ pub(super) fn update(row: &Resource, new: &mut Value, old: &Value) {
             let in_use = path::get(old, &["spec", "dataSource"]).is_some();
             data_sources(new, in_use);
         }
+        ("apps", "statefulsets") => off(new, Some(old), STATEFUL_SET),
+        ("coordination.k8s.io", "leases") => off(new, Some(old), LEASE),
+        ("discovery.k8s.io", "endpointslices") => topology(new, old),
         ("apps", "daemonsets") => {
             let at = ["metadata", "annotations", TEMPLATE_GENERATION];
             let before = path::str(old, &at).parse::<i64>().unwrap_or(0);
@@ -175,6 +184,42 @@ pub fn set_requester(value: &mut Value, username: &str, uid: &str, groups: &[Str
     }
 }
 
+/// Fields behind feature gates that are off: kept only where they are already in use.
+type Off = &'static [&'static [&'static str]];
+const STATEFUL_SET: Off = &[&["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]];
+const LEASE: Off = &[&["spec", "preferredHolder"], &["spec", "strategy"]];
+
+fn off(value: &mut Value, old: Option<&Value>, fields: Off) {
+    for field in fields {
+        if old.is_none_or(|old| path::get(old, field).is_none()) {
+            drop(path::remove(value, field));
+        }
+    }
+}
+
+fn copy_within(value: &mut Value, from: &[&str], to: &[&str]) {
+    if let Some(held) = path::get(value, from).cloned() {
+        path::set(value, to, held);
+    }
+}
+
+/// An endpoint's topology is from an older version: no more than what was there stays.
+fn topology(new: &mut Value, old: &Value) {
+    let name = "deprecatedTopology";
+    let before: Vec<Value> = path::list(old, &["endpoints"])
+        .iter()
+        .filter_map(|endpoint| endpoint.get(name).cloned())
+        .collect();
+    let Some(Value::Array(endpoints)) = new.get_mut("endpoints") else {
+        return;
+    };
+    for endpoint in endpoints.iter_mut().filter_map(Value::as_object_mut) {
+        if endpoint.get(name).is_some_and(|topology| !before.contains(topology)) {
+            endpoint.remove(name);
+        }
+    }
+}
+
 fn namespace_label(value: &mut Value) {
     let name = path::str(value, &["metadata", "name"]).to_owned();
     if !name.is_empty() {
@@ -212,6 +257,8 @@ fn stored_versions(value: &mut Value) {
 fn job_selector(value: &mut Value) {
     let name = path::str(value, &["metadata", "name"]).to_owned();
     let uid = path::str(value, &["metadata", "uid"]).to_owned();
+    let own = path::object(value, &["metadata", "labels"]).filter(|labels| !labels.is_empty());
+    let of_template = own.is_none() || own == path::object(value, &["spec", "template", "metadata", "labels"]);
     let labels = path::object_mut(value, &["spec", "template", "metadata", "labels"]);
     for (label, text) in [
         ("job-name", &name),
@@ -220,6 +267,9 @@ fn job_selector(value: &mut Value) {
         ("batch.kubernetes.io/controller-uid", &uid),
     ] {
         labels.entry(label).or_insert_with(|| Value::from(text.as_str()));
+    }
+    if of_template {
+        copy_within(value, &["spec", "template", "metadata", "labels"], &["metadata", "labels"]);
     }
     let selector = path::object_mut(value, &["spec", "selector", "matchLabels"]);
     selector
@@ -241,6 +291,10 @@ fn data_sources(value: &mut Value, in_use: bool) {
         if !in_use && !known {
             spec.remove("dataSource");
         }
+    }
+    let elsewhere = |reference: &Value| !path::str(reference, &["namespace"]).is_empty();
+    if !in_use && spec.get("dataSourceRef").is_some_and(elsewhere) {
+        spec.remove("dataSourceRef");
     }
     match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
         (Some(source), None) => {

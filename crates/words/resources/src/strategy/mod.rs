@@ -41,7 +41,8 @@ pub fn wipe_system_fields(value: &mut Value) {
 /// Prepares an object for creation. Its name and uid are already set; `now` is RFC 3339 in seconds.
 pub fn prepare_create(row: &Resource, value: &mut Value, now: &str) {
     normalize(row, value);
-    if rules::clears_status(row) {
+    // A node comes with the status that its kubelet found.
+    if rules::clears_status(row) && row.plural != "nodes" {
         put(value, "status", blank(row).get("status"));
     }
     if !matches!(rules::generation(row), None | Some(rules::Generation::SpecLater)) {

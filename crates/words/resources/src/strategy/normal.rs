@@ -16,6 +16,10 @@ pub fn normalize(row: &Resource, value: &mut Value) {
         ("", "secrets") => string_data(value),
         ("", "pods") => {
             pod_spec(value.get_mut("spec"));
+            let grace = ["spec", "terminationGracePeriodSeconds"];
+            if path::i64(value, &grace).is_some_and(|seconds| seconds < 0) {
+                path::set(value, &grace, 1);
+            }
             twins(value, "status", "podIP", "podIPs", Some("ip"));
         }
         ("", "nodes") => twins(value, "spec", "podCIDR", "podCIDRs", None),

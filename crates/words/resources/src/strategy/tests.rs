@@ -223,3 +223,30 @@ fn a_token_request_is_compared_with_an_empty_one() {
     };
     assert!(crate::apply::blank(&row)["spec"].get("audiences").is_some());
 }
+
+#[test]
+fn what_is_off_is_dropped_unless_in_use() {
+    let lease = json!({"metadata": {"name": "l"}, "spec": {"preferredHolder": "x", "holderIdentity": "y"}});
+    let created = create("coordination.k8s.io", "leases", lease.clone());
+    assert_eq!(created["spec"], json!({"holderIdentity": "y"}));
+    let kept = update("coordination.k8s.io", "leases", None, lease.clone(), &lease);
+    assert_eq!(kept["spec"]["preferredHolder"], "x");
+    let slice = |topology: &str| json!({"metadata": {"name": "s"}, "endpoints": [{"addresses": ["a"], "deprecatedTopology": {"z": topology}}]});
+    let endpoint = |value: Value| value["endpoints"][0].get("deprecatedTopology").is_some();
+    assert!(!endpoint(create("discovery.k8s.io", "endpointslices", slice("1"))));
+    assert!(endpoint(update("discovery.k8s.io", "endpointslices", None, slice("1"), &slice("1"))));
+    assert!(!endpoint(update("discovery.k8s.io", "endpointslices", None, slice("2"), &slice("1"))));
+}
+
+#[test]
+fn names_labels_and_statuses_that_come_from_elsewhere() {
+    let range = create("", "limitranges", json!({"metadata": {"uid": "u"}, "spec": {}}));
+    assert_eq!(range["metadata"]["name"], "u");
+    let job = |labels: Value| create("batch", "jobs", json!({"metadata": {"name": "j", "uid": "u", "labels": labels}, "spec": {"template": {}}}));
+    assert_eq!(job(json!({}))["metadata"]["labels"]["job-name"], "j");
+    assert_eq!(job(json!({"a": "b"}))["metadata"]["labels"], json!({"a": "b"}));
+    let node = create("", "nodes", json!({"metadata": {"name": "n"}, "status": {"capacity": {"cpu": "1"}}}));
+    assert_eq!(node["status"]["capacity"]["cpu"], "1");
+    let pod = create("", "pods", json!({"metadata": {"name": "p"}, "spec": {"terminationGracePeriodSeconds": -1, "containers": []}}));
+    assert_eq!(pod["spec"]["terminationGracePeriodSeconds"], 1);
+}
