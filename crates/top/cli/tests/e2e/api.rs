@@ -38,12 +38,24 @@ impl Api {
             Ok(base64::engine::general_purpose::STANDARD.decode(value.as_str().context("the kubeconfig holds it")?)?)
         };
         let authority = Certificate::from_pem(&pem(&cluster_entry["certificate-authority-data"])?)?;
-        let identity = [pem(&user["client-certificate-data"])?, b"\n".to_vec(), pem(&user["client-key-data"])?].concat();
-        let builder = || Client::builder().tls_certs_only([authority.clone()]).connect_timeout(Duration::from_secs(5));
+        let identity = [
+            pem(&user["client-certificate-data"])?,
+            b"\n".to_vec(),
+            pem(&user["client-key-data"])?,
+        ]
+        .concat();
+        let builder = || {
+            Client::builder()
+                .tls_certs_only([authority.clone()])
+                .connect_timeout(Duration::from_secs(5))
+        };
         Ok(Self {
             admin: builder().identity(Identity::from_pem(&identity)?).build()?,
             nobody: builder().build()?,
-            server: cluster_entry["server"].as_str().context("the kubeconfig names the server")?.to_owned(),
+            server: cluster_entry["server"]
+                .as_str()
+                .context("the kubeconfig names the server")?
+                .to_owned(),
         })
     }
 
@@ -71,8 +83,14 @@ impl Api {
             while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = buffer.drain(..=end).collect();
                 let mut event: BTreeMap<String, Value> = serde_json::from_slice(&line)?;
-                let kind = event.remove("type").and_then(|kind| kind.as_str().map(str::to_owned)).context("an event has a type")?;
-                if !each(Event { kind, object: event.remove("object").context("an event has an object")? })? {
+                let kind = event
+                    .remove("type")
+                    .and_then(|kind| kind.as_str().map(str::to_owned))
+                    .context("an event has a type")?;
+                if !each(Event {
+                    kind,
+                    object: event.remove("object").context("an event has an object")?,
+                })? {
                     return Ok(true);
                 }
             }

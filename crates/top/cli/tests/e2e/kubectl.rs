@@ -62,7 +62,11 @@ fn field(space: &Namespace<'_>, object: &str, path: &str) -> Result<String> {
 
 /// Waits until one field of an object is as it should be.
 fn field_becomes(space: &Namespace<'_>, object: &str, path: &str, wanted: &str) -> Result<()> {
-    space.until(&["get", object, "-o", &format!("jsonpath={{{path}}}")], PATIENCE, |text| text == wanted).map(drop)
+    space
+        .until(&["get", object, "-o", &format!("jsonpath={{{path}}}")], PATIENCE, |text| {
+            text == wanted
+        })
+        .map(drop)
 }
 
 /// Runs a shell command in a pod.

@@ -87,16 +87,26 @@ fn killed(cluster: &Cluster) -> Result<()> {
     space.run(&["rollout", "status", "deployment/web", "--timeout=90s"])?;
     space.run(&["wait", "--for=condition=Ready", "pod/counter", "--timeout=60s"])?;
     let path = "jsonpath={.status.loadBalancer.ingress[0].ip}";
-    let address = space.until(&["get", "service", "web", "-o", path], Duration::from_secs(20), |text| !text.is_empty())?;
+    let address = space.until(&["get", "service", "web", "-o", path], Duration::from_secs(20), |text| {
+        !text.is_empty()
+    })?;
     let before = containers(&space)?;
     ensure!(before.len() == 3, "three pods: {before:?}");
 
     let api = Api::of(cluster)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let start = revision(&runtime.block_on(api.get(CONFIG_MAPS))?)?;
     let acknowledged = Arc::new(Acknowledged::default());
-    let told = Arc::new(Mutex::new(Told { last: start, ..Told::default() }));
-    let writers: Vec<_> = (0..WRITERS).map(|writer| runtime.spawn(write(api.clone(), writer, start, Arc::clone(&acknowledged)))).collect();
+    let told = Arc::new(Mutex::new(Told {
+        last: start,
+        ..Told::default()
+    }));
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| runtime.spawn(write(api.clone(), writer, start, Arc::clone(&acknowledged))))
+        .collect();
     let watcher = runtime.spawn(watch(api.clone(), Arc::clone(&told), Arc::clone(&acknowledged)));
     let visitors = Visitors::start(format!("{address}:8090").parse()?, 2, Duration::from_millis(5));
 
@@ -109,49 +119,97 @@ fn killed(cluster: &Cluster) -> Result<()> {
     let slowest = outcome?;
     let answered = answered?;
     let complaints = acknowledged.complaints.lock().clone();
-    ensure!(complaints.is_empty(), "{} complaints, the first: {}", complaints.len(), complaints[0]);
+    ensure!(
+        complaints.is_empty(),
+        "{} complaints, the first: {}",
+        complaints.len(),
+        complaints[0]
+    );
 
     // Nothing acknowledged is lost, and no revision serves twice.
     let writes = acknowledged.writes.lock().clone();
     let list = runtime.block_on(api.get(CONFIG_MAPS))?;
     let items = list["items"].as_array().context("a list has items")?;
-    let stored: BTreeMap<&str, &Value> = items.iter().filter_map(|item| Some((item["metadata"]["name"].as_str()?, item))).collect();
+    let stored: BTreeMap<&str, &Value> = items
+        .iter()
+        .filter_map(|item| Some((item["metadata"]["name"].as_str()?, item)))
+        .collect();
     for (name, (content, version)) in &writes {
-        let object = stored.get(name.as_str()).with_context(|| format!("{name}, acknowledged as {version}, is lost"))?;
-        ensure!(object["data"]["content"] == content.as_str(), "{name} holds something else: {object}");
-        ensure!(revision(object)? == *version, "{name} was acknowledged as {version} and is {}", revision(object)?);
+        let object = stored
+            .get(name.as_str())
+            .with_context(|| format!("{name}, acknowledged as {version}, is lost"))?;
+        ensure!(
+            object["data"]["content"] == content.as_str(),
+            "{name} holds something else: {object}"
+        );
+        ensure!(
+            revision(object)? == *version,
+            "{name} was acknowledged as {version} and is {}",
+            revision(object)?
+        );
     }
     let versions: BTreeSet<u64> = items.iter().map(revision).collect::<Result<_>>()?;
     ensure!(versions.len() == items.len(), "a resourceVersion was used twice");
 
     // The watch told each object once, also those whose writers heard nothing.
     let ours: BTreeSet<&str> = stored.keys().copied().filter(|name| name.starts_with("writer-")).collect();
-    let complete = eventually("a watch that has told everything", Duration::from_secs(20), || Ok(told.lock().added.len() >= ours.len()));
+    let complete = eventually("a watch that has told everything", Duration::from_secs(20), || {
+        Ok(told.lock().added.len() >= ours.len())
+    });
     watcher.abort();
     {
         let told = told.lock();
         let names: BTreeSet<&str> = told.added.keys().map(String::as_str).collect();
         complete.with_context(|| format!("{} of {} were told", names.len(), ours.len()))?;
-        ensure!(names == ours, "the watch told of others: {:?}", names.symmetric_difference(&ours).collect::<Vec<_>>());
+        ensure!(
+            names == ours,
+            "the watch told of others: {:?}",
+            names.symmetric_difference(&ours).collect::<Vec<_>>()
+        );
         let twice: Vec<_> = told.added.iter().filter(|(_, count)| **count != 1).collect();
         ensure!(twice.is_empty(), "told more than once: {twice:?}");
-        ensure!(told.connections > kills, "the watch was not interrupted: {} connections", told.connections);
+        ensure!(
+            told.connections > kills,
+            "the watch was not interrupted: {} connections",
+            told.connections
+        );
     }
 
     // Pods went on, and are still ours.
     let after = containers(&space)?;
     ensure!(before == after, "containers changed: {before:#?} {after:#?}");
-    ensure!(space.run(&["exec", "counter", "--", "echo", "here"])? == "here\n", "exec reaches containers from before");
+    ensure!(
+        space.run(&["exec", "counter", "--", "echo", "here"])? == "here\n",
+        "exec reaches containers from before"
+    );
     let log = space.run(&["logs", "counter"])?;
-    let lost = log.lines().enumerate().find(|(index, line)| **line != format!("count {}", index + 1));
+    let lost = log
+        .lines()
+        .enumerate()
+        .find(|(index, line)| **line != format!("count {}", index + 1));
     ensure!(lost.is_none(), "the log has a gap at {lost:?}");
     let lines = log.lines().count();
-    space.until(&["logs", "counter", "--tail=1"], PATIENCE, |line| line.trim() > "" && log_number(line) > lines)?;
+    space.until(&["logs", "counter", "--tail=1"], PATIENCE, |line| {
+        line.trim() > "" && log_number(line) > lines
+    })?;
     // And what is new works.
     space.run(&["scale", "deployment/web", "--replicas=3"])?;
     space.run(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
-    contains(&space.run(&["run", "late", "--image=busybox:1.35", "--restart=Never", "--command", "--", "true"])?, "created")?;
-    space.until(&["get", "pod", "late", "-o", "jsonpath={.status.phase}"], PATIENCE, |phase| phase == "Succeeded")?;
+    contains(
+        &space.run(&[
+            "run",
+            "late",
+            "--image=busybox:1.35",
+            "--restart=Never",
+            "--command",
+            "--",
+            "true",
+        ])?,
+        "created",
+    )?;
+    space.until(&["get", "pod", "late", "-o", "jsonpath={.status.phase}"], PATIENCE, |phase| {
+        phase == "Succeeded"
+    })?;
     println!(
         "[{kills} kills: {} writes acknowledged, {answered} requests answered, ready again in {} ms at most] ",
         writes.len(),
@@ -161,7 +219,10 @@ fn killed(cluster: &Cluster) -> Result<()> {
 }
 
 fn log_number(line: &str) -> usize {
-    line.trim().strip_prefix("count ").and_then(|number| number.parse().ok()).unwrap_or_default()
+    line.trim()
+        .strip_prefix("count ")
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_default()
 }
 
 /// Kills the server as often as asked, each time under way of writes. Returns the longest time from start to ready.
@@ -169,18 +230,24 @@ fn kill_often(cluster: &Cluster, acknowledged: &Acknowledged, kills: usize) -> R
     let mut slowest = Duration::ZERO;
     for kill in 0..kills {
         let goal = acknowledged.count.load(Ordering::Relaxed) + WRITES_BETWEEN;
-        eventually("writes that go on", PATIENCE, || Ok(acknowledged.count.load(Ordering::Relaxed) >= goal))
-            .with_context(|| format!("before kill {kill}"))?;
+        eventually("writes that go on", PATIENCE, || {
+            Ok(acknowledged.count.load(Ordering::Relaxed) >= goal)
+        })
+        .with_context(|| format!("before kill {kill}"))?;
         cluster.lab(&["kill"])?;
         cluster.lab(&["restart"])?;
         let started = Instant::now();
-        eventually("a ready server", PATIENCE, || Ok(cluster.command(&["get", "--raw", "/readyz"]).output()?.status.success()))
-            .with_context(|| format!("after kill {kill}; the log ends so:\n{}", cluster.log_tail()))?;
+        eventually("a ready server", PATIENCE, || {
+            Ok(cluster.command(&["get", "--raw", "/readyz"]).output()?.status.success())
+        })
+        .with_context(|| format!("after kill {kill}; the log ends so:\n{}", cluster.log_tail()))?;
         slowest = slowest.max(started.elapsed());
     }
     // The last life is used as well.
     let goal = acknowledged.count.load(Ordering::Relaxed) + WRITES_BETWEEN;
-    eventually("writes after the last kill", PATIENCE, || Ok(acknowledged.count.load(Ordering::Relaxed) >= goal))?;
+    eventually("writes after the last kill", PATIENCE, || {
+        Ok(acknowledged.count.load(Ordering::Relaxed) >= goal)
+    })?;
     Ok(slowest)
 }
 
@@ -202,13 +269,18 @@ async fn write(api: Api, writer: usize, start: u64, acknowledged: Arc<Acknowledg
             Ok((status, object)) if status.is_success() => {
                 match revision(&object) {
                     Ok(version) if version > last => last = version,
-                    other => acknowledged.complaints.lock().push(format!("after {last}, {name} was acknowledged as {other:?}")),
+                    other => acknowledged
+                        .complaints
+                        .lock()
+                        .push(format!("after {last}, {name} was acknowledged as {other:?}")),
                 }
                 acknowledged.writes.lock().insert(name, (content, last));
                 acknowledged.count.fetch_add(1, Ordering::Relaxed);
             }
             // A server that starts or stops may say so.
-            Ok((status, _)) if status.is_server_error() || status.as_u16() == 429 => tokio::time::sleep(Duration::from_millis(20)).await,
+            Ok((status, _)) if status.is_server_error() || status.as_u16() == 429 => {
+                tokio::time::sleep(Duration::from_millis(20)).await
+            }
             Ok((status, object)) => acknowledged.complaints.lock().push(format!("{name}: {status} {object}")),
             // Not acknowledged.
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -237,7 +309,10 @@ async fn watch(api: Api, told: Arc<Mutex<Told>>, acknowledged: Arc<Acknowledged>
             ensure!(version >= told.last, "the watch went back from {} to {version}", told.last);
             told.last = version;
             if event.kind == "ADDED" {
-                let name = event.object["metadata"]["name"].as_str().context("an object has a name")?.to_owned();
+                let name = event.object["metadata"]["name"]
+                    .as_str()
+                    .context("an object has a name")?
+                    .to_owned();
                 *told.added.entry(name).or_default() += 1;
             }
             Ok(true)
@@ -253,7 +328,10 @@ async fn watch(api: Api, told: Arc<Mutex<Told>>, acknowledged: Arc<Acknowledged>
 }
 
 fn revision(object: &Value) -> Result<u64> {
-    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).with_context(|| format!("no resourceVersion in {object}"))
+    object["metadata"]["resourceVersion"]
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .with_context(|| format!("no resourceVersion in {object}"))
 }
 
 /// Identity, start and restarts of every container.

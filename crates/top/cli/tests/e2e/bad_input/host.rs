@@ -31,10 +31,32 @@ pub(super) fn taken(cluster: &Cluster) -> Result<()> {
     let said = beside(cluster, &[], &["server"])?;
     one_line(&said, &["6443 is in use by another program", "choose another --secure-port"])?;
     let said = beside(cluster, &[], &["server", "--secure-port", "7443", "--kubelet-port", "11250"])?;
-    one_line(&said, &["the data directory /var/lib/trireme", "is in use by another process"])?;
-    let said = beside(cluster, &[], &["server", "--secure-port", "7443", "--data-dir", "/run/second", "--run-dir", "/run/second", "--kubeconfig", "/run/second/kubeconfig"])?;
+    one_line(
+        &said,
+        &["the data directory /var/lib/trireme", "is in use by another process"],
+    )?;
+    let said = beside(
+        cluster,
+        &[],
+        &[
+            "server",
+            "--secure-port",
+            "7443",
+            "--data-dir",
+            "/run/second",
+            "--run-dir",
+            "/run/second",
+            "--kubeconfig",
+            "/run/second/kubeconfig",
+        ],
+    )?;
     one_line(&said, &["10250 is in use by another program", "--kubelet-port"])?;
-    ensure!(cluster.lab(&["exec", "--", "sh", "-c", "ls /run/second 2>/dev/null || true"])?.is_empty(), "something was made");
+    ensure!(
+        cluster
+            .lab(&["exec", "--", "sh", "-c", "ls /run/second 2>/dev/null || true"])?
+            .is_empty(),
+        "something was made"
+    );
     // The server that was there is unharmed.
     contains(&cluster.run(&["get", "--raw", "/readyz"])?, "ok")
 }
@@ -44,11 +66,21 @@ pub(super) fn configuration(cluster: &Cluster) -> Result<()> {
         cluster.lab(&["exec", "--", "sh", "-c", &format!("printf '{text}' > /run/wrong.yaml")])?;
         beside(cluster, &[], &["server", "--config", "/run/wrong.yaml"])
     };
-    one_line(&file("nonsense-key: 1\\n")?, &["/run/wrong.yaml: unknown key \"nonsense-key\"", "trireme server --help"])?;
+    one_line(
+        &file("nonsense-key: 1\\n")?,
+        &["/run/wrong.yaml: unknown key \"nonsense-key\"", "trireme server --help"],
+    )?;
     contains(&file("broken: [\\n")?, "/run/wrong.yaml is not a YAML mapping")?;
-    one_line(&beside(cluster, &[], &["server", "--config", "/run/none.yaml"])?, &["/run/none.yaml"])?;
+    one_line(
+        &beside(cluster, &[], &["server", "--config", "/run/none.yaml"])?,
+        &["/run/none.yaml"],
+    )?;
     for (flag, value, wanted) in [
-        ("--service-cidr", "nonsense", "\"nonsense\" is not an IPv4 range like 10.43.0.0/16"),
+        (
+            "--service-cidr",
+            "nonsense",
+            "\"nonsense\" is not an IPv4 range like 10.43.0.0/16",
+        ),
         ("--cluster-cidr", "10.42.0.0/33", "the prefix must be between"),
         ("--log-level", "x=y=z", "is no level and no filter"),
         ("--cluster-dns", "192.0.2.1", "--cluster-dns"),
@@ -58,7 +90,10 @@ pub(super) fn configuration(cluster: &Cluster) -> Result<()> {
         let said = beside(cluster, &[], &["server", flag, value])?;
         one_line(&said, &[wanted])?;
     }
-    contains(&beside(cluster, &[], &["server", "--nonsense"])?, "unexpected argument '--nonsense'")?;
+    contains(
+        &beside(cluster, &[], &["server", "--nonsense"])?,
+        "unexpected argument '--nonsense'",
+    )?;
     contains(&beside(cluster, &["TRIREME_SECURE_PORT=many"], &["server"])?, "'many'")
 }
 
@@ -69,32 +104,73 @@ pub(super) fn rights(cluster: &Cluster) -> Result<()> {
     let own = copy.path().join("trireme");
     std::fs::copy(trireme(), &own)?;
     std::fs::set_permissions(copy.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    for (arguments, wanted) in [(&["server"][..], "needs root"), (&["lab", "--name", "e2e-nobody", "up"], "needs root")] {
-        let output = Command::new("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&own).args(arguments).output()?;
+    for (arguments, wanted) in [
+        (&["server"][..], "needs root"),
+        (&["lab", "--name", "e2e-nobody", "up"], "needs root"),
+    ] {
+        let output = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&own)
+            .args(arguments)
+            .output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.code() == Some(1), "{binary} {arguments:?}: {:?} {said}", output.status);
+        ensure!(
+            output.status.code() == Some(1),
+            "{binary} {arguments:?}: {:?} {said}",
+            output.status
+        );
         one_line(said.trim_end(), &[wanted])?;
     }
     contains(&cluster.run(&["get", "--raw", "/readyz"])?, "ok")
 }
 
 pub(super) fn tools(cluster: &Cluster) -> Result<()> {
-    let second = ["server", "--secure-port", "7443", "--kubelet-port", "11250", "--data-dir", "/run/second", "--run-dir", "/run/second", "--kubeconfig", "/run/second/kubeconfig"];
+    let second = [
+        "server",
+        "--secure-port",
+        "7443",
+        "--kubelet-port",
+        "11250",
+        "--data-dir",
+        "/run/second",
+        "--run-dir",
+        "/run/second",
+        "--kubeconfig",
+        "/run/second/kubeconfig",
+    ];
     // A mount namespace without the directory where nft is.
-    let script = format!("mount -t tmpfs none /usr/sbin && exec {} {}", trireme().display(), second.join(" "));
+    let script = format!(
+        "mount -t tmpfs none /usr/sbin && exec {} {}",
+        trireme().display(),
+        second.join(" ")
+    );
     let said = match cluster.lab(&["exec", "--", "timeout", "20", "unshare", "--mount", "sh", "-c", &script]) {
         Ok(said) => anyhow::bail!("a server without nft started: {said}"),
         Err(error) => format!("{error:#}"),
     };
     one_line(&said, &["nft", "apt-get install nftables"])?;
-    ensure!(cluster.lab(&["exec", "--", "sh", "-c", "ls /run/second 2>/dev/null || true"])?.is_empty(), "something was made");
+    ensure!(
+        cluster
+            .lab(&["exec", "--", "sh", "-c", "ls /run/second 2>/dev/null || true"])?
+            .is_empty(),
+        "something was made"
+    );
     contains(&cluster.run(&["get", "--raw", "/readyz"])?, "ok")
 }
 
 pub(super) fn archives(cluster: &Cluster) -> Result<()> {
-    one_line(&beside(cluster, &[], &["images", "import", "/no/such.tar"])?, &["/no/such.tar", "No such file or directory"])?;
-    one_line(&beside(cluster, &[], &["images", "import", "/etc/passwd"])?, &["/etc/passwd", "neither an OCI nor a docker archive"])?;
-    one_line(&beside(cluster, &[], &["images", "rm", "none"])?, &["there is no image none", "trireme images list"])?;
+    one_line(
+        &beside(cluster, &[], &["images", "import", "/no/such.tar"])?,
+        &["/no/such.tar", "No such file or directory"],
+    )?;
+    one_line(
+        &beside(cluster, &[], &["images", "import", "/etc/passwd"])?,
+        &["/etc/passwd", "neither an OCI nor a docker archive"],
+    )?;
+    one_line(
+        &beside(cluster, &[], &["images", "rm", "none"])?,
+        &["there is no image none", "trireme images list"],
+    )?;
     let images = cluster.lab(&["exec", "--", &trireme().to_string_lossy(), "images", "list"])?;
     contains(&images, "docker.io/library/nginx:1.16")
 }

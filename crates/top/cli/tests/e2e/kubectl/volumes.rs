@@ -92,9 +92,15 @@ pub(super) fn filled(cluster: &Cluster) -> Result<()> {
         "KUBERNETES_SERVICE_HOST=10.43.0.1",
         "HOSTNAME=filled",
     ] {
-        ensure!(environment.lines().any(|line| line == wanted), "{wanted} is not in\n{environment}");
+        ensure!(
+            environment.lines().any(|line| line == wanted),
+            "{wanted} is not in\n{environment}"
+        );
     }
-    ensure!(!environment.contains("MISSING"), "an optional variable without source is not set");
+    ensure!(
+        !environment.contains("MISSING"),
+        "an optional variable without source is not set"
+    );
     let file = |path: &str| shell(&space, "filled", &format!("cat {path}"));
     for (path, wanted) in [
         ("/scratch/command", "hello/say hello $(UNKNOWN)/$(GREETING)/$(NONE)\n"),
@@ -111,11 +117,20 @@ pub(super) fn filled(cluster: &Cluster) -> Result<()> {
     }
     ensure!(file("/all/token")?.split('.').count() == 3, "a token has three parts");
     contains(&shell(&space, "filled", "wc -c < /conf/raw")?, "3")?;
-    contains(&shell(&space, "filled", "stat -L -c %a /hidden/deep/word /conf/file.txt /scratch")?, "400\n644\n777")?;
+    contains(
+        &shell(&space, "filled", "stat -L -c %a /hidden/deep/word /conf/file.txt /scratch")?,
+        "400\n644\n777",
+    )?;
     contains(&shell(&space, "filled", "grep ' /memory ' /proc/mounts")?, "size=8192k")?;
-    contains(&shell(&space, "filled", "touch /conf/new 2>&1 || true")?, "Read-only file system")?;
+    contains(
+        &shell(&space, "filled", "touch /conf/new 2>&1 || true")?,
+        "Read-only file system",
+    )?;
     shell(&space, "filled", "echo kept > /host/file; sync")?;
-    contains(&cluster.lab(&["exec", "--", "cat", "/var/lib/trireme/e2e-host-path/file"])?, "kept")?;
+    contains(
+        &cluster.lab(&["exec", "--", "cat", "/var/lib/trireme/e2e-host-path/file"])?,
+        "kept",
+    )?;
     contains(&shell(&space, "filled", "cat /etc/resolv.conf")?, "nameserver 10.43.0.10")?;
     contains(&shell(&space, "filled", "cat /etc/hosts")?, &format!("{address}\tfilled"))
 }
@@ -141,12 +156,27 @@ spec:
 ",
     )?;
     ready(&space, &["reader"])?;
-    space.run(&["patch", "configmap", "conf", "-p", r#"{"data": {"file.txt": "second", "more": "new"}}"#])?;
+    space.run(&[
+        "patch",
+        "configmap",
+        "conf",
+        "-p",
+        r#"{"data": {"file.txt": "second", "more": "new"}}"#,
+    ])?;
     space.run(&["label", "pod", "reader", "colour=blue", "--overwrite"])?;
     // The kubelet looks at least once a minute.
     let limit = Duration::from_secs(100);
-    space.until(&["exec", "reader", "--", "cat", "/conf/file.txt", "/conf/more"], limit, |text| text.contains("secondnew"))?;
-    space.until(&["exec", "reader", "--", "cat", "/info/labels"], limit, |text| text.contains("colour=\"blue\""))?;
-    ensure!(super::field(&space, "pod/reader", ".status.containerStatuses[0].restartCount")? == "0", "nothing was restarted");
+    space.until(
+        &["exec", "reader", "--", "cat", "/conf/file.txt", "/conf/more"],
+        limit,
+        |text| text.contains("secondnew"),
+    )?;
+    space.until(&["exec", "reader", "--", "cat", "/info/labels"], limit, |text| {
+        text.contains("colour=\"blue\"")
+    })?;
+    ensure!(
+        super::field(&space, "pod/reader", ".status.containerStatuses[0].restartCount")? == "0",
+        "nothing was restarted"
+    );
     Ok(())
 }
