@@ -80,7 +80,9 @@ fn unpack_archive(path: &Path, scratch: &Path) -> io::Result<()> {
     let file = File::open(path)?;
     // What a tar reader says of other files quotes their bytes.
     unpack::plain(file, scratch).map_err(|error| match error.kind() {
-        io::ErrorKind::Other | io::ErrorKind::InvalidData => invalid("it is neither an OCI nor a docker archive, or it is damaged"),
+        io::ErrorKind::Other | io::ErrorKind::InvalidData => {
+            invalid("it is neither an OCI nor a docker archive, or it is damaged")
+        }
         _ => error,
     })
 }
