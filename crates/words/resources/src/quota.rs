@@ -108,11 +108,9 @@ pub fn usage(group: &str, plural: &str, object: &Value) -> Amounts {
     let one = || Quantity::new(1, Format::DecimalSi);
     let mut used = Amounts::from([(count_name(group, plural), one())]);
     match (group, plural) {
-        ("", "pods") => {
-            if !matches!(path::str(object, &["status", "phase"]), "Failed" | "Succeeded") {
-                let spec = &object["spec"];
-                used.extend(compute(&of_pod(spec, "requests"), &of_pod(spec, "limits")));
-            }
+        ("", "pods") if !matches!(path::str(object, &["status", "phase"]), "Failed" | "Succeeded") => {
+            let spec = &object["spec"];
+            used.extend(compute(&of_pod(spec, "requests"), &of_pod(spec, "limits")));
         }
         ("", "services") => {
             let ports = path::list(object, &["spec", "ports"]);

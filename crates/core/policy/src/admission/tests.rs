@@ -241,7 +241,7 @@ fn a_quota_is_charged_until_it_is_used_up() {
         "status": {"hard": {"pods": "2", "requests.cpu": "1", "services.nodeports": "1"},
             "used": {"pods": "1", "requests.cpu": "400m", "services.nodeports": "0"}}})));
     let charge = |resource: &str, old: Option<&Value>, mut object: Value| {
-        let mut request = Request {
+        let request = Request {
             group: "",
             resource,
             subresource: "",
@@ -255,7 +255,7 @@ fn a_quota_is_charged_until_it_is_used_up() {
             lookup: &world,
             warnings: &mut Vec::new(),
         };
-        let charged = super::charge(&mut request).map_err(|status| status.message)?;
+        let charged = super::charge(&request).map_err(|status| status.message)?;
         Ok::<_, String>(charged.first().map(|quota| quota["status"]["used"].clone()))
     };
     let asks = |cpu: &str| pod(json!({"containers": [{"name": "main", "resources": {"requests": {"cpu": cpu}}}]}));

@@ -145,6 +145,7 @@ pub fn warnings(target: &Target, value: &Value, _old: Option<&Value>) -> Vec<Str
 pub fn canonicalize(row: &'static Resource, value: &mut Value) {
     let stored = stored(row);
     decode::canonicalize(value, stored.schema());
+    trireme_resources::strategy::fill_stored(stored, value);
     value["apiVersion"] = stored.api_version().into();
     value["kind"] = stored.kind.into();
 }

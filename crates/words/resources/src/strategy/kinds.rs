@@ -257,8 +257,6 @@ fn stored_versions(value: &mut Value) {
 fn job_selector(value: &mut Value) {
     let name = path::str(value, &["metadata", "name"]).to_owned();
     let uid = path::str(value, &["metadata", "uid"]).to_owned();
-    let own = path::object(value, &["metadata", "labels"]).filter(|labels| !labels.is_empty());
-    let of_template = own.is_none() || own == path::object(value, &["spec", "template", "metadata", "labels"]);
     let labels = path::object_mut(value, &["spec", "template", "metadata", "labels"]);
     for (label, text) in [
         ("job-name", &name),
@@ -268,13 +266,18 @@ fn job_selector(value: &mut Value) {
     ] {
         labels.entry(label).or_insert_with(|| Value::from(text.as_str()));
     }
-    if of_template {
-        copy_within(value, &["spec", "template", "metadata", "labels"], &["metadata", "labels"]);
-    }
     let selector = path::object_mut(value, &["spec", "selector", "matchLabels"]);
     selector
         .entry("batch.kubernetes.io/controller-uid")
         .or_insert_with(|| Value::from(uid));
+}
+
+/// What upstream fills in when it reads an object back that it has stored: after validation, owned by nobody.
+pub fn fill_stored(row: &Resource, value: &mut Value) {
+    let bare = |value: &Value| path::object(value, &["metadata", "labels"]).is_none_or(Map::is_empty);
+    if (row.group, row.plural) == ("batch", "jobs") && bare(value) {
+        copy_within(value, &["spec", "template", "metadata", "labels"], &["metadata", "labels"]);
+    }
 }
 
 /// `dataSource` and `dataSourceRef` say the same where they can.

@@ -16,7 +16,7 @@ use trireme_api::path;
 use crate::apply::blank;
 use crate::rows::Resource;
 
-pub use kinds::set_requester;
+pub use kinds::{fill_stored, set_requester};
 pub use normal::{hide_twins, normalize};
 pub use qos::pod_qos;
 pub use rules::{allow_create_on_update, allow_unconditional_update, reset_fields};

@@ -242,7 +242,11 @@ fn what_is_off_is_dropped_unless_in_use() {
 fn names_labels_and_statuses_that_come_from_elsewhere() {
     let range = create("", "limitranges", json!({"metadata": {"uid": "u"}, "spec": {}}));
     assert_eq!(range["metadata"]["name"], "u");
-    let job = |labels: Value| create("batch", "jobs", json!({"metadata": {"name": "j", "uid": "u", "labels": labels}, "spec": {"template": {}}}));
+    let job = |labels: Value| {
+        let mut job = create("batch", "jobs", json!({"metadata": {"name": "j", "uid": "u", "labels": labels}, "spec": {"template": {}}}));
+        fill_stored(row("batch", "jobs"), &mut job);
+        job
+    };
     assert_eq!(job(json!({}))["metadata"]["labels"]["job-name"], "j");
     assert_eq!(job(json!({"a": "b"}))["metadata"]["labels"], json!({"a": "b"}));
     let node = create("", "nodes", json!({"metadata": {"name": "n"}, "status": {"capacity": {"cpu": "1"}}}));
