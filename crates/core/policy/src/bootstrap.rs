@@ -49,7 +49,9 @@ fn metadata(name: &str) -> (Value, bool) {
         "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
         "name": name,
     });
-    let Some((namespace, name)) = name.split_once('/') else { return (metadata, false) };
+    let Some((namespace, name)) = name.split_once('/') else {
+        return (metadata, false);
+    };
     metadata["name"] = json!(name);
     metadata["namespace"] = json!(namespace);
     (metadata, true)
@@ -118,11 +120,17 @@ mod tests {
     fn the_table_is_whole() {
         let objects = objects();
         let named = |kind: &str, name: &str| {
-            objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name).unwrap_or_else(|| panic!("{name}"))
+            objects
+                .iter()
+                .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+                .unwrap_or_else(|| panic!("{name}"))
         };
         assert_eq!(named("ClusterRole", "cluster-admin")["rules"][0]["apiGroups"], json!(["*"]));
         assert!(named("ClusterRole", "admin")["aggregationRule"].is_object());
-        assert_eq!(named("ClusterRoleBinding", "cluster-admin")["subjects"][0]["name"], "system:masters");
+        assert_eq!(
+            named("ClusterRoleBinding", "cluster-admin")["subjects"][0]["name"],
+            "system:masters"
+        );
         let leader = named("RoleBinding", "system::leader-locking-kube-scheduler");
         assert_eq!(leader["metadata"]["namespace"], "kube-system");
         for binding in objects.iter().filter(|object| object["roleRef"].is_object()) {

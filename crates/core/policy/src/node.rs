@@ -38,13 +38,37 @@ pub fn node_of<'a>(user: &'a str, groups: &[String]) -> Option<&'a str> {
 /// The reason.
 pub fn authorize(node: &str, asked: &Attributes<'_>, lookup: &dyn Lookup) -> Result<(), String> {
     match (asked.group, asked.resource) {
-        ("", "secrets") => read_related(node, asked, lookup, &["get", "list", "watch"], "can only read resources of this type"),
-        ("", "configmaps") => read_related(node, asked, lookup, &["get", "list", "watch"], "can only read resources of this type"),
+        ("", "secrets") => read_related(
+            node,
+            asked,
+            lookup,
+            &["get", "list", "watch"],
+            "can only read resources of this type",
+        ),
+        ("", "configmaps") => read_related(
+            node,
+            asked,
+            lookup,
+            &["get", "list", "watch"],
+            "can only read resources of this type",
+        ),
         ("", "persistentvolumeclaims") if asked.subresource == "status" && matches!(asked.verb, "update" | "patch") => {
             related(node, asked, lookup)
         }
-        ("", "persistentvolumeclaims") => read_related(node, asked, lookup, &["get"], "can only get individual resources of this type"),
-        ("", "persistentvolumes") => read_related(node, asked, lookup, &["get"], "can only get individual resources of this type"),
+        ("", "persistentvolumeclaims") => read_related(
+            node,
+            asked,
+            lookup,
+            &["get"],
+            "can only get individual resources of this type",
+        ),
+        ("", "persistentvolumes") => read_related(
+            node,
+            asked,
+            lookup,
+            &["get"],
+            "can only get individual resources of this type",
+        ),
         ("", "serviceaccounts") => service_account(node, asked, lookup),
         ("", "nodes") => own_node(node, asked),
         ("", "pods") => pods(node, asked, lookup),
@@ -57,11 +81,20 @@ pub fn authorize(node: &str, asked: &Attributes<'_>, lookup: &dyn Lookup) -> Res
 }
 
 fn resource_name(asked: &Attributes<'_>) -> String {
-    if asked.subresource.is_empty() { asked.resource.to_owned() } else { format!("{}/{}", asked.resource, asked.subresource) }
+    if asked.subresource.is_empty() {
+        asked.resource.to_owned()
+    } else {
+        format!("{}/{}", asked.resource, asked.subresource)
+    }
 }
 
 fn query<'a>(asked: &Attributes<'a>, resource: &'a str) -> Query<'a> {
-    Query::Resource { verb: asked.verb, group: asked.group, resource, name: asked.name }
+    Query::Resource {
+        verb: asked.verb,
+        group: asked.group,
+        resource,
+        name: asked.name,
+    }
 }
 
 /// Rules of the role `system:node`, which no binding grants any more.
@@ -71,7 +104,9 @@ fn rules() -> &'static [Rule] {
         for object in crate::bootstrap::objects() {
             rbac.set(&object);
         }
-        rbac.rules_of("", "ClusterRole", "system:node").map(<[Rule]>::to_vec).unwrap_or_default()
+        rbac.rules_of("", "ClusterRole", "system:node")
+            .map(<[Rule]>::to_vec)
+            .unwrap_or_default()
     });
     &RULES
 }
@@ -92,10 +127,19 @@ fn related(node: &str, asked: &Attributes<'_>, lookup: &dyn Lookup) -> Result<()
     }
     let unrelated = || Err(format!("no relationship found between node '{node}' and this object"));
     if asked.resource == "persistentvolumes" {
-        let Some(volume) = lookup.get("", "persistentvolumes", "", asked.name) else { return unrelated() };
+        let Some(volume) = lookup.get("", "persistentvolumes", "", asked.name) else {
+            return unrelated();
+        };
         let claim = &volume["spec"]["claimRef"];
-        let (Some(namespace), Some(name)) = (claim["namespace"].as_str(), claim["name"].as_str()) else { return unrelated() };
-        let claim = Attributes { resource: "persistentvolumeclaims", namespace, name, ..*asked };
+        let (Some(namespace), Some(name)) = (claim["namespace"].as_str(), claim["name"].as_str()) else {
+            return unrelated();
+        };
+        let claim = Attributes {
+            resource: "persistentvolumeclaims",
+            namespace,
+            name,
+            ..*asked
+        };
         return if is_used(node, &claim, lookup) { Ok(()) } else { unrelated() };
     }
     if is_used(node, asked, lookup) { Ok(()) } else { unrelated() }
@@ -103,7 +147,9 @@ fn related(node: &str, asked: &Attributes<'_>, lookup: &dyn Lookup) -> Result<()
 
 fn is_used(node: &str, asked: &Attributes<'_>, lookup: &dyn Lookup) -> bool {
     let pods = lookup.list("", "pods", Some(asked.namespace));
-    pods.iter().filter(|pod| pod["spec"]["nodeName"] == node).any(|pod| uses(pod, asked.resource, asked.name))
+    pods.iter()
+        .filter(|pod| pod["spec"]["nodeName"] == node)
+        .any(|pod| uses(pod, asked.resource, asked.name))
 }
 
 /// Whether a pod refers to an object of its namespace.
@@ -111,19 +157,25 @@ fn is_used(node: &str, asked: &Attributes<'_>, lookup: &dyn Lookup) -> bool {
 pub fn uses(pod: &Value, resource: &str, name: &str) -> bool {
     let spec = &pod["spec"];
     let items = |list: &'static str| spec[list].as_array().into_iter().flatten();
-    let containers = || items("containers").chain(items("initContainers")).chain(items("ephemeralContainers"));
+    let containers = || {
+        items("containers")
+            .chain(items("initContainers"))
+            .chain(items("ephemeralContainers"))
+    };
     let volumes = || items("volumes");
     let sources = || volumes().flat_map(|volume| volume["projected"]["sources"].as_array().into_iter().flatten());
     let environment = |from: &'static str, key: &'static str| {
         containers().any(|container| {
             let list = |list: &'static str| container[list].as_array().into_iter().flatten();
-            list("envFrom").any(|source| source[from]["name"] == name) || list("env").any(|variable| variable["valueFrom"][key]["name"] == name)
+            list("envFrom").any(|source| source[from]["name"] == name)
+                || list("env").any(|variable| variable["valueFrom"][key]["name"] == name)
         })
     };
     match resource {
         "secrets" => {
             items("imagePullSecrets").any(|secret| secret["name"] == name)
-                || volumes().any(|volume| volume["secret"]["secretName"] == name || volume["csi"]["nodePublishSecretRef"]["name"] == name)
+                || volumes()
+                    .any(|volume| volume["secret"]["secretName"] == name || volume["csi"]["nodePublishSecretRef"]["name"] == name)
                 || sources().any(|source| source["secret"]["name"] == name)
                 || environment("secretRef", "secretKeyRef")
         }
@@ -135,7 +187,10 @@ pub fn uses(pod: &Value, resource: &str, name: &str) -> bool {
         "persistentvolumeclaims" => {
             let pod_name = pod["metadata"]["name"].as_str().unwrap_or_default();
             volumes().any(|volume| {
-                let made = !volume["ephemeral"].is_null() && volume["name"].as_str().is_some_and(|volume| name == format!("{pod_name}-{volume}"));
+                let made = !volume["ephemeral"].is_null()
+                    && volume["name"]
+                        .as_str()
+                        .is_some_and(|volume| name == format!("{pod_name}-{volume}"));
                 made || volume["persistentVolumeClaim"]["claimName"] == name
             })
         }
@@ -157,7 +212,10 @@ fn own_node(node: &str, asked: &Attributes<'_>) -> Result<(), String> {
         ("create", "") => Ok(()),
         ("update" | "patch", "" | "status") => Ok(()), // Admission holds it to its own.
         ("get" | "list" | "watch", "") if own => Ok(()),
-        ("get", "") => Err(format!("node '{node}' cannot read '{}', only its own Node object", asked.name)),
+        ("get", "") => Err(format!(
+            "node '{node}' cannot read '{}', only its own Node object",
+            asked.name
+        )),
         ("list" | "watch", "") => match by_selector(asked, "metadata.name", node) {
             Ok(()) => Ok(()),
             Err(_) => Err(format!("node '{node}' cannot read all nodes, only its own Node object")),
@@ -177,9 +235,8 @@ fn pods(node: &str, asked: &Attributes<'_>, lookup: &dyn Lookup) -> Result<(), S
                 Err(format!("no relationship found between node '{node}' and this object"))
             }
         }
-        ("list" | "watch", "") => {
-            by_selector(asked, "spec.nodeName", node).map_err(|_| "can only list/watch pods with spec.nodeName field selector".to_owned())
-        }
+        ("list" | "watch", "") => by_selector(asked, "spec.nodeName", node)
+            .map_err(|_| "can only list/watch pods with spec.nodeName field selector".to_owned()),
         _ => Err(String::new()),
     }
 }
@@ -190,7 +247,11 @@ fn by_selector(asked: &Attributes<'_>, path: &str, node: &str) -> Result<(), Str
     }
     let wanted = format!("{path}={node}");
     let held = asked.field_selector.split(',').any(|term| term.replace("==", "=") == wanted);
-    if held { Ok(()) } else { Err(format!("can only {} with {path} field selector", asked.verb)) }
+    if held {
+        Ok(())
+    } else {
+        Err(format!("can only {} with {path} field selector", asked.verb))
+    }
 }
 
 fn lease(node: &str, asked: &Attributes<'_>) -> Result<(), String> {

@@ -54,7 +54,12 @@ impl Rule {
     pub fn allows(&self, query: &Query<'_>) -> bool {
         let holds = |list: &[String], wanted: &str| list.iter().any(|item| item == "*" || item == wanted);
         match query {
-            Query::Resource { verb, group, resource, name } => {
+            Query::Resource {
+                verb,
+                group,
+                resource,
+                name,
+            } => {
                 holds(&self.verbs, verb)
                     && holds(&self.api_groups, group)
                     && self.covers_resource(resource)
@@ -80,8 +85,11 @@ impl Rule {
     /// Whether `self` allows everything that `other` allows, where `other` is broken down to one verb, group, resource
     /// and name.
     fn covers(&self, other: &Self) -> bool {
-        let all = |own: &[String], wanted: &[String]| own.iter().any(|item| item == "*") || wanted.iter().all(|item| own.contains(item));
-        let resources = self.resources.iter().any(|item| item == "*") || other.resources.iter().all(|item| self.covers_resource(item));
+        let all = |own: &[String], wanted: &[String]| {
+            own.iter().any(|item| item == "*") || wanted.iter().all(|item| own.contains(item))
+        };
+        let resources =
+            self.resources.iter().any(|item| item == "*") || other.resources.iter().all(|item| self.covers_resource(item));
         let names = self.resource_names.is_empty()
             || (!other.resource_names.is_empty() && other.resource_names.iter().all(|name| self.resource_names.contains(name)));
         let paths = other.non_resource_urls.iter().all(|path| {
@@ -98,7 +106,11 @@ impl Rule {
         let mut pieces = Vec::new();
         for verb in &self.verbs {
             for path in &self.non_resource_urls {
-                pieces.push(Self { verbs: vec![verb.clone()], non_resource_urls: vec![path.clone()], ..Self::default() });
+                pieces.push(Self {
+                    verbs: vec![verb.clone()],
+                    non_resource_urls: vec![path.clone()],
+                    ..Self::default()
+                });
             }
             for group in &self.api_groups {
                 for resource in &self.resources {
@@ -111,7 +123,10 @@ impl Rule {
                     if self.resource_names.is_empty() {
                         pieces.push(piece);
                     } else {
-                        let named = self.resource_names.iter().map(|name| Self { resource_names: vec![name.clone()], ..piece.clone() });
+                        let named = self.resource_names.iter().map(|name| Self {
+                            resource_names: vec![name.clone()],
+                            ..piece.clone()
+                        });
                         pieces.extend(named);
                     }
                 }
@@ -209,7 +224,10 @@ impl Rbac {
     /// All rules that apply to a user in a namespace (empty: at cluster scope), in a stable order.
     #[must_use]
     pub fn rules(&self, who: &Who<'_>, namespace: &str) -> Vec<Rule> {
-        let set: BTreeSet<Rule> = self.granted(who, namespace, false).flat_map(|(rules, _)| rules.iter().cloned()).collect();
+        let set: BTreeSet<Rule> = self
+            .granted(who, namespace, false)
+            .flat_map(|(rules, _)| rules.iter().cloned())
+            .collect();
         set.into_iter().collect()
     }
 
@@ -227,24 +245,44 @@ impl Rbac {
         cluster_only: bool,
     ) -> impl Iterator<Item = (&'a Vec<Rule>, String)> + 'a {
         let in_scope = move |of: &str| of.is_empty() || (!cluster_only && of == namespace);
-        self.bindings.iter().filter(move |((of, _), _)| in_scope(of)).filter_map(move |((of, name), binding)| {
-            let subject = binding.subjects.iter().find(|subject| applies(subject, who, of))?;
-            let role_namespace = if binding.role.kind == "Role" { of.clone() } else { String::new() };
-            let rules = self.roles.get(&(role_namespace, binding.role.name.clone()))?;
-            let subject = match subject.kind.as_str() {
-                "ServiceAccount" => format!("ServiceAccount \"{}/{}\"", subject.name, subject.namespace),
-                kind => format!("{kind} \"{}\"", subject.name),
-            };
-            let (kind, shown) = if of.is_empty() { ("ClusterRoleBinding", name.clone()) } else { ("RoleBinding", format!("{name}/{of}")) };
-            let role = &binding.role;
-            Some((rules, format!("RBAC: allowed by {kind} \"{shown}\" of {} \"{}\" to {subject}", role.kind, role.name)))
-        })
+        self.bindings
+            .iter()
+            .filter(move |((of, _), _)| in_scope(of))
+            .filter_map(move |((of, name), binding)| {
+                let subject = binding.subjects.iter().find(|subject| applies(subject, who, of))?;
+                let role_namespace = if binding.role.kind == "Role" {
+                    of.clone()
+                } else {
+                    String::new()
+                };
+                let rules = self.roles.get(&(role_namespace, binding.role.name.clone()))?;
+                let subject = match subject.kind.as_str() {
+                    "ServiceAccount" => format!("ServiceAccount \"{}/{}\"", subject.name, subject.namespace),
+                    kind => format!("{kind} \"{}\"", subject.name),
+                };
+                let (kind, shown) = if of.is_empty() {
+                    ("ClusterRoleBinding", name.clone())
+                } else {
+                    ("RoleBinding", format!("{name}/{of}"))
+                };
+                let role = &binding.role;
+                Some((
+                    rules,
+                    format!(
+                        "RBAC: allowed by {kind} \"{shown}\" of {} \"{}\" to {subject}",
+                        role.kind, role.name
+                    ),
+                ))
+            })
     }
 }
 
 fn key(object: &Value) -> Option<(String, String)> {
     let metadata = &object["metadata"];
-    Some((metadata["namespace"].as_str().unwrap_or_default().to_owned(), metadata["name"].as_str()?.to_owned()))
+    Some((
+        metadata["namespace"].as_str().unwrap_or_default().to_owned(),
+        metadata["name"].as_str()?.to_owned(),
+    ))
 }
 
 fn applies(subject: &Subject, who: &Who<'_>, binding_namespace: &str) -> bool {
@@ -252,9 +290,17 @@ fn applies(subject: &Subject, who: &Who<'_>, binding_namespace: &str) -> bool {
         "User" => subject.name == who.name,
         "Group" => who.groups.contains(&subject.name),
         "ServiceAccount" => {
-            let namespace = if subject.namespace.is_empty() { binding_namespace } else { &subject.namespace };
+            let namespace = if subject.namespace.is_empty() {
+                binding_namespace
+            } else {
+                &subject.namespace
+            };
             !namespace.is_empty()
-                && who.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) == Some((namespace, &subject.name))
+                && who
+                    .name
+                    .strip_prefix("system:serviceaccount:")
+                    .and_then(|rest| rest.split_once(':'))
+                    == Some((namespace, &subject.name))
         }
         _ => false,
     }
@@ -283,15 +329,26 @@ mod tests {
     }
 
     fn get<'a>(resource: &'a str, name: &'a str) -> Query<'a> {
-        Query::Resource { verb: "get", group: "", resource, name }
+        Query::Resource {
+            verb: "get",
+            group: "",
+            resource,
+            name,
+        }
     }
 
     #[test]
     fn rules_match_by_verb_group_resource_name_and_scope() {
         let rbac = rbac();
         let none: Vec<String> = vec![];
-        let alice = Who { name: "alice", groups: &none };
-        let robot = Who { name: "system:serviceaccount:other:robot", groups: &none };
+        let alice = Who {
+            name: "alice",
+            groups: &none,
+        };
+        let robot = Who {
+            name: "system:serviceaccount:other:robot",
+            groups: &none,
+        };
         for (who, namespace, query, allowed) in [
             (&alice, "ns", get("pods", "a"), true),
             (&alice, "ns", get("pods", "b"), false),
@@ -300,12 +357,29 @@ mod tests {
             (&alice, "ns", get("pods/log", "a"), true),
             (&alice, "ns", get("pods/exec", "a"), false),
             (&robot, "ns", get("pods", "a"), true),
-            (&alice, "ns", Query::Resource { verb: "get", group: "apps", resource: "pods", name: "a" }, false),
+            (
+                &alice,
+                "ns",
+                Query::Resource {
+                    verb: "get",
+                    group: "apps",
+                    resource: "pods",
+                    name: "a",
+                },
+                false,
+            ),
         ] {
-            assert_eq!(rbac.allows(who, namespace, &query).is_some(), allowed, "{who:?} {namespace} {query:?}");
+            assert_eq!(
+                rbac.allows(who, namespace, &query).is_some(),
+                allowed,
+                "{who:?} {namespace} {query:?}"
+            );
         }
         let reason = rbac.allows(&alice, "ns", &get("pods", "a")).unwrap();
-        assert_eq!(reason, r#"RBAC: allowed by RoleBinding "b/ns" of Role "reader" to User "alice""#);
+        assert_eq!(
+            reason,
+            r#"RBAC: allowed by RoleBinding "b/ns" of Role "reader" to User "alice""#
+        );
     }
 
     #[test]
@@ -313,11 +387,47 @@ mod tests {
         let rbac = rbac();
         let masters = vec!["system:masters".to_owned()];
         let anyone = vec!["system:authenticated".to_owned()];
-        let admin = Who { name: "admin", groups: &masters };
-        let user = Who { name: "user", groups: &anyone };
-        assert!(rbac.allows(&admin, "", &Query::Path { verb: "get", path: "/metrics" }).is_some());
-        assert!(rbac.allows(&user, "", &Query::Path { verb: "get", path: "/apis/apps/v1" }).is_some());
-        assert!(rbac.allows(&user, "", &Query::Path { verb: "get", path: "/metrics" }).is_none());
+        let admin = Who {
+            name: "admin",
+            groups: &masters,
+        };
+        let user = Who {
+            name: "user",
+            groups: &anyone,
+        };
+        assert!(
+            rbac.allows(
+                &admin,
+                "",
+                &Query::Path {
+                    verb: "get",
+                    path: "/metrics"
+                }
+            )
+            .is_some()
+        );
+        assert!(
+            rbac.allows(
+                &user,
+                "",
+                &Query::Path {
+                    verb: "get",
+                    path: "/apis/apps/v1"
+                }
+            )
+            .is_some()
+        );
+        assert!(
+            rbac.allows(
+                &user,
+                "",
+                &Query::Path {
+                    verb: "get",
+                    path: "/metrics"
+                }
+            )
+            .is_none()
+        );
     }
 
     #[test]
@@ -330,7 +440,10 @@ mod tests {
         };
         let held = [rule(&["get", "list"], &["pods"]), rule(&["*"], &["secrets"])];
         assert!(uncovered(&held, &[rule(&["get"], &["pods", "secrets"])]).is_empty());
-        assert_eq!(uncovered(&held, &[rule(&["get", "delete"], &["pods"])]), [rule(&["delete"], &["pods"])]);
+        assert_eq!(
+            uncovered(&held, &[rule(&["get", "delete"], &["pods"])]),
+            [rule(&["delete"], &["pods"])]
+        );
         assert_eq!(uncovered(&held, &[rule(&["*"], &["pods"])]).len(), 1);
     }
 }

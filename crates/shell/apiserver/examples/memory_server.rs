@@ -26,7 +26,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store: Arc<dyn Store> = MemoryStore::new();
     let key = rcgen::KeyPair::generate()?;
     let issuer = "https://kubernetes.default.svc";
-    let accounts = ServiceAccountTokens::new(&key.serialize_pem(), key.public_key_raw(), issuer, vec![issuer.to_owned()], &store)?;
+    let accounts = ServiceAccountTokens::new(
+        &key.serialize_pem(),
+        key.public_key_raw(),
+        issuer,
+        vec![issuer.to_owned()],
+        &store,
+    )?;
     let accounts = Arc::new(accounts);
     let authorizer = PolicyAuthorizer::start(Arc::clone(&store));
     let plugins = Plugins {
@@ -47,7 +53,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let chain = vec![CertificateDer::from(made.cert)];
-    let tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
+    let tls = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
     let listener = tokio::net::TcpListener::bind(address).await?;
     server.serve(listener, tls, CancellationToken::new()).await;
     Ok(())

@@ -118,7 +118,11 @@ impl Authorizer for AllowMasters {
 /// The 403 that follows a decision other than `Allow`.
 #[must_use]
 pub fn forbidden(user: &UserInfo, attributes: &Attributes, reason: &str) -> Status {
-    let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let because = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {reason}")
+    };
     if !attributes.resource_request {
         let why = format!(
             "User {:?} cannot {} path {:?}{because}",
@@ -191,10 +195,7 @@ mod tests {
             ..Attributes::default()
         };
         let bob = UserInfo::new("bob", &[]);
-        assert_eq!(
-            AllowMasters.authorize(&bob, &get("/livez")),
-            Decision::Allow(String::new())
-        );
+        assert_eq!(AllowMasters.authorize(&bob, &get("/livez")), Decision::Allow(String::new()));
         assert_eq!(
             AllowMasters.authorize(&bob, &get("/metrics")),
             Decision::NoOpinion(String::new())

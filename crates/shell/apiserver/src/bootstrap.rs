@@ -34,7 +34,8 @@ impl ApiServer {
         if !self.config.service_cidrs.is_empty() {
             let cidrs: Vec<String> = self.config.service_cidrs.iter().map(ToString::to_string).collect();
             let object = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}});
-            self.ensure(row("networking.k8s.io", "servicecidrs"), "", "kubernetes", object).await?;
+            self.ensure(row("networking.k8s.io", "servicecidrs"), "", "kubernetes", object)
+                .await?;
         }
         for (name, value, description) in [
             (
@@ -49,7 +50,8 @@ impl ApiServer {
             ),
         ] {
             let class = json!({"metadata": {"name": name}, "value": value, "description": description});
-            self.ensure(row("scheduling.k8s.io", "priorityclasses"), "", name, class).await?;
+            self.ensure(row("scheduling.k8s.io", "priorityclasses"), "", name, class)
+                .await?;
         }
         self.ensure_kubernetes_service().await?;
         self.publish_endpoint().await?;
@@ -91,7 +93,9 @@ impl ApiServer {
     }
 
     async fn ensure_kubernetes_service(&self) -> Result<(), Status> {
-        let Some(cidr) = self.config.service_cidrs.first() else { return Ok(()) };
+        let Some(cidr) = self.config.service_cidrs.first() else {
+            return Ok(());
+        };
         let address = cidr.address(1).to_string();
         let service = json!({
             "metadata": {"name": "kubernetes", "namespace": "default",
@@ -119,7 +123,11 @@ impl ApiServer {
             return Ok(());
         }
         let address = self.config.advertise_address.to_string();
-        let family = if self.config.advertise_address.is_ipv6() { "IPv6" } else { "IPv4" };
+        let family = if self.config.advertise_address.is_ipv6() {
+            "IPv6"
+        } else {
+            "IPv4"
+        };
         let endpoints = json!({
             "metadata": {"name": "kubernetes", "namespace": "default",
                 "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},

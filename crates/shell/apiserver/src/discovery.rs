@@ -218,7 +218,15 @@ pub(crate) fn paths(server: &ApiServer) -> Value {
         }
     }
     for path in [
-        "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/readyz", "/version",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openapi/v3/",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
     ] {
         paths.push(path.to_owned());
     }

@@ -36,7 +36,10 @@ pub struct InProcess {
 impl InProcess {
     /// Access for a user; components use names such as `system:kube-scheduler` and `system:node:n1`.
     #[must_use]
-    #[expect(clippy::new_ret_no_self, reason = "a transport is always shared and always used through the trait")]
+    #[expect(
+        clippy::new_ret_no_self,
+        reason = "a transport is always shared and always used through the trait"
+    )]
     pub fn new(server: Arc<ApiServer>, user: UserInfo) -> Arc<dyn Transport> {
         Arc::new(Self {
             server,
@@ -91,7 +94,12 @@ impl InProcess {
     }
 
     /// `metrics.k8s.io` has no rows: its objects are made when asked for.
-    async fn list_metrics(&self, resource: &ResourceRef, namespace: Option<&str>, list: &ListOptions) -> Result<ObjectList, Status> {
+    async fn list_metrics(
+        &self,
+        resource: &ResourceRef,
+        namespace: Option<&str>,
+        list: &ListOptions,
+    ) -> Result<ObjectList, Status> {
         let labels = list.label_selector.as_deref().unwrap_or_default();
         let attributes = Attributes {
             verb: "list".to_owned(),
@@ -223,7 +231,10 @@ impl Transport for InProcess {
                     name: String::new(),
                     ..target
                 };
-                self.server.create(&creating, value, &write).await.map(|written| written.object)
+                self.server
+                    .create(&creating, value, &write)
+                    .await
+                    .map(|written| written.object)
             }
             "binding" => status_object(&self.server.bind(&target, value, &write).await?),
             "eviction" => status_object(&self.server.evict(&target, value, &write).await?),
@@ -238,7 +249,11 @@ impl Transport for InProcess {
         let write = self.write_options(write);
         if target.subresource == "scale" {
             let value = decode::body(Format::Json, &body, expected(scale_row()), write.validation)?.value;
-            return self.server.update_scale(&target, value, &write).await.map(|written| written.object);
+            return self
+                .server
+                .update_scale(&target, value, &write)
+                .await
+                .map(|written| written.object);
         }
         let mut value = decode::body(Format::Json, &body, expected(target.row), write.validation)?.value;
         rules::defaults(target.row, &mut value);
@@ -294,4 +309,3 @@ fn event(item: Item) -> Result<WatchEvent, Status> {
         Item::Failed(status) => Err(status),
     }
 }
-

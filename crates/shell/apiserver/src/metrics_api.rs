@@ -9,8 +9,8 @@ use trireme_api::{Status, StatusDetails};
 
 use crate::http::body::Body;
 use crate::http::handle::{Incoming, error_style};
-use crate::http::respond;
 use crate::http::resources::{no_such_resource, not_allowed};
+use crate::http::respond;
 use crate::pipeline::rules;
 use crate::server::ApiServer;
 
@@ -21,9 +21,7 @@ pub(crate) const VERSION: &str = "v1beta1";
 const API_VERSION: &str = "metrics.k8s.io/v1beta1";
 
 pub(crate) fn resource_list() -> Vec<Value> {
-    let entry = |name: &str, namespaced: bool, kind: &str| {
-        json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get", "list"]})
-    };
+    let entry = |name: &str, namespaced: bool, kind: &str| json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get", "list"]});
     vec![entry("nodes", false, "NodeMetrics"), entry("pods", true, "PodMetrics")]
 }
 
@@ -55,7 +53,12 @@ pub(crate) async fn serve<B>(server: &ApiServer, incoming: &Incoming<B>) -> Resp
 }
 
 /// Objects of a resource that a label selector selects.
-pub(crate) async fn items(server: &ApiServer, plural: &str, namespace: Option<&str>, selector: &str) -> Result<Vec<Value>, Status> {
+pub(crate) async fn items(
+    server: &ApiServer,
+    plural: &str,
+    namespace: Option<&str>,
+    selector: &str,
+) -> Result<Vec<Value>, Status> {
     let source = server.plugins.metrics.as_ref().ok_or_else(no_such_resource)?;
     let mut items = match plural {
         "nodes" => source.nodes().await,
@@ -95,10 +98,10 @@ async fn answer<B>(server: &ApiServer, incoming: &Incoming<B>) -> Result<(&'stat
     }
     let selector = LabelSelector::parse(incoming.query.get("labelSelector").unwrap_or_default());
     let selector = selector.map_err(|error| Status::bad_request(error.to_string()))?;
-    let pinned = incoming
-        .query
-        .get("fieldSelector")
-        .and_then(|text| text.strip_prefix("metadata.name=").map(|name| name.trim_start_matches('=').to_owned()));
+    let pinned = incoming.query.get("fieldSelector").and_then(|text| {
+        text.strip_prefix("metadata.name=")
+            .map(|name| name.trim_start_matches('=').to_owned())
+    });
     let items: Vec<Value> = items
         .into_iter()
         .filter(|item| selector.matches(&rules::labels_of(item)))

@@ -28,7 +28,10 @@ impl Lookup for View<'_> {
     }
 
     fn list(&self, group: &str, plural: &str, namespace: Option<&str>) -> Vec<Value> {
-        View::list(self, group, plural, namespace).iter().map(trireme_api::Object::value).collect()
+        View::list(self, group, plural, namespace)
+            .iter()
+            .map(trireme_api::Object::value)
+            .collect()
     }
 }
 
@@ -51,7 +54,10 @@ impl PolicyAuthorizer {
                 roles.set(&object.value());
             }
         }
-        let authorizer = Arc::new(Self { roles: RwLock::new(roles), store });
+        let authorizer = Arc::new(Self {
+            roles: RwLock::new(roles),
+            store,
+        });
         tokio::spawn(Arc::clone(&authorizer).follow(revision));
         authorizer
     }
@@ -96,7 +102,10 @@ impl PolicyAuthorizer {
 }
 
 fn who(user: &UserInfo) -> Who<'_> {
-    Who { name: &user.name, groups: &user.groups }
+    Who {
+        name: &user.name,
+        groups: &user.groups,
+    }
 }
 
 impl Authorizer for PolicyAuthorizer {
@@ -128,9 +137,17 @@ impl Authorizer for PolicyAuthorizer {
             format!("{}/{}", attributes.resource, attributes.subresource)
         };
         let query = if attributes.resource_request {
-            rbac::Query::Resource { verb: &attributes.verb, group: &attributes.group, resource: &resource, name: &attributes.name }
+            rbac::Query::Resource {
+                verb: &attributes.verb,
+                group: &attributes.group,
+                resource: &resource,
+                name: &attributes.name,
+            }
         } else {
-            rbac::Query::Path { verb: &attributes.verb, path: &attributes.path }
+            rbac::Query::Path {
+                verb: &attributes.verb,
+                path: &attributes.path,
+            }
         };
         match self.roles.read().allows(&who(user), &attributes.namespace, &query) {
             Some(reason) => Decision::Allow(reason),
@@ -143,7 +160,12 @@ impl Authorizer for PolicyAuthorizer {
         let mut rules: Vec<Rule> = roles.rules(&who(user), namespace).into_iter().map(shown).collect();
         if user.in_group(MASTERS) && rules.is_empty() {
             let all = || vec!["*".to_owned()];
-            rules.push(Rule { verbs: all(), groups: all(), resources: all(), ..Rule::default() });
+            rules.push(Rule {
+                verbs: all(),
+                groups: all(),
+                resources: all(),
+                ..Rule::default()
+            });
         }
         (rules, false)
     }
@@ -224,17 +246,24 @@ impl PolicyAdmission {
                 if request.old_object.is_some_and(|old| old["rules"] == request.object["rules"]) {
                     return Ok(());
                 }
-                (parse(&request.object["rules"]), may("escalate", request.row.plural, request.name))
+                (
+                    parse(&request.object["rules"]),
+                    may("escalate", request.row.plural, request.name),
+                )
             }
             "rolebindings" | "clusterrolebindings" => {
-                let same = |old: &Value| old["roleRef"] == request.object["roleRef"] && old["subjects"] == request.object["subjects"];
+                let same =
+                    |old: &Value| old["roleRef"] == request.object["roleRef"] && old["subjects"] == request.object["subjects"];
                 if request.old_object.is_some_and(same) {
                     return Ok(());
                 }
                 let reference = &request.object["roleRef"];
                 let name = reference["name"].as_str().unwrap_or_default();
-                let (plural, namespace) =
-                    if reference["kind"] == "Role" { ("roles", request.namespace) } else { ("clusterroles", "") };
+                let (plural, namespace) = if reference["kind"] == "Role" {
+                    ("roles", request.namespace)
+                } else {
+                    ("clusterroles", "")
+                };
                 if may("bind", plural, name) {
                     return Ok(());
                 }
@@ -253,7 +282,12 @@ impl PolicyAdmission {
             return Ok(());
         }
         let listed: Vec<String> = missing.iter().map(describe).collect();
-        let groups = user.groups.iter().map(|group| format!("{group:?}")).collect::<Vec<_>>().join(" ");
+        let groups = user
+            .groups
+            .iter()
+            .map(|group| format!("{group:?}"))
+            .collect::<Vec<_>>()
+            .join(" ");
         let why = format!(
             "user {:?} (groups=[{groups}]) is attempting to grant RBAC permissions not currently held:\n{}",
             user.name,
@@ -265,10 +299,20 @@ impl PolicyAdmission {
 
 /// A rule as upstream's compact form prints it.
 fn describe(rule: &rbac::Rule) -> String {
-    let list = |items: &[String]| format!("[{}]", items.iter().map(|item| format!("{item:?}")).collect::<Vec<_>>().join(" "));
+    let list = |items: &[String]| {
+        format!(
+            "[{}]",
+            items.iter().map(|item| format!("{item:?}")).collect::<Vec<_>>().join(" ")
+        )
+    };
     let mut parts = Vec::new();
-    let named =
-        [("APIGroups", &rule.api_groups), ("Resources", &rule.resources), ("ResourceNames", &rule.resource_names), ("NonResourceURLs", &rule.non_resource_urls), ("Verbs", &rule.verbs)];
+    let named = [
+        ("APIGroups", &rule.api_groups),
+        ("Resources", &rule.resources),
+        ("ResourceNames", &rule.resource_names),
+        ("NonResourceURLs", &rule.non_resource_urls),
+        ("Verbs", &rule.verbs),
+    ];
     for (name, items) in named {
         if !items.is_empty() {
             parts.push(format!("{name}:{}", list(items)));
@@ -296,7 +340,9 @@ impl Admission for PolicyAdmission {
 fn suffix() -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut rng = rand::rng();
-    (0..5).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
+    (0..5)
+        .map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]))
+        .collect()
 }
 
 /// Makes the bootstrap roles and bindings that are absent, and adds what present ones lack (reconciliation at start).
@@ -323,7 +369,11 @@ pub async fn bootstrap_roles(server: &crate::server::ApiServer) -> Result<(), St
         object["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
         object["metadata"]["creationTimestamp"] = now.clone().into();
         let body = Body::new(object);
-        writes.push(Write { key, precondition: Precondition::Absent, operation: Change::Put { body, ttl_seconds: None } });
+        writes.push(Write {
+            key,
+            precondition: Precondition::Absent,
+            operation: Change::Put { body, ttl_seconds: None },
+        });
     }
     aggregate(&mut writes);
     if !writes.is_empty() {
@@ -345,12 +395,21 @@ fn aggregate(writes: &mut [trireme_store::Write]) {
         let values: Vec<Value> = writes.iter().map(value).collect();
         for (write, own) in writes.iter_mut().zip(&values) {
             let selectors = own["aggregationRule"]["clusterRoleSelectors"].as_array();
-            let labels: Vec<&String> = selectors.into_iter().flatten().filter_map(|s| s["matchLabels"].as_object()).flat_map(|l| l.keys()).collect();
+            let labels: Vec<&String> = selectors
+                .into_iter()
+                .flatten()
+                .filter_map(|s| s["matchLabels"].as_object())
+                .flat_map(|l| l.keys())
+                .collect();
             if labels.is_empty() {
                 continue;
             }
             let mut rules: Vec<Value> = Vec::new();
-            for other in values.iter().filter(|other| labels.iter().any(|label| other["metadata"]["labels"][label.as_str()] == "true")) {
+            for other in values.iter().filter(|other| {
+                labels
+                    .iter()
+                    .any(|label| other["metadata"]["labels"][label.as_str()] == "true")
+            }) {
                 for rule in other["rules"].as_array().into_iter().flatten() {
                     if !rules.contains(rule) {
                         rules.push(rule.clone());
@@ -359,7 +418,10 @@ fn aggregate(writes: &mut [trireme_store::Write]) {
             }
             let mut filled = own.clone();
             filled["rules"] = rules.into();
-            write.operation = Change::Put { body: Body::new(filled), ttl_seconds: None };
+            write.operation = Change::Put {
+                body: Body::new(filled),
+                ttl_seconds: None,
+            };
         }
     }
 }

@@ -22,7 +22,15 @@ use crate::pipeline::Target;
 use crate::server::ApiServer;
 
 /// Headers that concern one connection only.
-const HOP_BY_HOP: &[&str] = &["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"];
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+];
 const KUBELET_PORT: u16 = 10250;
 
 fn no_host(pod: &str) -> Status {
@@ -39,7 +47,14 @@ pub(crate) async fn logs<B>(server: &Arc<ApiServer>, incoming: Incoming<B>, targ
     };
     let path = format!("/containerLogs/{}/{}/{container}", target.namespace, target.name);
     const PASSED: &[&str] = &[
-        "follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream",
+        "follow",
+        "previous",
+        "timestamps",
+        "sinceSeconds",
+        "sinceTime",
+        "tailLines",
+        "limitBytes",
+        "stream",
     ];
     let query = encode_query(&incoming.query, PASSED);
     let uri = if query.is_empty() { path } else { format!("{path}?{query}") };
@@ -48,10 +63,16 @@ pub(crate) async fn logs<B>(server: &Arc<ApiServer>, incoming: Incoming<B>, targ
     let answer = send(server, node, request, None, HeaderMap::new()).await?;
     let (mut parts, stream) = answer.into_parts();
     if parts.status != StatusCode::OK {
-        let text = stream.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let text = stream
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default();
         return Err(relayed(parts.status, &text));
     }
-    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    parts
+        .headers
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     let stream = BodyStream::new(stream)
         .try_filter_map(move |frame| {
             let _counted = &guard;
@@ -65,7 +86,11 @@ pub(crate) async fn logs<B>(server: &Arc<ApiServer>, incoming: Incoming<B>, targ
 pub(crate) async fn stream<B>(server: &Arc<ApiServer>, incoming: Incoming<B>, target: &Target) -> Result<Response<Body>, Status> {
     let pod = pod(server, target).await?;
     let forwards = target.subresource == "portforward";
-    let container = if forwards { String::new() } else { container(&pod, &incoming.query, target)? };
+    let container = if forwards {
+        String::new()
+    } else {
+        container(&pod, &incoming.query, target)?
+    };
     if incoming.info.verb == "get" && wants_upgrade(&incoming.parts) {
         // A WebSocket must be opened by GET, but running a command is no reading.
         let mut attributes = incoming.info.attributes(&incoming.query);
@@ -91,7 +116,11 @@ pub(crate) async fn stream<B>(server: &Arc<ApiServer>, incoming: Incoming<B>, ta
 }
 
 /// `nodes/proxy`; pods and services are not reached through the API server yet.
-pub(crate) async fn proxy<B>(server: &Arc<ApiServer>, mut incoming: Incoming<B>, target: &Target) -> Result<Response<Body>, Status>
+pub(crate) async fn proxy<B>(
+    server: &Arc<ApiServer>,
+    mut incoming: Incoming<B>,
+    target: &Target,
+) -> Result<Response<Body>, Status>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::fmt::Display,
@@ -104,7 +133,12 @@ where
     server.barrier().await?;
     server.node(&target.name).ok_or_else(|| target.not_found())?;
     connect_admission(server, target, &incoming.query)?;
-    let query = incoming.parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let query = incoming
+        .parts
+        .uri
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
     let uri = format!("/{}{query}", incoming.info.rest);
     if wants_upgrade(&incoming.parts) {
         return tunnel(server, &target.name, incoming, &uri).await;
@@ -133,7 +167,10 @@ async fn pod(server: &ApiServer, target: &Target) -> Result<Value, Status> {
 fn container(pod: &Value, query: &Query, target: &Target) -> Result<String, Status> {
     let names = |list: &str| -> Vec<String> {
         let list = pod["spec"][list].as_array().map(Vec::as_slice).unwrap_or_default();
-        list.iter().filter_map(|own| own["name"].as_str()).map(str::to_owned).collect()
+        list.iter()
+            .filter_map(|own| own["name"].as_str())
+            .map(str::to_owned)
+            .collect()
     };
     let (containers, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
     let wished = query.get("container").unwrap_or_default();
@@ -151,7 +188,10 @@ fn container(pod: &Value, query: &Query, target: &Target) -> Result<String, Stat
     let annotated = pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str();
     match containers.as_slice() {
         [only] => Ok(only.clone()),
-        [] => Err(Status::bad_request(format!("a container name must be specified for pod {}", target.name))),
+        [] => Err(Status::bad_request(format!(
+            "a container name must be specified for pod {}",
+            target.name
+        ))),
         _ if annotated.is_some_and(|name| containers.iter().any(|own| own == name)) => {
             Ok(annotated.unwrap_or_default().to_owned())
         }
@@ -207,7 +247,12 @@ fn connect_admission(server: &ApiServer, target: &Target, query: &Query) -> Resu
 /// Where a node's kubelet listens.
 fn endpoint(node: &Value) -> Option<NodeEndpoint> {
     let addresses = node["status"]["addresses"].as_array()?;
-    let of = |kind: &str| addresses.iter().find(|own| own["type"] == kind).and_then(|own| own["address"].as_str());
+    let of = |kind: &str| {
+        addresses
+            .iter()
+            .find(|own| own["type"] == kind)
+            .and_then(|own| own["address"].as_str())
+    };
     let host = ["InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS"]
         .into_iter()
         .find_map(of)?;
@@ -215,7 +260,10 @@ fn endpoint(node: &Value) -> Option<NodeEndpoint> {
     Some(NodeEndpoint {
         name: node["metadata"]["name"].as_str()?.to_owned(),
         host: host.to_owned(),
-        port: port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(KUBELET_PORT),
+        port: port
+            .and_then(|port| u16::try_from(port).ok())
+            .filter(|port| *port > 0)
+            .unwrap_or(KUBELET_PORT),
     })
 }
 
@@ -229,13 +277,15 @@ fn unreachable_node(why: &str) -> Status {
 }
 
 async fn dial(server: &ApiServer, node: &str) -> Result<Box<dyn crate::nodes::NodeStream>, Status> {
-    let dialer = server.plugins.dialer.as_ref().ok_or_else(|| unreachable_node("this server reaches no nodes"))?;
+    let dialer = server
+        .plugins
+        .dialer
+        .as_ref()
+        .ok_or_else(|| unreachable_node("this server reaches no nodes"))?;
     let object = server.node(node).ok_or_else(|| Status::not_found("", "nodes", node))?;
     let endpoint = endpoint(&object.value()).ok_or_else(|| unreachable_node(&format!("node {node} has no address yet")))?;
     let connected = dialer.connect(&endpoint).await;
-    connected.map_err(|error| {
-        Status::internal(&format!("error dialing backend: {error}"))
-    })
+    connected.map_err(|error| Status::internal(&format!("error dialing backend: {error}")))
 }
 
 fn kubelet_request(method: Method, uri: &str, headers: HeaderMap, bytes: Bytes) -> Result<Request<Full<Bytes>>, Status> {
@@ -279,8 +329,10 @@ async fn send(
 fn passed_headers(headers: &HeaderMap, upgrading: bool) -> HeaderMap {
     let dropped = |name: &HeaderName| {
         let text = name.as_str();
-        matches!(text, "authorization" | "cookie" | "host" | "content-length" | "x-forwarded-for")
-            || text.starts_with("impersonate-")
+        matches!(
+            text,
+            "authorization" | "cookie" | "host" | "content-length" | "x-forwarded-for"
+        ) || text.starts_with("impersonate-")
             || text.starts_with("x-remote-")
             || HOP_BY_HOP.contains(&text)
             || (text == "upgrade" && !upgrading)
@@ -328,7 +380,11 @@ async fn tunnel<B>(server: &Arc<ApiServer>, node: &str, incoming: Incoming<B>, u
     let mut answer = send(server, node, request, None, HeaderMap::new()).await?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (parts, stream) = answer.into_parts();
-        let text = stream.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let text = stream
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default();
         return Err(relayed(parts.status, &text));
     }
     let kubelet = hyper::upgrade::on(&mut answer);
@@ -427,14 +483,20 @@ mod tests {
             ("connection", "upgrade"),
             ("upgrade", "websocket"),
             ("sec-websocket-key", "k"),
-            ("sec-websocket-protocol", "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.eA"),
+            (
+                "sec-websocket-protocol",
+                "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.eA",
+            ),
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
         let passed = passed_headers(&headers, true);
         let mut names: Vec<&str> = passed.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["connection", "sec-websocket-key", "sec-websocket-protocol", "upgrade"]);
+        assert_eq!(
+            names,
+            ["connection", "sec-websocket-key", "sec-websocket-protocol", "upgrade"]
+        );
         assert_eq!(passed["sec-websocket-protocol"], "v5.channel.k8s.io");
     }
 
@@ -457,7 +519,10 @@ mod tests {
         let pod = json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}});
         let ask = |query: &str| container(&pod, &Query::parse(Some(query)), &target);
         assert_eq!(ask("container=b").unwrap(), "b");
-        assert_eq!(ask("container=zzz").unwrap_err().message, "container zzz is not valid for pod p");
+        assert_eq!(
+            ask("container=zzz").unwrap_err().message,
+            "container zzz is not valid for pod p"
+        );
         assert_eq!(
             ask("").unwrap_err().message,
             "a container name must be specified for pod p, choose one of: [a b]"

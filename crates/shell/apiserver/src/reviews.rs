@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use http::{Method, Request, Response};
 use serde_json::{Value, json};
-use trireme_api::field::FieldErrorType;
 use trireme_api::Status;
+use trireme_api::field::FieldErrorType;
 
 use crate::authorization::{Attributes, Decision};
 use crate::http::accept::Offer;
@@ -21,11 +21,7 @@ use crate::server::{ApiServer, now};
 use crate::user::UserInfo;
 
 /// Serves a virtual row.
-pub(crate) async fn serve<B>(
-    server: &Arc<ApiServer>,
-    mut incoming: Incoming<B>,
-    target: Target,
-) -> Result<Response<Body>, Status>
+pub(crate) async fn serve<B>(server: &Arc<ApiServer>, mut incoming: Incoming<B>, target: Target) -> Result<Response<Body>, Status>
 where
     B: http_body::Body<Data = bytes::Bytes> + Unpin,
     B::Error: std::fmt::Display,
@@ -137,14 +133,20 @@ fn user_of(spec: &Value) -> UserInfo {
         name: spec["user"].as_str().unwrap_or_default().to_owned(),
         uid: spec["uid"].as_str().unwrap_or_default().to_owned(),
         groups: texts(&spec["groups"]),
-        extra: extra.iter().map(|(key, values)| (key.to_lowercase(), texts(values))).collect(),
+        extra: extra
+            .iter()
+            .map(|(key, values)| (key.to_lowercase(), texts(values)))
+            .collect(),
     }
 }
 
 fn check_spec(spec: &Value, subject: bool, local: Option<&str>) -> Result<(), Status> {
     let mut errors = Vec::new();
     let mut add = |kind, path: &str, value: &str, detail: &str| errors.push(options::error(kind, path, value, detail));
-    match (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object()) {
+    match (
+        spec["resourceAttributes"].is_object(),
+        spec["nonResourceAttributes"].is_object(),
+    ) {
         (true, true) => add(
             FieldErrorType::Invalid,
             "spec.nonResourceAttributes",
@@ -278,7 +280,11 @@ async fn token_review(server: &ApiServer, value: &mut Value) -> Result<(), Statu
         }
         Ok(None) => json!({"user": {}}),
         Err(status) => {
-            let why = if status.reason == "Unauthorized" { "invalid bearer token".to_owned() } else { status.message };
+            let why = if status.reason == "Unauthorized" {
+                "invalid bearer token".to_owned()
+            } else {
+                status.message
+            };
             json!({"user": {}, "error": why})
         }
     };
@@ -288,4 +294,3 @@ async fn token_review(server: &ApiServer, value: &mut Value) -> Result<(), Statu
 /// Header by which a token review tells the authenticator which audiences it asks for; a client's own is removed by the
 /// server before authentication.
 pub const AUDIENCE_HEADER: &str = "x-trireme-review-audience";
-

@@ -114,7 +114,10 @@ fn text<'a>(spec: &'a Value, name: &str) -> &'a str {
 }
 
 fn port(value: &Value) -> Option<u16> {
-    value.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
+    value
+        .as_u64()
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port > 0)
 }
 
 fn claims(service: &Value) -> Claims {
@@ -186,12 +189,7 @@ impl ApiServer {
     ///
     /// # Errors
     /// As upstream refuses addresses and ports.
-    pub(crate) fn allocate_update(
-        &self,
-        target: &Target,
-        old: &Value,
-        service: &mut Value,
-    ) -> Result<Vec<Write>, Status> {
+    pub(crate) fn allocate_update(&self, target: &Target, old: &Value, service: &mut Value) -> Result<Vec<Write>, Status> {
         if !is_service(target) || !target.subresource.is_empty() || !service["spec"].is_object() {
             return Ok(Vec::new());
         }
@@ -367,9 +365,9 @@ impl ApiServer {
             let wished = addresses.get(index).filter(|address| !address.is_empty()).cloned();
             let address = match (wished, cidr) {
                 (Some(wished), cidr) => {
-                    let parsed: IpAddr = wished.parse().map_err(|_| {
-                        Status::internal(&format!("failed to parse service IP {wished:?}"))
-                    })?;
+                    let parsed: IpAddr = wished
+                        .parse()
+                        .map_err(|_| Status::internal(&format!("failed to parse service IP {wished:?}")))?;
                     if held.addresses.contains(&parsed) {
                         continue;
                     }
@@ -491,7 +489,10 @@ impl ApiServer {
             if wished.is_none() && !allocates {
                 continue;
             }
-            let known = shared.iter().find(|(port, _)| *port == number).map(|(_, node_port)| *node_port);
+            let known = shared
+                .iter()
+                .find(|(port, _)| *port == number)
+                .map(|(_, node_port)| *node_port);
             let requested = wished.or(known).or_else(|| {
                 let ports = service["spec"]["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
                 ports[index..]
@@ -538,11 +539,13 @@ impl ApiServer {
         let chosen = match port(&service["spec"]["healthCheckNodePort"]) {
             Some(wished) if held.ports.contains(&wished) => return Ok(()),
             Some(wished) => {
-                let checked = if taken.contains(&wished) { Err(PORT_TAKEN.to_owned()) } else { self.check_port(wished) };
+                let checked = if taken.contains(&wished) {
+                    Err(PORT_TAKEN.to_owned())
+                } else {
+                    self.check_port(wished)
+                };
                 checked.map_err(|why| {
-                    Status::internal(&format!(
-                        "failed to allocate requested HealthCheck NodePort {wished}: {why}"
-                    ))
+                    Status::internal(&format!("failed to allocate requested HealthCheck NodePort {wished}: {why}"))
                 })?;
                 wished
             }
@@ -654,7 +657,12 @@ fn patch_allocated(old: &Value, service: &mut Value) {
     }
     if allocates_node_ports(before) && allocates_node_ports(spec) {
         let entries = |spec: &Value| spec["ports"].as_array().cloned().unwrap_or_default();
-        let used = |spec: &Value| entries(spec).iter().filter_map(|entry| port(&entry["nodePort"])).collect::<BTreeSet<_>>();
+        let used = |spec: &Value| {
+            entries(spec)
+                .iter()
+                .filter_map(|entry| port(&entry["nodePort"]))
+                .collect::<BTreeSet<_>>()
+        };
         let kept: BTreeSet<u16> = used(before).intersection(&used(spec)).copied().collect();
         let known = entries(before);
         for entry in spec["ports"].as_array_mut().into_iter().flatten() {
@@ -662,7 +670,10 @@ fn patch_allocated(old: &Value, service: &mut Value) {
                 continue;
             }
             let same = known.iter().find(|old| text(old, "name") == text(entry, "name"));
-            if let Some(node_port) = same.and_then(|old| port(&old["nodePort"])).filter(|port| !kept.contains(port)) {
+            if let Some(node_port) = same
+                .and_then(|old| port(&old["nodePort"]))
+                .filter(|port| !kept.contains(port))
+            {
                 entry["nodePort"] = node_port.into();
             }
         }

@@ -18,7 +18,10 @@ use trireme_store::MemoryStore;
 struct FakeKubelet;
 
 async fn kubelet(mut request: Request<hyper::body::Incoming>) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
-    assert!(!request.headers().contains_key("authorization"), "the client's token reached the kubelet");
+    assert!(
+        !request.headers().contains_key("authorization"),
+        "the client's token reached the kubelet"
+    );
     let path = request.uri().to_string();
     Ok(match path.as_str() {
         "/containerLogs/default/p/main?tailLines=1" => Response::new(Full::new("hello\n".into())),
@@ -39,7 +42,10 @@ async fn kubelet(mut request: Request<hyper::body::Incoming>) -> Result<Response
                 .body(Full::default())
                 .unwrap()
         }
-        _ => Response::builder().status(404).body(Full::new("no such container".into())).unwrap(),
+        _ => Response::builder()
+            .status(404)
+            .body(Full::new("no such container".into()))
+            .unwrap(),
     })
 }
 
@@ -105,7 +111,11 @@ async fn logs_are_passed_on() {
     let response = server.handle(get("?tailLines=1")).await;
     assert_eq!(response.status(), 200);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello\n");
-    assert_eq!(server.handle(get("?tailLines=2")).await.status(), 404, "the kubelet's refusal is the answer");
+    assert_eq!(
+        server.handle(get("?tailLines=2")).await.status(),
+        404,
+        "the kubelet's refusal is the answer"
+    );
 }
 
 #[tokio::test]
@@ -124,14 +134,16 @@ async fn exec_is_tunnelled_after_the_switch_and_not_before() {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
     tokio::spawn(connection.with_upgrades());
     let exec = |command: &str| {
-        Request::get(format!("/api/v1/namespaces/default/pods/p/exec?command={command}&stdin=true&stdout=true"))
-            .header("host", "api")
-            .header("authorization", "Bearer ADMIN")
-            .header("connection", "Upgrade")
-            .header("upgrade", "websocket")
-            .header("sec-websocket-protocol", "v5.channel.k8s.io")
-            .body(Empty::<Bytes>::new())
-            .unwrap()
+        Request::get(format!(
+            "/api/v1/namespaces/default/pods/p/exec?command={command}&stdin=true&stdout=true"
+        ))
+        .header("host", "api")
+        .header("authorization", "Bearer ADMIN")
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-protocol", "v5.channel.k8s.io")
+        .body(Empty::<Bytes>::new())
+        .unwrap()
     };
     let refused = sender.send_request(exec("nope")).await.unwrap();
     assert_eq!(refused.status(), 404);

@@ -41,7 +41,10 @@ async fn https_serves_both_protocols_and_knows_its_clients() {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(ca.der().clone()).unwrap();
     let roots = Arc::new(roots);
-    let verifier = WebPkiClientVerifier::builder(Arc::clone(&roots)).allow_unauthenticated().build().unwrap();
+    let verifier = WebPkiClientVerifier::builder(Arc::clone(&roots))
+        .allow_unauthenticated()
+        .build()
+        .unwrap();
     let tls = rustls::ServerConfig::builder()
         .with_client_cert_verifier(verifier)
         .with_single_cert(own.chain, own.key)
@@ -64,21 +67,27 @@ async fn https_serves_both_protocols_and_knows_its_clients() {
     for (protocol, certified, expected) in [("h2", true, 200), ("http/1.1", true, 200), ("http/1.1", false, 403)] {
         let builder = rustls::ClientConfig::builder().with_root_certificates(Arc::clone(&roots));
         let mut client = if certified {
-            builder.with_client_auth_cert(admin.chain.clone(), admin.key.clone_key()).unwrap()
+            builder
+                .with_client_auth_cert(admin.chain.clone(), admin.key.clone_key())
+                .unwrap()
         } else {
             builder.with_no_client_auth()
         };
         client.alpn_protocols = vec![protocol.as_bytes().to_vec()];
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, stream).await.unwrap();
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(client))
+            .connect(name, stream)
+            .await
+            .unwrap();
         let request = Request::get("https://localhost/api/v1/namespaces/default")
             .header("host", "localhost")
             .body(Empty::<Bytes>::new())
             .unwrap();
         let response = if protocol == "h2" {
-            let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+            let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
             tokio::spawn(connection);
             sender.send_request(request).await.unwrap()
         } else {
@@ -92,5 +101,8 @@ async fn https_serves_both_protocols_and_knows_its_clients() {
         assert_eq!(value["kind"], if certified { "Namespace" } else { "Status" });
     }
     shutdown.cancel();
-    tokio::time::timeout(std::time::Duration::from_secs(20), serving).await.unwrap().unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(20), serving)
+        .await
+        .unwrap()
+        .unwrap();
 }

@@ -54,13 +54,24 @@ async fn send(server: &Arc<ApiServer>, method: &str, path: &str, headers: &[(&st
 }
 
 async fn call(server: &Arc<ApiServer>, method: &str, path: &str, body: Value) -> Answer {
-    let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+    let body = if body.is_null() {
+        Bytes::new()
+    } else {
+        body.to_string().into()
+    };
     send(server, method, path, &[], body).await
 }
 
 async fn patch(server: &Arc<ApiServer>, path: &str, kind: &str, body: Value) -> Answer {
     let media_type = format!("application/{kind}");
-    send(server, "PATCH", path, &[("content-type", &media_type)], body.to_string().into()).await
+    send(
+        server,
+        "PATCH",
+        path,
+        &[("content-type", &media_type)],
+        body.to_string().into(),
+    )
+    .await
 }
 
 fn pod(name: &str, node: &str) -> Value {
@@ -79,7 +90,13 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 #[tokio::test]
 async fn an_object_lives_from_create_to_delete() {
     let server = server().await;
-    let made = call(&server, "POST", MAPS, json!({"metadata": {"name": "a", "labels": {"x": "1"}}, "data": {"k": "v"}})).await;
+    let made = call(
+        &server,
+        "POST",
+        MAPS,
+        json!({"metadata": {"name": "a", "labels": {"x": "1"}}, "data": {"k": "v"}}),
+    )
+    .await;
     assert_eq!(made.code, 201, "{}", made.body);
     assert_eq!(made.body["metadata"]["managedFields"][0]["manager"], "test");
     assert_eq!(made.body["kind"], "ConfigMap");
@@ -87,18 +104,34 @@ async fn an_object_lives_from_create_to_delete() {
     let got = call(&server, "GET", &one, Value::Null).await;
     assert_eq!(got.body, made.body);
 
-    assert_eq!(call(&server, "POST", MAPS, json!({"metadata": {"name": "a"}})).await.body["reason"], "AlreadyExists");
+    assert_eq!(
+        call(&server, "POST", MAPS, json!({"metadata": {"name": "a"}})).await.body["reason"],
+        "AlreadyExists"
+    );
 
     let mut changed = got.body.clone();
     changed["data"]["k"] = "w".into();
     let updated = call(&server, "PUT", &one, changed.clone()).await;
-    assert_eq!((updated.code, &updated.body["data"]["k"]), (200, &json!("w")), "{}", updated.body);
+    assert_eq!(
+        (updated.code, &updated.body["data"]["k"]),
+        (200, &json!("w")),
+        "{}",
+        updated.body
+    );
     let stale = call(&server, "PUT", &one, changed).await;
     assert_eq!((stale.code, stale.body["reason"].as_str()), (409, Some("Conflict")));
-    assert!(stale.body["message"].as_str().unwrap().ends_with("apply your changes to the latest version and try again"));
+    assert!(
+        stale.body["message"]
+            .as_str()
+            .unwrap()
+            .ends_with("apply your changes to the latest version and try again")
+    );
 
     let same = call(&server, "PUT", &one, updated.body.clone()).await;
-    assert_eq!(same.body["metadata"]["resourceVersion"], updated.body["metadata"]["resourceVersion"]);
+    assert_eq!(
+        same.body["metadata"]["resourceVersion"],
+        updated.body["metadata"]["resourceVersion"]
+    );
 
     for (kind, body) in [
         ("merge-patch+json", json!({"data": {"m": "1"}})),
@@ -132,7 +165,12 @@ async fn apply_creates_changes_and_conflicts() {
     let again = apply("one", "2").await;
     assert_eq!((again.code, &again.body["data"]["k"]), (200, &json!("2")), "{}", again.body);
     let conflict = apply("two", "3").await;
-    assert_eq!((conflict.code, conflict.body["reason"].as_str()), (409, Some("Conflict")), "{}", conflict.body);
+    assert_eq!(
+        (conflict.code, conflict.body["reason"].as_str()),
+        (409, Some("Conflict")),
+        "{}",
+        conflict.body
+    );
 }
 
 #[tokio::test]
@@ -145,7 +183,10 @@ async fn lists_are_paged_selected_and_shaped() {
     }
     let names = |answer: &Answer| -> Vec<String> {
         let items = answer.body["items"].as_array().unwrap();
-        items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+        items
+            .iter()
+            .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
     };
     let first = call(&server, "GET", &format!("{MAPS}?limit=2"), Value::Null).await;
     assert_eq!(names(&first), ["m0", "m1"]);
@@ -154,14 +195,27 @@ async fn lists_are_paged_selected_and_shaped() {
     let next = first.body["metadata"]["continue"].as_str().unwrap();
     call(&server, "POST", MAPS, json!({"metadata": {"name": "m9"}})).await;
     let rest = call(&server, "GET", &format!("{MAPS}?limit=9&continue={next}"), Value::Null).await;
-    assert_eq!(names(&rest), ["m2", "m3", "m4"], "the second page is of the first page's revision");
+    assert_eq!(
+        names(&rest),
+        ["m2", "m3", "m4"],
+        "the second page is of the first page's revision"
+    );
     let odd = call(&server, "GET", &format!("{MAPS}?labelSelector=p%3Dodd"), Value::Null).await;
     assert_eq!(names(&odd), ["m1", "m3"]);
-    let one = call(&server, "GET", &format!("{MAPS}?fieldSelector=metadata.name%3Dm2"), Value::Null).await;
+    let one = call(
+        &server,
+        "GET",
+        &format!("{MAPS}?fieldSelector=metadata.name%3Dm2"),
+        Value::Null,
+    )
+    .await;
     assert_eq!(names(&one), ["m2"]);
     let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let table = send(&server, "GET", MAPS, &table, Bytes::new()).await;
-    assert_eq!((table.body["kind"].as_str(), table.body["rows"][0]["cells"][0].as_str()), (Some("Table"), Some("m0")));
+    assert_eq!(
+        (table.body["kind"].as_str(), table.body["rows"][0]["cells"][0].as_str()),
+        (Some("Table"), Some("m0"))
+    );
     let partial = [("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")];
     let partial = send(&server, "GET", MAPS, &partial, Bytes::new()).await;
     assert_eq!(partial.body["items"][0]["kind"], "PartialObjectMetadata");
@@ -195,22 +249,48 @@ async fn long_lists_are_streamed_and_compressed_on_request() {
 #[tokio::test]
 async fn a_watch_tells_transitions_and_bookmarks() {
     let server = server().await;
-    let made = call(&server, "POST", MAPS, json!({"metadata": {"name": "a", "labels": {"on": "yes"}}})).await;
+    let made = call(
+        &server,
+        "POST",
+        MAPS,
+        json!({"metadata": {"name": "a", "labels": {"on": "yes"}}}),
+    )
+    .await;
     let revision = made.body["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
-    patch(&server, &format!("{MAPS}/a"), "merge-patch+json", json!({"metadata": {"labels": {"on": "no"}}})).await;
-    patch(&server, &format!("{MAPS}/a"), "merge-patch+json", json!({"metadata": {"labels": {"on": "yes"}}})).await;
+    patch(
+        &server,
+        &format!("{MAPS}/a"),
+        "merge-patch+json",
+        json!({"metadata": {"labels": {"on": "no"}}}),
+    )
+    .await;
+    patch(
+        &server,
+        &format!("{MAPS}/a"),
+        "merge-patch+json",
+        json!({"metadata": {"labels": {"on": "yes"}}}),
+    )
+    .await;
     patch(&server, &format!("{MAPS}/a"), "merge-patch+json", json!({"data": {"k": "v"}})).await;
     call(&server, "DELETE", &format!("{MAPS}/a"), Value::Null).await;
     let events = |query: String| {
         let server = Arc::clone(&server);
         async move {
-            let answer = call(&server, "GET", &format!("{MAPS}?watch=1&timeoutSeconds=1&{query}"), Value::Null).await;
+            let answer = call(
+                &server,
+                "GET",
+                &format!("{MAPS}?watch=1&timeoutSeconds=1&{query}"),
+                Value::Null,
+            )
+            .await;
             let text = match answer.body {
                 Value::String(text) => text,
                 other => other.to_string(),
             };
             let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-            lines.map(|event| event["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+            lines
+                .map(|event| event["type"].as_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
         }
     };
     let selected = events(format!("labelSelector=on%3Dyes&resourceVersion={revision}")).await;
@@ -245,11 +325,20 @@ async fn deletion_waits_for_finalizers_and_grace() {
 
     call(&server, "POST", pods, pod("unscheduled", "")).await;
     call(&server, "DELETE", &format!("{pods}/unscheduled"), Value::Null).await;
-    assert_eq!(call(&server, "GET", &format!("{pods}/unscheduled"), Value::Null).await.code, 404);
+    assert_eq!(
+        call(&server, "GET", &format!("{pods}/unscheduled"), Value::Null).await.code,
+        404
+    );
 
     let foreground = call(&server, "POST", MAPS, json!({"metadata": {"name": "fg"}})).await;
     assert_eq!(foreground.code, 201);
-    let waits = call(&server, "DELETE", &format!("{MAPS}/fg?propagationPolicy=Foreground"), Value::Null).await;
+    let waits = call(
+        &server,
+        "DELETE",
+        &format!("{MAPS}/fg?propagationPolicy=Foreground"),
+        Value::Null,
+    )
+    .await;
     assert_eq!(waits.body["metadata"]["finalizers"], json!(["foregroundDeletion"]));
 }
 
@@ -271,9 +360,7 @@ async fn services_get_addresses_and_ports_and_give_them_back() {
     let server = server().await;
     let services = "/api/v1/namespaces/default/services";
     let address = |answer: &Answer| answer.body["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned();
-    let body = |name: &str, kind: &str| {
-        json!({"metadata": {"name": name}, "spec": {"type": kind, "selector": {"a": "b"}, "ports": [{"port": 80}]}})
-    };
+    let body = |name: &str, kind: &str| json!({"metadata": {"name": name}, "spec": {"type": kind, "selector": {"a": "b"}, "ports": [{"port": 80}]}});
     let made = call(&server, "POST", services, body("a", "NodePort")).await;
     assert_eq!(made.code, 201, "{}", made.body);
     let ip = address(&made);
@@ -282,7 +369,10 @@ async fn services_get_addresses_and_ports_and_give_them_back() {
     assert_eq!(made.body["spec"]["clusterIPs"], json!([ip]));
     assert_eq!(made.body["spec"]["ipFamilies"], json!(["IPv4"]));
     let held = format!("/apis/networking.k8s.io/v1/ipaddresses/{ip}");
-    assert_eq!(call(&server, "GET", &held, Value::Null).await.body["spec"]["parentRef"]["name"], "a");
+    assert_eq!(
+        call(&server, "GET", &held, Value::Null).await.body["spec"]["parentRef"]["name"],
+        "a"
+    );
 
     let mut taken = body("b", "ClusterIP");
     taken["spec"]["clusterIP"] = ip.as_str().into();
@@ -297,15 +387,35 @@ async fn services_get_addresses_and_ports_and_give_them_back() {
     let text = refused.body["message"].as_str().unwrap();
     assert!(text.contains("provided port is already allocated"), "{text}");
 
-    let kept = patch(&server, &format!("{services}/a"), "merge-patch+json", json!({"spec": {"selector": {"x": "y"}}})).await;
+    let kept = patch(
+        &server,
+        &format!("{services}/a"),
+        "merge-patch+json",
+        json!({"spec": {"selector": {"x": "y"}}}),
+    )
+    .await;
     assert_eq!(address(&kept), ip);
-    let plain = patch(&server, &format!("{services}/a"), "merge-patch+json", json!({"spec": {"type": "ClusterIP"}})).await;
+    let plain = patch(
+        &server,
+        &format!("{services}/a"),
+        "merge-patch+json",
+        json!({"spec": {"type": "ClusterIP"}}),
+    )
+    .await;
     assert!(plain.body["spec"]["ports"][0]["nodePort"].is_null(), "{}", plain.body);
     let mut again = body("c", "NodePort");
     again["spec"]["ports"][0]["nodePort"] = port.into();
-    assert_eq!(call(&server, "POST", services, again).await.code, 201, "the port was given back");
+    assert_eq!(
+        call(&server, "POST", services, again).await.code,
+        201,
+        "the port was given back"
+    );
     call(&server, "DELETE", &format!("{services}/a"), Value::Null).await;
-    assert_eq!(call(&server, "GET", &held, Value::Null).await.code, 404, "the address was given back");
+    assert_eq!(
+        call(&server, "GET", &held, Value::Null).await.code,
+        404,
+        "the address was given back"
+    );
     let own = call(&server, "GET", &format!("{services}/kubernetes"), Value::Null).await;
     assert_eq!(address(&own), "10.43.0.1");
 }
@@ -317,7 +427,12 @@ async fn pods_are_bound_once_and_scaled_things_are_scaled() {
     call(&server, "POST", pods, pod("p", "")).await;
     let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
     let bound = call(&server, "POST", &format!("{pods}/p/binding"), binding.clone()).await;
-    assert_eq!((bound.code, bound.body["status"].as_str()), (201, Some("Success")), "{}", bound.body);
+    assert_eq!(
+        (bound.code, bound.body["status"].as_str()),
+        (201, Some("Success")),
+        "{}",
+        bound.body
+    );
     let got = call(&server, "GET", &format!("{pods}/p"), Value::Null).await;
     assert_eq!(got.body["spec"]["nodeName"], "n1");
     assert_eq!(got.body["status"]["conditions"][0]["type"], "PodScheduled");
@@ -333,11 +448,20 @@ async fn pods_are_bound_once_and_scaled_things_are_scaled() {
     }});
     assert_eq!(call(&server, "POST", deployments, body).await.code, 201);
     let scale = call(&server, "GET", &format!("{deployments}/d/scale"), Value::Null).await;
-    assert_eq!((&scale.body["spec"]["replicas"], &scale.body["status"]["selector"]), (&json!(2), &json!("a=b")));
+    assert_eq!(
+        (&scale.body["spec"]["replicas"], &scale.body["status"]["selector"]),
+        (&json!(2), &json!("a=b"))
+    );
     let wished = json!({"metadata": {"name": "d"}, "spec": {"replicas": 5}});
-    assert_eq!(call(&server, "PUT", &format!("{deployments}/d/scale"), wished).await.code, 200);
+    assert_eq!(
+        call(&server, "PUT", &format!("{deployments}/d/scale"), wished).await.code,
+        200
+    );
     let got = call(&server, "GET", &format!("{deployments}/d"), Value::Null).await;
-    assert_eq!((&got.body["spec"]["replicas"], &got.body["metadata"]["generation"]), (&json!(5), &json!(2)));
+    assert_eq!(
+        (&got.body["spec"]["replicas"], &got.body["metadata"]["generation"]),
+        (&json!(5), &json!(2))
+    );
 }
 
 #[tokio::test]
@@ -359,13 +483,27 @@ async fn strangers_are_refused_and_the_rest_is_answered() {
         assert_eq!(server.handle(request(path, None)).await.status(), 200, "{path}");
     }
     for path in [
-        "/api", "/apis", "/api/v1", "/apis/apps", "/apis/apps/v1", "/openapi/v3", "/openapi/v3/apis/apps/v1", "/openapi/v2",
-        "/metrics", "/",
+        "/api",
+        "/apis",
+        "/api/v1",
+        "/apis/apps",
+        "/apis/apps/v1",
+        "/openapi/v3",
+        "/openapi/v3/apis/apps/v1",
+        "/openapi/v2",
+        "/metrics",
+        "/",
     ] {
         assert_eq!(server.handle(request(path, Some("ADMIN"))).await.status(), 200, "{path}");
     }
     assert_eq!(call(&server, "GET", "/nothing/here", Value::Null).await.code, 404);
-    let strict = call(&server, "POST", &format!("{MAPS}?fieldValidation=Strict"), json!({"metadata": {"name": "z"}, "nope": 1})).await;
+    let strict = call(
+        &server,
+        "POST",
+        &format!("{MAPS}?fieldValidation=Strict"),
+        json!({"metadata": {"name": "z"}, "nope": 1}),
+    )
+    .await;
     assert_eq!(strict.code, 400);
     let warned = call(&server, "POST", MAPS, json!({"metadata": {"name": "z"}, "nope": 1})).await;
     assert_eq!(warned.headers["warning"], "299 - \"unknown field \\\"nope\\\"\"");
@@ -373,13 +511,21 @@ async fn strangers_are_refused_and_the_rest_is_answered() {
     assert_eq!(send(&server, "POST", MAPS, &[], large.into()).await.code, 413);
     let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: yaml\ndata:\n  mode: \"0644\"\n";
     let yaml = send(&server, "POST", MAPS, &[("content-type", "application/yaml")], yaml.into()).await;
-    assert_eq!((yaml.code, &yaml.body["data"]["mode"]), (201, &json!("0644")), "{}", yaml.body);
+    assert_eq!(
+        (yaml.code, &yaml.body["data"]["mode"]),
+        (201, &json!("0644")),
+        "{}",
+        yaml.body
+    );
 }
 
 #[tokio::test]
 async fn parts_of_the_process_share_objects() {
     let server = server().await;
-    let transport = InProcess::new(Arc::clone(&server), UserInfo::new("system:kube-controller-manager", &["system:masters"]));
+    let transport = InProcess::new(
+        Arc::clone(&server),
+        UserInfo::new("system:kube-controller-manager", &["system:masters"]),
+    );
     let resource = ResourceRef {
         group: "".into(),
         version: "v1".into(),
@@ -400,15 +546,31 @@ async fn parts_of_the_process_share_objects() {
     let mut events = transport.watch(&resource, Some("default"), &watch).await.unwrap();
     let body = Bytes::from_static(br#"{"metadata":{"name":"a"},"data":{"x":"y"}}"#);
     let made = transport.create(&target(""), body, &WriteOptions::default()).await.unwrap();
-    let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await.unwrap().unwrap().unwrap();
+    let event = tokio::time::timeout(Duration::from_secs(10), events.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     let WatchEvent::Added(seen) = event else { panic!("{event:?}") };
     let got = transport.get(&target("a")).await.unwrap();
     assert!(got.is_same(&seen), "a watch and a get share one object");
     assert_eq!(got.header().uid, made.header().uid);
     let patched = Patch::Merge(Bytes::from_static(br#"{"data":{"a":"b"}}"#));
-    let changed = transport.patch(&target("a"), &patched, &WriteOptions::default()).await.unwrap();
-    assert_eq!(changed.value()["metadata"]["managedFields"][0]["manager"], "kube-controller-manager");
-    assert!(transport.delete(&target("a"), &DeleteOptions::default()).await.unwrap().is_none());
+    let changed = transport
+        .patch(&target("a"), &patched, &WriteOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        changed.value()["metadata"]["managedFields"][0]["manager"],
+        "kube-controller-manager"
+    );
+    assert!(
+        transport
+            .delete(&target("a"), &DeleteOptions::default())
+            .await
+            .unwrap()
+            .is_none()
+    );
     assert!(transport.get(&target("a")).await.unwrap_err().is_not_found());
     let stranger = InProcess::new(server, UserInfo::new("bob", &[]));
     assert_eq!(stranger.get(&target("a")).await.unwrap_err().code, 403);
@@ -417,10 +579,20 @@ async fn parts_of_the_process_share_objects() {
 #[tokio::test]
 async fn every_row_can_be_listed_and_watched() {
     let server = server().await;
-    for row in trireme_resources::rows().iter().filter(|row| row.has_verb("list") && !row.virtual_) {
-        let base = if row.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/{}", row.group, row.version) };
+    for row in trireme_resources::rows()
+        .iter()
+        .filter(|row| row.has_verb("list") && !row.virtual_)
+    {
+        let base = if row.group.is_empty() {
+            "/api/v1".to_owned()
+        } else {
+            format!("/apis/{}/{}", row.group, row.version)
+        };
         let list = call(&server, "GET", &format!("{base}/{}", row.plural), Value::Null).await;
-        assert_eq!((list.code, list.body["kind"].as_str()), (200, Some(format!("{}List", row.kind).as_str())));
+        assert_eq!(
+            (list.code, list.body["kind"].as_str()),
+            (200, Some(format!("{}List", row.kind).as_str()))
+        );
         let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
         let table = send(&server, "GET", &format!("{base}/{}", row.plural), &table, Bytes::new()).await;
         assert_eq!(table.body["kind"], "Table", "{}", row.plural);

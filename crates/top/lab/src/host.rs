@@ -254,7 +254,10 @@ impl Host {
     pub(crate) fn signal_server(&self, signal: Signal) -> Result<bool, HostError> {
         match self.state.server {
             Some(server) if server.lives() => {
-                during("signalling the server", kill(Pid::from_raw(server.pid), signal).map_err(io::Error::from))?;
+                during(
+                    "signalling the server",
+                    kill(Pid::from_raw(server.pid), signal).map_err(io::Error::from),
+                )?;
                 // A killed process holds its ports until the last of its threads is gone, a little after the first.
                 while signal == Signal::SIGKILL && server.is_there() {
                     std::thread::sleep(std::time::Duration::from_millis(1));

@@ -210,7 +210,8 @@ fn api_server(
 ) -> Result<(Arc<ApiServer>, Client)> {
     let options = &config.options;
     let store: Arc<dyn Store> = Arc::clone(store) as Arc<dyn Store>;
-    let issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
+    // What stock servers call themselves; bound tokens name it as issuer and audience.
+    let issuer = "https://kubernetes.default.svc".to_owned();
     let key = &certificates.signing_key;
     let tokens = Arc::new(ServiceAccountTokens::new(
         &key.serialize_pem(),

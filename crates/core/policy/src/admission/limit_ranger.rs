@@ -24,7 +24,12 @@ pub(super) fn fill(request: &mut Request<'_>) {
         }
         let mut notes = Vec::new();
         for (list, title) in [("containers", "container"), ("initContainers", "init container")] {
-            for container in request.object["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            for container in request.object["spec"]
+                .get_mut(list)
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
                 let name = container["name"].as_str().unwrap_or_default().to_owned();
                 // Limits first, as upstream; told the other way round.
                 let set_limits = merge(container, "limits", &limits);
@@ -47,7 +52,11 @@ pub(super) fn fill(request: &mut Request<'_>) {
 }
 
 fn items<'a>(range: &'a Value, kind: &'a str) -> impl Iterator<Item = &'a Value> {
-    range["spec"]["limits"].as_array().into_iter().flatten().filter(move |item| item["type"] == kind)
+    range["spec"]["limits"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(move |item| item["type"] == kind)
 }
 
 /// Adds absent members; returns their names, sorted.
@@ -85,7 +94,11 @@ pub(super) fn check(request: &Request<'_>) -> Result<(), Status> {
         } else {
             let resources = resources(&request.object["spec"]["resources"], "requests");
             for item in items(&range, "PersistentVolumeClaim") {
-                let bounds = Bounds { kind: "PersistentVolumeClaim", requests: &resources, limits: &Resources::new() };
+                let bounds = Bounds {
+                    kind: "PersistentVolumeClaim",
+                    requests: &resources,
+                    limits: &Resources::new(),
+                };
                 bounds.minimum(item, &mut problems);
                 bounds.maximum_request(item, &mut problems);
             }
@@ -104,13 +117,26 @@ fn check_pod(range: &Value, spec: &Value, problems: &mut Vec<String>) {
         match item["type"].as_str() {
             Some("Container") => {
                 for container in containers("containers").chain(containers("initContainers")) {
-                    let (requests, limits) = (resources(&container["resources"], "requests"), resources(&container["resources"], "limits"));
-                    Bounds { kind: "Container", requests: &requests, limits: &limits }.all(item, problems);
+                    let (requests, limits) = (
+                        resources(&container["resources"], "requests"),
+                        resources(&container["resources"], "limits"),
+                    );
+                    Bounds {
+                        kind: "Container",
+                        requests: &requests,
+                        limits: &limits,
+                    }
+                    .all(item, problems);
                 }
             }
             Some("Pod") => {
                 let (requests, limits) = (of_pod(spec, "requests"), of_pod(spec, "limits"));
-                Bounds { kind: "Pod", requests: &requests, limits: &limits }.all(item, problems);
+                Bounds {
+                    kind: "Pod",
+                    requests: &requests,
+                    limits: &limits,
+                }
+                .all(item, problems);
             }
             _ => {}
         }
@@ -155,7 +181,9 @@ fn of_pod(spec: &Value, list: &str) -> Resources {
 
 fn resources(resources: &Value, list: &str) -> Resources {
     let members = resources[list].as_object().into_iter().flatten();
-    members.filter_map(|(name, value)| Some((name.clone(), parse(value)?))).collect()
+    members
+        .filter_map(|(name, value)| Some((name.clone(), parse(value)?)))
+        .collect()
 }
 
 fn parse(value: &Value) -> Option<Quantity> {
@@ -175,7 +203,11 @@ struct Bounds<'a> {
 /// Values to compare, in thousandths where none overflows.
 fn comparable<const N: usize>(quantities: [Option<&Quantity>; N]) -> [i64; N] {
     let whole = quantities.map(|quantity| quantity.map_or(0, Quantity::value));
-    if whole.iter().all(|value| *value <= MILLI_MAX) { quantities.map(|quantity| quantity.map_or(0, Quantity::milli_value)) } else { whole }
+    if whole.iter().all(|value| *value <= MILLI_MAX) {
+        quantities.map(|quantity| quantity.map_or(0, Quantity::milli_value))
+    } else {
+        whole
+    }
 }
 
 impl Bounds<'_> {

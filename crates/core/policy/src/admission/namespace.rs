@@ -10,7 +10,12 @@ const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 pub(super) fn check(request: &Request<'_>) -> Result<(), Status> {
     let of_namespace = request.is("", "namespaces");
     if of_namespace && request.operation == Operation::Delete && IMMORTAL.contains(&request.name) {
-        return Err(Status::forbidden("", "namespaces", request.name, "this namespace may not be deleted"));
+        return Err(Status::forbidden(
+            "",
+            "namespaces",
+            request.name,
+            "this namespace may not be deleted",
+        ));
     }
     if of_namespace || request.namespace.is_empty() || request.operation == Operation::Delete {
         return Ok(());
@@ -26,7 +31,10 @@ pub(super) fn check(request: &Request<'_>) -> Result<(), Status> {
     if request.operation != Operation::Create || !going {
         return Ok(());
     }
-    let why = format!("unable to create new content in namespace {} because it is being terminated", request.namespace);
+    let why = format!(
+        "unable to create new content in namespace {} because it is being terminated",
+        request.namespace
+    );
     let mut status = request.forbid(&why);
     let details = status.details.get_or_insert_with(Box::<StatusDetails>::default);
     details.causes.push(StatusCause {

@@ -26,7 +26,9 @@ const LABELS: &[&str] = &[
 const LABEL_DOMAINS: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.io"];
 
 pub(super) fn check(request: &Request<'_>) -> Result<(), Status> {
-    let Some(node) = request.user.strip_prefix("system:node:") else { return Ok(()) };
+    let Some(node) = request.user.strip_prefix("system:node:") else {
+        return Ok(());
+    };
     if !request.groups.iter().any(|group| group == "system:nodes") {
         return Ok(());
     }
@@ -45,20 +47,35 @@ pub(super) fn check(request: &Request<'_>) -> Result<(), Status> {
 fn own_pod(request: &Request<'_>, node: &str) -> Result<(), Status> {
     match request.operation {
         Operation::Delete => {
-            let held = request.old.and_then(|old| old["spec"]["nodeName"].as_str()).unwrap_or_default();
-            if held == node { Ok(()) } else { Err(request.forbid(&format!("node \"{node}\" can only delete pods with spec.nodeName set to itself"))) }
+            let held = request
+                .old
+                .and_then(|old| old["spec"]["nodeName"].as_str())
+                .unwrap_or_default();
+            if held == node {
+                Ok(())
+            } else {
+                Err(request.forbid(&format!(
+                    "node \"{node}\" can only delete pods with spec.nodeName set to itself"
+                )))
+            }
         }
         Operation::Create => {
             let pod = &*request.object;
             if pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_null() {
-                return Err(request.forbid(&format!("pod does not have \"kubernetes.io/config.mirror\" annotation, node \"{node}\" can only create mirror pods")));
+                return Err(request.forbid(&format!(
+                    "pod does not have \"kubernetes.io/config.mirror\" annotation, node \"{node}\" can only create mirror pods"
+                )));
             }
             if pod["spec"]["nodeName"] != node {
-                return Err(request.forbid(&format!("node \"{node}\" can only create pods with spec.nodeName set to itself")));
+                return Err(request.forbid(&format!(
+                    "node \"{node}\" can only create pods with spec.nodeName set to itself"
+                )));
             }
             Ok(())
         }
-        Operation::Update => Err(request.forbid(&format!("unexpected operation \"UPDATE\", node \"{node}\" can only create and delete mirror pods"))),
+        Operation::Update => Err(request.forbid(&format!(
+            "unexpected operation \"UPDATE\", node \"{node}\" can only create and delete mirror pods"
+        ))),
         Operation::Connect => Ok(()),
     }
 }
@@ -66,7 +83,9 @@ fn own_pod(request: &Request<'_>, node: &str) -> Result<(), Status> {
 fn own_pod_status(request: &Request<'_>, node: &str) -> Result<(), Status> {
     let Some(old) = request.old else { return Ok(()) };
     if old["spec"]["nodeName"] != node {
-        return Err(request.forbid(&format!("node \"{node}\" can only update pod status for pods with spec.nodeName set to itself")));
+        return Err(request.forbid(&format!(
+            "node \"{node}\" can only update pod status for pods with spec.nodeName set to itself"
+        )));
     }
     if old["metadata"]["labels"] != request.object["metadata"]["labels"] {
         return Err(request.forbid(&format!("node \"{node}\" cannot update labels through pod status")));
@@ -76,7 +95,10 @@ fn own_pod_status(request: &Request<'_>, node: &str) -> Result<(), Status> {
 
 fn own_node(request: &Request<'_>, node: &str) -> Result<(), Status> {
     if request.shown_name() != node {
-        return Err(request.forbid(&format!("node \"{node}\" is not allowed to modify node \"{}\"", request.shown_name())));
+        return Err(request.forbid(&format!(
+            "node \"{node}\" is not allowed to modify node \"{}\"",
+            request.shown_name()
+        )));
     }
     let empty = Value::Null;
     let (old, new) = match request.operation {
@@ -87,14 +109,22 @@ fn own_node(request: &Request<'_>, node: &str) -> Result<(), Status> {
     if request.operation == Operation::Update && old["metadata"]["ownerReferences"] != new["metadata"]["ownerReferences"] {
         return Err(request.forbid(&format!("node \"{node}\" is not allowed to modify ownerReferences")));
     }
-    if request.operation == Operation::Update && request.subresource.is_empty() && old["spec"]["taints"] != new["spec"]["taints"] {
+    if request.operation == Operation::Update && request.subresource.is_empty() && old["spec"]["taints"] != new["spec"]["taints"]
+    {
         return Err(request.forbid(&format!("node \"{node}\" is not allowed to modify taints")));
     }
-    let changed: Vec<String> = changed_labels(&old["metadata"]["labels"], &new["metadata"]["labels"]).into_iter().filter(|label| is_reserved(label)).collect();
+    let changed: Vec<String> = changed_labels(&old["metadata"]["labels"], &new["metadata"]["labels"])
+        .into_iter()
+        .filter(|label| is_reserved(label))
+        .collect();
     if changed.is_empty() {
         return Ok(());
     }
-    let (verb, what) = if request.operation == Operation::Create { ("set", "the following labels") } else { ("modify", "labels") };
+    let (verb, what) = if request.operation == Operation::Create {
+        ("set", "the following labels")
+    } else {
+        ("modify", "labels")
+    };
     Err(request.forbid(&format!("is not allowed to {verb} {what}: {}", changed.join(", "))))
 }
 
@@ -107,7 +137,9 @@ fn changed_labels(old: &Value, new: &Value) -> BTreeSet<String> {
 
 /// Labels in Kubernetes' own domains, but for those that a kubelet is there to set.
 fn is_reserved(label: &str) -> bool {
-    let Some((domain, _)) = label.split_once('/') else { return false };
+    let Some((domain, _)) = label.split_once('/') else {
+        return false;
+    };
     let within = |domain: &str, of: &str| domain == of || domain.ends_with(&format!(".{of}"));
     if within(domain, "node-restriction.kubernetes.io") {
         return true;
@@ -136,7 +168,9 @@ fn own_token(request: &Request<'_>, node: &str) -> Result<(), Status> {
 
 fn own_eviction(request: &Request<'_>, node: &str) -> Result<(), Status> {
     let pod = request.lookup.get("", "pods", request.namespace, request.name);
-    let Some(pod) = pod else { return Err(Status::not_found("", "pods", request.name)) };
+    let Some(pod) = pod else {
+        return Err(Status::not_found("", "pods", request.name));
+    };
     if pod["spec"]["nodeName"] == node {
         return Ok(());
     }
@@ -146,12 +180,25 @@ fn own_eviction(request: &Request<'_>, node: &str) -> Result<(), Status> {
 /// A kubelet tells of the devices of its own node.
 fn own_slice(request: &Request<'_>, node: &str) -> Result<(), Status> {
     let (held, why) = match request.operation {
-        Operation::Create => (Some(&*request.object), "can only create ResourceSlice with the same NodeName as the requesting node"),
-        Operation::Update => (request.old, "can only update ResourceSlice with the same NodeName as the requesting node"),
-        Operation::Delete => (request.old, "can only delete ResourceSlice with the same NodeName as the requesting node"),
+        Operation::Create => (
+            Some(&*request.object),
+            "can only create ResourceSlice with the same NodeName as the requesting node",
+        ),
+        Operation::Update => (
+            request.old,
+            "can only update ResourceSlice with the same NodeName as the requesting node",
+        ),
+        Operation::Delete => (
+            request.old,
+            "can only delete ResourceSlice with the same NodeName as the requesting node",
+        ),
         Operation::Connect => return Ok(()),
     };
-    if held.is_none_or(|slice| slice["spec"]["nodeName"] == node) { Ok(()) } else { Err(request.forbid(why)) }
+    if held.is_none_or(|slice| slice["spec"]["nodeName"] == node) {
+        Ok(())
+    } else {
+        Err(request.forbid(why))
+    }
 }
 
 fn own_lease(request: &Request<'_>, node: &str) -> Result<(), Status> {

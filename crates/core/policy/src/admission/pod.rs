@@ -20,7 +20,8 @@ pub(super) fn fill_tolerations(request: &mut Request<'_>) {
         .filter(|key| !tolerations.iter().any(|toleration| covers(toleration, key)))
         .collect();
     for key in missing {
-        tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS}));
+        tolerations
+            .push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS}));
     }
     if !tolerations.is_empty() {
         spec["tolerations"] = json!(tolerations);
@@ -29,7 +30,10 @@ pub(super) fn fill_tolerations(request: &mut Request<'_>) {
 
 /// The number behind a priority class; the class marked as default where none is named.
 pub(super) fn fill_priority(request: &mut Request<'_>) -> Result<(), Status> {
-    let name = request.object["spec"]["priorityClassName"].as_str().unwrap_or_default().to_owned();
+    let name = request.object["spec"]["priorityClassName"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     let class = if name.is_empty() {
         let classes = request.lookup.list("scheduling.k8s.io", "priorityclasses", None);
         let defaults = classes.into_iter().filter(|class| class["globalDefault"] == true);
@@ -43,7 +47,11 @@ pub(super) fn fill_priority(request: &mut Request<'_>) -> Result<(), Status> {
         class
     };
     let value = class.as_ref().and_then(|class| class["value"].as_i64()).unwrap_or(0);
-    let policy = class.as_ref().and_then(|class| class["preemptionPolicy"].as_str()).unwrap_or("PreemptLowerPriority").to_owned();
+    let policy = class
+        .as_ref()
+        .and_then(|class| class["preemptionPolicy"].as_str())
+        .unwrap_or("PreemptLowerPriority")
+        .to_owned();
     if let Some(given) = request.object["spec"]["priority"].as_i64()
         && given != value
     {
@@ -98,7 +106,9 @@ pub(super) fn fill_runtime_class(request: &mut Request<'_>) -> Result<(), Status
     for (key, value) in class["scheduling"]["nodeSelector"].as_object().into_iter().flatten() {
         let held = &request.object["spec"]["nodeSelector"][key];
         if !held.is_null() && held != value {
-            let why = format!("pod rejected: conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}; pod.spec.nodeSelector[{key}] = {held}");
+            let why = format!(
+                "pod rejected: conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}; pod.spec.nodeSelector[{key}] = {held}"
+            );
             return Err(request.forbid(&why));
         }
     }
@@ -125,14 +135,19 @@ pub(super) fn fill_runtime_class(request: &mut Request<'_>) -> Result<(), Status
 /// The newest object that an annotation marks as default.
 fn default_class(request: &Request<'_>, group: &str, plural: &str, annotations: &[&str]) -> Vec<Value> {
     let mut classes = request.lookup.list(group, plural, None);
-    classes.retain(|class| annotations.iter().any(|annotation| class["metadata"]["annotations"][annotation] == "true"));
+    classes.retain(|class| {
+        annotations
+            .iter()
+            .any(|annotation| class["metadata"]["annotations"][annotation] == "true")
+    });
     let created = |class: &Value| class["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned();
     classes.sort_by_key(|class| std::cmp::Reverse(created(class)));
     classes
 }
 
 pub(super) fn fill_ingress_class(request: &mut Request<'_>) -> Result<(), Status> {
-    if !request.is("networking.k8s.io", "ingresses") || request.operation != Operation::Create || !request.subresource.is_empty() {
+    if !request.is("networking.k8s.io", "ingresses") || request.operation != Operation::Create || !request.subresource.is_empty()
+    {
         return Ok(());
     }
     let set = !request.object["spec"]["ingressClassName"].is_null()
@@ -140,7 +155,12 @@ pub(super) fn fill_ingress_class(request: &mut Request<'_>) -> Result<(), Status
     if set {
         return Ok(());
     }
-    let classes = default_class(request, "networking.k8s.io", "ingressclasses", &["ingressclass.kubernetes.io/is-default-class"]);
+    let classes = default_class(
+        request,
+        "networking.k8s.io",
+        "ingressclasses",
+        &["ingressclass.kubernetes.io/is-default-class"],
+    );
     if let Some(class) = classes.first() {
         request.object["spec"]["ingressClassName"] = class["metadata"]["name"].clone();
     }
@@ -155,7 +175,10 @@ pub(super) fn fill_storage_class(request: &mut Request<'_>) {
     if !request.object["spec"]["storageClassName"].is_null() || !request.object["metadata"]["annotations"][beta].is_null() {
         return;
     }
-    let annotations = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+    let annotations = [
+        "storageclass.kubernetes.io/is-default-class",
+        "storageclass.beta.kubernetes.io/is-default-class",
+    ];
     if let Some(class) = default_class(request, "storage.k8s.io", "storageclasses", &annotations).first() {
         request.object["spec"]["storageClassName"] = class["metadata"]["name"].clone();
     }

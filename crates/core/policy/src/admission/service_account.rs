@@ -15,24 +15,37 @@ fn is_mirror(pod: &Value) -> bool {
 }
 
 fn lookup(request: &Request<'_>, name: &str) -> Result<Value, Status> {
-    request.lookup.get("", "serviceaccounts", request.namespace, name).ok_or_else(|| {
-        let place = request.namespace;
-        request.forbid(&format!("error looking up service account {place}/{name}: serviceaccount \"{name}\" not found"))
-    })
+    request
+        .lookup
+        .get("", "serviceaccounts", request.namespace, name)
+        .ok_or_else(|| {
+            let place = request.namespace;
+            request.forbid(&format!(
+                "error looking up service account {place}/{name}: serviceaccount \"{name}\" not found"
+            ))
+        })
 }
 
 pub(super) fn fill(request: &mut Request<'_>, suffix: &mut dyn FnMut() -> String) -> Result<(), Status> {
     if is_mirror(request.object) {
         return check(request);
     }
-    let named = |pod: &Value| ["serviceAccountName", "serviceAccount"].iter().find_map(|key| pod["spec"][key].as_str().map(str::to_owned));
-    let name = named(request.object).filter(|name| !name.is_empty()).unwrap_or_else(|| "default".into());
+    let named = |pod: &Value| {
+        ["serviceAccountName", "serviceAccount"]
+            .iter()
+            .find_map(|key| pod["spec"][key].as_str().map(str::to_owned))
+    };
+    let name = named(request.object)
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "default".into());
     let account = lookup(request, &name)?;
     let spec = &mut request.object["spec"];
     // The older name of the field is kept equal, as conversion does upstream.
     spec["serviceAccountName"] = json!(name);
     spec["serviceAccount"] = json!(name);
-    let wanted = spec["automountServiceAccountToken"].as_bool().or_else(|| account["automountServiceAccountToken"].as_bool());
+    let wanted = spec["automountServiceAccountToken"]
+        .as_bool()
+        .or_else(|| account["automountServiceAccountToken"].as_bool());
     if wanted.unwrap_or(true) {
         mount_token(spec, suffix);
     }
@@ -45,8 +58,15 @@ pub(super) fn fill(request: &mut Request<'_>, suffix: &mut dyn FnMut() -> String
 }
 
 fn mount_token(spec: &mut Value, suffix: &mut dyn FnMut() -> String) {
-    let held = spec["volumes"].as_array().into_iter().flatten().filter_map(|volume| volume["name"].as_str());
-    let held = held.filter(|name| name.starts_with("kube-api-access-")).map(str::to_owned).next();
+    let held = spec["volumes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|volume| volume["name"].as_str());
+    let held = held
+        .filter(|name| name.starts_with("kube-api-access-"))
+        .map(str::to_owned)
+        .next();
     let volume = held.clone().unwrap_or_else(|| format!("kube-api-access-{}", suffix()));
     let mut needed = false;
     for list in ["initContainers", "containers"] {
@@ -78,7 +98,13 @@ pub(super) fn check(request: &Request<'_>) -> Result<(), Status> {
     if is_mirror(request.object) {
         let volumes = || spec["volumes"].as_array().into_iter().flatten();
         let projected = |what: &str| {
-            volumes().any(|volume| volume["projected"]["sources"].as_array().into_iter().flatten().any(|source| !source[what].is_null()))
+            volumes().any(|volume| {
+                volume["projected"]["sources"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .any(|source| !source[what].is_null())
+            })
         };
         return if !name.is_empty() {
             Err(request.forbid("a mirror pod may not reference service accounts"))

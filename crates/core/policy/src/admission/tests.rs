@@ -11,24 +11,46 @@ impl Lookup for World {
         let fits = |object: &Value| {
             object["metadata"]["name"] == name && (namespace.is_empty() || object["metadata"]["namespace"] == namespace)
         };
-        self.0.iter().find(|(held, object)| *held == plural && fits(object)).map(|(_, object)| object.clone())
+        self.0
+            .iter()
+            .find(|(held, object)| *held == plural && fits(object))
+            .map(|(_, object)| object.clone())
     }
 
     fn list(&self, _group: &str, plural: &str, _namespace: Option<&str>) -> Vec<Value> {
-        self.0.iter().filter(|(held, _)| *held == plural).map(|(_, object)| object.clone()).collect()
+        self.0
+            .iter()
+            .filter(|(held, _)| *held == plural)
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 }
 
 fn world() -> World {
     World(vec![
-        ("namespaces", json!({"metadata": {"name": "ns"}, "status": {"phase": "Active"}})),
-        ("namespaces", json!({"metadata": {"name": "going", "deletionTimestamp": "x"}, "status": {"phase": "Terminating"}})),
-        ("serviceaccounts", json!({"metadata": {"name": "default", "namespace": "ns"}, "imagePullSecrets": [{"name": "reg"}]})),
-        ("priorityclasses", json!({"metadata": {"name": "high"}, "value": 5000, "preemptionPolicy": "Never"})),
-        ("limitranges", json!({"metadata": {"name": "l", "namespace": "ns"}, "spec": {"limits": [
+        (
+            "namespaces",
+            json!({"metadata": {"name": "ns"}, "status": {"phase": "Active"}}),
+        ),
+        (
+            "namespaces",
+            json!({"metadata": {"name": "going", "deletionTimestamp": "x"}, "status": {"phase": "Terminating"}}),
+        ),
+        (
+            "serviceaccounts",
+            json!({"metadata": {"name": "default", "namespace": "ns"}, "imagePullSecrets": [{"name": "reg"}]}),
+        ),
+        (
+            "priorityclasses",
+            json!({"metadata": {"name": "high"}, "value": 5000, "preemptionPolicy": "Never"}),
+        ),
+        (
+            "limitranges",
+            json!({"metadata": {"name": "l", "namespace": "ns"}, "spec": {"limits": [
             {"type": "Container", "min": {"cpu": "50m"}, "max": {"cpu": "1"}, "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "100m"},
                 "maxLimitRequestRatio": {"cpu": "10"}},
-            {"type": "Pod", "max": {"cpu": "1500m"}}]}})),
+            {"type": "Pod", "max": {"cpu": "1500m"}}]}}),
+        ),
     ])
 }
 
@@ -66,14 +88,26 @@ fn a_plain_pod_gets_all_that_it_lacks() {
     let mut pod = pod(json!({}));
     create("ns", &mut pod).unwrap();
     let spec = &pod["spec"];
-    assert_eq!(spec["containers"][0]["resources"], json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "100m"}}));
+    assert_eq!(
+        spec["containers"][0]["resources"],
+        json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "100m"}})
+    );
     let note = "LimitRanger plugin set: cpu request for container main; cpu limit for container main";
     assert_eq!(pod["metadata"]["annotations"]["kubernetes.io/limit-ranger"], note);
     assert_eq!(spec["volumes"][0]["name"], "kube-api-access-abcde");
-    assert_eq!(spec["containers"][0]["volumeMounts"][0]["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount");
-    assert_eq!((&spec["serviceAccountName"], &spec["imagePullSecrets"]), (&json!("default"), &json!([{"name": "reg"}])));
+    assert_eq!(
+        spec["containers"][0]["volumeMounts"][0]["mountPath"],
+        "/var/run/secrets/kubernetes.io/serviceaccount"
+    );
+    assert_eq!(
+        (&spec["serviceAccountName"], &spec["imagePullSecrets"]),
+        (&json!("default"), &json!([{"name": "reg"}]))
+    );
     assert_eq!(spec["tolerations"].as_array().unwrap().len(), 2);
-    assert_eq!((&spec["priority"], &spec["preemptionPolicy"]), (&json!(0), &json!("PreemptLowerPriority")));
+    assert_eq!(
+        (&spec["priority"], &spec["preemptionPolicy"]),
+        (&json!(0), &json!("PreemptLowerPriority"))
+    );
 }
 
 #[test]
@@ -92,9 +126,21 @@ fn refusals_say_why() {
     let container = |resources: Value| json!({"containers": [{"name": "main", "resources": resources}]});
     for (namespace, spec, message) in [
         ("absent", json!({}), "namespaces \"absent\" not found"),
-        ("going", json!({}), "pods \"p\" is forbidden: unable to create new content in namespace going because it is being terminated"),
-        ("ns", json!({"serviceAccountName": "x"}), "pods \"p\" is forbidden: error looking up service account ns/x: serviceaccount \"x\" not found"),
-        ("ns", json!({"priorityClassName": "x"}), "pods \"p\" is forbidden: no PriorityClass with name x was found"),
+        (
+            "going",
+            json!({}),
+            "pods \"p\" is forbidden: unable to create new content in namespace going because it is being terminated",
+        ),
+        (
+            "ns",
+            json!({"serviceAccountName": "x"}),
+            "pods \"p\" is forbidden: error looking up service account ns/x: serviceaccount \"x\" not found",
+        ),
+        (
+            "ns",
+            json!({"priorityClassName": "x"}),
+            "pods \"p\" is forbidden: no PriorityClass with name x was found",
+        ),
         (
             "ns",
             container(json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1"}})),
@@ -135,10 +181,20 @@ fn a_kubelet_touches_only_its_own() {
     let none = json!({"metadata": {}});
     assert_eq!(check("nodes", "status", "n1", none.clone(), none.clone()), Ok(()));
     assert_eq!(check("nodes", "", "n1", none.clone(), labelled("example.com/x")), Ok(()));
-    assert_eq!(check("nodes", "", "n1", none.clone(), labelled("node.kubernetes.io/instance-type")), Ok(()));
+    assert_eq!(
+        check("nodes", "", "n1", none.clone(), labelled("node.kubernetes.io/instance-type")),
+        Ok(())
+    );
     let refused = check("nodes", "", "n1", none.clone(), labelled("node-restriction.kubernetes.io/x"));
-    assert_eq!(refused.unwrap_err(), "nodes \"n1\" is forbidden: is not allowed to modify labels: node-restriction.kubernetes.io/x");
-    assert!(check("nodes", "", "n2", none.clone(), none).unwrap_err().contains("is not allowed to modify node \"n2\""));
+    assert_eq!(
+        refused.unwrap_err(),
+        "nodes \"n1\" is forbidden: is not allowed to modify labels: node-restriction.kubernetes.io/x"
+    );
+    assert!(
+        check("nodes", "", "n2", none.clone(), none)
+            .unwrap_err()
+            .contains("is not allowed to modify node \"n2\"")
+    );
     let bound = |node: &str| json!({"metadata": {}, "spec": {"nodeName": node}});
     assert_eq!(check("pods", "status", "p", bound("n1"), bound("n1")), Ok(()));
     assert!(check("pods", "status", "p", bound("n2"), bound("n2")).is_err());
@@ -215,7 +271,10 @@ fn namespaces_enforce_and_warn_of_pod_security() {
     let bad = pod(json!({"hostPID": true}));
     assert_eq!(admit(&world, "", "pods", None, &mut bad.clone()).unwrap_err(), refused);
     // Nothing that counts has changed.
-    assert_eq!(admit(&world, "", "pods", Some(&bad), &mut bad.clone()).unwrap(), Vec::<String>::new());
+    assert_eq!(
+        admit(&world, "", "pods", Some(&bad), &mut bad.clone()).unwrap(),
+        Vec::<String>::new()
+    );
     let mut deployment = json!({"metadata": {"name": "d"}, "spec": {"template": bad}});
     let warned = "would violate PodSecurity \"baseline:latest\": host namespaces (hostPID=true)";
     assert_eq!(admit(&world, "apps", "deployments", None, &mut deployment).unwrap(), [warned]);
@@ -223,23 +282,39 @@ fn namespaces_enforce_and_warn_of_pod_security() {
     let labelled = |level: &str| json!({"metadata": {"name": "ns", "labels": {"pod-security.kubernetes.io/enforce": level}}});
     let invalid = "Namespace \"ns\" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"x\": must be one of \
                    privileged, baseline, restricted";
-    assert_eq!(admit(&world, "", "namespaces", None, &mut labelled("x")).unwrap_err(), invalid);
+    assert_eq!(
+        admit(&world, "", "namespaces", None, &mut labelled("x")).unwrap_err(),
+        invalid
+    );
     let mut other = bad.clone();
     other["metadata"]["name"] = json!("a");
     world.0.extend([("pods", bad), ("pods", other)]);
-    let told = admit(&world, "", "namespaces", Some(&labelled("privileged")), &mut labelled("baseline")).unwrap();
-    assert_eq!(told, [
-        "existing pods in namespace \"ns\" violate the new PodSecurity enforce level \"baseline:latest\"",
-        "a (and 1 other pod): host namespaces"
-    ]);
+    let told = admit(
+        &world,
+        "",
+        "namespaces",
+        Some(&labelled("privileged")),
+        &mut labelled("baseline"),
+    )
+    .unwrap();
+    assert_eq!(
+        told,
+        [
+            "existing pods in namespace \"ns\" violate the new PodSecurity enforce level \"baseline:latest\"",
+            "a (and 1 other pod): host namespaces"
+        ]
+    );
 }
 
 #[test]
 fn a_quota_is_charged_until_it_is_used_up() {
     let mut world = world();
-    world.0.push(("resourcequotas", json!({"metadata": {"name": "q", "namespace": "ns"}, "spec": {},
+    world.0.push((
+        "resourcequotas",
+        json!({"metadata": {"name": "q", "namespace": "ns"}, "spec": {},
         "status": {"hard": {"pods": "2", "requests.cpu": "1", "services.nodeports": "1"},
-            "used": {"pods": "1", "requests.cpu": "400m", "services.nodeports": "0"}}})));
+            "used": {"pods": "1", "requests.cpu": "400m", "services.nodeports": "0"}}}),
+    ));
     let charge = |resource: &str, old: Option<&Value>, mut object: Value| {
         let request = Request {
             group: "",
@@ -269,6 +344,10 @@ fn a_quota_is_charged_until_it_is_used_up() {
     let service = |kind: &str, ports: Value| json!({"metadata": {"name": "p"}, "spec": {"type": kind, "ports": ports}});
     let old = service("ClusterIP", json!([{}]));
     assert_eq!(charge("services", Some(&old), old.clone()).unwrap(), None);
-    assert!(charge("services", Some(&old), service("NodePort", json!([{}]))).unwrap().is_some());
+    assert!(
+        charge("services", Some(&old), service("NodePort", json!([{}])))
+            .unwrap()
+            .is_some()
+    );
     assert!(charge("services", Some(&old), service("NodePort", json!([{}, {}]))).is_err());
 }

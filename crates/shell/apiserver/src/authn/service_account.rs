@@ -87,7 +87,13 @@ impl ServiceAccountTokens {
     ///
     /// # Errors
     /// When the key is not usable.
-    pub fn new(private_pem: &str, point: &[u8], issuer: &str, audiences: Vec<String>, store: &Arc<dyn Store>) -> Result<Self, KeyError> {
+    pub fn new(
+        private_pem: &str,
+        point: &[u8],
+        issuer: &str,
+        audiences: Vec<String>,
+        store: &Arc<dyn Store>,
+    ) -> Result<Self, KeyError> {
         let (x, y) = match point {
             [4, rest @ ..] if rest.len() == 64 => (URL_SAFE_NO_PAD.encode(&rest[..32]), URL_SAFE_NO_PAD.encode(&rest[32..])),
             _ => return Err(KeyError("the public point is not 65 bytes long".into())),
@@ -95,8 +101,17 @@ impl ServiceAccountTokens {
         let encoding = EncodingKey::from_ec_pem(private_pem.as_bytes()).map_err(|error| KeyError(error.to_string()))?;
         let decoding = DecodingKey::from_ec_components(&x, &y).map_err(|error| KeyError(error.to_string()))?;
         let key_id = URL_SAFE_NO_PAD.encode(Sha256::digest(point));
-        let key_set = json!({"keys": [{"use": "sig", "kty": "EC", "kid": key_id, "crv": "P-256", "alg": "ES256", "x": x, "y": y}]});
-        Ok(Self { issuer: issuer.to_owned(), audiences, encoding, decoding, key_id, key_set, store: Arc::downgrade(store) })
+        let key_set =
+            json!({"keys": [{"use": "sig", "kty": "EC", "kid": key_id, "crv": "P-256", "alg": "ES256", "x": x, "y": y}]});
+        Ok(Self {
+            issuer: issuer.to_owned(),
+            audiences,
+            encoding,
+            decoding,
+            key_id,
+            key_set,
+            store: Arc::downgrade(store),
+        })
     }
 
     fn object(&self, plural: &str, namespace: &str, name: &str) -> Option<Object> {
@@ -112,14 +127,20 @@ impl ServiceAccountTokens {
             ("v1", "Node") => ("node", "nodes", ""),
             (version, kind) => {
                 let slash = if version.contains('/') { "" } else { "/" };
-                return Err(Status::bad_request(format!("cannot bind token to object of type {slash}{version}, Kind={kind}")));
+                return Err(Status::bad_request(format!(
+                    "cannot bind token to object of type {slash}{version}, Kind={kind}"
+                )));
             }
         };
         let name = text("name");
-        let object = self.object(plural, namespace, name).ok_or_else(|| Status::not_found("", plural, name))?;
+        let object = self
+            .object(plural, namespace, name)
+            .ok_or_else(|| Status::not_found("", plural, name))?;
         let uid = text("uid");
         if !uid.is_empty() && uid != object.header().uid {
-            let why = format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated");
+            let why = format!(
+                "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+            );
             return Err(Status::conflict("", text("kind"), name, &why));
         }
         Ok((key, object))
@@ -131,25 +152,41 @@ impl ServiceAccountTokens {
         validation.validate_nbf = true;
         validation.set_issuer(&[&self.issuer]);
         validation.set_audience(if wanted.is_empty() { &self.audiences } else { wanted });
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation).ok()?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation)
+            .ok()?
+            .claims;
         let private = claims.private;
         let namespace = private.namespace;
         // A pod that is being deleted keeps its token for its grace period, and so does an account.
         let lives = |plural: &str, namespace: &str, reference: &Reference| {
-            self.object(plural, namespace, &reference.name).is_some_and(|object| object.header().uid == reference.uid)
+            self.object(plural, namespace, &reference.name)
+                .is_some_and(|object| object.header().uid == reference.uid)
         };
         let account = &private.serviceaccount;
         let bound = lives("serviceaccounts", &namespace, account)
             && private.pod.as_ref().is_none_or(|pod| lives("pods", &namespace, pod))
-            && private.secret.as_ref().is_none_or(|secret| lives("secrets", &namespace, secret))
+            && private
+                .secret
+                .as_ref()
+                .is_none_or(|secret| lives("secrets", &namespace, secret))
             && (private.pod.is_some() || private.node.as_ref().is_none_or(|node| lives("nodes", "", node)));
         if !bound || claims.sub != format!("system:serviceaccount:{namespace}:{}", account.name) {
             return None;
         }
         let everyone = "system:serviceaccounts".to_owned();
-        let groups = vec![everyone.clone(), format!("{everyone}:{namespace}"), "system:authenticated".to_owned()];
-        let mut user = UserInfo { name: claims.sub, uid: account.uid.clone(), groups, ..UserInfo::default() };
-        let mut extra = |key: &str, value: String| drop(user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]));
+        let groups = vec![
+            everyone.clone(),
+            format!("{everyone}:{namespace}"),
+            "system:authenticated".to_owned(),
+        ];
+        let mut user = UserInfo {
+            name: claims.sub,
+            uid: account.uid.clone(),
+            groups,
+            ..UserInfo::default()
+        };
+        let mut extra =
+            |key: &str, value: String| drop(user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]));
         extra("credential-id", format!("JTI={}", claims.jti));
         for (kind, reference) in [("pod", private.pod), ("node", private.node)] {
             if let Some(reference) = reference {
@@ -186,8 +223,12 @@ impl TokenIssuer for ServiceAccountTokens {
         let account = account.header();
         let spec = &mut request["spec"];
         let asked = spec["expirationSeconds"].as_i64().unwrap_or(3600).max(SECONDS_MIN);
-        let mut audiences: Vec<String> =
-            spec["audiences"].as_array().into_iter().flatten().filter_map(|audience| audience.as_str().map(str::to_owned)).collect();
+        let mut audiences: Vec<String> = spec["audiences"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|audience| audience.as_str().map(str::to_owned))
+            .collect();
         if audiences.is_empty() {
             audiences.push(self.audiences.first().cloned().unwrap_or_else(|| self.issuer.clone()));
         }
@@ -197,25 +238,40 @@ impl TokenIssuer for ServiceAccountTokens {
             node: None,
             pod: None,
             secret: None,
-            serviceaccount: Reference { name: account.name.clone(), uid: account.uid.clone() },
+            serviceaccount: Reference {
+                name: account.name.clone(),
+                uid: account.uid.clone(),
+            },
             warnafter: None,
         };
         let mut life = asked;
         let reference = spec["boundObjectRef"].clone();
         if reference.is_object() {
             let (kind, object) = self.bound(&account.namespace, &reference)?;
-            let bound = Some(Reference { name: object.header().name.clone(), uid: object.header().uid.clone() });
+            let bound = Some(Reference {
+                name: object.header().name.clone(),
+                uid: object.header().uid.clone(),
+            });
             match kind {
                 "pod" => {
                     let pod = object.value();
                     if pod["spec"]["serviceAccountName"].as_str() != Some(&account.name) {
                         let used = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default();
-                        return Err(Status::bad_request(format!("cannot bind token for serviceaccount \"{}\" to pod running with different serviceaccount name \"{used}\"", account.name)));
+                        return Err(Status::bad_request(format!(
+                            "cannot bind token for serviceaccount \"{}\" to pod running with different serviceaccount name \"{used}\"",
+                            account.name
+                        )));
                     }
                     private.pod = bound;
                     if let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) {
-                        let uid = self.object("nodes", "", node).map(|node| node.header().uid.clone()).unwrap_or_default();
-                        private.node = Some(Reference { name: node.to_owned(), uid });
+                        let uid = self
+                            .object("nodes", "", node)
+                            .map(|node| node.header().uid.clone())
+                            .unwrap_or_default();
+                        private.node = Some(Reference {
+                            name: node.to_owned(),
+                            uid,
+                        });
                     }
                     if asked == SECONDS_MOUNTED && audiences == self.audiences[..1] {
                         private.warnafter = Some(now + asked);
@@ -236,7 +292,11 @@ impl TokenIssuer for ServiceAccountTokens {
             sub: format!("system:serviceaccount:{}:{}", account.namespace, account.name),
             private,
         };
-        let header = Header { kid: Some(self.key_id.clone()), typ: None, ..Header::new(Algorithm::ES256) };
+        let header = Header {
+            kid: Some(self.key_id.clone()),
+            typ: None,
+            ..Header::new(Algorithm::ES256)
+        };
         let token = jsonwebtoken::encode(&header, &claims, &self.encoding).map_err(|error| {
             tracing::error!(%error, "signing a service account token failed");
             Status::internal("failed to sign the token")

@@ -132,7 +132,11 @@ mod tests {
             request.body(()).unwrap().into_parts().0
         };
         assert_eq!(
-            file.authenticate(&parts(Some("Bearer t1")), None).await.unwrap().unwrap().name,
+            file.authenticate(&parts(Some("Bearer t1")), None)
+                .await
+                .unwrap()
+                .unwrap()
+                .name,
             "admin"
         );
         assert_eq!(

@@ -184,7 +184,8 @@ mod tests {
     fn clauses_are_tried_by_quality_and_order() {
         use Format::{Json, Protobuf, Yaml};
         use Shape::{AggregatedDiscovery, Metadata, Plain, Table};
-        let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        let kubectl =
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         check(kubectl, Offer::List, Some((Json, Table)));
         check(
             "application/json;as=Table;v=v9;g=meta.k8s.io,application/json",

@@ -27,7 +27,10 @@ pub struct Expected<'a> {
 /// # Errors
 /// 415.
 pub fn content_type(headers: &HeaderMap) -> Result<Format, Status> {
-    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     match text.split(';').next().unwrap_or_default().trim() {
         "" | JSON => Ok(Format::Json),
         YAML => Ok(Format::Yaml),
@@ -35,7 +38,9 @@ pub fn content_type(headers: &HeaderMap) -> Result<Format, Status> {
         _ => Err(Status::failure(
             415,
             "UnsupportedMediaType",
-            format!("the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}, {PROTOBUF}"),
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}, {PROTOBUF}"
+            ),
         )),
     }
 }
@@ -44,12 +49,7 @@ pub fn content_type(headers: &HeaderMap) -> Result<Format, Status> {
 ///
 /// # Errors
 /// 400 with upstream's texts.
-pub fn body(
-    format: Format,
-    bytes: &Bytes,
-    expected: Expected<'_>,
-    validation: FieldValidation,
-) -> Result<Decoded, Status> {
+pub fn body(format: Format, bytes: &Bytes, expected: Expected<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
     let unrecognised = |why: &str, shown: &str| {
         Status::bad_request(format!(
             "the object provided is unrecognized (must be of type {}): {why} ({shown})",
@@ -140,7 +140,11 @@ fn check_type(expected: Expected<'_>, api_version: &str, kind: &str, bytes: &Byt
             return Ok(());
         }
     } else {
-        let shown = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        let shown = if group.is_empty() {
+            version.to_owned()
+        } else {
+            format!("{group}/{version}")
+        };
         format!("no kind {kind:?} is registered for version {shown:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"")
     };
     Err(Status::bad_request(format!(

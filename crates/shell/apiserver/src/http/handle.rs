@@ -101,13 +101,16 @@ fn style_base(parts: &Parts, query: &Query) -> Style {
     let user_agent = header_text(parts, "user-agent").unwrap_or_default();
     let pretty = match query.get("pretty") {
         Some(_) => query.flag("pretty"),
-        None => ["curl", "Wget", "Mozilla/5.0"].iter().any(|agent| user_agent.starts_with(agent)),
+        None => ["curl", "Wget", "Mozilla/5.0"]
+            .iter()
+            .any(|agent| user_agent.starts_with(agent)),
     };
     Style {
         pretty,
-        gzip: header_text(parts, "accept-encoding").is_some_and(|text| text.split(',').any(|coding| {
-            coding.split(';').next().unwrap_or_default().trim() == "gzip"
-        })),
+        gzip: header_text(parts, "accept-encoding").is_some_and(|text| {
+            text.split(',')
+                .any(|coding| coding.split(';').next().unwrap_or_default().trim() == "gzip")
+        }),
         include_object: match query.get("includeObject") {
             Some("None") => IncludeObject::None,
             Some("Object") => IncludeObject::Object,
@@ -141,15 +144,24 @@ impl ApiServer {
         let answer = if long_running {
             answering.await
         } else {
-            tokio::time::timeout(ANSWER_MAX, answering).await.unwrap_or_else(|_| Ok(Err(timed_out())))
+            tokio::time::timeout(ANSWER_MAX, answering)
+                .await
+                .unwrap_or_else(|_| Ok(Err(timed_out())))
         };
         let answer = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(status)) => respond::status(&errors, &status),
             Err(_) => {
                 // The panic hook has logged it; only this request is lost.
-                tracing::error!(verb = observed.verb, resource = observed.resource, "a request handler panicked");
-                respond::status(&errors, &Status::internal("this request caused apiserver to panic. Look in the logs for details."))
+                tracing::error!(
+                    verb = observed.verb,
+                    resource = observed.resource,
+                    "a request handler panicked"
+                );
+                respond::status(
+                    &errors,
+                    &Status::internal("this request caused apiserver to panic. Look in the logs for details."),
+                )
             }
         };
         drop(serving);
@@ -262,5 +274,8 @@ fn observed(info: &RequestInfo) -> Observed {
 #[must_use]
 pub fn wants_upgrade(parts: &Parts) -> bool {
     let connection = header_text(parts, header::CONNECTION.as_str()).unwrap_or_default();
-    connection.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade")) && parts.headers.contains_key(header::UPGRADE)
+    connection
+        .split(',')
+        .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+        && parts.headers.contains_key(header::UPGRADE)
 }

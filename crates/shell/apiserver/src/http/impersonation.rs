@@ -29,7 +29,10 @@ pub(crate) fn apply(server: &ApiServer, caller: UserInfo, parts: &Parts, request
             go_shape(&wished)
         )));
     }
-    let account = wished.name.strip_prefix(SERVICE_ACCOUNT).and_then(|rest| rest.split_once(':'));
+    let account = wished
+        .name
+        .strip_prefix(SERVICE_ACCOUNT)
+        .and_then(|rest| rest.split_once(':'));
     let account = account.filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty() && !name.contains(':'));
     let allowed = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
         let attributes = Attributes {
@@ -101,7 +104,11 @@ fn complete(mut user: UserInfo, account_namespace: Option<String>) -> UserInfo {
     if user.name.starts_with("system:node:") && user.groups.is_empty() {
         user.groups.push("system:nodes".to_owned());
     }
-    let own = if user.name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
+    let own = if user.name == ANONYMOUS {
+        UNAUTHENTICATED
+    } else {
+        AUTHENTICATED
+    };
     if !user.in_group(AUTHENTICATED) && !user.in_group(UNAUTHENTICATED) {
         user.groups.push(own.to_owned());
     }

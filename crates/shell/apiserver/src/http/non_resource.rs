@@ -63,13 +63,11 @@ pub(crate) async fn serve<B>(server: &Arc<ApiServer>, incoming: Incoming<B>) -> 
         },
         "/.well-known/openid-configuration" => openid_configuration(server, &incoming),
         "/api" | "/apis" => group_list(server, &incoming, trimmed),
-        other if other.starts_with("/api/") || other.starts_with("/apis/") => {
-            match discovery::document(server, other) {
-                Some((kind, document)) => discovery_answer(&incoming, &kind, &document),
-                None if discovery::knows_group(server, other) => not_found(&incoming),
-                None => page_not_found(),
-            }
-        }
+        other if other.starts_with("/api/") || other.starts_with("/apis/") => match discovery::document(server, other) {
+            Some((kind, document)) => discovery_answer(&incoming, &kind, &document),
+            None if discovery::knows_group(server, other) => not_found(&incoming),
+            None => page_not_found(),
+        },
         other => match other.strip_prefix("/openapi/v3/") {
             Some(place) => openapi::v3(server, &incoming.parts, &incoming.query, place),
             None => page_not_found(),
@@ -123,7 +121,9 @@ fn version(server: &ApiServer) -> Value {
 }
 
 fn openid_configuration<B>(server: &ApiServer, incoming: &Incoming<B>) -> Response<Body> {
-    let Some(tokens) = &server.plugins.tokens else { return page_not_found() };
+    let Some(tokens) = &server.plugins.tokens else {
+        return page_not_found();
+    };
     let document = json!({
         "issuer": tokens.issuer(),
         "jwks_uri": format!("https://{}/openid/v1/jwks", server.advertised()),

@@ -324,7 +324,10 @@ where
     B: http_body::Body<Data = bytes::Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
-    let kind = incoming.header("content-type").and_then(PatchKind::of).ok_or_else(unsupported_patch)?;
+    let kind = incoming
+        .header("content-type")
+        .and_then(PatchKind::of)
+        .ok_or_else(unsupported_patch)?;
     let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
     let apply = Some(kind == PatchKind::Apply);
     let write = options::write(&incoming.query, "PatchOptions", apply, incoming.header("user-agent"))?;
@@ -363,7 +366,12 @@ where
         if sub == "scale" {
             let scale = crate::pipeline::subresources::scale_of(&target, &object.value())?;
             let scale = rules::object_of(&scale)?;
-            return Ok(respond::object(&style, 200, crate::pipeline::subresources::scale_row(), &scale));
+            return Ok(respond::object(
+                &style,
+                200,
+                crate::pipeline::subresources::scale_row(),
+                &scale,
+            ));
         }
         return Ok(respond::object(&style, 200, target.row, &object));
     }

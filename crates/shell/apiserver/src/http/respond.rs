@@ -149,9 +149,7 @@ pub fn object(style: &Style, code: u16, row: &Resource, object: &Object) -> Resp
         (Shape::Plain | Shape::AggregatedDiscovery, Format::Json) if !style.pretty => {
             response(code, Format::Json.media_type(), Body::whole(object.bytes().clone()))
         }
-        (Shape::Plain | Shape::AggregatedDiscovery, _) => {
-            value(style, code, &row.api_version(), row.kind, &object.value())
-        }
+        (Shape::Plain | Shape::AggregatedDiscovery, _) => value(style, code, &row.api_version(), row.kind, &object.value()),
         (Shape::Metadata, _) => {
             let metadata = partial(&object.value());
             value(style, code, META, "PartialObjectMetadata", &metadata)
@@ -212,11 +210,7 @@ pub fn list(style: &Style, row: &'static Resource, listing: Listing) -> Response
         (Shape::Plain | Shape::AggregatedDiscovery, Format::Json) if !style.pretty => spliced(style, &kind, row, listing),
         (Shape::Plain | Shape::AggregatedDiscovery, Format::Protobuf) => {
             let ty = row.schema();
-            let items: Vec<Vec<u8>> = listing
-                .items
-                .iter()
-                .map(|item| protobuf::encode(&item.value(), ty))
-                .collect();
+            let items: Vec<Vec<u8>> = listing.items.iter().map(|item| protobuf::encode(&item.value(), ty)).collect();
             let remaining = listing.remaining.and_then(|remaining| i64::try_from(remaining).ok());
             let body = protobuf::encode_list(
                 &row.api_version(),

@@ -199,11 +199,7 @@ mod tests {
     fn paths_become_verbs_and_names() {
         check("GET", "/api/v1/pods", ["list", "", "", "pods", "", ""]);
         check("GET", "/api/v1/pods?watch=1", ["watch", "", "", "pods", "", ""]);
-        check(
-            "GET",
-            "/api/v1/namespaces/a/pods/b/log",
-            ["get", "", "a", "pods", "b", "log"],
-        );
+        check("GET", "/api/v1/namespaces/a/pods/b/log", ["get", "", "a", "pods", "b", "log"]);
         check("GET", "/api/v1/namespaces/a", ["get", "", "a", "namespaces", "a", ""]);
         check(
             "PUT",

@@ -82,9 +82,7 @@ impl Encoder {
 
     fn shaped(&mut self, name: &str, object: Value) -> Bytes {
         match self.style.accepted.shape {
-            Shape::Plain | Shape::AggregatedDiscovery => {
-                self.event(name, &self.row.api_version(), self.row.kind, &object)
-            }
+            Shape::Plain | Shape::AggregatedDiscovery => self.event(name, &self.row.api_version(), self.row.kind, &object),
             Shape::Metadata => {
                 let partial = super::respond::partial(&object);
                 self.event(name, "meta.k8s.io/v1", "PartialObjectMetadata", &partial)
@@ -119,4 +117,3 @@ impl Encoder {
         line.into()
     }
 }
-

@@ -88,7 +88,9 @@ fn scalar(out: &mut String, value: &Value, depth: usize, used: usize) {
 }
 
 fn text(out: &mut String, string: &str, depth: usize, used: usize) {
-    let printable = string.chars().all(|character| character == '\n' || !character.is_control() && character != '\u{feff}');
+    let printable = string
+        .chars()
+        .all(|character| character == '\n' || !character.is_control() && character != '\u{feff}');
     if !printable || reads_as_other(string) {
         double_quoted(out, string);
     } else if string.contains('\n') {
@@ -123,10 +125,15 @@ fn reads_as_other(text: &str) -> bool {
     let digits = text.replace('_', "");
     let unsigned = digits.trim_start_matches(['+', '-']);
     let number = digits.parse::<f64>().is_ok() && unsigned.starts_with(|first: char| first.is_ascii_digit() || first == '.');
-    let radix = [("0x", 16), ("0o", 8), ("0b", 2)]
-        .iter()
-        .any(|(prefix, radix)| unsigned.strip_prefix(prefix).is_some_and(|rest| u64::from_str_radix(rest, *radix).is_ok()));
-    let sexagesimal = unsigned.contains(':') && unsigned.split(':').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
+    let radix = [("0x", 16), ("0o", 8), ("0b", 2)].iter().any(|(prefix, radix)| {
+        unsigned
+            .strip_prefix(prefix)
+            .is_some_and(|rest| u64::from_str_radix(rest, *radix).is_ok())
+    });
+    let sexagesimal = unsigned.contains(':')
+        && unsigned
+            .split(':')
+            .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
     number || radix || sexagesimal || is_time(text)
 }
 
@@ -170,7 +177,11 @@ fn double_quoted(out: &mut String, string: &str) {
             '\0' => out.push_str("\\0"),
             control if control.is_control() || control == '\u{feff}' => {
                 let code = u32::from(control);
-                let written = if code < 0x100 { write!(out, "\\x{code:02x}") } else { write!(out, "\\u{code:04x}") };
+                let written = if code < 0x100 {
+                    write!(out, "\\x{code:02x}")
+                } else {
+                    write!(out, "\\u{code:04x}")
+                };
                 written.expect("writing to a string succeeds");
             }
             other => out.push(other),

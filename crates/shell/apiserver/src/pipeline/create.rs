@@ -246,7 +246,12 @@ fn charged_write(object: Value) -> Result<Write, Status> {
     let version = meta_text(&object, "resourceVersion").parse();
     let revision = version.map_err(|_| Status::internal("a stored object has no revision"))?;
     Ok(Write {
-        key: keys::object("", "resourcequotas", meta_text(&object, "namespace"), meta_text(&object, "name")),
+        key: keys::object(
+            "",
+            "resourcequotas",
+            meta_text(&object, "namespace"),
+            meta_text(&object, "name"),
+        ),
         precondition: Precondition::Revision(revision),
         operation: StoreOperation::Put {
             body: Body::new(object),
@@ -273,7 +278,11 @@ pub(crate) fn admission_namespace<'a>(target: &'a Target, name: &'a str) -> &'a 
 
 /// The object's namespace must be the request's; an absent one is filled in.
 pub(crate) fn match_namespace(target: &Target, value: &mut Value) -> Result<(), Status> {
-    let wanted = if target.row.namespaced { target.namespace.as_str() } else { "" };
+    let wanted = if target.row.namespaced {
+        target.namespace.as_str()
+    } else {
+        ""
+    };
     let given = meta_text(value, "namespace");
     if given == wanted {
         return Ok(());
@@ -293,7 +302,12 @@ pub(crate) fn match_namespace(target: &Target, value: &mut Value) -> Result<(), 
 
 fn fill_system_fields(target: &Target, value: &mut Value) {
     let metadata = metadata(value);
-    for name in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
+    for name in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "resourceVersion",
+    ] {
         metadata.remove(name);
     }
     metadata.insert("creationTimestamp".into(), Value::String(now()));

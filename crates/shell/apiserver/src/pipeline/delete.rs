@@ -297,7 +297,9 @@ fn pod_grace(pod: &Value, options: &DeleteOptions) -> i64 {
     if unscheduled || over {
         return 0;
     }
-    let own = pod["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(POD_GRACE_SECONDS);
+    let own = pod["spec"]["terminationGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(POD_GRACE_SECONDS);
     let seconds = options.grace_period_seconds.unwrap_or(own);
     if seconds < 0 { 1 } else { seconds }
 }

@@ -134,13 +134,7 @@ impl ApiServer {
         }
     }
 
-    fn page(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: Option<usize>,
-        snapshot: &Snapshot,
-    ) -> Result<Page, ListFailure> {
+    fn page(&self, prefix: &str, after: Option<&str>, limit: Option<usize>, snapshot: &Snapshot) -> Result<Page, ListFailure> {
         let oldest_text = "The resourceVersion for the provided list is too old.";
         self.store
             .range(prefix, after, limit, snapshot.at)
@@ -171,10 +165,9 @@ impl ApiServer {
                 token: Some(token),
             });
         }
-        let wanted = revision(&options.resource_version)
-            .map_err(|why| Status::bad_request(format!("invalid resource version: {why}")))?;
-        let exact = options.version_match == "Exact"
-            || (options.version_match.is_empty() && options.limit > 0 && wanted > 0);
+        let wanted =
+            revision(&options.resource_version).map_err(|why| Status::bad_request(format!("invalid resource version: {why}")))?;
+        let exact = options.version_match == "Exact" || (options.version_match.is_empty() && options.limit > 0 && wanted > 0);
         match (options.resource_version.as_str(), wanted) {
             ("", _) => self.barrier().await?,
             (_, 0) => {}

@@ -98,7 +98,12 @@ pub fn write(query: &Query, kind: &str, apply: Option<bool>, user_agent: Option<
     let force = query.boolean("force");
     match apply {
         Some(true) if manager.is_empty() => {
-            errors.push(error(FieldErrorType::Required, "fieldManager", "", "is required for apply patch"));
+            errors.push(error(
+                FieldErrorType::Required,
+                "fieldManager",
+                "",
+                "is required for apply patch",
+            ));
         }
         Some(false) if force.is_some() => errors.push(error(
             FieldErrorType::Forbidden,
@@ -278,7 +283,9 @@ fn check_list(options: &ListOptions) -> Result<(), Status> {
     if options.watch {
         if options.send_initial_events.is_some() {
             if matching != "NotOlderThan" {
-                errors.push(forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+                errors.push(forbidden(
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ));
             }
             if !matching.is_empty() && matching != "NotOlderThan" {
                 errors.push(error(
@@ -289,7 +296,9 @@ fn check_list(options: &ListOptions) -> Result<(), Status> {
                 ));
             }
         } else if !matching.is_empty() {
-            errors.push(forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+            errors.push(forbidden(
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ));
         }
         return invalid("ListOptions", &errors);
     }
@@ -303,7 +312,9 @@ fn check_list(options: &ListOptions) -> Result<(), Status> {
     }
     if !matching.is_empty() {
         if options.resource_version.is_empty() {
-            errors.push(forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"));
+            errors.push(forbidden(
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ));
         }
         if !options.continuation.is_empty() {
             errors.push(forbidden("resourceVersionMatch is forbidden when continue is provided"));
@@ -317,7 +328,9 @@ fn check_list(options: &ListOptions) -> Result<(), Status> {
             ));
         }
         if matching == "Exact" && options.resource_version == "0" {
-            errors.push(forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
+            errors.push(forbidden(
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            ));
         }
     }
     invalid("ListOptions", &errors)

@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use serde_json::Value;
-use trireme_api::field::FieldErrorType;
 use trireme_api::Status;
+use trireme_api::field::FieldErrorType;
 use trireme_api::schema::{Struct, Type};
 
 use super::options::{error, quoted};
@@ -46,13 +46,7 @@ impl ApiServer {
     ///
     /// # Errors
     /// As upstream.
-    pub async fn patch(
-        &self,
-        target: &Target,
-        kind: PatchKind,
-        body: &Bytes,
-        options: &WriteOptions,
-    ) -> Result<Written, Status> {
+    pub async fn patch(&self, target: &Target, kind: PatchKind, body: &Bytes, options: &WriteOptions) -> Result<Written, Status> {
         if kind == PatchKind::Apply {
             return self.apply(target, body, options).await;
         }
@@ -69,9 +63,8 @@ impl ApiServer {
     }
 
     async fn apply(&self, target: &Target, body: &Bytes, options: &WriteOptions) -> Result<Written, Status> {
-        let applied = rules::parse_yaml_or_json(body).map_err(|why| {
-            Status::bad_request(format!("error decoding YAML: {why}"))
-        })?;
+        let applied =
+            rules::parse_yaml_or_json(body).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))?;
         check_applied(target, &applied)?;
         self.barrier().await?;
         if self.store.get(&target.key()).is_none() {
@@ -122,14 +115,7 @@ pub(crate) fn patched(target: &Target, kind: PatchKind, current: &Value, body: &
 
 /// Decodes and defaults what a patch gave.
 pub(crate) fn decode_patched(target: &Target, patched: Value, shown: &str, options: &WriteOptions) -> Result<Made, Status> {
-    let bad = |why: String| {
-        Status::invalid(
-            "",
-            "",
-            "",
-            &[error(FieldErrorType::Invalid, "patch", quoted(shown), why)],
-        )
-    };
+    let bad = |why: String| Status::invalid("", "", "", &[error(FieldErrorType::Invalid, "patch", quoted(shown), why)]);
     if patched["kind"].as_str() != Some(target.row.kind) || patched["apiVersion"].as_str() != Some(&target.api_version()) {
         return Err(bad(format!(
             "{} in version {:?} cannot be handled as a {}: converting ({}) to ({}): unknown conversion",
@@ -173,9 +159,13 @@ fn go_value(value: &Value) -> String {
 
 /// The patched object as upstream's errors show it: the top level sorted, what lies below in the order of declaration.
 fn go_json(ty: &Struct, value: &Value) -> String {
-    let Value::Object(members) = value else { return value.to_string() };
+    let Value::Object(members) = value else {
+        return value.to_string();
+    };
     let shown = members.iter().map(|(name, member)| {
-        let text = ty.field(name).map_or_else(|| member.to_string(), |field| declared(field.ty, member));
+        let text = ty
+            .field(name)
+            .map_or_else(|| member.to_string(), |field| declared(field.ty, member));
         format!("{}:{text}", Value::from(name.as_str()))
     });
     format!("{{{}}}", shown.collect::<Vec<_>>().join(","))
@@ -217,7 +207,10 @@ fn check_applied(target: &Target, applied: &Value) -> Result<(), Status> {
             "invalid object type: {group}/{version}, Kind={kind}"
         )));
     }
-    if applied["metadata"]["managedFields"].as_array().is_some_and(|list| !list.is_empty()) {
+    if applied["metadata"]["managedFields"]
+        .as_array()
+        .is_some_and(|list| !list.is_empty())
+    {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     let name = meta_text(applied, "name");

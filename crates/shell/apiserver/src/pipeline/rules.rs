@@ -89,7 +89,12 @@ fn door(target: &Target) -> Option<&str> {
 /// Strategy of creation, on the stored version.
 pub fn prepare_create(target: &Target, value: &mut Value) {
     if target.row.kind == "CertificateSigningRequest" {
-        let extra = target.user.extra.iter().map(|(key, values)| (key.clone(), values.clone().into())).collect();
+        let extra = target
+            .user
+            .extra
+            .iter()
+            .map(|(key, values)| (key.clone(), values.clone().into()))
+            .collect();
         strategy::set_requester(value, &target.user.name, &target.user.uid, &target.user.groups, extra);
     }
     strategy::prepare_create(target.stored(), value, &now());
@@ -162,7 +167,9 @@ pub fn update_managers(target: &Target, old: Option<&Value>, new: &mut Value, op
     if subresource == "scale" {
         // Upstream keeps no time for what was changed through a scale.
         for entry in new["metadata"]["managedFields"].as_array_mut().into_iter().flatten() {
-            if entry["subresource"] == "scale" && let Some(entry) = entry.as_object_mut() {
+            if entry["subresource"] == "scale"
+                && let Some(entry) = entry.as_object_mut()
+            {
                 entry.remove("time");
             }
         }
@@ -209,8 +216,7 @@ pub fn merge_patch(current: &Value, body: &[u8]) -> Result<Value, Status> {
 /// # Errors
 /// As upstream.
 pub fn strategic_patch(target: &Target, current: &Value, body: &[u8]) -> Result<Value, Status> {
-    let patch =
-        patch::object(body).map_err(|why| Status::bad_request(format!("error decoding patch: {why}")))?;
+    let patch = patch::object(body).map_err(|why| Status::bad_request(format!("error decoding patch: {why}")))?;
     patch::strategic_merge(target.row, current, &patch)
 }
 
@@ -253,7 +259,11 @@ pub fn yaml(text: &str) -> Result<Value, String> {
             None => bare.rfind(" at line ").map_or(bare, |end| &bare[..end]),
         };
         // The reference parser leaves the first line's number out.
-        if line > 1 { format!("line {line}: {bare}") } else { bare.to_owned() }
+        if line > 1 {
+            format!("line {line}: {bare}")
+        } else {
+            bare.to_owned()
+        }
     })
 }
 
@@ -327,7 +337,11 @@ pub fn internal_package(group: &str) -> &str {
 /// Column definitions of a row's table.
 #[must_use]
 pub fn columns(row: &Resource) -> Value {
-    let columns = if row.kind == "Scale" { table::scale_columns() } else { table::columns(row) };
+    let columns = if row.kind == "Scale" {
+        table::scale_columns()
+    } else {
+        table::columns(row)
+    };
     let columns = columns.iter().map(|column| {
         let upstreams = column.from.and_then(descriptions::of_column);
         serde_json::json!({
@@ -342,6 +356,10 @@ pub fn columns(row: &Resource) -> Value {
 #[must_use]
 pub fn cells(row: &Resource, object: &Value) -> Value {
     let now = jiff::Timestamp::now();
-    let cells = if row.kind == "Scale" { table::scale_cells(object, now) } else { table::cells(row, object, now) };
+    let cells = if row.kind == "Scale" {
+        table::scale_cells(object, now)
+    } else {
+        table::cells(row, object, now)
+    };
     cells.into()
 }

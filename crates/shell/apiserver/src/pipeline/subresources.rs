@@ -146,8 +146,8 @@ impl ApiServer {
     ) -> Result<Written, Status> {
         // An applied scale has the one field that a merge would set.
         let (kind, body) = if kind == PatchKind::Apply {
-            let applied = rules::parse_yaml_or_json(body)
-                .map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))?;
+            let applied =
+                rules::parse_yaml_or_json(body).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))?;
             (PatchKind::Merge, Bytes::from(applied.to_string()))
         } else {
             (kind, body.clone())
@@ -235,16 +235,19 @@ impl ApiServer {
                 return Err(target.conflict(&super::update::uid_differs(target, &uid, own)));
             }
             if !pod["metadata"]["deletionTimestamp"].is_null() {
-                return Err(refuse(format!("pod {} is being deleted, cannot be assigned to a host", target.name)));
-            }
-            let present = pod["spec"]["nodeName"].as_str().unwrap_or_default();
-            if !present.is_empty() {
                 return Err(refuse(format!(
-                    "pod {} is already assigned to node {present:?}",
+                    "pod {} is being deleted, cannot be assigned to a host",
                     target.name
                 )));
             }
-            if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+            let present = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+            if !present.is_empty() {
+                return Err(refuse(format!("pod {} is already assigned to node {present:?}", target.name)));
+            }
+            if pod["spec"]["schedulingGates"]
+                .as_array()
+                .is_some_and(|gates| !gates.is_empty())
+            {
                 return Err(refuse(format!("pod {} has non-empty .spec.schedulingGates", target.name)));
             }
             let mut pod = pod.clone();
@@ -467,9 +470,7 @@ impl ApiServer {
         let account = self.store.get(&target.key()).ok_or_else(|| target.not_found())?;
         let name = meta_text(&request, "name").to_owned();
         if !name.is_empty() && name != target.name {
-            return Err(Status::bad_request(
-                "name in URL does not match name in TokenRequest object",
-            ));
+            return Err(Status::bad_request("name in URL does not match name in TokenRequest object"));
         }
         super::create::match_namespace(target, &mut request)?;
         rules::defaults(token_row(), &mut request);

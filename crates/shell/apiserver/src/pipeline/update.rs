@@ -61,10 +61,7 @@ impl ApiServer {
     pub async fn update(&self, target: &Target, value: Value, options: &WriteOptions) -> Result<Written, Status> {
         check_name(target, &value)?;
         self.barrier().await?;
-        if target.subresource.is_empty()
-            && rules::allow_create_on_update(target.row)
-            && self.store.get(&target.key()).is_none()
-        {
+        if target.subresource.is_empty() && rules::allow_create_on_update(target.row) && self.store.get(&target.key()).is_none() {
             return self.create(target, value, options).await;
         }
         let mut make = |_: &Value| Ok(Made::plain(value.clone()));
@@ -200,13 +197,7 @@ impl ApiServer {
     }
 
     /// Checks uid and resourceVersion; whether the client pinned a resourceVersion.
-    fn check_identity(
-        &self,
-        target: &Target,
-        behaviour: Behaviour,
-        current: &Object,
-        value: &mut Value,
-    ) -> Result<bool, Status> {
+    fn check_identity(&self, target: &Target, behaviour: Behaviour, current: &Object, value: &mut Value) -> Result<bool, Status> {
         let header = current.header();
         let uid = meta_text(value, "uid").to_owned();
         if behaviour.whole && !uid.is_empty() && uid != header.uid {
@@ -289,7 +280,12 @@ pub(crate) fn uid_differs(target: &Target, wanted: &str, actual: &str) -> String
 
 /// Members of `metadata` that an update cannot take away.
 fn keep_system_fields(old: &Value, new: &mut Value) {
-    for name in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName"] {
+    for name in [
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generateName",
+    ] {
         let kept = &old["metadata"][name];
         let metadata = metadata(new);
         if !kept.is_null() && metadata.get(name).is_none_or(Value::is_null) {

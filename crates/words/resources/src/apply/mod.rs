@@ -50,11 +50,16 @@ static STRIPPED: LazyLock<Set> = LazyLock::new(|| {
 
 /// What an object of each kind is before it is created.
 static BLANK: LazyLock<HashMap<(&str, &str, &str), Value>> = LazyLock::new(|| {
-    let of_rows = rows::rows().iter().map(|row| ((row.group, row.version, row.kind), row.schema()));
+    let of_rows = rows::rows()
+        .iter()
+        .map(|row| ((row.group, row.version, row.kind), row.schema()));
     // What is only ever sent to a subresource has no row.
     let token = ("authentication.k8s.io", "v1", "TokenRequest");
     let of_token = schema::kind(token.0, token.1, token.2).map(|schema| (token, schema));
-    of_rows.chain(of_token).map(|(kind, schema)| (kind, blank_of(schema))).collect()
+    of_rows
+        .chain(of_token)
+        .map(|(kind, schema)| (kind, blank_of(schema)))
+        .collect()
 });
 
 fn blank_of(schema: &'static Struct) -> Value {

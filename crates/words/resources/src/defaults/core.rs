@@ -59,7 +59,11 @@ fn image_tag(image: &str) -> &str {
 }
 
 fn pull_policy(image: &str) -> &'static str {
-    if image_tag(image) == "latest" { "Always" } else { "IfNotPresent" }
+    if image_tag(image) == "latest" {
+        "Always"
+    } else {
+        "IfNotPresent"
+    }
 }
 
 fn container(fields: &mut Fields) {
@@ -89,11 +93,15 @@ fn volume(fields: &mut Fields) {
 
 /// Requests that a container leaves out are its limits; only in pods, not in templates.
 fn pod(fields: &mut Fields) {
-    let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut) else {
+        return;
+    };
     let host_network = spec.get("hostNetwork") == Some(&Value::Bool(true));
     for list in ["containers", "initContainers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            let Some(container) = container.as_object_mut() else { continue };
+            let Some(container) = container.as_object_mut() else {
+                continue;
+            };
             if let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) {
                 requests_from_limits(resources);
             }
@@ -118,7 +126,9 @@ fn port_number(port: &Value) -> Option<Value> {
 }
 
 fn requests_from_limits(resources: &mut Fields) {
-    let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else { return };
+    let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else {
+        return;
+    };
     let requests = object(resources, "requests");
     for (name, limit) in limits {
         set(requests, &name, limit);
@@ -133,7 +143,12 @@ fn service(fields: &mut Fields) {
     set_zero(spec, "sessionAffinity", "None");
     match text(spec, "sessionAffinity") {
         "None" => drop(spec.remove("sessionAffinityConfig")),
-        "ClientIP" if spec.get("sessionAffinityConfig").and_then(|config| config.pointer("/clientIP/timeoutSeconds")).is_none() => {
+        "ClientIP"
+            if spec
+                .get("sessionAffinityConfig")
+                .and_then(|config| config.pointer("/clientIP/timeoutSeconds"))
+                .is_none() =>
+        {
             spec.insert("sessionAffinityConfig".into(), json!({"clientIP": {"timeoutSeconds": 10800}}));
         }
         _ => {}
@@ -156,7 +171,9 @@ fn service(fields: &mut Fields) {
     }
     if kind == "LoadBalancer" {
         set(spec, "allocateLoadBalancerNodePorts", true);
-        let ingress = fields.get_mut("status").and_then(|status| status.pointer_mut("/loadBalancer/ingress"));
+        let ingress = fields
+            .get_mut("status")
+            .and_then(|status| status.pointer_mut("/loadBalancer/ingress"));
         for ingress in ingress.and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(ingress) = ingress.as_object_mut()
                 && !text(ingress, "ip").is_empty()
@@ -168,8 +185,13 @@ fn service(fields: &mut Fields) {
 }
 
 fn replication_controller(fields: &mut Fields) {
-    let labels = fields.get("spec").and_then(|spec| spec.pointer("/template/metadata/labels")).cloned();
-    let Some(labels) = labels.filter(|labels| !is_zero(Some(labels))) else { return };
+    let labels = fields
+        .get("spec")
+        .and_then(|spec| spec.pointer("/template/metadata/labels"))
+        .cloned();
+    let Some(labels) = labels.filter(|labels| !is_zero(Some(labels))) else {
+        return;
+    };
     set_zero(object(fields, "spec"), "selector", labels.clone());
     set_zero(object(fields, "metadata"), "labels", labels);
 }

@@ -44,7 +44,9 @@ fn descend(ty: &Type, value: &mut Value) {
     match (ty, value) {
         (Type::Struct(inner), value) => fill(inner.get(), value),
         (Type::List(inner), Value::Array(items)) if has_structs(inner) => items.iter_mut().for_each(|item| descend(inner, item)),
-        (Type::Map(inner), Value::Object(members)) if has_structs(inner) => members.values_mut().for_each(|member| descend(inner, member)),
+        (Type::Map(inner), Value::Object(members)) if has_structs(inner) => {
+            members.values_mut().for_each(|member| descend(inner, member))
+        }
         _ => {}
     }
 }

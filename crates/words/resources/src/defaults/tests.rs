@@ -16,33 +16,58 @@ fn filled(group: &str, version: &str, kind: &str, value: Value) -> Value {
 
 #[test]
 fn a_deployment_and_its_template() {
-    let filled = filled("apps", "v1", "Deployment", json!({
-        "metadata": {"name": "web"},
-        "spec": {"template": {"spec": {
-            "volumes": [{"name": "v"}, {"name": "c", "configMap": {"name": "x"}}],
-            "containers": [{"name": "a", "image": "nginx", "resources": {"limits": {"cpu": "1"}}, "ports": [{"containerPort": 80}],
-                "livenessProbe": {"httpGet": {"port": 80}}}, {"name": "b", "image": "host:5000/nginx:1.16"}]
-        }}}
-    }));
+    let filled = filled(
+        "apps",
+        "v1",
+        "Deployment",
+        json!({
+            "metadata": {"name": "web"},
+            "spec": {"template": {"spec": {
+                "volumes": [{"name": "v"}, {"name": "c", "configMap": {"name": "x"}}],
+                "containers": [{"name": "a", "image": "nginx", "resources": {"limits": {"cpu": "1"}}, "ports": [{"containerPort": 80}],
+                    "livenessProbe": {"httpGet": {"port": 80}}}, {"name": "b", "image": "host:5000/nginx:1.16"}]
+            }}}
+        }),
+    );
     let spec = &filled["spec"];
-    assert_eq!(spec["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}));
-    assert_eq!((&spec["replicas"], &spec["progressDeadlineSeconds"]), (&json!(1), &json!(600)));
+    assert_eq!(
+        spec["strategy"],
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}})
+    );
+    assert_eq!(
+        (&spec["replicas"], &spec["progressDeadlineSeconds"]),
+        (&json!(1), &json!(600))
+    );
     let pod = &spec["template"]["spec"];
     assert_eq!(pod["volumes"][0]["emptyDir"], json!({}));
     assert_eq!(pod["volumes"][1]["configMap"]["defaultMode"], 420);
     let [first, second] = [&pod["containers"][0], &pod["containers"][1]];
-    assert_eq!((&first["imagePullPolicy"], &second["imagePullPolicy"]), (&json!("Always"), &json!("IfNotPresent")));
+    assert_eq!(
+        (&first["imagePullPolicy"], &second["imagePullPolicy"]),
+        (&json!("Always"), &json!("IfNotPresent"))
+    );
     assert_eq!(first["ports"][0]["protocol"], "TCP");
-    assert_eq!(first["livenessProbe"]["httpGet"], json!({"path": "/", "port": 80, "scheme": "HTTP"}));
+    assert_eq!(
+        first["livenessProbe"]["httpGet"],
+        json!({"path": "/", "port": 80, "scheme": "HTTP"})
+    );
     assert_eq!(first["livenessProbe"]["failureThreshold"], 3);
-    assert!(first["resources"].get("requests").is_none(), "a template's requests are left alone");
+    assert!(
+        first["resources"].get("requests").is_none(),
+        "a template's requests are left alone"
+    );
 }
 
 #[test]
 fn a_pods_requests_are_its_limits() {
-    let filled = filled("", "v1", "Pod", json!({
-        "spec": {"hostNetwork": true, "containers": [{"name": "a", "image": "x:1", "resources": {"limits": {"cpu": "1"}}, "ports": [{"containerPort": 80}]}]}
-    }));
+    let filled = filled(
+        "",
+        "v1",
+        "Pod",
+        json!({
+            "spec": {"hostNetwork": true, "containers": [{"name": "a", "image": "x:1", "resources": {"limits": {"cpu": "1"}}, "ports": [{"containerPort": 80}]}]}
+        }),
+    );
     assert_eq!(filled["spec"]["containers"][0]["resources"]["requests"], json!({"cpu": "1"}));
     assert_eq!(filled["spec"]["containers"][0]["ports"][0]["hostPort"], 80);
     assert_eq!(filled["spec"]["enableServiceLinks"], true);
@@ -54,7 +79,10 @@ fn services_by_type() {
         let filled = filled("", "v1", "Service", json!({"spec": {"type": kind, "ports": [{"port": 80}]}}));
         filled["spec"].clone()
     };
-    assert_eq!(port("ClusterIP")["ports"][0], json!({"port": 80, "protocol": "TCP", "targetPort": 80}));
+    assert_eq!(
+        port("ClusterIP")["ports"][0],
+        json!({"port": 80, "protocol": "TCP", "targetPort": 80})
+    );
     assert!(port("ClusterIP").get("externalTrafficPolicy").is_none());
     assert_eq!(port("LoadBalancer")["allocateLoadBalancerNodePorts"], true);
     assert_eq!(port("NodePort")["externalTrafficPolicy"], "Cluster");
@@ -63,7 +91,12 @@ fn services_by_type() {
 
 #[test]
 fn an_autoscaler_watches_cpu() {
-    let filled = filled("autoscaling", "v2", "HorizontalPodAutoscaler", json!({"spec": {"behavior": {"scaleDown": {"selectPolicy": "Min"}}}}));
+    let filled = filled(
+        "autoscaling",
+        "v2",
+        "HorizontalPodAutoscaler",
+        json!({"spec": {"behavior": {"scaleDown": {"selectPolicy": "Min"}}}}),
+    );
     assert_eq!(filled["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 80);
     assert_eq!(filled["spec"]["behavior"]["scaleDown"]["selectPolicy"], "Min");
     assert_eq!(filled["spec"]["behavior"]["scaleUp"]["policies"].as_array().unwrap().len(), 2);

@@ -11,7 +11,10 @@ pub(super) fn apply(package: &str, name: &str, fields: &mut Fields) {
         "DaemonSet" => daemon_set(object(fields, "spec")),
         "StatefulSet" => stateful_set(object(fields, "spec")),
         "Job" => {
-            let labels = fields.get("spec").and_then(|spec| spec.pointer("/template/metadata/labels")).cloned();
+            let labels = fields
+                .get("spec")
+                .and_then(|spec| spec.pointer("/template/metadata/labels"))
+                .cloned();
             if let Some(labels) = labels.filter(|labels| !is_zero(Some(labels))) {
                 set_zero(object(fields, "metadata"), "labels", labels);
             }
@@ -78,11 +81,19 @@ fn job(spec: &mut Fields) {
         spec.insert("completions".into(), 1.into());
     }
     set(spec, "parallelism", 1);
-    let limit = if spec.contains_key("backoffLimitPerIndex") { i32::MAX } else { 6 };
+    let limit = if spec.contains_key("backoffLimitPerIndex") {
+        i32::MAX
+    } else {
+        6
+    };
     set(spec, "backoffLimit", limit);
     set(spec, "completionMode", "NonIndexed");
     set(spec, "suspend", false);
-    let replacement = if spec.contains_key("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
+    let replacement = if spec.contains_key("podFailurePolicy") {
+        "Failed"
+    } else {
+        "TerminatingOrFailed"
+    };
     set(spec, "podReplacementPolicy", replacement);
     set(spec, "manualSelector", false);
 }
@@ -94,8 +105,14 @@ fn autoscaler(v2: bool, spec: &mut Fields) {
         return;
     }
     let target = json!({"type": "Utilization", "averageUtilization": 80});
-    set_zero(spec, "metrics", json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]));
-    let Some(behavior) = spec.get_mut("behavior").and_then(Value::as_object_mut) else { return };
+    set_zero(
+        spec,
+        "metrics",
+        json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]),
+    );
+    let Some(behavior) = spec.get_mut("behavior").and_then(Value::as_object_mut) else {
+        return;
+    };
     let percent = json!({"type": "Percent", "value": 100, "periodSeconds": 15});
     let pods = json!({"type": "Pods", "value": 4, "periodSeconds": 15});
     let up = object(behavior, "scaleUp");

@@ -197,7 +197,11 @@ fn which_kinds_put_creates_and_which_need_a_version() {
 
 #[test]
 fn a_gated_pod_says_since_when() {
-    let pod = create("", "pods", json!({"metadata": {"name": "p"}, "spec": {"schedulingGates": [{"name": "a.b/c"}], "containers": []}}));
+    let pod = create(
+        "",
+        "pods",
+        json!({"metadata": {"name": "p"}, "spec": {"schedulingGates": [{"name": "a.b/c"}], "containers": []}}),
+    );
     assert_eq!(pod["status"]["conditions"][0]["lastTransitionTime"], NOW);
 }
 
@@ -206,8 +210,16 @@ fn metadata_alone_hides_the_twins_of_fields() {
     let counted = "deprecated.daemonset.template.generation";
     for (kind, annotations, wanted) in [
         ("DaemonSet", json!({counted: "1"}), json!({"name": "d"})),
-        ("DaemonSet", json!({counted: "1", "a": "b"}), json!({"name": "d", "annotations": {"a": "b"}})),
-        ("Deployment", json!({counted: "1"}), json!({"name": "d", "annotations": {counted: "1"}})),
+        (
+            "DaemonSet",
+            json!({counted: "1", "a": "b"}),
+            json!({"name": "d", "annotations": {"a": "b"}}),
+        ),
+        (
+            "Deployment",
+            json!({counted: "1"}),
+            json!({"name": "d", "annotations": {counted: "1"}}),
+        ),
     ] {
         let mut metadata = json!({"name": "d", "annotations": annotations});
         hide_twins(&kind.into(), &mut metadata);
@@ -234,8 +246,20 @@ fn what_is_off_is_dropped_unless_in_use() {
     let slice = |topology: &str| json!({"metadata": {"name": "s"}, "endpoints": [{"addresses": ["a"], "deprecatedTopology": {"z": topology}}]});
     let endpoint = |value: Value| value["endpoints"][0].get("deprecatedTopology").is_some();
     assert!(!endpoint(create("discovery.k8s.io", "endpointslices", slice("1"))));
-    assert!(endpoint(update("discovery.k8s.io", "endpointslices", None, slice("1"), &slice("1"))));
-    assert!(!endpoint(update("discovery.k8s.io", "endpointslices", None, slice("2"), &slice("1"))));
+    assert!(endpoint(update(
+        "discovery.k8s.io",
+        "endpointslices",
+        None,
+        slice("1"),
+        &slice("1")
+    )));
+    assert!(!endpoint(update(
+        "discovery.k8s.io",
+        "endpointslices",
+        None,
+        slice("2"),
+        &slice("1")
+    )));
 }
 
 #[test]
@@ -243,14 +267,26 @@ fn names_labels_and_statuses_that_come_from_elsewhere() {
     let range = create("", "limitranges", json!({"metadata": {"uid": "u"}, "spec": {}}));
     assert_eq!(range["metadata"]["name"], "u");
     let job = |labels: Value| {
-        let mut job = create("batch", "jobs", json!({"metadata": {"name": "j", "uid": "u", "labels": labels}, "spec": {"template": {}}}));
+        let mut job = create(
+            "batch",
+            "jobs",
+            json!({"metadata": {"name": "j", "uid": "u", "labels": labels}, "spec": {"template": {}}}),
+        );
         fill_stored(row("batch", "jobs"), &mut job);
         job
     };
     assert_eq!(job(json!({}))["metadata"]["labels"]["job-name"], "j");
     assert_eq!(job(json!({"a": "b"}))["metadata"]["labels"], json!({"a": "b"}));
-    let node = create("", "nodes", json!({"metadata": {"name": "n"}, "status": {"capacity": {"cpu": "1"}}}));
+    let node = create(
+        "",
+        "nodes",
+        json!({"metadata": {"name": "n"}, "status": {"capacity": {"cpu": "1"}}}),
+    );
     assert_eq!(node["status"]["capacity"]["cpu"], "1");
-    let pod = create("", "pods", json!({"metadata": {"name": "p"}, "spec": {"terminationGracePeriodSeconds": -1, "containers": []}}));
+    let pod = create(
+        "",
+        "pods",
+        json!({"metadata": {"name": "p"}, "spec": {"terminationGracePeriodSeconds": -1, "containers": []}}),
+    );
     assert_eq!(pod["spec"]["terminationGracePeriodSeconds"], 1);
 }

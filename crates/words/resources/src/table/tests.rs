@@ -23,7 +23,11 @@ fn every_row_has_as_many_cells_as_columns() {
             row.plural
         );
         // Upstream looks up the handler's description in the wrong struct, so that it is empty.
-        assert!(columns(row).iter().all(|column| column.name == "Handler" || !column.description.is_empty()));
+        assert!(
+            columns(row)
+                .iter()
+                .all(|column| column.name == "Handler" || !column.description.is_empty())
+        );
     }
 }
 
