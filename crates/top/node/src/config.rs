@@ -345,7 +345,9 @@ impl Checked {
     pub fn runs(&self, part: Part) -> bool {
         let disable = &self.options.disable;
         // Routing and DNS serve this host's pods: without a node they have nobody to serve.
-        !disable.contains(&part) && !(matches!(part, Part::Proxy | Part::Dns) && disable.contains(&Part::Node))
+        let needs_node = matches!(part, Part::Proxy | Part::Dns);
+        let without = disable.contains(&part) || (needs_node && disable.contains(&Part::Node));
+        !without
     }
 }
 

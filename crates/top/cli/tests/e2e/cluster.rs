@@ -97,11 +97,6 @@ impl Cluster {
         self.lab(&["down"]).map(drop)
     }
 
-    /// The kubeconfig's path.
-    pub(crate) fn kubeconfig(&self) -> &str {
-        &self.kubeconfig
-    }
-
     /// A kubectl command, not yet run.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.kubectl);
