@@ -20,6 +20,8 @@ use trireme_runtime::cri::{CriError, StreamRequest, StreamSession};
 use super::Context;
 use super::routes::{Answer, Query, Refusal, find};
 
+/// How long a client has to end its side after the last frame.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
@@ -145,7 +147,7 @@ pub(super) fn upgrade(
 }
 
 async fn run_session(socket: Socket, session: Result<StreamSession, CriError>, wants: Wants) {
-    let (mut sink, source) = socket.split();
+    let (mut sink, mut source) = socket.split();
     let (frames, mut queue) = mpsc::channel::<Message>(16);
     // Tells the client that the connection stands.
     let lowest = if wants.stdout { STDOUT } else { ERROR };
@@ -166,9 +168,10 @@ async fn run_session(socket: Socket, session: Result<StreamSession, CriError>, w
             tracing::debug!("closing a stream: {error}");
         }
     };
+    let from_client = &mut source;
     let session = async move {
         let status = match session {
-            Ok(session) => exchange(session, source, &frames, wants).await,
+            Ok(session) => exchange(session, from_client, &frames, wants).await,
             Err(error) => Some(failure(&error.to_string())),
         };
         if let Some(status) = status
@@ -178,12 +181,18 @@ async fn run_session(socket: Socket, session: Result<StreamSession, CriError>, w
         }
     };
     tokio::join!(writer, session);
+    // A connection that is dropped with something unread is reset, and what was sent last is lost on its way: the client's
+    // own end is read first.
+    let drained = async { while let Some(Ok(_)) = source.next().await {} };
+    if tokio::time::timeout(FAREWELL, drained).await.is_err() {
+        tracing::debug!("a client did not end its stream");
+    }
 }
 
 /// Moves bytes until the command has ended; the Status to tell, or `None` when the client went away.
 async fn exchange(
     session: StreamSession,
-    source: futures::stream::SplitStream<Socket>,
+    source: &mut futures::stream::SplitStream<Socket>,
     frames: &mpsc::Sender<Message>,
     wants: Wants,
 ) -> Option<Value> {
@@ -248,7 +257,7 @@ async fn pump(mut from: Box<dyn AsyncRead + Send + Unpin>, channel: u8, wanted: 
 
 /// Reads what the client sends until it goes away.
 async fn read_client(
-    mut source: futures::stream::SplitStream<Socket>,
+    source: &mut futures::stream::SplitStream<Socket>,
     mut stdin: Option<Box<dyn tokio::io::AsyncWrite + Send + Unpin>>,
     resize: Option<mpsc::Sender<(u16, u16)>>,
 ) {
