@@ -111,7 +111,7 @@ pub struct ServerOptions {
     #[arg(long, env = "TRIREME_LOG_FORMAT", default_value = "auto")]
     pub log_format: LogFormat,
     /// What to log: error, warn, info, debug, trace, or a filter per module
-    #[arg(long, env = "TRIREME_LOG_LEVEL", default_value = "info,openraft=warn")]
+    #[arg(long, env = "TRIREME_LOG_LEVEL", default_value = "info,openraft=warn,hickory_server=warn")]
     pub log_level: String,
 }
 
