@@ -14,6 +14,7 @@ pub mod plan;
 pub mod pod_gc;
 pub mod pods;
 pub mod replicaset;
+pub mod resource_quota;
 pub mod root_ca;
 pub mod service;
 pub mod service_account;

@@ -36,6 +36,7 @@ mod node_ipam;
 mod node_lifecycle;
 mod pod_gc;
 mod replicaset;
+mod resource_quota;
 mod root_ca;
 mod service;
 mod service_account;
@@ -87,6 +88,7 @@ pub fn all(settings: &Settings, kinds: &Kinds) -> Vec<Registration> {
         endpoint_slice::registration(),
         service::registration(settings.load_balancer_pool.clone()),
         hpa::registration(),
+        resource_quota::registration(kinds),
     ];
     all.extend(storage_protection::registrations());
     all

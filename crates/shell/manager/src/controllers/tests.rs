@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ResourceQuota, Secret, ServiceAccount};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trireme_client::testing::FakeTransport;
@@ -246,4 +246,61 @@ fn every_stored_resource_is_collectable_in_one_version() {
         assert_eq!(named(plural), 1, "{plural}");
     }
     assert_eq!(named("bindings") + named("tokenreviews") + named("componentstatuses"), 0);
+}
+
+#[tokio::test]
+async fn a_quota_counts_what_there_is_and_gives_back_what_went() {
+    let ground = start();
+    ground.seed::<Namespace>(json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}}));
+    let hard = json!({"count/deployments.apps": "4", "secrets": "3", "pods": "2", "requests.cpu": "1"});
+    ground.seed::<ResourceQuota>(json!({"metadata": {"name": "q", "namespace": "a"}, "spec": {"hard": hard}}));
+    let pod = json!({"metadata": {"name": "p", "namespace": "a"}, "spec": {"containers": [
+        {"name": "c", "image": "i", "resources": {"requests": {"cpu": "250m"}}}]}});
+    let is = |quota: &ResourceQuota, wanted: [(&str, &str); 4]| {
+        let used = quota.status.as_ref().and_then(|status| status.used.as_ref());
+        let stated = quota.status.as_ref().and_then(|status| status.hard.as_ref());
+        let spec = quota.spec.as_ref().and_then(|spec| spec.hard.as_ref());
+        stated == spec
+            && used.is_some_and(|used| {
+                wanted
+                    .iter()
+                    .all(|(name, amount)| used.get(*name).is_some_and(|has| has.0 == *amount))
+            })
+    };
+    let becomes = async |what: &str, wanted: [(&str, &str); 4]| {
+        ground
+            .until::<ResourceQuota>(what, |all| all.iter().any(|quota| is(quota, wanted)))
+            .await
+    };
+    let none = [
+        ("count/deployments.apps", "0"),
+        ("secrets", "0"),
+        ("pods", "0"),
+        ("requests.cpu", "0"),
+    ];
+    becomes("nothing used", none).await;
+
+    // As if admission had let them in: nobody but the controller counts here.
+    ground.seed::<Pod>(pod.clone());
+    ground.seed::<Secret>(json!({"metadata": {"name": "s", "namespace": "a"}}));
+    ground.seed::<ResourceQuota>(json!({"metadata": {"name": "q", "namespace": "a"},
+        "spec": {"hard": {"count/deployments.apps": "5", "secrets": "3", "pods": "2", "requests.cpu": "1"}}}));
+    let some = [
+        ("count/deployments.apps", "0"),
+        ("secrets", "1"),
+        ("pods", "1"),
+        ("requests.cpu", "250m"),
+    ];
+    becomes("counted anew with the limits", some).await;
+
+    let mut over = pod;
+    over["status"] = json!({"phase": "Succeeded"});
+    ground.seed::<Pod>(over);
+    becomes("a pod that is over", [some[0], some[1], none[2], none[3]]).await;
+    ground
+        .client
+        .delete::<Secret>("a", "s", &DeleteOptions::default())
+        .await
+        .unwrap();
+    becomes("a secret that went", none).await;
 }
