@@ -4,6 +4,7 @@
 //! Invariant: an authenticator that finds no credentials of its kind answers `None`; one that finds bad ones answers an
 //! error, and then nobody may take the request for anonymous.
 
+pub mod bootstrap_token;
 pub mod certificate;
 pub mod service_account;
 pub mod token_file;
@@ -15,19 +16,21 @@ use trireme_api::Status;
 
 use crate::user::UserInfo;
 
-pub use certificate::ClientCertificate;
+pub use bootstrap_token::BootstrapTokens;
+pub use certificate::{AskForCertificate, ClientCertificate, PeerCertificate};
 pub use service_account::ServiceAccountTokens;
 pub use token_file::TokenFile;
 
 /// Finds out who a request comes from.
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
-    /// The user, or `None` where the request carries no credentials of this kind. `peer_cert` is the client's
-    /// certificate in DER, its chain already verified by the TLS layer.
+    /// The user, or `None` where the request carries no credentials of this kind. `peer` is what the client showed in
+    /// the TLS handshake: it has the certificate's key, and nothing else is known of it.
     ///
     /// # Errors
     /// 401 where there are credentials and they are bad.
-    async fn authenticate(&self, parts: &http::request::Parts, peer_cert: Option<&[u8]>) -> Result<Option<UserInfo>, Status>;
+    async fn authenticate(&self, parts: &http::request::Parts, peer: Option<&PeerCertificate>)
+    -> Result<Option<UserInfo>, Status>;
 }
 
 /// Asks authenticators in order; the first user wins, and an error counts only when nobody finds a user.
@@ -44,10 +47,14 @@ impl Chain {
 
 #[async_trait]
 impl Authenticator for Chain {
-    async fn authenticate(&self, parts: &http::request::Parts, peer_cert: Option<&[u8]>) -> Result<Option<UserInfo>, Status> {
+    async fn authenticate(
+        &self,
+        parts: &http::request::Parts,
+        peer: Option<&PeerCertificate>,
+    ) -> Result<Option<UserInfo>, Status> {
         let mut failure = None;
         for member in &self.0 {
-            match member.authenticate(parts, peer_cert).await {
+            match member.authenticate(parts, peer).await {
                 Ok(Some(user)) => return Ok(Some(user)),
                 Ok(None) => {}
                 Err(status) => failure = Some(status),

@@ -202,7 +202,11 @@ impl ServiceAccountTokens {
 
 #[async_trait]
 impl Authenticator for ServiceAccountTokens {
-    async fn authenticate(&self, parts: &http::request::Parts, _peer_cert: Option<&[u8]>) -> Result<Option<UserInfo>, Status> {
+    async fn authenticate(
+        &self,
+        parts: &http::request::Parts,
+        _peer: Option<&PeerCertificate>,
+    ) -> Result<Option<UserInfo>, Status> {
         let Some(token) = bearer_token(parts) else { return Ok(None) };
         if token.split('.').count() != 3 {
             return Ok(None); // Somebody else's kind of token.

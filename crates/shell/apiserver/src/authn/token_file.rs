@@ -97,7 +97,11 @@ fn columns(line: &str) -> Vec<String> {
 
 #[async_trait]
 impl Authenticator for TokenFile {
-    async fn authenticate(&self, parts: &http::request::Parts, _peer_cert: Option<&[u8]>) -> Result<Option<UserInfo>, Status> {
+    async fn authenticate(
+        &self,
+        parts: &http::request::Parts,
+        _peer: Option<&PeerCertificate>,
+    ) -> Result<Option<UserInfo>, Status> {
         match bearer_token(parts) {
             None => Ok(None),
             Some(token) => self.0.get(&token).cloned().map(Some).ok_or_else(unauthorized),
