@@ -4,6 +4,7 @@
 //! a cgroup subtree and directories of its own and leaves nothing behind; a part that fails does not stop the others.
 mod confinement;
 mod image;
+mod leftovers;
 mod lifecycle;
 mod pod;
 mod pulls;
@@ -12,7 +13,6 @@ mod streams;
 mod survival;
 
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
 
 use futures::FutureExt;
 use trireme_runtime::cri::{ImageService, RuntimeService};
@@ -20,70 +20,13 @@ use trireme_runtime::{images, shim};
 
 use confinement::{escapes, seccomp, security};
 use image::make_image;
+use leftovers::{hierarchies, leftovers, remove_cgroups, remove_those_of_the_dead};
 use lifecycle::{crowd, logs_and_exit, out_of_memory, signals, start_errors};
 use pod::{PATIENCE, Place};
 use pulls::pulls;
 use sharing::{namespaces, propagation, shared_pids};
 use streams::{attaches, execs, shared_pids_and_ports};
-use survival::{reboot, shim_pids, survives_a_kill, victim};
-
-/// Where cgroups of any version may be.
-fn hierarchies() -> Vec<PathBuf> {
-    let root = PathBuf::from("/sys/fs/cgroup");
-    let below = std::fs::read_dir(&root)
-        .expect("cgroups")
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir());
-    below.chain([root.clone()]).collect()
-}
-
-/// What must be gone at the end.
-fn leftovers(place: &Place) -> Vec<String> {
-    let mut left: Vec<String> = shim_pids().into_iter().map(|pid| format!("shim {pid}")).collect();
-    let root = place.root.to_str().expect("text");
-    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
-    left.extend(mounts.lines().filter(|line| line.contains(root)).map(str::to_owned));
-    for directory in ["data/containers", "data/sandboxes", "run/pods", "run/oci"] {
-        left.extend(
-            std::fs::read_dir(place.root.join(directory))
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|entry| entry.path().display().to_string()),
-        );
-    }
-    for hierarchy in hierarchies() {
-        let pods = hierarchy
-            .join(place.cgroup.trim_start_matches('/'))
-            .join("kubepods/burstable");
-        left.extend(
-            std::fs::read_dir(pods)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .filter(|entry| entry.path().is_dir())
-                .map(|entry| entry.path().display().to_string()),
-        );
-    }
-    left
-}
-
-/// Removes the test's own cgroups, deepest first.
-fn remove_cgroups(directory: &Path) {
-    for entry in std::fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.path().is_dir())
-    {
-        remove_cgroups(&entry.path());
-    }
-    match std::fs::remove_dir(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => println!("{}: {error}", directory.display()),
-        _ => {}
-    }
-}
+use survival::{reboot, survives_a_kill, victim};
 
 async fn scenario(place: Place, only: Option<String>) -> bool {
     let archive = place.root.join("image.tar");
@@ -171,10 +114,11 @@ fn main() {
         }));
     }
     assert!(nix::unistd::geteuid().is_root(), "this test needs root");
+    remove_those_of_the_dead();
     let directory = tempfile::tempdir().expect("directory");
     let place = Place {
         root: directory.path().to_owned(),
-        cgroup: format!("/trireme-runtime-test-{}", std::process::id()),
+        cgroup: format!("/{}{}", leftovers::PREFIX, std::process::id()),
     };
     let fine = tokio.block_on(scenario(place.clone(), args.into_iter().find(|arg| !arg.starts_with('-'))));
     drop(tokio);
