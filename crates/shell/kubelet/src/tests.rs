@@ -462,6 +462,17 @@ async fn a_deadline_ends_a_pod() {
         pod["status"]["containerStatuses"][0]["state"]["terminated"].is_object()
     })
     .await;
+    let told = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
+    let mut times = 0;
+    for _ in 0..500 {
+        let events = lab.events().await;
+        times = events.iter().filter(|(reason, text)| (&**reason, &**text) == told).count();
+        if times > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(times, 1, "{:?}", lab.events().await);
 }
 
 #[tokio::test]

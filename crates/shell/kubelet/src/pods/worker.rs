@@ -144,7 +144,7 @@ impl Worker {
         };
         let observed = self.with_backoffs(observed);
         let actions = plan(pod, &observed, now);
-        self.state.verdict = plan::verdict(pod, &observed, now);
+        self.judge(update, pod, plan::verdict(pod, &observed, now));
         let stops = actions.steps.iter().any(|step| matches!(step, Step::StopPod { .. })) || self.state.stopped;
         self.probes.reconcile(pod, &observed, stops);
         if stops {
@@ -175,6 +175,15 @@ impl Worker {
         };
         let relist = now.saturating_add(pause).unwrap_or(Timestamp::MAX);
         Some(actions.wait_until.map_or(relist, |until| until.min(relist)))
+    }
+
+    /// Notes why the node ends the pod, and tells so where nobody did yet.
+    fn judge(&mut self, update: &Update, pod: &Pod, verdict: Option<Verdict>) {
+        let told = self.state.verdict.is_some() || update.gone || spec::is_finished(pod);
+        if let Some(verdict) = verdict.as_ref().filter(|_| !told) {
+            self.shared.pod_event(pod, EventType::Normal, &verdict.reason, verdict.message.clone());
+        }
+        self.state.verdict = verdict;
     }
 
     /// Back-offs that an earlier life of the kubelet must have had, from restart counts: a restart is no amnesty.
