@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_util::sync::CancellationToken;
-use trireme_apiserver::authn::{Chain, ClientCertificate, ServiceAccountTokens, TokenFile};
+use trireme_apiserver::authn::{Chain, ServiceAccountTokens, TokenFile};
 use trireme_apiserver::policy::{PolicyAdmission, PolicyAuthorizer, bootstrap_roles};
 use trireme_apiserver::{ApiServer, Cidr, Config, Plugins};
 use trireme_store::{MemoryStore, Store};
@@ -39,7 +39,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         authorizer: Arc::clone(&authorizer) as _,
         admission: Arc::new(PolicyAdmission::new(authorizer)),
         authenticator: Arc::new(Chain::new(vec![
-            Arc::new(ClientCertificate),
             Arc::new(TokenFile::read(Path::new(tokens))?),
             Arc::clone(&accounts) as _,
         ])),

@@ -8,9 +8,8 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
 use tokio_util::sync::CancellationToken;
-use trireme_apiserver::authn::{Chain, ClientCertificate};
+use trireme_apiserver::authn::{AskForCertificate, Chain, ClientCertificate};
 use trireme_apiserver::{AdmitAll, AllowMasters, ApiServer, Config, Plugins};
 use trireme_store::MemoryStore;
 
@@ -41,18 +40,14 @@ async fn https_serves_both_protocols_and_knows_its_clients() {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(ca.der().clone()).unwrap();
     let roots = Arc::new(roots);
-    let verifier = WebPkiClientVerifier::builder(Arc::clone(&roots))
-        .allow_unauthenticated()
-        .build()
-        .unwrap();
     let tls = rustls::ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(AskForCertificate::new(&roots))
         .with_single_cert(own.chain, own.key)
         .unwrap();
     let plugins = Plugins {
         authorizer: Arc::new(AllowMasters),
         admission: Arc::new(AdmitAll),
-        authenticator: Arc::new(Chain::new(vec![Arc::new(ClientCertificate)])),
+        authenticator: Arc::new(Chain::new(vec![Arc::new(ClientCertificate::new((*roots).clone()).unwrap())])),
         dialer: None,
         tokens: None,
         metrics: None,

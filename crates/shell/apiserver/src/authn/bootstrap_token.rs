@@ -14,7 +14,7 @@ use serde_json::Value;
 use trireme_api::Status;
 use trireme_store::Store;
 
-use super::{Authenticator, bearer_token, unauthorized};
+use super::{Authenticator, PeerCertificate, bearer_token, unauthorized};
 use crate::keys;
 use crate::user::UserInfo;
 
@@ -68,7 +68,11 @@ impl BootstrapTokens {
 
 #[async_trait]
 impl Authenticator for BootstrapTokens {
-    async fn authenticate(&self, parts: &http::request::Parts, _peer_cert: Option<&[u8]>) -> Result<Option<UserInfo>, Status> {
+    async fn authenticate(
+        &self,
+        parts: &http::request::Parts,
+        _peer: Option<&PeerCertificate>,
+    ) -> Result<Option<UserInfo>, Status> {
         let Some(token) = bearer_token(parts) else { return Ok(None) };
         if split(&token).is_none() {
             return Ok(None); // Somebody else's kind of token.

@@ -29,8 +29,11 @@ pub trait Authenticator: Send + Sync + 'static {
     ///
     /// # Errors
     /// 401 where there are credentials and they are bad.
-    async fn authenticate(&self, parts: &http::request::Parts, peer: Option<&PeerCertificate>)
-    -> Result<Option<UserInfo>, Status>;
+    async fn authenticate(
+        &self,
+        parts: &http::request::Parts,
+        peer: Option<&PeerCertificate>,
+    ) -> Result<Option<UserInfo>, Status>;
 }
 
 /// Asks authenticators in order; the first user wins, and an error counts only when nobody finds a user.

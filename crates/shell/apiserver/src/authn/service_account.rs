@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use trireme_api::{Object, Status};
 use trireme_store::Store;
 
-use super::{Authenticator, bearer_token, unauthorized};
+use super::{Authenticator, PeerCertificate, bearer_token, unauthorized};
 use crate::keys;
 use crate::nodes::TokenIssuer;
 use crate::server::show_time;

@@ -8,7 +8,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use trireme_api::Status;
 
-use super::{Authenticator, bearer_token, unauthorized};
+use super::{Authenticator, PeerCertificate, bearer_token, unauthorized};
 use crate::user::UserInfo;
 
 /// Tokens and their users.

@@ -19,7 +19,7 @@ use super::query::Query;
 use super::respond::{self, IncludeObject, Style};
 use super::router::{RequestInfo, request_info};
 use super::{impersonation, non_resource, resources};
-use crate::authn::{bearer_token, unauthorized};
+use crate::authn::{PeerCertificate, bearer_token, unauthorized};
 use crate::authorization::{Attributes, Decision, forbidden, is_public};
 use crate::metrics::Observed;
 use crate::server::ApiServer;
@@ -42,10 +42,6 @@ fn too_many() -> Status {
         ..StatusDetails::default()
     })
 }
-
-/// The certificate that a client showed, in DER, verified by the TLS layer.
-#[derive(Clone, Debug)]
-pub struct PeerCertificate(pub Bytes);
 
 /// Everything that the handlers behind the chain need of a request.
 pub struct Incoming<B> {
@@ -210,7 +206,7 @@ impl ApiServer {
         let found = self
             .plugins
             .authenticator
-            .authenticate(parts, peer.map(|peer| peer.0.as_ref()))
+            .authenticate(parts, peer)
             .await?;
         let user = match found {
             Some(user) => user.authenticated(),

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -15,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::handle::PeerCertificate;
+use crate::authn::PeerCertificate;
 use crate::server::ApiServer;
 
 /// Streams that one HTTP/2 connection may have open; upstream's number.
@@ -33,8 +32,8 @@ const PING_MAX: Duration = Duration::from_secs(15);
 const DRAIN: Duration = Duration::from_secs(3);
 
 impl ApiServer {
-    /// Serves a listener until the token is cancelled. `tls` must offer client certificates as optional; its ALPN is set
-    /// here.
+    /// Serves a listener until the token is cancelled. `tls` must offer client certificates as optional, best by
+    /// [`AskForCertificate`](crate::authn::AskForCertificate); its ALPN is set here.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, mut tls: rustls::ServerConfig, shutdown: CancellationToken) {
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(tls));
@@ -78,10 +77,7 @@ async fn connection(
         .await
         .map_err(|_| "TLS handshake timed out".to_owned())?
         .map_err(|error| error.to_string())?;
-    let certificates = tls.get_ref().1.peer_certificates().unwrap_or_default();
-    let peer = certificates
-        .first()
-        .map(|certificate| PeerCertificate(Bytes::copy_from_slice(certificate)));
+    let peer = PeerCertificate::new(tls.get_ref().1.peer_certificates().unwrap_or_default());
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         let server = Arc::clone(&server);
         if let Some(peer) = &peer {
