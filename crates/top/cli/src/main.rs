@@ -54,10 +54,22 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("trireme: {error:#}");
+            eprintln!("trireme: {}", line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and what led to it, each said once: some messages hold their cause's already.
+fn line(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |line, cause| {
+        let cause = cause.to_string();
+        match () {
+            () if line.is_empty() => cause,
+            () if line.contains(&cause) => line,
+            () => format!("{line}: {cause}"),
+        }
+    })
 }
 
 fn exit_code(code: i32) -> ExitCode {
@@ -71,5 +83,11 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::anyhow!("no space").context("/x: no space").context("making /x");
+        assert_eq!(super::line(&error), "making /x: /x: no space");
     }
 }

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use clap::error::ContextKind;
 use clap::{Args, CommandFactory, Parser};
-use trireme_node::config::{self, LogFormat, ServerOptions};
+use trireme_node::config::{self, ConfigError, FileArgument, LogFormat, ServerOptions};
 
 /// Options of `trireme agent`.
 #[derive(Args)]
@@ -37,10 +38,37 @@ pub(crate) fn with_file_arguments(arguments: Vec<String>) -> anyhow::Result<Vec<
     let server = command.find_subcommand("server").expect("server is a subcommand");
     let known = |key: &str| server.get_arguments().any(|argument| argument.get_long() == Some(key));
     let from_files = config::file_arguments(Path::new(&path), named, &known, &|name| std::env::var_os(name).is_some())?;
+    for argument in &from_files {
+        check_file_argument(argument)?;
+    }
     let mut all = arguments[..2].to_vec();
-    all.extend(from_files);
+    all.extend(from_files.iter().map(FileArgument::flag));
     all.extend_from_slice(&arguments[2..]);
     Ok(all)
+}
+
+/// Whether a flag takes the value that a file gives it. Told here, since later nobody knows which file it came from.
+fn check_file_argument(argument: &FileArgument) -> Result<(), ConfigError> {
+    let Err(error) = crate::Cli::try_parse_from(["trireme", "server", &argument.flag()]) else {
+        return Ok(());
+    };
+    let about = error
+        .get(ContextKind::InvalidArg)
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let flag = format!("--{}", argument.key);
+    // Another flag's trouble, from the environment say, shows when everything is parsed.
+    if about.split([' ', '=']).next() != Some(&flag) {
+        return Ok(());
+    }
+    let text = error.to_string();
+    let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+    let reason = lines.collect::<Vec<_>>().join(" ");
+    Err(ConfigError::FileValue {
+        path: argument.path.clone(),
+        key: argument.key.clone(),
+        reason: reason.strip_prefix("error: ").unwrap_or(&reason).to_owned(),
+    })
 }
 
 /// Runs a server until a signal ends it.
@@ -88,4 +116,25 @@ fn start_logging(format: LogFormat, level: &str) -> anyhow::Result<()> {
         builder.json().init();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_a_flag_does_not_take_is_told_with_its_file() {
+        let argument = |key: &str, value: &str| FileArgument {
+            path: "/etc/trireme/config.yaml".into(),
+            key: key.into(),
+            value: value.into(),
+        };
+        assert!(check_file_argument(&argument("secure-port", "7443")).is_ok());
+        for (key, value) in [("secure-port", "abc"), ("log-format", "loud"), ("bind-address", "here")] {
+            let line = check_file_argument(&argument(key, value)).unwrap_err().to_string();
+            assert!(line.starts_with("/etc/trireme/config.yaml: invalid value"), "{line}");
+            assert!(line.contains(value) && line.ends_with(&format!("\"{key}\"")), "{line}");
+            assert_eq!(line.lines().count(), 1, "{line}");
+        }
+    }
 }

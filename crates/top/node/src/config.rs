@@ -118,20 +118,36 @@ pub struct ServerOptions {
 /// Why the configuration cannot be used; the message says what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file is there but cannot be read.
-    #[error("cannot read {path}: {source}")]
+    /// A file that was named is not there.
+    #[error("{path}: there is no such file; correct --config (or TRIREME_CONFIG), or leave it out to use {DEFAULT_CONFIG}")]
+    Absent {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A file is there but cannot be read. (`cause` rather than `source`: the line says it already.)
+    #[error("{path}: cannot be read: {cause}; make it a readable text file, or name another with --config")]
     Read {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A file is not a YAML mapping.
-    #[error("{path} is not a YAML mapping of keys to values: {reason}")]
+    #[error("{path}: {reason}; write one `key: value` a line, keys named like the flags of `trireme server --help`")]
     Malformed {
         /// Which.
         path: PathBuf,
-        /// Why.
+        /// Why and where, in one line.
+        reason: String,
+    },
+    /// A value that its flag does not take.
+    #[error("{path}: {reason}; correct the value of \"{key}\"")]
+    FileValue {
+        /// Which file.
+        path: PathBuf,
+        /// Which key.
+        key: String,
+        /// What is wrong and what is right, in one line.
         reason: String,
     },
     /// A key that no flag has.
@@ -152,7 +168,26 @@ pub enum ConfigError {
     },
 }
 
-/// The arguments that the configuration files stand for, to be placed before those of the command line. Keys whose
+/// A flag as a configuration file sets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileArgument {
+    /// Which file.
+    pub path: PathBuf,
+    /// Which key: the flag's name.
+    pub key: String,
+    /// Its value as on a command line.
+    pub value: String,
+}
+
+impl FileArgument {
+    /// `--key=value`.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        format!("--{}={}", self.key, self.value)
+    }
+}
+
+/// The flags that the configuration files stand for, to be placed before those of the command line. Keys whose
 /// environment variable is set are left out, since the environment beats the files.
 ///
 /// # Errors
@@ -162,27 +197,27 @@ pub fn file_arguments(
     named: bool,
     known: &dyn Fn(&str) -> bool,
     environment: &dyn Fn(&str) -> bool,
-) -> Result<Vec<String>, ConfigError> {
-    let mut merged: BTreeMap<String, serde_json::Value> = BTreeMap::new();
+) -> Result<Vec<FileArgument>, ConfigError> {
+    let mut merged: BTreeMap<String, (PathBuf, serde_json::Value)> = BTreeMap::new();
     for file in config_files(path, named)? {
-        let text = std::fs::read_to_string(&file).map_err(|source| ConfigError::Read {
+        let text = std::fs::read_to_string(&file).map_err(|cause| ConfigError::Read {
             path: file.clone(),
-            source,
+            cause,
         })?;
         let parsed: Option<BTreeMap<String, serde_json::Value>> =
             serde_saphyr::from_str(&text).map_err(|error| ConfigError::Malformed {
                 path: file.clone(),
-                reason: error.to_string(),
+                reason: yaml_reason(&error),
             })?;
         for (key, value) in parsed.unwrap_or_default() {
             if key == "config" || !known(&key) {
                 return Err(ConfigError::UnknownKey { path: file, key });
             }
-            merged.insert(key, value);
+            merged.insert(key, (file.clone(), value));
         }
     }
     let mut arguments = Vec::new();
-    for (key, value) in merged {
+    for (key, (path, value)) in merged {
         if environment(&format!("TRIREME_{}", key.replace('-', "_").to_uppercase())) {
             continue;
         }
@@ -195,9 +230,29 @@ pub fn file_arguments(
                 .join(","),
             other => other.to_string(),
         };
-        arguments.push(format!("--{key}={text}"));
+        arguments.push(FileArgument { path, key, value: text });
     }
     Ok(arguments)
+}
+
+/// What a YAML parser complains of, in one line without the file's text.
+fn yaml_reason(error: &serde_saphyr::Error) -> String {
+    let error = error.without_snippet();
+    let place = |location: &serde_saphyr::Location| format!("line {} column {}", location.line(), location.column());
+    match error {
+        serde_saphyr::Error::DuplicateMappingKey { key, location } => {
+            let key = key.as_deref().map_or_else(String::new, |key| format!(" \"{key}\""));
+            format!("{}: the key{key} stands there a second time", place(location))
+        }
+        serde_saphyr::Error::Unexpected { location, .. } => {
+            format!("{}: it is not a mapping of keys to values", place(location))
+        }
+        other => {
+            let text = other.to_string();
+            let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+            format!("not valid YAML: {}", line.strip_prefix("error: ").unwrap_or(line))
+        }
+    }
 }
 
 fn config_files(path: &Path, named: bool) -> Result<Vec<PathBuf>, ConfigError> {
@@ -205,19 +260,15 @@ fn config_files(path: &Path, named: bool) -> Result<Vec<PathBuf>, ConfigError> {
     if path.exists() {
         files.push(path.to_owned());
     } else if named {
-        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        });
+        return Err(ConfigError::Absent { path: path.to_owned() });
     }
     let mut directory = path.as_os_str().to_owned();
     directory.push(".d");
     let directory = PathBuf::from(directory);
     if directory.is_dir() {
-        let entries = std::fs::read_dir(&directory).map_err(|source| ConfigError::Read {
+        let entries = std::fs::read_dir(&directory).map_err(|cause| ConfigError::Read {
             path: directory.clone(),
-            source,
+            cause,
         })?;
         let mut more: Vec<PathBuf> = entries
             .filter_map(Result::ok)
@@ -387,15 +438,50 @@ mod tests {
         std::fs::write(directory.path().join("config.yaml.d/10.yaml"), "node-name: second\n").unwrap();
         let known = |key: &str| ["secure-port", "tls-san", "node-name"].contains(&key);
         let arguments = file_arguments(&path, true, &known, &|name| name == "TRIREME_SECURE_PORT").unwrap();
-        assert_eq!(arguments, ["--node-name=second", "--tls-san=a,b"]);
+        let flags: Vec<String> = arguments.iter().map(FileArgument::flag).collect();
+        assert_eq!(flags, ["--node-name=second", "--tls-san=a,b"]);
+        assert_eq!(arguments[0].path, directory.path().join("config.yaml.d/10.yaml"));
         std::fs::write(&path, "nod-name: x\n").unwrap();
         let error = file_arguments(&path, true, &known, &|_| false).unwrap_err().to_string();
         assert!(error.contains("unknown key \"nod-name\""), "{error}");
-        assert!(file_arguments(&directory.path().join("absent.yaml"), true, &known, &|_| false).is_err());
         assert!(
             file_arguments(&directory.path().join("absent.yaml"), false, &known, &|_| false)
                 .unwrap()
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn a_broken_file_is_told_in_one_line_that_names_it_and_says_its_cause_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.yaml");
+        let known = |key: &str| ["secure-port", "node-name"].contains(&key);
+        let told = |content: Option<&[u8]>| {
+            match content {
+                Some(content) => std::fs::write(&path, content).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            let error = file_arguments(&path, true, &known, &|_| false).unwrap_err();
+            // As the binary shows it: with the chain of causes.
+            let line = format!("{:#}", anyhow::Error::from(error));
+            assert!(line.starts_with(&format!("{}: ", path.display())), "{line}");
+            assert_eq!(line.lines().count(), 1, "{line}");
+            line
+        };
+        for (content, cause) in [
+            (&b"secure-port: [1\n  x: \"y\n"[..], "not valid YAML: "),
+            (
+                b"node-name: a\nnode-name: b\n",
+                "line 2 column 1: the key \"node-name\" stands there a second time",
+            ),
+            (b"- a\n- b\n", "line 1 column 1: it is not a mapping of keys to values"),
+            (b"\xff\xfe", "cannot be read: stream did not contain valid UTF-8"),
+            (b"port: 1\n", "unknown key \"port\""),
+        ] {
+            let line = told(Some(content));
+            assert_eq!(line.matches(cause).count(), 1, "{line}");
+        }
+        let line = told(None);
+        assert_eq!(line.matches("no such file").count(), 1, "{line}");
     }
 }

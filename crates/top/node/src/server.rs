@@ -220,7 +220,8 @@ fn api_server(
         vec![issuer.clone()],
         &store,
     )?);
-    let mut authenticators: Vec<Arc<dyn Authenticator>> = vec![Arc::new(ClientCertificate)];
+    let certified = ClientCertificate::new(tls::roots(certificates.authority.certificate())?)?;
+    let mut authenticators: Vec<Arc<dyn Authenticator>> = vec![Arc::new(certified)];
     if let Some(path) = &options.token_auth_file {
         let text = std::fs::read_to_string(path).with_context(|| format!("--token-auth-file: reading {}", path.display()))?;
         let file = TokenFile::parse(&text).with_context(|| format!("--token-auth-file: {}", path.display()))?;

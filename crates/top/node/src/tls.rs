@@ -1,27 +1,24 @@
 //! TLS settings: the API server's, and those of its way to kubelets.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use rustls::server::WebPkiClientVerifier;
+use trireme_apiserver::authn::AskForCertificate;
 
 use crate::pki::Identity;
 
-fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>> {
+/// The cluster's authority as what is trusted.
+pub(crate) fn roots(authority: &CertificateDer<'static>) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.clone()).context("the cluster's CA certificate")?;
-    Ok(Arc::new(roots))
+    Ok(roots)
 }
 
-/// A server that asks for a client certificate and does without one.
+/// A server that asks for a client certificate and does without one. Whether one that is shown is good is for the
+/// authenticator to say, in HTTP.
 pub(crate) fn server(identity: &Identity, authority: &CertificateDer<'static>) -> Result<rustls::ServerConfig> {
-    let verifier = WebPkiClientVerifier::builder(roots(authority)?)
-        .allow_unauthenticated()
-        .build()?;
     rustls::ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(AskForCertificate::new(&roots(authority)?))
         .with_single_cert(vec![identity.certificate.clone()], identity.key())
         .context("the API server's certificate")
 }

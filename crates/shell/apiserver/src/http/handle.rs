@@ -203,11 +203,7 @@ impl ApiServer {
     async fn admit(&self, parts: &Parts, info: &RequestInfo, query: &Query) -> Result<UserInfo, Status> {
         let peer = parts.extensions.get::<PeerCertificate>();
         let attributes = info.attributes(query);
-        let found = self
-            .plugins
-            .authenticator
-            .authenticate(parts, peer)
-            .await?;
+        let found = self.plugins.authenticator.authenticate(parts, peer).await?;
         let user = match found {
             Some(user) => user.authenticated(),
             // A token that nobody knows is a bad credential, not the absence of one.

@@ -70,10 +70,14 @@ pub(super) fn configuration(cluster: &Cluster) -> Result<()> {
         &file("nonsense-key: 1\\n")?,
         &["/run/wrong.yaml: unknown key \"nonsense-key\"", "trireme server --help"],
     )?;
-    contains(&file("broken: [\\n")?, "/run/wrong.yaml is not a YAML mapping")?;
+    one_line(&file("broken: [\\n")?, &["/run/wrong.yaml: not valid YAML: ", "`key: value`"])?;
+    one_line(
+        &file("secure-port: high\\n")?,
+        &["/run/wrong.yaml: invalid value 'high' for '--secure-port", "correct the value of \"secure-port\""],
+    )?;
     one_line(
         &beside(cluster, &[], &["server", "--config", "/run/none.yaml"])?,
-        &["/run/none.yaml"],
+        &["/run/none.yaml: there is no such file; correct --config"],
     )?;
     for (flag, value, wanted) in [
         (
