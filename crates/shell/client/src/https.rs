@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +19,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use trireme_api::{Object, Status};
 
+use crate::failover::Failover;
 use crate::transport::{
     DeleteOptions, ListOptions, ObjectList, Patch, Propagation, ResourceRef, Target, Transport, WatchEvent, WatchOptions,
     WriteOptions,
@@ -60,6 +62,17 @@ impl HttpsTransport {
         Ok(Self(client))
     }
 
+    /// The API of whichever of several servers answers. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn over(way: &Arc<Failover>) -> Self {
+        let way = Arc::clone(way);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let way = Arc::clone(&way);
+            async move { way.send(request).await }
+        });
+        Self(kube::Client::new(service, "default"))
+    }
+
     /// Over a client that is there already.
     #[must_use]
     pub fn new(client: kube::Client) -> Self {
@@ -84,6 +97,14 @@ impl HttpsTransport {
             Ok(status) if !status.message.is_empty() || !status.reason.is_empty() => status,
             _ => Status::failure(code, "", String::from_utf8_lossy(&body).into_owned()),
         })
+    }
+
+    /// Asks a path that is no resource, and takes what it says.
+    ///
+    /// # Errors
+    /// As the server answers; code 0 where it does not.
+    pub async fn raw(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Status> {
+        collect(self.send(method, path, JSON, body).await?).await
     }
 
     async fn object(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> Result<Object, Status> {
