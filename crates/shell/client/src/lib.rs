@@ -5,8 +5,10 @@
 pub mod cache;
 pub mod clock;
 pub mod events;
+pub mod failover;
 pub mod https;
 pub mod kinds;
+pub mod servers;
 pub mod testing;
 pub mod transport;
 pub mod typed;
@@ -18,8 +20,10 @@ mod store;
 pub use cache::{Cache, Subscription};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use events::{EventRecorder, EventType, Regarding};
+pub use failover::{Credentials, Failover};
 pub use https::HttpsTransport;
 pub use kinds::Kinds;
+pub use servers::{ServerAddress, Servers};
 pub use store::Change;
 pub use transport::{
     DeleteOptions, ListOptions, ObjectList, Patch, Propagation, ResourceRef, ScopeName, Target, Transport, WatchEvent,

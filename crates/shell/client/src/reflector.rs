@@ -15,6 +15,10 @@ use crate::transport::{ListOptions, Transport, WatchEvent, WatchOptions};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Longest pause before a server is looked for again: when one comes back, this is how long it takes to be noticed.
+const UNREACHABLE_BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Pause before a server is asked again that has not come as far as the one before it.
+const BEHIND_PAUSE: Duration = Duration::from_millis(200);
 /// A watch that lasted longer than this was a good one.
 const STEADY: Duration = Duration::from_secs(5);
 
@@ -24,6 +28,8 @@ enum Ended {
     Closed,
     /// History is gone: list again.
     Expired,
+    /// This server has not come as far as what was seen already: ask again soon. A list would travel back in time.
+    Behind,
     /// Something else: pause first.
     Failed(Status),
 }
@@ -46,7 +52,7 @@ async fn follow(transport: &dyn Transport, store: &Store, options: &ListOptions)
             }
             Err(status) => {
                 tracing::debug!(resource = %store.resource.plural, code = status.code, "list failed: {status}");
-                pause(&mut backoff).await;
+                pause_after(&status, &mut backoff).await;
                 continue;
             }
         }
@@ -58,11 +64,12 @@ async fn follow(transport: &dyn Transport, store: &Store, options: &ListOptions)
             }
             match ended {
                 Ended::Expired => break,
+                Ended::Behind => tokio::time::sleep(BEHIND_PAUSE).await,
                 Ended::Closed if begun.elapsed() > STEADY => {}
                 Ended::Closed => pause(&mut backoff).await,
                 Ended::Failed(status) => {
                     tracing::debug!(resource = %store.resource.plural, code = status.code, "watch failed: {status}");
-                    pause(&mut backoff).await;
+                    pause_after(&status, &mut backoff).await;
                 }
             }
         }
@@ -91,14 +98,27 @@ async fn watch(transport: &dyn Transport, store: &Store, options: &ListOptions) 
 }
 
 fn ended(status: Status) -> Ended {
-    if status.code == 410 {
-        Ended::Expired
-    } else {
-        Ended::Failed(status)
+    match status.code {
+        410 => Ended::Expired,
+        504 if is_behind(&status) => Ended::Behind,
+        _ => Ended::Failed(status),
     }
+}
+
+fn is_behind(status: &Status) -> bool {
+    let causes = status.details.as_ref().map(|details| details.causes.as_slice());
+    let mut causes = causes.unwrap_or_default().iter();
+    causes.any(|cause| cause.reason == "ResourceVersionTooLarge")
 }
 
 async fn pause(backoff: &mut Duration) {
     tokio::time::sleep(backoff.mul_f64(1.0 + rand::random::<f64>())).await;
     *backoff = (*backoff * 2).min(BACKOFF_MAX);
+}
+
+async fn pause_after(status: &Status, backoff: &mut Duration) {
+    if status.code == 0 {
+        *backoff = (*backoff).min(UNREACHABLE_BACKOFF_MAX);
+    }
+    pause(backoff).await;
 }
