@@ -3,7 +3,11 @@
 //! Invariant: a document describes one group and version and every struct that it reaches, in upstream's words where there
 //! are some. Documents are made on demand and kept only as their hash: they are large and seldom asked for.
 
-use std::collections::BTreeSet;
+mod paths;
+mod protobuf;
+mod schemas;
+mod swagger;
+
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -11,14 +15,14 @@ use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use trireme_api::schema::{self, Field, ListType, Strategy, Struct, Type};
-use trireme_resources::{Resource, groups, rows};
+use trireme_resources::{groups, rows};
 
-use crate::descriptions::{self, Descriptions};
 use crate::http::body::Body;
 use crate::http::query::Query;
 use crate::http::respond::{page_not_found, response};
 use crate::server::ApiServer;
+
+use schemas::{Maker, OPENAPI};
 
 /// A strong validator of a document.
 #[must_use]
@@ -102,7 +106,7 @@ pub(crate) fn v3(_server: &ApiServer, parts: &Parts, query: &Query, place: &str)
         }
     };
     let body = serde_json::to_vec(&document).expect("a JSON value serialises");
-    let mut answer = cached(parts, body.into());
+    let mut answer = cached(parts, "application/json", body.into());
     if query.get("hash").is_some() {
         let forever = HeaderValue::from_static("public, immutable");
         answer.headers_mut().insert(header::CACHE_CONTROL, forever);
@@ -110,49 +114,58 @@ pub(crate) fn v3(_server: &ApiServer, parts: &Parts, query: &Query, place: &str)
     answer
 }
 
-/// The only form of the second version that kubectl asks for (with `@` for the dot before `v1.0`), and only for kinds
-/// that the third does not know.
-const SWAGGER_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-
-/// `swagger`, `info` and empty `paths` of such a document: with it kubectl goes on and says that there is no such kind.
-const NOTHING_KNOWN: &[u8] = b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.36.0\x42\x00";
-
-/// `/openapi/v2`, whole as JSON only.
+/// `/openapi/v2`.
 #[must_use]
 pub(crate) fn v2(_server: &ApiServer, parts: &Parts) -> Response<Body> {
-    let accept = parts
-        .headers
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    if accept.contains("com.github.proto-openapi.spec.v2") && !accept.contains("json") {
-        return response(200, SWAGGER_PROTOBUF, Body::whole(Bytes::from_static(NOTHING_KNOWN)));
-    }
-    if !accept.is_empty() && !["json", "*/*"].iter().any(|known| accept.contains(known)) {
-        let mut answer = page_not_found();
-        *answer.status_mut() = StatusCode::NOT_ACCEPTABLE;
-        return answer;
-    }
-    let mut definitions = Map::new();
-    let mut paths = Map::new();
-    for (_, group, version) in places() {
-        let mut maker = Maker::new(SWAGGER, group, version);
-        maker.group(group, version);
-        definitions.extend(maker.schemas);
-        for row in rows().iter().filter(|row| row.group == group && row.version == version) {
-            paths.insert(object_path(row), json!({}));
+    let accept = parts.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    match Form::accepted(accept.unwrap_or_default()) {
+        Some(Form::Json) => {
+            let body = serde_json::to_vec(&swagger::document()).expect("a JSON value serialises");
+            cached(parts, "application/json", body.into())
+        }
+        Some(Form::Protobuf) => cached(parts, SWAGGER_PROTOBUF, protobuf::document(&swagger::document()).into()),
+        None => {
+            let mut answer = page_not_found();
+            *answer.status_mut() = StatusCode::NOT_ACCEPTABLE;
+            answer
         }
     }
-    let document = json!({
-        "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": "v1.36.0"},
-        "paths": paths,
-        "definitions": definitions,
-    });
-    cached(parts, serde_json::to_vec(&document).expect("a JSON value serialises").into())
 }
 
-fn cached(parts: &Parts, body: Bytes) -> Response<Body> {
+/// What the second version is called in protobuf; clients may write `@` for the dot before `v1.0`.
+const SWAGGER_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// The forms of the second version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Protobuf,
+}
+
+impl Form {
+    /// The form that a client likes best; the first of those it likes as well.
+    fn accepted(accept: &str) -> Option<Self> {
+        if accept.trim().is_empty() {
+            return Some(Self::Json);
+        }
+        let mut best: Option<(f32, Self)> = None;
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let form = match parts.next().unwrap_or_default() {
+                "application/json" | "application/*" | "*/*" => Self::Json,
+                media if media.replacen("v2@v1.0", "v2.v1.0", 1) == SWAGGER_PROTOBUF => Self::Protobuf,
+                _ => continue,
+            };
+            let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok()).unwrap_or(1.0);
+            if quality > 0.0 && best.is_none_or(|(known, _)| quality > known) {
+                best = Some((quality, form));
+            }
+        }
+        best.map(|(_, form)| form)
+    }
+}
+
+fn cached(parts: &Parts, media_type: &'static str, body: Bytes) -> Response<Body> {
     let etag = etag(&body);
     let known = parts.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()) == Some(etag.as_str());
     let mut answer = if known {
@@ -160,7 +173,7 @@ fn cached(parts: &Parts, body: Bytes) -> Response<Body> {
         *answer.status_mut() = StatusCode::NOT_MODIFIED;
         answer
     } else {
-        response(200, "application/json", Body::whole(body))
+        response(200, media_type, Body::whole(body))
     };
     if let Ok(value) = HeaderValue::from_str(&etag) {
         answer.headers_mut().insert(header::ETAG, value);
@@ -178,7 +191,7 @@ fn group_document(group: &str, version: &str) -> Value {
     maker.group(group, version);
     let mut paths = Map::new();
     for row in rows().iter().filter(|row| row.group == group && row.version == version) {
-        add_paths(&mut paths, row);
+        paths::add(&mut paths, row);
     }
     json!({
         "openapi": "3.0.0",
@@ -188,342 +201,35 @@ fn group_document(group: &str, version: &str) -> Value {
     })
 }
 
-fn base_path(row: &Resource) -> String {
-    if row.group.is_empty() {
-        "/api/v1".to_owned()
-    } else {
-        format!("/apis/{}/{}", row.group, row.version)
-    }
-}
-
-fn collection_path(row: &Resource) -> String {
-    let scope = if row.namespaced { "/namespaces/{namespace}" } else { "" };
-    format!("{}{scope}/{}", base_path(row), row.plural)
-}
-
-fn object_path(row: &Resource) -> String {
-    format!("{}/{{name}}", collection_path(row))
-}
-
-fn parameter(name: &str, place: &str, kind: &str) -> Value {
-    let mut value = json!({"name": name, "in": place, "schema": {"type": kind, "uniqueItems": true}});
-    if place == "path" {
-        value["required"] = true.into();
-    }
-    value
-}
-
-fn content(media_types: &[&str], reference: &str) -> Value {
-    let schema = json!({"schema": {"$ref": reference}});
-    Value::Object(
-        media_types
-            .iter()
-            .map(|media| ((*media).to_owned(), schema.clone()))
-            .collect(),
-    )
-}
-
-const ANSWERS: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
-const PATCHES: &[&str] = &[
-    "application/apply-patch+yaml",
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-];
-
-fn add_paths(paths: &mut Map<String, Value>, row: &Resource) {
-    let ty = row.schema();
-    let own = format!("#/components/schemas/{}", schema_name(ty));
-    let list = format!("{own}List");
-    let status = format!("#/components/schemas/{}", meta_name("Status"));
-    let kind = json!({"group": row.group, "version": row.version, "kind": row.kind});
-    let operation = |action: &str, id: &str, answer: &str, queries: &[&str], body: Option<Value>| {
-        let parameters: Vec<Value> = queries
-            .iter()
-            .map(|name| {
-                let flag = matches!(
-                    *name,
-                    "force" | "watch" | "allowWatchBookmarks" | "sendInitialEvents" | "orphanDependents"
-                );
-                let number = matches!(*name, "limit" | "timeoutSeconds" | "gracePeriodSeconds");
-                parameter(
-                    name,
-                    "query",
-                    if flag {
-                        "boolean"
-                    } else if number {
-                        "integer"
-                    } else {
-                        "string"
-                    },
-                )
-            })
-            .collect();
-        let mut value = json!({
-            "operationId": format!("{id}{}", row.kind),
-            "parameters": parameters,
-            "responses": {"200": {"description": "OK", "content": content(ANSWERS, answer)}},
-            "x-kubernetes-action": action,
-            "x-kubernetes-group-version-kind": kind,
-        });
-        if let Some(body) = body {
-            value["requestBody"] = json!({"content": body, "required": true});
-        }
-        value
-    };
-    const WRITE: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
-    const PATCH: &[&str] = &["dryRun", "fieldManager", "fieldValidation", "force"];
-    const DELETE: &[&str] = &["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"];
-    const LIST: &[&str] = &[
-        "allowWatchBookmarks",
-        "continue",
-        "fieldSelector",
-        "labelSelector",
-        "limit",
-        "resourceVersion",
-        "resourceVersionMatch",
-        "sendInitialEvents",
-        "timeoutSeconds",
-        "watch",
-    ];
-    let scope = |extra: Option<Value>| {
-        let mut parameters: Vec<Value> = extra.into_iter().collect();
-        if row.namespaced {
-            parameters.push(parameter("namespace", "path", "string"));
-        }
-        parameters.push(parameter("pretty", "query", "string"));
-        parameters
-    };
-    let any = |reference: &str| content(&["*/*"], reference);
-    let patch = || content(PATCHES, &format!("#/components/schemas/{}", meta_name("Patch")));
-    let mut collection = json!({"parameters": scope(None)});
-    let mut object = json!({"parameters": scope(Some(parameter("name", "path", "string")))});
-    if row.has_verb("list") {
-        collection["get"] = operation("list", "list", &list, LIST, None);
-    }
-    if row.has_verb("create") {
-        collection["post"] = operation("post", "create", &own, WRITE, Some(any(&own)));
-    }
-    if row.has_verb("deletecollection") {
-        collection["delete"] = operation("deletecollection", "deleteCollection", &status, DELETE, None);
-    }
-    if row.has_verb("get") {
-        object["get"] = operation("get", "read", &own, &[], None);
-    }
-    if row.has_verb("update") {
-        object["put"] = operation("put", "replace", &own, WRITE, Some(any(&own)));
-    }
-    if row.has_verb("patch") {
-        object["patch"] = operation("patch", "patch", &own, PATCH, Some(patch()));
-    }
-    if row.has_verb("delete") {
-        object["delete"] = operation("delete", "delete", &status, DELETE, None);
-    }
-    paths.insert(collection_path(row), collection);
-    paths.insert(object_path(row), object);
-    if row.namespaced && row.has_verb("list") {
-        let mut everywhere = json!({"parameters": [parameter("pretty", "query", "string")]});
-        everywhere["get"] = operation("list", "listAll", &list, LIST, None);
-        paths.insert(format!("{}/{}", base_path(row), row.plural), everywhere);
-    }
-    if row.has_status() {
-        let mut sub = json!({"parameters": scope(Some(parameter("name", "path", "string")))});
-        sub["get"] = operation("get", "readStatus", &own, &[], None);
-        sub["put"] = operation("put", "replaceStatus", &own, WRITE, Some(any(&own)));
-        sub["patch"] = operation("patch", "patchStatus", &own, PATCH, Some(patch()));
-        paths.insert(format!("{}/status", object_path(row)), sub);
-    }
-}
-
-/// The name of a struct's schema.
-fn schema_name(ty: &Struct) -> String {
-    descriptions::schema_name(ty.package, ty.name)
-}
-
-fn meta_name(name: &str) -> String {
-    format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}")
-}
-
-/// Where version 2 keeps schemas.
-const SWAGGER: &str = "#/definitions/";
-/// Where version 3 does.
-const OPENAPI: &str = "#/components/schemas/";
-
-/// Collects the schemas of a group and version.
-struct Maker {
-    prefix: &'static str,
-    words: Descriptions,
-    schemas: Map<String, Value>,
-    seen: BTreeSet<String>,
-}
-
-impl Maker {
-    fn new(prefix: &'static str, group: &str, version: &str) -> Self {
-        let packages: BTreeSet<&str> = schema::kinds()
-            .filter(|(own_group, own_version, ..)| *own_group == group && *own_version == version)
-            .map(|(.., ty)| ty.package)
-            .chain([schema::META])
-            .collect();
-        Self {
-            prefix,
-            words: Descriptions::of(|package| packages.contains(package)),
-            schemas: Map::new(),
-            seen: BTreeSet::new(),
-        }
-    }
-
-    fn group(&mut self, group: &str, version: &str) {
-        let mut kinds: Vec<_> = schema::kinds()
-            .filter(|(own_group, own_version, ..)| *own_group == group && *own_version == version)
-            .collect();
-        kinds.sort_by_key(|(_, _, kind, _)| *kind);
-        for (_, _, kind, ty) in kinds {
-            self.add(ty);
-            let gvk = json!([{"group": group, "kind": kind, "version": version}]);
-            if let Some(schema) = self.schemas.get_mut(&schema_name(ty)) {
-                schema["x-kubernetes-group-version-kind"] = gvk;
-            }
-        }
-        for name in ["DeleteOptions", "Status", "ObjectMeta"] {
-            if let Some(ty) = schema::named(schema::META, name) {
-                self.add(ty);
-            }
-        }
-        if let Some(options) = self.schemas.get_mut(&meta_name("DeleteOptions")) {
-            options["x-kubernetes-group-version-kind"] = json!([{"group": group, "kind": "DeleteOptions", "version": version}]);
-        }
-        self.schemas.insert(meta_name("Patch"), json!({"type": "object"}));
-    }
-
-    fn add(&mut self, ty: &'static Struct) {
-        let name = schema_name(ty);
-        if !self.seen.insert(name.clone()) {
-            return;
-        }
-        let mut properties = Map::new();
-        let mut required = Vec::new();
-        for field in ty.fields {
-            let mut property = self.property(field);
-            if let Some(words) = self.words.of_field(&name, field.json) {
-                property = self.beside_reference(property);
-                property["description"] = words.into();
-            }
-            properties.insert(field.json.to_owned(), property);
-            let plain = field.tag != 0 || field.embedded;
-            if plain && !field.optional && !field.omitempty && !field.omitzero {
-                required.push(Value::from(field.json));
-            }
-        }
-        let mut schema = json!({"type": "object"});
-        if let Some(words) = self.words.of_struct(&name) {
-            schema["description"] = words.into();
-        }
-        if !properties.is_empty() {
-            schema["properties"] = properties.into();
-        }
-        if !required.is_empty() {
-            schema["required"] = required.into();
-        }
-        if ty.atomic {
-            schema["x-kubernetes-map-type"] = "atomic".into();
-        }
-        self.schemas.insert(name, schema);
-    }
-
-    fn property(&mut self, field: &Field) -> Value {
-        let mut value = self.ty(field.ty);
-        if let Some(default) = field.default.and_then(|text| serde_json::from_str::<Value>(text).ok()) {
-            value = self.beside_reference(value);
-            value["default"] = default;
-        }
-        match field.list_type {
-            Some(ListType::Atomic) => {
-                let name = if matches!(field.ty, Type::List(_)) {
-                    "x-kubernetes-list-type"
-                } else {
-                    "x-kubernetes-map-type"
-                };
-                value = self.beside_reference(value);
-                value[name] = "atomic".into();
-            }
-            Some(ListType::Set) => value["x-kubernetes-list-type"] = "set".into(),
-            Some(ListType::Map) => {
-                value["x-kubernetes-list-type"] = "map".into();
-                value["x-kubernetes-list-map-keys"] = field.map_keys.into();
-            }
-            None => {}
-        }
-        if let Some(key) = field.merge_key {
-            value["x-kubernetes-patch-merge-key"] = key.into();
-        }
-        if let Some(strategy) = field.strategy {
-            value = self.beside_reference(value);
-            value["x-kubernetes-patch-strategy"] = match strategy {
-                Strategy::Merge => "merge",
-                Strategy::RetainKeys => "retainKeys",
-                Strategy::MergeRetainKeys => "merge,retainKeys",
-                Strategy::Replace => "replace",
-            }
-            .into();
-        }
-        value
-    }
-
-    /// The schema in a form that may say more: in version 3 nothing stands beside a reference.
-    fn beside_reference(&self, schema: Value) -> Value {
-        match schema.get("$ref") {
-            Some(reference) if self.prefix == OPENAPI => json!({"allOf": [{"$ref": reference}]}),
-            _ => schema,
-        }
-    }
-
-    fn ty(&mut self, ty: Type) -> Value {
-        match ty {
-            Type::String => json!({"type": "string"}),
-            Type::Bool => json!({"type": "boolean"}),
-            Type::Int32 => json!({"type": "integer", "format": "int32"}),
-            Type::Int64 => json!({"type": "integer", "format": "int64"}),
-            Type::Double => json!({"type": "number", "format": "double"}),
-            Type::Bytes => json!({"type": "string", "format": "byte"}),
-            Type::List(inner) => json!({"type": "array", "items": self.ty(*inner)}),
-            Type::Map(inner) => json!({"type": "object", "additionalProperties": self.ty(*inner)}),
-            Type::Struct(reference) => {
-                let ty = reference.get();
-                self.add(ty);
-                json!({"$ref": format!("{}{}", self.prefix, schema_name(ty))})
-            }
-            Type::Quantity => self.special(
-                "io.k8s.apimachinery.pkg.api.resource.Quantity",
-                json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
-            ),
-            Type::IntOrString => self.special(
-                "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
-                json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}),
-            ),
-            Type::Time => self.special(&meta_name("Time"), json!({"type": "string", "format": "date-time"})),
-            Type::MicroTime => self.special(&meta_name("MicroTime"), json!({"type": "string", "format": "date-time"})),
-            Type::Duration => self.special(&meta_name("Duration"), json!({"type": "string"})),
-            Type::RawExtension => self.special("io.k8s.apimachinery.pkg.runtime.RawExtension", json!({"type": "object"})),
-            Type::FieldsV1 => self.special(&meta_name("FieldsV1"), json!({"type": "object"})),
-            Type::StringItems => json!({"type": "array", "items": {"type": "string"}}),
-            Type::Json | Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrStrings => {
-                self.special("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON", json!({}))
-            }
-        }
-    }
-
-    fn special(&mut self, name: &str, mut schema: Value) -> Value {
-        if let Some(words) = self.words.of_struct(name) {
-            schema["description"] = words.into();
-        }
-        self.schemas.entry(name).or_insert(schema);
-        json!({"$ref": format!("{}{name}", self.prefix)})
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_form_asked_for_is_given() {
+        for (accept, form) in [
+            ("", Some(Form::Json)),
+            ("*/*", Some(Form::Json)),
+            ("application/json", Some(Form::Json)),
+            (
+                "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+                Some(Form::Protobuf),
+            ),
+            (SWAGGER_PROTOBUF, Some(Form::Protobuf)),
+            (
+                "application/com.github.proto-openapi.spec.v2@v1.0+protobuf, application/json",
+                Some(Form::Protobuf),
+            ),
+            (
+                "application/com.github.proto-openapi.spec.v2@v1.0+protobuf;q=0.5, application/json",
+                Some(Form::Json),
+            ),
+            ("application/yaml", None),
+            ("application/json;q=0", None),
+        ] {
+            assert_eq!(Form::accepted(accept), form, "{accept}");
+        }
+    }
 
     #[test]
     fn documents_resolve_their_references_and_carry_merge_keys() {
