@@ -8,12 +8,16 @@ mod auth;
 mod follow;
 pub(crate) mod logs;
 mod port_forward;
+mod port_forward_spdy;
 mod routes;
+mod spdy;
 mod stats;
 mod streams;
+mod streams_spdy;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Port-forward over WebSocket (`v4.channel.k8s.io`): two channels per port, data and error.
+//! Port-forward: over SPDY (see `port_forward_spdy`), or over WebSocket (`v4.channel.k8s.io`) with two channels per port,
+//! data and error.
 //!
 //! Invariant: each channel begins with the port as two bytes, least first, as upstream's does.
 
@@ -10,9 +11,14 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::Context;
 use super::routes::{Answer, Query, Refusal, find};
-use super::streams::{self, Socket, frame};
+use super::streams::{farewell, frame};
+use super::upgrade::{self, Agreed, Socket};
+use super::{Context, port_forward_spdy};
+
+/// Protocols of a WebSocket, best first: SPDY in a tunnel, as kubectl opens it, and channels.
+const PROTOCOLS: [&str; 3] = ["SPDY/3.1+portforward.k8s.io", "v4.channel.k8s.io", "portforward.k8s.io"];
+const SPDY_PROTOCOLS: [&str; 1] = ["portforward.k8s.io"];
 
 /// Most ports of one request: channel numbers are bytes.
 const PORTS_MAX: usize = 100;
@@ -36,27 +42,39 @@ pub(super) fn serve(
         let port = text.parse::<u16>().ok().filter(|port| *port != 0);
         ports.push(port.ok_or_else(|| Refusal(StatusCode::BAD_REQUEST, format!("unable to parse \"{text}\" as a port")))?);
     }
-    if ports.is_empty() || ports.len() > PORTS_MAX {
+    let (response, agreed) = upgrade::agree(request, &PROTOCOLS, &SPDY_PROTOCOLS)?;
+    // Over SPDY each stream names its port.
+    if matches!(agreed, Agreed::Socket(..)) && (ports.is_empty() || ports.len() > PORTS_MAX) {
         return Err(Refusal(
             StatusCode::BAD_REQUEST,
             "query parameter \"port\" is required".into(),
         ));
     }
-    let (response, socket) = streams::upgrade(request, &["v4.channel.k8s.io", "portforward.k8s.io"])?;
     let runtime = std::sync::Arc::clone(&context.shared.runtime);
     tokio::spawn(async move {
-        let socket = match socket.await {
-            Ok(socket) => socket,
-            Err(error) => {
-                tracing::debug!("a port-forward was not taken: {error}");
-                return;
-            }
+        let outcome = match agreed {
+            Agreed::Spdy(_, pending) => match pending.await {
+                Ok(carrier) => {
+                    port_forward_spdy::run(carrier, runtime, sandbox).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Agreed::Socket(pending) => match pending.await {
+                Ok(socket) => {
+                    let mut connections = Vec::new();
+                    for port in &ports {
+                        connections.push(runtime.port_forward(&sandbox, *port).await.map_err(|error| error.to_string()));
+                    }
+                    run(socket, &ports, connections).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
         };
-        let mut connections = Vec::new();
-        for port in &ports {
-            connections.push(runtime.port_forward(&sandbox, *port).await.map_err(|error| error.to_string()));
+        if let Err(error) = outcome {
+            tracing::debug!("a port-forward was not taken: {error}");
         }
-        run(socket, &ports, connections).await;
     });
     Ok(response)
 }
@@ -130,4 +148,6 @@ async fn run(socket: Socket, ports: &[u16], connections: Vec<Result<tokio::net::
         () = output => {}
         () = input => {}
     }
+    drop(writers);
+    farewell(&mut source).await;
 }

@@ -5,20 +5,16 @@
 
 use futures::{SinkExt, StreamExt};
 use hyper::body::{Bytes, Incoming};
-use hyper::upgrade::Upgraded;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Request, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Message, protocol::CloseFrame, protocol::frame::coding::CloseCode};
 use trireme_runtime::cri::{CriError, StreamRequest, StreamSession};
 
-use super::Context;
 use super::routes::{Answer, Query, Refusal, find};
+use super::upgrade::{self, Agreed, Socket};
+use super::{Context, streams_spdy};
 
 /// How long a client has to end its side after the last frame.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
@@ -31,9 +27,14 @@ const CLOSE: u8 = 255;
 
 /// Protocols, best first.
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+/// Protocols over SPDY; in the last two an error is told as text, and only then; the last knows no terminal sizes.
+const SPDY_PROTOCOLS: [&str; 4] = [
+    "v5.channel.k8s.io",
+    "v4.channel.k8s.io",
+    "v3.channel.k8s.io",
+    "v2.channel.k8s.io",
+];
 const CHUNK: usize = 32 * 1024;
-
-pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
@@ -81,69 +82,42 @@ pub(super) async fn serve(
             "you must specify at least one command for the container".into(),
         ));
     }
-    let (response, socket) = upgrade(request, &PROTOCOLS)?;
+    let (response, agreed) = upgrade::agree(request, &PROTOCOLS, &SPDY_PROTOCOLS)?;
     let runtime = std::sync::Arc::clone(&context.shared.runtime);
     tokio::spawn(async move {
-        let socket = match socket.await {
-            Ok(socket) => socket,
-            Err(error) => {
-                tracing::debug!("a stream was not taken: {error}");
-                return;
-            }
-        };
-        let session = match what {
+        let session = async || match what {
             What::Exec => runtime.exec(&asked).await,
             What::Attach => runtime.attach(&asked).await,
         };
-        run_session(socket, session, wants).await;
+        let outcome = match agreed {
+            Agreed::Spdy(protocol, pending) => match pending.await {
+                Ok(carrier) => {
+                    let protocol = streams_spdy::Protocol::of(protocol);
+                    streams_spdy::run(carrier, protocol, (asked.stdin, tty), wants, session).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Agreed::Socket(pending) => match pending.await {
+                Ok(socket) => {
+                    run_session(socket, session().await, wants).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+        };
+        if let Err(error) = outcome {
+            tracing::debug!("a stream was not taken: {error}");
+        }
     });
     Ok(response)
 }
 
+/// What of the output a client asked for.
 #[derive(Clone, Copy)]
-struct Wants {
-    stdout: bool,
-    stderr: bool,
-}
-
-/// Answers 101 with the first of our protocols that the client offers, and gives the socket that is to come.
-pub(super) fn upgrade(
-    mut request: Request<Incoming>,
-    protocols: &[&'static str],
-) -> Result<(Answer, impl Future<Output = Result<Socket, hyper::Error>> + use<>), Refusal> {
-    let refuse = |text: &str| Refusal(StatusCode::BAD_REQUEST, text.to_owned());
-    let header = |name: &str| {
-        request
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned)
-    };
-    let is_socket = header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket"));
-    let key = header("sec-websocket-key")
-        .filter(|_| is_socket)
-        .ok_or_else(|| refuse("a WebSocket upgrade is required"))?;
-    let offered: Vec<String> = request
-        .headers()
-        .get_all("sec-websocket-protocol")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(',').map(|name| name.trim().to_owned()))
-        .collect();
-    let chosen = protocols.iter().find(|known| offered.iter().any(|name| name == *known));
-    let chosen =
-        chosen.ok_or_else(|| refuse("unable to negotiate a subprotocol: v4.channel.k8s.io or v5.channel.k8s.io is required"))?;
-    let upgraded = hyper::upgrade::on(&mut request);
-    let response = Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header("upgrade", "websocket")
-        .header("connection", "Upgrade")
-        .header("sec-websocket-accept", derive_accept_key(key.as_bytes()))
-        .header("sec-websocket-protocol", *chosen)
-        .body(super::routes::text(StatusCode::OK, "").into_body())
-        .map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    let socket = async move { Ok(WebSocketStream::from_raw_socket(TokioIo::new(upgraded.await?), Role::Server, None).await) };
-    Ok((response, socket))
+pub(super) struct Wants {
+    pub(super) stdout: bool,
+    pub(super) stderr: bool,
 }
 
 async fn run_session(socket: Socket, session: Result<StreamSession, CriError>, wants: Wants) {
@@ -181,8 +155,12 @@ async fn run_session(socket: Socket, session: Result<StreamSession, CriError>, w
         }
     };
     tokio::join!(writer, session);
-    // A connection that is dropped with something unread is reset, and what was sent last is lost on its way: the client's
-    // own end is read first.
+    farewell(&mut source).await;
+}
+
+/// Reads a client's end. A connection that is dropped with something unread is reset, and what was sent last is lost on its
+/// way.
+pub(super) async fn farewell(source: &mut futures::stream::SplitStream<Socket>) {
     let drained = async { while let Some(Ok(_)) = source.next().await {} };
     if tokio::time::timeout(FAREWELL, drained).await.is_err() {
         tracing::debug!("a client did not end its stream");
@@ -220,7 +198,8 @@ async fn exchange(
     }
 }
 
-fn verdict(ended: Result<Result<i32, CriError>, tokio::sync::oneshot::error::RecvError>) -> Value {
+/// The Status that tells how a command ended.
+pub(super) fn verdict(ended: Result<Result<i32, CriError>, tokio::sync::oneshot::error::RecvError>) -> Value {
     match ended {
         Ok(Ok(0)) => json!({"metadata": {}, "status": "Success"}),
         Ok(Ok(code)) => json!({
@@ -233,7 +212,8 @@ fn verdict(ended: Result<Result<i32, CriError>, tokio::sync::oneshot::error::Rec
     }
 }
 
-fn failure(why: &str) -> Value {
+/// The Status of a command that could not be run.
+pub(super) fn failure(why: &str) -> Value {
     json!({
         "metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500,
         "message": format!("Internal error occurred: {why}"), "details": {"causes": [{"message": why}]}
@@ -279,7 +259,8 @@ async fn read_client(
                 }
             }
             Some((&RESIZE, rest)) => {
-                if let (Some(size), Some(resize)) = (terminal_size(rest), &resize)
+                let size = serde_json::from_slice(rest).ok().and_then(|size| terminal_size(&size));
+                if let (Some(size), Some(resize)) = (size, &resize)
                     && resize.send(size).await.is_err()
                 {
                     tracing::debug!("a terminal's size came after its end");
@@ -297,8 +278,8 @@ async fn read_client(
     }
 }
 
-fn terminal_size(data: &[u8]) -> Option<(u16, u16)> {
-    let size: Value = serde_json::from_slice(data).ok()?;
+/// Columns and rows.
+pub(super) fn terminal_size(size: &Value) -> Option<(u16, u16)> {
     let of = |name: &str| size[name].as_u64().and_then(|value| u16::try_from(value).ok());
     Some((of("Width")?, of("Height")?))
 }

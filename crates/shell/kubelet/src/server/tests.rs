@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -16,6 +17,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use super::spdy::tests::{Client, Got};
 use crate::config::Tls;
 use crate::tests::{Lab, ready};
 
@@ -106,24 +108,70 @@ impl Fixture {
         (status, String::from_utf8_lossy(&body).into_owned())
     }
 
-    async fn socket(&self, path: &str, protocol: &str) -> WebSocketStream<TokioIo<hyper::upgrade::Upgraded>> {
+    /// A connection that was upgraded by the headers given.
+    async fn upgraded(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> TokioIo<hyper::upgrade::Upgraded> {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(self.connect(Some(API)).await))
             .await
             .unwrap();
         tokio::spawn(async move { drop(connection.with_upgrades().await) });
-        let request = hyper::Request::get(path)
+        let mut request = hyper::Request::builder()
+            .method(method)
+            .uri(path)
             .header("host", "localhost")
-            .header("connection", "Upgrade")
-            .header("upgrade", "websocket")
-            .header("sec-websocket-version", "13")
-            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-            .header("sec-websocket-protocol", protocol)
-            .body(Empty::<Bytes>::new())
+            .header("connection", "Upgrade");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = sender
+            .send_request(request.body(Empty::<Bytes>::new()).unwrap())
+            .await
             .unwrap();
-        let mut response = sender.send_request(request).await.unwrap();
         assert_eq!(response.status().as_u16(), 101);
-        let upgraded = hyper::upgrade::on(&mut response).await.unwrap();
-        WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await
+        for (name, value) in headers.iter().filter(|(name, _)| name.contains("protocol")) {
+            assert_eq!(response.headers()[*name], *value);
+        }
+        TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap())
+    }
+
+    async fn socket(&self, path: &str, protocol: &str) -> WebSocketStream<TokioIo<hyper::upgrade::Upgraded>> {
+        let headers = [
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-protocol", protocol),
+        ];
+        WebSocketStream::from_raw_socket(self.upgraded("GET", path, &headers).await, Role::Client, None).await
+    }
+
+    /// SPDY, as it is or in a WebSocket whose messages do not line up with frames.
+    async fn spdy(&self, path: &str, protocol: &str, tunnelled: bool) -> Client<DuplexStream> {
+        let (near, far) = tokio::io::duplex(4096);
+        let (mut read, mut write) = tokio::io::split(far);
+        if tunnelled {
+            let (mut sink, mut source) = self.socket(path, &format!("SPDY/3.1+{protocol}")).await.split();
+            tokio::spawn(async move {
+                let mut part = [0; 3];
+                while let Ok(count @ 1..) = read.read(&mut part).await {
+                    sink.send(Message::Binary(part[..count].to_vec().into())).await.unwrap();
+                }
+            });
+            tokio::spawn(async move {
+                while let Some(Ok(message)) = source.next().await {
+                    match message {
+                        Message::Binary(data) => write.write_all(&data).await.unwrap(),
+                        Message::Close(Some(close)) => assert_eq!(u16::from(close.code), 1000),
+                        other => panic!("{other:?}"),
+                    }
+                }
+                write.shutdown().await.unwrap();
+            });
+        } else {
+            let headers = [("upgrade", "SPDY/3.1"), ("x-stream-protocol-version", protocol)];
+            let mut upgraded = self.upgraded("POST", path, &headers).await;
+            let mut far = read.unsplit(write);
+            tokio::spawn(async move { drop(tokio::io::copy_bidirectional(&mut far, &mut upgraded).await) });
+        }
+        Client::new(near)
     }
 
     fn log(&self) -> std::path::PathBuf {
@@ -222,8 +270,7 @@ async fn exec_moves_bytes_and_tells_the_exit_code() {
 }
 
 #[tokio::test]
-async fn ports_are_forwarded() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+async fn ports_are_forwarded_over_channels() {
     let fixture = Fixture::start().await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -245,6 +292,100 @@ async fn ports_are_forwarded() {
     }
     let [low, high] = port.to_le_bytes();
     assert_eq!(frames, [vec![0, low, high], vec![1, low, high], b"\x00pong".to_vec()]);
+}
+
+/// Answers each connection with what it said, in upper case, once it has said all.
+async fn shouter() -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut text = Vec::new();
+                stream.read_to_end(&mut text).await.unwrap();
+                stream.write_all(&text.to_ascii_uppercase()).await.unwrap();
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn ports_are_forwarded_over_spdy() {
+    let fixture = Fixture::start().await;
+    let port = shouter().await.to_string();
+    for tunnelled in [true, false] {
+        let mut client = fixture.spdy("/portForward/n/a", "portforward.k8s.io", tunnelled).await;
+        client.open(1, false, &[("streamtype", "data")]).await;
+        assert_eq!(client.told().await, Some(Got::Reset(1, 5)), "a stream without a port");
+        // Connections one after the other, and two at a time.
+        let headers = |kind: &'static str, request: &'static str| {
+            [("port", port.as_str()), ("requestid", request), ("streamtype", kind)].map(|(name, value)| (name, value.to_owned()))
+        };
+        for (request, error, data) in [("0", 3, 5), ("1", 7, 9), ("2", 11, 13)] {
+            for (id, kind) in [(error, "error"), (data, "data")] {
+                let headers = headers(kind, request);
+                let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                client.open(id, kind == "error", &headers).await;
+                assert_eq!(client.told().await, Some(Got::Reply(id)));
+            }
+        }
+        client.data(9, false, b"first").await;
+        client.data(5, true, b"second").await;
+        assert_eq!(client.all(5).await, b"SECOND");
+        assert_eq!(
+            client.told().await,
+            Some(Got::Data(3, true, Vec::new())),
+            "the error stream ends last, empty"
+        );
+        client.data(9, true, b"!").await;
+        assert_eq!(client.all(9).await, b"FIRST!");
+        assert_eq!(client.told().await, Some(Got::Data(7, true, Vec::new())));
+        client.data(13, true, &[b'x'; 100_000]).await;
+        assert!(client.all(13).await == [b'X'; 100_000]);
+        assert_eq!(client.told().await, Some(Got::Data(11, true, Vec::new())));
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_listens_on_is_told() {
+    let fixture = Fixture::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    drop(listener);
+    let mut client = fixture.spdy("/portForward/n/a", "portforward.k8s.io", true).await;
+    for (id, kind) in [(1, "error"), (3, "data")] {
+        // An old client that does not tell which belong together.
+        client.open(id, false, &[("port", &port), ("streamtype", kind)]).await;
+        assert_eq!(client.told().await, Some(Got::Reply(id)));
+    }
+    assert_eq!(client.told().await, Some(Got::Reset(3, 5)));
+    let error = String::from_utf8(client.all(1).await).unwrap();
+    assert!(error.starts_with(&format!("error forwarding port {port} to pod ")), "{error}");
+    assert!(error.contains("refused"), "{error}");
+}
+
+#[tokio::test]
+async fn exec_works_over_spdy() {
+    let fixture = Fixture::start().await;
+    let path = "/exec/n/a/c?command=cat&input=1&output=1";
+    for (protocol, end) in [
+        ("v4.channel.k8s.io", "\"message\":\"7\""),
+        ("v2.channel.k8s.io", "command terminated with exit code 7"),
+    ] {
+        let mut client = fixture.spdy(path, protocol, false).await;
+        for (id, kind) in [(1, "error"), (3, "stdin"), (5, "stdout")] {
+            client.open(id, false, &[("streamtype", kind)]).await;
+            assert_eq!(client.told().await, Some(Got::Reply(id)));
+        }
+        client.data(3, true, b"hello").await;
+        assert_eq!(client.all(5).await, b"hello");
+        let status = String::from_utf8(client.all(1).await).unwrap();
+        assert!(status.contains(end), "{status}");
+        assert_eq!(client.told().await, Some(Got::Data(3, true, Vec::new())));
+        assert_eq!(client.told().await, Some(Got::GoAway(0)));
+        assert_eq!(client.told().await, None);
+    }
 }
 
 #[tokio::test]
