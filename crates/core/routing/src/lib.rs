@@ -6,6 +6,7 @@
 pub mod dns;
 mod endpoints;
 mod facts;
+pub mod mesh;
 mod render;
 mod ruleset;
 mod services;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
+use crate::TUNNEL;
 use crate::links::Links;
 
 /// The address that this host uses towards others: the source address of its default route, otherwise the first global
@@ -22,11 +23,12 @@ fn by_route() -> Option<Ipv4Addr> {
 
 async fn by_link() -> Option<Ipv4Addr> {
     let links = Links::open().ok()?;
-    let ours = links.index("trireme0").await.ok()?;
-    let found = links.addresses().await.ok()?;
-    let mut others = found
+    let found = links.host_networks(&["trireme0", TUNNEL]).await.ok()?;
+    let addresses = found.into_iter().filter_map(|it| match it.address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    addresses
         .into_iter()
-        .filter(|(index, _)| Some(*index) != ours)
-        .map(|(_, address)| address);
-    others.find(|address| !address.is_loopback() && !address.is_link_local())
+        .find(|address| !address.is_loopback() && !address.is_link_local())
 }

@@ -7,32 +7,47 @@ use std::os::fd::RawFd;
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressScope};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressScope};
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Error, Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use trireme_routing::Cidr;
 
 use crate::{Ipv4Range, NetworkError};
+
+/// An address of this host and how far its network goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostNetwork {
+    pub(crate) link: u32,
+    pub(crate) address: IpAddr,
+    pub(crate) prefix: u8,
+}
+
+impl HostNetwork {
+    pub(crate) fn network(&self) -> Cidr {
+        Cidr::new(self.address, self.prefix)
+    }
+}
 
 /// A connection to the kernel; ends with its last clone.
 #[derive(Clone)]
 pub(crate) struct Links {
-    handle: Handle,
+    pub(crate) handle: Handle,
 }
 
-fn failed(what: impl Into<String>) -> impl FnOnce(Error) -> NetworkError {
+pub(crate) fn failed(what: impl Into<String>) -> impl FnOnce(Error) -> NetworkError {
     move |error| match error {
         Error::NetlinkError(message) => NetworkError::kernel(what, message.to_io()),
         other => NetworkError::kernel(what, std::io::Error::other(other.to_string())),
     }
 }
 
-fn is(error: &Error, code: i32) -> bool {
+pub(crate) fn is(error: &Error, code: i32) -> bool {
     matches!(error, Error::NetlinkError(message) if message.raw_code().abs() == code)
 }
 
 /// Turns "it is there already" into success.
-fn unless_there(result: Result<(), Error>, what: impl Into<String>) -> Result<(), NetworkError> {
+pub(crate) fn unless_there(result: Result<(), Error>, what: impl Into<String>) -> Result<(), NetworkError> {
     match result {
         Err(error) if is(&error, libc::EEXIST) => Ok(()),
         other => other.map_err(failed(what)),
@@ -85,6 +100,38 @@ impl Links {
             .collect())
     }
 
+    /// Lasting global addresses of both families on links other than those named and the loopback.
+    pub(crate) async fn host_networks(&self, without: &[&str]) -> Result<Vec<HostNetwork>, NetworkError> {
+        let mut ours = Vec::new();
+        for name in without.iter().chain(&["lo"]) {
+            ours.extend(self.index(name).await?);
+        }
+        let all = self.handle.address().get().execute();
+        let all: Vec<_> = all.try_collect().await.map_err(failed("list addresses"))?;
+        let lasting = all.into_iter().filter(|it| {
+            it.header.scope == AddressScope::Universe
+                && !it.header.flags.contains(AddressHeaderFlags::Deprecated)
+                && !ours.contains(&it.header.index)
+        });
+        Ok(lasting
+            .filter_map(|message| {
+                let local = message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Local(address) => Some(*address),
+                    _ => None,
+                });
+                let plain = message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Address(address) => Some(*address),
+                    _ => None,
+                });
+                Some(HostNetwork {
+                    link: message.header.index,
+                    address: local.or(plain)?,
+                    prefix: message.header.prefix_len,
+                })
+            })
+            .collect())
+    }
+
     /// Largest packet of the link that has an address; `None` if none has it.
     pub(crate) async fn mtu_of(&self, address: Ipv4Addr) -> Result<Option<u32>, NetworkError> {
         let Some((index, _)) = self.addresses().await?.into_iter().find(|(_, it)| *it == address) else {
@@ -128,6 +175,8 @@ impl Links {
         let message = LinkBridge::new(name).address(hardware.to_vec()).mtu(mtu).up().build();
         unless_there(self.handle.link().add(message).execute().await, format!("make bridge {name}"))?;
         let index = self.require(name).await?;
+        // One that was there may come from another mode of the pod network.
+        self.set_mtu(index, mtu).await?;
         self.up(index).await?;
         Ok(index)
     }

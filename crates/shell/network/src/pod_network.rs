@@ -30,8 +30,10 @@ pub struct PodNetworkConfig {
     pub bridge: String,
     /// Where addresses are remembered: `<data_dir>/network`.
     pub data_dir: PathBuf,
-    /// Largest packet in bytes; 0 means that of the link with the node's address.
+    /// Largest packet of pods in bytes; 0 means that of the link with the node's address, less the overhead.
     pub mtu: u32,
+    /// What the way to other nodes' pods adds to a packet.
+    pub overhead_bytes: u32,
 }
 
 /// The pod network of one node.
@@ -43,7 +45,7 @@ pub struct PodNetwork {
 }
 
 /// Where no link has the node's address.
-const MTU_BYTES: u32 = 1500;
+pub(crate) const MTU_BYTES: u32 = 1500;
 const INSIDE: &str = "eth0";
 /// Our links' names begin so.
 const PREFIX: &str = "tri";
@@ -82,7 +84,10 @@ impl PodNetwork {
         let links = Links::open()?;
         let gateway = config.pod_cidr.gateway();
         let mtu = match config.mtu {
-            0 => links.mtu_of(config.node_address).await?.unwrap_or(MTU_BYTES),
+            0 => {
+                let outer = links.mtu_of(config.node_address).await?.unwrap_or(MTU_BYTES);
+                outer.saturating_sub(config.overhead_bytes)
+            }
             mtu => mtu,
         };
         let config = PodNetworkConfig { mtu, ..config };

@@ -205,6 +205,7 @@ pub fn config(data_dir: &Path) -> PodNetworkConfig {
         bridge: "trireme0".into(),
         data_dir: data_dir.to_owned(),
         mtu: 0,
+        overhead_bytes: 0,
     }
 }
 
