@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use trireme_routing::mesh::Mode;
 
 /// Where the main configuration file is, if there is one.
 pub const DEFAULT_CONFIG: &str = "/etc/trireme/config.yaml";
@@ -77,6 +78,9 @@ pub struct ServerOptions {
     /// Range of pod addresses
     #[arg(long, env = "TRIREME_CLUSTER_CIDR", default_value = "10.42.0.0/16")]
     pub cluster_cidr: String,
+    /// How pods of different nodes reach each other: vxlan, host-gw (all nodes share a link) or none; the same on every node
+    #[arg(long, env = "TRIREME_POD_NETWORK", default_value_t)]
+    pub pod_network: Mode,
     /// Range of Service addresses
     #[arg(long, env = "TRIREME_SERVICE_CIDR", default_value = "10.43.0.0/16")]
     pub service_cidr: String,

@@ -4,6 +4,7 @@
 pub mod config;
 mod files;
 pub mod kubeconfig;
+mod mesh;
 mod node;
 pub mod pki;
 mod seams;

@@ -18,6 +18,7 @@ use trireme_routing::{Cidr, NodeFacts, Protocol};
 use trireme_runtime::{Runtime, RuntimeConfig};
 
 use crate::config::{Checked, Part};
+use crate::mesh::{MeshConfig, MeshPart};
 use crate::seams::{NodeMetrics, Sandboxes};
 use crate::server::Certificates;
 
@@ -151,6 +152,8 @@ impl NetworkPart {
             )
         };
         let options = &self.config.options;
+        let cidr = range.parse::<Cidr>().map_err(|error| anyhow::anyhow!("{range}: {error}"))?;
+        let mode = options.pod_network;
         let network = PodNetwork::open(PodNetworkConfig {
             node_address,
             pod_cidr: parse(&range)?,
@@ -159,10 +162,23 @@ impl NetworkPart {
             bridge: BRIDGE.into(),
             data_dir: options.data_dir.join("network"),
             mtu: 0,
+            overhead_bytes: mode.overhead_bytes(),
         })
         .await
         .context("opening the pod network")?;
         let network = Arc::new(network);
+        let mesh = MeshConfig {
+            node_name: self.node_name.clone(),
+            node_address,
+            pod_cidr: cidr,
+            mode,
+            bridge: BRIDGE,
+        };
+        let mesh = tokio::select! {
+            mesh = MeshPart::start(mesh, Arc::clone(&self.cache)) => mesh?,
+            () = self.shutdown.cancelled() => return Ok(()),
+        };
+        self.tasks.spawn(mesh.run(self.shutdown.clone()));
         self.sandboxes.open(Arc::clone(&network));
         if self.config.runs(Part::Dns) {
             self.start_dns(&network).await?;
