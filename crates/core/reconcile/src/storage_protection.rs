@@ -5,10 +5,9 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::ownership::{controller_of, object_ref};
+use crate::ownership::controller_of;
 use crate::plan::{Action, Plan};
 
 /// What is protected.
@@ -23,11 +22,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn names(self) -> (&'static str, &'static str, &'static str) {
+    fn finalizer(self) -> &'static str {
         match self {
-            Self::Claim => ("v1", "PersistentVolumeClaim", "kubernetes.io/pvc-protection"),
-            Self::Volume => ("v1", "PersistentVolume", "kubernetes.io/pv-protection"),
-            Self::Class => ("storage.k8s.io/v1", "VolumeAttributesClass", "kubernetes.io/vac-protection"),
+            Self::Claim => "kubernetes.io/pvc-protection",
+            Self::Volume => "kubernetes.io/pv-protection",
+            Self::Class => "kubernetes.io/vac-protection",
         }
     }
 }
@@ -37,8 +36,8 @@ impl Kind {
 pub struct Snapshot {
     /// What it is.
     pub kind: Kind,
-    /// Its metadata.
-    pub metadata: ObjectMeta,
+    /// The whole of it: the roles of these controllers have `update`, not `patch`.
+    pub object: Value,
     /// Whether it is used.
     pub in_use: bool,
 }
@@ -98,36 +97,26 @@ pub fn volume_has_class(volume: &PersistentVolume, class: &str) -> bool {
 /// Takes the finalizer from what goes unused, and gives it to what was made without.
 #[must_use]
 pub fn reconcile(snapshot: &Snapshot, _now: Timestamp) -> Plan {
-    let (api_version, kind, finalizer) = snapshot.kind.names();
-    let metadata = &snapshot.metadata;
-    let held = metadata.finalizers.clone().unwrap_or_default();
+    let finalizer = snapshot.kind.finalizer();
+    let metadata = &snapshot.object["metadata"];
+    let held = metadata["finalizers"].as_array().cloned().unwrap_or_default();
     let protected = held.iter().any(|name| name == finalizer);
-    let deleting = metadata.deletion_timestamp.is_some();
-    let wanted: Vec<String> = match (deleting, protected) {
+    let deleting = metadata["deletionTimestamp"].is_string();
+    let wanted: Vec<Value> = match (deleting, protected) {
         (true, true) if !snapshot.in_use => held.into_iter().filter(|name| name != finalizer).collect(),
-        (false, false) => held.into_iter().chain([finalizer.to_owned()]).collect(),
+        (false, false) => held.into_iter().chain([json!(finalizer)]).collect(),
         _ => return Plan::default(),
     };
-    let target = object_ref(api_version, kind, metadata);
-    let patch = json!({"metadata": {
-        "uid": target.uid,
-        "resourceVersion": metadata.resource_version,
-        "finalizers": wanted,
-    }});
+    let mut object = snapshot.object.clone();
+    object["metadata"]["finalizers"] = json!(wanted);
     Plan {
-        actions: vec![Action::Patch {
-            target,
-            subresource: None,
-            patch,
-        }],
+        actions: vec![Action::Update { object }],
         requeue_after: None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn finalizers(deleting: bool, held: &[&str], in_use: bool) -> Option<Value> {
@@ -135,16 +124,15 @@ mod tests {
         if deleting {
             metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
         }
-        let metadata = serde_json::from_value(metadata).unwrap();
+        let object = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": {"a": 1}});
         let kind = Kind::Claim;
-        let plan = reconcile(&Snapshot { kind, metadata, in_use }, Timestamp::UNIX_EPOCH);
+        let plan = reconcile(&Snapshot { kind, object, in_use }, Timestamp::UNIX_EPOCH);
         plan.actions.into_iter().next().map(|action| match action {
-            Action::Patch { patch, .. } => {
-                assert_eq!(
-                    (&patch["metadata"]["uid"], &patch["metadata"]["resourceVersion"]),
-                    (&json!("u"), &json!("7"))
-                );
-                patch["metadata"]["finalizers"].clone()
+            Action::Update { object } => {
+                let metadata = &object["metadata"];
+                assert_eq!((&metadata["uid"], &metadata["resourceVersion"]), (&json!("u"), &json!("7")));
+                assert_eq!(object["spec"]["a"], 1);
+                metadata["finalizers"].clone()
             }
             other => panic!("{other:?}"),
         })

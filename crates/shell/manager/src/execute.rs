@@ -4,13 +4,11 @@
 //! execution knows: `{created}` in an event's message is the name of the object that the plan created last, and a
 //! `Successful…` event right behind an action that failed is recorded as `Failed…` with the error.
 
-use std::sync::atomic::Ordering;
-
 use bytes::Bytes;
 use serde_json::Value;
 use trireme_api::{Object, Status};
 use trireme_client::typed::target_of;
-use trireme_client::{DeleteOptions, EventRecorder, EventType, Patch, Propagation, Regarding, ResourceRef, Target};
+use trireme_client::{DeleteOptions, EventRecorder, EventType, ListOptions, Patch, Propagation, Regarding, ResourceRef, Target};
 use trireme_reconcile::plan::{Action, EventKind, EventNote, ObjectRef, Plan};
 
 use crate::metrics::ControllerMetrics;
@@ -57,7 +55,7 @@ impl Executor<'_> {
                     return Err((failure, status));
                 }
             }
-            self.metrics.actions.fetch_add(1, Ordering::Relaxed);
+            self.metrics.actions.inc();
         }
         Ok(())
     }
@@ -188,12 +186,17 @@ impl Executor<'_> {
             Err(status) if status.is_not_found() => {}
             // Another object of that name: the one meant is gone.
             Err(status) if status.is_conflict() && !about.uid.is_empty() => {
-                let now = self.context.client.transport().get(target).await;
-                match now {
-                    Ok(object) if object.header().uid == about.uid => return Err(status),
-                    Ok(_) => {}
-                    Err(gone) if gone.is_not_found() => {}
-                    Err(other) => return Err(other),
+                // By a list, since the roles of those who delete pods do not have `get`.
+                let options = ListOptions {
+                    field_selector: Some(format!("metadata.name={}", target.name)),
+                    ..ListOptions::default()
+                };
+                let transport = self.context.client.transport();
+                let held = transport
+                    .list(&target.resource, target.namespace.as_deref(), &options)
+                    .await?;
+                if held.items.iter().any(|object| object.header().uid == about.uid) {
+                    return Err(status);
                 }
             }
             Err(status) => return Err(status),

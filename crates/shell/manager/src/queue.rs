@@ -3,13 +3,15 @@
 //! Invariant: a key that is added while it is worked on is handed out again afterwards. The number of entries is bounded
 //! by the number of keys.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::metrics::ControllerMetrics;
 use crate::registration::Key;
 
 /// First pause after a failure; it doubles with every further one.
@@ -18,20 +20,34 @@ const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(1000);
 
 /// The queue.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Queue {
     state: Mutex<State>,
     filled: Notify,
+    metrics: Arc<ControllerMetrics>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     ready: VecDeque<Key>,
-    waiting: HashSet<Key>,
-    working: HashSet<Key>,
+    /// Since when.
+    waiting: HashMap<Key, Instant>,
+    /// Since when.
+    working: HashMap<Key, Instant>,
     timers: BTreeSet<(Instant, Key)>,
     deadlines: HashMap<Key, Instant>,
     failures: HashMap<Key, u32>,
+}
+
+/// How busy a queue is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    /// Keys that wait to be worked on.
+    pub depth: usize,
+    /// Time spent so far on the keys that are being worked on, all together.
+    pub unfinished: Duration,
+    /// Time spent so far on the one of them that was begun first.
+    pub longest: Duration,
 }
 
 /// What came of working on a key.
@@ -46,10 +62,16 @@ pub enum Outcome {
 }
 
 impl State {
-    fn add(&mut self, key: Key) {
-        if self.waiting.insert(key.clone()) && !self.working.contains(&key) {
+    /// Whether it was not waiting already.
+    fn add(&mut self, key: Key, now: Instant) -> bool {
+        if self.waiting.contains_key(&key) {
+            return false;
+        }
+        self.waiting.insert(key.clone(), now);
+        if !self.working.contains_key(&key) {
             self.ready.push_back(key);
         }
+        true
     }
 
     fn disarm(&mut self, key: &Key) {
@@ -64,28 +86,49 @@ impl State {
         self.timers.insert((at, key));
     }
 
-    fn fire(&mut self, now: Instant) {
+    /// Adds keys whose time has come; how many.
+    fn fire(&mut self, now: Instant) -> u64 {
+        let mut added = 0;
         while let Some((at, _)) = self.timers.first()
             && *at <= now
             && let Some((_, key)) = self.timers.pop_first()
         {
             self.deadlines.remove(&key);
-            self.add(key);
+            added += u64::from(self.add(key, now));
         }
+        added
     }
 }
 
 impl Queue {
+    /// An empty queue that counts what it does.
+    #[must_use]
+    pub fn new(metrics: Arc<ControllerMetrics>) -> Self {
+        Self {
+            metrics,
+            ..Self::default()
+        }
+    }
+
     /// Adds a key, to be worked on at once.
     pub fn add(&self, key: Key) {
-        self.state.lock().add(key);
+        if self.state.lock().add(key, Instant::now()) {
+            self.metrics.added.inc();
+        }
         self.filled.notify_one();
     }
 
-    /// How many keys wait to be worked on.
+    /// How busy it is.
     #[must_use]
-    pub fn depth(&self) -> usize {
-        self.state.lock().ready.len()
+    pub fn load(&self) -> Load {
+        let now = Instant::now();
+        let state = self.state.lock();
+        let spent = state.working.values().map(|since| now.duration_since(*since));
+        Load {
+            depth: state.ready.len(),
+            unfinished: spent.clone().sum(),
+            longest: spent.max().unwrap_or_default(),
+        }
     }
 
     /// The next key; it must be given back by [`Queue::finish`].
@@ -93,10 +136,13 @@ impl Queue {
         loop {
             let deadline = {
                 let mut state = self.state.lock();
-                state.fire(Instant::now());
+                let now = Instant::now();
+                self.metrics.added.inc_by(state.fire(now));
                 if let Some(key) = state.ready.pop_front() {
-                    state.waiting.remove(&key);
-                    state.working.insert(key.clone());
+                    if let Some(since) = state.waiting.remove(&key) {
+                        self.metrics.waited.observe(now.duration_since(since).as_secs_f64());
+                    }
+                    state.working.insert(key.clone(), now);
                     let more = !state.ready.is_empty() || !state.timers.is_empty();
                     drop(state);
                     if more {
@@ -119,8 +165,14 @@ impl Queue {
 
     /// Gives a key back.
     pub fn finish(&self, key: Key, outcome: Outcome) {
+        let now = Instant::now();
         let mut state = self.state.lock();
-        state.working.remove(&key);
+        if let Some(since) = state.working.remove(&key) {
+            self.metrics.worked.observe(now.duration_since(since).as_secs_f64());
+        }
+        if outcome != Outcome::Done {
+            self.metrics.retried.inc();
+        }
         state.disarm(&key);
         match outcome {
             Outcome::Done => {
@@ -128,16 +180,16 @@ impl Queue {
             }
             Outcome::Again(after) => {
                 state.failures.remove(&key);
-                state.arm(key.clone(), Instant::now() + after);
+                state.arm(key.clone(), now + after);
             }
             Outcome::Failed => {
                 let count = state.failures.entry(key.clone()).or_default();
                 let pause = backoff(*count);
                 *count += 1;
-                state.arm(key.clone(), Instant::now() + pause);
+                state.arm(key.clone(), now + pause);
             }
         }
-        if state.waiting.contains(&key) {
+        if state.waiting.contains_key(&key) {
             state.ready.push_back(key);
         }
         drop(state);
@@ -168,7 +220,7 @@ mod tests {
         assert_eq!(queue.next().await, key("a"));
         queue.add(key("a"));
         assert_eq!(queue.next().await, key("b"));
-        assert_eq!(queue.depth(), 0);
+        assert_eq!(queue.load().depth, 0);
         queue.finish(key("a"), Outcome::Done);
         assert_eq!(queue.next().await, key("a"));
     }

@@ -79,6 +79,8 @@ pub(crate) struct Watch {
 pub struct Registration {
     pub(crate) name: &'static str,
     pub(crate) component: &'static str,
+    pub(crate) account: &'static str,
+    pub(crate) queue: &'static str,
     pub(crate) workers: usize,
     pub(crate) watches: Vec<Watch>,
     pub(crate) step: Step,
@@ -126,6 +128,8 @@ impl Registration {
         Self {
             name,
             component: name,
+            account: name,
+            queue: name,
             workers: 5,
             watches: Vec::new(),
             step,
@@ -136,6 +140,21 @@ impl Registration {
     #[must_use]
     pub fn component(mut self, component: &'static str) -> Self {
         self.component = component;
+        self
+    }
+
+    /// The service account in `kube-system` that it acts as; its bootstrap role is of the same name behind
+    /// `system:controller:`. Without it, its own name.
+    #[must_use]
+    pub fn account(mut self, account: &'static str) -> Self {
+        self.account = account;
+        self
+    }
+
+    /// Upstream's name of its work queue, for `/metrics`, where it is not the controller's name.
+    #[must_use]
+    pub fn queue(mut self, queue: &'static str) -> Self {
+        self.queue = queue;
         self
     }
 

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
@@ -17,9 +16,11 @@ use crate::queue::{Outcome, Queue};
 use crate::registration::{Context, Failure, Key, Registration};
 use crate::written::Written;
 
+type Access = Arc<dyn Fn(&'static str) -> Client + Send + Sync>;
+
 /// Runs controllers. One is made for each term as leader, and dropped afterwards.
 pub struct Manager {
-    client: Client,
+    access: Access,
     cache: Arc<Cache>,
     kinds: Arc<Kinds>,
     clock: Arc<dyn Clock>,
@@ -29,11 +30,23 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// A manager without controllers.
+    /// A manager without controllers, where all of them act as one user.
     #[must_use]
     pub fn new(client: Client, cache: Arc<Cache>, kinds: Arc<Kinds>, clock: Arc<dyn Clock>) -> Self {
+        Self::with_access(move |_| client.clone(), cache, kinds, clock)
+    }
+
+    /// A manager without controllers, where each acts as a user of its own: `access` is given the name of its service
+    /// account in `kube-system`.
+    #[must_use]
+    pub fn with_access(
+        access: impl Fn(&'static str) -> Client + Send + Sync + 'static,
+        cache: Arc<Cache>,
+        kinds: Arc<Kinds>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
-            client,
+            access: Arc::new(access),
             cache,
             kinds,
             clock,
@@ -73,25 +86,25 @@ impl Manager {
     /// Runs until `shutdown`; then no action is begun any more and all workers have ended.
     pub async fn run(self, shutdown: CancellationToken) {
         let ended = shutdown.child_token();
-        let context = Context {
-            events: EventRecorder::new(&self.client, "controllermanager", "", Arc::clone(&self.clock), ended.clone()),
-            client: self.client,
-            cache: self.cache,
-            kinds: self.kinds,
-            clock: self.clock,
-            failure: None,
-        };
         let mut tasks = JoinSet::new();
         for registration in self.registrations {
+            let client = (self.access)(registration.account);
+            let clock = Arc::clone(&self.clock);
+            let metrics = self.metrics.controller(registration.name, registration.queue);
+            let queue = Arc::new(Queue::new(Arc::clone(&metrics)));
+            self.metrics.watch(registration.queue, &queue);
             let worker = Controller {
-                metrics: self.metrics.controller(registration.name),
+                metrics,
                 context: Context {
-                    client: context.client.with_field_manager("kube-controller-manager"),
-                    events: context.events.for_component(registration.component),
-                    ..context.clone()
+                    events: EventRecorder::new(&client, registration.component, "", Arc::clone(&clock), ended.clone()),
+                    client: client.with_field_manager("kube-controller-manager"),
+                    cache: Arc::clone(&self.cache),
+                    kinds: Arc::clone(&self.kinds),
+                    clock,
+                    failure: None,
                 },
                 written: Arc::clone(&self.written),
-                queue: Arc::default(),
+                queue,
                 failures: Mutex::default(),
                 registration,
             };
@@ -163,7 +176,7 @@ impl Controller {
                     name = key.name,
                     "reconciliation panicked; it is tried again with back-off"
                 );
-                self.metrics.panicked.fetch_add(1, Ordering::Relaxed);
+                self.metrics.panicked.inc();
                 Outcome::Failed
             });
             self.queue.finish(key, outcome);
@@ -210,11 +223,11 @@ impl Controller {
         };
         match result {
             Ok(again) => {
-                self.metrics.done.fetch_add(1, Ordering::Relaxed);
+                self.metrics.done.inc();
                 again.map_or(Outcome::Done, Outcome::Again)
             }
             Err(status) => {
-                self.metrics.failed.fetch_add(1, Ordering::Relaxed);
+                self.metrics.failed.inc();
                 // Losing a race is an ordinary event.
                 if status.is_conflict() {
                     tracing::debug!(controller = self.registration.name, ?key, "{status}");
@@ -323,9 +336,9 @@ mod tests {
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         assert_eq!(cache.count(&accounts), 6);
-        let counters = metrics.controller("two");
-        assert!(counters.panicked.load(Ordering::Relaxed) > 0);
-        assert_eq!(counters.failed.load(Ordering::Relaxed), 1);
+        let counters = metrics.controller("two", "two");
+        assert!(counters.panicked.get() > 0);
+        assert_eq!(counters.failed.get(), 1);
         assert!(metrics.render().contains("controller=\"two\""));
         shutdown.cancel();
         running.await.unwrap();

@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use trireme_api::Status;
 use trireme_client::{Cache, Change, Client, Clock, EventRecorder, EventType, Patch, Regarding, ResourceRef, Subscription};
 
+use crate::metrics::{Attempt, Metrics, SchedulerMetrics};
+
 use self::queue::PodQueue;
 use self::state::ClusterState;
 
@@ -33,13 +35,26 @@ pub struct Scheduler {
     client: Client,
     cache: Arc<Cache>,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
 }
 
 impl Scheduler {
     /// A scheduler over a cache.
     #[must_use]
     pub fn new(client: Client, cache: Arc<Cache>, clock: Arc<dyn Clock>) -> Self {
-        Self { client, cache, clock }
+        Self {
+            client,
+            cache,
+            clock,
+            metrics: Arc::default(),
+        }
+    }
+
+    /// Uses counters that are there already (the manager's, or of an earlier term).
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// Runs until `shutdown`.
@@ -60,7 +75,8 @@ impl Scheduler {
                 clock: self.clock,
                 events,
                 cluster: ClusterState::default(),
-                queue: PodQueue::default(),
+                queue: PodQueue::new(self.metrics.scheduler()),
+                metrics: self.metrics.scheduler(),
                 results,
                 permits: Arc::new(Semaphore::new(BINDINGS_MAX)),
                 seed: 0,
@@ -77,6 +93,9 @@ impl Scheduler {
 
 struct Bound {
     pod: Arc<Pod>,
+    begun: Instant,
+    /// Failed attempts before this one, and the pod's arrival.
+    history: Option<(u32, Instant)>,
     result: Result<(), Status>,
 }
 
@@ -86,6 +105,7 @@ struct Running {
     events: EventRecorder,
     cluster: ClusterState,
     queue: PodQueue,
+    metrics: SchedulerMetrics,
     results: mpsc::Sender<Bound>,
     permits: Arc<Semaphore>,
     seed: u64,
@@ -105,6 +125,7 @@ impl Running {
                 self.place(&pod).await;
                 continue;
             }
+            self.queue.measure();
             let timer = async {
                 match self.queue.deadline() {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -165,25 +186,29 @@ impl Running {
             .seed
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
+        let begun = Instant::now();
         let placed = trireme_scheduling::schedule(self.cluster.snapshot(), pod, self.seed >> 33);
+        self.metrics.chose(begun.elapsed());
         match placed {
             Ok(placement) => {
                 self.cluster.assume(Arc::clone(pod), &placement.node);
-                self.bind(pod, placement.node).await;
+                self.bind(pod, placement.node, begun).await;
             }
             Err(why) => {
+                self.metrics.attempt(Attempt::Unschedulable, begun.elapsed());
                 self.queue.give_up(Arc::clone(pod), Instant::now());
                 self.refuse(pod, &why.message);
             }
         }
     }
 
-    async fn bind(&self, pod: &Arc<Pod>, node: String) {
+    async fn bind(&self, pod: &Arc<Pod>, node: String, begun: Instant) {
         let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
             return;
         };
         let (client, events, results) = (self.client.clone(), self.events.clone(), self.results.clone());
         let pod = Arc::clone(pod);
+        let history = self.queue.history(pod.metadata.uid.as_deref().unwrap_or_default());
         tokio::spawn(async move {
             let namespace = pod.metadata.namespace.clone().unwrap_or_default();
             let name = pod.metadata.name.clone().unwrap_or_default();
@@ -203,6 +228,8 @@ impl Running {
                 results
                     .send(Bound {
                         pod,
+                        begun,
+                        history,
                         result: result.map(|_| ()),
                     })
                     .await,
@@ -211,7 +238,14 @@ impl Running {
     }
 
     fn settle(&mut self, bound: &Bound) {
-        let Err(status) = &bound.result else { return };
+        let Err(status) = &bound.result else {
+            self.metrics.attempt(Attempt::Scheduled, bound.begun.elapsed());
+            if let Some((failed, arrived)) = bound.history {
+                self.metrics.placed(failed + 1, arrived.elapsed());
+            }
+            return;
+        };
+        self.metrics.attempt(Attempt::Error, bound.begun.elapsed());
         let uid = bound.pod.metadata.uid.clone().unwrap_or_default();
         self.cluster.forget(&uid);
         // A pod that is gone or bound by another leaves the queue as soon as the cache tells; till then it backs off.

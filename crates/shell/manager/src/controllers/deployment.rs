@@ -11,6 +11,7 @@ use crate::registration::{Context, Key, Registration};
 pub(super) fn registration() -> Registration {
     Registration::new("deployment", snapshot, deployment::reconcile)
         .component("deployment-controller")
+        .account("deployment-controller")
         .primary::<Deployment>()
         .controlled::<ReplicaSet, Deployment>()
         .watch::<ReplicaSet>(orphaned)

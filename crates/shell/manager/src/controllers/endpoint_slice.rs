@@ -14,6 +14,8 @@ pub(super) fn registration() -> Registration {
         endpoint_slice::reconcile(snapshot, &mut suffix)
     })
     .component("endpoint-slice-controller")
+    .account("endpointslice-controller")
+    .queue("endpoint_slice")
     .primary::<Service>()
     .watch::<Pod>(endpoints::selecting)
     .watch::<EndpointSlice>(|_, change| {

@@ -9,6 +9,8 @@ use crate::registration::{Context, Key, Registration};
 pub(super) fn registration() -> Registration {
     Registration::new("endpoints", snapshot, |snapshot: &Snapshot, _| endpoints::reconcile(snapshot))
         .component("endpoint-controller")
+        .account("endpoint-controller")
+        .queue("endpoint")
         .primary::<Service>()
         .primary::<Endpoints>()
         .watch::<Pod>(selecting)

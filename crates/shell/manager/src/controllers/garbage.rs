@@ -12,6 +12,8 @@ pub(super) fn registration(kinds: &Kinds) -> Registration {
     let resources = kinds.collectable().into_iter().filter(|resource| resource.plural != "events");
     Registration::with_live_snapshot("garbage-collector", snapshot, garbage::reconcile)
         .component("garbage-collector-controller")
+        .account("generic-garbage-collector")
+        .queue("garbage_collector_attempt_to_delete")
         .workers(20)
         .watch_resources(resources, touched)
 }

@@ -40,6 +40,8 @@ pub(super) fn registration() -> Registration {
         move |look: &Look, now| decide(look, &memories, now),
     )
     .component("horizontal-pod-autoscaler")
+    .account("horizontal-pod-autoscaler")
+    .queue("horizontalpodautoscaler")
     .watch::<HorizontalPodAutoscaler>(|_, change| {
         // A new status is this controller's own doing.
         let spec = |object: &Option<Object>| {

@@ -8,6 +8,7 @@
 //!    pub(super) fn registration() -> Registration {
 //!        Registration::new("replicaset", snapshot, replicaset::reconcile)
 //!            .component("replicaset-controller")        // who its events come from
+//!            .account("replicaset-controller")          // who it is; its role is system:controller:replicaset-controller
 //!            .primary::<ReplicaSet>()                   // its objects are the keys
 //!            .controlled::<Pod, ReplicaSet>()           // a change of a pod wakes its controlling ReplicaSet
 //!            .watch::<Node>(|cache, change| vec![…])    // any other mapping
@@ -22,10 +23,14 @@
 //!    its own writes to just those before each call. [`Kinds`](trireme_client::Kinds) must know every kind that a plan
 //!    names; [`kinds`] knows all that have a resource row.
 //!
+//! A controller may do what upstream's bootstrap role of its account allows and no more: where a role has `update` but not
+//! `patch`, the plan updates; where it has `list` but not `get`, a live snapshot lists by `metadata.name`.
+//!
 //! Snapshots that need a live read use `Registration::with_live_snapshot`. Controllers that allocate from a pool use
 //! `.workers(1)`. In an event's message `{created}` is the name of the object that the plan created last; an event
 //! `SuccessfulCreate` behind a `Create` becomes `FailedCreate` with `Error creating: …` where that fails.
 
+mod csr;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
@@ -44,6 +49,7 @@ mod storage_protection;
 mod taint_eviction;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use rand::Rng;
 use trireme_client::{Kinds, ResourceRef};
@@ -51,8 +57,10 @@ use trireme_reconcile::node_ipam::Range;
 
 use crate::registration::Registration;
 
+pub use csr::Signer;
+
 /// What the built-in controllers have to be told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Settings {
     /// PEM of the cluster's CA, for `kube-root-ca.crt`.
     pub root_ca_pem: String,
@@ -60,6 +68,8 @@ pub struct Settings {
     pub cluster_cidrs: Vec<String>,
     /// Addresses for LoadBalancer Services; empty: the nodes' own.
     pub load_balancer_pool: Vec<IpAddr>,
+    /// Signs certificates with the cluster's authority; without it requests are approved and wait.
+    pub signer: Option<Arc<dyn Signer>>,
 }
 
 /// All built-in controllers. The garbage collector and the namespace controller look at what `kinds` says is
@@ -90,6 +100,7 @@ pub fn all(settings: &Settings, kinds: &Kinds) -> Vec<Registration> {
         hpa::registration(),
         resource_quota::registration(kinds),
     ];
+    all.extend(csr::registrations(settings.signer.clone()));
     all.extend(storage_protection::registrations());
     all
 }

@@ -13,6 +13,7 @@ pub(super) fn registration(kinds: &Kinds) -> Registration {
     let contents = contents.filter(|resource| resource.namespaced && resource.plural != "events");
     Registration::with_live_snapshot("namespace", snapshot, namespace::reconcile)
         .component("namespace-controller")
+        .account("namespace-controller")
         .workers(10)
         .watch::<Namespace>(|_, change| vec![Key::new("", &change.name)])
         .watch_resources(contents, emptied)

@@ -12,6 +12,8 @@ pub(super) fn registration(cluster: Vec<Range>) -> Registration {
         node_ipam::reconcile,
     )
     .component("node-ipam-controller")
+    .account("node-controller")
+    .queue("cidrallocator-node")
     .workers(1)
     .watch::<Node>(|cache, change| {
         if change.new.is_some() {

@@ -33,6 +33,8 @@ pub(super) fn registration() -> Registration {
         node_lifecycle::reconcile,
     )
     .component("node-controller")
+    .account("node-controller")
+    .queue("node_lifecycle_controller")
     .watch::<Node>(concerned)
     .watch::<Lease>(|_, change| match change.namespace.as_str() {
         LEASES => vec![Key::new("", &change.name)],

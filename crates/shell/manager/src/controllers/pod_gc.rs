@@ -34,6 +34,8 @@ pub(super) fn registration() -> Registration {
         },
     )
     .component("pod-garbage-collector-controller")
+    .account("pod-garbage-collector")
+    .queue("orphaned_pods_nodes")
     .workers(1)
     .watch::<Pod>(|_, change| only_if(concerns(change)))
     .watch::<Node>(|_, change| only_if(change.new.is_none() || change.old.is_none() || is_tainted(change)))

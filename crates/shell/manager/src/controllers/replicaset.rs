@@ -14,6 +14,7 @@ pub(super) fn registration() -> Registration {
         replicaset::reconcile(snapshot, now, &mut suffix)
     })
     .component("replicaset-controller")
+    .account("replicaset-controller")
     .primary::<ReplicaSet>()
     .controlled::<Pod, ReplicaSet>()
     .watch::<Pod>(orphaned)

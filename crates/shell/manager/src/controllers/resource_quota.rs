@@ -3,7 +3,6 @@
 use k8s_openapi::api::core::v1::ResourceQuota;
 use serde_json::Value;
 use trireme_api::{Object, Status};
-use trireme_client::typed::target_of;
 use trireme_client::{Cache, Change, Kinds, ListOptions, ResourceRef};
 use trireme_reconcile::namespace::Contents;
 use trireme_reconcile::resource_quota::{self, Snapshot, has_content, is_counted};
@@ -16,6 +15,8 @@ pub(super) fn registration(kinds: &Kinds) -> Registration {
     let contents = counted(kinds).filter(|resource| *resource != quotas);
     Registration::with_live_snapshot("resource-quota", snapshot, resource_quota::reconcile)
         .component("resourcequota-controller")
+        .account("resourcequota-controller")
+        .queue("resourcequota_primary")
         .watch::<ResourceQuota>(|cache, change| {
             let mut keys = freed(cache, change);
             if is_asked_anew(change) {
@@ -70,11 +71,15 @@ fn names(held: &Object, group: &str, plural: &str) -> bool {
 
 async fn snapshot(context: Context, key: Key) -> Result<Option<Snapshot>, Status> {
     let transport = context.client.transport();
-    let target = target_of(ResourceRef::of::<ResourceQuota>(), &key.namespace, &key.name, None);
-    let quota = match transport.get(&target).await {
-        Ok(quota) => quota,
-        Err(status) if status.is_not_found() => return Ok(None),
-        Err(status) => return Err(status),
+    // By a list: the role of this controller has no `get`.
+    let options = ListOptions {
+        field_selector: Some(format!("metadata.name={}", key.name)),
+        ..ListOptions::default()
+    };
+    let quotas = ResourceRef::of::<ResourceQuota>();
+    let held = transport.list(&quotas, Some(&key.namespace), &options).await?.items;
+    let Some(quota) = held.into_iter().next() else {
+        return Ok(None);
     };
     let mut contents = Vec::new();
     for resource in counted(&context.kinds) {

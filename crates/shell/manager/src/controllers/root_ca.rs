@@ -15,6 +15,8 @@ pub(super) fn registration(pem: &str) -> Registration {
         root_ca::reconcile,
     )
     .component("root-ca-certificate-publisher-controller")
+    .account("root-ca-cert-publisher")
+    .queue("root_ca_cert_publisher")
     .watch::<Namespace>(|_, change| vec![Key::new("", &change.name)])
     .watch::<ConfigMap>(|_, change| match change.name.as_str() {
         root_ca::NAME => vec![Key::new("", &change.namespace)],

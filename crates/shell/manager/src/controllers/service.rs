@@ -15,6 +15,8 @@ pub(super) fn registration(pool: Vec<IpAddr>) -> Registration {
         |snapshot: &Snapshot, _| service::reconcile(snapshot),
     )
     .component("service-controller")
+    .account("service-controller")
+    .queue("service")
     .workers(1)
     .watch::<Service>(|cache, change| {
         let mut keys = vec![Key::of(change)];

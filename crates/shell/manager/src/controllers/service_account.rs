@@ -8,6 +8,8 @@ use crate::registration::{Context, Key, Registration};
 pub(super) fn registration() -> Registration {
     Registration::new("service-account", snapshot, service_account::reconcile)
         .component("service-account-controller")
+        .account("service-account-controller")
+        .queue("serviceaccount")
         .watch::<Namespace>(|_, change| vec![Key::new("", &change.name)])
         .watch::<ServiceAccount>(|_, change| vec![Key::new("", &change.namespace)])
 }

@@ -1,8 +1,11 @@
 //! Claims, volumes and classes of volume attributes go when nobody uses them: one controller each.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
-use trireme_client::{ApiObject, Cache, Change};
+use serde_json::Value;
+use trireme_client::{ApiObject, Cache, Change, ResourceRef};
 use trireme_reconcile::storage_protection::{self as core, Kind, Snapshot};
 
 use crate::registration::{Context, Key, Registration};
@@ -11,13 +14,19 @@ pub(super) fn registrations() -> [Registration; 3] {
     [
         Registration::new("pvc-protection", claim, core::reconcile)
             .component("pvc-protection-controller")
+            .account("pvc-protection-controller")
+            .queue("pvcprotection")
             .primary::<PersistentVolumeClaim>()
             .watch::<Pod>(claims_of),
         Registration::new("pv-protection", volume, core::reconcile)
             .component("pv-protection-controller")
+            .account("pv-protection-controller")
+            .queue("pvprotection")
             .primary::<PersistentVolume>(),
         Registration::new("vac-protection", class, core::reconcile)
             .component("vac-protection-controller")
+            .account("volumeattributesclass-protection-controller")
+            .queue("vacprotection")
             .primary::<VolumeAttributesClass>()
             .watch::<PersistentVolumeClaim>(|cache, _| going::<VolumeAttributesClass>(cache, None))
             .watch::<PersistentVolume>(|cache, _| going::<VolumeAttributesClass>(cache, None)),
@@ -48,32 +57,38 @@ fn going<K: ApiObject>(cache: &Cache, namespace: Option<&str>) -> Vec<Key> {
         .collect()
 }
 
+/// An object, typed and whole.
+fn held<K: ApiObject>(context: &Context, key: &Key) -> Option<(Arc<K>, Value)> {
+    let object = context.cache.object(&ResourceRef::of::<K>(), &key.namespace, &key.name)?;
+    Some((object.typed::<K>().ok()?, object.value()))
+}
+
 fn claim(context: &Context, key: &Key) -> Option<Snapshot> {
-    let claim = context.cache.get::<PersistentVolumeClaim>(&key.namespace, &key.name)?;
+    let (claim, object) = held::<PersistentVolumeClaim>(context, key)?;
     let pods = context.cache.list::<Pod>(Some(&key.namespace));
     Some(Snapshot {
         kind: Kind::Claim,
-        metadata: claim.metadata.clone(),
+        object,
         in_use: pods.iter().any(|pod| core::uses_claim(pod, &claim)),
     })
 }
 
 fn volume(context: &Context, key: &Key) -> Option<Snapshot> {
-    let volume = context.cache.get::<PersistentVolume>("", &key.name)?;
+    let (volume, object) = held::<PersistentVolume>(context, key)?;
     Some(Snapshot {
         kind: Kind::Volume,
-        metadata: volume.metadata.clone(),
+        object,
         in_use: core::is_bound(&volume),
     })
 }
 
 fn class(context: &Context, key: &Key) -> Option<Snapshot> {
-    let class = context.cache.get::<VolumeAttributesClass>("", &key.name)?;
+    let (_, object) = held::<VolumeAttributesClass>(context, key)?;
     let claims = context.cache.list::<PersistentVolumeClaim>(None);
     let volumes = context.cache.list::<PersistentVolume>(None);
     Some(Snapshot {
         kind: Kind::Class,
-        metadata: class.metadata.clone(),
+        object,
         in_use: claims.iter().any(|claim| core::claim_has_class(claim, &key.name))
             || volumes.iter().any(|volume| core::volume_has_class(volume, &key.name)),
     })

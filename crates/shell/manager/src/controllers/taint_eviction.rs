@@ -22,6 +22,8 @@ pub(super) fn registration() -> Registration {
         taint_eviction::reconcile,
     )
     .component("taint-eviction-controller")
+    .account("node-controller")
+    .queue("noexec_taint_pod")
     .primary::<Pod>()
     .watch::<Node>(tainted)
 }

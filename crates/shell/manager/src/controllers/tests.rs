@@ -29,7 +29,7 @@ fn start() -> Ground {
     let settings = Settings {
         root_ca_pem: "pem".into(),
         cluster_cidrs: vec!["10.42.0.0/16".into()],
-        load_balancer_pool: Vec::new(),
+        ..Settings::default()
     };
     let registrations = all(&settings, &kinds);
     let manager = Manager::new(client.clone(), cache, kinds, Arc::new(SystemClock)).register_all(registrations);

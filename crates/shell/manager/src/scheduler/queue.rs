@@ -11,6 +11,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
+use crate::metrics::SchedulerMetrics;
+
 /// Pause after the first failure; it doubles.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Longest pause after a failure.
@@ -37,15 +39,25 @@ struct Entry {
     place: Place,
     attempts: u32,
     tried: Instant,
+    arrived: Instant,
 }
 
+/// Why a pod comes into a queue, as upstream's metrics call it.
+const ADDED: &str = "PodAdd";
+const CHANGED: &str = "PodUpdate";
+const FAILED: &str = "ScheduleAttemptFailure";
+const ELSEWHERE: &str = "ClusterEvent";
+const TIME: &str = "BackoffComplete";
+
 /// The queue.
-#[derive(Default)]
 pub(super) struct PodQueue {
+    metrics: SchedulerMetrics,
     entries: HashMap<String, Entry>,
     active: BTreeSet<(Rank, String)>,
     timers: BTreeSet<(Instant, String)>,
     arrivals: u64,
+    /// How many back off, and how many fit nowhere.
+    waiting: (usize, usize),
 }
 
 fn uid_of(pod: &Pod) -> String {
@@ -58,6 +70,29 @@ fn matters(old: &Pod, new: &Pod) -> bool {
 }
 
 impl PodQueue {
+    /// An empty queue that counts what it does.
+    pub(super) fn new(metrics: SchedulerMetrics) -> Self {
+        Self {
+            metrics,
+            entries: HashMap::new(),
+            active: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            arrivals: 0,
+            waiting: (0, 0),
+        }
+    }
+
+    /// Tells how many pods wait where.
+    pub(super) fn measure(&self) {
+        let (backoff, unschedulable) = self.waiting;
+        self.metrics.pending(self.active.len(), backoff, unschedulable);
+    }
+
+    /// Failed attempts of a pod, and since when it is here.
+    pub(super) fn history(&self, uid: &str) -> Option<(u32, Instant)> {
+        self.entries.get(uid).map(|entry| (entry.attempts, entry.arrived))
+    }
+
     /// A pod came or changed.
     pub(super) fn put(&mut self, pod: Arc<Pod>, now: Instant) {
         let uid = uid_of(&pod);
@@ -67,15 +102,16 @@ impl PodQueue {
                 place: Place::Out,
                 attempts: 0,
                 tried: now,
+                arrived: now,
             };
             self.entries.insert(uid.clone(), entry);
-            self.activate(&uid);
+            self.activate(&uid, ADDED);
             return;
         };
         let again = matters(&entry.pod, &pod);
         entry.pod = pod;
         if again && matches!(entry.place, Place::Unschedulable(_)) {
-            self.retry(&uid, now);
+            self.retry(&uid, now, CHANGED);
         }
     }
 
@@ -110,10 +146,26 @@ impl PodQueue {
         let Some(entry) = self.entries.get_mut(&uid) else { return };
         entry.attempts += 1;
         entry.tried = now;
-        entry.place = place(entry.attempts);
-        if let Place::Backoff(at) | Place::Unschedulable(at) = entry.place {
-            self.timers.insert((at, uid));
-        }
+        let place = place(entry.attempts);
+        self.wait(&uid, place, FAILED);
+    }
+
+    fn wait(&mut self, uid: &str, place: Place, event: &'static str) {
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        let (at, queue) = match place {
+            Place::Backoff(at) => {
+                self.waiting.0 += 1;
+                (at, "backoff")
+            }
+            Place::Unschedulable(at) => {
+                self.waiting.1 += 1;
+                (at, "unschedulable")
+            }
+            Place::Active(_) | Place::Out => unreachable!("nobody waits there"),
+        };
+        entry.place = place;
+        self.timers.insert((at, uid.to_owned()));
+        self.metrics.incoming(queue, event);
     }
 
     /// Something changed that may make room.
@@ -124,19 +176,18 @@ impl PodQueue {
             .filter(|(_, entry)| matches!(entry.place, Place::Unschedulable(_)));
         let waiting: Vec<String> = waiting.map(|(uid, _)| uid.clone()).collect();
         for uid in waiting {
-            self.retry(&uid, now);
+            self.retry(&uid, now, ELSEWHERE);
         }
     }
 
-    fn retry(&mut self, uid: &str, now: Instant) {
+    fn retry(&mut self, uid: &str, now: Instant, event: &'static str) {
         self.leave(uid);
         let Some(entry) = self.entries.get_mut(uid) else { return };
         let at = entry.tried + backoff(entry.attempts);
         if at > now {
-            entry.place = Place::Backoff(at);
-            self.timers.insert((at, uid.to_owned()));
+            self.wait(uid, Place::Backoff(at), event);
         } else {
-            self.activate(uid);
+            self.activate(uid, event);
         }
     }
 
@@ -146,7 +197,7 @@ impl PodQueue {
             && at <= now
         {
             self.leave(&uid);
-            self.activate(&uid);
+            self.activate(&uid, TIME);
         }
     }
 
@@ -155,13 +206,14 @@ impl PodQueue {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    fn activate(&mut self, uid: &str) {
+    fn activate(&mut self, uid: &str, event: &'static str) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
         self.arrivals += 1;
         let priority = entry.pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default();
         let rank = (Reverse(priority), self.arrivals);
         entry.place = Place::Active(rank);
         self.active.insert((rank, uid.to_owned()));
+        self.metrics.incoming("active", event);
     }
 
     fn leave(&mut self, uid: &str) {
@@ -170,7 +222,12 @@ impl PodQueue {
             Place::Active(rank) => {
                 self.active.remove(&(rank, uid.to_owned()));
             }
-            Place::Backoff(at) | Place::Unschedulable(at) => {
+            Place::Backoff(at) => {
+                self.waiting.0 -= 1;
+                self.timers.remove(&(at, uid.to_owned()));
+            }
+            Place::Unschedulable(at) => {
+                self.waiting.1 -= 1;
                 self.timers.remove(&(at, uid.to_owned()));
             }
             Place::Out => {}
@@ -186,6 +243,7 @@ fn backoff(attempts: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
     use serde_json::json;
 
     fn pod(name: &str, priority: i32) -> Arc<Pod> {
@@ -202,7 +260,7 @@ mod tests {
 
     #[test]
     fn priority_then_arrival() {
-        let mut queue = PodQueue::default();
+        let mut queue = PodQueue::new(Metrics::default().scheduler());
         let now = Instant::now();
         for (name, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
             queue.put(pod(name, priority), now);
@@ -213,7 +271,7 @@ mod tests {
 
     #[test]
     fn an_unschedulable_pod_waits_for_a_change_and_its_backoff() {
-        let mut queue = PodQueue::default();
+        let mut queue = PodQueue::new(Metrics::default().scheduler());
         let now = Instant::now();
         queue.put(pod("a", 0), now);
         let taken = queue.pop().unwrap();
