@@ -1,6 +1,10 @@
 //! Controllers: e(t) = r(t) - y(t). Each file is a pure function from a snapshot of desired and observed state, and the
 //! time, to a [`plan::Plan`]. No reconciler is told what changed.
 
+pub mod csr;
+pub mod csr_approving;
+pub mod csr_cleaner;
+pub mod csr_signing;
 pub mod deployment;
 pub mod endpoint_slice;
 pub mod endpoints;
@@ -20,3 +24,4 @@ pub mod service;
 pub mod service_account;
 pub mod storage_protection;
 pub mod taint_eviction;
+pub mod token_cleaner;

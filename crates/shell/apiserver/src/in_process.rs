@@ -225,6 +225,12 @@ impl Transport for InProcess {
         let expected = Self::expected_of(&target)?;
         let mut value = decode::body(Format::Json, &body, expected, write.validation)?.value;
         match target.subresource.as_str() {
+            "" if target.row.virtual_ => {
+                value["kind"] = target.row.kind.into();
+                value["apiVersion"] = target.row.api_version().into();
+                let review = crate::reviews::review(&self.server, target.row.kind, value, &self.user, &target.namespace);
+                rules::object_of(&review.await?)
+            }
             "" => {
                 rules::defaults(target.row, &mut value);
                 let creating = Target {

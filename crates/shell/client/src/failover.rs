@@ -348,8 +348,7 @@ async fn dial_first(
     let mut waiting = candidates.into_iter();
     let mut dialling = FuturesUnordered::new();
     let mut why = "no server is known".to_owned();
-    loop {
-        let Some(next) = waiting.next() else { break };
+    while let Some(next) = waiting.next() {
         dialling.push(dial(servers, credentials, next, must_be_ready));
         let patience = tokio::time::sleep(DIAL_NEXT_AFTER);
         tokio::pin!(patience);
