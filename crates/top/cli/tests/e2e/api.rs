@@ -30,9 +30,14 @@ pub(crate) struct Event {
 impl Api {
     /// Reads the kubeconfig.
     pub(crate) fn of(cluster: &Cluster) -> Result<Self> {
+        Self::from_config(&cluster.run(&["config", "view", "--raw", "--flatten", "-o", "json"])?)
+    }
+
+    /// Reads a kubeconfig in JSON, with all certificates inside.
+    pub(crate) fn from_config(config: &str) -> Result<Self> {
         // Someone else of this process may have installed it already, which serves as well.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let config: Value = serde_json::from_str(&cluster.run(&["config", "view", "--raw", "--flatten", "-o", "json"])?)?;
+        let config: Value = serde_json::from_str(config)?;
         let (cluster_entry, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
         let pem = |value: &Value| -> Result<Vec<u8>> {
             Ok(base64::engine::general_purpose::STANDARD.decode(value.as_str().context("the kubeconfig holds it")?)?)

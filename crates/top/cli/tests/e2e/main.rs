@@ -8,9 +8,14 @@ mod application;
 mod autoscaling;
 mod bad_input;
 mod cluster;
+mod disk_full;
+mod host_ports;
 mod http;
 mod kubectl;
+mod limits;
+mod port_forward;
 mod reachability;
+mod registry;
 mod survival;
 
 use std::process::ExitCode;
@@ -30,6 +35,11 @@ fn main() -> ExitCode {
         application::SCENARIOS,
         kubectl::SCENARIOS,
         reachability::SCENARIOS,
+        port_forward::SCENARIOS,
+        host_ports::SCENARIOS,
+        limits::SCENARIOS,
+        registry::SCENARIOS,
+        disk_full::SCENARIOS,
         autoscaling::SCENARIOS,
         bad_input::SCENARIOS,
         survival::SCENARIOS,

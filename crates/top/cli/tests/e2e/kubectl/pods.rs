@@ -283,6 +283,10 @@ pub(super) fn deadline(cluster: &Cluster) -> Result<()> {
         &field(&space, "pod/late", ".status.message")?,
         "Pod was active on the node longer than the specified deadline",
     )?;
+    let told = "jsonpath={.items[?(@.reason=='DeadlineExceeded')].message}";
+    space.until(&["get", "events", "-o", told], Duration::from_secs(20), |text| {
+        text == "Pod was active on the node longer than the specified deadline"
+    })?;
     space
         .until(
             &[
