@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_rustls::rustls::server::ResolvesServerCert;
 
 /// Settings of one node's kubelet.
 #[derive(Clone, Debug)]
@@ -76,14 +79,12 @@ impl KubeletConfig {
     }
 }
 
-/// Certificates of the kubelet's API, all DER.
+/// Certificates of the kubelet's API.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// Serving certificate and what stands between it and its CA.
-    pub certificates: Vec<Vec<u8>>,
-    /// PKCS#8 key.
-    pub key: Vec<u8>,
-    /// Authorities that client certificates are checked against.
+    /// Serving certificate, asked for at each handshake, so that it may be renewed meanwhile.
+    pub certificate: Arc<dyn ResolvesServerCert>,
+    /// Authorities that client certificates are checked against, DER.
     pub client_ca: Vec<Vec<u8>>,
 }
 

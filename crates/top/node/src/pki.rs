@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    KeyUsagePurpose, PublicKeyData, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -28,7 +28,7 @@ const BACKDATE: Duration = Duration::from_secs(3600);
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     File {
         /// Which.
         path: PathBuf,
@@ -42,11 +42,15 @@ pub enum PkiError {
         path: PathBuf,
     },
     /// Making a certificate failed.
-    #[error("making a certificate failed: {0}")]
+    #[error("making a certificate failed")]
     Make(#[from] rcgen::Error),
+    /// TLS cannot use it.
+    #[error("a certificate that TLS cannot use")]
+    Unusable(#[from] rustls::Error),
 }
 
 /// A certificate with its key.
+#[derive(Clone)]
 pub struct Identity {
     /// The certificate, DER.
     pub certificate: CertificateDer<'static>,
@@ -67,6 +71,13 @@ impl Identity {
     }
 }
 
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Never the key.
+        formatter.debug_struct("Identity").finish_non_exhaustive()
+    }
+}
+
 /// A certificate authority.
 pub struct Authority {
     identity: Identity,
@@ -74,13 +85,13 @@ pub struct Authority {
 }
 
 /// What a leaf certificate says.
-pub struct Leaf<'a> {
+pub struct Leaf {
     /// File name without ending, below the PKI directory.
-    pub file: &'a str,
+    pub file: &'static str,
     /// Common name: the user.
-    pub common_name: &'a str,
-    /// Organisations: the user's groups.
-    pub organisations: &'a [&'a str],
+    pub common_name: String,
+    /// Organisation: the user's group. (rcgen keeps one value per attribute.)
+    pub organisation: Option<String>,
     /// DNS names and addresses; not empty for a serving certificate.
     pub names: Vec<String>,
     /// Server, client or both.
@@ -101,7 +112,7 @@ impl Authority {
         }
         let key = KeyPair::generate()?;
         let mut parameters = CertificateParams::new(vec![])?;
-        parameters.distinguished_name = distinguished_name(common_name, &[]);
+        parameters.distinguished_name = distinguished_name(common_name, None);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         parameters.key_usages = vec![
             KeyUsagePurpose::KeyCertSign,
@@ -131,11 +142,12 @@ impl Authority {
         &self.identity.certificate
     }
 
-    /// Loads a leaf of this authority, or makes it where it is absent, of another authority, lacks a name or is old.
+    /// Loads a leaf of this authority, or makes it where it is absent, of another authority, without its key, lacks a
+    /// name, is old, or begins in the future.
     ///
     /// # Errors
     /// See [`PkiError`].
-    pub fn leaf(&self, directory: &Path, leaf: &Leaf<'_>, now: Duration) -> Result<Identity, PkiError> {
+    pub fn leaf(&self, directory: &Path, leaf: &Leaf, now: Duration) -> Result<Identity, PkiError> {
         if let Some(identity) = load(directory, leaf.file)?
             && self.is_current(&identity, leaf, now)
         {
@@ -143,7 +155,7 @@ impl Authority {
         }
         let key = KeyPair::generate()?;
         let mut parameters = CertificateParams::new(leaf.names.clone())?;
-        parameters.distinguished_name = distinguished_name(leaf.common_name, leaf.organisations);
+        parameters.distinguished_name = distinguished_name(&leaf.common_name, leaf.organisation.as_deref());
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = leaf.usages.clone();
         set_validity(&mut parameters, now, LEAF_LIFE);
@@ -158,7 +170,7 @@ impl Authority {
         Ok(identity)
     }
 
-    fn is_current(&self, identity: &Identity, leaf: &Leaf<'_>, now: Duration) -> bool {
+    fn is_current(&self, identity: &Identity, leaf: &Leaf, now: Duration) -> bool {
         use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
         let Ok((_, certificate)) = X509Certificate::from_der(&identity.certificate) else {
             return false;
@@ -169,8 +181,14 @@ impl Authority {
         if certificate.issuer() != authority.subject() || certificate.verify_signature(Some(authority.public_key())).is_err() {
             return false;
         }
-        let left = certificate.validity().not_after.timestamp() - i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        if left < i64::try_from(LEAF_LIFE.as_secs() / 3).unwrap_or(0) {
+        // A crash between the two files leaves a new key beside an old certificate.
+        if KeyPair::from_pem(&identity.key_pem).is_ok_and(|key| key.subject_public_key_info() != certificate.public_key().raw) {
+            return false;
+        }
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let validity = certificate.validity();
+        let left = validity.not_after.timestamp() - now;
+        if left < i64::try_from(LEAF_LIFE.as_secs() / 3).unwrap_or(0) || validity.not_before.timestamp() > now {
             return false;
         }
         let Ok(names) = certificate.subject_alternative_name() else {
@@ -219,12 +237,30 @@ pub fn signing_key(directory: &Path, file: &str) -> Result<KeyPair, PkiError> {
     }
 }
 
-fn distinguished_name(common_name: &str, organisations: &[&str]) -> DistinguishedName {
+/// When the certificates of a PKI directory run out: file name without ending → Unix seconds.
+#[must_use]
+pub fn expiries(directory: &Path) -> std::collections::BTreeMap<String, i64> {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let mut found = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let (Some(name), Some("crt")) = (path.file_stem().and_then(|name| name.to_str()), path.extension().and_then(|end| end.to_str()))
+        else {
+            continue;
+        };
+        let Ok(pem) = std::fs::read(&path) else { continue };
+        let Ok(certificate) = CertificateDer::from_pem_slice(&pem) else { continue };
+        if let Ok((_, parsed)) = X509Certificate::from_der(&certificate) {
+            found.insert(name.to_owned(), parsed.validity().not_after.timestamp());
+        }
+    }
+    found
+}
+
+fn distinguished_name(common_name: &str, organisation: Option<&str>) -> DistinguishedName {
     let mut name = DistinguishedName::new();
-    // rcgen keeps one value per attribute; every identity here has one group at most.
-    debug_assert!(organisations.len() <= 1, "one organisation per certificate");
-    for organisation in organisations {
-        name.push(DnType::OrganizationName, *organisation);
+    if let Some(organisation) = organisation {
+        name.push(DnType::OrganizationName, organisation);
     }
     name.push(DnType::CommonName, common_name);
     name
@@ -282,11 +318,11 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(1_790_000_000);
 
-    fn leaf(names: &[&str]) -> Leaf<'static> {
+    fn leaf(names: &[&str]) -> Leaf {
         Leaf {
             file: "server",
-            common_name: "kube-apiserver",
-            organisations: &["system:nodes"],
+            common_name: "kube-apiserver".to_owned(),
+            organisation: Some("system:nodes".to_owned()),
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             usages: vec![ExtendedKeyUsagePurpose::ServerAuth],
         }
@@ -311,6 +347,13 @@ mod tests {
             .leaf(directory.path(), &leaf(&["localhost"]), NOW + LEAF_LIFE * 3 / 4)
             .unwrap();
         assert_ne!(later.certificate_pem, more.certificate_pem);
+        // The clock was ahead and is right again.
+        let earlier = again.leaf(directory.path(), &leaf(&["localhost"]), NOW).unwrap();
+        assert_ne!(earlier.certificate_pem, later.certificate_pem);
+        // A crash after the first of the two files.
+        std::fs::write(directory.path().join("server.key"), &later.key_pem).unwrap();
+        let whole = again.leaf(directory.path(), &leaf(&["localhost"]), NOW).unwrap();
+        assert_ne!(whole.certificate_pem, earlier.certificate_pem);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! TLS settings: the API server's, and those of its way to kubelets.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use trireme_apiserver::authn::AskForCertificate;
 
-use crate::pki::Identity;
+use crate::live::LiveIdentity;
 
 /// The cluster's authority as what is trusted.
 pub(crate) fn roots(authority: &CertificateDer<'static>) -> Result<RootCertStore> {
@@ -16,17 +18,18 @@ pub(crate) fn roots(authority: &CertificateDer<'static>) -> Result<RootCertStore
 
 /// A server that asks for a client certificate and does without one. Whether one that is shown is good is for the
 /// authenticator to say, in HTTP.
-pub(crate) fn server(identity: &Identity, authority: &CertificateDer<'static>) -> Result<rustls::ServerConfig> {
-    rustls::ServerConfig::builder()
+pub(crate) fn server(identity: &Arc<LiveIdentity>, authority: &CertificateDer<'static>) -> Result<rustls::ServerConfig> {
+    Ok(rustls::ServerConfig::builder()
         .with_client_cert_verifier(AskForCertificate::new(&roots(authority)?))
-        .with_single_cert(vec![identity.certificate.clone()], identity.key())
-        .context("the API server's certificate")
+        .with_cert_resolver(Arc::clone(identity) as _))
 }
 
-/// A client that shows a certificate and demands one of the cluster's CA.
-pub(crate) fn client(identity: &Identity, authority: &CertificateDer<'static>) -> Result<rustls::ClientConfig> {
-    rustls::ClientConfig::builder()
+/// A client that shows a certificate and demands one of the cluster's CA. It resumes no session, since a resumed one
+/// stands for the certificate that was shown in the first.
+pub(crate) fn client(identity: &Arc<LiveIdentity>, authority: &CertificateDer<'static>) -> Result<rustls::ClientConfig> {
+    let mut config = rustls::ClientConfig::builder()
         .with_root_certificates(roots(authority)?)
-        .with_client_auth_cert(vec![identity.certificate.clone()], identity.key())
-        .context("the API server's certificate for kubelets")
+        .with_client_cert_resolver(Arc::clone(identity) as _);
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
 }

@@ -11,6 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Server
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::WebSocketStream;
@@ -54,9 +55,14 @@ impl Fixture {
     async fn start() -> Self {
         let authority = Authority::new();
         let (certificate, key) = authority.issue("node", "system:nodes", ExtendedKeyUsagePurpose::ServerAuth);
+        let certified = CertifiedKey::from_der(
+            vec![CertificateDer::from(certificate)],
+            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)),
+            &crypto::ring::default_provider(),
+        )
+        .unwrap();
         let tls = Tls {
-            certificates: vec![certificate],
-            key,
+            certificate: Arc::new(SingleCertAndKey::from(certified)),
             client_ca: vec![authority.der()],
         };
         let lab = Lab::start_with_tls(tls);

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::CertificateDer;
+use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, ServerConnection, crypto};
 
 use super::auth::Peer;
@@ -23,14 +23,13 @@ pub(super) fn server(tls: &Tls) -> Result<ServerConfig, String> {
         .allow_unauthenticated()
         .build()
         .map_err(|error| error.to_string())?;
-    let chain = tls.certificates.iter().cloned().map(CertificateDer::from).collect();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(tls.key.clone()));
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|error| error.to_string())?;
+        .with_cert_resolver(Arc::clone(&tls.certificate));
+    // A resumed session would stand for a client certificate that may have expired since.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
