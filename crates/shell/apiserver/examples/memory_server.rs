@@ -45,6 +45,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         dialer: None,
         tokens: Some(accounts),
         metrics: None,
+        extension: None,
     };
     let server = ApiServer::build(config, store, plugins);
     server.bootstrap().await?;

@@ -1,8 +1,9 @@
 //! The objects that every cluster has, made at start and kept.
 //!
 //! Invariant: idempotent, and the same on every server: what exists is left as it is, but for the endpoints of the
-//! `kubernetes` Service, to which this server adds itself.
+//! `kubernetes` Service, which are the servers that are ready.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -54,7 +55,6 @@ impl ApiServer {
                 .await?;
         }
         self.ensure_kubernetes_service().await?;
-        self.publish_endpoint().await?;
         self.health.set_started();
         Ok(())
     }
@@ -112,92 +112,62 @@ impl ApiServer {
         self.ensure(row("", "services"), "default", "kubernetes", service).await
     }
 
-    /// Adds this server's address to the endpoints of the `kubernetes` Service.
+    /// Makes the endpoints of the `kubernetes` Service exactly these addresses: the servers that are ready. Whoever leads
+    /// calls this when they change.
     ///
     /// # Errors
     /// As writes fail.
-    pub async fn publish_endpoint(&self) -> Result<(), Status> {
-        if self.config.advertise_address.is_loopback() {
-            // Pods would each find themselves there: endpoints in the loopback range are invalid.
-            tracing::warn!("the API server's address is a loopback address: the Service \"kubernetes\" leads nowhere");
+    pub async fn publish_endpoints(&self, addresses: &[IpAddr], fence: Option<u64>) -> Result<(), Status> {
+        // Pods would each find themselves there: endpoints in the loopback range are invalid.
+        let mut addresses: Vec<IpAddr> = addresses.iter().copied().filter(|address| !address.is_loopback()).collect();
+        addresses.sort();
+        let Some(first) = addresses.first() else {
+            tracing::warn!("no server has an address but loopback: the Service \"kubernetes\" leads nowhere");
             return Ok(());
-        }
-        let address = self.config.advertise_address.to_string();
-        let family = if self.config.advertise_address.is_ipv6() {
-            "IPv6"
-        } else {
-            "IPv4"
         };
+        let family = if first.is_ipv6() { "IPv6" } else { "IPv4" };
+        let ports = json!([{"name": "https", "port": self.config.port, "protocol": "TCP"}]);
+        let listed: Value = addresses.iter().map(|address| json!({"ip": address.to_string()})).collect();
+        let ready: Value = addresses
+            .iter()
+            .map(|address| json!({"addresses": [address.to_string()], "conditions": {"ready": true}}))
+            .collect();
         let endpoints = json!({
             "metadata": {"name": "kubernetes", "namespace": "default",
                 "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-            "subsets": [{
-                "addresses": [{"ip": address}],
-                "ports": [{"name": "https", "port": self.config.port, "protocol": "TCP"}],
-            }],
+            "subsets": [{"addresses": listed, "ports": ports}],
         });
         let slice = json!({
             "metadata": {"name": "kubernetes", "namespace": "default",
                 "labels": {"kubernetes.io/service-name": "kubernetes"}},
             "addressType": family,
-            "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
-            "ports": [{"name": "https", "port": self.config.port, "protocol": "TCP"}],
+            "endpoints": ready,
+            "ports": ports,
         });
         self.ensure(row("", "endpoints"), "default", "kubernetes", endpoints).await?;
         self.ensure(row("discovery.k8s.io", "endpointslices"), "default", "kubernetes", slice)
             .await?;
-        let own = address.clone();
-        self.amend(row("", "endpoints"), move |value| {
-            let known = value["subsets"][0]["addresses"].as_array().cloned().unwrap_or_default();
-            if known.iter().any(|entry| entry["ip"] == own.as_str()) {
-                return;
-            }
-            let mut all = known;
-            all.push(json!({"ip": own}));
-            all.sort_by_key(|entry| entry["ip"].as_str().unwrap_or_default().to_owned());
-            value["subsets"][0]["addresses"] = all.into();
+        self.amend(row("", "endpoints"), fence, |value| {
+            value["subsets"] = json!([{"addresses": listed, "ports": ports}]);
         })
         .await?;
-        self.amend(row("discovery.k8s.io", "endpointslices"), move |value| {
-            let known = value["endpoints"].as_array().cloned().unwrap_or_default();
-            if known.iter().any(|entry| entry["addresses"][0] == address.as_str()) {
-                return;
-            }
-            let mut all = known;
-            all.push(json!({"addresses": [address], "conditions": {"ready": true}}));
-            value["endpoints"] = all.into();
+        self.amend(row("discovery.k8s.io", "endpointslices"), fence, |value| {
+            value["endpoints"] = ready.clone();
+            value["ports"] = ports.clone();
         })
         .await
     }
 
-    /// Takes this server's address out of the endpoints of the `kubernetes` Service, before it stops for good.
-    ///
-    /// # Errors
-    /// As writes fail.
-    pub async fn withdraw_endpoint(&self, address: &str) -> Result<(), Status> {
-        let gone = address.to_owned();
-        self.amend(row("", "endpoints"), move |value| {
-            if let Some(all) = value["subsets"][0]["addresses"].as_array_mut() {
-                all.retain(|entry| entry["ip"] != gone.as_str());
-            }
-        })
-        .await?;
-        let gone = address.to_owned();
-        self.amend(row("discovery.k8s.io", "endpointslices"), move |value| {
-            if let Some(all) = value["endpoints"].as_array_mut() {
-                all.retain(|entry| entry["addresses"][0] != gone.as_str());
-            }
-        })
-        .await
-    }
-
-    async fn amend(&self, row: &'static Resource, change: impl Fn(&mut Value) + Send + Sync) -> Result<(), Status> {
+    async fn amend(&self, row: &'static Resource, fence: Option<u64>, change: impl Fn(&mut Value) + Send + Sync) -> Result<(), Status> {
         let target = Target {
             row,
             namespace: "default".into(),
             name: "kubernetes".into(),
             subresource: String::new(),
-            user: Arc::new(UserInfo::apiserver()),
+            user: Arc::new(UserInfo {
+                fence,
+                ..UserInfo::apiserver()
+            }),
         };
         let options = WriteOptions {
             manager: MANAGER.to_owned(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
+use tokio::sync::Notify;
 
 use crate::http::query::Query;
 
@@ -43,6 +44,7 @@ struct Named {
 pub struct Health {
     checks: RwLock<Vec<Named>>,
     started: Arc<AtomicBool>,
+    woken: Notify,
     shutting_down: Arc<AtomicBool>,
 }
 
@@ -60,6 +62,7 @@ impl Default for Health {
         let health = Self {
             checks: RwLock::default(),
             started: Arc::default(),
+            woken: Notify::new(),
             shutting_down: Arc::default(),
         };
         for name in ["ping", "log", "etcd"] {
@@ -102,6 +105,20 @@ impl Health {
     /// Bootstrap is done.
     pub fn set_started(&self) {
         self.started.store(true, Ordering::Release);
+        self.woken.notify_waiters();
+    }
+
+    /// Resolves when bootstrap is done.
+    pub async fn started(&self) {
+        loop {
+            let woken = self.woken.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            if self.started.load(Ordering::Acquire) {
+                return;
+            }
+            woken.await;
+        }
     }
 
     /// No longer ready, so that load balancers look elsewhere.

@@ -30,6 +30,6 @@ pub use in_process::InProcess;
 pub use metrics::Metrics;
 pub use nodes::{MetricsSource, NodeDialer, NodeEndpoint, NodeStream, TokenIssuer};
 pub use reviews::AUDIENCE_HEADER;
-pub use server::{ApiServer, Config, Plugins};
+pub use server::{ApiServer, Config, Extension, Plugins};
 pub use service_allocation::Cidr;
 pub use user::UserInfo;

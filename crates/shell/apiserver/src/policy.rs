@@ -377,7 +377,7 @@ pub async fn bootstrap_roles(server: &crate::server::ApiServer) -> Result<(), St
     }
     aggregate(&mut writes);
     if !writes.is_empty() {
-        server.commit(writes).await?;
+        server.commit(writes, None).await?;
     }
     Ok(())
 }

@@ -76,7 +76,8 @@ fn component_status<B>(incoming: &Incoming<B>, target: &Target) -> Result<Respon
     Ok(answer)
 }
 
-async fn review(server: &ApiServer, kind: &str, mut value: Value, user: &UserInfo, namespace: &str) -> Result<Value, Status> {
+/// Answers one review for a user.
+pub(crate) async fn review(server: &ApiServer, kind: &str, mut value: Value, user: &UserInfo, namespace: &str) -> Result<Value, Status> {
     if !value["metadata"].is_object() {
         value["metadata"] = json!({});
     }
@@ -130,6 +131,7 @@ fn user_of(spec: &Value) -> UserInfo {
     };
     let extra = spec["extra"].as_object().cloned().unwrap_or_default();
     UserInfo {
+        fence: None,
         name: spec["user"].as_str().unwrap_or_default().to_owned(),
         uid: spec["uid"].as_str().unwrap_or_default().to_owned(),
         groups: texts(&spec["groups"]),

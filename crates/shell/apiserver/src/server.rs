@@ -7,6 +7,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::Value;
 use tokio::sync::Semaphore;
 use trireme_api::{Status, StatusDetails};
 use trireme_store::{Applied, Command, Store, Write, WriteError};
@@ -18,6 +21,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::nodes::{MetricsSource, NodeDialer, TokenIssuer};
 use crate::service_allocation::Cidr;
+use crate::user::UserInfo;
 
 /// Settings.
 #[derive(Clone, Debug)]
@@ -72,6 +76,19 @@ pub struct Plugins {
     pub tokens: Option<Arc<dyn TokenIssuer>>,
     /// Serves `metrics.k8s.io`; without it the group does not exist.
     pub metrics: Option<Arc<dyn MetricsSource>>,
+    /// Serves the paths below `/trireme/`; without it there are none.
+    pub extension: Option<Arc<dyn Extension>>,
+}
+
+/// What Trireme serves beside the Kubernetes API: joining, members, status. Requests have passed authentication and
+/// authorisation (as non-resource URLs) by then.
+#[async_trait]
+pub trait Extension: Send + Sync {
+    /// Answers one request with a JSON value.
+    ///
+    /// # Errors
+    /// What the client is told.
+    async fn handle(&self, user: &UserInfo, method: &http::Method, path: &str, body: Bytes) -> Result<Value, Status>;
 }
 
 /// The API server.
@@ -124,13 +141,17 @@ impl ApiServer {
         View::new(self.store.as_ref())
     }
 
-    /// Commits a transaction.
-    pub(crate) async fn commit(&self, writes: Vec<Write>) -> Result<Applied, Status> {
+    /// Commits a transaction, in one term of the leader only where a fence is given.
+    pub(crate) async fn commit(&self, writes: Vec<Write>, fence: Option<u64>) -> Result<Applied, Status> {
         let command = Command::Transaction {
             writes,
             now_ms: now_ms(),
+            fence,
         };
-        self.store.commit(command).await.map_err(write_failed)
+        match self.store.commit(command).await.map_err(write_failed)? {
+            Applied::Fenced { term } => Err(fenced(term)),
+            applied => Ok(applied),
+        }
     }
 
     /// Waits until reads are linearizable.
@@ -153,6 +174,15 @@ pub(crate) fn now() -> String {
 /// A time as the API shows it.
 pub(crate) fn show_time(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// What a controller is told that acts for a leader of the past.
+fn fenced(term: u64) -> Status {
+    Status::failure(
+        503,
+        "ServiceUnavailable",
+        format!("the leader that this controller acts for is no leader any more: the term is {term}"),
+    )
 }
 
 /// What a client is told of a write that did not happen.

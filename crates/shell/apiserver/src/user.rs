@@ -16,6 +16,9 @@ pub struct UserInfo {
     pub groups: Vec<String>,
     /// Further facts, for example `authentication.kubernetes.io/pod-name`.
     pub extra: BTreeMap<String, Vec<String>>,
+    /// The leader's term for which a controller of this process acts: its writes are refused in any other term. Nobody
+    /// from outside has one.
+    pub fence: Option<u64>,
 }
 
 /// Group of every authenticated user.
@@ -50,6 +53,13 @@ impl UserInfo {
     #[must_use]
     pub fn apiserver() -> Self {
         Self::new(APISERVER, &[MASTERS])
+    }
+
+    /// The same user, but only for one term of the leader.
+    #[must_use]
+    pub fn fenced(mut self, term: u64) -> Self {
+        self.fence = Some(term);
+        self
     }
 
     /// Whether the user is in a group.

@@ -71,6 +71,7 @@ async fn server() -> Arc<ApiServer> {
         dialer: Some(Arc::new(FakeKubelet)),
         tokens: None,
         metrics: None,
+        extension: None,
     };
     let server = ApiServer::build(Config::default(), MemoryStore::new(), plugins);
     server.bootstrap().await.unwrap();

@@ -51,6 +51,7 @@ async fn https_serves_both_protocols_and_knows_its_clients() {
         dialer: None,
         tokens: None,
         metrics: None,
+        extension: None,
     };
     let server = ApiServer::build(Config::default(), MemoryStore::new(), plugins);
     server.bootstrap().await.unwrap();

@@ -28,6 +28,7 @@ async fn server() -> Arc<ApiServer> {
         dialer: None,
         tokens: None,
         metrics: None,
+        extension: None,
     };
     let server = ApiServer::build(Config::default(), MemoryStore::new(), plugins);
     server.bootstrap().await.unwrap();

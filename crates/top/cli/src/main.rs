@@ -4,6 +4,7 @@
 mod completion;
 mod images;
 mod lab;
+mod members;
 mod server;
 mod version;
 
@@ -26,6 +27,14 @@ enum Command {
     Server(Box<trireme_node::config::ServerOptions>),
     /// Run a node that joins servers
     Agent(server::AgentOptions),
+    /// Show the cluster: members, leader, lag, certificates
+    Status(members::StatusCommand),
+    /// Look after the members of the cluster
+    Member(members::MemberCommand),
+    /// Make, list and revoke the tokens with which hosts join
+    Token(members::TokenCommand),
+    /// Take this host's server out of its cluster
+    Leave(members::LeaveCommand),
     /// Look after the node's container images
     Images(images::Images),
     /// A local cluster of real hosts made from network namespaces
@@ -46,6 +55,10 @@ fn main() -> ExitCode {
     let outcome = server::with_file_arguments(arguments).and_then(|arguments| match Cli::parse_from(arguments).command {
         Command::Server(options) => server::run(*options),
         Command::Agent(options) => server::run_agent(&options),
+        Command::Status(command) => members::status(&command),
+        Command::Member(command) => members::member(command),
+        Command::Token(command) => members::token(command),
+        Command::Leave(command) => members::leave(&command),
         Command::Images(command) => images::run(command),
         Command::Lab(command) => lab::run(command),
         Command::Version(command) => version::run(&command),

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+
+use crate::join::wire::ClusterSettings;
 use trireme_routing::mesh::Mode;
 
 /// Where the main configuration file is, if there is one.
@@ -66,6 +68,21 @@ pub struct ServerOptions {
     /// Port of the kubelet's own API
     #[arg(long, env = "TRIREME_KUBELET_PORT", default_value_t = 10250)]
     pub kubelet_port: u16,
+    /// Port of the peers' own protocol, between servers
+    #[arg(long, env = "TRIREME_PEER_PORT", default_value_t = 2380)]
+    pub peer_port: u16,
+    /// Join the cluster of any of these servers, for example https://192.0.2.1:6443; once joined it is not needed any more
+    #[arg(long, env = "TRIREME_JOIN", value_delimiter = ',')]
+    pub join: Vec<String>,
+    /// Token that lets this server join, from `trireme token create --role server`
+    #[arg(long, env = "TRIREME_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
+    pub token: Option<String>,
+    /// File that holds the token
+    #[arg(long, env = "TRIREME_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Virtual addresses of the API for people and tools, one of which each server may hold
+    #[arg(long, env = "TRIREME_VIP", value_delimiter = ',')]
+    pub vip: Vec<IpAddr>,
     /// Name of this node [default: the host name in lower case]
     #[arg(long, env = "TRIREME_NODE_NAME")]
     pub node_name: Option<String>,
@@ -369,6 +386,15 @@ impl ServerOptions {
                     format!("\"{}\" is not a range like 30000-32767", self.service_node_port_range),
                 )
             })?;
+        if self.peer_port == self.secure_port || self.peer_port == self.kubelet_port {
+            return Err(value("peer-port", format!("{} is taken by another port flag", self.peer_port)));
+        }
+        if !self.join.is_empty() && self.token.is_none() && self.token_file.is_none() {
+            return Err(value(
+                "join",
+                "needs --token or --token-file; make one with `trireme token create --role server` on a server".into(),
+            ));
+        }
         if self.secure_port == self.kubelet_port {
             return Err(value(
                 "kubelet-port",
@@ -403,6 +429,42 @@ impl Checked {
         let needs_node = matches!(part, Part::Proxy | Part::Dns);
         let without = disable.contains(&part) || (needs_node && disable.contains(&Part::Node));
         !without
+    }
+}
+
+impl Checked {
+    /// What must be the same on every host.
+    #[must_use]
+    pub fn cluster_settings(&self) -> ClusterSettings {
+        let options = &self.options;
+        ClusterSettings {
+            service_cidr: options.service_cidr.clone(),
+            cluster_cidr: options.cluster_cidr.clone(),
+            cluster_dns: self.cluster_dns,
+            cluster_domain: options.cluster_domain.clone(),
+            service_node_port_range: options.service_node_port_range.clone(),
+            pod_network: options.pod_network.to_string(),
+        }
+    }
+
+    /// The token to join with, if one is to join.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn token(&self) -> Result<Option<String>, ConfigError> {
+        let options = &self.options;
+        if options.join.is_empty() {
+            return Ok(None);
+        }
+        match &options.token_file {
+            Some(path) => std::fs::read_to_string(path)
+                .map(|text| Some(text.trim().to_owned()))
+                .map_err(|error| ConfigError::Value {
+                    flag: "token-file",
+                    reason: format!("reading {}: {error}", path.display()),
+                }),
+            None => Ok(options.token.clone()),
+        }
     }
 }
 

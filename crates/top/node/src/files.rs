@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use anyhow::Context as _;
+use nix::fcntl::{Flock, FlockArg};
+
 /// Writes `content` to `path` with permission bits `mode`: temporary file, flush, rename, flush of the directory.
 ///
 /// # Errors
@@ -30,6 +33,21 @@ pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     fs::File::open(directory)?.sync_all()
+}
+
+/// Takes a data directory for this process alone, until the lock is dropped.
+///
+/// # Errors
+/// One line, when another process has it.
+pub fn lock(directory: &Path) -> anyhow::Result<Flock<fs::File>> {
+    let file = fs::File::open(directory).with_context(|| format!("opening {}", directory.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        nix::errno::Errno::EWOULDBLOCK => anyhow::anyhow!(
+            "the data directory {} is in use by another process: stop that one, or choose another directory",
+            directory.display()
+        ),
+        error => anyhow::anyhow!("locking {}: {error}", directory.display()),
+    })
 }
 
 /// Makes a directory, and those above it, that only root can read.

@@ -1,12 +1,19 @@
 //! A server or an agent: Config → build → spawn. It holds the wiring of all parts and their life cycle, the cluster's
 //! keys, and nothing that a part could decide for itself.
 
+pub mod admin;
+mod certificates;
+mod cluster;
 pub mod config;
 mod files;
+pub mod join;
 pub mod kubeconfig;
+pub mod live;
 mod mesh;
 mod node;
+mod peers;
 pub mod pki;
+pub mod renewal;
 mod seams;
 mod server;
 mod tls;

@@ -4,43 +4,36 @@
 //! stay when the server ends, in whatever way.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use trireme_apiserver::authn::{Chain, ClientCertificate, ServiceAccountTokens, TokenFile};
-use trireme_apiserver::policy::{PolicyAdmission, PolicyAuthorizer, bootstrap_roles};
+use trireme_apiserver::authn::{BootstrapTokens, Chain, ClientCertificate, ServiceAccountTokens, TokenFile};
+use trireme_apiserver::policy::{PolicyAdmission, PolicyAuthorizer};
 use trireme_apiserver::{ApiServer, Authenticator, InProcess, Plugins, UserInfo};
 use trireme_client::{Cache, Client, Clock, SystemClock};
 use trireme_manager::{Manager, Scheduler, controllers};
 use trireme_store::{RaftStore, Store, StoreConfig};
 
+use crate::certificates::{ADMIN, Certificates};
+use crate::cluster::{self, Control, Duties, Joining};
 use crate::config::{Checked, Part};
+use crate::join::server::Cluster;
 use crate::kubeconfig::kubeconfig;
 use crate::node::{Node, NodeContext};
-use crate::pki::{self, Authority, Identity, Leaf};
+use crate::peers::{self, PeerTls, TlsDialer};
+use crate::pki::{Authority, Identity};
 use crate::seams::{KubeletDialer, NodeMetrics};
 use crate::{files, tls};
 
-/// The number of the only member of a cluster of one.
-const MEMBER_ID: u64 = 1;
 /// Longest wait for parts to end after a signal.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-
-/// The server's certificates.
-pub(crate) struct Certificates {
-    pub(crate) authority: Authority,
-    api: Identity,
-    admin: Identity,
-    to_kubelets: Identity,
-    pub(crate) kubelet: Identity,
-    signing_key: rcgen::KeyPair,
-}
 
 /// Runs a server until SIGTERM or SIGINT.
 ///
@@ -62,6 +55,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
     };
     let node_name = options.node_name.clone().map_or_else(host_name, Ok)?;
     let listener = listen(options.bind_address, options.secure_port, "--secure-port").await?;
+    let peer_listener = listen(options.bind_address, options.peer_port, "--peer-port").await?;
     if config.runs(Part::Node) {
         // The kubelet binds its port when there is something to serve; whether it can is known before anything is made.
         drop(listen(options.bind_address, options.kubelet_port, "--kubelet-port").await?);
@@ -69,22 +63,63 @@ pub async fn run_server(config: Checked) -> Result<()> {
     }
 
     files::private_directory(&options.data_dir).with_context(|| format!("making {}", options.data_dir.display()))?;
-    let store: Arc<RaftStore> = RaftStore::open(StoreConfig::new(options.data_dir.join("store"), MEMBER_ID)).await?;
-    let certificates = certificates(&config, node_ip, &node_name)?;
+    let _lock = files::lock(&options.data_dir)?;
+    let settings = config.cluster_settings();
+    let addresses = (
+        SocketAddr::new(node_ip, options.peer_port).to_string(),
+        format!("https://{}", SocketAddr::new(node_ip, options.secure_port)),
+    );
+    let token = config.token()?;
+    let joining = token.as_deref().map(|token| Joining {
+        servers: &options.join,
+        token,
+        settings: settings.clone(),
+    });
+    let start = cluster::place(&options.data_dir, &node_name, node_ip, addresses, joining).await?;
+    let member = start.member().clone();
+    let pki = options.data_dir.join("pki");
+    let (certificates, mut renewal) = Certificates::open(&config, node_ip, &node_name, now())?;
+    let certificates = Arc::new(certificates);
+    let (peers, peer_renewal) = PeerTls::open(&pki, member.id, now())?;
+    let peers = Arc::new(peers);
+    let store: Arc<RaftStore> = RaftStore::open(StoreConfig {
+        dialer: Some(Arc::new(TlsDialer(Arc::clone(&peers)))),
+        ..StoreConfig::new(options.data_dir.join("store"), start)
+    })
+    .await?;
+    tasks.spawn(peers::serve(peer_listener, peers, Arc::clone(&store), shutdown.clone()));
     let metrics = Arc::new(NodeMetrics::default());
-    let (server, admin_access) = api_server(&config, node_ip, &certificates, &store, &metrics)?;
+    let extension = Cluster {
+        store: Arc::clone(&store),
+        settings,
+        ca_pem: certificates.authority.certificate_pem().to_owned(),
+        pki,
+        version: crate::KUBERNETES_VERSION.to_owned(),
+    };
+    let (server, admin_access) = api_server(&config, node_ip, &certificates, &store, &metrics, extension)?;
     let tls = tls::server(&certificates.api, certificates.authority.certificate())?;
     tasks.spawn(Arc::clone(&server).serve(listener, tls, shutdown.clone()));
-    bootstrap_roles(&server).await.context("making the bootstrap roles")?;
-    server
-        .bootstrap()
-        .await
-        .context("making the objects that every cluster has")?;
-    write_kubeconfig(&config, node_ip, &certificates)?;
+    let kubeconfig = AdminKubeconfig::new(&config, node_ip, &certificates.authority);
+    kubeconfig.write(&certificates.admin.identity())?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    renewal.follow_up(ADMIN, move |identity| kubeconfig.write(identity));
+    tasks.spawn(renewal.run(Arc::clone(&clock), shutdown.clone()));
+    tasks.spawn(peer_renewal.run(Arc::clone(&clock), shutdown.clone()));
     let cache = Cache::new(&admin_access, shutdown.clone());
-    spawn_control(&config, &server, &cache, &clock, &certificates, &tasks, &shutdown)?;
+    let control: Control = {
+        let (config, server, cache) = (config.clone(), Arc::clone(&server), Arc::clone(&cache));
+        let (clock, certificates) = (Arc::clone(&clock), Arc::clone(&certificates));
+        Arc::new(move |term, tasks, ended| spawn_control(&config, &server, &cache, &clock, &certificates, tasks, ended, term))
+    };
+    let duties = Duties {
+        store: Arc::clone(&store),
+        server: Arc::clone(&server),
+        member,
+        control,
+    };
+    let mut duties = tasks.spawn(duties.run(shutdown.clone()));
+    cluster::wait_for_start(&server, &mut duties).await?;
     let node = if config.runs(Part::Node) {
         let client = Client::new(InProcess::new(
             Arc::clone(&server),
@@ -105,7 +140,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
     };
     tracing::info!(address = %SocketAddr::new(node_ip, options.secure_port), "the API is served");
 
-    let failed = wait_for_end(node).await;
+    let failed = wait_for_end(node, duties).await;
     tracing::info!("stopping; pods go on running");
     server.health().set_shutting_down();
     shutdown.cancel();
@@ -118,7 +153,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
 }
 
 /// Returns on a signal, or with the error of a part without which a server makes no sense.
-async fn wait_for_end(node: Option<Node>) -> Result<()> {
+async fn wait_for_end(node: Option<Node>, duties: JoinHandle<Result<()>>) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let failure = async {
@@ -131,6 +166,7 @@ async fn wait_for_end(node: Option<Node>) -> Result<()> {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         error = failure => Err(error),
+        ended = duties => ended.context("the duties of a member panicked")?,
     }
 }
 
@@ -154,59 +190,13 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-fn certificates(config: &Checked, node_ip: IpAddr, node_name: &str) -> Result<Certificates> {
-    let options = &config.options;
-    let directory = options.data_dir.join("pki");
-    files::private_directory(&directory).with_context(|| format!("making {}", directory.display()))?;
-    let authority = Authority::load_or_make(&directory, "ca", "trireme-ca", now())?;
-    let mut names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
-        .map(str::to_owned)
-        .into();
-    names.push(format!("kubernetes.default.svc.{}", options.cluster_domain));
-    names.push(node_name.to_owned());
-    names.extend([
-        "127.0.0.1".to_owned(),
-        "::1".to_owned(),
-        config.service_cidr.nth(1).to_string(),
-        node_ip.to_string(),
-    ]);
-    names.extend(options.tls_san.iter().cloned());
-    names.sort();
-    names.dedup();
-    let leaf = |file, common_name, organisations, names, usages| {
-        let leaf = Leaf {
-            file,
-            common_name,
-            organisations,
-            names,
-            usages,
-        };
-        authority.leaf(&directory, &leaf, now())
-    };
-    let node_user = format!("system:node:{node_name}");
-    let node_names = vec![node_name.to_owned(), node_ip.to_string()];
-    Ok(Certificates {
-        api: leaf("apiserver", "kube-apiserver", &[], names, vec![ServerAuth])?,
-        admin: leaf("admin", "kubernetes-admin", &["system:masters"], vec![], vec![ClientAuth])?,
-        to_kubelets: leaf(
-            "apiserver-kubelet-client",
-            "kube-apiserver-kubelet-client",
-            &[],
-            vec![],
-            vec![ClientAuth],
-        )?,
-        kubelet: leaf("kubelet", &node_user, &["system:nodes"], node_names, vec![ServerAuth])?,
-        signing_key: pki::signing_key(&directory, "service-account")?,
-        authority,
-    })
-}
-
 fn api_server(
     config: &Checked,
     node_ip: IpAddr,
     certificates: &Certificates,
     store: &Arc<RaftStore>,
     metrics: &Arc<NodeMetrics>,
+    extension: Cluster,
 ) -> Result<(Arc<ApiServer>, Client)> {
     let options = &config.options;
     let store: Arc<dyn Store> = Arc::clone(store) as Arc<dyn Store>;
@@ -228,6 +218,7 @@ fn api_server(
         authenticators.push(Arc::new(file));
     }
     authenticators.push(Arc::clone(&tokens) as Arc<dyn Authenticator>);
+    authenticators.push(Arc::new(BootstrapTokens::new(&store)));
     let authorizer = PolicyAuthorizer::start(Arc::clone(&store));
     let dialer = KubeletDialer::new(tls::client(&certificates.to_kubelets, certificates.authority.certificate())?);
     let plugins = Plugins {
@@ -237,6 +228,7 @@ fn api_server(
         dialer: Some(Arc::new(dialer)),
         tokens: Some(tokens),
         metrics: config.runs(Part::Node).then(|| Arc::clone(metrics) as _),
+        extension: Some(Arc::new(extension)),
     };
     let service_cidr = trireme_apiserver::Cidr::parse(&options.service_cidr).context("--service-cidr")?;
     let settings = trireme_apiserver::Config {
@@ -253,14 +245,29 @@ fn api_server(
     Ok((server, access))
 }
 
-fn write_kubeconfig(config: &Checked, node_ip: IpAddr, certificates: &Certificates) -> Result<()> {
-    let path = &config.options.kubeconfig;
-    let url = format!("https://{}", SocketAddr::new(node_ip, config.options.secure_port));
-    let text = kubeconfig(&url, certificates.authority.certificate_pem(), &certificates.admin);
-    files::write_atomically(path, text.as_bytes(), 0o600).with_context(|| format!("writing {}", path.display()))
+/// The first administrator's kubeconfig, written at start and with each new certificate.
+struct AdminKubeconfig {
+    path: PathBuf,
+    url: String,
+    authority_pem: String,
 }
 
-/// Controllers and scheduler, where they are not disabled.
+impl AdminKubeconfig {
+    fn new(config: &Checked, node_ip: IpAddr, authority: &Authority) -> Self {
+        Self {
+            path: config.options.kubeconfig.clone(),
+            url: format!("https://{}", SocketAddr::new(node_ip, config.options.secure_port)),
+            authority_pem: authority.certificate_pem().to_owned(),
+        }
+    }
+
+    fn write(&self, identity: &Identity) -> Result<()> {
+        let text = kubeconfig(&self.url, &self.authority_pem, identity);
+        files::write_atomically(&self.path, text.as_bytes(), 0o600).with_context(|| format!("writing {}", self.path.display()))
+    }
+}
+
+/// Controllers and scheduler of one term, where they are not disabled.
 fn spawn_control(
     config: &Checked,
     server: &Arc<ApiServer>,
@@ -269,8 +276,9 @@ fn spawn_control(
     certificates: &Certificates,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
+    term: u64,
 ) -> Result<()> {
-    let access = |user: UserInfo| Client::new(InProcess::new(Arc::clone(server), user));
+    let access = |user: UserInfo| Client::new(InProcess::new(Arc::clone(server), user.fenced(term)));
     if config.runs(Part::Controllers) {
         // The controllers act for the cluster as a whole; upstream gives each a role of its own, which add up to nearly all.
         let client = access(UserInfo::new("system:kube-controller-manager", &["system:masters"]));
@@ -278,6 +286,7 @@ fn spawn_control(
             root_ca_pem: certificates.authority.certificate_pem().to_owned(),
             cluster_cidrs: vec![config.options.cluster_cidr.clone()],
             load_balancer_pool: pool(&config.options.load_balancer_pool)?,
+            ..controllers::Settings::default()
         };
         let kinds = controllers::kinds();
         let registrations = controllers::all(&settings, &kinds);

@@ -9,6 +9,7 @@ pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
+mod splice;
 pub mod status;
 pub mod time;
 

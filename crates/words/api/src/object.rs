@@ -6,11 +6,14 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use crate::splice;
 
 /// A stored or transported API object. Cloning is a reference count; the bytes, the header and the one typed
 /// decode are shared by every holder in the process.
@@ -21,6 +24,8 @@ struct Shared {
     bytes: Bytes,
     header: Header,
     decoded: OnceLock<Arc<dyn Any + Send + Sync>>,
+    /// Where `apiVersion` and `kind` begin, in the upper and lower half; or that nobody asked; or that they do not stand so.
+    type_members: AtomicU64,
 }
 
 /// The few fields of an object that the store, watches and garbage collection look at.
@@ -66,6 +71,23 @@ pub struct Owner {
     /// Whether foreground deletion of the owner waits for this object.
     #[serde(deserialize_with = "null_as_default")]
     pub block_owner_deletion: bool,
+}
+
+/// Nobody has asked yet where the type members are.
+const NOT_SOUGHT: u64 = u64::MAX;
+/// There are none that could be left out.
+const NONE: u64 = u64::MAX - 1;
+
+impl Shared {
+    /// Bytes of `"apiVersion":"…",`.
+    fn version_length(&self) -> usize {
+        r#""apiVersion":"","#.len() + self.header.api_version.len()
+    }
+
+    /// Bytes of `"kind":"…",`.
+    fn kind_length(&self) -> usize {
+        r#""kind":"","#.len() + self.header.kind.len()
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -145,6 +167,7 @@ impl Object {
             bytes,
             header,
             decoded: OnceLock::new(),
+            type_members: AtomicU64::new(NOT_SOUGHT),
         }))
     }
 
@@ -152,6 +175,34 @@ impl Object {
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.0.bytes
+    }
+
+    /// The canonical JSON bytes without the top-level `apiVersion` and `kind`, which items of a list lack: parts to be
+    /// joined. Where the two stand is found once per object.
+    #[must_use]
+    pub fn untyped(&self) -> [&[u8]; 3] {
+        let bytes = &self.0.bytes[..];
+        let mut known = self.0.type_members.load(Ordering::Relaxed);
+        if known == NOT_SOUGHT {
+            known = splice::type_members(bytes).map_or(NONE, |(version, kind)| {
+                // Both ends follow from the header's texts, unless those are written with escapes.
+                let usual = version.len() == self.0.version_length() && kind.len() == self.0.kind_length();
+                match (usual, u32::try_from(version.start), u32::try_from(kind.start)) {
+                    (true, Ok(version), Ok(kind)) => u64::from(version) << 32 | u64::from(kind),
+                    _ => NONE,
+                }
+            });
+            self.0.type_members.store(known, Ordering::Relaxed);
+        }
+        if known == NONE {
+            return [bytes, &[], &[]];
+        }
+        let (version, kind) = ((known >> 32) as usize, (known & u64::from(u32::MAX)) as usize);
+        [
+            &bytes[..version],
+            &bytes[version + self.0.version_length()..kind],
+            &bytes[kind + self.0.kind_length()..],
+        ]
     }
 
     /// The parsed header.

@@ -84,6 +84,7 @@ fn wished(parts: &Parts) -> UserInfo {
         }
     }
     UserInfo {
+        fence: None,
         name: text("impersonate-user"),
         uid: text("impersonate-uid"),
         groups: groups.filter_map(|value| value.to_str().ok()).map(str::to_owned).collect(),

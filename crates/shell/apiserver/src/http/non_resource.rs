@@ -18,7 +18,11 @@ use crate::openapi;
 use crate::server::ApiServer;
 
 /// Serves a path that is no resource.
-pub(crate) async fn serve<B>(server: &Arc<ApiServer>, incoming: Incoming<B>) -> Response<Body> {
+pub(crate) async fn serve<B>(server: &Arc<ApiServer>, incoming: Incoming<B>) -> Response<Body>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
     let path = incoming.parts.uri.path().to_owned();
     let reading = matches!(incoming.parts.method, Method::GET | Method::HEAD);
     if let Some(answer) = health(server, &incoming, &path) {
@@ -26,6 +30,9 @@ pub(crate) async fn serve<B>(server: &Arc<ApiServer>, incoming: Incoming<B>) -> 
     }
     if path.contains("//") {
         return page_not_found();
+    }
+    if path.starts_with("/trireme/") {
+        return extension(server, incoming, &path).await;
     }
     let trimmed = path.trim_end_matches('/');
     if !reading {
@@ -72,6 +79,28 @@ pub(crate) async fn serve<B>(server: &Arc<ApiServer>, incoming: Incoming<B>) -> 
             Some(place) => openapi::v3(server, &incoming.parts, &incoming.query, place),
             None => page_not_found(),
         },
+    }
+}
+
+async fn extension<B>(server: &ApiServer, incoming: Incoming<B>, path: &str) -> Response<Body>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let Some(extension) = &server.plugins.extension else {
+        return page_not_found();
+    };
+    let style = error_style(&incoming.parts, &incoming.query);
+    let answer = match super::body::read(incoming.body).await {
+        Ok(body) => extension.handle(&incoming.user, &incoming.parts.method, path, body).await,
+        Err(status) => Err(status),
+    };
+    match answer {
+        Ok(value) => {
+            let body = serde_json::to_vec(&value).expect("a JSON value serialises");
+            response(200, "application/json", Body::whole(body))
+        }
+        Err(status) => respond::status(&style, &status),
     }
 }
 

@@ -135,11 +135,11 @@ impl ApiServer {
                 operation: put,
             },
         );
-        match self.commit(writes).await? {
+        match self.commit(writes, target.user.fence).await? {
             Applied::Committed { mut objects, .. } => Ok(Outcome::Done(objects.swap_remove(0))),
             Applied::Conflict { write: 0, current } => Ok(Outcome::Exists(current)),
             Applied::Conflict { .. } => Ok(Outcome::AllocationLost),
-            Applied::Done => Err(Status::internal("the store answered a transaction with something else")),
+            Applied::Done | Applied::Fenced { .. } => Err(Status::internal("the store answered a transaction with something else")),
         }
     }
 

@@ -161,11 +161,11 @@ impl ApiServer {
                 operation,
             },
         );
-        match self.commit(writes).await? {
+        match self.commit(writes, target.user.fence).await? {
             Applied::Committed { mut objects, .. } => done(objects.swap_remove(0), warnings),
             Applied::Conflict { write: 0, .. } if pinned && !behaviour.patch => Err(target.modified()),
             Applied::Conflict { .. } => Ok(Attempt::Lost),
-            Applied::Done => Err(Status::internal("the store answered a transaction with something else")),
+            Applied::Done | Applied::Fenced { .. } => Err(Status::internal("the store answered a transaction with something else")),
         }
     }
 

@@ -1,0 +1,296 @@
+//! A server as a member of its cluster: who it is, how it becomes so, and what it does while it leads.
+//!
+//! Invariant: a server that joined never makes a cluster of its own, whatever it lost; what a leader runs ends with its
+//! term, and carries that term as fence.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use trireme_apiserver::ApiServer;
+use trireme_apiserver::policy::bootstrap_roles;
+use trireme_store::{Leadership, Member, RaftStore, Role as MemberRole, Start, Store};
+
+use crate::files;
+use crate::join::client;
+use crate::join::token::{Role, Token};
+use crate::join::wire::{ClusterSettings, JoinRequest};
+
+/// The file that says who this server is.
+const MEMBER_FILE: &str = "member.json";
+/// The id of a server from before there were several.
+const FIRST_ID: u64 = 1;
+/// How often the leader looks which servers live.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A server that the leader did not hear from for so long is no endpoint of the `kubernetes` Service.
+const SILENT_MS: u64 = 1500;
+/// Wait after a failure of what must succeed once per term.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// How long the node waits for the cluster before it goes on without.
+const START_WITHIN: Duration = Duration::from_secs(10);
+/// How long one asks the servers of `--join` in turn.
+const JOIN_WITHIN: Duration = Duration::from_secs(60);
+
+/// Who this server is, on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Place {
+    member: Member,
+    /// Whether it joined a cluster rather than made one.
+    joined: bool,
+}
+
+/// What a server needs to know to join.
+pub(crate) struct Joining<'a> {
+    /// URLs of servers.
+    pub(crate) servers: &'a [String],
+    /// The token's text.
+    pub(crate) token: &'a str,
+    /// Its own settings, which must be the cluster's.
+    pub(crate) settings: ClusterSettings,
+}
+
+/// Finds out who this server is: as it was, newly joined, or the first of a new cluster.
+pub(crate) async fn place(
+    data_dir: &Path,
+    name: &str,
+    address: IpAddr,
+    (peer, api): (String, String),
+    joining: Option<Joining<'_>>,
+) -> Result<Start> {
+    let path = data_dir.join(MEMBER_FILE);
+    let found = match std::fs::read(&path) {
+        Ok(bytes) => Some(serde_json::from_slice::<Place>(&bytes).with_context(|| format!("reading {}", path.display()))?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+    };
+    let place = match (found, joining) {
+        (Some(mut place), _) => {
+            if place.member.name != name {
+                bail!(
+                    "the data directory {} belongs to server \"{}\", this is \"{name}\": start with --node-name {}, or with another \
+                     --data-dir",
+                    data_dir.display(),
+                    place.member.name,
+                    place.member.name
+                );
+            }
+            (place.member.peer, place.member.api) = (peer, api);
+            place
+        }
+        (None, Some(joining)) => join(data_dir, name, address, (peer, api), joining).await?,
+        (None, None) => {
+            let older = data_dir.join("store").exists();
+            // Exact in every JSON parser.
+            let id = if older { FIRST_ID } else { rand::random_range(2..1 << 53) };
+            let name = name.to_owned();
+            Place {
+                member: Member { id, name, peer, api },
+                joined: false,
+            }
+        }
+    };
+    let text = serde_json::to_vec_pretty(&place)?;
+    files::write_atomically(&path, &text, 0o600).with_context(|| format!("writing {}", path.display()))?;
+    Ok(if place.joined { Start::Join(place.member) } else { Start::Cluster(place.member) })
+}
+
+/// Asks the named servers in turn until one lets it in, then keeps the cluster's keys.
+async fn join(data_dir: &Path, name: &str, address: IpAddr, (peer, api): (String, String), joining: Joining<'_>) -> Result<Place> {
+    let token: Token = joining.token.parse().context("--token")?;
+    let until = tokio::time::Instant::now() + JOIN_WITHIN;
+    let answer = 'answered: loop {
+        let mut last = None;
+        for server in joining.servers {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let request = JoinRequest {
+                role: Role::Server,
+                name: name.to_owned(),
+                version: crate::KUBERNETES_VERSION.to_owned(),
+                time_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+                address,
+                settings: Some(joining.settings.clone()),
+                peer: Some(peer.clone()),
+                api: Some(api.clone()),
+            };
+            match client::join(server, &token, &request).await {
+                Ok(answer) => break 'answered answer,
+                Err(failure) if failure.is_final() => return Err(failure.into()),
+                Err(failure) => last = Some(failure),
+            }
+        }
+        let Some(last) = last else { bail!("--join names no server") };
+        if tokio::time::Instant::now() >= until {
+            return Err(last.into());
+        }
+        tracing::info!(reason = format!("{:#}", anyhow::Error::from(last)), "cannot join yet; asking again");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    let grant = answer.server.context("the server's answer to joining holds no keys")?;
+    let pki = data_dir.join("pki");
+    files::private_directory(&pki).with_context(|| format!("making {}", pki.display()))?;
+    for (file, text) in &grant.pki {
+        let plain = !file.contains('/') && !file.starts_with('.');
+        anyhow::ensure!(plain, "the server's answer to joining names a file \"{file}\"");
+        files::write_atomically(&pki.join(file), text.as_bytes(), 0o600).with_context(|| format!("writing {file}"))?;
+    }
+    tracing::info!(name, member = grant.member.id, "joined the cluster");
+    Ok(Place {
+        member: grant.member,
+        joined: true,
+    })
+}
+
+/// Address and port of a member's API.
+pub(crate) fn address_of(api: &str) -> Option<IpAddr> {
+    let authority = api.strip_prefix("https://")?;
+    authority.parse::<std::net::SocketAddr>().ok().map(|address| address.ip())
+}
+
+/// Waits until what every cluster has is there, but not long: pods must go on where too few servers are up for that.
+///
+/// # Errors
+/// When the member's duties failed.
+pub(crate) async fn wait_for_start(server: &ApiServer, duties: &mut JoinHandle<Result<()>>) -> Result<()> {
+    tokio::select! {
+        () = server.health().started() => Ok(()),
+        () = tokio::time::sleep(START_WITHIN) => {
+            tracing::warn!("no leader yet: fewer than half of the servers are up; this host's pods go on without");
+            Ok(())
+        }
+        ended = duties => ended.context("the duties of a member panicked")?,
+    }
+}
+
+/// What runs on the leader, for one term.
+pub(crate) type Control = Arc<dyn Fn(u64, &TaskTracker, &CancellationToken) -> Result<()> + Send + Sync>;
+
+/// A member's duties: what each server does, and what only the leader does.
+pub(crate) struct Duties {
+    pub(crate) store: Arc<RaftStore>,
+    pub(crate) server: Arc<ApiServer>,
+    pub(crate) member: Member,
+    pub(crate) control: Control,
+}
+
+impl Duties {
+    /// Runs until shutdown.
+    pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<()> {
+        let quorum = self.store.quorum();
+        let has_quorum = move || if *quorum.borrow() { Ok(()) } else { Err("no majority of servers".to_owned()) };
+        self.server.health().add("etcd-readiness", true, Arc::new(has_quorum));
+        let mut leadership = self.store.leadership();
+        let mut announced = false;
+        loop {
+            let now = leadership.borrow_and_update().clone();
+            match now {
+                Leadership::Leader { term } => {
+                    tracing::info!(term, "leads");
+                    self.announce(&mut announced).await;
+                    let ended = shutdown.child_token();
+                    let tasks = TaskTracker::new();
+                    let lead = self.lead(term, &tasks, &ended);
+                    tokio::select! {
+                        outcome = lead => outcome?,
+                        _ = leadership.changed() => {}
+                        () = shutdown.cancelled() => {}
+                    }
+                    ended.cancel();
+                    tasks.close();
+                    tasks.wait().await;
+                    tracing::info!(term, "leads no more");
+                }
+                Leadership::Follower { .. } => {
+                    let follow = async {
+                        self.announce(&mut announced).await;
+                        // What every cluster has was made by a leader; this replica has it once it caught up.
+                        while let Err(error) = self.store.barrier().await {
+                            tracing::debug!(%error, "not caught up yet");
+                            tokio::time::sleep(AGAIN_AFTER).await;
+                        }
+                        self.server.health().set_started();
+                        std::future::pending::<()>().await;
+                    };
+                    tokio::select! {
+                        () = follow => {}
+                        _ = leadership.changed() => {}
+                        () = shutdown.cancelled() => {}
+                    }
+                }
+                Leadership::Unknown => tokio::select! {
+                    _ = leadership.changed() => {}
+                    () = shutdown.cancelled() => {}
+                },
+            }
+            if shutdown.is_cancelled() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells the cluster where this server is now, if that changed while it was away.
+    async fn announce(&self, announced: &mut bool) {
+        if *announced {
+            return;
+        }
+        let members = self.store.status().await.members;
+        let known = members.into_iter().find(|known| known.member.id == self.member.id);
+        match known {
+            Some(known) if known.member != self.member => match self.store.update_member(self.member.clone()).await {
+                Ok(()) => {
+                    tracing::info!(peer = self.member.peer, api = self.member.api, "told the cluster the new address");
+                    *announced = true;
+                }
+                Err(error) => tracing::warn!(%error, "the cluster does not know this server's address yet"),
+            },
+            Some(_) => *announced = true,
+            None => {}
+        }
+    }
+
+    /// The leader's work, until it is dropped.
+    async fn lead(&self, term: u64, tasks: &TaskTracker, ended: &CancellationToken) -> Result<()> {
+        while let Err(error) = self.bootstrap().await {
+            tracing::warn!(%error, "making the objects that every cluster has");
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+        (self.control)(term, tasks, ended)?;
+        let mut published = BTreeSet::new();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            look.tick().await;
+            let ready: BTreeSet<IpAddr> = self.ready().await;
+            if ready == published || ready.is_empty() {
+                continue;
+            }
+            let addresses: Vec<IpAddr> = ready.iter().copied().collect();
+            match self.server.publish_endpoints(&addresses, Some(term)).await {
+                Ok(()) => published = ready,
+                Err(error) => tracing::warn!(%error, "publishing the servers that are ready"),
+            }
+        }
+    }
+
+    async fn bootstrap(&self) -> Result<(), trireme_api::Status> {
+        bootstrap_roles(&self.server).await?;
+        self.server.bootstrap().await
+    }
+
+    /// Addresses of the servers that have a vote and show signs of life.
+    async fn ready(&self) -> BTreeSet<IpAddr> {
+        let members = self.store.status().await.members;
+        let lives = |heard: Option<u64>| heard.is_some_and(|ms| ms <= SILENT_MS);
+        members
+            .into_iter()
+            .filter(|known| known.role == MemberRole::Voter && (known.member.id == self.member.id || lives(known.last_heard_ms)))
+            .filter_map(|known| address_of(&known.member.api))
+            .collect()
+    }
+}

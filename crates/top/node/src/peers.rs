@@ -1,0 +1,139 @@
+//! The peer port: TLS between members with certificates of a CA of their own.
+//!
+//! Invariant: both sides show a certificate of the peer CA whose common name is a member's id; no other certificate of
+//! the cluster is accepted here, and none of these is accepted anywhere else.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use trireme_store::{Member, PeerDialer, RaftStore, Stream};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::pki::{Authority, Leaf};
+use crate::renewal::Renewal;
+
+/// File name of the peer CA, below the PKI directory.
+pub(crate) const AUTHORITY_FILE: &str = "peer-ca";
+/// The name in every peer's certificate: peers are told apart by their id, and their addresses may change.
+const PEER_NAME: &str = "peer.trireme.internal";
+/// Longest wait for a connection and its handshake: after that a peer counts as unreachable.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+
+/// Both directions' TLS settings of one member.
+pub(crate) struct PeerTls {
+    acceptor: TlsAcceptor,
+    connector: TlsConnector,
+}
+
+impl PeerTls {
+    /// Loads the peer CA and this member's certificate, or makes them, and what keeps the latter from expiring.
+    pub(crate) fn open(directory: &Path, id: u64, now: Duration) -> Result<(Self, Renewal)> {
+        let authority = Arc::new(Authority::load_or_make(directory, AUTHORITY_FILE, "trireme-peer-ca", now)?);
+        let mut renewal = Renewal::new(directory.to_owned(), Arc::clone(&authority));
+        let leaf = Leaf {
+            file: "peer",
+            common_name: id.to_string(),
+            organisation: None,
+            names: vec![PEER_NAME.to_owned()],
+            usages: vec![ServerAuth, ClientAuth],
+        };
+        let identity = renewal.keep(leaf, now)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.certificate().clone()).context("the peers' CA certificate")?;
+        let roots = Arc::new(roots);
+        let server = rustls::ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+            .with_client_cert_verifier(WebPkiClientVerifier::builder(Arc::clone(&roots)).build()?)
+            .with_cert_resolver(Arc::clone(&identity) as _);
+        let mut client = rustls::ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+            .with_root_certificates(roots)
+            .with_client_cert_resolver(identity);
+        // A resumed session stands for the certificate that was shown in the first.
+        client.resumption = rustls::client::Resumption::disabled();
+        let tls = Self {
+            acceptor: TlsAcceptor::from(Arc::new(server)),
+            connector: TlsConnector::from(Arc::new(client)),
+        };
+        Ok((tls, renewal))
+    }
+}
+
+/// The member that a certificate of the peer CA belongs to.
+fn member_id(certificates: Option<&[CertificateDer<'_>]>) -> io::Result<u64> {
+    let wrong = || io::Error::new(io::ErrorKind::InvalidData, "the peer's certificate names no member");
+    let certificate = certificates.and_then(<[_]>::first).ok_or_else(wrong)?;
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| wrong())?;
+    let name = parsed.subject().iter_common_name().next().ok_or_else(wrong)?;
+    name.as_str().ok().and_then(|name| name.parse().ok()).ok_or_else(wrong)
+}
+
+/// Connects to peers and makes sure that they are who they should be.
+pub(crate) struct TlsDialer(pub(crate) Arc<PeerTls>);
+
+#[async_trait]
+impl PeerDialer for TlsDialer {
+    async fn connect(&self, member: &Member) -> io::Result<Box<dyn Stream>> {
+        let connect = async {
+            let stream = TcpStream::connect(&member.peer).await?;
+            stream.set_nodelay(true)?;
+            let name = ServerName::try_from(PEER_NAME).map_err(io::Error::other)?;
+            let stream = self.0.connector.connect(name, stream).await?;
+            let id = member_id(stream.get_ref().1.peer_certificates())?;
+            if id != member.id {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{} is member {id}, not member {}", member.peer, member.id),
+                ));
+            }
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        };
+        tokio::time::timeout(CONNECT_WITHIN, connect).await?
+    }
+}
+
+/// Accepts peers until shutdown.
+pub(crate) async fn serve(listener: TcpListener, tls: Arc<PeerTls>, store: Arc<RaftStore>, shutdown: CancellationToken) {
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => return,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: others must close first.
+                tracing::warn!(%error, "accepting a peer");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (tls, store, shutdown) = (Arc::clone(&tls), Arc::clone(&store), shutdown.clone());
+        connections.spawn(async move {
+            let handshake = async {
+                stream.set_nodelay(true)?;
+                let stream = tokio::time::timeout(CONNECT_WITHIN, tls.acceptor.accept(stream)).await??;
+                let id = member_id(stream.get_ref().1.peer_certificates())?;
+                Ok::<_, io::Error>((id, stream))
+            };
+            match handshake.await {
+                Ok((id, stream)) => tokio::select! {
+                    () = store.serve_peer(id, Box::new(stream)) => {}
+                    () = shutdown.cancelled() => {}
+                },
+                Err(error) => tracing::debug!(%address, %error, "a connection to the peer port was no peer's"),
+            }
+        });
+    }
+}
