@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use futures::future::join_all;
+use reqwest::StatusCode;
+use serde_json::json;
 
 use crate::Scenario;
+use crate::api::Api;
 use crate::cluster::{Cluster, Namespace, contains};
 
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("a_full_quota_refuses_and_takes_again", objects),
     ("a_quota_of_pods_counts_those_that_run", pods),
+    ("a_crowd_gets_exactly_what_a_quota_allows", crowd),
 ];
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -114,4 +119,45 @@ fn pods(cluster: &Cluster) -> Result<()> {
     )?;
     used(&space, "pods", "0")?;
     space.apply(&pod("third", "true", "100m")).map(drop)
+}
+
+/// Creations and deletions at once, while the controller counts: never one too many, and in the end as many as there are.
+fn crowd(cluster: &Cluster) -> Result<()> {
+    const ALLOWED: usize = 10;
+    let space = cluster.namespace("quota-crowd")?;
+    space.run(&["create", "quota", "own", &format!("--hard=secrets={ALLOWED}")])?;
+    used(&space, "secrets", "0")?;
+    let api = Api::of(cluster)?;
+    let secrets = "/api/v1/namespaces/quota-crowd/secrets";
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    for round in 0..5 {
+        let create = async |number: usize| {
+            let body = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("r{round}-{number}")}});
+            let answer = api.admin.post(api.url(secrets)).json(&body).send().await?;
+            Ok::<_, anyhow::Error>((answer.status(), answer.text().await?))
+        };
+        let answers = runtime.block_on(join_all((0..4 * ALLOWED).map(create)));
+        let mut created = Vec::new();
+        for (number, answer) in answers.into_iter().enumerate() {
+            match answer? {
+                (StatusCode::CREATED, _) => created.push(format!("r{round}-{number}")),
+                (StatusCode::FORBIDDEN, text) => contains(&text, "exceeded quota: own, requested: secrets=1")?,
+                (code, text) => anyhow::bail!("round {round}: {code}: {text}"),
+            }
+        }
+        ensure!(created.len() == ALLOWED, "round {round}: {} were let in", created.len());
+        used(&space, "secrets", &ALLOWED.to_string())?;
+        let delete = async |name: &String| {
+            let answer = api.admin.delete(api.url(&format!("{secrets}/{name}"))).send().await?;
+            Ok::<_, anyhow::Error>(answer.status())
+        };
+        for code in runtime.block_on(join_all(created.iter().map(delete))) {
+            ensure!(code?.is_success(), "round {round}: not deleted");
+        }
+        used(&space, "secrets", "0")?;
+    }
+    Ok(())
 }
