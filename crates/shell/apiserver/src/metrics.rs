@@ -1,9 +1,11 @@
-//! Prometheus metrics of the API server under upstream's names.
+//! Prometheus metrics of the API server under upstream's names, and `/metrics` for all parts of the process.
 //!
-//! Invariant: labels come from rows and from closed sets, never from what a client wrote.
+//! Invariant: labels come from rows and from closed sets, never from what a client wrote. What other parts count is asked
+//! for when somebody reads it; they know nothing of this server.
 
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -11,6 +13,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use crate::server::ApiServer;
 
 /// Labels of a request.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -66,7 +70,11 @@ pub struct Metrics {
     durations: Family<DurationLabels, Histogram, MakeHistogram>,
     inflight: Family<InflightLabels, Gauge>,
     watches: Gauge,
+    others: RwLock<Vec<Source>>,
 }
+
+/// Gives what another part of the process counted, as OpenMetrics text.
+type Source = Box<dyn Fn() -> String + Send + Sync>;
 
 fn histogram() -> Histogram {
     Histogram::new([
@@ -105,6 +113,7 @@ impl Default for Metrics {
             durations,
             inflight,
             watches,
+            others: RwLock::default(),
         }
     }
 }
@@ -155,9 +164,44 @@ impl Metrics {
     /// The text that `/metrics` answers.
     #[must_use]
     pub fn text(&self) -> String {
+        let mut own = String::new();
+        encode(&mut own, &self.registry).expect("writing to a string succeeds");
         let mut text = String::new();
-        encode(&mut text, &self.registry).expect("writing to a string succeeds");
+        append(&mut text, &own);
+        for other in self.others.read().iter() {
+            append(&mut text, &other());
+        }
         text
+    }
+}
+
+impl ApiServer {
+    /// Has `/metrics` show what another part of the process counts: `source` answers OpenMetrics text. Names must not be
+    /// those of another part.
+    pub fn add_metrics(&self, source: impl Fn() -> String + Send + Sync + 'static) {
+        self.metrics.others.write().push(Box::new(source));
+    }
+}
+
+/// Appends OpenMetrics text in the older form that `/metrics` is served in: there a counter's HELP and TYPE carry the
+/// `_total` of its samples, and nothing marks the end.
+fn append(text: &mut String, open: &str) {
+    let mut help = None;
+    for line in open.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            // The type, which follows, decides on the name.
+            (Some("#"), Some("HELP"), Some(_), told) => help = Some(told.unwrap_or_default().trim_end_matches('.')),
+            (Some("#"), Some("TYPE"), Some(name), Some(kind)) => {
+                let total = if kind == "counter" { "_total" } else { "" };
+                let kind = if kind == "unknown" { "untyped" } else { kind };
+                let help = help.take().unwrap_or_default();
+                text.extend(["# HELP ", name, total, " ", help, "\n"]);
+                text.extend(["# TYPE ", name, total, " ", kind, "\n"]);
+            }
+            (Some("#"), ..) => {}
+            _ => text.extend([line, "\n"]),
+        }
     }
 }
 
@@ -167,5 +211,47 @@ pub struct Serving(Gauge);
 impl Drop for Serving {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sample_stands_below_the_help_and_type_of_its_name() {
+        let metrics = Metrics::default();
+        let what = Observed {
+            verb: "GET",
+            ..Observed::default()
+        };
+        metrics.observe(what, 200, Duration::from_millis(3));
+        let other = "# HELP workqueue_adds Keys.\n# TYPE workqueue_adds counter\nworkqueue_adds_total{name=\"a\"} 1\n# EOF\n";
+        metrics.others.write().push(Box::new(move || other.to_owned()));
+        let text = metrics.text();
+        assert!(text.ends_with(
+            "# HELP workqueue_adds_total Keys\n# TYPE workqueue_adds_total counter\nworkqueue_adds_total{name=\"a\"} 1\n"
+        ));
+        assert!(text.contains("# TYPE apiserver_request_total counter\napiserver_request_total{verb=\"GET\""));
+        let (mut helped, mut typed) = ("", "");
+        for line in text.lines() {
+            match line.splitn(4, ' ').collect::<Vec<_>>()[..] {
+                ["#", "HELP", name, help] if !help.is_empty() => helped = name,
+                ["#", "TYPE", name, _] => {
+                    assert_eq!(name, helped);
+                    typed = name;
+                }
+                _ => {
+                    assert!(!line.starts_with('#'), "{line}");
+                    let rest = line.strip_prefix(typed).unwrap_or_else(|| panic!("{line} below {typed}"));
+                    assert!(
+                        ["{", " ", "_sum", "_count", "_bucket"]
+                            .iter()
+                            .any(|next| rest.starts_with(next)),
+                        "{line}"
+                    );
+                }
+            }
+        }
     }
 }
