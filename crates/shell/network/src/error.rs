@@ -1,6 +1,7 @@
 //! Why something about the network failed.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::{Ipv4Range, NftError};
@@ -22,6 +23,12 @@ pub enum NetworkError {
         /// The cause.
         source: io::Error,
     },
+    /// No link of this host is in the address's network.
+    #[error("no link of this host is in the network of {0}")]
+    NoLink(IpAddr),
+    /// An address that is to move is a fixed one of this host.
+    #[error("{0} is an address of this host itself: choose one that no host has")]
+    OwnAddress(IpAddr),
     /// Not allowed: not root, or without CAP_NET_ADMIN.
     #[error("{what}: not permitted; run trireme as root")]
     NotPermitted {

@@ -100,6 +100,22 @@ impl Links {
             .collect())
     }
 
+    /// Name and hardware address of a link.
+    pub(crate) async fn face(&self, index: u32) -> Result<(String, [u8; 6]), NetworkError> {
+        let mut found = std::pin::pin!(self.handle.link().get().match_index(index).execute());
+        let link = found.try_next().await.map_err(failed(format!("look at link {index}")))?;
+        let (mut name, mut hardware) = (String::new(), [0; 6]);
+        for attribute in link.into_iter().flat_map(|link| link.attributes) {
+            match attribute {
+                LinkAttribute::IfName(it) => name = it,
+                // A link without one (a tunnel) has no neighbours to tell.
+                LinkAttribute::Address(it) => hardware = it.try_into().unwrap_or_default(),
+                _ => {}
+            }
+        }
+        Ok((name, hardware))
+    }
+
     /// Lasting global addresses of both families on links other than those named and the loopback.
     pub(crate) async fn host_networks(&self, without: &[&str]) -> Result<Vec<HostNetwork>, NetworkError> {
         let mut ours = Vec::new();

@@ -8,7 +8,7 @@ mod sys;
 
 use std::future::Future;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
@@ -68,6 +68,20 @@ impl Namespace {
         self.job(move |runtime| runtime.block_on(async { work().await }))
     }
 
+    /// Runs something asynchronous inside on a thread of its own, until the test ends.
+    pub fn spawn<F, R>(&self, work: F)
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Future<Output = ()>,
+    {
+        let namespace = std::fs::File::open(&self.path).unwrap();
+        std::thread::spawn(move || {
+            nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { work().await });
+        });
+    }
+
     fn job<T: Send + 'static>(&self, work: impl FnOnce(&Runtime) -> T + Send + 'static) -> T {
         let (done, result) = mpsc::channel();
         let job = move |runtime: &Runtime| match done.send(work(runtime)) {
@@ -121,12 +135,12 @@ pub fn shell(command: &str) -> String {
 }
 
 fn serve(name: &'static str, port: u16) {
-    let tcp = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    let tcp = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
     std::thread::spawn(move || {
         for stream in tcp.incoming() {
             let mut stream = stream.unwrap();
             std::thread::spawn(move || {
-                let peer = stream.peer_addr().unwrap().ip();
+                let peer = stream.peer_addr().unwrap().ip().to_canonical();
                 let mut buffer = [0; 4096];
                 loop {
                     let count = stream.read(&mut buffer).unwrap_or(0);
