@@ -18,7 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::queue::Queue;
+use crate::queue::{Load, Queue};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct QueueLabels {
@@ -242,7 +242,7 @@ pub struct Metrics {
     unfinished: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     longest: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     /// The queues of the present term.
-    queues: Mutex<BTreeMap<&'static str, Weak<Queue>>>,
+    queues: Mutex<BTreeMap<&'static str, Vec<Weak<Queue>>>>,
     scheduler: SchedulerMetrics,
 }
 
@@ -322,9 +322,12 @@ impl Metrics {
         })
     }
 
-    /// From now on this is the queue of that name.
+    /// From now on this is a queue of that name; those of earlier terms are forgotten.
     pub(crate) fn watch(&self, name: &'static str, queue: &Arc<Queue>) {
-        self.queues.lock().insert(name, Arc::downgrade(queue));
+        let mut queues = self.queues.lock();
+        let same = queues.entry(name).or_default();
+        same.retain(|queue| queue.strong_count() > 0);
+        same.push(Arc::downgrade(queue));
     }
 
     pub(crate) fn scheduler(&self) -> SchedulerMetrics {
@@ -337,8 +340,13 @@ impl Metrics {
     /// Never: a String takes whatever is written to it.
     #[must_use]
     pub fn render(&self) -> String {
-        for (name, queue) in self.queues.lock().iter() {
-            let load = queue.upgrade().map(|queue| queue.load()).unwrap_or_default();
+        for (name, queues) in self.queues.lock().iter() {
+            let loads = queues.iter().filter_map(Weak::upgrade).map(|queue| queue.load());
+            let load = loads.fold(Load::default(), |sum, one| Load {
+                depth: sum.depth + one.depth,
+                unfinished: sum.unfinished + one.unfinished,
+                longest: sum.longest.max(one.longest),
+            });
             let labels = QueueLabels { name };
             let depth = i64::try_from(load.depth).unwrap_or(i64::MAX);
             self.depth.get_or_create(&labels).set(depth);

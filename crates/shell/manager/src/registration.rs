@@ -151,6 +151,12 @@ impl Registration {
         self
     }
 
+    /// See [`Registration::account`].
+    #[must_use]
+    pub fn account_name(&self) -> &'static str {
+        self.account
+    }
+
     /// Upstream's name of its work queue, for `/metrics`, where it is not the controller's name.
     #[must_use]
     pub fn queue(mut self, queue: &'static str) -> Self {

@@ -5,6 +5,7 @@ pub mod admin;
 mod certificates;
 mod cluster;
 pub mod config;
+mod control;
 mod files;
 pub mod join;
 pub mod kubeconfig;
@@ -16,6 +17,7 @@ pub mod pki;
 pub mod renewal;
 mod seams;
 mod server;
+mod signer;
 mod tls;
 
 pub use server::run_server;

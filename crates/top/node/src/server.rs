@@ -18,12 +18,12 @@ use trireme_apiserver::authn::{BootstrapTokens, Chain, ClientCertificate, Servic
 use trireme_apiserver::policy::{PolicyAdmission, PolicyAuthorizer};
 use trireme_apiserver::{ApiServer, Authenticator, InProcess, Plugins, UserInfo};
 use trireme_client::{Cache, Client, Clock, SystemClock};
-use trireme_manager::{Manager, Scheduler, controllers};
 use trireme_store::{RaftStore, Store, StoreConfig};
 
 use crate::certificates::{ADMIN, Certificates};
 use crate::cluster::{self, Control, Duties, Joining};
 use crate::config::{Checked, Part};
+use crate::control::ControlPlane;
 use crate::join::server::Cluster;
 use crate::kubeconfig::kubeconfig;
 use crate::node::{Node, NodeContext};
@@ -108,9 +108,11 @@ pub async fn run_server(config: Checked) -> Result<()> {
     tasks.spawn(peer_renewal.run(Arc::clone(&clock), shutdown.clone()));
     let cache = Cache::new(&admin_access, shutdown.clone());
     let control: Control = {
-        let (config, server, cache) = (config.clone(), Arc::clone(&server), Arc::clone(&cache));
-        let (clock, certificates) = (Arc::clone(&clock), Arc::clone(&certificates));
-        Arc::new(move |term, tasks, ended| spawn_control(&config, &server, &cache, &clock, &certificates, tasks, ended, term))
+        let control = ControlPlane::new(&config, &server, &cache, &clock, &certificates)?;
+        Arc::new(move |term, tasks, ended| {
+            control.start(term, tasks, ended);
+            Ok(())
+        })
     };
     let duties = Duties {
         store: Arc::clone(&store),
@@ -265,57 +267,4 @@ impl AdminKubeconfig {
         let text = kubeconfig(&self.url, &self.authority_pem, identity);
         files::write_atomically(&self.path, text.as_bytes(), 0o600).with_context(|| format!("writing {}", self.path.display()))
     }
-}
-
-/// Controllers and scheduler of one term, where they are not disabled.
-fn spawn_control(
-    config: &Checked,
-    server: &Arc<ApiServer>,
-    cache: &Arc<Cache>,
-    clock: &Arc<dyn Clock>,
-    certificates: &Certificates,
-    tasks: &TaskTracker,
-    shutdown: &CancellationToken,
-    term: u64,
-) -> Result<()> {
-    let access = |user: UserInfo| Client::new(InProcess::new(Arc::clone(server), user.fenced(term)));
-    if config.runs(Part::Controllers) {
-        // The controllers act for the cluster as a whole; upstream gives each a role of its own, which add up to nearly all.
-        let client = access(UserInfo::new("system:kube-controller-manager", &["system:masters"]));
-        let settings = controllers::Settings {
-            root_ca_pem: certificates.authority.certificate_pem().to_owned(),
-            cluster_cidrs: vec![config.options.cluster_cidr.clone()],
-            load_balancer_pool: pool(&config.options.load_balancer_pool)?,
-            ..controllers::Settings::default()
-        };
-        let kinds = controllers::kinds();
-        let registrations = controllers::all(&settings, &kinds);
-        let manager = Manager::new(client, Arc::clone(cache), Arc::new(kinds), Arc::clone(clock)).register_all(registrations);
-        tasks.spawn(manager.run(shutdown.clone()));
-    }
-    if config.runs(Part::Scheduler) {
-        let client = access(UserInfo::new("system:kube-scheduler", &[]));
-        tasks.spawn(Scheduler::new(client, Arc::clone(cache), Arc::clone(clock)).run(shutdown.clone()));
-    }
-    Ok(())
-}
-
-/// Single addresses and ranges `A-B`, written out.
-fn pool(texts: &[String]) -> Result<Vec<IpAddr>> {
-    /// Most addresses in one pool.
-    const POOL_MAX: usize = 4096;
-    let mut addresses = Vec::new();
-    for text in texts {
-        let wrong = || format!("--load-balancer-pool: \"{text}\" is no IPv4 address and no range like 192.0.2.10-192.0.2.20");
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let first: std::net::Ipv4Addr = first.trim().parse().ok().with_context(wrong)?;
-        let last: std::net::Ipv4Addr = last.trim().parse().ok().with_context(wrong)?;
-        addresses.extend(
-            (u32::from(first)..=u32::from(last))
-                .take(POOL_MAX)
-                .map(|number| IpAddr::V4(number.into())),
-        );
-    }
-    addresses.truncate(POOL_MAX);
-    Ok(addresses)
 }
