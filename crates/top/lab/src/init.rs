@@ -1,4 +1,5 @@
-//! The first process of a host: it holds the namespaces, lays the mounts and reaps what is orphaned. It starts nothing.
+//! The first process of a host: it holds the namespaces, lays the mounts and reaps what is orphaned. Once the mounts are
+//! laid it starts nothing.
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,17 +12,28 @@ use nix::unistd::{Pid, sethostname, setsid};
 use serde::{Deserialize, Serialize};
 
 use crate::sys::{self, Side};
+use crate::{cgroup, disk, switch};
+
+/// The first argument with which a program that makes hosts is started as the first process of one. It must then call
+/// [`run`] with the second before it starts any thread.
+pub const INIT_ARGUMENT: &str = "lab-init";
 
 /// What a host's first process is told, as one JSON argument.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct InitSpec {
     pub(crate) hostname: String,
-    /// Directory that holds the host's own `/var/lib/trireme` and the like.
+    /// The cgroup that it enters before all else, so that nothing of a host is ever outside.
+    pub(crate) cgroup: String,
+    /// Directory of what is the host's own.
     pub(crate) data: PathBuf,
+    /// File that holds its disk, if it has one.
+    pub(crate) image: Option<PathBuf>,
 }
 
-/// Directories that a host has for itself, below its data directory.
+/// Directories that a host has for itself.
 pub(crate) const OWN_DIRECTORIES: [&str; 3] = ["/var/lib/trireme", "/etc/trireme", "/var/log/pods"];
+/// Those that stay in the machine's file system also where the host has a disk: the machine reads the kubeconfig there.
+const NEVER_ON_DISK: [&str; 1] = ["/etc/trireme"];
 
 /// Runs `trireme lab-init SPEC`. The outer process prints the inner one's PID and ends; the inner one stays. Must be
 /// called before any thread is started. Returns an exit code.
@@ -45,6 +57,7 @@ fn start(spec: &InitSpec) -> io::Result<i32> {
     children.add(Signal::SIGCHLD);
     children.thread_block()?;
     setsid()?;
+    cgroup::join(&spec.cgroup, Pid::this().as_raw())?;
     sys::leave()?;
     let (ready, tell) = nix::unistd::pipe()?;
     match sys::split()? {
@@ -70,6 +83,7 @@ fn start(spec: &InitSpec) -> io::Result<i32> {
 fn lay_mounts(spec: &InitSpec) -> io::Result<()> {
     const NOTHING: Option<&str> = None;
     mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)?;
+    switch::release_all()?;
     mount(
         Some("proc"),
         "/proc",
@@ -77,8 +91,29 @@ fn lay_mounts(spec: &InitSpec) -> io::Result<()> {
         MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
         NOTHING,
     )?;
+    mount(
+        Some("tmpfs"),
+        "/run",
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some("mode=755"),
+    )?;
+    let disk = match &spec.image {
+        Some(image) => {
+            let target = spec.data.join(disk::MOUNT);
+            fs::create_dir_all(&target)?;
+            disk::mount(image, &target)?;
+            target
+        }
+        None => spec.data.clone(),
+    };
     for directory in OWN_DIRECTORIES {
-        let own = spec.data.join(directory.trim_start_matches('/'));
+        let below = if NEVER_ON_DISK.contains(&directory) {
+            &spec.data
+        } else {
+            &disk
+        };
+        let own = below.join(directory.trim_start_matches('/'));
         fs::create_dir_all(&own)?;
         fs::create_dir_all(directory)?;
         mount(Some(&own), directory, NOTHING, MsFlags::MS_BIND, NOTHING)?;
@@ -89,13 +124,6 @@ fn lay_mounts(spec: &InitSpec) -> io::Result<()> {
     if Path::new("/etc/resolv.conf").exists() {
         mount(Some(&resolver), "/etc/resolv.conf", NOTHING, MsFlags::MS_BIND, NOTHING)?;
     }
-    mount(
-        Some("tmpfs"),
-        "/run",
-        Some("tmpfs"),
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-        Some("mode=755"),
-    )?;
     Ok(())
 }
 

@@ -1,26 +1,77 @@
-//! What a lab remembers between commands: one JSON file below `/run/trireme-lab`.
+//! What a lab remembers between commands: one JSON file below `/run/trireme-lab`, changed under a lock.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+
+use crate::faults::Fault;
+
+/// A lab.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LabState {
+    /// N of the lab's 10.199.N.0/24.
+    pub(crate) subnet: u8,
+    /// The program that hosts run.
+    pub(crate) program: PathBuf,
+    /// Number of the last host that was made; a number is not used twice.
+    pub(crate) last: u8,
+    /// Size of a host's disk; none where data lie in directories of the machine.
+    pub(crate) disk_bytes: Option<u64>,
+    /// Further arguments of every server.
+    pub(crate) server_arguments: Vec<String>,
+    /// Further arguments of every agent.
+    pub(crate) agent_arguments: Vec<String>,
+    pub(crate) hosts: Vec<HostState>,
+    pub(crate) faults: Vec<Fault>,
+}
+
+/// What a host is to its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Runs `trireme server`.
+    Server,
+    /// Runs `trireme agent`.
+    Agent,
+    /// Runs what a test has it run.
+    Bare,
+}
+
+/// Where a host's data lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskState {
+    /// In a directory of the machine's own file system.
+    Directory,
+    /// On an ext4 file system of its own, in this file.
+    Image(PathBuf),
+}
 
 /// One host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostState {
     /// Name, also its node name.
     pub name: String,
-    /// First process of the host, as the machine numbers it.
-    pub init: Process,
+    /// Its number in the lab, from 1.
+    pub number: u8,
+    /// What it is to its cluster.
+    pub role: Role,
+    /// First process of the host, as the machine numbers it; none while it is switched off.
+    pub init: Option<Process>,
     /// The host's address.
     pub address: Ipv4Addr,
-    /// The machine's address on the link.
+    /// The machine's address on the lab's switch.
     pub gateway: Ipv4Addr,
-    /// The server process, once it was started.
-    pub server: Option<Process>,
-    /// Arguments the server was started with.
-    pub arguments: Vec<String>,
+    /// The process of the server or agent, once it was started.
+    pub service: Option<Process>,
+    /// Its command line.
+    pub command: Vec<String>,
+    /// Where its data lie.
+    pub disk: DiskState,
 }
 
 /// A process that cannot be mistaken for a later one of the same number.
@@ -44,7 +95,8 @@ impl Process {
     }
 
     /// Whether it still lives; a zombie does not.
-    pub(crate) fn lives(self) -> bool {
+    #[must_use]
+    pub fn lives(self) -> bool {
         let zombie = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))
             .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')));
         !zombie && self.is_there()
@@ -66,20 +118,41 @@ pub(crate) fn data_directory(lab: &str) -> PathBuf {
     Path::new("/var/lib/trireme-lab").join(lab)
 }
 
-/// Hosts of a lab; empty where there is none.
-pub(crate) fn load(lab: &str) -> io::Result<Vec<HostState>> {
+/// What is remembered of a lab; none where it is not up.
+pub(crate) fn load(lab: &str) -> io::Result<Option<LabState>> {
     match std::fs::read(directory(lab).join("state.json")) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Replaces the state.
-pub(crate) fn save(lab: &str, hosts: &[HostState]) -> io::Result<()> {
+/// Replaces the state. The lock is held. Command lines hold tokens, so it is nobody else's to read.
+pub(crate) fn save(lab: &str, state: &LabState) -> io::Result<()> {
     let directory = directory(lab);
-    std::fs::create_dir_all(&directory)?;
     let temporary = directory.join("state.json.new");
-    std::fs::write(&temporary, serde_json::to_vec_pretty(hosts)?)?;
+    let mut options = std::fs::File::options();
+    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+    file.write_all(&serde_json::to_vec_pretty(state)?)?;
+    drop(file);
     std::fs::rename(temporary, directory.join("state.json"))
+}
+
+/// Waits until no other command changes the lab. Makes the lab's directory.
+pub(crate) fn lock(lab: &str) -> io::Result<Flock<std::fs::File>> {
+    let path = directory(lab).join("lock");
+    loop {
+        std::fs::create_dir_all(directory(lab))?;
+        let file = match std::fs::File::options().create(true).append(true).open(&path) {
+            // `down` took the directory in between.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        let held = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| io::Error::from(error))?;
+        // The file that was waited for may have gone with the lab.
+        match std::fs::metadata(&path) {
+            Ok(now) if now.ino() == held.metadata()?.ino() => return Ok(held),
+            _ => {}
+        }
+    }
 }
