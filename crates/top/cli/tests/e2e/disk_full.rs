@@ -46,7 +46,7 @@ impl<'a> Small<'a> {
     fn serve(&self) -> Result<String> {
         // Only the data is on the small file system: where the disk is full, a place for logs is a matter of its own.
         let script = format!(
-            "setsid {} server --secure-port 7443 --kubelet-port 11250 --data-dir {PLACE}/data --run-dir /run/small-run \
+            "setsid {} server --secure-port 7443 --peer-port 7380 --kubelet-port 11250 --data-dir {PLACE}/data --run-dir /run/small-run \
              --kubeconfig /run/small-kubeconfig --disable node,scheduler >> /run/small.log 2>&1 < /dev/null & echo $!",
             trireme().display()
         );
@@ -123,7 +123,8 @@ fn full(cluster: &Cluster) -> Result<()> {
     };
     eventually("a ready server", PATIENCE, ready).with_context(|| small.log())?;
     let create = |name: &str| {
-        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": "v".repeat(40_000)}});
+        let body =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": "v".repeat(40_000)}});
         runtime.block_on(async {
             let answer = api.admin.post(api.url(CONFIG_MAPS)).json(&body).send().await?;
             let retry = answer.headers().get("Retry-After").is_some();
