@@ -4,6 +4,7 @@
 //! was alive and its holder wanted it. A process that was stopped for longer finds the address gone and does not take it
 //! back on what it knew before. It will not decide who is to hold it.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ const PROBE: Duration = Duration::from_millis(400);
 /// Probes without an answer before the first stand-in takes over; the next one waits as often again.
 const SILENT_PROBES: u32 = 3;
 const FRAME_BYTES: usize = 128;
+const FRAMES_MAX: usize = 4096;
 
 /// An address that may be here or on another host.
 #[derive(Clone, Debug)]
@@ -52,10 +54,12 @@ pub enum Duty {
     /// Nothing; give it away at once.
     #[default]
     None,
-    /// Have it.
+    /// Have it, whoever else says so: others know that it is to be here.
     Hold,
-    /// Have it while nobody else on the link does; 1 is the first to step in. IPv4 only: without ARP there is no asking.
-    StandIn(u32),
+    /// Be one of several who see to it that one has it. 0 takes it at once and leaves it to whoever took it later (who
+    /// knows more); 1 and more take it while nobody on the link answers for it, one after the other. Asking is by ARP:
+    /// an IPv6 address is had by 0 and nobody else.
+    Candidate(u32),
 }
 
 /// Whether a renewal found the address in place.
@@ -165,98 +169,155 @@ impl VirtualAddress {
         tokio::join!(follow, self.serve(duty));
     }
 
-    /// As [`VirtualAddress::run`], with stand-ins.
+    /// As [`VirtualAddress::run`], with several hosts that see to it among themselves.
     pub async fn serve(self, mut duty: watch::Receiver<Duty>) {
         let mut told = None;
+        // Somebody else may have it: ask before taking it.
+        let mut in_doubt = false;
         loop {
             let now = *duty.borrow_and_update();
-            let is_open = match now {
-                Duty::None => duty.changed().await.is_ok(),
-                Duty::Hold => self.attempt(&mut duty, None, &mut told).await,
-                Duty::StandIn(rank) => match self.address {
-                    IpAddr::V4(address) => self.stand_in(&mut duty, address, rank, &mut told).await,
-                    IpAddr::V6(_) => duty.changed().await.is_ok(),
-                },
+            let ended = match (now, self.address) {
+                (Duty::None, _) => {
+                    in_doubt = false;
+                    closed_unless(duty.changed().await.is_ok())
+                }
+                (Duty::Hold, _) | (Duty::Candidate(0), IpAddr::V6(_)) => self.attempt(&mut duty, None, &mut told).await,
+                (Duty::Candidate(_), IpAddr::V6(_)) => closed_unless(duty.changed().await.is_ok()),
+                (Duty::Candidate(rank), IpAddr::V4(address)) => {
+                    let waits = if in_doubt { rank.max(1) } else { rank };
+                    self.candidate(&mut duty, address, waits, &mut told).await
+                }
             };
-            if !is_open {
-                return;
+            match ended {
+                Ended::Closed => return,
+                Ended::Rival | Ended::Lost => in_doubt = true,
+                Ended::Told | Ended::Failed => {}
             }
         }
     }
 
-    /// Holds until the duty changes, or somebody else turns out to hold it (if `rival` is to be looked for). False: nobody
-    /// says any more what to do.
-    async fn attempt(&self, duty: &mut watch::Receiver<Duty>, rival: Option<Ipv4Addr>, told: &mut Option<String>) -> bool {
-        let mut holder = match self.take(rival.map(|_| frames::ARP)).await {
+    /// Holds until there is a reason not to.
+    async fn attempt(&self, duty: &mut watch::Receiver<Duty>, rivals: Option<Ipv4Addr>, told: &mut Option<String>) -> Ended {
+        let mut holder = match self.take(rivals.map(|_| frames::ARP)).await {
             Ok(holder) => holder,
-            Err(error) => {
-                self.tell(told, &error);
-                return !matches!(timeout(RETRY, duty.changed()).await, Ok(Err(_)));
-            }
+            Err(error) => return self.failed(duty, &error, told).await,
         };
         *told = None;
         tracing::info!(address = %self.address, link = holder.place.name, "this host has the address");
-        let (is_open, why) = holder.keep(duty, rival).await;
-        tracing::info!(address = %self.address, why, "this host gives the address away");
+        let ended = holder.keep(duty, rivals).await;
+        tracing::info!(address = %self.address, why = ended.why(), "this host gives the address away");
         if let Err(error) = holder.release().await {
             tracing::warn!(address = %self.address, "the address stays until its lifetime is over: {error}");
         }
-        is_open
+        if ended == Ended::Lost && rivals.is_none() {
+            // What was wanted before the pause may not hold any more. A value sent from now on does.
+            duty.mark_unchanged();
+            if let Ok(Err(_)) = timeout(DOUBT, duty.changed()).await {
+                return Ended::Closed;
+            }
+        }
+        ended
     }
 
-    fn tell(&self, told: &mut Option<String>, error: &NetworkError) {
+    /// Tells a failure once, and waits a little.
+    async fn failed(&self, duty: &mut watch::Receiver<Duty>, error: &NetworkError, told: &mut Option<String>) -> Ended {
         let text = error.to_string();
         if told.as_ref() != Some(&text) {
             tracing::warn!(address = %self.address, "the address cannot be had here, trying again: {text}");
             *told = Some(text);
         }
+        match timeout(RETRY, duty.changed()).await {
+            Ok(Err(_)) => Ended::Closed,
+            Ok(Ok(())) | Err(_) => Ended::Failed,
+        }
     }
 
     /// Asks around until nobody answers, then holds.
-    async fn stand_in(&self, duty: &mut watch::Receiver<Duty>, address: Ipv4Addr, rank: u32, told: &mut Option<String>) -> bool {
-        let ready = async {
-            let links = Links::open()?;
-            let place = self.place(&links).await?;
-            let packets = Packets::open(place.link, Some(frames::ARP));
-            Ok((
-                packets.map_err(|source| NetworkError::kernel("packet socket", source))?,
-                place.mac,
-            ))
-        };
-        let (packets, mac) = match ready.await {
+    async fn candidate(
+        &self,
+        duty: &mut watch::Receiver<Duty>,
+        address: Ipv4Addr,
+        waits: u32,
+        told: &mut Option<String>,
+    ) -> Ended {
+        let (packets, mac) = match self.ear().await {
             Ok(ready) => ready,
-            Err(error) => {
-                self.tell(told, &error);
-                return !matches!(timeout(RETRY, duty.changed()).await, Ok(Err(_)));
-            }
+            Err(error) => return self.failed(duty, &error, told).await,
         };
+        // Two who gave it up for each other must not ask in step for ever.
+        let needed = SILENT_PROBES.saturating_mul(waits) + if waits > 0 { u32::from(mac[5] % 3) } else { 0 };
         let mut silent = 0;
-        while silent < SILENT_PROBES.saturating_mul(rank.max(1)) {
+        while silent < needed {
             let next = Instant::now() + PROBE;
             match is_held_elsewhere(&packets, address, mac).await {
                 Ok(true) => silent = 0,
                 Ok(false) => silent += 1,
-                Err(error) => {
-                    self.tell(told, &NetworkError::kernel("probe", error));
-                    silent = 0;
-                }
+                Err(source) => return self.failed(duty, &NetworkError::kernel("probe", source), told).await,
             }
             if let Ok(changed) = timeout_at(next, duty.changed()).await {
-                return changed.is_ok();
+                return closed_unless(changed.is_ok());
             }
         }
+        drop(packets);
         self.attempt(duty, Some(address), told).await
+    }
+
+    /// A socket that hears ARP on the address's link, and that link's hardware address.
+    async fn ear(&self) -> Result<(Packets, Mac), NetworkError> {
+        let place = self.place(&Links::open()?).await?;
+        let packets = Packets::open(place.link, Some(frames::ARP));
+        let packets = packets.map_err(|source| NetworkError::kernel("packet socket", source))?;
+        Ok((packets, place.mac))
     }
 }
 
+/// Why a duty was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// Nobody says any more what to do.
+    Closed,
+    /// There is another duty.
+    Told,
+    /// The kernel refused.
+    Failed,
+    /// Another host has the address.
+    Rival,
+    /// This process was stopped for longer than the lifetime.
+    Lost,
+}
+
+impl Ended {
+    fn why(self) -> &'static str {
+        match self {
+            Self::Closed => "nobody wants it any more",
+            Self::Told => "its place is elsewhere",
+            Self::Failed => "the kernel refused",
+            Self::Rival => "another host has taken it",
+            Self::Lost => "this process was stopped for too long",
+        }
+    }
+}
+
+fn closed_unless(is_open: bool) -> Ended {
+    if is_open { Ended::Told } else { Ended::Closed }
+}
+
 /// One probe: whether another host says that it has the address.
-async fn is_held_elsewhere(packets: &Packets, address: Ipv4Addr, own: Mac) -> std::io::Result<bool> {
+async fn is_held_elsewhere(packets: &Packets, address: Ipv4Addr, own: Mac) -> io::Result<bool> {
     packets.send(&frames::probe(address, own)).await?;
-    let end = Instant::now() + ANSWER;
+    hears_claim(packets, address, own, ANSWER).await
+}
+
+/// Whether another host says that it has the address, among the frames that came and come until the patience ends.
+async fn hears_claim(packets: &Packets, address: Ipv4Addr, own: Mac, patience: Duration) -> io::Result<bool> {
+    let end = Instant::now() + patience;
     let mut buffer = [0; FRAME_BYTES];
-    while let Ok(received) = timeout_at(end, packets.receive(&mut buffer)).await {
-        let length = received?;
-        if frames::claims(&buffer[..length], address).is_some_and(|mac| mac != own) {
+    // A socket that is ready is read before the clock is looked at, but not for ever.
+    for _ in 0..FRAMES_MAX {
+        let Ok(received) = timeout_at(end, packets.receive(&mut buffer)).await else {
+            return Ok(false);
+        };
+        if frames::claims(&buffer[..received?], address).is_some_and(|mac| mac != own) {
             return Ok(true);
         }
     }
@@ -320,39 +381,55 @@ impl Holder {
         }
     }
 
-    /// Renews until there is a reason to end; whether the duty's sender is still there, and the reason.
-    async fn keep(&mut self, duty: &mut watch::Receiver<Duty>, rival: Option<Ipv4Addr>) -> (bool, &'static str) {
-        let begun = *duty.borrow();
-        let mut next = Instant::now();
+    /// Renews until there is a reason to end.
+    async fn keep(&mut self, duty: &mut watch::Receiver<Duty>, rivals: Option<Ipv4Addr>) -> Ended {
+        let begun = Instant::now();
+        let mut next = begun;
         loop {
             next = (next + RENEWAL).max(Instant::now());
             if let Ok(changed) = timeout_at(next, duty.changed()).await {
                 if changed.is_err() {
-                    return (false, "nobody wants it any more");
+                    return Ended::Closed;
                 }
-                if *duty.borrow_and_update() != begun {
-                    return (true, "its place is elsewhere");
+                let stays = match *duty.borrow_and_update() {
+                    Duty::None => false,
+                    Duty::Hold => rivals.is_none(),
+                    Duty::Candidate(_) => rivals.is_some(),
+                };
+                if !stays {
+                    return Ended::Told;
                 }
             }
             match self.renew().await {
                 Ok(Renewal::Held) => {}
-                Ok(Renewal::Lost) => {
-                    // What was wanted before the pause may not hold any more. A value sent from now on does.
-                    duty.mark_unchanged();
-                    let is_open = !matches!(timeout(DOUBT, duty.changed()).await, Ok(Err(_)));
-                    return (is_open, "this process was stopped for too long");
-                }
+                Ok(Renewal::Lost) => return Ended::Lost,
                 Err(error) => {
                     tracing::warn!(address = %self.address, "renewing the address: {error}");
                     sleep(RETRY / 4).await;
                 }
             }
-            if let Some(address) = rival
-                && matches!(is_held_elsewhere(&self.packets, address, self.place.mac).await, Ok(true))
-            {
-                return (true, "the host that it belongs to is back");
+            if let Some(address) = rivals {
+                let rank = match *duty.borrow() {
+                    Duty::Candidate(rank) => rank,
+                    Duty::None | Duty::Hold => 0,
+                };
+                match self.has_rival(address, rank, begun).await {
+                    Ok(true) => return Ended::Rival,
+                    Ok(false) => {}
+                    Err(error) => tracing::debug!(address = %self.address, "listening for others: {error}"),
+                }
             }
         }
+    }
+
+    /// Whether to leave the address to somebody else. Who stands in asks; who is first only listens, and not while the
+    /// former holder's claims may still be under way.
+    async fn has_rival(&self, address: Ipv4Addr, rank: u32, begun: Instant) -> io::Result<bool> {
+        if rank > 0 {
+            return is_held_elsewhere(&self.packets, address, self.place.mac).await;
+        }
+        let heard = hears_claim(&self.packets, address, self.place.mac, Duration::from_millis(1)).await?;
+        Ok(heard && begun.elapsed() >= DOUBT)
     }
 }
 

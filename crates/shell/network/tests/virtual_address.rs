@@ -168,8 +168,8 @@ fn an_address_is_held_while_it_is_wanted_and_not_taken_back_after_a_pause() {
 fn a_stand_in_steps_in_and_steps_back() {
     let ground = Ground::new();
     let at = address(V4);
-    let (one, of_one) = watch::channel(Duty::Hold);
-    let (two, of_two) = watch::channel(Duty::StandIn(1));
+    let (one, of_one) = watch::channel(Duty::Candidate(0));
+    let (two, of_two) = watch::channel(Duty::Candidate(1));
     ground.one.spawn(async move || VirtualAddress::new(at).serve(of_one).await);
     until("the first holds", || has(&ground.one, at));
     ground.two.spawn(async move || VirtualAddress::new(at).serve(of_two).await);
@@ -184,6 +184,34 @@ fn a_stand_in_steps_in_and_steps_back() {
     // The first is told to leave it.
     one.send_replace(Duty::None);
     until("the stand-in holds again", || has(&ground.two, at));
+    // Told that it is the first now, it goes on as it is.
+    two.send_replace(Duty::Candidate(0));
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(has(&ground.two, at));
     two.send_replace(Duty::None);
+    until("nobody holds", || !has(&ground.one, at) && !has(&ground.two, at));
+}
+
+#[test]
+fn of_two_who_believe_to_be_first_one_remains() {
+    let ground = Ground::new();
+    let at = address(V4);
+    let (one, of_one) = watch::channel(Duty::Candidate(0));
+    let (two, of_two) = watch::channel(Duty::Candidate(0));
+    ground.one.spawn(async move || VirtualAddress::new(at).serve(of_one).await);
+    until("the first holds", || has(&ground.one, at));
+    std::thread::sleep(Duration::from_secs(4));
+    ground.two.spawn(async move || VirtualAddress::new(at).serve(of_two).await);
+    until("the later one, who knows more, has it", || {
+        has(&ground.two, at) && !has(&ground.one, at)
+    });
+    // The network falls apart and comes together again.
+    ground.switch.namespace.shell("ip link set port1 down");
+    until("both hold", || has(&ground.two, at) && has(&ground.one, at));
+    std::thread::sleep(Duration::from_secs(4));
+    ground.switch.namespace.shell("ip link set port1 up");
+    until("one remains", || has(&ground.two, at) != has(&ground.one, at));
+    until("and answers", || ground.who(at).is_some());
+    drop((one, two));
     until("nobody holds", || !has(&ground.one, at) && !has(&ground.two, at));
 }
