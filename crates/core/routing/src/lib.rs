@@ -3,6 +3,7 @@
 //!
 //! Invariant: the same input gives the same output, byte for byte. It will not touch the kernel, a socket or a clock.
 
+pub mod announce;
 pub mod dns;
 mod endpoints;
 mod facts;

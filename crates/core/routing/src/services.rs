@@ -62,8 +62,8 @@ fn is_ours(service: &core_v1::Service) -> bool {
         && !matches!(spec.cluster_ip.as_deref(), None | Some("" | "None"))
 }
 
-/// Rows of all Services, older Services first.
-pub(crate) fn ports(services: &[Arc<core_v1::Service>], index: &Index<'_>, node: &NodeFacts) -> Vec<Port> {
+/// The Services that are ours to serve, older ones first.
+pub(crate) fn oldest_first(services: &[Arc<core_v1::Service>]) -> Vec<&core_v1::Service> {
     let mut ours: Vec<&core_v1::Service> = services
         .iter()
         .map(AsRef::as_ref)
@@ -77,7 +77,15 @@ pub(crate) fn ports(services: &[Arc<core_v1::Service>], index: &Index<'_>, node:
             metadata.name.clone(),
         )
     });
-    ours.into_iter().flat_map(|service| rows(service, index, node)).collect()
+    ours
+}
+
+/// Rows of all Services, older Services first.
+pub(crate) fn ports(services: &[Arc<core_v1::Service>], index: &Index<'_>, node: &NodeFacts) -> Vec<Port> {
+    oldest_first(services)
+        .into_iter()
+        .flat_map(|service| rows(service, index, node))
+        .collect()
 }
 
 fn rows(service: &core_v1::Service, index: &Index<'_>, node: &NodeFacts) -> Vec<Port> {
