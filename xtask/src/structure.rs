@@ -61,6 +61,9 @@ pub(crate) fn check() -> Result<()> {
             if dependency.kind == cargo_metadata::DependencyKind::Development {
                 continue;
             }
+            if dependency.name == "trireme-checker" && !matches!(package.name.as_str(), "trireme-lab" | "xtask") {
+                wrong.push(format!("{} must use the checker in its tests only", package.name));
+            }
             if pure && IMPURE.contains(&dependency.name.as_str()) {
                 wrong.push(format!("{} is pure and must not depend on {}", package.name, dependency.name));
             }
