@@ -34,7 +34,7 @@ pub(crate) struct Certificates {
 impl Certificates {
     /// Loads or makes all of them, and what keeps them from expiring.
     pub(crate) fn open(config: &Checked, node_ip: IpAddr, node_name: &str, now: Duration) -> Result<(Self, Renewal)> {
-        let directory = config.options.data_dir.join("pki");
+        let directory = config.options.node.data_dir.join("pki");
         files::private_directory(&directory).with_context(|| format!("making {}", directory.display()))?;
         let authority = Arc::new(Authority::load_or_make(&directory, "ca", "trireme-ca", now)?);
         let signing_key = pki::signing_key(&directory, "service-account")?;
@@ -77,6 +77,7 @@ fn api_names(config: &Checked, node_ip: IpAddr, node_name: &str) -> Vec<String> 
         config.service_cidr.nth(1).to_string(),
         node_ip.to_string(),
     ]);
+    names.extend(config.options.vip.iter().map(ToString::to_string));
     names.extend(config.options.tls_san.iter().cloned());
     names.sort();
     names.dedup();

@@ -11,11 +11,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trireme_apiserver::ApiServer;
 use trireme_apiserver::policy::bootstrap_roles;
+use trireme_network::VirtualAddress;
 use trireme_store::{Leadership, Member, RaftStore, Role as MemberRole, Start, Store};
 
 use crate::files;
@@ -178,6 +180,8 @@ pub(crate) struct Duties {
     pub(crate) server: Arc<ApiServer>,
     pub(crate) member: Member,
     pub(crate) control: Control,
+    /// Addresses that the leader holds.
+    pub(crate) virtual_addresses: Vec<IpAddr>,
 }
 
 impl Duties {
@@ -186,6 +190,21 @@ impl Duties {
         let quorum = self.store.quorum();
         let has_quorum = move || if *quorum.borrow() { Ok(()) } else { Err("no majority of servers".to_owned()) };
         self.server.health().add("etcd-readiness", true, Arc::new(has_quorum));
+        let (holds, wanted) = watch::channel(false);
+        let holders = TaskTracker::new();
+        for address in &self.virtual_addresses {
+            holders.spawn(VirtualAddress::new(*address).run(wanted.clone()));
+        }
+        drop(wanted);
+        let outcome = self.serve(&holds, &shutdown).await;
+        drop(holds);
+        holders.close();
+        holders.wait().await;
+        outcome
+    }
+
+    /// The duties, by who leads.
+    async fn serve(&self, holds: &watch::Sender<bool>, shutdown: &CancellationToken) -> Result<()> {
         let mut leadership = self.store.leadership();
         let mut announced = false;
         loop {
@@ -193,6 +212,7 @@ impl Duties {
             match now {
                 Leadership::Leader { term } => {
                     tracing::info!(term, "leads");
+                    holds.send_replace(true);
                     self.announce(&mut announced).await;
                     let ended = shutdown.child_token();
                     let tasks = TaskTracker::new();
@@ -202,6 +222,7 @@ impl Duties {
                         _ = leadership.changed() => {}
                         () = shutdown.cancelled() => {}
                     }
+                    holds.send_replace(false);
                     ended.cancel();
                     tasks.close();
                     tasks.wait().await;
