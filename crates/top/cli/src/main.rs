@@ -26,7 +26,8 @@ enum Command {
     #[command(args_override_self = true)]
     Server(Box<trireme_node::config::ServerOptions>),
     /// Run a node that joins servers
-    Agent(server::AgentOptions),
+    #[command(args_override_self = true)]
+    Agent(Box<trireme_node::config::AgentOptions>),
     /// Show the cluster: members, leader, lag, certificates
     Status(members::StatusCommand),
     /// Look after the members of the cluster
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
     }
     let outcome = server::with_file_arguments(arguments).and_then(|arguments| match Cli::parse_from(arguments).command {
         Command::Server(options) => server::run(*options),
-        Command::Agent(options) => server::run_agent(&options),
+        Command::Agent(options) => server::run_agent(*options),
         Command::Status(command) => members::status(&command),
         Command::Member(command) => members::member(command),
         Command::Token(command) => members::token(command),

@@ -3,24 +3,16 @@
 use std::path::Path;
 
 use clap::error::ContextKind;
-use clap::{Args, CommandFactory, Parser};
-use trireme_node::config::{self, ConfigError, FileArgument, LogFormat, ServerOptions};
+use clap::{CommandFactory, Parser};
+use trireme_node::config::{self, AgentOptions, ConfigError, FileArgument, LogFormat, ServerOptions};
 
-/// Options of `trireme agent`.
-#[derive(Args)]
-pub(crate) struct AgentOptions {
-    /// Address of any server, for example https://192.0.2.1:6443
-    #[arg(long)]
-    join: String,
-    /// Token from `trireme token create` on a server
-    #[arg(long)]
-    token: String,
-}
-
-/// Puts what the configuration files say before the arguments of `trireme server`, so that flags win.
+/// Puts what the configuration files say before the arguments of `trireme server` and `trireme agent`, so that flags win.
 pub(crate) fn with_file_arguments(arguments: Vec<String>) -> anyhow::Result<Vec<String>> {
     let asks_for_help = arguments.iter().any(|argument| matches!(argument.as_str(), "--help" | "-h"));
-    if arguments.get(1).map(String::as_str) != Some("server") || asks_for_help {
+    let Some(role @ ("server" | "agent")) = arguments.get(1).map(String::as_str) else {
+        return Ok(arguments);
+    };
+    if asks_for_help {
         return Ok(arguments);
     }
     // Parsed once for the path alone; errors other than of the files show at the second parse.
@@ -31,15 +23,18 @@ pub(crate) fn with_file_arguments(arguments: Vec<String>) -> anyhow::Result<Vec<
     let path = match crate::Cli::try_parse_from(&arguments) {
         Ok(crate::Cli {
             command: crate::Command::Server(options),
-        }) => options.config.clone(),
+        }) => options.node.config.clone(),
+        Ok(crate::Cli {
+            command: crate::Command::Agent(options),
+        }) => options.node.config.clone(),
         _ => return Ok(arguments),
     };
     let command = crate::Cli::command();
-    let server = command.find_subcommand("server").expect("server is a subcommand");
-    let known = |key: &str| server.get_arguments().any(|argument| argument.get_long() == Some(key));
+    let subcommand = command.find_subcommand(role).expect("both are subcommands");
+    let known = |key: &str| subcommand.get_arguments().any(|argument| argument.get_long() == Some(key));
     let from_files = config::file_arguments(Path::new(&path), named, &known, &|name| std::env::var_os(name).is_some())?;
     for argument in &from_files {
-        check_file_argument(argument)?;
+        check_file_argument(role, argument)?;
     }
     let mut all = arguments[..2].to_vec();
     all.extend(from_files.iter().map(FileArgument::flag));
@@ -48,8 +43,8 @@ pub(crate) fn with_file_arguments(arguments: Vec<String>) -> anyhow::Result<Vec<
 }
 
 /// Whether a flag takes the value that a file gives it. Told here, since later nobody knows which file it came from.
-fn check_file_argument(argument: &FileArgument) -> Result<(), ConfigError> {
-    let Err(error) = crate::Cli::try_parse_from(["trireme", "server", &argument.flag()]) else {
+fn check_file_argument(role: &str, argument: &FileArgument) -> Result<(), ConfigError> {
+    let Err(error) = crate::Cli::try_parse_from(["trireme", role, &argument.flag()]) else {
         return Ok(());
     };
     let about = error
@@ -73,30 +68,33 @@ fn check_file_argument(argument: &FileArgument) -> Result<(), ConfigError> {
 
 /// Runs a server until a signal ends it.
 pub(crate) fn run(options: ServerOptions) -> anyhow::Result<()> {
-    start_logging(options.log_format, &options.log_level)?;
+    start_logging(options.node.log_format, &options.node.log_level)?;
     let checked = options.check()?;
     anyhow::ensure!(
         nix::unistd::geteuid().is_root() || !checked.runs(config::Part::Node),
         "a server with a node needs root; run it as root, or with --disable node for the control plane alone"
     );
+    block_on(trireme_node::run_server(checked))
+}
+
+/// Runs an agent until a signal ends it.
+pub(crate) fn run_agent(options: AgentOptions) -> anyhow::Result<()> {
+    start_logging(options.node.log_format, &options.node.log_level)?;
+    options.node.check()?;
+    anyhow::ensure!(nix::unistd::geteuid().is_root(), "an agent needs root: it runs containers and routes their packets");
+    block_on(trireme_node::run_agent(options))
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     // Two workers serve a two-core machine; more cores get more. The stack of workers is small: futures live on the heap.
     let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(trireme_node::run_server(checked));
+    let outcome = runtime.block_on(work);
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     outcome
-}
-
-/// Nodes that join come with clusters of several servers.
-pub(crate) fn run_agent(options: &AgentOptions) -> anyhow::Result<()> {
-    anyhow::bail!(
-        "joining {} is not possible yet: this version runs clusters of one server, which is a node itself (token of {} characters ignored)",
-        options.join,
-        options.token.len()
-    )
 }
 
 fn start_logging(format: LogFormat, level: &str) -> anyhow::Result<()> {
@@ -129,9 +127,9 @@ mod tests {
             key: key.into(),
             value: value.into(),
         };
-        assert!(check_file_argument(&argument("secure-port", "7443")).is_ok());
+        assert!(check_file_argument("server", &argument("secure-port", "7443")).is_ok());
         for (key, value) in [("secure-port", "abc"), ("log-format", "loud"), ("bind-address", "here")] {
-            let line = check_file_argument(&argument(key, value)).unwrap_err().to_string();
+            let line = check_file_argument("server", &argument(key, value)).unwrap_err().to_string();
             assert!(line.starts_with("/etc/trireme/config.yaml: invalid value"), "{line}");
             assert!(line.contains(value) && line.ends_with(&format!("\"{key}\"")), "{line}");
             assert_eq!(line.lines().count(), 1, "{line}");

@@ -41,9 +41,9 @@ pub enum Part {
     Dns,
 }
 
-/// Options of `trireme server`. Every one is also a key of the configuration file and a `TRIREME_` variable.
+/// Options that every host has, server or agent.
 #[derive(Args, Clone, Debug)]
-pub struct ServerOptions {
+pub struct NodeOptions {
     /// Configuration file; `*.yaml` in the directory of the same name with `.d` appended are read after it
     #[arg(long, env = "TRIREME_CONFIG", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
@@ -53,42 +53,62 @@ pub struct ServerOptions {
     /// Directory of sockets and other things that a reboot may take
     #[arg(long, env = "TRIREME_RUN_DIR", default_value = "/run/trireme")]
     pub run_dir: PathBuf,
-    /// Where to write the administrator's kubeconfig
-    #[arg(long, env = "TRIREME_KUBECONFIG", default_value = "/etc/trireme/kubeconfig")]
-    pub kubeconfig: PathBuf,
     /// Directory of container logs, one directory a pod below it
     #[arg(long, env = "TRIREME_POD_LOG_DIR", default_value = "/var/log/pods")]
     pub pod_log_dir: PathBuf,
-    /// Address to serve the API on
-    #[arg(long, env = "TRIREME_BIND_ADDRESS", default_value = "0.0.0.0")]
-    pub bind_address: IpAddr,
-    /// Port to serve the API on
-    #[arg(long, env = "TRIREME_SECURE_PORT", default_value_t = 6443)]
-    pub secure_port: u16,
     /// Port of the kubelet's own API
     #[arg(long, env = "TRIREME_KUBELET_PORT", default_value_t = 10250)]
     pub kubelet_port: u16,
-    /// Port of the peers' own protocol, between servers
-    #[arg(long, env = "TRIREME_PEER_PORT", default_value_t = 2380)]
-    pub peer_port: u16,
     /// Join the cluster of any of these servers, for example https://192.0.2.1:6443; once joined it is not needed any more
     #[arg(long, env = "TRIREME_JOIN", value_delimiter = ',')]
     pub join: Vec<String>,
-    /// Token that lets this server join, from `trireme token create --role server`
+    /// Token that lets this host join, from `trireme token create` on a server
     #[arg(long, env = "TRIREME_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
     pub token: Option<String>,
     /// File that holds the token
     #[arg(long, env = "TRIREME_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
-    /// Virtual addresses of the API for people and tools, one of which each server may hold
-    #[arg(long, env = "TRIREME_VIP", value_delimiter = ',')]
-    pub vip: Vec<IpAddr>,
     /// Name of this node [default: the host name in lower case]
     #[arg(long, env = "TRIREME_NODE_NAME")]
     pub node_name: Option<String>,
     /// Address of this node [default: the one that the default route uses]
     #[arg(long, env = "TRIREME_NODE_IP")]
     pub node_ip: Option<IpAddr>,
+    /// cgroup below which pods get theirs
+    #[arg(long, env = "TRIREME_CGROUP_ROOT", default_value = "/")]
+    pub cgroup_root: String,
+    /// Most pods on this node
+    #[arg(long, env = "TRIREME_MAX_PODS", default_value_t = 110)]
+    pub max_pods: u32,
+    /// Form of log lines
+    #[arg(long, env = "TRIREME_LOG_FORMAT", default_value = "auto")]
+    pub log_format: LogFormat,
+    /// What to log: error, warn, info, debug, trace, or a filter per module
+    #[arg(long, env = "TRIREME_LOG_LEVEL", default_value = "info,openraft=warn,hickory_server=warn")]
+    pub log_level: String,
+}
+
+/// Options of `trireme server`. Every one is also a key of the configuration file and a `TRIREME_` variable.
+#[derive(Args, Clone, Debug)]
+pub struct ServerOptions {
+    /// What every host is told.
+    #[command(flatten)]
+    pub node: NodeOptions,
+    /// Where to write the administrator's kubeconfig
+    #[arg(long, env = "TRIREME_KUBECONFIG", default_value = "/etc/trireme/kubeconfig")]
+    pub kubeconfig: PathBuf,
+    /// Address to serve the API on
+    #[arg(long, env = "TRIREME_BIND_ADDRESS", default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// Port to serve the API on
+    #[arg(long, env = "TRIREME_SECURE_PORT", default_value_t = 6443)]
+    pub secure_port: u16,
+    /// Port of the peers' own protocol, between servers
+    #[arg(long, env = "TRIREME_PEER_PORT", default_value_t = 2380)]
+    pub peer_port: u16,
+    /// Virtual addresses of the API for people and tools, one of which each server may hold
+    #[arg(long, env = "TRIREME_VIP", value_delimiter = ',')]
+    pub vip: Vec<IpAddr>,
     /// Further names and addresses of the API's certificate
     #[arg(long, env = "TRIREME_TLS_SAN", value_delimiter = ',')]
     pub tls_san: Vec<String>,
@@ -122,18 +142,14 @@ pub struct ServerOptions {
     /// Parts to leave out, comma separated
     #[arg(long, env = "TRIREME_DISABLE", value_delimiter = ',')]
     pub disable: Vec<Part>,
-    /// cgroup below which pods get theirs
-    #[arg(long, env = "TRIREME_CGROUP_ROOT", default_value = "/")]
-    pub cgroup_root: String,
-    /// Most pods on this node
-    #[arg(long, env = "TRIREME_MAX_PODS", default_value_t = 110)]
-    pub max_pods: u32,
-    /// Form of log lines
-    #[arg(long, env = "TRIREME_LOG_FORMAT", default_value = "auto")]
-    pub log_format: LogFormat,
-    /// What to log: error, warn, info, debug, trace, or a filter per module
-    #[arg(long, env = "TRIREME_LOG_LEVEL", default_value = "info,openraft=warn,hickory_server=warn")]
-    pub log_level: String,
+}
+
+/// Options of `trireme agent`.
+#[derive(Args, Clone, Debug)]
+pub struct AgentOptions {
+    /// What every host is told.
+    #[command(flatten)]
+    pub node: NodeOptions,
 }
 
 /// Why the configuration cannot be used; the message says what to change.
@@ -359,6 +375,41 @@ pub struct Checked {
     pub node_ports: (u16, u16),
 }
 
+impl NodeOptions {
+    /// Checks values.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] naming the flag.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        match &self.node_name {
+            Some(name) if !is_subdomain(name) => Err(ConfigError::Value {
+                flag: "node-name",
+                reason: format!("\"{name}\" must be lower case letters, digits, '-' and '.', such as node-1.example"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The token to join with, if one is to join.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn token(&self) -> Result<Option<String>, ConfigError> {
+        if self.join.is_empty() {
+            return Ok(None);
+        }
+        match &self.token_file {
+            Some(path) => std::fs::read_to_string(path)
+                .map(|text| Some(text.trim().to_owned()))
+                .map_err(|error| ConfigError::Value {
+                    flag: "token-file",
+                    reason: format!("reading {}: {error}", path.display()),
+                }),
+            None => Ok(self.token.clone()),
+        }
+    }
+}
+
 impl ServerOptions {
     /// Checks values and their relations.
     ///
@@ -386,27 +437,23 @@ impl ServerOptions {
                     format!("\"{}\" is not a range like 30000-32767", self.service_node_port_range),
                 )
             })?;
-        if self.peer_port == self.secure_port || self.peer_port == self.kubelet_port {
-            return Err(value("peer-port", format!("{} is taken by another port flag", self.peer_port)));
+        self.node.check()?;
+        if self.peer_port == self.secure_port || self.peer_port == self.node.kubelet_port {
+            return Err(value(
+                "peer-port",
+                format!("{} is taken by another port flag", self.peer_port),
+            ));
         }
-        if !self.join.is_empty() && self.token.is_none() && self.token_file.is_none() {
+        if !self.node.join.is_empty() && self.node.token.is_none() && self.node.token_file.is_none() {
             return Err(value(
                 "join",
                 "needs --token or --token-file; make one with `trireme token create --role server` on a server".into(),
             ));
         }
-        if self.secure_port == self.kubelet_port {
+        if self.secure_port == self.node.kubelet_port {
             return Err(value(
                 "kubelet-port",
-                format!("{} is the API's port already", self.kubelet_port),
-            ));
-        }
-        if let Some(name) = &self.node_name
-            && !is_subdomain(name)
-        {
-            return Err(value(
-                "node-name",
-                format!("\"{name}\" must be lower case letters, digits, '-' and '.', such as node-1.example"),
+                format!("{} is the API's port already", self.node.kubelet_port),
             ));
         }
         let cluster_dns = self.cluster_dns.unwrap_or_else(|| service_cidr.nth(10).into());
@@ -444,26 +491,7 @@ impl Checked {
             cluster_domain: options.cluster_domain.clone(),
             service_node_port_range: options.service_node_port_range.clone(),
             pod_network: options.pod_network.to_string(),
-        }
-    }
-
-    /// The token to join with, if one is to join.
-    ///
-    /// # Errors
-    /// When its file cannot be read.
-    pub fn token(&self) -> Result<Option<String>, ConfigError> {
-        let options = &self.options;
-        if options.join.is_empty() {
-            return Ok(None);
-        }
-        match &options.token_file {
-            Some(path) => std::fs::read_to_string(path)
-                .map(|text| Some(text.trim().to_owned()))
-                .map_err(|error| ConfigError::Value {
-                    flag: "token-file",
-                    reason: format!("reading {}: {error}", path.display()),
-                }),
-            None => Ok(options.token.clone()),
+            load_balancer_pool: options.load_balancer_pool.join(","),
         }
     }
 }

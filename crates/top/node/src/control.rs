@@ -44,7 +44,7 @@ impl ControlPlane {
             root_ca_pem: certificates.authority.certificate_pem().to_owned(),
             cluster_cidrs: vec![config.options.cluster_cidr.clone()],
             load_balancer_pool: pool(&config.options.load_balancer_pool)?,
-            ..controllers::Settings::default()
+            signer: Some(Arc::clone(&certificates.authority) as _),
         };
         let metrics = Arc::new(Metrics::default());
         let shown = Arc::clone(&metrics);
@@ -96,11 +96,11 @@ fn controller_user(account: &str) -> UserInfo {
 }
 
 /// Single addresses and ranges `A-B`, written out.
-fn pool(texts: &[String]) -> Result<Vec<IpAddr>> {
+pub(crate) fn pool(texts: &[String]) -> Result<Vec<IpAddr>> {
     /// Most addresses in one pool.
     const POOL_MAX: usize = 4096;
     let mut addresses = Vec::new();
-    for text in texts {
+    for text in texts.iter().filter(|text| !text.is_empty()) {
         let wrong = || format!("--load-balancer-pool: \"{text}\" is no IPv4 address and no range like 192.0.2.10-192.0.2.20");
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let first: std::net::Ipv4Addr = first.trim().parse().ok().with_context(wrong)?;

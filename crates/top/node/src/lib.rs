@@ -2,6 +2,8 @@
 //! keys, and nothing that a part could decide for itself.
 
 pub mod admin;
+mod agent;
+mod announce;
 mod certificates;
 mod cluster;
 pub mod config;
@@ -20,6 +22,7 @@ mod server;
 mod signer;
 mod tls;
 
+pub use agent::run_agent;
 pub use server::run_server;
 
 /// The version of Kubernetes whose API this is, as `/version` and `nodeInfo` show it.

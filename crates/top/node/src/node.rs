@@ -1,51 +1,73 @@
-//! The node part of a server: runtime, pod network, kubelet, service routing and DNS.
+//! The node part of a server or an agent: runtime, pod network, kubelet, service routing and DNS.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Node as NodeObject;
+use rustls::pki_types::CertificateDer;
+use rustls::server::ResolvesServerCert;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trireme_client::{Cache, Client, ListOptions, ResourceRef};
 use trireme_dns::{Dns, DnsConfig, Upstream};
-use trireme_kubelet::{Kubelet, KubeletConfig, Tls};
+use trireme_kubelet::{Kubelet, KubeletConfig, ResourceMetrics, Tls};
 use trireme_network::{Ipv4Range, Nft, PodNetwork, PodNetworkConfig};
 use trireme_proxy::{Proxy, ProxyConfig};
 use trireme_routing::dns::Zone;
+use trireme_routing::mesh::Mode;
 use trireme_routing::{Cidr, NodeFacts, Protocol};
 use trireme_runtime::{Runtime, RuntimeConfig};
 
-use crate::config::{Checked, Part};
+use crate::announce::Announcer;
+use crate::config::NodeOptions;
+use crate::control;
+use crate::join::wire::ClusterSettings;
 use crate::mesh::{MeshConfig, MeshPart};
-use crate::seams::{NodeMetrics, Sandboxes};
-use crate::server::Certificates;
+use crate::seams::Sandboxes;
 
 /// Name of the bridge that pods hang on.
 const BRIDGE: &str = "trireme0";
 
-/// What a node is started with.
-pub(crate) struct NodeContext<'a> {
-    pub(crate) config: &'a Checked,
-    pub(crate) node_name: String,
-    pub(crate) node_ip: IpAddr,
-    /// Acts as the node.
-    pub(crate) client: Client,
-    pub(crate) cache: Arc<Cache>,
-    pub(crate) certificates: &'a Certificates,
-    pub(crate) metrics: &'a NodeMetrics,
+/// What a node is told at its start.
+#[derive(Clone)]
+pub(crate) struct NodeSettings {
+    pub(crate) options: NodeOptions,
+    pub(crate) name: String,
+    pub(crate) address: IpAddr,
+    pub(crate) cluster: ClusterSettings,
+    /// What the kubelet shows to those who call it.
+    pub(crate) serving: Arc<dyn ResolvesServerCert>,
+    /// Who certifies those that may call it.
+    pub(crate) authority: CertificateDer<'static>,
+    /// Service routing and DNS may be left out.
+    pub(crate) proxy: bool,
+    pub(crate) dns: bool,
+    /// Whether a controller gives this node its range of addresses; a node alone takes the first.
+    pub(crate) range_is_given: bool,
+    /// Port of the API where this host serves it.
+    pub(crate) api_port: Option<u16>,
+    /// Whether the cache is this node's alone, as on an agent.
+    pub(crate) own_pods_only: bool,
 }
 
 /// A running node.
 pub(crate) struct Node {
     failures: mpsc::UnboundedReceiver<anyhow::Error>,
+    metrics: Arc<ResourceMetrics>,
 }
 
 impl Node {
-    /// Starts all parts. The pod network follows once the node has a range of addresses.
-    pub(crate) async fn start(context: NodeContext<'_>, tasks: &TaskTracker, shutdown: &CancellationToken) -> Result<Self> {
-        let options = &context.config.options;
+    /// Starts all parts. The pod network follows once the node has a range of addresses. `client` acts as the node.
+    pub(crate) async fn start(
+        settings: NodeSettings,
+        client: &Client,
+        cache: Arc<Cache>,
+        tasks: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) -> Result<Self> {
+        let options = &settings.options;
         let (report, failures) = mpsc::unbounded_channel();
         let sandboxes = Arc::new(Sandboxes::default());
         let runtime = Runtime::open(RuntimeConfig {
@@ -58,28 +80,31 @@ impl Node {
         .await
         .context("opening the container runtime")?;
         let kubelet = Kubelet::build(
-            kubelet_config(&context),
-            &context.client,
-            Arc::clone(&context.cache),
+            kubelet_config(&settings),
+            client,
+            Arc::clone(&cache),
             Arc::clone(&runtime) as _,
             runtime as _,
         )?;
-        context.metrics.set(kubelet.metrics());
+        let metrics = kubelet.metrics();
         let running = kubelet.run(shutdown.clone());
         spawn(tasks, &report, async move { running.await.context("the kubelet ended") });
 
         let network = NetworkPart {
-            node_name: context.node_name,
-            node_ip: context.node_ip,
-            cache: context.cache,
-            config: context.config.clone(),
+            settings,
+            cache,
             sandboxes,
             tasks: tasks.clone(),
             report: report.clone(),
             shutdown: shutdown.clone(),
         };
         spawn(tasks, &report, network.run());
-        Ok(Self { failures })
+        Ok(Self { failures, metrics })
+    }
+
+    /// Resource metrics of this node.
+    pub(crate) fn metrics(&self) -> Arc<ResourceMetrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// The first failure of a part that cannot be without.
@@ -106,32 +131,29 @@ fn spawn(
     });
 }
 
-fn kubelet_config(context: &NodeContext<'_>) -> KubeletConfig {
-    let options = &context.config.options;
-    let identity = &context.certificates.kubelet;
+fn kubelet_config(settings: &NodeSettings) -> KubeletConfig {
+    let options = &settings.options;
     KubeletConfig {
-        cluster_dns: vec![context.config.cluster_dns],
-        cluster_domain: options.cluster_domain.clone(),
+        cluster_dns: vec![settings.cluster.cluster_dns],
+        cluster_domain: settings.cluster.cluster_domain.clone(),
         pod_log_dir: options.pod_log_dir.clone(),
         cgroup_root: options.cgroup_root.clone(),
+        own_pods_only: settings.own_pods_only,
         port: options.kubelet_port,
         max_pods: options.max_pods,
         kubelet_version: crate::KUBERNETES_VERSION.to_owned(),
         tls: Some(Tls {
-            certificates: vec![identity.certificate.to_vec()],
-            key: identity.key().secret_der().to_vec(),
-            client_ca: vec![context.certificates.authority.certificate().to_vec()],
+            certificate: Arc::clone(&settings.serving),
+            client_ca: vec![settings.authority.to_vec()],
         }),
-        ..KubeletConfig::new(&context.node_name, context.node_ip, options.data_dir.join("kubelet"))
+        ..KubeletConfig::new(&settings.name, settings.address, options.data_dir.join("kubelet"))
     }
 }
 
 /// What needs the node's range of pod addresses.
 struct NetworkPart {
-    node_name: String,
-    node_ip: IpAddr,
+    settings: NodeSettings,
     cache: Arc<Cache>,
-    config: Checked,
     sandboxes: Arc<Sandboxes>,
     tasks: TaskTracker,
     report: mpsc::UnboundedSender<anyhow::Error>,
@@ -145,22 +167,25 @@ impl NetworkPart {
             () = self.shutdown.cancelled() => return Ok(()),
         };
         let parse = |text: &str| text.parse::<Ipv4Range>().map_err(|error| anyhow::anyhow!("{text}: {error}"));
-        let IpAddr::V4(node_address) = self.node_ip else {
+        let IpAddr::V4(node_address) = self.settings.address else {
             anyhow::bail!(
                 "--node-ip: {} is an IPv6 address; the pod network of this version is IPv4",
-                self.node_ip
+                self.settings.address
             )
         };
-        let options = &self.config.options;
+        let cluster = &self.settings.cluster;
         let cidr = range.parse::<Cidr>().map_err(|error| anyhow::anyhow!("{range}: {error}"))?;
-        let mode = options.pod_network;
+        let mode: Mode = cluster
+            .pod_network
+            .parse()
+            .map_err(|error| anyhow::anyhow!("{}: {error}", cluster.pod_network))?;
         let network = PodNetwork::open(PodNetworkConfig {
             node_address,
             pod_cidr: parse(&range)?,
-            cluster_cidr: parse(&options.cluster_cidr)?,
-            service_cidr: parse(&options.service_cidr)?,
+            cluster_cidr: parse(&cluster.cluster_cidr)?,
+            service_cidr: parse(&cluster.service_cidr)?,
             bridge: BRIDGE.into(),
-            data_dir: options.data_dir.join("network"),
+            data_dir: self.settings.options.data_dir.join("network"),
             mtu: 0,
             overhead_bytes: mode.overhead_bytes(),
         })
@@ -168,7 +193,7 @@ impl NetworkPart {
         .context("opening the pod network")?;
         let network = Arc::new(network);
         let mesh = MeshConfig {
-            node_name: self.node_name.clone(),
+            node_name: self.settings.name.clone(),
             node_address,
             pod_cidr: cidr,
             mode,
@@ -180,27 +205,33 @@ impl NetworkPart {
         };
         self.tasks.spawn(mesh.run(self.shutdown.clone()));
         self.sandboxes.open(Arc::clone(&network));
-        if self.config.runs(Part::Dns) {
+        if self.settings.dns {
             self.start_dns(&network).await?;
         }
-        if self.config.runs(Part::Proxy) {
+        if self.settings.proxy {
             self.start_proxy(&range)?;
+            let pool: Vec<String> = cluster.load_balancer_pool.split(',').map(str::to_owned).collect();
+            let pool = control::pool(&pool)?;
+            let announcer = Announcer::new(self.settings.name.clone(), Arc::clone(&self.cache), pool);
+            self.tasks.spawn(announcer.run(self.shutdown.clone()));
         }
         Ok(())
     }
 
     /// `spec.podCIDR` of the node, once a controller has given it one.
     async fn pod_range(&self) -> Result<String> {
-        if !self.config.runs(Part::Controllers) {
+        if !self.settings.range_is_given {
             // Nobody gives ranges away: a node alone takes the first.
-            return Ok(format!("{}/24", self.config.cluster_cidr.network));
+            let whole = &self.settings.cluster.cluster_cidr;
+            let (network, _) = whole.split_once('/').unwrap_or((whole, ""));
+            return Ok(format!("{network}/24"));
         }
         let nodes = ResourceRef::of::<NodeObject>();
         self.cache.ensure(&nodes);
         let mut changes = self.cache.subscribe(std::slice::from_ref(&nodes));
         self.cache.synced(std::slice::from_ref(&nodes)).await;
         loop {
-            let node = self.cache.get::<NodeObject>("", &self.node_name);
+            let node = self.cache.get::<NodeObject>("", &self.settings.name);
             if let Some(range) = node
                 .and_then(|node| node.spec.as_ref()?.pod_cidr.clone())
                 .filter(|range| !range.is_empty())
@@ -212,8 +243,8 @@ impl NetworkPart {
     }
 
     async fn start_dns(&self, network: &PodNetwork) -> Result<()> {
-        let options = &self.config.options;
-        if let IpAddr::V4(address) = self.config.cluster_dns {
+        let cluster = &self.settings.cluster;
+        if let IpAddr::V4(address) = cluster.cluster_dns {
             network
                 .add_service_address(address)
                 .await
@@ -221,13 +252,13 @@ impl NetworkPart {
         }
         let cidr = |text: &str| text.parse::<Cidr>().map_err(|error| anyhow::anyhow!("{text}: {error}"));
         let zone = Zone {
-            domain: options.cluster_domain.clone(),
-            cluster_cidrs: vec![cidr(&options.cluster_cidr)?],
-            service_cidrs: vec![cidr(&options.service_cidr)?],
-            server: Some(self.config.cluster_dns),
+            domain: cluster.cluster_domain.clone(),
+            cluster_cidrs: vec![cidr(&cluster.cluster_cidr)?],
+            service_cidrs: vec![cidr(&cluster.service_cidr)?],
+            server: Some(cluster.cluster_dns),
         };
         let config = DnsConfig {
-            listen: vec![SocketAddr::new(self.config.cluster_dns, 53)],
+            listen: vec![SocketAddr::new(cluster.cluster_dns, 53)],
             zone,
             upstream: Upstream::ResolvConf("/etc/resolv.conf".into()),
         };
@@ -241,25 +272,27 @@ impl NetworkPart {
     }
 
     fn start_proxy(&self, range: &str) -> Result<()> {
-        let options = &self.config.options;
+        let cluster = &self.settings.cluster;
         let cidr = |text: &str| text.parse::<Cidr>().map_err(|error| anyhow::anyhow!("{text}: {error}"));
+        let ports = [Some(self.settings.options.kubelet_port), self.settings.api_port];
+        let reserved = ports.into_iter().flatten().map(|port| (Protocol::Tcp, port));
         let node = NodeFacts {
-            name: self.node_name.clone(),
+            name: self.settings.name.clone(),
             zone: None,
-            cluster_cidrs: vec![cidr(&options.cluster_cidr)?],
+            cluster_cidrs: vec![cidr(&cluster.cluster_cidr)?],
             pod_cidrs: vec![cidr(range)?],
-            service_cidrs: vec![cidr(&options.service_cidr)?],
-            addresses: vec![self.node_ip],
-            local_service_addresses: if self.config.runs(Part::Dns) {
-                vec![self.config.cluster_dns]
+            service_cidrs: vec![cidr(&cluster.service_cidr)?],
+            addresses: vec![self.settings.address],
+            local_service_addresses: if self.settings.dns {
+                vec![cluster.cluster_dns]
             } else {
                 vec![]
             },
             external_ip_cidrs: vec![],
-            reserved_ports: vec![(Protocol::Tcp, options.secure_port), (Protocol::Tcp, options.kubelet_port)],
+            reserved_ports: reserved.collect(),
         };
         let pods = ListOptions {
-            field_selector: Some(format!("spec.nodeName={}", self.node_name)),
+            field_selector: Some(format!("spec.nodeName={}", self.settings.name)),
             ..ListOptions::default()
         };
         let proxy = Proxy::new(Arc::clone(&self.cache), Arc::new(Nft), ProxyConfig { node, pods });

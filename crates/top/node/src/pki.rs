@@ -142,6 +142,11 @@ impl Authority {
         &self.identity.certificate
     }
 
+    /// The authority's key, to sign with.
+    pub(crate) fn key(&self) -> &KeyPair {
+        &self.key
+    }
+
     /// Loads a leaf of this authority, or makes it where it is absent, of another authority, without its key, lacks a
     /// name, is old, or begins in the future.
     ///

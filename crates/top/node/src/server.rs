@@ -26,14 +26,14 @@ use crate::config::{Checked, Part};
 use crate::control::ControlPlane;
 use crate::join::server::Cluster;
 use crate::kubeconfig::kubeconfig;
-use crate::node::{Node, NodeContext};
+use crate::node::{Node, NodeSettings};
 use crate::peers::{self, PeerTls, TlsDialer};
 use crate::pki::{Authority, Identity};
 use crate::seams::{KubeletDialer, NodeMetrics};
 use crate::{files, tls};
 
 /// Longest wait for parts to end after a signal.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs a server until SIGTERM or SIGINT.
 ///
@@ -46,45 +46,45 @@ pub async fn run_server(config: Checked) -> Result<()> {
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
     let options = &config.options;
-    let node_ip = match options.node_ip {
+    let node_ip = match options.node.node_ip {
         Some(address) => address,
         None => trireme_network::main_address()
             .await
             .map(IpAddr::V4)
             .context("this host has no default route and no global address; name its address with --node-ip")?,
     };
-    let node_name = options.node_name.clone().map_or_else(host_name, Ok)?;
+    let node_name = options.node.node_name.clone().map_or_else(host_name, Ok)?;
     let listener = listen(options.bind_address, options.secure_port, "--secure-port").await?;
     let peer_listener = listen(options.bind_address, options.peer_port, "--peer-port").await?;
     if config.runs(Part::Node) {
         // The kubelet binds its port when there is something to serve; whether it can is known before anything is made.
-        drop(listen(options.bind_address, options.kubelet_port, "--kubelet-port").await?);
+        drop(listen(options.bind_address, options.node.kubelet_port, "--kubelet-port").await?);
         trireme_network::Nft.check().await?;
     }
 
-    files::private_directory(&options.data_dir).with_context(|| format!("making {}", options.data_dir.display()))?;
-    let _lock = files::lock(&options.data_dir)?;
+    files::private_directory(&options.node.data_dir).with_context(|| format!("making {}", options.node.data_dir.display()))?;
+    let _lock = files::lock(&options.node.data_dir)?;
     let settings = config.cluster_settings();
     let addresses = (
         SocketAddr::new(node_ip, options.peer_port).to_string(),
         format!("https://{}", SocketAddr::new(node_ip, options.secure_port)),
     );
-    let token = config.token()?;
+    let token = options.node.token()?;
     let joining = token.as_deref().map(|token| Joining {
-        servers: &options.join,
+        servers: &options.node.join,
         token,
         settings: settings.clone(),
     });
-    let start = cluster::place(&options.data_dir, &node_name, node_ip, addresses, joining).await?;
+    let start = cluster::place(&options.node.data_dir, &node_name, node_ip, addresses, joining).await?;
     let member = start.member().clone();
-    let pki = options.data_dir.join("pki");
+    let pki = options.node.data_dir.join("pki");
     let (certificates, mut renewal) = Certificates::open(&config, node_ip, &node_name, now())?;
     let certificates = Arc::new(certificates);
     let (peers, peer_renewal) = PeerTls::open(&pki, member.id, now())?;
     let peers = Arc::new(peers);
     let store: Arc<RaftStore> = RaftStore::open(StoreConfig {
         dialer: Some(Arc::new(TlsDialer(Arc::clone(&peers)))),
-        ..StoreConfig::new(options.data_dir.join("store"), start)
+        ..StoreConfig::new(options.node.data_dir.join("store"), start)
     })
     .await?;
     tasks.spawn(peers::serve(peer_listener, peers, Arc::clone(&store), shutdown.clone()));
@@ -119,6 +119,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
         server: Arc::clone(&server),
         member,
         control,
+        virtual_addresses: options.vip.clone(),
     };
     let mut duties = tasks.spawn(duties.run(shutdown.clone()));
     cluster::wait_for_start(&server, &mut duties).await?;
@@ -127,16 +128,22 @@ pub async fn run_server(config: Checked) -> Result<()> {
             Arc::clone(&server),
             UserInfo::new(&format!("system:node:{node_name}"), &["system:nodes"]),
         ));
-        let context = NodeContext {
-            config: &config,
-            node_name,
-            node_ip,
-            client,
-            cache,
-            certificates: &certificates,
-            metrics: &metrics,
+        let settings = NodeSettings {
+            options: options.node.clone(),
+            name: node_name,
+            address: node_ip,
+            cluster: config.cluster_settings(),
+            serving: Arc::clone(&certificates.kubelet) as _,
+            authority: certificates.authority.certificate().clone(),
+            proxy: config.runs(Part::Proxy),
+            dns: config.runs(Part::Dns),
+            range_is_given: config.runs(Part::Controllers),
+            api_port: Some(options.secure_port),
+            own_pods_only: false,
         };
-        Some(Node::start(context, &tasks, &shutdown).await?)
+        let node = Node::start(settings, &client, cache, &tasks, &shutdown).await?;
+        metrics.set(node.metrics());
+        Some(node)
     } else {
         None
     };
@@ -172,7 +179,7 @@ async fn wait_for_end(node: Option<Node>, duties: JoinHandle<Result<()>>) -> Res
     }
 }
 
-async fn listen(address: IpAddr, port: u16, flag: &str) -> Result<TcpListener> {
+pub(crate) async fn listen(address: IpAddr, port: u16, flag: &str) -> Result<TcpListener> {
     let address = SocketAddr::new(address, port);
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(listener),
@@ -183,7 +190,7 @@ async fn listen(address: IpAddr, port: u16, flag: &str) -> Result<TcpListener> {
     }
 }
 
-fn host_name() -> Result<String> {
+pub(crate) fn host_name() -> Result<String> {
     let name = nix::unistd::gethostname()?;
     Ok(name.to_string_lossy().to_lowercase())
 }
