@@ -9,6 +9,7 @@ pub mod conntrack;
 mod detect;
 mod error;
 mod frames;
+mod guard;
 mod links;
 mod mesh;
 mod namespace;
@@ -22,6 +23,7 @@ mod virtual_address;
 
 pub use detect::main_address;
 pub use error::NetworkError;
+pub use guard::{guard, lasting_addresses};
 pub use mesh::{PodMesh, TUNNEL};
 pub use nft::{Nft, NftError, Nftables};
 pub use pod_network::{PodNetwork, PodNetworkConfig};

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::addresses::Addresses;
 use crate::links::Links;
-use crate::{Ipv4Range, NetworkError, Nft, Nftables, namespace, sysctl};
+use crate::{Ipv4Range, NetworkError, Nft, Nftables, guard, namespace, sysctl};
 
 /// What a pod network is made from.
 #[derive(Clone, Debug)]
@@ -249,6 +249,7 @@ impl PodNetwork {
             script.push_str(&format!("add table {family} trireme\ndelete table {family} trireme\n"));
         }
         Nft.apply(&script).await?;
+        guard(&BTreeSet::new()).await?;
         for port in self.links.ports(self.bridge).await? {
             if port.starts_with(PREFIX) {
                 self.links.remove(&port).await?;

@@ -132,6 +132,32 @@ fn what_cannot_be_held_is_told() {
 }
 
 #[test]
+fn a_guarded_address_does_not_lead_to_the_hosts_own_servers() {
+    let ground = Ground::new();
+    for at in [address(V4), address(V6)] {
+        let holder = hold(&ground.one, at);
+        let target = std::net::SocketAddr::new(at, 8080).to_string();
+        assert_eq!(ground.who(at).as_deref(), Some("one"));
+        let guarded = [at].into();
+        ground
+            .one
+            .run_async(async move || trireme_network::guard(&guarded).await.unwrap());
+        assert_eq!(ground.client.ask(&target), Err(std::io::ErrorKind::ConnectionRefused));
+        let fixed = if at.is_ipv4() { "192.0.2.1" } else { "2001:db8::1" };
+        assert_eq!(
+            ground.who(address(fixed)).as_deref(),
+            Some("one"),
+            "its own address as before"
+        );
+        ground
+            .one
+            .run_async(async || trireme_network::guard(&[].into()).await.unwrap());
+        assert_eq!(ground.who(at).as_deref(), Some("one"));
+        ground.one.run_async(async move || holder.release().await.unwrap());
+    }
+}
+
+#[test]
 fn an_address_is_held_while_it_is_wanted_and_not_taken_back_after_a_pause() {
     let ground = Ground::new();
     let at = address(V4);

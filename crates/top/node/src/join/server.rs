@@ -248,6 +248,7 @@ mod tests {
             cluster_domain: "cluster.local".into(),
             service_node_port_range: "30000-32767".into(),
             pod_network: "vxlan".into(),
+            load_balancer_pool: String::new(),
         }
     }
 

@@ -54,6 +54,9 @@ pub struct ClusterSettings {
     pub service_node_port_range: String,
     /// `--pod-network`.
     pub pod_network: String,
+    /// `--load-balancer-pool`, comma separated: every node announces from it.
+    #[serde(default)]
+    pub load_balancer_pool: String,
 }
 
 /// The answer to one who may join.
@@ -91,6 +94,7 @@ impl ClusterSettings {
             ("cluster-domain", &self.cluster_domain, &other.cluster_domain),
             ("service-node-port-range", &self.service_node_port_range, &other.service_node_port_range),
             ("pod-network", &self.pod_network, &other.pod_network),
+            ("load-balancer-pool", &self.load_balancer_pool, &other.load_balancer_pool),
         ];
         let texts = pairs
             .into_iter()
