@@ -1,7 +1,7 @@
 //! Log entries as bytes: length, log id, kind, and the command with its bodies raw.
 //!
 //! Invariant: decoding gives what was encoded; anything else is `None`. Integrity (checksums) is the frame's.
-//! An entry: `length u32`, then that many bytes: `term node index` as varints, `kind u8`, payload.
+//! An entry: `length u32`, then that many bytes: `term index` as varints, `kind u8`, payload.
 
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ const MEMBERSHIP: u8 = 2;
 const TRANSACTION: u8 = 0;
 const COMPACT: u8 = 1;
 const EXPIRE: u8 = 2;
+const FENCED_TRANSACTION: u8 = 3;
 
 const PUT: u8 = 0;
 const PUT_WITH_TTL: u8 = 1;
@@ -50,7 +51,6 @@ pub(crate) fn encode(entry: &Entry, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
     put_number(out, entry.log_id.leader_id.term);
-    put_number(out, entry.log_id.leader_id.node_id);
     put_number(out, entry.log_id.index);
     match &entry.payload {
         EntryPayload::Blank => out.push(BLANK),
@@ -70,8 +70,14 @@ pub(crate) fn encode(entry: &Entry, out: &mut Vec<u8>) {
 
 fn put_command(out: &mut Vec<u8>, command: &Command) {
     match command {
-        Command::Transaction { writes, now_ms } => {
-            out.push(TRANSACTION);
+        Command::Transaction { writes, now_ms, fence } => {
+            match fence {
+                None => out.push(TRANSACTION),
+                Some(term) => {
+                    out.push(FENCED_TRANSACTION);
+                    put_number(out, *term);
+                }
+            }
             put_number(out, *now_ms);
             put_number(out, writes.len() as u64);
             for write in writes {
@@ -190,18 +196,23 @@ impl Decoder {
 }
 
 fn take_log_id(rest: &mut Bytes) -> Option<LogId> {
-    Some(log_id(take_number(rest)?, take_number(rest)?, take_number(rest)?))
+    Some(log_id(take_number(rest)?, take_number(rest)?))
 }
 
 fn take_command(rest: &mut Bytes) -> Option<Command> {
     match take_byte(rest)? {
-        TRANSACTION => {
+        kind @ (TRANSACTION | FENCED_TRANSACTION) => {
+            let fence = if kind == FENCED_TRANSACTION {
+                Some(take_number(rest)?)
+            } else {
+                None
+            };
             let now_ms = take_number(rest)?;
             let count = usize::try_from(take_number(rest)?)
                 .ok()
                 .filter(|count| *count <= rest.len())?;
             let writes = (0..count).map(|_| take_write(rest)).collect::<Option<Vec<_>>>()?;
-            Some(Command::Transaction { writes, now_ms })
+            Some(Command::Transaction { writes, now_ms, fence })
         }
         COMPACT => Some(Command::Compact {
             revision: take_number(rest)?,
@@ -303,8 +314,12 @@ mod tests {
 
     fn command() -> impl Strategy<Value = Command> {
         prop_oneof![
-            (proptest::collection::vec(write(), 0..4), any::<u64>())
-                .prop_map(|(writes, now_ms)| Command::Transaction { writes, now_ms }),
+            (
+                proptest::collection::vec(write(), 0..4),
+                any::<u64>(),
+                proptest::option::of(any::<u64>())
+            )
+                .prop_map(|(writes, now_ms, fence)| Command::Transaction { writes, now_ms, fence }),
             any::<u64>().prop_map(|revision| Command::Compact { revision }),
             any::<u64>().prop_map(|now_ms| Command::Expire { now_ms })
         ]
@@ -318,14 +333,14 @@ mod tests {
             for (command, number) in &commands {
                 let before = out.len();
                 let payload = EntryPayload::Normal(Proposal::from(command.clone()));
-                encode(&Entry { log_id: log_id(*number, 3, u64::MAX), payload }, &mut out);
+                encode(&Entry { log_id: log_id(*number, u64::MAX), payload }, &mut out);
                 prop_assert!(out.len() - before <= length_max(command));
             }
             let ids = Decoder::new(out.clone().into()).log_ids().unwrap();
             let entries = Decoder::new(out.clone().into()).entries().unwrap();
             prop_assert_eq!(ids, entries.iter().map(|entry| entry.log_id).collect::<Vec<_>>());
             for (entry, (command, number)) in entries.iter().zip(&commands) {
-                prop_assert_eq!(entry.log_id, log_id(*number, 3, u64::MAX));
+                prop_assert_eq!(entry.log_id, log_id(*number, u64::MAX));
                 let EntryPayload::Normal(proposal) = &entry.payload else { panic!("a command was encoded") };
                 prop_assert_eq!(format!("{:?}", proposal.command), format!("{command:?}"));
             }
@@ -339,12 +354,12 @@ mod tests {
 
     #[test]
     fn blank_and_membership_entries_come_back() {
-        let membership = Membership::new_with_defaults(vec![BTreeSet::from([1, 2])], [3]);
+        let membership = Membership::<u64, crate::Member>::new_with_defaults(vec![BTreeSet::from([1, 2])], [3]);
         let mut out = Vec::new();
         for payload in [EntryPayload::Blank, EntryPayload::Membership(membership.clone())] {
             encode(
                 &Entry {
-                    log_id: log_id(1, 2, 3),
+                    log_id: log_id(1, 3),
                     payload,
                 },
                 &mut out,

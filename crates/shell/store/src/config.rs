@@ -3,14 +3,39 @@
 //! Invariant: every `OpenError` names the path it is about and says what to do; nothing on disk was changed by then.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::{Disk, PeerDialer, RealDisk, Start};
+
+/// The time of day in Unix milliseconds. It may jump.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+fn system_clock() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// How to open a store.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StoreConfig {
     /// Directory of the log, the vote and the snapshots; made if absent. One process at a time.
     pub data_dir: PathBuf,
-    /// This server's number in the group, never reused by another.
-    pub member_id: u64,
+    /// Who this server is, and how it begins in an empty directory.
+    pub start: Start,
+    /// How it reaches others; without one it is alone for ever.
+    pub dialer: Option<Arc<dyn PeerDialer>>,
+    /// How often the leader shows that it lives, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// A follower that has not heard from the leader for longer than this asks for votes: a random time between the two,
+    /// in milliseconds. The greater one is also how long it refuses others its vote after it heard from the leader.
+    pub election_ms: (u64, u64),
+    /// The disk that `data_dir` is on.
+    pub disk: Arc<dyn Disk>,
+    /// The time of day.
+    pub clock: Clock,
+    /// Where the random numbers of this crate begin.
+    pub seed: u64,
     /// Length of one log segment in bytes; the room for one is taken from the disk in advance.
     pub segment_bytes: u64,
     /// A snapshot is written once the log behind the last one is this long, in bytes.
@@ -28,13 +53,34 @@ pub const SNAPSHOT_LOG_BYTES: u64 = 16 << 20;
 /// Default of [`StoreConfig::history_ms`]: five minutes.
 pub const HISTORY_MS: u64 = 5 * 60 * 1000;
 
+/// Default of [`StoreConfig::heartbeat_ms`].
+pub const HEARTBEAT_MS: u64 = 100;
+
+/// Default of [`StoreConfig::election_ms`].
+pub const ELECTION_MS: (u64, u64) = (300, 500);
+
+impl std::fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreConfig")
+            .field("data_dir", &self.data_dir)
+            .field("start", &self.start)
+            .finish_non_exhaustive()
+    }
+}
+
 impl StoreConfig {
     /// The defaults for everything that need not be chosen.
     #[must_use]
-    pub fn new(data_dir: impl Into<PathBuf>, member_id: u64) -> Self {
+    pub fn new(data_dir: impl Into<PathBuf>, start: Start) -> Self {
         Self {
             data_dir: data_dir.into(),
-            member_id,
+            seed: start.member().id ^ u64::from(std::process::id()),
+            start,
+            dialer: None,
+            disk: Arc::new(RealDisk),
+            clock: Arc::new(system_clock),
+            heartbeat_ms: HEARTBEAT_MS,
+            election_ms: ELECTION_MS,
             segment_bytes: SEGMENT_BYTES,
             snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
             history_ms: HISTORY_MS,

@@ -11,19 +11,25 @@ pub use trireme_mvcc::{
 
 mod codec;
 mod config;
+mod directory;
 mod disk;
 mod log;
 mod machine;
+mod member;
 mod memory;
 mod network;
+mod peer;
 mod raft;
 mod replica;
 mod snapshot;
 mod types;
 mod upkeep;
 
-pub use config::{HISTORY_MS, OpenError, SEGMENT_BYTES, SNAPSHOT_LOG_BYTES, StoreConfig};
+pub use config::{Clock, ELECTION_MS, HEARTBEAT_MS, HISTORY_MS, OpenError, SEGMENT_BYTES, SNAPSHOT_LOG_BYTES, StoreConfig};
+pub use disk::{Disk, DiskFile, Lock, Mode, RealDisk};
+pub use member::{ClusterStatus, Leadership, Member, MemberError, MemberStatus, Role, Start};
 pub use memory::MemoryStore;
+pub use peer::{PeerDialer, Stream};
 pub use raft::{RaftStore, Statistics};
 
 /// Why a write did not happen, one variant per decision of the caller.

@@ -13,6 +13,7 @@ use openraft::{EntryPayload, Snapshot};
 use parking_lot::Mutex;
 use trireme_mvcc::Applied;
 
+use crate::disk::blocking;
 use crate::log::{Log, next_index};
 use crate::replica::Replica;
 use crate::snapshot::{self, SnapshotFile};
@@ -82,7 +83,7 @@ impl Machine {
             };
             (meta, self.shared.replica.with(trireme_mvcc::State::freeze))
         };
-        let file = snapshot::write(&self.shared.dir, meta, &frozen)?;
+        let file = snapshot::write(&**self.shared.log.disk(), &self.shared.dir, meta, &frozen)?;
         *self.shared.snapshot.lock() = Some(file.clone());
         Ok(file)
     }
@@ -90,7 +91,7 @@ impl Machine {
     fn apply_batch(&self, batch: &mut Vec<EntryResponder<Group>>) {
         let mut position = self.shared.applied.lock();
         let commands = batch.iter().filter_map(|(entry, _)| match &entry.payload {
-            EntryPayload::Normal(proposal) => Some(&*proposal.command),
+            EntryPayload::Normal(proposal) => Some((&*proposal.command, entry.log_id.leader_id.term)),
             EntryPayload::Blank | EntryPayload::Membership(_) => None,
         });
         let mut answers = self.shared.replica.apply(commands).into_iter();
@@ -152,8 +153,10 @@ impl RaftStateMachine<Group> for Machine {
 
     async fn install_snapshot(&mut self, _: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
         let path = snapshot.path.clone();
-        let load = tokio::task::spawn_blocking(move || snapshot::load(path));
-        let (file, state) = load.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        let disk = Arc::clone(self.shared.log.disk());
+        let ours = Arc::clone(&disk);
+        let load = blocking(&*disk, move || snapshot::load(&*ours, path));
+        let (file, state) = load.await?.map_err(io::Error::other)?;
         let mut position = self.shared.applied.lock();
         position.last = file.meta.last_log_id;
         position.membership = file.meta.last_membership.clone();
@@ -188,8 +191,8 @@ impl RaftSnapshotBuilder<Group> for Builder {
             Self::Ready(snapshot) => snapshot.clone(),
             Self::Write(machine) => {
                 let machine = machine.clone();
-                let write = tokio::task::spawn_blocking(move || machine.write_snapshot());
-                write.await.map_err(io::Error::other)??
+                let disk = Arc::clone(machine.shared.log.disk());
+                blocking(&*disk, move || machine.write_snapshot()).await??
             }
         };
         Ok(Snapshot {

@@ -1,5 +1,5 @@
 //! A store without consensus and disk, for the tests of others. Nothing survives it, and nothing expires or is compacted
-//! unless a test says so by a command.
+//! unless a test says so by a command. It leads in term 1.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl MemoryStore {
 #[async_trait]
 impl Store for MemoryStore {
     async fn commit(&self, command: Command) -> Result<Applied, WriteError> {
-        let mut answers = self.replica.apply([&command]);
+        let mut answers = self.replica.apply([(&command, 1)]);
         Ok(answers.pop().expect("one command has one answer"))
     }
 

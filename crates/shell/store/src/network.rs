@@ -1,11 +1,12 @@
 //! How members reach each other. A group of one has nobody to reach: openraft never asks, and if it did, the answer is
 //! that the peer is unreachable. The real network takes this place when there are more servers.
 
+use openraft::AnyError;
 use openraft::error::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
-use openraft::{AnyError, BasicNode};
 
+use crate::Member;
 use crate::snapshot::SnapshotFile;
 use crate::types::{Group, Vote};
 
@@ -20,7 +21,7 @@ fn unreachable() -> Unreachable<Group> {
 impl RaftNetworkFactory<Group> for NoPeers {
     type Network = Self;
 
-    async fn new_client(&mut self, _target: u64, _node: &BasicNode) -> Self {
+    async fn new_client(&mut self, _target: u64, _node: &Member) -> Self {
         Self
     }
 }

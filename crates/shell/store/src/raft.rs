@@ -5,30 +5,31 @@
 //! when nothing is written.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nix::fcntl::Flock;
+use openraft::async_runtime::WatchReceiver;
 use openraft::error::{ClientWriteError, RaftError};
-use openraft::{BasicNode, Config, Raft, SnapshotPolicy};
+use openraft::{Config, Raft, SnapshotPolicy};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use trireme_api::Object;
-use trireme_mvcc::{Applied, Command, Page, ReadError, Revision, State};
+use trireme_mvcc::{Applied, Command, Page, ReadError, Revision};
 
-use crate::disk::{damaged, lock, read_checked, refused, replace_checked};
+use crate::directory;
+use crate::disk::blocking;
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::network::NoPeers;
 use crate::replica::Replica;
-use crate::snapshot;
 use crate::types::{Group, Proposal};
 use crate::upkeep::Upkeep;
-use crate::{OpenError, Store, StoreConfig, Watch, WriteError};
+use crate::{
+    ClusterStatus, Leadership, Member, MemberError, MemberStatus, OpenError, Role, Store, StoreConfig, Stream, Watch, WriteError,
+};
 
 /// A member that does not lead or has not replayed its log after this long does not open.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -42,6 +43,10 @@ pub struct RaftStore {
     log: Log,
     replica: Arc<Replica>,
     upkeep: Mutex<Option<JoinHandle<()>>>,
+    me: Member,
+    leadership: watch::Sender<Leadership>,
+    quorum: watch::Sender<bool>,
+    caught_up: watch::Sender<bool>,
 }
 
 /// How much the store holds and does.
@@ -75,7 +80,7 @@ impl RaftStore {
     pub async fn open(config: StoreConfig) -> Result<Arc<Self>, OpenError> {
         let dir = config.data_dir.clone();
         let ours = config.clone();
-        let read = tokio::task::spawn_blocking(move || read_dir(&ours));
+        let read = blocking(&*config.disk, move || directory::open(&ours));
         let (log, snapshot, state, lock) = read.await.map_err(|error| consensus(&dir, &error))??;
         let replica = Arc::new(Replica::new(state));
         let machine = Machine::new(dir.clone(), Arc::clone(&replica), log.clone(), snapshot);
@@ -88,7 +93,7 @@ impl RaftStore {
             ..Config::default()
         };
         let settings = Arc::new(settings.validate().map_err(|error| consensus(&dir, &error))?);
-        let raft = Raft::new(config.member_id, settings, NoPeers, log.clone(), machine.clone())
+        let raft = Raft::new(config.start.member().id, settings, NoPeers, log.clone(), machine.clone())
             .await
             .map_err(|error| consensus(&dir, &error))?;
         let store = Self {
@@ -96,8 +101,16 @@ impl RaftStore {
             raft: raft.clone(),
             log: log.clone(),
             replica: Arc::clone(&replica),
+            me: config.start.member().clone(),
+            leadership: watch::Sender::new(Leadership::Unknown),
+            quorum: watch::Sender::new(false),
+            caught_up: watch::Sender::new(false),
         };
         store.lead(&config).await?;
+        let term = store.raft.metrics().borrow_watched().current_term;
+        store.leadership.send_replace(Leadership::Leader { term });
+        store.quorum.send_replace(true);
+        store.caught_up.send_replace(true);
         let upkeep = Upkeep::new(&config, lock, raft, log, replica, machine);
         *store.upkeep.lock() = Some(tokio::spawn(upkeep.run()));
         Ok(Arc::new(store))
@@ -115,7 +128,7 @@ impl RaftStore {
                     .map_err(|error| consensus(dir, &error))?;
             }
         } else {
-            let members = BTreeMap::from([(config.member_id, BasicNode::default())]);
+            let members = BTreeMap::from([(config.start.member().id, config.start.member().clone())]);
             self.raft.initialize(members).await.map_err(|error| consensus(dir, &error))?;
         }
         let last = self.log.last();
@@ -142,6 +155,93 @@ impl RaftStore {
             tracing::error!(%error, "consensus had failed before it was shut down");
         }
         self.log.close().await;
+    }
+
+    /// Answers a peer's requests until its stream ends. `peer_id` is who the caller has made sure that it is.
+    pub async fn serve_peer(&self, peer_id: u64, stream: Box<dyn Stream>) {
+        tracing::warn!(peer_id, "peers are not served yet");
+        drop(stream);
+    }
+
+    /// Who leads. It says that this server does only once everything that earlier leaders had committed is applied here.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    /// Whether a majority of the voters was heard of a moment ago, here or by the leader that this server hears.
+    #[must_use]
+    pub fn quorum(&self) -> watch::Receiver<bool> {
+        self.quorum.subscribe()
+    }
+
+    /// Whether this server once had everything that was committed since it was opened.
+    #[must_use]
+    pub fn caught_up(&self) -> watch::Receiver<bool> {
+        self.caught_up.subscribe()
+    }
+
+    /// The group: from the leader where it can be asked, else as this server knows it.
+    pub async fn status(&self) -> ClusterStatus {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        ClusterStatus {
+            id: self.me.id,
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            last_applied: metrics.last_applied.map_or(0, |id| id.index),
+            committed: metrics.last_applied.map_or(0, |id| id.index),
+            quorum: *self.quorum.borrow(),
+            members: vec![MemberStatus {
+                member: self.me.clone(),
+                role: Role::Voter,
+                lag_entries: Some(0),
+                last_heard_ms: Some(0),
+            }],
+        }
+    }
+
+    /// Adds a server without a vote; it gets one by itself once it has caught up. Any server may be asked.
+    ///
+    /// # Errors
+    /// When it clashes with a member, or there is no leader.
+    pub async fn add_learner(&self, member: Member) -> Result<(), MemberError> {
+        self.change(member.id).await
+    }
+
+    /// Gives a learner a vote.
+    ///
+    /// # Errors
+    /// When it is no member, or has not caught up, or there is no leader.
+    pub async fn promote(&self, id: u64) -> Result<(), MemberError> {
+        self.change(id).await
+    }
+
+    /// Removes a member for good.
+    ///
+    /// # Errors
+    /// When it is no member, or the others could not go on without it, or there is no leader.
+    pub async fn remove(&self, id: u64) -> Result<(), MemberError> {
+        self.change(id).await
+    }
+
+    /// Changes a member's name and addresses; its id stays.
+    ///
+    /// # Errors
+    /// When it is no member, or clashes with another, or there is no leader.
+    pub async fn update_member(&self, member: Member) -> Result<(), MemberError> {
+        self.change(member.id).await
+    }
+
+    /// Makes another voter lead: the one that is named, or the one that is best prepared.
+    ///
+    /// # Errors
+    /// When there is none that can.
+    pub async fn transfer_leader(&self, to: Option<u64>) -> Result<(), MemberError> {
+        self.change(to.unwrap_or_default()).await
+    }
+
+    async fn change(&self, _id: u64) -> Result<(), MemberError> {
+        Err(MemberError::Unavailable)
     }
 
     /// How much the store holds and does.
@@ -180,55 +280,6 @@ pub(crate) async fn propose(raft: &Raft<Group, Machine>, log: &Log, command: Com
             stopped => stopped,
         }),
     }
-}
-
-type Opened = (Log, Option<snapshot::SnapshotFile>, State, Arc<Flock<File>>);
-
-fn read_dir(config: &StoreConfig) -> Result<Opened, OpenError> {
-    let dir = &config.data_dir;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|source| refused(dir, source))?;
-    let lock = Arc::new(lock(dir)?);
-    identify(dir, config.member_id)?;
-    remove_unfinished(dir)?;
-    let (snapshot, state) = match snapshot::load_newest(dir)? {
-        Some((file, state)) => (Some(file), state),
-        None => (None, State::new()),
-    };
-    let from = snapshot.as_ref().and_then(|snapshot| snapshot.meta.last_log_id);
-    let log = Log::open(dir, config.segment_bytes, Arc::clone(&lock), from)?;
-    Ok((log, snapshot, state, lock))
-}
-
-/// Writes or compares whose directory it is.
-fn identify(dir: &Path, wanted: u64) -> Result<(), OpenError> {
-    let path = dir.join("member");
-    let Some(content) = read_checked(&path)? else {
-        return replace_checked(&path, wanted.to_string().as_bytes()).map_err(|source| refused(&path, source));
-    };
-    let found = std::str::from_utf8(&content).ok().and_then(|number| number.parse().ok());
-    match found.ok_or_else(|| damaged(&path, 0, "not a member's number"))? {
-        found if found == wanted => Ok(()),
-        found => Err(OpenError::Member {
-            path: dir.to_owned(),
-            found,
-            wanted,
-        }),
-    }
-}
-
-/// Removes files that a crash left before they got their names.
-fn remove_unfinished(dir: &Path) -> Result<(), OpenError> {
-    for entry in fs::read_dir(dir).map_err(|source| refused(dir, source))? {
-        let path = entry.map_err(|source| refused(dir, source))?.path();
-        if path.extension().is_some_and(|extension| extension == "new") {
-            fs::remove_file(&path).map_err(|source| refused(&path, source))?;
-        }
-    }
-    Ok(())
 }
 
 fn consensus(dir: &Path, reason: &dyn std::fmt::Display) -> OpenError {

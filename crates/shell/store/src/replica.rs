@@ -35,14 +35,14 @@ impl Replica {
         }
     }
 
-    /// Applies commands in order under one lock, then wakes who waits for what changed.
-    pub(crate) fn apply<'a>(&self, commands: impl IntoIterator<Item = &'a Command>) -> Vec<Applied> {
+    /// Applies commands, each with the term of its entry, in order under one lock, then wakes who waits for what changed.
+    pub(crate) fn apply<'a>(&self, commands: impl IntoIterator<Item = (&'a Command, u64)>) -> Vec<Applied> {
         let mut answers = Vec::new();
         let mut changed = Vec::new();
         let revision = {
             let mut state = self.state.write();
-            for command in commands {
-                let (applied, events) = state.apply(command);
+            for (command, term) in commands {
+                let (applied, events) = state.apply(command, term);
                 answers.push(applied);
                 changed.extend(events);
             }

@@ -6,17 +6,16 @@
 //! Form: magic, then chunks of `length u32, checksum u32, bytes`: first openraft's metadata, then the state's chunks,
 //! then one of length 0.
 
-use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use trireme_mvcc::{Frozen, Loader, State};
 
 use crate::OpenError;
-use crate::disk::{create, damaged, flush_dir, refused};
+use crate::disk::{Disk, Sequential, damaged, refused};
 use crate::types::SnapshotMeta;
 
-const MAGIC: [u8; 8] = *b"TRISNAP\x01";
+const MAGIC: [u8; 8] = *b"TRISNAP\x02";
 
 /// Longer chunks than this are damage: one chunk is at most a full one and one object.
 const CHUNK_BYTES_MAX: usize = 64 << 20;
@@ -36,28 +35,28 @@ fn name(meta: &SnapshotMeta) -> String {
 }
 
 /// Writes a snapshot of a frozen state and removes the older ones.
-pub(crate) fn write(dir: &Path, meta: SnapshotMeta, frozen: &Frozen) -> io::Result<SnapshotFile> {
+pub(crate) fn write(disk: &dyn Disk, dir: &Path, meta: SnapshotMeta, frozen: &Frozen) -> io::Result<SnapshotFile> {
     let beside = dir.join("snapshot.new");
-    let written = write_to(&beside, &meta, frozen);
+    let written = write_to(disk, &beside, &meta, frozen);
     if written.is_err()
-        && let Err(error) = fs::remove_file(&beside)
+        && let Err(error) = disk.remove(&beside)
     {
         tracing::debug!(%error, "nothing of the failed snapshot to remove");
     }
     written?;
     let path = dir.join(name(&meta));
-    fs::rename(&beside, &path)?;
-    flush_dir(dir)?;
-    for old in list(dir)? {
+    disk.rename(&beside, &path)?;
+    disk.flush_dir(dir)?;
+    for old in list(disk, dir)? {
         if old != path {
-            fs::remove_file(old)?;
+            disk.remove(&old)?;
         }
     }
     Ok(SnapshotFile { path, meta })
 }
 
-fn write_to(path: &Path, meta: &SnapshotMeta, frozen: &Frozen) -> io::Result<()> {
-    let mut file = create(path)?;
+fn write_to(disk: &dyn Disk, path: &Path, meta: &SnapshotMeta, frozen: &Frozen) -> io::Result<()> {
+    let mut file = Sequential::create(disk, path)?;
     file.write_all(&MAGIC)?;
     put_chunk(&mut file, &serde_json::to_vec(meta)?)?;
     let mut unflushed = 0;
@@ -65,15 +64,15 @@ fn write_to(path: &Path, meta: &SnapshotMeta, frozen: &Frozen) -> io::Result<()>
         put_chunk(&mut file, &chunk)?;
         unflushed += chunk.len();
         if unflushed >= FLUSH_EVERY_BYTES {
-            file.sync_data()?;
+            file.sync()?;
             unflushed = 0;
         }
     }
     put_chunk(&mut file, &[])?;
-    file.sync_all()
+    file.sync()
 }
 
-fn put_chunk(file: &mut File, chunk: &[u8]) -> io::Result<()> {
+fn put_chunk(file: &mut Sequential, chunk: &[u8]) -> io::Result<()> {
     let length = u32::try_from(chunk.len()).map_err(io::Error::other)?;
     file.write_all(&length.to_le_bytes())?;
     file.write_all(&crc32c::crc32c(chunk).to_le_bytes())?;
@@ -81,29 +80,26 @@ fn put_chunk(file: &mut File, chunk: &[u8]) -> io::Result<()> {
 }
 
 /// Snapshot files of a directory, oldest first.
-fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_name().to_str().is_some_and(|name| name.starts_with("snapshot-")) {
-            paths.push(entry.path());
-        }
-    }
-    paths.sort();
+fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = disk.list(dir)?;
+    paths.retain(|path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with("snapshot-"))
+    });
     Ok(paths)
 }
 
 /// The newest snapshot of a directory and the state in it.
-pub(crate) fn load_newest(dir: &Path) -> Result<Option<(SnapshotFile, State)>, OpenError> {
-    match list(dir).map_err(|source| refused(dir, source))?.pop() {
+pub(crate) fn load_newest(disk: &dyn Disk, dir: &Path) -> Result<Option<(SnapshotFile, State)>, OpenError> {
+    match list(disk, dir).map_err(|source| refused(dir, source))?.pop() {
         None => Ok(None),
-        Some(path) => load(path).map(Some),
+        Some(path) => load(disk, path).map(Some),
     }
 }
 
 /// Reads one snapshot.
-pub(crate) fn load(path: PathBuf) -> Result<(SnapshotFile, State), OpenError> {
-    let file = File::open(&path).map_err(|source| refused(&path, source))?;
+pub(crate) fn load(disk: &dyn Disk, path: PathBuf) -> Result<(SnapshotFile, State), OpenError> {
+    let file = Sequential::open(disk, &path).map_err(|source| refused(&path, source))?;
     let mut reader = Chunks {
         file: BufReader::with_capacity(1 << 16, file),
         offset: 0,
@@ -130,7 +126,7 @@ pub(crate) fn load(path: PathBuf) -> Result<(SnapshotFile, State), OpenError> {
 }
 
 struct Chunks<'a> {
-    file: BufReader<File>,
+    file: BufReader<Sequential>,
     offset: u64,
     path: &'a Path,
 }

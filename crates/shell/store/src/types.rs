@@ -15,11 +15,14 @@ openraft::declare_raft_types!(
     pub(crate) Group:
         D = Proposal,
         R = Answer,
+        Node = crate::Member,
+        // One leader per term: a term is what fences what its leader's controllers write.
+        LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
 );
 
 /// An entry of the replicated log.
 pub(crate) type Entry = openraft::alias::EntryOf<Group>;
-/// Term, leader and index of an entry.
+/// Term and index of an entry.
 pub(crate) type LogId = openraft::alias::LogIdOf<Group>;
 /// Who this member voted for.
 pub(crate) type Vote = openraft::alias::VoteOf<Group>;
@@ -29,9 +32,11 @@ pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Group>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Group>;
 
 /// A log id of its parts.
-pub(crate) fn log_id(term: u64, node_id: u64, index: u64) -> LogId {
-    let leader_id = openraft::impls::leader_id_adv::LeaderId { term, node_id };
-    LogId { leader_id, index }
+pub(crate) fn log_id(term: u64, index: u64) -> LogId {
+    LogId {
+        leader_id: term.into(),
+        index,
+    }
 }
 
 /// A command on its way through the log, and the room in memory and on disk that was taken for it.

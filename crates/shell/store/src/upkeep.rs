@@ -4,20 +4,20 @@
 //! state every other second, and when the log has grown, and is otherwise asleep.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use nix::fcntl::Flock;
 use openraft::Raft;
+use tokio::time::Instant;
 use trireme_mvcc::{Command, Revision};
 
+use crate::disk::{Lock, Mode, blocking};
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::raft::propose;
 use crate::replica::Replica;
 use crate::types::Group;
-use crate::{StoreConfig, WriteError};
+use crate::{Clock, StoreConfig, WriteError};
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -34,11 +34,12 @@ const SNAPSHOT_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// The upkeep of one store.
 pub(crate) struct Upkeep {
     /// Keeps the directory this process's while a snapshot is written.
-    lock: Arc<Flock<File>>,
+    lock: Lock,
     raft: Raft<Group, Machine>,
     log: Log,
     replica: Arc<Replica>,
     machine: Machine,
+    clock: Clock,
     history: Duration,
     snapshot_log_bytes: u64,
     /// When the store was at which revision, oldest first; reaches back one history.
@@ -55,7 +56,7 @@ pub(crate) struct Upkeep {
 impl Upkeep {
     pub(crate) fn new(
         config: &StoreConfig,
-        lock: Arc<Flock<File>>,
+        lock: Lock,
         raft: Raft<Group, Machine>,
         log: Log,
         replica: Arc<Replica>,
@@ -68,6 +69,7 @@ impl Upkeep {
             log_bytes: log.bytes_after(machine.snapshot_next()),
             written: log.written(),
             log,
+            clock: Arc::clone(&config.clock),
             history: Duration::from_millis(config.history_ms),
             snapshot_log_bytes: config.snapshot_log_bytes,
             samples: VecDeque::from([(now, replica.revision())]),
@@ -102,8 +104,7 @@ impl Upkeep {
 
     async fn expire(&self) -> Result<(), WriteError> {
         loop {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+            let now_ms = (self.clock)();
             let next = self.replica.with(trireme_mvcc::State::next_expiry_ms);
             if next.is_none_or(|next| next > now_ms) {
                 return Ok(());
@@ -152,15 +153,17 @@ impl Upkeep {
             return;
         }
         let (machine, lock) = (self.machine.clone(), Arc::clone(&self.lock));
-        let write = tokio::task::spawn_blocking(move || {
-            let file = machine.write_snapshot();
+        let disk = Arc::clone(self.log.disk());
+        let write = blocking(&*disk, move || {
+            let written = machine.write_snapshot();
             drop(lock);
-            file
+            written
         });
         let outcome = write.await;
         let failed = match outcome {
             Ok(Ok(file)) => {
-                self.snapshot_bytes = std::fs::metadata(&file.path).map_or(0, |data| data.len());
+                let length = disk.open(&file.path, Mode::Existing).and_then(|file| file.length());
+                self.snapshot_bytes = length.unwrap_or(0);
                 self.log_bytes = self.log.bytes_after(self.machine.snapshot_next());
                 self.written = self.log.written();
                 self.raft.trigger().snapshot().await.err().map(|error| error.to_string())

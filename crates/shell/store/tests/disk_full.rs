@@ -67,7 +67,7 @@ fn a_full_disk_refuses_writes_until_there_is_space_again() {
             assert!(value(&*store, &format!("k{index}")).is_some(), "k{index} of {acknowledged}");
         }
         store.shutdown().await;
-        let error = RaftStore::open(StoreConfig::new(dir.path().join("other"), 1))
+        let error = RaftStore::open(StoreConfig::new(dir.path().join("other"), common::alone(1)))
             .await
             .unwrap_err();
         assert!(matches!(error, OpenError::Full { .. }), "{error}");

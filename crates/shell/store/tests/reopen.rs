@@ -71,7 +71,9 @@ async fn a_directory_has_one_process_and_one_member() {
     let error = RaftStore::open(small(dir.path())).await.unwrap_err();
     assert!(matches!(&error, OpenError::Locked { path } if path == dir.path()), "{error}");
     store.shutdown().await;
-    let error = RaftStore::open(StoreConfig::new(dir.path(), 2)).await.unwrap_err();
+    let error = RaftStore::open(StoreConfig::new(dir.path(), common::alone(2)))
+        .await
+        .unwrap_err();
     assert!(matches!(error, OpenError::Member { found: 1, wanted: 2, .. }), "{error}");
 }
 

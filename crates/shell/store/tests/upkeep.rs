@@ -28,6 +28,7 @@ async fn keys_expire_and_history_ends_by_themselves() {
     let command = Command::Transaction {
         writes: vec![put],
         now_ms: u64::try_from(now.as_millis()).unwrap(),
+        fence: None,
     };
     store.commit(command).await.unwrap();
     let mut watch = store.watch(&key("goes"), store.revision()).unwrap();

@@ -34,6 +34,7 @@ async fn a_watch_gets_what_was_and_what_comes_and_nothing_else() {
         let command = Command::Transaction {
             writes: vec![deletion],
             now_ms: 0,
+            fence: None,
         };
         assert!(matches!(
             store.commit(command).await.unwrap(),

@@ -24,7 +24,7 @@ pub(crate) const ALIGN: usize = 32;
 /// Disks write sectors of at least this length as a whole.
 const SECTOR: usize = 512;
 
-const HEAD_MAGIC: [u8; 8] = *b"TRILOG\0\x01";
+const HEAD_MAGIC: [u8; 8] = *b"TRILOG\0\x02";
 const FRAME_MAGIC: [u8; 4] = *b"TRFR";
 /// The last byte of every payload, so that a payload never ends in a zero.
 const TRAILER: u8 = 0xA5;
@@ -43,14 +43,11 @@ pub(crate) struct Head {
 impl Head {
     pub(crate) fn encode(&self) -> [u8; HEAD] {
         let mut out = [0; HEAD];
-        let (term, node_id) = self
-            .previous
-            .map_or((0, 0), |previous| (previous.leader_id.term, previous.leader_id.node_id));
+        let term = self.previous.map_or(0, |previous| previous.leader_id.term);
         out[..8].copy_from_slice(&HEAD_MAGIC);
         out[8..16].copy_from_slice(&self.first_index.to_le_bytes());
         out[16..24].copy_from_slice(&self.sequence.to_le_bytes());
         out[24..32].copy_from_slice(&term.to_le_bytes());
-        out[32..40].copy_from_slice(&node_id.to_le_bytes());
         let checksum = crc32c::crc32c(&out[..HEAD - 4]);
         out[HEAD - 4..].copy_from_slice(&checksum.to_le_bytes());
         out
@@ -67,7 +64,7 @@ impl Head {
         Some(Self {
             first_index,
             sequence: number(content, 16),
-            previous: before.map(|before| log_id(number(content, 24), number(content, 32), before)),
+            previous: before.map(|before| log_id(number(content, 24), before)),
         })
     }
 }
@@ -344,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_head_comes_back_and_a_damaged_one_does_not() {
-        for (first_index, previous) in [(0, None), (8, Some(log_id(3, 1, 7)))] {
+        for (first_index, previous) in [(0, None), (8, Some(log_id(3, 7)))] {
             let head = Head {
                 first_index,
                 previous,

@@ -13,17 +13,14 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
-use std::fs::File;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
-use nix::fcntl::Flock;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -32,7 +29,7 @@ use trireme_mvcc::Command;
 use self::frame::{HEAD, HEADER, Place};
 use self::recover::Segment;
 use self::writer::{Append, Job, Writer};
-use crate::disk::{damaged, read_checked, refused, replace_checked};
+use crate::disk::{Disk, DiskFile, Lock, blocking, damaged, read_checked, refused, replace_checked};
 use crate::types::{Entry, Group, LogId, Vote};
 use crate::{OpenError, WriteError, codec};
 
@@ -54,6 +51,7 @@ pub(crate) struct Log {
 
 /// What readers, the writer and openraft's core share.
 pub(crate) struct Shared {
+    disk: Arc<dyn Disk>,
     index: Mutex<Index>,
     vote: Mutex<Option<Vote>>,
     vote_path: PathBuf,
@@ -110,14 +108,15 @@ impl Log {
     /// Opens the log of a directory, which the caller has locked, and starts its writer. `snapshot` is the last entry that
     /// the snapshot holds: the log must begin there or before.
     pub(crate) fn open(
+        disk: Arc<dyn Disk>,
         dir: &Path,
         segment_bytes: u64,
-        lock: Arc<Flock<File>>,
+        lock: Lock,
         snapshot: Option<LogId>,
     ) -> Result<Self, OpenError> {
         let vote_path = dir.join("vote");
-        let vote = read_vote(&vote_path)?;
-        let recovered = recover::recover(dir)?;
+        let vote = read_vote(&*disk, &vote_path)?;
+        let recovered = recover::recover(&*disk, dir)?;
         let purged = recovered.segments.front().and_then(|segment| segment.head.previous);
         let last = recovered.last;
         if purged > snapshot {
@@ -133,8 +132,10 @@ impl Log {
         }
         let room_max = u32::try_from(segment_bytes.saturating_sub(SLACK_BYTES)).unwrap_or(u32::MAX);
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
-        let mut writer = Writer::new(dir, segment_bytes, &recovered, lock);
+        let mut writer = Writer::new(Arc::clone(&disk), dir, segment_bytes, &recovered, lock);
+        let threads = disk.threads();
         let shared = Arc::new(Shared {
+            disk,
             index: Mutex::new(Index {
                 segments: recovered.segments,
                 cache: VecDeque::new(),
@@ -156,11 +157,20 @@ impl Log {
         });
         writer.begin(&shared).map_err(|source| refused(dir, source))?;
         let theirs = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("store-log".into())
-            .spawn(move || writer.run(&theirs, queue))
-            .map_err(|source| refused(dir, source))?;
+        if threads {
+            std::thread::Builder::new()
+                .name("store-log".into())
+                .spawn(move || writer.run(&theirs, queue))
+                .map_err(|source| refused(dir, source))?;
+        } else {
+            drop(tokio::spawn(writer.run_as_task(theirs, queue)));
+        }
         Ok(Self { shared, jobs })
+    }
+
+    /// The disk that it is on.
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.shared.disk
     }
 
     /// Takes room in memory and on disk for a command, before it is proposed.
@@ -252,8 +262,8 @@ impl Log {
     }
 }
 
-fn read_vote(path: &Path) -> Result<Option<Vote>, OpenError> {
-    let Some(content) = read_checked(path)? else {
+fn read_vote(disk: &dyn Disk, path: &Path) -> Result<Option<Vote>, OpenError> {
+    let Some(content) = read_checked(disk, path)? else {
         return Ok(None);
     };
     let vote = serde_json::from_slice(&content).map_err(|_| damaged(path, 0, "not a vote"))?;
@@ -262,7 +272,7 @@ fn read_vote(path: &Path) -> Result<Option<Vote>, OpenError> {
 
 /// A part of a segment to read entries from.
 struct Part {
-    file: Arc<File>,
+    file: Arc<dyn DiskFile>,
     path: PathBuf,
     place: Place,
 }
@@ -298,8 +308,8 @@ impl RaftLogReader<Group> for Log {
         if parts.is_empty() {
             return Ok(cached);
         }
-        let read = tokio::task::spawn_blocking(move || read_parts(&parts, wanted));
-        let mut entries = read.await.map_err(io::Error::other)??;
+        let disk = Arc::clone(&self.shared.disk);
+        let mut entries = blocking(&*disk, move || read_parts(&parts, wanted)).await??;
         entries.extend(cached);
         Ok(entries)
     }
@@ -391,9 +401,10 @@ impl RaftLogStorage<Group> for Log {
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let content = serde_json::to_vec(vote)?;
         let path = self.shared.vote_path.clone();
+        let disk = Arc::clone(&self.shared.disk);
         // In the writer's order: a vote is never on disk before the entries that were appended before it.
         self.job(|done| Job::Run {
-            run: Box::new(move || replace_checked(&path, &content)),
+            run: Box::new(move || replace_checked(&*disk, &path, &content)),
             done,
         })
         .await?;

@@ -4,7 +4,6 @@
 //! can be; damage anywhere else refuses with the file and the offset.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,14 +11,14 @@ use std::sync::Arc;
 use super::frame::{self, HEAD, Head, Place, Step};
 use crate::OpenError;
 use crate::codec::Decoder;
-use crate::disk::{damaged, refused};
+use crate::disk::{Disk, DiskFile, Mode, damaged, read, refused};
 use crate::types::LogId;
 
 /// One file of the log.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) path: PathBuf,
-    pub(crate) file: Arc<File>,
+    pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) head: Head,
     /// Its frames: index of the first entry, and where.
     pub(crate) frames: Vec<(u64, Place)>,
@@ -43,37 +42,29 @@ pub(crate) fn segment_name(first_index: u64) -> String {
 }
 
 /// Reads all segments of a directory.
-pub(crate) fn recover(dir: &Path) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, OpenError> {
     let mut log = Recovered::default();
-    let paths = segment_paths(dir)?;
+    let paths = segment_paths(disk, dir)?;
     for (position, path) in paths.iter().enumerate() {
         let is_last = position + 1 == paths.len();
-        read_segment(&mut log, path, is_last)?;
+        read_segment(disk, &mut log, path, is_last)?;
     }
     Ok(log)
 }
 
-fn segment_paths(dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
-    let list = || -> io::Result<Vec<PathBuf>> {
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let digits = name.to_str().and_then(|name| name.strip_prefix("log-"));
-            if digits.is_some_and(|digits| digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())) {
-                paths.push(entry.path());
-            }
-        }
-        paths.sort();
-        Ok(paths)
-    };
-    list().map_err(|source| refused(dir, source))
+fn segment_paths(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
+    let mut paths = disk.list(dir).map_err(|source| refused(dir, source))?;
+    paths.retain(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let index = name.strip_prefix("log-");
+        index.is_some_and(|index| index.bytes().all(|byte| byte.is_ascii_digit()))
+    });
+    Ok(paths)
 }
 
-fn read_segment(log: &mut Recovered, path: &Path, is_last: bool) -> Result<(), OpenError> {
-    let open = || fs::OpenOptions::new().read(true).write(true).open(path);
-    let file = open().map_err(|source| refused(path, source))?;
-    let bytes = fs::read(path).map_err(|source| refused(path, source))?;
+fn read_segment(disk: &dyn Disk, log: &mut Recovered, path: &Path, is_last: bool) -> Result<(), OpenError> {
+    let file = disk.open(path, Mode::Existing).map_err(|source| refused(path, source))?;
+    let bytes = read(disk, path).map_err(|source| refused(path, source))?;
     let head = Head::decode(&bytes).ok_or_else(|| damaged(path, 0, "the segment's head is not one"))?;
     if !log.segments.is_empty() && (head.previous != log.last || head.sequence != log.sequence) {
         return Err(damaged(path, 0, "the segment does not follow the one before it"));
@@ -114,12 +105,12 @@ fn read_segment(log: &mut Recovered, path: &Path, is_last: bool) -> Result<(), O
     }
     if torn {
         tracing::warn!(path = %path.display(), offset = at, "cutting the log's torn tail: a write that a crash interrupted and that nobody was told about");
-        cut(&file, at as u64, bytes.len() as u64).map_err(|source| refused(path, source))?;
+        cut(&*file, at as u64, bytes.len() as u64).map_err(|source| refused(path, source))?;
     }
     log.end = at as u64;
     log.segments.push_back(Segment {
         path: path.to_owned(),
-        file: Arc::new(file),
+        file,
         head,
         frames,
     });
@@ -127,8 +118,8 @@ fn read_segment(log: &mut Recovered, path: &Path, is_last: bool) -> Result<(), O
 }
 
 /// Makes zeros of everything behind `end`, so that nothing stale is ever taken for a frame.
-fn cut(file: &File, end: u64, length: u64) -> io::Result<()> {
-    file.set_len(end)?;
-    file.set_len(length)?;
-    file.sync_all()
+fn cut(file: &dyn DiskFile, end: u64, length: u64) -> io::Result<()> {
+    file.set_length(end)?;
+    file.set_length(length)?;
+    file.flush()
 }

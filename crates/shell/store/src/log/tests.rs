@@ -10,6 +10,7 @@ use openraft::{EntryPayload, StorageError};
 use trireme_mvcc::{Command, State};
 
 use super::*;
+use crate::disk::RealDisk;
 use crate::machine::Machine;
 use crate::replica::Replica;
 use crate::types::{Proposal, log_id};
@@ -23,12 +24,12 @@ fn open(dir: &Path) -> Log {
 fn open_behind(dir: &Path, snapshot: Option<LogId>) -> Log {
     // The writer of a log that was dropped a moment ago gives its lock back when it ends.
     let lock = loop {
-        match crate::disk::lock(dir) {
+        match crate::disk::lock(&RealDisk, dir) {
             Err(OpenError::Locked { .. }) => std::thread::sleep(std::time::Duration::from_millis(5)),
             lock => break lock.unwrap(),
         }
     };
-    Log::open(dir, SEGMENT, Arc::new(lock), snapshot).unwrap()
+    Log::open(Arc::new(RealDisk), dir, SEGMENT, lock, snapshot).unwrap()
 }
 
 struct Builder;
@@ -50,7 +51,7 @@ async fn openrafts_suite() {
 
 fn entry(term: u64, index: u64) -> Entry {
     let command = Command::Compact { revision: index };
-    Entry::new(log_id(term, 1, index), EntryPayload::Normal(Proposal::from(command)))
+    Entry::new(log_id(term, index), EntryPayload::Normal(Proposal::from(command)))
 }
 
 async fn indexes(log: &mut Log) -> Vec<(u64, u64)> {
@@ -74,7 +75,7 @@ async fn truncation_keeps_what_is_before_and_forgets_what_is_behind() {
                 .unwrap();
         }
         log.applied(keep / 2 * 2);
-        log.truncate_after(keep.checked_sub(1).map(|last| log_id(1, 1, last)))
+        log.truncate_after(keep.checked_sub(1).map(|last| log_id(1, last)))
             .await
             .unwrap();
         let mut expected: Vec<_> = (0..keep).map(|index| (1, index)).collect();
@@ -86,7 +87,7 @@ async fn truncation_keeps_what_is_before_and_forgets_what_is_behind() {
         drop(log);
         let mut log = open(dir.path());
         assert_eq!(indexes(&mut log).await, expected, "{keep}");
-        assert_eq!(log.last(), Some(log_id(2, 1, keep + 1)));
+        assert_eq!(log.last(), Some(log_id(2, keep + 1)));
         log.close().await;
     }
 }
@@ -105,8 +106,9 @@ fn large(index: u64) -> Entry {
     let command = Command::Transaction {
         writes: vec![write],
         now_ms: 0,
+        fence: None,
     };
-    Entry::new(log_id(1, 1, index), EntryPayload::Normal(Proposal::from(command)))
+    Entry::new(log_id(1, index), EntryPayload::Normal(Proposal::from(command)))
 }
 
 #[tokio::test]
@@ -117,25 +119,25 @@ async fn segments_are_cut_from_both_ends() {
         log.blocking_append([large(index)]).await.unwrap();
     }
     log.applied(30);
-    log.purge(log_id(1, 1, 9)).await.unwrap();
-    log.truncate_after(Some(log_id(1, 1, 17))).await.unwrap();
+    log.purge(log_id(1, 9)).await.unwrap();
+    log.truncate_after(Some(log_id(1, 17))).await.unwrap();
     let expected: Vec<_> = (10..18).map(|index| (1, index)).collect();
     assert_eq!(indexes(&mut log).await, expected);
     log.close().await;
     drop(log);
     // What is left of purged entries in the first segment may be seen again, but no more.
-    let mut log = open_behind(dir.path(), Some(log_id(1, 1, 9)));
+    let mut log = open_behind(dir.path(), Some(log_id(1, 9)));
     let found = indexes(&mut log).await;
     assert!(found.ends_with(&expected) && found.len() < 18, "{found:?}");
     // A snapshot from a peer that is ahead: the log goes on behind it.
-    log.purge(log_id(3, 2, 99)).await.unwrap();
+    log.purge(log_id(3, 99)).await.unwrap();
     assert_eq!(indexes(&mut log).await, []);
     log.blocking_append([entry(3, 100)]).await.unwrap();
     log.close().await;
     drop(log);
-    let mut log = open_behind(dir.path(), Some(log_id(3, 2, 99)));
+    let mut log = open_behind(dir.path(), Some(log_id(3, 99)));
     assert_eq!(indexes(&mut log).await, [(3, 100)]);
     let state = log.get_log_state().await.unwrap();
-    assert_eq!(state.last_purged_log_id, Some(log_id(3, 2, 99)));
+    assert_eq!(state.last_purged_log_id, Some(log_id(3, 99)));
     log.close().await;
 }

@@ -4,14 +4,11 @@
 //! Invariant: a frame is written only after the one before it was flushed ([`super::frame`] relies on it). After a failed
 //! write or flush it never writes again: what the disk then holds is known only to a restart.
 
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nix::fcntl::Flock;
 use openraft::storage::IOFlushed;
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,7 +16,7 @@ use super::frame::{self, HEAD, HEADER, Head, Place};
 use super::recover::{Recovered, Segment, segment_name};
 use super::{Part, Shared, next_index, read_parts};
 use crate::codec;
-use crate::disk::{flush_dir, open_with_room, take_room};
+use crate::disk::{Disk, DiskFile, Lock, open_with_room, take_room};
 use crate::types::{Group, LogId};
 
 /// A frame is closed once its entries are this long.
@@ -61,21 +58,30 @@ pub(super) enum Job {
     Close { done: oneshot::Sender<()> },
 }
 
+/// What comes after a job.
+enum Worked {
+    /// This job, which was met among others, or the next one of the queue.
+    Next(Option<Job>),
+    /// Nothing.
+    Closed { done: oneshot::Sender<()> },
+}
+
 /// The state of the thread.
 pub(super) struct Writer {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     segment_bytes: u64,
     /// The segment that is written to, and how long it may get without asking the disk.
-    file: Option<Arc<File>>,
+    file: Option<Arc<dyn DiskFile>>,
     room: u64,
     /// Where the next frame goes, and its number.
     end: u64,
     sequence: u64,
     /// The last entry that was written.
     last: Option<LogId>,
-    spare: Option<File>,
+    spare: Option<Arc<dyn DiskFile>>,
     /// Keeps the directory this process's until the last byte is written.
-    _lock: Arc<Flock<File>>,
+    _lock: Lock,
 }
 
 fn answer<T>(done: oneshot::Sender<T>, value: T) {
@@ -95,8 +101,9 @@ impl Shared {
 }
 
 impl Writer {
-    pub(super) fn new(dir: &Path, segment_bytes: u64, recovered: &Recovered, lock: Arc<Flock<File>>) -> Self {
+    pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, segment_bytes: u64, recovered: &Recovered, lock: Lock) -> Self {
         Self {
+            disk,
             dir: dir.to_owned(),
             segment_bytes,
             file: recovered.segments.back().map(|segment| Arc::clone(&segment.file)),
@@ -111,12 +118,12 @@ impl Writer {
 
     /// Takes the space that the first writes need. A full disk is fine as long as there is a log: it is read-only then.
     pub(super) fn begin(&mut self, shared: &Shared) -> io::Result<()> {
-        match fs::remove_file(self.dir.join(SPARE)) {
+        match self.disk.remove(&self.dir.join(SPARE)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         match &self.file {
-            Some(file) => self.room = file.metadata()?.len(),
+            Some(file) => self.room = file.length()?,
             None => self.rotate(shared, 0, None)?,
         }
         if let Err(error) = self.prepare(shared) {
@@ -129,27 +136,53 @@ impl Writer {
     pub(super) fn run(mut self, shared: &Shared, mut queue: mpsc::Receiver<Job>) {
         let mut next = queue.blocking_recv();
         while let Some(job) = next.take() {
-            match job {
-                Job::Append(append) => next = self.batch(shared, append, &mut queue),
-                Job::Spare { done } => answer(done, self.prepare(shared)),
-                Job::Run { run, done } => answer(done, run().inspect_err(|error| shared.fail(error))),
-                Job::Truncate { last, done } => {
-                    answer(done, self.truncate(shared, last).inspect_err(|error| shared.fail(error)));
-                }
-                Job::Purge { upto, done } => {
-                    answer(done, self.purge(shared, upto).inspect_err(|error| shared.fail(error)));
-                }
-                Job::Close { done } => {
-                    queue.close();
+            next = match self.work(shared, job, &mut queue) {
+                Worked::Next(Some(job)) => Some(job),
+                Worked::Next(None) => queue.blocking_recv(),
+                Worked::Closed { done } => {
                     drop(self);
-                    answer(done, ());
-                    return;
+                    return answer(done, ());
                 }
+            };
+        }
+    }
+
+    /// The same where no thread may wait for the disk.
+    pub(super) async fn run_as_task(mut self, shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>) {
+        let mut next = queue.recv().await;
+        while let Some(job) = next.take() {
+            let delay = self.disk.delay();
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
             }
-            if next.is_none() {
-                next = queue.blocking_recv();
+            next = match self.work(&shared, job, &mut queue) {
+                Worked::Next(Some(job)) => Some(job),
+                Worked::Next(None) => queue.recv().await,
+                Worked::Closed { done } => {
+                    drop(self);
+                    return answer(done, ());
+                }
+            };
+        }
+    }
+
+    fn work(&mut self, shared: &Shared, job: Job, queue: &mut mpsc::Receiver<Job>) -> Worked {
+        match job {
+            Job::Append(append) => return Worked::Next(self.batch(shared, append, queue)),
+            Job::Spare { done } => answer(done, self.prepare(shared)),
+            Job::Run { run, done } => answer(done, run().inspect_err(|error| shared.fail(error))),
+            Job::Truncate { last, done } => {
+                answer(done, self.truncate(shared, last).inspect_err(|error| shared.fail(error)));
+            }
+            Job::Purge { upto, done } => {
+                answer(done, self.purge(shared, upto).inspect_err(|error| shared.fail(error)));
+            }
+            Job::Close { done } => {
+                queue.close();
+                return Worked::Closed { done };
             }
         }
+        Worked::Next(None)
     }
 
     /// Writes one append and those that wait behind it as one frame. Returns a job of another kind that came among them.
@@ -202,13 +235,13 @@ impl Writer {
             self.rotate(shared, first_index, self.last)?;
             let end = self.end + buffer.len() as u64;
             if end > self.room {
-                take_room(self.file()?, end)?;
+                take_room(&**self.file()?, end)?;
                 self.room = end;
             }
         }
         let file = self.file()?;
         file.write_all_at(&buffer, self.end)?;
-        file.sync_data()?;
+        file.flush()?;
         let offset = self.end;
         let place = Place {
             offset,
@@ -233,7 +266,7 @@ impl Writer {
         Ok(())
     }
 
-    fn file(&self) -> io::Result<&Arc<File>> {
+    fn file(&self) -> io::Result<&Arc<dyn DiskFile>> {
         self.file.as_ref().ok_or_else(|| io::Error::other("no log segment is open"))
     }
 
@@ -241,9 +274,9 @@ impl Writer {
     fn prepare(&mut self, shared: &Shared) -> io::Result<()> {
         if self.spare.is_none() {
             let path = self.dir.join(SPARE);
-            let made = open_with_room(&path, self.segment_bytes);
+            let made = open_with_room(&*self.disk, &path, self.segment_bytes);
             if made.is_err()
-                && let Err(error) = fs::remove_file(&path)
+                && let Err(error) = self.disk.remove(&path)
             {
                 tracing::debug!(%error, "nothing of the spare log segment to remove");
             }
@@ -259,7 +292,7 @@ impl Writer {
         let spare = self.dir.join(SPARE);
         let file = match self.spare.take() {
             Some(file) => file,
-            None => open_with_room(&spare, self.segment_bytes)?,
+            None => open_with_room(&*self.disk, &spare, self.segment_bytes)?,
         };
         let head = Head {
             first_index,
@@ -267,12 +300,11 @@ impl Writer {
             sequence: self.sequence,
         };
         file.write_all_at(&head.encode(), 0)?;
-        file.sync_data()?;
+        file.flush()?;
         let path = self.dir.join(segment_name(first_index));
-        fs::rename(&spare, &path)?;
-        flush_dir(&self.dir)?;
-        let file = Arc::new(file);
-        self.room = file.metadata()?.len();
+        self.disk.rename(&spare, &path)?;
+        self.disk.flush_dir(&self.dir)?;
+        self.room = file.length()?;
         self.end = HEAD as u64;
         self.file = Some(Arc::clone(&file));
         shared.index.lock().segments.push_back(Segment {
@@ -299,10 +331,10 @@ impl Writer {
         index.flushed = index.flushed.min(next);
         while index.segments.len() > 1 && index.segments.back().is_some_and(|segment| segment.head.first_index >= next) {
             if let Some(segment) = index.segments.pop_back() {
-                fs::remove_file(&segment.path)?;
+                self.disk.remove(&segment.path)?;
             }
         }
-        flush_dir(&self.dir)?;
+        self.disk.flush_dir(&self.dir)?;
         let Some(segment) = index.segments.back_mut() else {
             return Ok(());
         };
@@ -335,14 +367,14 @@ impl Writer {
             self.sequence += 1;
         }
         let beside = segment.path.with_extension("new");
-        let file = open_with_room(&beside, self.segment_bytes.max(content.len() as u64))?;
+        let file = open_with_room(&*self.disk, &beside, self.segment_bytes.max(content.len() as u64))?;
         file.write_all_at(&content, 0)?;
-        file.sync_all()?;
-        fs::rename(&beside, &segment.path)?;
-        flush_dir(&self.dir)?;
-        segment.file = Arc::new(file);
+        file.flush()?;
+        self.disk.rename(&beside, &segment.path)?;
+        self.disk.flush_dir(&self.dir)?;
+        segment.file = file;
         self.file = Some(Arc::clone(&segment.file));
-        self.room = segment.file.metadata()?.len();
+        self.room = segment.file.length()?;
         self.end = content.len() as u64;
         self.last = last;
         Ok(())
@@ -366,7 +398,7 @@ impl Writer {
         while index.segments.get(1).is_some_and(|second| second.head.first_index <= next) {
             // What cannot be removed now does no harm: the next purge, or one after a restart, tries again.
             let Some(segment) = index.segments.front() else { break };
-            if let Err(error) = fs::remove_file(&segment.path) {
+            if let Err(error) = self.disk.remove(&segment.path) {
                 tracing::warn!(path = %segment.path.display(), %error, "an old log segment stays");
                 break;
             }
@@ -374,7 +406,7 @@ impl Writer {
             removed = true;
         }
         drop(index);
-        if removed && let Err(error) = flush_dir(&self.dir) {
+        if removed && let Err(error) = self.disk.flush_dir(&self.dir) {
             tracing::warn!(%error, "removed log segments may come back");
         }
         Ok(())

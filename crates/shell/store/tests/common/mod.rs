@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use trireme_store::{
-    Applied, Body, Command, OpenError, Operation, Precondition, RaftStore, Store, StoreConfig, Write, WriteError,
+    Applied, Body, Command, Member, OpenError, Operation, Precondition, RaftStore, Start, Store, StoreConfig, Write, WriteError,
 };
 
 /// A key of a ConfigMap.
@@ -43,6 +43,7 @@ pub fn put_if(name: &str, value: &str, precondition: Precondition) -> Command {
     Command::Transaction {
         writes: vec![write],
         now_ms: 0,
+        fence: None,
     }
 }
 
@@ -60,9 +61,18 @@ pub fn value(store: &dyn Store, name: &str) -> Option<String> {
     Some(object.value()["data"]["value"].as_str()?.to_owned())
 }
 
+/// A server that makes a group of its own.
+pub fn alone(id: u64) -> Start {
+    Start::Cluster(Member {
+        id,
+        name: format!("server-{id}"),
+        ..Member::default()
+    })
+}
+
 /// A configuration whose segments and snapshots are small.
 pub fn small(dir: &Path) -> StoreConfig {
-    let mut config = StoreConfig::new(dir, 1);
+    let mut config = StoreConfig::new(dir, alone(1));
     config.segment_bytes = 256 << 10;
     config.snapshot_log_bytes = 1 << 20;
     config
