@@ -122,6 +122,11 @@ enum Command {
         /// Which host, where there are several
         host: Option<String>,
     },
+    /// Give a host another address, restarting its server or agent
+    Readdress {
+        /// Which host, where there are several
+        host: Option<String>,
+    },
     /// Make another host and have it join the cluster
     AddHost {
         /// A server
@@ -216,6 +221,7 @@ pub(crate) fn run(command: LabCommand) -> anyhow::Result<()> {
         Command::PowerCut { host, stay_off: false } => lab.power_cut(&named(host)?)?,
         Command::PowerCut { host, stay_off: true } => lab.power_off(&named(host)?)?,
         Command::StartHost { host } => lab.start_host(&named(host)?)?,
+        Command::Readdress { host } => println!("{}", lab.readdress(&named(host)?)?),
         Command::AddHost { server, no_wait, .. } => {
             let host = lab.add_host(if server { Addition::Server } else { Addition::Agent })?;
             if !no_wait {
@@ -360,7 +366,6 @@ fn status(lab: &Lab, json: bool) -> anyhow::Result<()> {
                         DiskState::Image(image) => Some(image),
                         DiskState::Directory => None,
                     },
-                    "command": host.state.command,
                     "faults": faults,
                 })
             })

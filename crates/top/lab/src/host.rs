@@ -142,7 +142,7 @@ impl Host {
         })?;
         self.state.init = Some(during("looking at the host's first process", Process::of(pid))?);
         self.state.service = None;
-        let connected = switch::connect(&self.lab, subnet, self.state.number, pid);
+        let connected = switch::connect(&self.lab, subnet, self.state.number, self.state.address, pid);
         if connected.is_err() {
             self.switch_off()?;
         }
@@ -161,6 +161,20 @@ impl Host {
             }
         }
         self.state.service = None;
+        Ok(())
+    }
+
+    /// Gives the host its other address. Its command line names that from now on.
+    pub(crate) fn readdress(&mut self, subnet: u8) -> Result<(), HostError> {
+        let old = self.state.address;
+        let new = switch::other_address(old);
+        switch::readdress(subnet, self.init()?.pid, old, new)?;
+        self.state.address = new;
+        for argument in &mut self.state.command {
+            if *argument == old.to_string() {
+                *argument = new.to_string();
+            }
+        }
         Ok(())
     }
 

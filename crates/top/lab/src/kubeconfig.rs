@@ -62,10 +62,11 @@ pub fn publish(lab: &str, source: &Path, path: &Path) -> Result<(), LabError> {
     let mut file = there.unwrap_or_else(|| json!({"apiVersion": "v1", "kind": "Config"}));
     add(&mut file, &own, &name).ok_or_else(|| bad(&path, "its lists are no lists"))?;
     let text = serde_json::to_vec(&record).expect("a plain struct serialises");
-    during(
-        "remembering the kubeconfig",
-        std::fs::write(data_directory(lab).join(RECORD), text),
-    )?;
+    let remember = || {
+        std::fs::create_dir_all(data_directory(lab))?;
+        std::fs::write(data_directory(lab).join(RECORD), text)
+    };
+    during("remembering the kubeconfig", remember())?;
     write(&path, &file)
 }
 

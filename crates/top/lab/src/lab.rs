@@ -4,6 +4,7 @@
 //! several programs and threads may act on the same lab.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -170,15 +171,14 @@ impl Lab {
             disk::await_release(&image)?;
         }
         kubeconfig::withdraw(&self.name)?;
-        for directory in [state::directory(&self.name), data] {
-            let removed = unless_absent(std::fs::remove_dir_all(&directory));
-            during(directory.display().to_string(), removed)?;
-            // The last lab takes the shared directory with it.
-            if let Some(parent) = directory.parent() {
-                remove_empty(parent)?;
-            }
-        }
-        remove_shared()
+        let removed = unless_absent(std::fs::remove_dir_all(&data));
+        during(data.display().to_string(), removed)?;
+        // From here on another lab neither comes nor goes.
+        let _all = during("locking the labs", state::lock_all())?;
+        let directory = state::directory(&self.name);
+        let removed = unless_absent(std::fs::remove_dir_all(&directory));
+        during(directory.display().to_string(), removed)?;
+        remove_shared(&directory, &data)
     }
 
     /// Its hosts; none where it is not up.
@@ -423,6 +423,22 @@ impl Lab {
         })
     }
 
+    /// Stops a host's server or agent cleanly, gives the host another address, and starts it again if it ran.
+    ///
+    /// # Errors
+    /// See [`LabError`].
+    pub fn readdress(&self, host: &str) -> Result<Ipv4Addr, LabError> {
+        let ran = self.terminate(host)?;
+        self.change_host(host, |host, state| {
+            host.readdress(state.subnet)?;
+            let command = host.state.command.clone();
+            if ran {
+                host.start_service(&command)?;
+            }
+            Ok(host.address())
+        })
+    }
+
     /// Removes a host with all its data, as if its machine had burnt. The cluster is not told.
     ///
     /// # Errors
@@ -461,12 +477,15 @@ fn images(data: &Path) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
-/// What all labs share goes with the last one: their cgroup, and the directories that hosts mount their own upon, where
-/// these are empty.
-fn remove_shared() -> Result<(), LabError> {
-    if Path::new("/run/trireme-lab").exists() {
+/// What all labs share goes with the last one: the directories that hold theirs, their cgroup, and the directories that
+/// hosts mount their own upon, where these are empty.
+fn remove_shared(directory: &Path, data: &Path) -> Result<(), LabError> {
+    let [labs, all_data] = [directory, data].map(|path| path.parent().expect("labs have a directory in common"));
+    remove_empty(labs)?;
+    if labs.exists() {
         return Ok(()); // Another lab is up.
     }
+    remove_empty(all_data)?;
     for directory in OWN_DIRECTORIES {
         remove_empty(Path::new(directory))?;
     }

@@ -15,6 +15,7 @@ mod host;
 mod init;
 pub mod kubeconfig;
 mod lab;
+mod ready;
 mod state;
 mod switch;
 mod sys;

@@ -1,5 +1,6 @@
 //! What a lab remembers between commands: one JSON file below `/run/trireme-lab`, changed under a lock.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -131,7 +132,7 @@ pub(crate) fn load(lab: &str) -> io::Result<Option<LabState>> {
 pub(crate) fn save(lab: &str, state: &LabState) -> io::Result<()> {
     let directory = directory(lab);
     let temporary = directory.join("state.json.new");
-    let mut options = std::fs::File::options();
+    let mut options = File::options();
     let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
     file.write_all(&serde_json::to_vec_pretty(state)?)?;
     drop(file);
@@ -139,14 +140,13 @@ pub(crate) fn save(lab: &str, state: &LabState) -> io::Result<()> {
 }
 
 /// Waits until no other command changes the lab. Makes the lab's directory.
-pub(crate) fn lock(lab: &str) -> io::Result<Flock<std::fs::File>> {
+pub(crate) fn lock(lab: &str) -> io::Result<Flock<File>> {
     let path = directory(lab).join("lock");
     loop {
-        std::fs::create_dir_all(directory(lab))?;
-        let file = match std::fs::File::options().create(true).append(true).open(&path) {
-            // `down` took the directory in between.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => other?,
+        let file = {
+            let _all = lock_all()?;
+            std::fs::create_dir_all(directory(lab))?;
+            File::options().create(true).append(true).open(&path)?
         };
         let held = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| io::Error::from(error))?;
         // The file that was waited for may have gone with the lab.
@@ -155,4 +155,10 @@ pub(crate) fn lock(lab: &str) -> io::Result<Flock<std::fs::File>> {
             _ => {}
         }
     }
+}
+
+/// Waits until no other lab comes or goes: what labs share is made with the first and removed with the last. It is a
+/// lock on a directory that is there anyway, so that it leaves nothing. Nothing is waited for while it is held.
+pub(crate) fn lock_all() -> io::Result<Flock<File>> {
+    Flock::lock(File::open("/run")?, FlockArg::LockExclusive).map_err(|(_, error)| io::Error::from(error))
 }

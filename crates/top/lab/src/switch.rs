@@ -22,7 +22,9 @@ const FIRST_OCTETS: [u8; 2] = [10, 199];
 /// Host 1 has this as its last octet, and so on.
 const FIRST_HOST: u8 = 11;
 /// The highest number of a host: addresses from .200 on are left for virtual ones.
-pub(crate) const HOSTS_MAX: u8 = 189;
+pub(crate) const HOSTS_MAX: u8 = 89;
+/// A host that gets another address gets the one this far up, and the next time the old one again.
+const OTHER_ADDRESS: u8 = 90;
 const BRIDGE: &str = "bridge";
 
 /// Where the switch's namespace is held.
@@ -38,6 +40,22 @@ pub(crate) fn gateway(subnet: u8) -> Ipv4Addr {
 /// A host's address in a lab.
 pub(crate) fn address(subnet: u8, number: u8) -> Ipv4Addr {
     Ipv4Addr::new(FIRST_OCTETS[0], FIRST_OCTETS[1], subnet, FIRST_HOST - 1 + number)
+}
+
+/// The other address of a host.
+pub(crate) fn other_address(address: Ipv4Addr) -> Ipv4Addr {
+    let [a, b, c, last] = address.octets();
+    let is_first = last < FIRST_HOST + OTHER_ADDRESS;
+    Ipv4Addr::new(
+        a,
+        b,
+        c,
+        if is_first {
+            last + OTHER_ADDRESS
+        } else {
+            last - OTHER_ADDRESS
+        },
+    )
 }
 
 fn hardware_address(subnet: u8, number: u8) -> String {
@@ -162,7 +180,7 @@ fn outside<T: Send>(act: impl FnOnce() -> Result<T, HostError> + Send) -> Result
 
 /// Joins the network namespace of a host's first process to the switch, and gives it its address. The link goes when
 /// the namespace goes.
-pub(crate) fn connect(lab: &str, subnet: u8, number: u8, pid: i32) -> Result<(), HostError> {
+pub(crate) fn connect(lab: &str, subnet: u8, number: u8, address: Ipv4Addr, pid: i32) -> Result<(), HostError> {
     let port = faults::port(number);
     let hardware = hardware_address(subnet, number);
     within(&path(lab), || {
@@ -176,16 +194,27 @@ pub(crate) fn connect(lab: &str, subnet: u8, number: u8, pid: i32) -> Result<(),
             ),
         )
     })?;
-    let address = address(subnet, number);
     let gateway = gateway(subnet);
+    configure(
+        pid,
+        &format!("link set lo up\naddress add {address}/24 dev eth0\nlink set eth0 up\nroute add default via {gateway}\n"),
+    )
+}
+
+/// Gives a host another address in place of its old one.
+pub(crate) fn readdress(subnet: u8, pid: i32, old: Ipv4Addr, new: Ipv4Addr) -> Result<(), HostError> {
+    let gateway = gateway(subnet);
+    configure(
+        pid,
+        &format!("address delete {old}/24 dev eth0\naddress add {new}/24 dev eth0\nroute replace default via {gateway}\n"),
+    )
+}
+
+/// Runs lines of `ip` in the network namespace of a host's first process.
+fn configure(pid: i32, lines: &str) -> Result<(), HostError> {
     within(Path::new(&format!("/proc/{pid}/ns/net")), || {
-        tools::feed(
-            "ip",
-            &["-batch", "-"],
-            &format!("link set lo up\naddress add {address}/24 dev eth0\nlink set eth0 up\nroute add default via {gateway}\n"),
-        )
-    })?;
-    Ok(())
+        tools::feed("ip", &["-batch", "-"], lines).map(drop)
+    })
 }
 
 /// Deletes a link, if it is there.
@@ -237,4 +266,24 @@ pub(crate) fn release_all() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_host_has_two_addresses_of_its_own() {
+        let all: BTreeSet<Ipv4Addr> = (1..=HOSTS_MAX)
+            .flat_map(|number| {
+                let first = address(7, number);
+                let other = other_address(first);
+                assert_eq!(other_address(other), first);
+                assert!(other.octets()[3] < 200);
+                [first, other]
+            })
+            .collect();
+        assert_eq!(all.len(), 2 * usize::from(HOSTS_MAX));
+        assert!(!all.contains(&gateway(7)));
+    }
 }

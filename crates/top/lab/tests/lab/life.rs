@@ -1,9 +1,10 @@
 //! Labs and hosts that come and go, and what is left of them.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use trireme_lab::{Addition, Lab, Up};
+use trireme_lab::{Addition, Lab, Up, kubeconfig};
 
 use crate::{call, eventually, ground, inside};
 
@@ -158,4 +159,58 @@ pub(crate) fn members() -> Result<()> {
     ensure!(Lab::open("t-hosts")?.hosts()?.len() == 2);
     lab.down()?;
     clean("t-hosts")
+}
+
+pub(crate) fn readdressed() -> Result<()> {
+    let lab = ground("t-address", 2, Some(128 << 20))?;
+    let before = lab.host("t-address-1")?.address();
+    lab.start("t-address-1", &inside(&["echo"])?)?;
+    let answers = |address: std::net::Ipv4Addr| Ok(call(&lab, "t-address-2", &["talk", &address.to_string(), "x", "1"])? == "1");
+    eventually("an echo", || answers(before))?;
+    let after = lab.readdress("t-address-1")?;
+    ensure!(after != before && lab.host("t-address-1")?.address() == after);
+    eventually("an echo at the new address", || answers(after))?;
+    ensure!(!answers(before)?, "the old address is gone");
+    // It is the host's also after its next start.
+    lab.power_cut("t-address-1")?;
+    eventually("an echo at the new address", || answers(after))?;
+    ensure!(lab.readdress("t-address-1")? == before);
+    eventually("an echo at the old address", || answers(before))
+}
+
+pub(crate) fn contexts() -> Result<()> {
+    const OWN: &str = "clusters: [{name: trireme, cluster: {server: 'https://192.0.2.1:6443'}}]\n\
+                       users: [{name: trireme, user: {token: t}}]\n";
+    const USERS: &str = "apiVersion: v1\nkind: Config\ncurrent-context: work\nclusters:\n- name: work\n  cluster:\n    server: https://192.0.2.9\n\
+                         contexts:\n- name: work\n  context: {cluster: work, user: me}\nusers:\n- name: me\n  user: {token: u}\n";
+    let directory = tempfile::tempdir()?;
+    let source = directory.path().join("own");
+    std::fs::write(&source, OWN)?;
+    let users = directory.path().join("users");
+    std::fs::write(&users, USERS)?;
+    let new = directory.path().join("home/.kube/config");
+    for target in [&users, &new] {
+        let lab = ground("t-kube", 0, None)?;
+        kubeconfig::publish("t-kube", &source, target)?;
+        let text = std::fs::read_to_string(target)?;
+        ensure!(text.contains("current-context: trireme-t-kube"), "{text}");
+        ensure!(text.contains("https://192.0.2.1:6443"), "{text}");
+        ensure!(std::fs::metadata(target)?.permissions().mode() & 0o777 == 0o600);
+        lab.down()?;
+        clean("t-kube")?;
+    }
+    let text = std::fs::read_to_string(&users)?;
+    ensure!(
+        text.contains("current-context: work") && text.contains("https://192.0.2.9"),
+        "{text}"
+    );
+    ensure!(!text.contains("t-kube"), "{text}");
+    ensure!(!new.exists(), "a file that was made for the lab goes with it");
+    // A file that cannot be understood stays as it is.
+    let lab = ground("t-kube", 0, None)?;
+    std::fs::write(&users, "- not\n- a mapping\n")?;
+    ensure!(kubeconfig::publish("t-kube", &source, &users).is_err());
+    ensure!(std::fs::read_to_string(&users)? == "- not\n- a mapping\n");
+    lab.down()?;
+    clean("t-kube")
 }

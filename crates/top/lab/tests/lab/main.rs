@@ -37,6 +37,8 @@ fn main() -> ExitCode {
         trial("an_interrupted_lab_goes_by_its_name", life::interrupted),
         trial("a_process_is_killed_paused_and_started_again", life::processes),
         trial("hosts_come_and_go", life::members),
+        trial("a_host_gets_another_address", life::readdressed),
+        trial("a_context_comes_and_goes_with_its_lab", life::contexts),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
