@@ -23,6 +23,9 @@ pub enum Command {
         writes: Vec<Write>,
         /// The proposer's clock in Unix milliseconds: TTLs count from here.
         now_ms: u64,
+        /// The term in which alone this may be applied: what a leader's controllers write, no later leader takes over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fence: Option<u64>,
     },
     /// Forget history below this revision; reads and watches from before it are answered with "compacted".
     Compact {
@@ -101,6 +104,11 @@ pub enum Applied {
         write: usize,
         /// What the key holds.
         current: Option<Object>,
+    },
+    /// The transaction was fenced to another term than the one it came in; nothing changed.
+    Fenced {
+        /// The term of its log entry.
+        term: u64,
     },
     /// Compaction or expiry done.
     Done,

@@ -151,10 +151,12 @@ impl State {
         self.objects.get(key).cloned()
     }
 
-    /// Applies one command; gives the answer for its proposer and the events in order.
-    pub fn apply(&mut self, command: &Command) -> (Applied, Vec<Arc<Event>>) {
+    /// Applies one command, which the leader of `term` put into the log; gives the answer for its proposer and the events
+    /// in order.
+    pub fn apply(&mut self, command: &Command, term: u64) -> (Applied, Vec<Arc<Event>>) {
         let outcome = match command {
-            Command::Transaction { writes, now_ms } => self.transact(writes, *now_ms),
+            Command::Transaction { fence: Some(fence), .. } if *fence != term => (Applied::Fenced { term }, Vec::new()),
+            Command::Transaction { writes, now_ms, .. } => self.transact(writes, *now_ms),
             Command::Compact { revision } => {
                 self.history.compact((*revision).min(self.revision));
                 (Applied::Done, Vec::new())

@@ -161,7 +161,7 @@ proptest! {
                             }
                         }
                     }
-                    let (applied, events) = state.apply(&Command::Transaction { writes, now_ms });
+                    let (applied, events) = state.apply(&Command::Transaction { writes, now_ms, fence: None }, 1);
                     if commits {
                         let committed = matches!(applied, Applied::Committed { .. });
                         prop_assert!(committed);
@@ -178,12 +178,12 @@ proptest! {
                 }
                 Step::Compact(share) => {
                     let target = 1 + revision * u64::from(share) / 255;
-                    state.apply(&Command::Compact { revision: target });
+                    state.apply(&Command::Compact { revision: target }, 1);
                     prop_assert!(state.oldest() >= target.min(revision));
                 }
                 Step::Expire(ahead) => {
                     now_ms += u64::from(ahead) * 250;
-                    let (_, events) = state.apply(&Command::Expire { now_ms });
+                    let (_, events) = state.apply(&Command::Expire { now_ms }, 1);
                     for event in &events {
                         log.push((event.revision, event.key.to_string(), event.kind));
                         let held = world.remove(&*event.key).unwrap();

@@ -39,6 +39,7 @@ pub(super) fn one(write: Write) -> Command {
     Command::Transaction {
         writes: vec![write],
         now_ms: 1_000,
+        fence: None,
     }
 }
 
@@ -49,7 +50,7 @@ fn value(object: &Object) -> String {
 #[test]
 fn stored_bytes_carry_their_revision_and_bodies_come_back_out_of_them() {
     let mut state = State::new();
-    let (applied, events) = state.apply(&one(put("/configmaps/d/a", Precondition::Absent, "x\"{}\\", None)));
+    let (applied, events) = state.apply(&one(put("/configmaps/d/a", Precondition::Absent, "x\"{}\\", None)), 1);
     let Applied::Committed { revision, objects } = applied else {
         panic!("{applied:?}")
     };
@@ -76,10 +77,10 @@ fn preconditions() {
     ] {
         let mut state = State::new();
         if exists {
-            state.apply(&one(put(key, Precondition::Absent, "0", None)));
+            state.apply(&one(put(key, Precondition::Absent, "0", None)), 1);
         }
         let before = state.revision();
-        let (applied, events) = state.apply(&one(put(key, precondition, "1", None)));
+        let (applied, events) = state.apply(&one(put(key, precondition, "1", None)), 1);
         match applied {
             Applied::Committed { revision, .. } => {
                 assert!(commits && revision == before + 1, "{exists} {precondition:?}");
@@ -91,6 +92,7 @@ fn preconditions() {
                 );
                 assert_eq!((write, current.is_some()), (0, exists));
             }
+            Applied::Fenced { .. } => panic!("no transaction here has a fence"),
             Applied::Done => panic!("a transaction is never just done"),
         }
     }
@@ -99,12 +101,19 @@ fn preconditions() {
 #[test]
 fn a_transaction_is_all_or_nothing_at_one_revision() {
     let mut state = State::new();
-    state.apply(&one(put("/configmaps/d/b", Precondition::None, "0", None)));
+    state.apply(&one(put("/configmaps/d/b", Precondition::None, "0", None)), 1);
     let writes = vec![
         put("/configmaps/d/a", Precondition::Absent, "1", None),
         put("/configmaps/d/b", Precondition::Absent, "1", None),
     ];
-    let (applied, _) = state.apply(&Command::Transaction { writes, now_ms: 0 });
+    let (applied, _) = state.apply(
+        &Command::Transaction {
+            writes,
+            now_ms: 0,
+            fence: None,
+        },
+        1,
+    );
     assert!(matches!(
         applied,
         Applied::Conflict {
@@ -118,7 +127,14 @@ fn a_transaction_is_all_or_nothing_at_one_revision() {
         put("/configmaps/d/a", Precondition::Absent, "1", None),
         delete("/configmaps/d/b", Precondition::Revision(2)),
     ];
-    let (applied, events) = state.apply(&Command::Transaction { writes, now_ms: 0 });
+    let (applied, events) = state.apply(
+        &Command::Transaction {
+            writes,
+            now_ms: 0,
+            fence: None,
+        },
+        1,
+    );
     assert!(matches!(applied, Applied::Committed { revision: 3, .. }));
     assert_eq!(
         events.iter().map(|event| (event.revision, event.kind)).collect::<Vec<_>>(),
@@ -132,13 +148,13 @@ fn a_transaction_is_all_or_nothing_at_one_revision() {
 #[test]
 fn expiry_counts_from_the_command_and_an_update_sets_it_anew() {
     let mut state = State::new();
-    state.apply(&one(put("/events/d/a", Precondition::None, "0", Some(10))));
-    state.apply(&one(put("/events/d/b", Precondition::None, "0", Some(20))));
-    state.apply(&one(put("/events/d/c", Precondition::None, "0", Some(10))));
-    state.apply(&one(put("/events/d/c", Precondition::None, "1", None)));
+    state.apply(&one(put("/events/d/a", Precondition::None, "0", Some(10))), 1);
+    state.apply(&one(put("/events/d/b", Precondition::None, "0", Some(20))), 1);
+    state.apply(&one(put("/events/d/c", Precondition::None, "0", Some(10))), 1);
+    state.apply(&one(put("/events/d/c", Precondition::None, "1", None)), 1);
     assert_eq!(state.next_expiry_ms(), Some(11_000));
-    assert!(state.apply(&Command::Expire { now_ms: 10_999 }).1.is_empty());
-    let (_, events) = state.apply(&Command::Expire { now_ms: 11_000 });
+    assert!(state.apply(&Command::Expire { now_ms: 10_999 }, 1).1.is_empty());
+    let (_, events) = state.apply(&Command::Expire { now_ms: 11_000 }, 1);
     assert_eq!(events.len(), 1);
     assert_eq!(
         (&*events[0].key, events[0].kind, events[0].revision),
@@ -147,9 +163,9 @@ fn expiry_counts_from_the_command_and_an_update_sets_it_anew() {
     assert_eq!(events[0].object.value()["metadata"]["resourceVersion"], "6");
     assert_eq!(value(&events[0].object), "0");
     assert_eq!(state.next_expiry_ms(), Some(21_000));
-    state.apply(&one(delete("/events/d/b", Precondition::None)));
+    state.apply(&one(delete("/events/d/b", Precondition::None)), 1);
     assert_eq!(state.next_expiry_ms(), None);
-    assert!(state.apply(&Command::Expire { now_ms: u64::MAX }).1.is_empty());
+    assert!(state.apply(&Command::Expire { now_ms: u64::MAX }, 1).1.is_empty());
     assert!(state.get("/events/d/c").is_some());
 }
 
@@ -157,9 +173,9 @@ fn expiry_counts_from_the_command_and_an_update_sets_it_anew() {
 fn reads_and_watches_know_what_is_gone_and_what_is_to_come() {
     let mut state = State::new();
     for index in 0..10 {
-        state.apply(&one(put("/configmaps/d/a", Precondition::None, &index.to_string(), None)));
+        state.apply(&one(put("/configmaps/d/a", Precondition::None, &index.to_string(), None)), 1);
     }
-    state.apply(&Command::Compact { revision: 5 });
+    state.apply(&Command::Compact { revision: 5 }, 1);
     assert_eq!((state.oldest(), state.history_len()), (5, 6));
     assert_eq!(state.check(4), Err(ReadError::Compacted { asked: 4, oldest: 5 }));
     assert_eq!(state.check(12), Err(ReadError::Future { asked: 12, current: 11 }));
@@ -176,19 +192,19 @@ fn reads_and_watches_know_what_is_gone_and_what_is_to_come() {
     let tail = state.tail("/configmaps/", 9, 4).unwrap();
     assert_eq!((tail.events.len(), tail.through), (2, 11));
     // Compaction never goes into the future nor back.
-    state.apply(&Command::Compact { revision: 99 });
-    state.apply(&Command::Compact { revision: 3 });
+    state.apply(&Command::Compact { revision: 99 }, 1);
+    state.apply(&Command::Compact { revision: 3 }, 1);
     assert_eq!((state.oldest(), state.history_len()), (11, 0));
 }
 
 #[test]
 fn a_subscriber_of_a_quiet_resource_misses_nothing_while_others_are_busy() {
     let mut state = State::new();
-    state.apply(&one(put("/secrets/d/a", Precondition::None, "0", None)));
+    state.apply(&one(put("/secrets/d/a", Precondition::None, "0", None)), 1);
     for _ in 0..5 {
-        state.apply(&one(put("/configmaps/d/a", Precondition::None, "0", None)));
+        state.apply(&one(put("/configmaps/d/a", Precondition::None, "0", None)), 1);
     }
-    state.apply(&Command::Compact { revision: 6 });
+    state.apply(&Command::Compact { revision: 6 }, 1);
     assert!(state.tail("/secrets/", 2, 10).unwrap().events.is_empty());
     assert_eq!(state.quiet_through("/secrets/", 2), 7);
     assert_eq!(state.quiet_through("/configmaps/d/", 6), 6);
@@ -203,7 +219,7 @@ fn history_is_bounded_by_bytes() {
     let mut state = State::new();
     let large = "x".repeat(1 << 20);
     for _ in 0..80 {
-        state.apply(&one(put("/configmaps/d/a", Precondition::None, &large, None)));
+        state.apply(&one(put("/configmaps/d/a", Precondition::None, &large, None)), 1);
     }
     assert!(
         state.history_len() < 40 && state.history_len() > 20,
@@ -217,8 +233,8 @@ fn history_is_bounded_by_bytes() {
 fn paging_goes_on_behind_a_key_and_counts_what_remains() {
     let mut state = State::new();
     for name in ["a", "a0", "b", "c"] {
-        state.apply(&one(put(&format!("/configmaps/d/{name}"), Precondition::None, "0", None)));
-        state.apply(&one(put(&format!("/configmaps/d2/{name}"), Precondition::None, "0", None)));
+        state.apply(&one(put(&format!("/configmaps/d/{name}"), Precondition::None, "0", None)), 1);
+        state.apply(&one(put(&format!("/configmaps/d2/{name}"), Precondition::None, "0", None)), 1);
     }
     let view = state.view("/configmaps/d/", None).unwrap();
     let page = view.page("/configmaps/d/", None, Some(2));
@@ -239,11 +255,14 @@ fn a_body_that_is_no_header_still_applies() {
     let operation = Operation::Put { body, ttl_seconds: None };
     let key = Arc::from("/configmaps/d/a");
     let precondition = Precondition::None;
-    state.apply(&one(Write {
-        key,
-        precondition,
-        operation,
-    }));
+    state.apply(
+        &one(Write {
+            key,
+            precondition,
+            operation,
+        }),
+        1,
+    );
     let object = state.get("/configmaps/d/a").unwrap();
     assert_eq!((&*object.header().name, object.header().resource_version), ("a", 2));
 }
@@ -253,15 +272,18 @@ fn a_loaded_snapshot_goes_on_where_the_state_was() {
     let mut state = State::new();
     for index in 0..2000 {
         let ttl = (index % 3 == 0).then_some(60);
-        state.apply(&one(put(
-            &format!("/configmaps/d/{index}"),
-            Precondition::None,
-            &"y".repeat(300),
-            ttl,
-        )));
+        state.apply(
+            &one(put(
+                &format!("/configmaps/d/{index}"),
+                Precondition::None,
+                &"y".repeat(300),
+                ttl,
+            )),
+            1,
+        );
     }
     let frozen = state.freeze();
-    state.apply(&one(put("/configmaps/d/later", Precondition::None, "0", None)));
+    state.apply(&one(put("/configmaps/d/later", Precondition::None, "0", None)), 1);
     let chunks: Vec<_> = frozen.chunks().collect();
     assert!(chunks.len() > 1);
     let mut loader = Loader::new();
@@ -286,4 +308,28 @@ fn a_loaded_snapshot_goes_on_where_the_state_was() {
     ));
     assert!(Loader::new().feed(&chunks[0][..chunks[0].len() - 1]).is_err());
     assert!(matches!(Loader::new().feed(&[9]), Err(crate::DecodeError::Version(9))));
+}
+
+#[test]
+fn a_fence_lets_a_transaction_pass_in_its_own_term_only() {
+    let fenced = |fence| Command::Transaction {
+        writes: vec![put("/configmaps/d/a", Precondition::None, "0", None)],
+        now_ms: 0,
+        fence,
+    };
+    let mut state = State::new();
+    for (fence, term, passes) in [(Some(3), 3, true), (Some(3), 4, false), (Some(4), 3, false), (None, 4, true)] {
+        let before = state.revision();
+        let (applied, events) = state.apply(&fenced(fence), term);
+        if passes {
+            assert!(matches!(applied, Applied::Committed { .. }), "{fence:?} in {term}");
+        } else {
+            assert!(
+                matches!(applied, Applied::Fenced { term: found } if found == term),
+                "{fence:?} in {term}"
+            );
+            assert!(events.is_empty());
+        }
+        assert_eq!(state.revision() - before, u64::from(passes), "{fence:?} in {term}");
+    }
 }
