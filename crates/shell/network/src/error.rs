@@ -23,6 +23,9 @@ pub enum NetworkError {
         /// The cause.
         source: io::Error,
     },
+    /// The kernel was built without it, or the module is not there.
+    #[error("this kernel has no VXLAN: load the module vxlan, or use --pod-network host-gw where all nodes share a link")]
+    NoVxlan,
     /// No link of this host is in the address's network.
     #[error("no link of this host is in the network of {0}")]
     NoLink(IpAddr),

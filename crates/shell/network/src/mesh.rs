@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 use trireme_routing::Cidr;
 use trireme_routing::mesh::{Mac, Mesh, Tunnel, VXLAN_OVERHEAD_BYTES};
 
+use crate::guard::guard_tunnel;
 use crate::links::Links;
 use crate::pod_network::MTU_BYTES;
 use crate::{NetworkError, sysctl};
@@ -88,6 +89,11 @@ impl PodMesh {
         if let Some(index) = tunnel {
             stale = self.reach_peers(index, wanted, &mut tally).await?;
         }
+        let peers: Option<BTreeSet<Ipv4Addr>> = tunnel.map(|_| wanted.forwarding.values().copied().collect());
+        // Written anew each time, and no change: somebody may have flushed all rules.
+        if let Err(error) = guard_tunnel(peers.as_ref()).await {
+            tally.note(Err(error));
+        }
         self.routes(tunnel, wanted, &mut tally).await?;
         if let Some(index) = tunnel {
             for address in stale.neighbours {
@@ -101,6 +107,14 @@ impl PodMesh {
             Some(error) => Err(error),
             None => Ok(tally.changes),
         }
+    }
+
+    /// Removes all ways.
+    ///
+    /// # Errors
+    /// As [`PodMesh::apply`].
+    pub async fn teardown(&self) -> Result<(), NetworkError> {
+        self.apply(&Mesh::default()).await.map(|_| ())
     }
 
     /// Makes the tunnel, or finds it as it should be.
@@ -119,7 +133,13 @@ impl PodMesh {
                 if other.is_some() {
                     self.links.remove(TUNNEL).await?;
                 }
-                let index = self.links.make_tunnel(TUNNEL, tunnel, mtu).await?;
+                let made = self.links.make_tunnel(TUNNEL, tunnel, mtu).await;
+                let index = made.map_err(|error| match error {
+                    NetworkError::Kernel { source, .. } if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                        NetworkError::NoVxlan
+                    }
+                    other => other,
+                })?;
                 // It carries IPv4 only: no addresses of its own making, and no chatter about them.
                 sysctl::set_if_there(&format!("ipv6/conf/{TUNNEL}/addr_gen_mode"), "1")?;
                 tally.changes += 1;

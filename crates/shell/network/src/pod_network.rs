@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::addresses::Addresses;
 use crate::links::Links;
-use crate::{Ipv4Range, NetworkError, Nft, Nftables, guard, namespace, sysctl};
+use crate::{Ipv4Range, NetworkError, Nft, Nftables, PodMesh, guard, namespace, sysctl};
 
 /// What a pod network is made from.
 #[derive(Clone, Debug)]
@@ -250,6 +250,7 @@ impl PodNetwork {
         }
         Nft.apply(&script).await?;
         guard(&BTreeSet::new()).await?;
+        PodMesh::open(&self.config.bridge)?.teardown().await?;
         for port in self.links.ports(self.bridge).await? {
             if port.starts_with(PREFIX) {
                 self.links.remove(&port).await?;

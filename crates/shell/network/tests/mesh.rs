@@ -203,6 +203,28 @@ fn pods_and_nodes_reach_all(mode: Mode) {
     cluster.hosts[0].namespace.send_whole(&far, whole).unwrap();
     assert!(cluster.hosts[0].namespace.send_whole(&far, whole + 1).is_err());
 
+    // A stranger's packets do not come in by the tunnel.
+    if mode == Mode::Vxlan {
+        let rules = cluster.hosts[0].namespace.shell("nft list table inet trireme-tunnel");
+        assert!(
+            rules.contains("192.0.2.2") && rules.contains("192.0.2.3") && !rules.contains("192.0.2.1,"),
+            "{rules}"
+        );
+        let stranger = cluster.switch.host(8, &["192.0.2.8/24"]);
+        stranger.shell(
+            "ip link add vx type vxlan id 1 dstport 8472 remote 192.0.2.1 local 192.0.2.8 && ip link set vx up && \
+             ip addr add 10.42.8.1/24 dev vx && ip route add 10.42.1.0/24 via 10.42.1.1 dev vx onlink && \
+             ip neigh add 10.42.1.1 lladdr 0e:58:c0:00:02:01 dev vx",
+        );
+        let at = format!("{}:8080", pods[0].1);
+        assert!(!stranger.send_whole(&at, 8).unwrap());
+        let rules = cluster.hosts[0].namespace.shell("nft list chain inet trireme-tunnel input");
+        assert!(
+            rules.contains("counter packets") && !rules.contains("packets 0 bytes 0 drop"),
+            "{rules}"
+        );
+    }
+
     // Nothing to do the second time, nor after a restart; an open connection goes on.
     let target = far.clone();
     let mut open = pods[0].0.run(move || Connection::open(&target)).unwrap();
@@ -329,4 +351,46 @@ fn a_host_with_a_new_address_and_a_new_mode_are_followed() {
         assert_eq!(a.ask(&far), ok(), "{mode}");
     }
     assert!(address("10.42.3.0") < ip_c);
+}
+
+/// Not a test: `cargo test --release -p trireme-network --test mesh -- --ignored --nocapture` prints what the ways cost.
+#[test]
+#[ignore = "measures"]
+fn measure() {
+    const BYTES: usize = 2 << 30;
+    const QUESTIONS: u32 = 5000;
+    for mode in [Mode::HostGw, Mode::Vxlan] {
+        let cluster = Cluster::new(mode);
+        let (a, _) = cluster.hosts[0].pod("a");
+        let (_b, ip_b) = cluster.hosts[1].pod("b");
+        let target = format!("{ip_b}:8080");
+        let (stream, questions) = a.run(move || {
+            let mut connection = Connection::open(&target).unwrap();
+            let begun = std::time::Instant::now();
+            for _ in 0..BYTES >> 20 {
+                connection.ask_after(1 << 20).unwrap();
+            }
+            let stream = begun.elapsed();
+            let begun = std::time::Instant::now();
+            for _ in 0..QUESTIONS {
+                connection.ask().unwrap();
+            }
+            (stream, begun.elapsed())
+        });
+        cluster.hosts[1].namespace.serve("two", 8081);
+        let direct = cluster.hosts[0].namespace.run(|| {
+            let mut connection = Connection::open("192.0.2.2:8081").unwrap();
+            let begun = std::time::Instant::now();
+            for _ in 0..QUESTIONS {
+                connection.ask().unwrap();
+            }
+            begun.elapsed()
+        });
+        let gbit_s = BYTES as f64 * 8.0 / stream.as_secs_f64() / 1e9;
+        println!(
+            "{mode}: {gbit_s:.2} Gbit/s, {:?} a question, {:?} from host to host",
+            questions / QUESTIONS,
+            direct / QUESTIONS
+        );
+    }
 }

@@ -40,6 +40,8 @@ pub(crate) struct MeshPart {
     changes: Subscription,
     applied: Option<Mesh>,
     problems: Vec<Problem>,
+    /// What went wrong last, so that it is told once.
+    told: Option<String>,
 }
 
 impl MeshPart {
@@ -56,6 +58,7 @@ impl MeshPart {
             changes,
             applied: None,
             problems: Vec::new(),
+            told: None,
         };
         part.apply().await;
         Ok(part)
@@ -94,9 +97,14 @@ impl MeshPart {
                     tracing::info!(changes, peers = wanted.routes.len(), mode = %self.config.mode, "ways to other nodes' pods");
                 }
                 self.applied = Some(wanted);
+                self.told = None;
             }
             Err(error) => {
-                tracing::warn!("ways to other nodes' pods, trying again: {error}");
+                let text = error.to_string();
+                if self.told.as_ref() != Some(&text) {
+                    tracing::warn!("ways to other nodes' pods, trying again: {text}");
+                    self.told = Some(text);
+                }
                 self.applied = None;
             }
         }
