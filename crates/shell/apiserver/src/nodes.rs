@@ -25,6 +25,34 @@ pub struct NodeEndpoint {
     pub port: u16,
 }
 
+const KUBELET_PORT: u16 = 10250;
+
+impl NodeEndpoint {
+    /// Where a node's kubelet listens; `None` before the node has told its address.
+    #[must_use]
+    pub fn of(node: &Value) -> Option<Self> {
+        let addresses = node["status"]["addresses"].as_array()?;
+        let of = |kind: &str| {
+            addresses
+                .iter()
+                .find(|own| own["type"] == kind)
+                .and_then(|own| own["address"].as_str())
+        };
+        let host = ["InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS"]
+            .into_iter()
+            .find_map(of)?;
+        let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
+        Some(Self {
+            name: node["metadata"]["name"].as_str()?.to_owned(),
+            host: host.to_owned(),
+            port: port
+                .and_then(|port| u16::try_from(port).ok())
+                .filter(|port| *port > 0)
+                .unwrap_or(KUBELET_PORT),
+        })
+    }
+}
+
 /// Opens authenticated connections to kubelets.
 #[async_trait]
 pub trait NodeDialer: Send + Sync + 'static {

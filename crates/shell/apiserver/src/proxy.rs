@@ -31,7 +31,6 @@ const HOP_BY_HOP: &[&str] = &[
     "trailer",
     "transfer-encoding",
 ];
-const KUBELET_PORT: u16 = 10250;
 
 fn no_host(pod: &str) -> Status {
     Status::bad_request(format!("pod {pod} does not have a host assigned"))
@@ -244,29 +243,6 @@ fn connect_admission(server: &ApiServer, target: &Target, query: &Query) -> Resu
     server.plugins.admission.validate(&mut request)
 }
 
-/// Where a node's kubelet listens.
-fn endpoint(node: &Value) -> Option<NodeEndpoint> {
-    let addresses = node["status"]["addresses"].as_array()?;
-    let of = |kind: &str| {
-        addresses
-            .iter()
-            .find(|own| own["type"] == kind)
-            .and_then(|own| own["address"].as_str())
-    };
-    let host = ["InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS"]
-        .into_iter()
-        .find_map(of)?;
-    let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
-    Some(NodeEndpoint {
-        name: node["metadata"]["name"].as_str()?.to_owned(),
-        host: host.to_owned(),
-        port: port
-            .and_then(|port| u16::try_from(port).ok())
-            .filter(|port| *port > 0)
-            .unwrap_or(KUBELET_PORT),
-    })
-}
-
 fn unreachable_node(why: &str) -> Status {
     Status::failure(
         503,
@@ -283,7 +259,7 @@ async fn dial(server: &ApiServer, node: &str) -> Result<Box<dyn crate::nodes::No
         .as_ref()
         .ok_or_else(|| unreachable_node("this server reaches no nodes"))?;
     let object = server.node(node).ok_or_else(|| Status::not_found("", "nodes", node))?;
-    let endpoint = endpoint(&object.value()).ok_or_else(|| unreachable_node(&format!("node {node} has no address yet")))?;
+    let endpoint = NodeEndpoint::of(&object.value()).ok_or_else(|| unreachable_node(&format!("node {node} has no address yet")))?;
     let connected = dialer.connect(&endpoint).await;
     connected.map_err(|error| Status::internal(&format!("error dialing backend: {error}")))
 }

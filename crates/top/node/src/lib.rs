@@ -13,6 +13,7 @@ pub mod join;
 pub mod kubeconfig;
 pub mod live;
 mod mesh;
+mod metrics;
 mod node;
 mod peers;
 pub mod pki;

@@ -2,15 +2,13 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use rustls::pki_types::ServerName;
-use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use trireme_apiserver::{MetricsSource, NodeDialer, NodeEndpoint, NodeStream};
-use trireme_kubelet::ResourceMetrics;
+use trireme_apiserver::{NodeDialer, NodeEndpoint, NodeStream};
 use trireme_network::PodNetwork;
 use trireme_runtime::cri::{CriError, PodSandboxConfig, SandboxNetwork};
 
@@ -78,32 +76,5 @@ impl SandboxNetwork for Sandboxes {
             .detach(sandbox_id)
             .await
             .map_err(|error| CriError::Other(format!("pod network: {error}")))
-    }
-}
-
-/// Resource metrics of this server's own node; none before its kubelet was built.
-#[derive(Default)]
-pub(crate) struct NodeMetrics(OnceLock<Arc<ResourceMetrics>>);
-
-impl NodeMetrics {
-    pub(crate) fn set(&self, metrics: Arc<ResourceMetrics>) {
-        assert!(self.0.set(metrics).is_ok(), "one kubelet per process");
-    }
-}
-
-#[async_trait]
-impl MetricsSource for NodeMetrics {
-    async fn nodes(&self) -> Vec<Value> {
-        match self.0.get() {
-            Some(metrics) => metrics.node_metrics().await.into_iter().collect(),
-            None => Vec::new(),
-        }
-    }
-
-    async fn pods(&self, namespace: Option<&str>) -> Vec<Value> {
-        let Some(metrics) = self.0.get() else { return Vec::new() };
-        let mut pods = metrics.pod_metrics().await;
-        pods.retain(|pod| namespace.is_none_or(|namespace| pod["metadata"]["namespace"] == namespace));
-        pods
     }
 }

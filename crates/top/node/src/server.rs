@@ -29,7 +29,8 @@ use crate::kubeconfig::kubeconfig;
 use crate::node::{Node, NodeSettings};
 use crate::peers::{self, PeerTls, TlsDialer};
 use crate::pki::{Authority, Identity};
-use crate::seams::{KubeletDialer, NodeMetrics};
+use crate::metrics::ClusterMetrics;
+use crate::seams::KubeletDialer;
 use crate::{files, tls};
 
 /// Longest wait for parts to end after a signal.
@@ -88,7 +89,10 @@ pub async fn run_server(config: Checked) -> Result<()> {
     })
     .await?;
     tasks.spawn(peers::serve(peer_listener, peers, Arc::clone(&store), shutdown.clone()));
-    let metrics = Arc::new(NodeMetrics::default());
+    let to_kubelets = tls::client(&certificates.to_kubelets, certificates.authority.certificate())?;
+    let dialer = Arc::new(KubeletDialer::new(to_kubelets));
+    let own_name = config.runs(Part::Node).then(|| node_name.clone());
+    let metrics = Arc::new(ClusterMetrics::new(own_name, Arc::clone(&dialer) as _));
     let extension = Cluster {
         store: Arc::clone(&store),
         settings,
@@ -96,7 +100,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
         pki,
         version: crate::KUBERNETES_VERSION.to_owned(),
     };
-    let (server, admin_access) = api_server(&config, node_ip, &certificates, &store, &metrics, extension)?;
+    let (server, admin_access) = api_server(&config, node_ip, &certificates, &store, (dialer, &metrics), extension)?;
     let tls = tls::server(&certificates.api, certificates.authority.certificate())?;
     tasks.spawn(Arc::clone(&server).serve(listener, tls, shutdown.clone()));
     let kubeconfig = AdminKubeconfig::new(&config, node_ip, &certificates.authority);
@@ -107,6 +111,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
     tasks.spawn(renewal.run(Arc::clone(&clock), shutdown.clone()));
     tasks.spawn(peer_renewal.run(Arc::clone(&clock), shutdown.clone()));
     let cache = Cache::new(&admin_access, shutdown.clone());
+    metrics.follow(&cache);
     let control: Control = {
         let control = ControlPlane::new(&config, &server, &cache, &clock, &certificates)?;
         Arc::new(move |term, tasks, ended| {
@@ -142,7 +147,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
             own_pods_only: false,
         };
         let node = Node::start(settings, &client, cache, &tasks, &shutdown).await?;
-        metrics.set(node.metrics());
+        metrics.set_own(node.metrics());
         Some(node)
     } else {
         None
@@ -204,7 +209,7 @@ fn api_server(
     node_ip: IpAddr,
     certificates: &Certificates,
     store: &Arc<RaftStore>,
-    metrics: &Arc<NodeMetrics>,
+    (dialer, metrics): (Arc<KubeletDialer>, &Arc<ClusterMetrics>),
     extension: Cluster,
 ) -> Result<(Arc<ApiServer>, Client)> {
     let options = &config.options;
@@ -229,14 +234,13 @@ fn api_server(
     authenticators.push(Arc::clone(&tokens) as Arc<dyn Authenticator>);
     authenticators.push(Arc::new(BootstrapTokens::new(&store)));
     let authorizer = PolicyAuthorizer::start(Arc::clone(&store));
-    let dialer = KubeletDialer::new(tls::client(&certificates.to_kubelets, certificates.authority.certificate())?);
     let plugins = Plugins {
         authorizer: Arc::clone(&authorizer) as _,
         admission: Arc::new(PolicyAdmission::new(authorizer)),
         authenticator: Arc::new(Chain::new(authenticators)),
-        dialer: Some(Arc::new(dialer)),
+        dialer: Some(dialer),
         tokens: Some(tokens),
-        metrics: config.runs(Part::Node).then(|| Arc::clone(metrics) as _),
+        metrics: Some(Arc::clone(metrics) as _),
         extension: Some(Arc::new(extension)),
     };
     let service_cidr = trireme_apiserver::Cidr::parse(&options.service_cidr).context("--service-cidr")?;

@@ -20,18 +20,21 @@ use crate::shared::Shared;
 /// How often the status is computed, and at the latest written.
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
 const REPORT_PERIOD: Duration = Duration::from_secs(300);
-/// Pause after a failed registration.
-const RETRY: Duration = Duration::from_millis(500);
+/// Pause after the first failed registration; it doubles.
+const RETRY: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(7);
 
 /// Registers the node and keeps it alive until `shutdown`.
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let work = async {
+        let mut pause = RETRY;
         let uid = loop {
             match register(&shared).await {
                 Ok(uid) => break uid,
                 Err(error) => {
                     tracing::warn!("registering node {}: {error}", shared.config.node_name);
-                    tokio::time::sleep(RETRY).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
                 }
             }
         };

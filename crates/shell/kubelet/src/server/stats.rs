@@ -1,4 +1,5 @@
-//! Figures of the node and its pods: `/stats/summary`, `/metrics/resource` and the kubelet's own `/metrics`.
+//! Figures of the node and its pods: `/stats/summary`, `/metrics/resource`, the kubelet's own `/metrics`, and
+//! `/metrics/usage`, what servers gather for `metrics.k8s.io`.
 
 use std::fmt::Write;
 
@@ -166,6 +167,13 @@ pub(super) async fn resource(context: &Context) -> Result<Answer, Refusal> {
         metric.render(&mut text);
     }
     Ok(typed(StatusCode::OK, TEXT, text))
+}
+
+/// `NodeMetrics` and `PodMetrics` as the metrics API shows them, rates included: `{"node": …, "pods": […]}`.
+pub(super) async fn usage(context: &Context) -> Answer {
+    let metrics = &context.shared.metrics;
+    let (node, pods) = (metrics.node_metrics().await, metrics.pod_metrics().await);
+    typed(StatusCode::OK, "application/json", json!({"node": node, "pods": pods}).to_string())
 }
 
 pub(super) fn own(context: &Context) -> Answer {

@@ -406,4 +406,8 @@ async fn metrics_have_the_shape_of_the_metrics_api() {
     let nano: i64 = cpu.strip_suffix('n').unwrap().parse().unwrap();
     assert!((249_000_000..=251_000_000).contains(&nano), "{cpu}");
     assert_eq!(metrics.node_metrics().await.unwrap()["kind"], "NodeMetrics");
+    let (_, shown) = fixture.get(Some(API), "/metrics/usage").await;
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["node"]["kind"], "NodeMetrics");
+    assert_eq!(shown["pods"][0]["containers"], pods[0]["containers"]);
 }
