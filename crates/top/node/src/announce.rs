@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use trireme_client::{Cache, ResourceRef};
 use trireme_network::{Duty, VirtualAddress, guard, lasting_addresses};
@@ -24,7 +24,7 @@ const CANDIDATES: usize = 3;
 /// Changes that come this close together are looked at together.
 const GATHER: Duration = Duration::from_millis(20);
 /// How often to look again though nothing changed: the host's own addresses may have.
-const CHECK: Duration = Duration::from_secs(30);
+const CHECK: Duration = Duration::from_secs(15);
 
 /// The addresses of this node.
 pub(crate) struct Announcer {
@@ -33,6 +33,8 @@ pub(crate) struct Announcer {
     pool: BTreeSet<IpAddr>,
     duties: BTreeMap<IpAddr, watch::Sender<Duty>>,
     guarded: BTreeSet<IpAddr>,
+    /// What followed from the objects the last time; `None` when it is to be applied anew.
+    followed: Option<BTreeMap<IpAddr, Duty>>,
     running: JoinSet<()>,
 }
 
@@ -44,6 +46,7 @@ impl Announcer {
             pool: pool.into_iter().collect(),
             duties: BTreeMap::new(),
             guarded: BTreeSet::new(),
+            followed: None,
             running: JoinSet::new(),
         }
     }
@@ -62,11 +65,15 @@ impl Announcer {
         let work = async {
             let mut changes = cache.subscribe(&resources);
             cache.synced(&resources).await;
+            let mut checked = Instant::now();
             loop {
                 while changes.try_next().is_some() {}
                 self.apply().await;
-                if timeout(CHECK, changes.next()).await.is_ok() {
+                if timeout_at(checked + CHECK, changes.next()).await.is_ok() {
                     sleep(GATHER).await;
+                } else {
+                    checked = Instant::now();
+                    self.followed = None;
                 }
             }
         };
@@ -87,6 +94,10 @@ impl Announcer {
             pool: &self.pool,
         });
         let mut wanted = duties(&self.node_name, &order);
+        if self.followed.as_ref() == Some(&wanted) {
+            return;
+        }
+        let followed = wanted.clone();
         match lasting_addresses().await {
             Ok(own) => wanted.retain(|address, _| !own.contains(address)),
             Err(error) => tracing::warn!("addresses of this host: {error}"),
@@ -97,11 +108,13 @@ impl Announcer {
             match guard(&addresses).await {
                 Ok(()) => self.guarded = addresses,
                 Err(error) => {
+                    self.followed = None;
                     tracing::warn!("closing load balancer addresses to the host's own servers: {error}");
                     return;
                 }
             }
         }
+        self.followed = Some(followed);
         self.duties.retain(|address, _| wanted.contains_key(address));
         for (address, duty) in wanted {
             match self.duties.get(&address) {
