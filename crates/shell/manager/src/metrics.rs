@@ -120,6 +120,19 @@ pub(crate) enum Attempt {
     Error,
 }
 
+impl Attempt {
+    fn labels(self) -> AttemptLabels {
+        AttemptLabels {
+            result: match self {
+                Self::Scheduled => "scheduled",
+                Self::Unschedulable => "unschedulable",
+                Self::Error => "error",
+            },
+            profile: crate::scheduler::NAME,
+        }
+    }
+}
+
 /// Counters of the scheduler.
 #[derive(Clone, Debug)]
 pub(crate) struct SchedulerMetrics {
@@ -179,19 +192,17 @@ impl SchedulerMetrics {
             "Time from a pod's arrival until it had a node, by attempts",
             this.whole.clone(),
         );
+        // Zeros are shown from the start, so that a rate has something to rise from.
+        this.pending(0, 0, 0);
+        for result in [Attempt::Scheduled, Attempt::Unschedulable, Attempt::Error] {
+            drop(this.attempts.get_or_create(&result.labels()));
+        }
         this
     }
 
     /// Counts an attempt.
     pub(crate) fn attempt(&self, result: Attempt, took: Duration) {
-        let labels = AttemptLabels {
-            result: match result {
-                Attempt::Scheduled => "scheduled",
-                Attempt::Unschedulable => "unschedulable",
-                Attempt::Error => "error",
-            },
-            profile: crate::scheduler::NAME,
-        };
+        let labels = result.labels();
         self.attempts.get_or_create(&labels).inc();
         self.durations.get_or_create(&labels).observe(took.as_secs_f64());
     }

@@ -160,6 +160,11 @@ impl Cluster {
         Ok(Namespace { cluster: self, name })
     }
 
+    /// All that the server logged.
+    pub(crate) fn log(&self) -> Result<String> {
+        std::fs::read_to_string(&self.log).with_context(|| format!("reading {}", self.log.display()))
+    }
+
     /// The end of the server's log.
     pub(crate) fn log_tail(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();

@@ -8,6 +8,7 @@ mod application;
 mod autoscaling;
 mod bad_input;
 mod cluster;
+mod controllers;
 mod disk_full;
 mod host_ports;
 mod http;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         registry::SCENARIOS,
         disk_full::SCENARIOS,
         autoscaling::SCENARIOS,
+        controllers::SCENARIOS,
         bad_input::SCENARIOS,
         survival::SCENARIOS,
     ]
