@@ -100,7 +100,10 @@ pub(crate) async fn place(
         }
     };
     let text = serde_json::to_vec_pretty(&place)?;
-    files::write_atomically(&path, &text, 0o600).with_context(|| format!("writing {}", path.display()))?;
+    // A full disk must not keep a server from starting that has nothing new to say.
+    if std::fs::read(&path).ok().as_deref() != Some(text.as_slice()) {
+        files::write_atomically(&path, &text, 0o600).with_context(|| format!("writing {}", path.display()))?;
+    }
     Ok(if place.joined { Start::Join(place.member) } else { Start::Cluster(place.member) })
 }
 
