@@ -72,7 +72,11 @@ fn script(addresses: &BTreeSet<IpAddr>) -> String {
             .map(ToString::to_string)
             .collect();
         if !texts.is_empty() {
-            rules.push_str(&format!("{family} daddr {{ {} }} jump refuse\n", texts.join(", ")));
+            // Answers to what the host itself asked of a Service come to the address too: it spoke from there.
+            rules.push_str(&format!(
+                "ct direction original {family} daddr {{ {} }} jump refuse\n",
+                texts.join(", ")
+            ));
         }
     }
     script.push_str(&format!(

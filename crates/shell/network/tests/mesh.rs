@@ -10,12 +10,13 @@ use ground::{Connection, Namespace, Switch, address};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
-use trireme_network::{Nft, Nftables, PodMesh, PodNetwork, PodNetworkConfig};
+use trireme_network::{Nft, Nftables, PodMesh, PodNetwork, PodNetworkConfig, VirtualAddress};
 use trireme_routing::mesh::{self, Mode};
 use trireme_routing::{Input, NodeFacts};
 
 const CLUSTER: &str = "10.42.0.0/16";
 const SERVICES: &str = "10.43.0.0/16";
+const BALANCED: &str = "192.0.2.200";
 const BRIDGE: &str = "trireme0";
 
 struct Host {
@@ -100,12 +101,13 @@ impl Host {
         (pod, given)
     }
 
-    /// Rules for one Service whose endpoints are `(address, host number)`.
+    /// Rules for one Service whose endpoints are `(address, host number)`, with a load balancer address.
     fn rules(&self, policy: &str, endpoints: &[(IpAddr, u8)]) {
         let service: Service = serde_json::from_value(json!({
             "metadata": {"namespace": "d", "name": "web"},
-            "spec": {"type": "NodePort", "clusterIP": "10.43.0.7", "clusterIPs": ["10.43.0.7"], "externalTrafficPolicy": policy,
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.43.0.7", "clusterIPs": ["10.43.0.7"], "externalTrafficPolicy": policy,
                      "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": BALANCED}]}},
         }))
         .unwrap();
         let endpoints: Vec<_> = endpoints
@@ -304,6 +306,27 @@ fn services_lead_to_remote_endpoints(mode: Mode) {
         Ok(("b".into(), ip_a.to_string())),
         "within the cluster it is as Cluster"
     );
+    // A load balancer address, had by a node without an endpoint: from everywhere, by that node itself too, and nothing but
+    // the Service's port.
+    for host in &cluster.hosts {
+        host.rules("Cluster", &[(ip_b, 2)]);
+    }
+    let holder = cluster.hosts[2].namespace.run_async(async || {
+        trireme_network::guard(&[address(BALANCED)].into()).await.unwrap();
+        VirtualAddress::new(address(BALANCED)).hold().await.unwrap()
+    });
+    cluster.hosts[2].namespace.serve("host", 9090);
+    let balanced = format!("{BALANCED}:80");
+    for from in cluster.hosts.iter().map(|host| &host.namespace).chain([&a, &outside]) {
+        assert_eq!(from.ask(&balanced).map(|(name, _)| name), Ok("b".into()));
+        assert_eq!(
+            from.ask(&format!("{BALANCED}:9090")),
+            Err(std::io::ErrorKind::ConnectionRefused)
+        );
+    }
+    cluster.hosts[2]
+        .namespace
+        .run_async(async move || holder.release().await.unwrap());
     // A pod that reaches itself by the Service of all nodes.
     for host in &cluster.hosts {
         host.rules("Cluster", &[(ip_a, 1)]);
