@@ -150,7 +150,9 @@ fn read(path: &Path) -> Result<Option<Value>, LabError> {
 
 /// Replaces the file in one step; it stays its owner's, also where root writes it, and is nobody else's to read.
 fn write(path: &Path, value: &Value) -> Result<(), LabError> {
-    let text = serde_saphyr::to_string(value).map_err(|error| bad(path, error))?;
+    // Certificates on one line each, as kubectl writes them.
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    let text = serde_saphyr::to_string_with_options(value, options).map_err(|error| bad(path, error))?;
     let replace = || {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let made = !directory.exists();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::error::{LabError, during, unless_absent};
+use crate::error::{HostError, LabError, during, unless_absent};
 use crate::faults::{self, End, Fault, MACHINE};
 use crate::host::Host;
 use crate::init::OWN_DIRECTORIES;
@@ -159,9 +159,13 @@ impl Lab {
         let _lock = during("locking the lab", state::lock(&self.name))?;
         // What cannot be read is no reason to leave the rest.
         let state = state::load(&self.name).ok().flatten().unwrap_or_default();
-        for state in state.hosts {
-            Host::new(&self.name, state).switch_off()?;
-        }
+        // All at once: the kernel takes a second for each.
+        std::thread::scope(|scope| {
+            let hosts = state.hosts.into_iter().map(|state| Host::new(&self.name, state));
+            let ending: Vec<_> = hosts.map(|mut host| scope.spawn(move || host.switch_off())).collect();
+            let ended = ending.into_iter().map(|thread| thread.join().expect("nothing here panics"));
+            ended.collect::<Result<(), HostError>>()
+        })?;
         let group = format!("/trireme-lab/{}", self.name);
         during("ending what is left of the lab", cgroup::kill_all(&group))?;
         switch::remove(&self.name)?;
