@@ -120,3 +120,6 @@ fn bootstrap_client(servers: &Arc<Servers>, authority: &CertificateDer<'static>,
     let way = Failover::new(Arc::clone(servers), Arc::new(credentials));
     Ok(Client::new(Arc::new(HttpsTransport::over(&way))))
 }
+
+#[cfg(test)]
+mod tests;

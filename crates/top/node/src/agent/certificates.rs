@@ -277,6 +277,12 @@ impl Certificates {
         }
     }
 
+    /// Renews the client certificate though it is not due.
+    #[cfg(test)]
+    pub(super) async fn renew_now(&self, way: &Arc<Failover>, client: &Client) -> Result<i64> {
+        self.renew(Purpose::Client, way, client).await
+    }
+
     async fn renew(&self, purpose: Purpose, way: &Arc<Failover>, client: &Client) -> Result<i64> {
         let held = tokio::time::timeout(ISSUED_WITHIN, request(client, purpose, &self.subject))
             .await
