@@ -345,10 +345,9 @@ async fn dial_first(
     candidates: Vec<ServerAddress>,
     must_be_ready: bool,
 ) -> Result<Connection, String> {
-    let mut waiting = candidates.into_iter();
     let mut dialling = FuturesUnordered::new();
     let mut why = "no server is known".to_owned();
-    while let Some(next) = waiting.next() {
+    for next in candidates {
         dialling.push(dial(servers, credentials, next, must_be_ready));
         let patience = tokio::time::sleep(DIAL_NEXT_AFTER);
         tokio::pin!(patience);
