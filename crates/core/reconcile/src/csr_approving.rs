@@ -219,8 +219,20 @@ mod tests {
             ("its own", "system:node:n1", "system:node:n1", &["n1", "192.0.2.1"][..], true),
             ("its name", "system:node:n1", "system:node:n1", &["n1"], true),
             ("another's name", "system:node:n1", "system:node:n1", &["n2"], false),
-            ("what its status calls it", "system:node:n1", "system:node:n1", &["api.example"], false),
-            ("the API's name", "system:node:n1", "system:node:n1", &["n1", "kubernetes.default.svc"], false),
+            (
+                "what its status calls it",
+                "system:node:n1",
+                "system:node:n1",
+                &["api.example"],
+                false,
+            ),
+            (
+                "the API's name",
+                "system:node:n1",
+                "system:node:n1",
+                &["n1", "kubernetes.default.svc"],
+                false,
+            ),
             ("another's address", "system:node:n1", "system:node:n1", &["192.0.2.9"], false),
             ("a strange address", "system:node:n1", "system:node:n1", &["192.0.2.2"], false),
             ("loopback", "system:node:n1", "system:node:n1", &["127.0.0.1"], false),
@@ -232,7 +244,12 @@ mod tests {
             csr.spec.groups = Some(vec![NODES.into()]);
             assert_eq!(approved(&decide(csr, None)), expected, "{what}");
         }
-        let outside = csr(KUBELET_SERVING, "system:node:n1", &SERVING, &pem("system:node:n1", NODES, &["n1"]));
+        let outside = csr(
+            KUBELET_SERVING,
+            "system:node:n1",
+            &SERVING,
+            &pem("system:node:n1", NODES, &["n1"]),
+        );
         assert!(!approved(&decide(outside, None)), "not in the group of nodes");
     }
 }

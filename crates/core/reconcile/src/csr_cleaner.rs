@@ -90,7 +90,8 @@ mod tests {
     #[test]
     fn requests_go_when_their_time_is_up() {
         let made: Timestamp = "2026-05-01T12:00:00Z".parse().unwrap();
-        let condition = |kind: &str| json!({"conditions": [{"type": kind, "status": "True", "lastUpdateTime": "2026-05-01T13:00:00Z"}]});
+        let condition =
+            |kind: &str| json!({"conditions": [{"type": kind, "status": "True", "lastUpdateTime": "2026-05-01T13:00:00Z"}]});
         let mut issued = condition("Approved");
         issued["certificate"] = "cGVt".into();
         for (what, status, hours) in [
@@ -103,9 +104,20 @@ mod tests {
             let mut csr = csr(KUBELET_CLIENT, "alice", &[], &pem("a", "b", &[]));
             csr.status = serde_json::from_value(status).unwrap();
             let snapshot = Snapshot { csr: Arc::new(csr) };
-            let at = |seconds: i64| reconcile(&snapshot, Timestamp::from_second(made.as_second() + hours * 3600 + seconds).unwrap());
-            assert!(at(0).actions.is_empty() && at(0).requeue_after == Some(Duration::from_secs(1)), "{what}");
-            assert!(matches!(&at(1).actions[..], [Action::Delete { target, .. }] if target.uid == "u"), "{what}");
+            let at = |seconds: i64| {
+                reconcile(
+                    &snapshot,
+                    Timestamp::from_second(made.as_second() + hours * 3600 + seconds).unwrap(),
+                )
+            };
+            assert!(
+                at(0).actions.is_empty() && at(0).requeue_after == Some(Duration::from_secs(1)),
+                "{what}"
+            );
+            assert!(
+                matches!(&at(1).actions[..], [Action::Delete { target, .. }] if target.uid == "u"),
+                "{what}"
+            );
         }
     }
 

@@ -32,10 +32,15 @@ pub fn reconcile(snapshot: &Snapshot, now: Timestamp) -> Plan {
         return plan;
     }
     let held = secret.data.as_ref().and_then(|data| data.get("expiration"));
-    let Some(text) = held.map(|bytes| String::from_utf8_lossy(&bytes.0)).filter(|text| !text.is_empty()) else {
+    let Some(text) = held
+        .map(|bytes| String::from_utf8_lossy(&bytes.0))
+        .filter(|text| !text.is_empty())
+    else {
         return plan;
     };
-    let left = text.parse::<Timestamp>().map_or(0, |end| end.as_millisecond() - now.as_millisecond());
+    let left = text
+        .parse::<Timestamp>()
+        .map_or(0, |end| end.as_millisecond() - now.as_millisecond());
     match u64::try_from(left) {
         Ok(left @ 1..) => plan.requeue_after = Some(Duration::from_millis(left)),
         _ => plan.actions.push(Action::Delete {
@@ -70,7 +75,12 @@ mod tests {
             }))
             .unwrap();
             secret.data = expiry.map(|text| [("expiration".to_owned(), ByteString(text.as_bytes().to_vec()))].into());
-            let plan = reconcile(&Snapshot { secret: Arc::new(secret) }, now);
+            let plan = reconcile(
+                &Snapshot {
+                    secret: Arc::new(secret),
+                },
+                now,
+            );
             assert_eq!(plan.actions.len(), usize::from(gone), "{expiry:?}");
             assert_eq!(plan.requeue_after, again.map(Duration::from_secs), "{expiry:?}");
         }

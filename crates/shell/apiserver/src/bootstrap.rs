@@ -158,7 +158,12 @@ impl ApiServer {
         .await
     }
 
-    async fn amend(&self, row: &'static Resource, fence: Option<u64>, change: impl Fn(&mut Value) + Send + Sync) -> Result<(), Status> {
+    async fn amend(
+        &self,
+        row: &'static Resource,
+        fence: Option<u64>,
+        change: impl Fn(&mut Value) + Send + Sync,
+    ) -> Result<(), Status> {
         let target = Target {
             row,
             namespace: "default".into(),

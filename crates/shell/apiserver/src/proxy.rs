@@ -259,7 +259,8 @@ async fn dial(server: &ApiServer, node: &str) -> Result<Box<dyn crate::nodes::No
         .as_ref()
         .ok_or_else(|| unreachable_node("this server reaches no nodes"))?;
     let object = server.node(node).ok_or_else(|| Status::not_found("", "nodes", node))?;
-    let endpoint = NodeEndpoint::of(&object.value()).ok_or_else(|| unreachable_node(&format!("node {node} has no address yet")))?;
+    let endpoint =
+        NodeEndpoint::of(&object.value()).ok_or_else(|| unreachable_node(&format!("node {node} has no address yet")))?;
     let connected = dialer.connect(&endpoint).await;
     connected.map_err(|error| Status::internal(&format!("error dialing backend: {error}")))
 }

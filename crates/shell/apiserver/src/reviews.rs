@@ -77,7 +77,13 @@ fn component_status<B>(incoming: &Incoming<B>, target: &Target) -> Result<Respon
 }
 
 /// Answers one review for a user.
-pub(crate) async fn review(server: &ApiServer, kind: &str, mut value: Value, user: &UserInfo, namespace: &str) -> Result<Value, Status> {
+pub(crate) async fn review(
+    server: &ApiServer,
+    kind: &str,
+    mut value: Value,
+    user: &UserInfo,
+    namespace: &str,
+) -> Result<Value, Status> {
     if !value["metadata"].is_object() {
         value["metadata"] = json!({});
     }

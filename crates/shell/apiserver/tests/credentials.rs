@@ -74,7 +74,7 @@ impl Fixture {
             dialer: None,
             tokens: Some(tokens),
             metrics: None,
-        extension: None,
+            extension: None,
         };
         let server = ApiServer::build(Config::default(), store, plugins);
         server.bootstrap().await.unwrap();

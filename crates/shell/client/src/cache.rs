@@ -47,11 +47,23 @@ impl Cache {
     /// Starts to hold a selection of a resource (an agent wants its own pods only). The first caller's selection
     /// holds for all.
     pub fn ensure_selected(&self, resource: &ResourceRef, selection: ListOptions) {
+        self.hold(resource, selection, None);
+    }
+
+    /// As [`Cache::ensure`], with what an earlier process knew, which counts until the API answers.
+    pub fn ensure_known(&self, resource: &ResourceRef, items: Vec<Object>) {
+        self.hold(resource, ListOptions::default(), Some(items));
+    }
+
+    fn hold(&self, resource: &ResourceRef, selection: ListOptions, known: Option<Vec<Object>>) {
         let mut stores = self.stores.write();
         if stores.contains_key(resource) {
             return;
         }
         let store = Arc::new(Store::new(resource.clone()));
+        if let Some(items) = known {
+            store.replace(items, 0);
+        }
         let ended = self.shutdown.child_token();
         stores.insert(resource.clone(), (Arc::clone(&store), ended.clone()));
         drop(stores);
@@ -327,6 +339,19 @@ mod tests {
             .unwrap();
         assert!(cache.wait_gone(&maps(), &uid).await);
         assert_eq!(cache.count(&maps()), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_known_before_counts_until_the_api_answers() {
+        let fake = FakeTransport::new();
+        fake.seed(&maps(), map("b", "u"));
+        let cache = Cache::new(&Client::new(fake.clone()), CancellationToken::new());
+        let mut value = map("a", "u");
+        value["metadata"]["uid"] = "old".into();
+        cache.ensure_known(&maps(), vec![Object::from_value(&value).unwrap()]);
+        assert!(cache.is_synced(&maps()) && cache.object(&maps(), "default", "a").is_some());
+        assert!(cache.wait_gone(&maps(), "old").await);
+        assert!(cache.object(&maps(), "default", "b").is_some());
     }
 
     #[tokio::test]

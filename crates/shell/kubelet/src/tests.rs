@@ -462,7 +462,10 @@ async fn a_deadline_ends_a_pod() {
         pod["status"]["containerStatuses"][0]["state"]["terminated"].is_object()
     })
     .await;
-    let told = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
+    let told = (
+        "DeadlineExceeded",
+        "Pod was active on the node longer than the specified deadline",
+    );
     let mut times = 0;
     for _ in 0..500 {
         let events = lab.events().await;

@@ -10,7 +10,7 @@ use trireme_mvcc::State;
 use crate::disk::{Disk, Lock, damaged, lock, read_checked, refused, replace_checked};
 use crate::log::Log;
 use crate::snapshot::{self, SnapshotFile};
-use crate::{OpenError, StoreConfig};
+use crate::{OpenError, Start, StoreConfig};
 
 /// What a directory holds.
 pub(crate) type Opened = (Log, Option<SnapshotFile>, State, Lock);
@@ -22,12 +22,22 @@ pub(crate) fn open(config: &StoreConfig) -> Result<Opened, OpenError> {
     let lock = lock(disk, dir)?;
     identify(disk, dir, config.start.member().id)?;
     remove_unfinished(disk, dir)?;
+    // A name that the process before made may not be durable yet.
+    disk.flush_dir(dir).map_err(|source| refused(dir, source))?;
     let (snapshot, state) = match snapshot::load_newest(disk, dir)? {
         Some((file, state)) => (Some(file), state),
         None => (None, State::new()),
     };
     let from = snapshot.as_ref().and_then(|snapshot| snapshot.meta.last_log_id);
-    let log = Log::open(Arc::clone(&config.disk), dir, config.segment_bytes, Arc::clone(&lock), from)?;
+    let joins = matches!(config.start, Start::Join(_));
+    let log = Log::open(
+        Arc::clone(&config.disk),
+        dir,
+        config.segment_bytes,
+        Arc::clone(&lock),
+        from,
+        joins,
+    )?;
     Ok((log, snapshot, state, lock))
 }
 

@@ -13,6 +13,7 @@ mod codec;
 mod config;
 mod directory;
 mod disk;
+mod group;
 mod log;
 mod machine;
 mod member;

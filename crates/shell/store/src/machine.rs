@@ -151,12 +151,16 @@ impl RaftStateMachine<Group> for Machine {
         Builder::Write(self.clone())
     }
 
+    /// Takes over a snapshot that a peer sent: its file gets its name first, so that a crash finds it whole or not at all.
     async fn install_snapshot(&mut self, _: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
-        let path = snapshot.path.clone();
         let disk = Arc::clone(self.shared.log.disk());
-        let ours = Arc::clone(&disk);
-        let load = blocking(&*disk, move || snapshot::load(&*ours, path));
-        let (file, state) = load.await?.map_err(io::Error::other)?;
+        let (ours, dir) = (Arc::clone(&disk), self.shared.dir.clone());
+        let load = blocking(&*disk, move || {
+            let (_, state) = snapshot::load(&*ours, snapshot.path.clone()).map_err(io::Error::other)?;
+            let file = snapshot::adopt(&*ours, &dir, snapshot)?;
+            Ok::<_, io::Error>((file, state))
+        });
+        let (file, state) = load.await??;
         let mut position = self.shared.applied.lock();
         position.last = file.meta.last_log_id;
         position.membership = file.meta.last_membership.clone();

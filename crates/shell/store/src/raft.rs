@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use openraft::async_runtime::WatchReceiver;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::{Config, Raft, SnapshotPolicy};
 use parking_lot::Mutex;
@@ -21,32 +21,30 @@ use trireme_mvcc::{Applied, Command, Page, ReadError, Revision};
 
 use crate::directory;
 use crate::disk::blocking;
+use crate::group::Core;
 use crate::log::Log;
 use crate::machine::Machine;
-use crate::network::NoPeers;
+use crate::network::Network;
+use crate::peer::{Change, Peers, serve};
 use crate::replica::Replica;
 use crate::types::{Group, Proposal};
 use crate::upkeep::Upkeep;
-use crate::{
-    ClusterStatus, Leadership, Member, MemberError, MemberStatus, OpenError, Role, Store, StoreConfig, Stream, Watch, WriteError,
-};
+use crate::{ClusterStatus, Leadership, Member, MemberError, OpenError, Start, Store, StoreConfig, Stream, Watch, WriteError};
 
 /// A member that does not lead or has not replayed its log after this long does not open.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// An entry that is not applied after so long is given up by its proposer: too few members answer.
+const APPLIED_WITHIN: Duration = Duration::from_secs(8);
 
 /// How many entries stay in the log behind a snapshot, for peers that are a little behind.
 const ENTRIES_BEHIND_SNAPSHOT: u64 = 1000;
 
 /// A member of the replicated store.
 pub struct RaftStore {
-    raft: Raft<Group, Machine>,
-    log: Log,
-    replica: Arc<Replica>,
-    upkeep: Mutex<Option<JoinHandle<()>>>,
-    me: Member,
-    leadership: watch::Sender<Leadership>,
-    quorum: watch::Sender<bool>,
-    caught_up: watch::Sender<bool>,
+    core: Arc<Core>,
+    /// Ended one after the other when the store is.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// How much the store holds and does.
@@ -84,44 +82,84 @@ impl RaftStore {
         let (log, snapshot, state, lock) = read.await.map_err(|error| consensus(&dir, &error))??;
         let replica = Arc::new(Replica::new(state));
         let machine = Machine::new(dir.clone(), Arc::clone(&replica), log.clone(), snapshot);
+        let (least, most) = config.election_ms;
         let settings = Config {
             cluster_name: "trireme".into(),
-            // A group of one has no heartbeats to send and no leader to miss.
+            // A group of one has no heartbeats to send and no leader to miss; the clock starts with the second member.
             enable_tick: false,
+            heartbeat_interval: config.heartbeat_ms,
+            election_timeout_min: least,
+            election_timeout_max: most,
+            enable_pre_vote: Some(true),
+            // A leader that hears nobody must fall silent, or those who hear it would wait for it for ever.
+            quorum_loss_probe_interval: Some(2 * most),
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: ENTRIES_BEHIND_SNAPSHOT,
             ..Config::default()
         };
         let settings = Arc::new(settings.validate().map_err(|error| consensus(&dir, &error))?);
-        let raft = Raft::new(config.start.member().id, settings, NoPeers, log.clone(), machine.clone())
+        let peers = Arc::new(Peers::new(config.dialer.clone()));
+        let network = Network {
+            peers: Arc::clone(&peers),
+            disk: Arc::clone(&config.disk),
+        };
+        let me = config.start.member().clone();
+        let raft = Raft::new(me.id, settings, network, log.clone(), machine.clone())
             .await
             .map_err(|error| consensus(&dir, &error))?;
+        let core = Arc::new(Core::new(
+            me,
+            dir.clone(),
+            raft.clone(),
+            log.clone(),
+            Arc::clone(&replica),
+            peers,
+            config.seed,
+        ));
         let store = Self {
-            upkeep: Mutex::new(None),
-            raft: raft.clone(),
-            log: log.clone(),
-            replica: Arc::clone(&replica),
-            me: config.start.member().clone(),
-            leadership: watch::Sender::new(Leadership::Unknown),
-            quorum: watch::Sender::new(false),
-            caught_up: watch::Sender::new(false),
+            core: Arc::clone(&core),
+            tasks: Mutex::default(),
         };
-        store.lead(&config).await?;
-        let term = store.raft.metrics().borrow_watched().current_term;
-        store.leadership.send_replace(Leadership::Leader { term });
-        store.quorum.send_replace(true);
-        store.caught_up.send_replace(true);
+        let known = core.metrics().membership_config.nodes().count();
+        let joins = matches!(config.start, Start::Join(_)) && known == 0;
+        if known < 2 && !joins {
+            store.lead(&config).await?;
+        } else {
+            raft.runtime_config().tick(true);
+        }
+        let mut tasks = vec![
+            tokio::spawn(Arc::clone(&core).observe()),
+            tokio::spawn(Arc::clone(&core).promote_learners()),
+            tokio::spawn(Arc::clone(&core).catch_up()),
+        ];
+        if config.dialer.is_some() {
+            tasks.push(tokio::spawn(Arc::clone(&core).guard()));
+        }
         let upkeep = Upkeep::new(&config, lock, raft, log, replica, machine);
-        *store.upkeep.lock() = Some(tokio::spawn(upkeep.run()));
+        tasks.push(tokio::spawn(upkeep.run()));
+        *store.tasks.lock() = tasks;
+        if known < 2 && !joins {
+            // What it leads it can also write from the first moment on.
+            let mut leadership = store.leadership();
+            let leads = leadership.wait_for(|leadership| matches!(leadership, Leadership::Leader { .. }));
+            leads.await.map_err(|error| consensus(&dir, &error))?;
+        }
         Ok(Arc::new(store))
     }
 
     /// Makes this member the leader of its group of one, with everything applied that the log holds.
     async fn lead(&self, config: &StoreConfig) -> Result<(), OpenError> {
         let dir = &config.data_dir;
-        if self.raft.is_initialized().await.map_err(|error| consensus(dir, &error))? {
-            if !self.raft.is_leader() {
-                self.raft
+        if self
+            .core
+            .raft
+            .is_initialized()
+            .await
+            .map_err(|error| consensus(dir, &error))?
+        {
+            if !self.core.raft.is_leader() {
+                self.core
+                    .raft
                     .trigger()
                     .elect(false)
                     .await
@@ -129,75 +167,75 @@ impl RaftStore {
             }
         } else {
             let members = BTreeMap::from([(config.start.member().id, config.start.member().clone())]);
-            self.raft.initialize(members).await.map_err(|error| consensus(dir, &error))?;
+            self.core
+                .raft
+                .initialize(members)
+                .await
+                .map_err(|error| consensus(dir, &error))?;
         }
-        let last = self.log.last();
+        let last = self.core.log.last();
         let ready = move |metrics: &openraft::RaftMetrics<Group>| metrics.state.is_leader() && metrics.last_applied >= last;
-        let wait = self.raft.wait(Some(READY_WITHIN));
+        let wait = self.core.raft.wait(Some(READY_WITHIN));
         wait.metrics(ready, "leading with the log applied")
             .await
             .map_err(|error| consensus(dir, &error))?;
         Ok(())
     }
 
-    /// Stops consensus and closes the log. Writes from now on are `Unavailable`; reads go on.
+    /// Lets another server lead if this one does, stops consensus and closes the log. Writes from now on are `Unavailable`;
+    /// reads go on.
     pub async fn shutdown(&self) {
-        let upkeep = self.upkeep.lock().take();
-        if let Some(upkeep) = upkeep {
-            upkeep.abort();
-            if let Err(error) = upkeep.await
+        if self.core.raft.is_leader()
+            && let Err(error) = self.core.change_here(Change::Lead(None)).await
+            && error != MemberError::NobodyElse
+        {
+            tracing::warn!(%error, "nobody took over the leadership before this server stops");
+        }
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            task.abort();
+            if let Err(error) = task.await
                 && !error.is_cancelled()
             {
-                tracing::error!(%error, "the store's upkeep had failed");
+                tracing::error!(%error, "a task of the store had failed");
             }
         }
-        if let Err(error) = self.raft.shutdown().await {
+        if let Err(error) = self.core.raft.shutdown().await {
             tracing::error!(%error, "consensus had failed before it was shut down");
         }
-        self.log.close().await;
+        self.core.leadership.send_replace(Leadership::Unknown);
+        self.core.quorum.send_replace(false);
+        self.core.log.close().await;
     }
 
     /// Answers a peer's requests until its stream ends. `peer_id` is who the caller has made sure that it is.
     pub async fn serve_peer(&self, peer_id: u64, stream: Box<dyn Stream>) {
-        tracing::warn!(peer_id, "peers are not served yet");
-        drop(stream);
+        if let Err(error) = serve(Arc::clone(&self.core), peer_id, stream).await {
+            tracing::debug!(peer_id, %error, "a peer's connection broke");
+        }
     }
 
     /// Who leads. It says that this server does only once everything that earlier leaders had committed is applied here.
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.leadership.subscribe()
+        self.core.leadership.subscribe()
     }
 
     /// Whether a majority of the voters was heard of a moment ago, here or by the leader that this server hears.
     #[must_use]
     pub fn quorum(&self) -> watch::Receiver<bool> {
-        self.quorum.subscribe()
+        self.core.quorum.subscribe()
     }
 
     /// Whether this server once had everything that was committed since it was opened.
     #[must_use]
     pub fn caught_up(&self) -> watch::Receiver<bool> {
-        self.caught_up.subscribe()
+        self.core.caught_up.subscribe()
     }
 
     /// The group: from the leader where it can be asked, else as this server knows it.
     pub async fn status(&self) -> ClusterStatus {
-        let metrics = self.raft.metrics().borrow_watched().clone();
-        ClusterStatus {
-            id: self.me.id,
-            term: metrics.current_term,
-            leader: metrics.current_leader,
-            last_applied: metrics.last_applied.map_or(0, |id| id.index),
-            committed: metrics.last_applied.map_or(0, |id| id.index),
-            quorum: *self.quorum.borrow(),
-            members: vec![MemberStatus {
-                member: self.me.clone(),
-                role: Role::Voter,
-                lag_entries: Some(0),
-                last_heard_ms: Some(0),
-            }],
-        }
+        self.core.status().await
     }
 
     /// Adds a server without a vote; it gets one by itself once it has caught up. Any server may be asked.
@@ -205,7 +243,7 @@ impl RaftStore {
     /// # Errors
     /// When it clashes with a member, or there is no leader.
     pub async fn add_learner(&self, member: Member) -> Result<(), MemberError> {
-        self.change(member.id).await
+        self.core.change(Change::AddLearner(member)).await
     }
 
     /// Gives a learner a vote.
@@ -213,7 +251,7 @@ impl RaftStore {
     /// # Errors
     /// When it is no member, or has not caught up, or there is no leader.
     pub async fn promote(&self, id: u64) -> Result<(), MemberError> {
-        self.change(id).await
+        self.core.change(Change::Promote(id)).await
     }
 
     /// Removes a member for good.
@@ -221,7 +259,7 @@ impl RaftStore {
     /// # Errors
     /// When it is no member, or the others could not go on without it, or there is no leader.
     pub async fn remove(&self, id: u64) -> Result<(), MemberError> {
-        self.change(id).await
+        self.core.change(Change::Remove(id)).await
     }
 
     /// Changes a member's name and addresses; its id stays.
@@ -229,7 +267,7 @@ impl RaftStore {
     /// # Errors
     /// When it is no member, or clashes with another, or there is no leader.
     pub async fn update_member(&self, member: Member) -> Result<(), MemberError> {
-        self.change(member.id).await
+        self.core.change(Change::Update(member)).await
     }
 
     /// Makes another voter lead: the one that is named, or the one that is best prepared.
@@ -237,33 +275,30 @@ impl RaftStore {
     /// # Errors
     /// When there is none that can.
     pub async fn transfer_leader(&self, to: Option<u64>) -> Result<(), MemberError> {
-        self.change(to.unwrap_or_default()).await
-    }
-
-    async fn change(&self, _id: u64) -> Result<(), MemberError> {
-        Err(MemberError::Unavailable)
+        self.core.change(Change::Lead(to)).await
     }
 
     /// How much the store holds and does.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         let (revision, objects, history_events) = self
+            .core
             .replica
             .with(|state| (state.revision(), state.len(), state.history_len()));
         Statistics {
             revision,
             objects,
             history_events,
-            log_bytes: self.log.written(),
-            log_flushes: self.log.flushes(),
+            log_bytes: self.core.log.written(),
+            log_flushes: self.core.log.flushes(),
         }
     }
 }
 
 impl Drop for RaftStore {
     fn drop(&mut self) {
-        if let Some(upkeep) = self.upkeep.lock().take() {
-            upkeep.abort();
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
         }
     }
 }
@@ -271,14 +306,24 @@ impl Drop for RaftStore {
 /// Proposes a command and waits for it.
 pub(crate) async fn propose(raft: &Raft<Group, Machine>, log: &Log, command: Command) -> Result<Applied, WriteError> {
     let room = log.admit(&command).await?;
-    match raft.client_write(Proposal::new(command, room)).await {
-        Ok(response) => Ok(response.data.0),
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(WriteError::Unavailable),
-        Err(RaftError::APIError(_)) => Err(WriteError::Unknown),
-        Err(RaftError::Fatal(_)) => Err(match log.stopped() {
+    let proposal = Proposal::new(command, room);
+    let appended = proposal.appended();
+    let unless_appended = |error| {
+        if appended.load(Ordering::Acquire) {
+            WriteError::Unknown
+        } else {
+            error
+        }
+    };
+    match tokio::time::timeout(APPLIED_WITHIN, raft.client_write(proposal)).await {
+        Ok(Ok(response)) => Ok(response.data.0),
+        Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(unless_appended(WriteError::Unavailable)),
+        Ok(Err(RaftError::APIError(_))) => Err(WriteError::Unknown),
+        Ok(Err(RaftError::Fatal(_))) => Err(match log.stopped() {
             WriteError::Unavailable => WriteError::Unknown,
             stopped => stopped,
         }),
+        Err(_) => Err(unless_appended(WriteError::Unavailable)),
     }
 }
 
@@ -292,38 +337,31 @@ fn consensus(dir: &Path, reason: &dyn std::fmt::Display) -> OpenError {
 #[async_trait]
 impl Store for RaftStore {
     async fn commit(&self, command: Command) -> Result<Applied, WriteError> {
-        propose(&self.raft, &self.log, command).await
+        self.core.commit(command).await
     }
 
     async fn barrier(&self) -> Result<Revision, WriteError> {
-        // With one member, what was acknowledged was applied here; a stopped one may not say so.
-        if let Some(failure) = self.log.failure() {
-            return Err(WriteError::Disk(failure.to_owned()));
-        }
-        if self.raft.is_leader() {
-            Ok(self.revision())
-        } else {
-            Err(WriteError::Unavailable)
-        }
+        self.core.barrier().await?;
+        Ok(self.revision())
     }
 
     fn get(&self, key: &str) -> Option<Object> {
-        self.replica.get(key)
+        self.core.replica.get(key)
     }
 
     fn range(&self, prefix: &str, after: Option<&str>, limit: Option<usize>, at: Option<Revision>) -> Result<Page, ReadError> {
-        self.replica.range(prefix, after, limit, at)
+        self.core.replica.range(prefix, after, limit, at)
     }
 
     fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, ReadError> {
-        self.replica.watch(prefix, after)
+        self.core.replica.watch(prefix, after)
     }
 
     fn revision(&self) -> Revision {
-        self.replica.revision()
+        self.core.replica.revision()
     }
 
     async fn reached(&self, revision: Revision) {
-        self.replica.reached(revision).await;
+        self.core.replica.reached(revision).await;
     }
 }

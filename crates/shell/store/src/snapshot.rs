@@ -44,6 +44,12 @@ pub(crate) fn write(disk: &dyn Disk, dir: &Path, meta: SnapshotMeta, frozen: &Fr
         tracing::debug!(%error, "nothing of the failed snapshot to remove");
     }
     written?;
+    adopt(disk, dir, SnapshotFile { path: beside, meta })
+}
+
+/// Gives a whole and flushed snapshot its name and removes the older ones.
+pub(crate) fn adopt(disk: &dyn Disk, dir: &Path, file: SnapshotFile) -> io::Result<SnapshotFile> {
+    let SnapshotFile { path: beside, meta } = file;
     let path = dir.join(name(&meta));
     disk.rename(&beside, &path)?;
     disk.flush_dir(dir)?;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::OwnedSemaphorePermit;
@@ -45,6 +46,8 @@ pub(crate) struct Proposal {
     pub(crate) command: Arc<Command>,
     /// Given back when the last clone is gone, that is when the entry is on disk and applied.
     _room: Option<Arc<OwnedSemaphorePermit>>,
+    /// Set when the entry was handed to the log: from then on it may be applied, whatever its proposer is told.
+    appended: Arc<AtomicBool>,
 }
 
 impl Proposal {
@@ -53,7 +56,23 @@ impl Proposal {
         Self {
             command: Arc::new(command),
             _room: Some(Arc::new(room)),
+            appended: Arc::default(),
         }
+    }
+
+    /// Notes that the log has it.
+    pub(crate) fn set_appended(&self) {
+        self.appended.store(true, Ordering::Release);
+    }
+
+    /// Tells later whether the log got it.
+    pub(crate) fn appended(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.appended)
+    }
+
+    /// The command alone.
+    pub(crate) fn into_command(self) -> Command {
+        Arc::try_unwrap(self.command).unwrap_or_else(|shared| (*shared).clone())
     }
 }
 
@@ -63,6 +82,7 @@ impl From<Command> for Proposal {
         Self {
             command: Arc::new(command),
             _room: None,
+            appended: Arc::default(),
         }
     }
 }

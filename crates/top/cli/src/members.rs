@@ -188,14 +188,23 @@ pub(crate) fn status(command: &StatusCommand) -> Result<()> {
             return print_json(&status);
         }
         println!("version {}", text(&status["version"]));
-        println!("term {}, log applied to entry {}", text(&status["term"]), text(&status["lastApplied"]));
+        println!(
+            "term {}, log applied to entry {}",
+            text(&status["term"]),
+            text(&status["lastApplied"])
+        );
         table(&MEMBER_HEAD, member_rows(&status));
         let soonest = status["certificates"]
             .as_object()
             .and_then(|all| all.iter().min_by_key(|(_, expires)| expires.as_i64()));
         if let Some((name, expires)) = soonest {
-            let time = expires.as_i64().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-            println!("certificates: the first to expire is {name}, {}", time.map_or_else(|| "-".into(), |time| time.to_string()));
+            let time = expires
+                .as_i64()
+                .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+            println!(
+                "certificates: the first to expire is {name}, {}",
+                time.map_or_else(|| "-".into(), |time| time.to_string())
+            );
         }
         if status["leader"].is_null() {
             bail!("there is no leader: less than half of the servers are up, or an election is going on; the API is read-only");
@@ -268,7 +277,10 @@ pub(crate) fn leave(command: &LeaveCommand) -> Result<()> {
     run(&command.access, async |admin| {
         let members = admin.status().await?["members"].as_array().map_or(0, Vec::len);
         if members < 2 {
-            bail!("this is the only server of its cluster; to end the cluster, stop the server and remove {}", command.data_dir.display());
+            bail!(
+                "this is the only server of its cluster; to end the cluster, stop the server and remove {}",
+                command.data_dir.display()
+            );
         }
         admin.change_members(&MemberChange::Remove { member: id }).await?;
         println!(

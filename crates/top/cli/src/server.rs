@@ -81,7 +81,10 @@ pub(crate) fn run(options: ServerOptions) -> anyhow::Result<()> {
 pub(crate) fn run_agent(options: AgentOptions) -> anyhow::Result<()> {
     start_logging(options.node.log_format, &options.node.log_level)?;
     options.node.check()?;
-    anyhow::ensure!(nix::unistd::geteuid().is_root(), "an agent needs root: it runs containers and routes their packets");
+    anyhow::ensure!(
+        nix::unistd::geteuid().is_root(),
+        "an agent needs root: it runs containers and routes their packets"
+    );
     block_on(trireme_node::run_agent(options))
 }
 

@@ -52,7 +52,8 @@ impl Admin {
                 kubeconfig.display()
             )
         })?;
-        let parsed: Value = serde_saphyr::from_str(&text).with_context(|| format!("{} is no kubeconfig", kubeconfig.display()))?;
+        let parsed: Value =
+            serde_saphyr::from_str(&text).with_context(|| format!("{} is no kubeconfig", kubeconfig.display()))?;
         let pem = parsed["clusters"][0]["cluster"]["certificate-authority-data"]
             .as_str()
             .and_then(|data| STANDARD.decode(data).ok())
@@ -86,7 +87,9 @@ impl Admin {
     /// # Errors
     /// When it is refused; the message says why.
     pub async fn change_members(&self, change: &MemberChange) -> Result<()> {
-        self.ask(Method::POST, MEMBERS_PATH, Some(&serde_json::to_value(change)?)).await.map(drop)
+        self.ask(Method::POST, MEMBERS_PATH, Some(&serde_json::to_value(change)?))
+            .await
+            .map(drop)
     }
 
     /// Makes a token; zero is for ever.

@@ -5,6 +5,7 @@
 
 mod certificates;
 mod membership;
+mod memory;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -74,6 +75,8 @@ pub async fn run_agent(options: AgentOptions) -> Result<()> {
     let way = Failover::new(Arc::clone(&servers), Arc::clone(&certificates.credentials));
     let client = Client::new(Arc::new(HttpsTransport::over(&way)));
     let cache = Cache::new(&client, shutdown.clone());
+    memory::recall(&cache, &directory);
+    tasks.spawn(memory::remember(Arc::clone(&cache), directory, shutdown.clone()));
     servers.follow(&cache);
     let serving = certificates.serving();
     tasks.spawn(certificates.keep(Arc::clone(&way), client.clone(), shutdown.clone()));

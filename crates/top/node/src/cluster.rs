@@ -104,11 +104,21 @@ pub(crate) async fn place(
     if std::fs::read(&path).ok().as_deref() != Some(text.as_slice()) {
         files::write_atomically(&path, &text, 0o600).with_context(|| format!("writing {}", path.display()))?;
     }
-    Ok(if place.joined { Start::Join(place.member) } else { Start::Cluster(place.member) })
+    Ok(if place.joined {
+        Start::Join(place.member)
+    } else {
+        Start::Cluster(place.member)
+    })
 }
 
 /// Asks the named servers in turn until one lets it in, then keeps the cluster's keys.
-async fn join(data_dir: &Path, name: &str, address: IpAddr, (peer, api): (String, String), joining: Joining<'_>) -> Result<Place> {
+async fn join(
+    data_dir: &Path,
+    name: &str,
+    address: IpAddr,
+    (peer, api): (String, String),
+    joining: Joining<'_>,
+) -> Result<Place> {
     let token: Token = joining.token.parse().context("--token")?;
     let until = tokio::time::Instant::now() + JOIN_WITHIN;
     let answer = 'answered: loop {
@@ -135,7 +145,10 @@ async fn join(data_dir: &Path, name: &str, address: IpAddr, (peer, api): (String
         if tokio::time::Instant::now() >= until {
             return Err(last.into());
         }
-        tracing::info!(reason = format!("{:#}", anyhow::Error::from(last)), "cannot join yet; asking again");
+        tracing::info!(
+            reason = format!("{:#}", anyhow::Error::from(last)),
+            "cannot join yet; asking again"
+        );
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
     let grant = answer.server.context("the server's answer to joining holds no keys")?;
@@ -191,7 +204,13 @@ impl Duties {
     /// Runs until shutdown.
     pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<()> {
         let quorum = self.store.quorum();
-        let has_quorum = move || if *quorum.borrow() { Ok(()) } else { Err("no majority of servers".to_owned()) };
+        let has_quorum = move || {
+            if *quorum.borrow() {
+                Ok(())
+            } else {
+                Err("no majority of servers".to_owned())
+            }
+        };
         self.server.health().add("etcd-readiness", true, Arc::new(has_quorum));
         let (holds, wanted) = watch::channel(false);
         let holders = TaskTracker::new();
@@ -269,7 +288,11 @@ impl Duties {
         match known {
             Some(known) if known.member != self.member => match self.store.update_member(self.member.clone()).await {
                 Ok(()) => {
-                    tracing::info!(peer = self.member.peer, api = self.member.api, "told the cluster the new address");
+                    tracing::info!(
+                        peer = self.member.peer,
+                        api = self.member.api,
+                        "told the cluster the new address"
+                    );
                     *announced = true;
                 }
                 Err(error) => tracing::warn!(%error, "the cluster does not know this server's address yet"),

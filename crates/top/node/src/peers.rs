@@ -51,7 +51,9 @@ impl PeerTls {
         };
         let identity = renewal.keep(leaf, now)?;
         let mut roots = RootCertStore::empty();
-        roots.add(authority.certificate().clone()).context("the peers' CA certificate")?;
+        roots
+            .add(authority.certificate().clone())
+            .context("the peers' CA certificate")?;
         let roots = Arc::new(roots);
         let server = rustls::ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
             .with_client_cert_verifier(WebPkiClientVerifier::builder(Arc::clone(&roots)).build()?)

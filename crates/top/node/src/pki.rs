@@ -249,12 +249,16 @@ pub fn expiries(directory: &Path) -> std::collections::BTreeMap<String, i64> {
     let mut found = std::collections::BTreeMap::new();
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
-        let (Some(name), Some("crt")) = (path.file_stem().and_then(|name| name.to_str()), path.extension().and_then(|end| end.to_str()))
-        else {
+        let (Some(name), Some("crt")) = (
+            path.file_stem().and_then(|name| name.to_str()),
+            path.extension().and_then(|end| end.to_str()),
+        ) else {
             continue;
         };
         let Ok(pem) = std::fs::read(&path) else { continue };
-        let Ok(certificate) = CertificateDer::from_pem_slice(&pem) else { continue };
+        let Ok(certificate) = CertificateDer::from_pem_slice(&pem) else {
+            continue;
+        };
         if let Ok((_, parsed)) = X509Certificate::from_der(&certificate) {
             found.insert(name.to_owned(), parsed.validity().not_after.timestamp());
         }

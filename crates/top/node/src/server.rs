@@ -26,10 +26,10 @@ use crate::config::{Checked, Part};
 use crate::control::ControlPlane;
 use crate::join::server::Cluster;
 use crate::kubeconfig::kubeconfig;
+use crate::metrics::ClusterMetrics;
 use crate::node::{Node, NodeSettings};
 use crate::peers::{self, PeerTls, TlsDialer};
 use crate::pki::{Authority, Identity};
-use crate::metrics::ClusterMetrics;
 use crate::seams::KubeletDialer;
 use crate::{files, tls};
 

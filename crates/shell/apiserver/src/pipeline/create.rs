@@ -139,7 +139,9 @@ impl ApiServer {
             Applied::Committed { mut objects, .. } => Ok(Outcome::Done(objects.swap_remove(0))),
             Applied::Conflict { write: 0, current } => Ok(Outcome::Exists(current)),
             Applied::Conflict { .. } => Ok(Outcome::AllocationLost),
-            Applied::Done | Applied::Fenced { .. } => Err(Status::internal("the store answered a transaction with something else")),
+            Applied::Done | Applied::Fenced { .. } => {
+                Err(Status::internal("the store answered a transaction with something else"))
+            }
         }
     }
 

@@ -109,7 +109,9 @@ impl ApiServer {
             match self.commit(writes, target.user.fence).await? {
                 Applied::Committed { mut objects, .. } => return shown(objects.swap_remove(0), gone, warnings),
                 Applied::Conflict { .. } => {}
-                Applied::Done | Applied::Fenced { .. } => return Err(Status::internal("the store answered a transaction with something else")),
+                Applied::Done | Applied::Fenced { .. } => {
+                    return Err(Status::internal("the store answered a transaction with something else"));
+                }
             }
         }
         Err(target.modified())

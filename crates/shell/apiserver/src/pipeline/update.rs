@@ -165,7 +165,9 @@ impl ApiServer {
             Applied::Committed { mut objects, .. } => done(objects.swap_remove(0), warnings),
             Applied::Conflict { write: 0, .. } if pinned && !behaviour.patch => Err(target.modified()),
             Applied::Conflict { .. } => Ok(Attempt::Lost),
-            Applied::Done | Applied::Fenced { .. } => Err(Status::internal("the store answered a transaction with something else")),
+            Applied::Done | Applied::Fenced { .. } => {
+                Err(Status::internal("the store answered a transaction with something else"))
+            }
         }
     }
 

@@ -181,7 +181,8 @@ impl Worker {
     fn judge(&mut self, update: &Update, pod: &Pod, verdict: Option<Verdict>) {
         let told = self.state.verdict.is_some() || update.gone || spec::is_finished(pod);
         if let Some(verdict) = verdict.as_ref().filter(|_| !told) {
-            self.shared.pod_event(pod, EventType::Normal, &verdict.reason, verdict.message.clone());
+            self.shared
+                .pod_event(pod, EventType::Normal, &verdict.reason, verdict.message.clone());
         }
         self.state.verdict = verdict;
     }

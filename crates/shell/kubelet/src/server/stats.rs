@@ -173,7 +173,11 @@ pub(super) async fn resource(context: &Context) -> Result<Answer, Refusal> {
 pub(super) async fn usage(context: &Context) -> Answer {
     let metrics = &context.shared.metrics;
     let (node, pods) = (metrics.node_metrics().await, metrics.pod_metrics().await);
-    typed(StatusCode::OK, "application/json", json!({"node": node, "pods": pods}).to_string())
+    typed(
+        StatusCode::OK,
+        "application/json",
+        json!({"node": node, "pods": pods}).to_string(),
+    )
 }
 
 pub(super) fn own(context: &Context) -> Answer {

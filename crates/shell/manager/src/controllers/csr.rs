@@ -35,24 +35,28 @@ pub(super) fn registrations(signer: Option<Arc<dyn Signer>>) -> Vec<Registration
 }
 
 fn approving() -> Registration {
-    Registration::with_live_snapshot("certificatesigningrequest-approving-controller", review, csr_approving::reconcile)
-        .component("certificate-controller")
-        .account("certificate-controller")
-        .queue("certificate")
-        .primary::<CertificateSigningRequest>()
-        // A serving certificate waits for the node's addresses.
-        .watch::<Node>(|cache, change| {
-            let user = format!("{}{}", csr::NODE_PREFIX, change.name);
-            let requests = cache.list::<CertificateSigningRequest>(None);
-            let waiting = requests
-                .iter()
-                .filter(|request| request.spec.username.as_ref() == Some(&user) && csr_approving::is_open(request));
-            waiting
-                .filter_map(|request| Some(Key::new("", request.metadata.name.as_deref()?)))
-                .collect()
-        })
-        .reads::<Service>()
-        .reads::<EndpointSlice>()
+    Registration::with_live_snapshot(
+        "certificatesigningrequest-approving-controller",
+        review,
+        csr_approving::reconcile,
+    )
+    .component("certificate-controller")
+    .account("certificate-controller")
+    .queue("certificate")
+    .primary::<CertificateSigningRequest>()
+    // A serving certificate waits for the node's addresses.
+    .watch::<Node>(|cache, change| {
+        let user = format!("{}{}", csr::NODE_PREFIX, change.name);
+        let requests = cache.list::<CertificateSigningRequest>(None);
+        let waiting = requests
+            .iter()
+            .filter(|request| request.spec.username.as_ref() == Some(&user) && csr_approving::is_open(request));
+        waiting
+            .filter_map(|request| Some(Key::new("", request.metadata.name.as_deref()?)))
+            .collect()
+    })
+    .reads::<Service>()
+    .reads::<EndpointSlice>()
 }
 
 async fn review(context: Context, key: Key) -> Result<Option<csr_approving::Snapshot>, Status> {
@@ -103,7 +107,9 @@ async fn is_allowed(context: &Context, csr: &CertificateSigningRequest, subresou
 fn addresses_of_others(context: &Context, own: &Node) -> BTreeSet<IpAddr> {
     let nodes = context.cache.list::<Node>(None);
     let nodes = nodes.iter().filter(|node| node.metadata.name != own.metadata.name);
-    let mut others: BTreeSet<IpAddr> = nodes.flat_map(|node| csr_approving::addresses(node).collect::<Vec<_>>()).collect();
+    let mut others: BTreeSet<IpAddr> = nodes
+        .flat_map(|node| csr_approving::addresses(node).collect::<Vec<_>>())
+        .collect();
     for service in context.cache.list::<Service>(None) {
         let spec = service.spec.iter();
         let cluster = spec.flat_map(|spec| spec.cluster_ips.iter().flatten().chain(spec.external_ips.iter().flatten()));

@@ -21,9 +21,10 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
+use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use trireme_mvcc::Command;
 
 use self::frame::{HEAD, HEADER, Place};
@@ -53,6 +54,8 @@ pub(crate) struct Log {
 pub(crate) struct Shared {
     disk: Arc<dyn Disk>,
     index: Mutex<Index>,
+    /// The index behind the last applied entry, for those who wait.
+    applied: watch::Sender<u64>,
     vote: Mutex<Option<Vote>>,
     vote_path: PathBuf,
     /// Bytes that admitted commands may yet write; what is not admitted waits.
@@ -113,6 +116,7 @@ impl Log {
         segment_bytes: u64,
         lock: Lock,
         snapshot: Option<LogId>,
+        joins: bool,
     ) -> Result<Self, OpenError> {
         let vote_path = dir.join("vote");
         let vote = read_vote(&*disk, &vote_path)?;
@@ -126,8 +130,8 @@ impl Log {
                 "the log begins behind what the snapshot holds; files are missing",
             ));
         }
-        // A vote is written after the entries before it: without any, they were lost.
-        if vote.is_some() && last.is_none() && snapshot.is_none() {
+        // A vote is written after the entries before it: without any, they were lost. Only who joins votes before it has any.
+        if !joins && vote.is_some() && last.is_none() && snapshot.is_none() {
             return Err(damaged(dir, 0, "there is a vote, but the log that it belongs to is gone"));
         }
         let room_max = u32::try_from(segment_bytes.saturating_sub(SLACK_BYTES)).unwrap_or(u32::MAX);
@@ -144,6 +148,7 @@ impl Log {
                 flushed: next_index(last),
                 applied: 0,
             }),
+            applied: watch::Sender::new(0),
             vote: Mutex::new(vote),
             vote_path,
             room: Arc::new(Semaphore::new(room_max as usize)),
@@ -175,7 +180,12 @@ impl Log {
 
     /// Takes room in memory and on disk for a command, before it is proposed.
     pub(crate) async fn admit(&self, command: &Command) -> Result<OwnedSemaphorePermit, WriteError> {
-        let bytes = codec::length_max(command) + frame::frame_length(0) + frame::ALIGN;
+        self.admit_bytes(codec::length_max(command)).await
+    }
+
+    /// The same for entries of this length that come from the leader.
+    pub(crate) async fn admit_bytes(&self, length: usize) -> Result<OwnedSemaphorePermit, WriteError> {
+        let bytes = length + frame::frame_length(0) + frame::ALIGN;
         let Some(bytes) = u32::try_from(bytes).ok().filter(|bytes| *bytes <= self.shared.room_max) else {
             return Err(WriteError::Disk("the transaction is larger than a segment of the log".into()));
         };
@@ -207,9 +217,24 @@ impl Log {
 
     /// Tells that entries below this index were applied and need not stay in memory.
     pub(crate) fn applied(&self, next: u64) {
-        let mut index = self.shared.index.lock();
-        index.applied = next;
-        index.evict();
+        {
+            let mut index = self.shared.index.lock();
+            index.applied = next;
+            index.evict();
+        }
+        self.shared.applied.send_replace(next);
+    }
+
+    /// The index of the last entry that was applied.
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.shared.applied.borrow().saturating_sub(1)
+    }
+
+    /// Resolves when the entry of this index was applied.
+    pub(crate) async fn applied_to(&self, index: u64) {
+        let mut applied = self.shared.applied.subscribe();
+        // The sender lives in `self`.
+        drop(applied.wait_for(|next| *next > index).await);
     }
 
     /// The last entry of the log.
@@ -424,6 +449,9 @@ impl RaftLogStorage<Group> for Log {
             let mut index = self.shared.index.lock();
             for entry in entries {
                 codec::encode(&entry, &mut buffer);
+                if let EntryPayload::Normal(proposal) = &entry.payload {
+                    proposal.set_appended();
+                }
                 first_index.get_or_insert(entry.log_id.index);
                 last = Some(entry.log_id);
                 index.cache.push_back(entry);

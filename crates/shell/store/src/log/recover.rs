@@ -1,7 +1,7 @@
 //! What a data directory's log segments hold, after whatever happened to the process or the machine.
 //!
 //! Invariant: recovering changes nothing but the end of the last segment, where only a torn, never acknowledged frame
-//! can be; damage anywhere else refuses with the file and the offset.
+//! can be; damage anywhere else refuses with the file and the offset. What it returns is durable.
 
 use std::collections::VecDeque;
 use std::io;
@@ -107,6 +107,12 @@ fn read_segment(disk: &dyn Disk, log: &mut Recovered, path: &Path, is_last: bool
         tracing::warn!(path = %path.display(), offset = at, "cutting the log's torn tail: a write that a crash interrupted and that nobody was told about");
         cut(&*file, at as u64, bytes.len() as u64).map_err(|source| refused(path, source))?;
     }
+    if is_last {
+        let last = frames.last().map_or(HEAD, |(_, place): &(u64, Place)| {
+            usize::try_from(place.offset).unwrap_or(HEAD)
+        });
+        confirm(&*file, &bytes, last..at).map_err(|source| refused(path, source))?;
+    }
     log.end = at as u64;
     log.segments.push_back(Segment {
         path: path.to_owned(),
@@ -115,6 +121,15 @@ fn read_segment(disk: &dyn Disk, log: &mut Recovered, path: &Path, is_last: bool
         frames,
     });
     Ok(())
+}
+
+/// Writes the head and the last frame once more and flushes them. The process before may have died between a write and its
+/// flush, or its flush failed: what is read here may then be in the kernel's memory only, and after a failed flush the
+/// kernel takes it for written. The frames before the last one were flushed before that one was written.
+fn confirm(file: &dyn DiskFile, bytes: &[u8], last: std::ops::Range<usize>) -> io::Result<()> {
+    file.write_all_at(&bytes[..HEAD], 0)?;
+    file.write_all_at(&bytes[last.clone()], last.start as u64)?;
+    file.flush()
 }
 
 /// Makes zeros of everything behind `end`, so that nothing stale is ever taken for a frame.

@@ -29,7 +29,7 @@ fn open_behind(dir: &Path, snapshot: Option<LogId>) -> Log {
             lock => break lock.unwrap(),
         }
     };
-    Log::open(Arc::new(RealDisk), dir, SEGMENT, lock, snapshot).unwrap()
+    Log::open(Arc::new(RealDisk), dir, SEGMENT, lock, snapshot, false).unwrap()
 }
 
 struct Builder;

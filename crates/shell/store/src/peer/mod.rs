@@ -1,9 +1,22 @@
 //! How members talk to each other: over streams that somebody else makes and secures.
 
+mod link;
+mod requests;
+mod serve;
+mod wire;
+
+use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+pub(crate) use link::{CallError, Link};
+pub(crate) use requests::{Change, read_append_answer};
+pub(crate) use serve::serve;
+pub(crate) use wire::Failure;
 
 use crate::Member;
 
@@ -20,4 +33,37 @@ pub trait PeerDialer: Send + Sync + 'static {
     /// # Errors
     /// `ConnectionRefused` only when the member's host answered and nobody listens there: its process is gone.
     async fn connect(&self, member: &Member) -> io::Result<Box<dyn Stream>>;
+}
+
+/// The ways to all members that were asked so far.
+pub(crate) struct Peers {
+    dialer: Option<Arc<dyn PeerDialer>>,
+    links: Mutex<HashMap<u64, Arc<Link>>>,
+}
+
+impl Peers {
+    pub(crate) fn new(dialer: Option<Arc<dyn PeerDialer>>) -> Self {
+        Self {
+            dialer,
+            links: Mutex::default(),
+        }
+    }
+
+    /// The way that all short requests to a member share; another one when it has moved.
+    pub(crate) fn link(&self, member: &Member) -> Option<Arc<Link>> {
+        let dialer = self.dialer.as_ref()?;
+        let mut links = self.links.lock();
+        if let Some(link) = links.get(&member.id).filter(|link| link.member() == member) {
+            return Some(Arc::clone(link));
+        }
+        let link = Arc::new(Link::new(Arc::clone(dialer), member.clone()));
+        links.insert(member.id, Arc::clone(&link));
+        Some(link)
+    }
+
+    /// A way of one's own.
+    pub(crate) fn own_link(&self, member: &Member) -> Option<Arc<Link>> {
+        let dialer = self.dialer.as_ref()?;
+        Some(Arc::new(Link::new(Arc::clone(dialer), member.clone())))
+    }
 }

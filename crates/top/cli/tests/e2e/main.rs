@@ -13,7 +13,6 @@ mod disk_full;
 mod host_ports;
 mod http;
 mod kubectl;
-mod port_forward;
 mod limits;
 mod port_forward;
 mod reachability;
@@ -37,7 +36,6 @@ fn main() -> ExitCode {
         application::SCENARIOS,
         kubectl::SCENARIOS,
         reachability::SCENARIOS,
-        port_forward::SCENARIOS,
         port_forward::SCENARIOS,
         host_ports::SCENARIOS,
         limits::SCENARIOS,

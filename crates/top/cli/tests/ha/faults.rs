@@ -11,8 +11,12 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("leader_killed", leader_killed),
     ("follower_killed", follower_killed),
     ("leader_stopped_cleanly", leader_stopped_cleanly),
-    ("leader_paused_ten_seconds", |ground| leader_paused(ground, Duration::from_secs(10))),
-    ("leader_paused_a_minute", |ground| leader_paused(ground, Duration::from_secs(60))),
+    ("leader_paused_ten_seconds", |ground| {
+        leader_paused(ground, Duration::from_secs(10))
+    }),
+    ("leader_paused_a_minute", |ground| {
+        leader_paused(ground, Duration::from_secs(60))
+    }),
     ("leader_cut_off", |ground| leader_cut(ground, &[])),
     ("leader_cut_off_one_way", |ground| leader_cut(ground, &["--one-way"])),
     ("thirty_percent_loss", thirty_percent_loss),
@@ -168,10 +172,16 @@ fn quorum_lost(ground: &mut Ground) -> Result<()> {
         eventually("a server that says it is not ready", PATIENCE, || {
             Ok(ground.kubectl(leader, &["get", "--raw", "/readyz"]).is_err())
         })?;
-        ensure!(trial.stands_still(Duration::from_secs(2)), "a write was acknowledged without a majority");
+        ensure!(
+            trial.stands_still(Duration::from_secs(2)),
+            "a write was acknowledged without a majority"
+        );
         let refused = ground.kubectl(leader, &["create", "namespace", "without-majority"]);
         let said = format!("{:#}", refused.err().context("a write without a majority succeeded")?);
-        ensure!(said.contains("no leader") || said.contains("ServiceUnavailable"), "what is said: {said}");
+        ensure!(
+            said.contains("no leader") || said.contains("ServiceUnavailable"),
+            "what is said: {said}"
+        );
         let stale = ground.kubectl(leader, &["get", "--raw", "/api/v1/namespaces?resourceVersion=0"])?;
         ensure!(stale.contains("kube-system"), "reads of what is there go on");
         for host in &killed {

@@ -151,7 +151,10 @@ impl Ground {
     /// Looks anew at which hosts there are.
     pub(crate) fn refresh(&mut self) -> Result<()> {
         let status: Value = serde_json::from_str(&self.lab(&["status", "--output", "json"])?)?;
-        let hosts = status.as_array().or_else(|| status["hosts"].as_array()).context("the lab tells its hosts")?;
+        let hosts = status
+            .as_array()
+            .or_else(|| status["hosts"].as_array())
+            .context("the lab tells its hosts")?;
         let text = |host: &Value, name: &str| host[name].as_str().unwrap_or_default().to_owned();
         self.hosts = hosts
             .iter()
@@ -226,20 +229,30 @@ impl Ground {
             Ok(ready.split_whitespace().filter(|status| *status == "True").count() >= self.hosts.len())
         })?;
         for address in self.doors()? {
-            eventually(&format!("the application at {address}"), PATIENCE, || Ok(visitors::get(address).is_ok()))?;
+            eventually(&format!("the application at {address}"), PATIENCE, || {
+                Ok(visitors::get(address).is_ok())
+            })?;
         }
         Ok(())
     }
 
     /// The application's addresses on all hosts.
     fn doors(&self) -> Result<Vec<SocketAddr>> {
-        let addresses = self.hosts.iter().map(|host| Ok(format!("{}:{NODE_PORT}", host.address).parse()?));
+        let addresses = self
+            .hosts
+            .iter()
+            .map(|host| Ok(format!("{}:{NODE_PORT}", host.address).parse()?));
         addresses.collect()
     }
 
     fn server(&self, host: &Host) -> Result<Server> {
         let text = run(Command::new(&self.kubectl).args(["--kubeconfig", &host.kubeconfig]).args([
-            "config", "view", "--raw", "--flatten", "-o", "json",
+            "config",
+            "view",
+            "--raw",
+            "--flatten",
+            "-o",
+            "json",
         ]))?;
         let config: Value = serde_json::from_str(&text)?;
         let (cluster, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
@@ -248,7 +261,12 @@ impl Ground {
         };
         // Someone else of this process may have installed it already, which serves as well.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let identity = [pem(&user["client-certificate-data"])?, b"\n".to_vec(), pem(&user["client-key-data"])?].concat();
+        let identity = [
+            pem(&user["client-certificate-data"])?,
+            b"\n".to_vec(),
+            pem(&user["client-key-data"])?,
+        ]
+        .concat();
         let client = reqwest::Client::builder()
             .tls_certs_only([reqwest::Certificate::from_pem(&pem(&cluster["certificate-authority-data"])?)?])
             .identity(reqwest::Identity::from_pem(&identity)?)
@@ -256,7 +274,10 @@ impl Ground {
             .build()?;
         Ok(Server {
             name: host.name.clone(),
-            url: cluster["server"].as_str().context("the kubeconfig names the server")?.to_owned(),
+            url: cluster["server"]
+                .as_str()
+                .context("the kubeconfig names the server")?
+                .to_owned(),
             client,
         })
     }
@@ -275,7 +296,10 @@ impl Ground {
             stop: AtomicBool::new(false),
             through: AtomicU64::new(0),
         });
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
         let mut client = 0;
         let mut writers = Vec::new();
         for server in &servers {
@@ -348,7 +372,12 @@ impl Ground {
         let path = std::env::temp_dir().join(format!("trireme-{}-{name}.history.jsonl", self.lab));
         std::fs::write(&path, history.to_lines())?;
         let shown: Vec<String> = violations.iter().take(5).map(ToString::to_string).collect();
-        bail!("{} violations, history in {}:\n{}", violations.len(), path.display(), shown.join("\n"))
+        bail!(
+            "{} violations, history in {}:\n{}",
+            violations.len(),
+            path.display(),
+            shown.join("\n")
+        )
     }
 
     /// The ends of all logs.
@@ -357,7 +386,11 @@ impl Ground {
         for host in &self.hosts {
             let text = std::fs::read_to_string(&host.log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
-            all.push_str(&format!("--- {}\n{}\n", host.name, lines[lines.len().saturating_sub(25)..].join("\n")));
+            all.push_str(&format!(
+                "--- {}\n{}\n",
+                host.name,
+                lines[lines.len().saturating_sub(25)..].join("\n")
+            ));
         }
         all
     }

@@ -88,7 +88,9 @@ fn outcome(kind: &Kind, answer: &Result<(StatusCode, Value), reqwest::Error>) ->
     match (kind, status) {
         (Kind::Read | Kind::StaleRead, 200) => Outcome::Saw(seen(body)),
         (Kind::Read | Kind::StaleRead, 404) => Outcome::Saw(Seen::Absent),
-        (_, 200 | 201) => Outcome::Applied { revision: revision(body) },
+        (_, 200 | 201) => Outcome::Applied {
+            revision: revision(body),
+        },
         (_, 404 | 409) => Outcome::Refused { seen: None },
         // The server says that it did nothing: no leader, or too busy.
         (_, 429 | 503) | (Kind::Read | Kind::StaleRead, _) => Outcome::Failed,
@@ -120,7 +122,8 @@ pub(crate) async fn write(shared: Arc<Shared>, server: Server, client: u64) {
         let name = format!("key-{key}");
         let one = format!("{}/{name}", shared.collection(&server));
         let object = |value: &str, version: Option<u64>| {
-            let mut object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"value": value}});
+            let mut object =
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"value": value}});
             if let Some(version) = version {
                 object["metadata"]["resourceVersion"] = version.to_string().into();
             }

@@ -47,7 +47,10 @@ impl Recorder {
     /// How many writes were acknowledged after a time.
     pub(crate) fn acknowledged_since(&self, since: u64) -> usize {
         let records = self.records.lock();
-        records.iter().filter(|record| acknowledged(record).is_some_and(|at| at > since)).count()
+        records
+            .iter()
+            .filter(|record| acknowledged(record).is_some_and(|at| at > since))
+            .count()
     }
 }
 

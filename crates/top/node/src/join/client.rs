@@ -43,7 +43,9 @@ impl ServerCertVerifier for PinnedAuthority {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let mismatch = || rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
-        let pinned = intermediates.iter().find(|certificate| ca_hash(certificate) == Some(self.hash));
+        let pinned = intermediates
+            .iter()
+            .find(|certificate| ca_hash(certificate) == Some(self.hash));
         let mut roots = RootCertStore::empty();
         roots.add(pinned.ok_or_else(mismatch)?.clone().into_owned())?;
         let name = ServerName::try_from(SERVER_NAME).expect("a constant");
@@ -61,7 +63,12 @@ impl ServerCertVerifier for PinnedAuthority {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -70,7 +77,12 @@ impl ServerCertVerifier for PinnedAuthority {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -165,7 +177,11 @@ pub async fn join(url: &str, token: &Token, request: &JoinRequest) -> Result<Joi
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) if error.to_string().contains("UnknownIssuer") => return Err(JoinError::OtherCluster(server)),
         Ok(Err(error)) => return Err(unreachable(error.to_string())),
-        Err(_) => return Err(unreachable("it took the request and does not answer; is there a leader?".into())),
+        Err(_) => {
+            return Err(unreachable(
+                "it took the request and does not answer; is there a leader?".into(),
+            ));
+        }
     };
     let said = || match serde_json::from_slice::<Status>(&body) {
         Ok(status) if !status.message.is_empty() => status.message,
@@ -213,7 +229,10 @@ async fn exchange(stream: TcpStream, server: &str, token: &Token, body: Vec<u8>)
         .map_err(|error| other(error.into()))?;
     let response = sender.send_request(request).await.map_err(|error| other(error.into()))?;
     let code = response.status().as_u16();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(other)?;
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(other)?;
     driver.abort();
     Ok((code, body.to_bytes()))
 }

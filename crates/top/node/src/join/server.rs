@@ -72,7 +72,9 @@ fn minor(version: &str) -> Option<(u32, u32)> {
 fn check(request: &JoinRequest, user: &UserInfo, version: &str, settings: &ClusterSettings, now_ms: u64) -> Result<(), String> {
     if !user.in_group(&request.role.group()) {
         let role = request.role.name();
-        return Err(format!("the token does not let one join as {role}; make one with `trireme token create --role {role}`"));
+        return Err(format!(
+            "the token does not let one join as {role}; make one with `trireme token create --role {role}`"
+        ));
     }
     let (Some(ours), Some(theirs)) = (minor(version), minor(&request.version)) else {
         return Err(format!("\"{}\" is no version", request.version));
@@ -101,7 +103,9 @@ fn check(request: &JoinRequest, user: &UserInfo, version: &str, settings: &Clust
     if let Some(theirs) = &request.settings
         && let Some((flag, theirs, ours)) = theirs.difference(settings)
     {
-        return Err(format!("--{flag} is {theirs} there, but {ours} in this cluster: start with --{flag} {ours}"));
+        return Err(format!(
+            "--{flag} is {theirs} there, but {ours} in this cluster: start with --{flag} {ours}"
+        ));
     }
     Ok(())
 }
@@ -124,7 +128,10 @@ impl Cluster {
             serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("a request to join: {error}")))?;
         let now_ms = u64::try_from(now().as_millis()).unwrap_or(u64::MAX);
         check(&request, user, &self.version, &self.settings, now_ms).map_err(refused)?;
-        self.store.barrier().await.map_err(|error| Status::failure(503, "ServiceUnavailable", error.to_string()))?;
+        self.store
+            .barrier()
+            .await
+            .map_err(|error| Status::failure(503, "ServiceUnavailable", error.to_string()))?;
         if self.node_lives(&request.name) {
             return Err(refused(format!(
                 "a node named \"{}\" lives in this cluster already: choose another name with --node-name",
@@ -139,7 +146,14 @@ impl Cluster {
         let answer = JoinAnswer {
             settings: self.settings.clone(),
             ca_pem: self.ca_pem.clone(),
-            servers: self.store.status().await.members.into_iter().map(|member| member.member.api).collect(),
+            servers: self
+                .store
+                .status()
+                .await
+                .members
+                .into_iter()
+                .map(|member| member.member.api)
+                .collect(),
             server,
         };
         serde_json::to_value(answer).map_err(|error| Status::internal(&error.to_string()))
@@ -158,7 +172,9 @@ impl Cluster {
     /// Makes the server a learner and gives it the keys.
     async fn grant(&self, request: &JoinRequest) -> Result<ServerGrant, Status> {
         let (Some(peer), Some(api)) = (&request.peer, &request.api) else {
-            return Err(Status::bad_request("a server that joins names its peer address and its API".to_owned()));
+            return Err(Status::bad_request(
+                "a server that joins names its peer address and its API".to_owned(),
+            ));
         };
         let status = self.store.status().await;
         if let Some(same) = status.members.iter().find(|known| known.member.name == request.name) {
@@ -170,7 +186,10 @@ impl Cluster {
                 )));
             }
             // It asked before and never came: its answer was lost.
-            self.store.remove(same.member.id).await.map_err(|error| member_failed(&error))?;
+            self.store
+                .remove(same.member.id)
+                .await
+                .map_err(|error| member_failed(&error))?;
         }
         let mut pki = BTreeMap::new();
         for file in SHARED_PKI {
@@ -185,7 +204,10 @@ impl Cluster {
             peer: peer.clone(),
             api: api.clone(),
         };
-        self.store.add_learner(member.clone()).await.map_err(|error| member_failed(&error))?;
+        self.store
+            .add_learner(member.clone())
+            .await
+            .map_err(|error| member_failed(&error))?;
         Ok(ServerGrant { member, pki })
     }
 
@@ -198,7 +220,11 @@ impl Cluster {
                 .iter()
                 .find(|known| known.member.name == wanted || known.member.id.to_string() == wanted);
             found.map(|known| known.member.clone()).ok_or_else(|| {
-                Status::failure(404, "NotFound", format!("there is no member \"{wanted}\"; `trireme member list` shows them"))
+                Status::failure(
+                    404,
+                    "NotFound",
+                    format!("there is no member \"{wanted}\"; `trireme member list` shows them"),
+                )
             })
         };
         let done = match change {
@@ -220,8 +246,8 @@ impl Extension for Cluster {
         match (method, path) {
             (&Method::POST, JOIN_PATH) => self.join(user, &body).await,
             (&Method::GET, STATUS_PATH) => {
-                let mut status = serde_json::to_value(self.store.status().await)
-                    .map_err(|error| Status::internal(&error.to_string()))?;
+                let mut status =
+                    serde_json::to_value(self.store.status().await).map_err(|error| Status::internal(&error.to_string()))?;
                 status["version"] = self.version.clone().into();
                 status["certificates"] = crate::pki::expiries(&self.pki)
                     .into_iter()
@@ -231,7 +257,11 @@ impl Extension for Cluster {
                 Ok(status)
             }
             (&Method::POST, MEMBERS_PATH) => self.change_members(&body).await,
-            _ => Err(Status::failure(404, "NotFound", "the server could not find the requested resource")),
+            _ => Err(Status::failure(
+                404,
+                "NotFound",
+                "the server could not find the requested resource",
+            )),
         }
     }
 }
@@ -278,13 +308,44 @@ mod tests {
         let cases = [
             (good.clone(), &agent, "does not let one join as server"),
             (as_agent.clone(), &server, "does not let one join as agent"),
-            (JoinRequest { time_ms: 1_031_000, ..good.clone() }, &server, "clocks differ by 31 seconds"),
-            (JoinRequest { version: "v1.34.0".into(), ..good.clone() }, &server, "too far apart"),
-            (JoinRequest { version: "v1.37.0".into(), ..as_agent.clone() }, &agent, "too far apart"),
-            (JoinRequest { version: "x".into(), ..good.clone() }, &server, "is no version"),
             (
                 JoinRequest {
-                    settings: Some(ClusterSettings { cluster_cidr: "10.0.0.0/16".into(), ..settings() }),
+                    time_ms: 1_031_000,
+                    ..good.clone()
+                },
+                &server,
+                "clocks differ by 31 seconds",
+            ),
+            (
+                JoinRequest {
+                    version: "v1.34.0".into(),
+                    ..good.clone()
+                },
+                &server,
+                "too far apart",
+            ),
+            (
+                JoinRequest {
+                    version: "v1.37.0".into(),
+                    ..as_agent.clone()
+                },
+                &agent,
+                "too far apart",
+            ),
+            (
+                JoinRequest {
+                    version: "x".into(),
+                    ..good.clone()
+                },
+                &server,
+                "is no version",
+            ),
+            (
+                JoinRequest {
+                    settings: Some(ClusterSettings {
+                        cluster_cidr: "10.0.0.0/16".into(),
+                        ..settings()
+                    }),
                     ..good.clone()
                 },
                 &server,
@@ -295,7 +356,25 @@ mod tests {
             let told = judge(&request, user).unwrap_err();
             assert!(told.contains(reason) && told.lines().count() == 1, "{told}");
         }
-        assert_eq!(judge(&JoinRequest { version: "v1.35.9".into(), ..good.clone() }, &server), Ok(()));
-        assert_eq!(judge(&JoinRequest { version: "v1.33.0".into(), ..as_agent }, &agent), Ok(()));
+        assert_eq!(
+            judge(
+                &JoinRequest {
+                    version: "v1.35.9".into(),
+                    ..good.clone()
+                },
+                &server
+            ),
+            Ok(())
+        );
+        assert_eq!(
+            judge(
+                &JoinRequest {
+                    version: "v1.33.0".into(),
+                    ..as_agent
+                },
+                &agent
+            ),
+            Ok(())
+        );
     }
 }

@@ -55,7 +55,9 @@ pub struct Token {
 
 /// Why a text is no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no join token: it should look like trireme1.server.HASH.ID.SECRET; make one with `trireme token create` on a server")]
+#[error(
+    "this is no join token: it should look like trireme1.server.HASH.ID.SECRET; make one with `trireme token create` on a server"
+)]
 pub struct TokenError;
 
 impl Token {
@@ -112,7 +114,9 @@ impl FromStr for Token {
         let [PREFIX, role, hash, id, secret] = parts.as_slice() else {
             return Err(TokenError);
         };
-        let plain = |text: &str, length| text.len() == length && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        let plain = |text: &str, length| {
+            text.len() == length && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        };
         if !plain(id, 6) || !plain(secret, 16) {
             return Err(TokenError);
         }
@@ -146,7 +150,13 @@ mod tests {
         assert_eq!(token.to_string().parse::<Token>().unwrap(), token);
         assert!(!format!("{token:?}").contains(&token.secret));
         let written = token.to_string();
-        for wrong in ["", "abcdef.0123456789abcdef", &written[1..], &written[..written.len() - 1], &written.replace("agent", "admin")] {
+        for wrong in [
+            "",
+            "abcdef.0123456789abcdef",
+            &written[1..],
+            &written[..written.len() - 1],
+            &written.replace("agent", "admin"),
+        ] {
             assert_eq!(wrong.parse::<Token>(), Err(TokenError), "{wrong}");
         }
     }

@@ -92,7 +92,11 @@ impl ClusterSettings {
             ("service-cidr", &self.service_cidr, &other.service_cidr),
             ("cluster-cidr", &self.cluster_cidr, &other.cluster_cidr),
             ("cluster-domain", &self.cluster_domain, &other.cluster_domain),
-            ("service-node-port-range", &self.service_node_port_range, &other.service_node_port_range),
+            (
+                "service-node-port-range",
+                &self.service_node_port_range,
+                &other.service_node_port_range,
+            ),
             ("pod-network", &self.pod_network, &other.pod_network),
             ("load-balancer-pool", &self.load_balancer_pool, &other.load_balancer_pool),
         ];
@@ -101,7 +105,8 @@ impl ClusterSettings {
             .find(|(_, ours, theirs)| ours != theirs)
             .map(|(flag, ours, theirs)| (flag, ours.clone(), theirs.clone()));
         texts.or_else(|| {
-            (self.cluster_dns != other.cluster_dns).then(|| ("cluster-dns", self.cluster_dns.to_string(), other.cluster_dns.to_string()))
+            (self.cluster_dns != other.cluster_dns)
+                .then(|| ("cluster-dns", self.cluster_dns.to_string(), other.cluster_dns.to_string()))
         })
     }
 }

@@ -73,7 +73,10 @@ pub(super) fn configuration(cluster: &Cluster) -> Result<()> {
     one_line(&file("broken: [\\n")?, &["/run/wrong.yaml: not valid YAML: ", "`key: value`"])?;
     one_line(
         &file("secure-port: high\\n")?,
-        &["/run/wrong.yaml: invalid value 'high' for '--secure-port", "correct the value of \"secure-port\""],
+        &[
+            "/run/wrong.yaml: invalid value 'high' for '--secure-port",
+            "correct the value of \"secure-port\"",
+        ],
     )?;
     one_line(
         &beside(cluster, &[], &["server", "--config", "/run/none.yaml"])?,

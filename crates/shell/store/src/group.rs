@@ -1,0 +1,658 @@
+//! What a member does with others: forwards writes and reads to the leader, changes members, knows who leads.
+//!
+//! Invariant: a command is proposed once. Whoever is not sure that nothing was done says `Unknown`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::error::{ClientWriteError, RaftError};
+use openraft::raft::TransferLeaderRequest;
+use openraft::{ChangeMembers, Raft, RaftMetrics, ReadPolicy};
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+use trireme_mvcc::{Applied, Command};
+
+use crate::log::Log;
+use crate::machine::Machine;
+use crate::peer::{CallError, Change, Failure, Peers};
+use crate::raft::propose;
+use crate::replica::Replica;
+use crate::types::Group;
+use crate::{ClusterStatus, Leadership, Member, MemberError, MemberStatus, Role, WriteError};
+
+/// How long a write or a read waits for a leader before it is refused.
+const LEADER_WITHIN: Duration = Duration::from_secs(5);
+/// Someone who was not heard of for so long does not count.
+const SILENCE: Duration = Duration::from_millis(1500);
+/// How often it is looked who was heard of, where there are others.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A learner that lacks no more than this gets its vote.
+const CAUGHT_UP_ENTRIES: u64 = 100;
+/// Longest wait for a change of members to be committed.
+const CHANGE_WITHIN: Duration = Duration::from_secs(8);
+/// Longest random wait before electing in place of a leader that is gone, so that not all do at once.
+const ELECT_DELAY_MS: u64 = 40;
+
+type Round = Vec<oneshot::Sender<Result<u64, Failure>>>;
+
+/// What the parts of a member share.
+pub(crate) struct Core {
+    pub(crate) me: Member,
+    pub(crate) dir: PathBuf,
+    pub(crate) raft: Raft<Group, Machine>,
+    pub(crate) log: Log,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) leadership: watch::Sender<Leadership>,
+    pub(crate) quorum: watch::Sender<bool>,
+    pub(crate) caught_up: watch::Sender<bool>,
+    /// When each member was last heard of here, by anything it asked.
+    heard: Mutex<HashMap<u64, Instant>>,
+    /// Readers that wait for the next round of the read index; `None` while no round is going on.
+    readers: Mutex<Option<Round>>,
+    /// One change of members at a time.
+    changing: tokio::sync::Mutex<()>,
+    dice: Mutex<u64>,
+}
+
+impl Core {
+    #[expect(clippy::too_many_arguments, reason = "each part is another one")]
+    pub(crate) fn new(
+        me: Member,
+        dir: PathBuf,
+        raft: Raft<Group, Machine>,
+        log: Log,
+        replica: Arc<Replica>,
+        peers: Arc<Peers>,
+        seed: u64,
+    ) -> Self {
+        Self {
+            me,
+            dir,
+            raft,
+            log,
+            replica,
+            peers,
+            leadership: watch::Sender::new(Leadership::Unknown),
+            quorum: watch::Sender::new(false),
+            caught_up: watch::Sender::new(false),
+            heard: Mutex::default(),
+            readers: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+            dice: Mutex::new(seed | 1),
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> RaftMetrics<Group> {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    fn random(&self, below: u64) -> u64 {
+        let mut dice = self.dice.lock();
+        // xorshift64: enough to keep servers apart.
+        *dice ^= *dice << 13;
+        *dice ^= *dice >> 7;
+        *dice ^= *dice << 17;
+        *dice % below
+    }
+
+    /// Notes that a member asked something.
+    pub(crate) fn heard(&self, peer: u64) {
+        self.heard.lock().insert(peer, Instant::now());
+    }
+
+    /// Whether a server is a member, as far as is known here. One that knows no members yet believes everyone.
+    pub(crate) fn knows(&self, peer: u64) -> bool {
+        let metrics = self.metrics();
+        let mut nodes = metrics.membership_config.nodes().peekable();
+        nodes.peek().is_none() || nodes.any(|(id, _)| *id == peer)
+    }
+
+    fn members(&self) -> BTreeMap<u64, Member> {
+        let metrics = self.metrics();
+        metrics
+            .membership_config
+            .nodes()
+            .map(|(id, member)| (*id, member.clone()))
+            .collect()
+    }
+
+    fn voters(metrics: &RaftMetrics<Group>) -> BTreeSet<u64> {
+        metrics.membership_config.voter_ids().collect()
+    }
+
+    fn alone(metrics: &RaftMetrics<Group>) -> bool {
+        metrics.membership_config.nodes().count() < 2
+    }
+
+    /// The leader, once there is one.
+    async fn leader(&self) -> Result<Leadership, WriteError> {
+        let mut leadership = self.leadership.subscribe();
+        let known = leadership.wait_for(|leadership| *leadership != Leadership::Unknown);
+        match tokio::time::timeout(LEADER_WITHIN, known).await {
+            Ok(Ok(leadership)) => Ok(leadership.clone()),
+            _ => Err(self.log.stopped()),
+        }
+    }
+
+    /// Commits a command, wherever the leader is.
+    pub(crate) async fn commit(&self, command: Command) -> Result<Applied, WriteError> {
+        let until = Instant::now() + LEADER_WITHIN;
+        loop {
+            let outcome = match self.leader().await? {
+                Leadership::Leader { .. } => match self.propose_here(command.clone()).await {
+                    Ok(applied) => return Ok(applied),
+                    Err(failure) => failure,
+                },
+                Leadership::Follower { leader, .. } => match self.forward(&leader, command.clone()).await {
+                    Ok(applied) => return Ok(applied),
+                    Err(CallError::Failed(failure)) => failure,
+                    // Nothing of it left this server: whoever leads next may have it.
+                    Err(CallError::NotSent(_)) => Failure::NotLeader,
+                    Err(CallError::Lost) => Failure::Unknown,
+                },
+                Leadership::Unknown => Failure::NotLeader,
+            };
+            match outcome {
+                Failure::NotLeader if Instant::now() < until => self.leader_changes().await,
+                Failure::NotLeader => return Err(self.log.stopped()),
+                Failure::Disk(reason) if self.step_aside().await && Instant::now() < until => {
+                    tracing::warn!(reason, "the disk does not take writes: another server leads from here on");
+                }
+                Failure::Disk(reason) => return Err(WriteError::Disk(reason)),
+                Failure::Unknown | Failure::Refused(_) => return Err(WriteError::Unknown),
+            }
+        }
+    }
+
+    /// Waits for other news of who leads, but not long: it may have come already.
+    async fn leader_changes(&self) {
+        let mut leadership = self.leadership.subscribe();
+        drop(tokio::time::timeout(LOOK_EVERY / 4, leadership.changed()).await);
+    }
+
+    async fn forward(&self, leader: &Member, command: Command) -> Result<Applied, CallError> {
+        let link = self.peers.link(leader).ok_or(CallError::Lost)?;
+        let (applied, revision) = link.propose(command).await?;
+        // A client that asks this server next must see what it wrote, or why it could not.
+        match tokio::time::timeout(LEADER_WITHIN, self.replica.reached(revision)).await {
+            Ok(()) => Ok(applied),
+            Err(_) => Err(CallError::Lost),
+        }
+    }
+
+    /// Commits a command as the leader.
+    pub(crate) async fn propose_here(&self, command: Command) -> Result<Applied, Failure> {
+        match propose(&self.raft, &self.log, command).await {
+            Ok(applied) => Ok(applied),
+            Err(WriteError::Unavailable) => Err(Failure::NotLeader),
+            Err(WriteError::Unknown) => Err(Failure::Unknown),
+            Err(WriteError::Disk(reason)) => Err(Failure::Disk(reason)),
+        }
+    }
+
+    /// Lets another server lead, if one can.
+    async fn step_aside(&self) -> bool {
+        self.raft.is_leader() && self.change_here(Change::Lead(None)).await.is_ok()
+    }
+
+    /// Waits until this replica has all that was acknowledged anywhere before.
+    pub(crate) async fn barrier(&self) -> Result<(), WriteError> {
+        let until = Instant::now() + LEADER_WITHIN;
+        loop {
+            if let Some(failure) = self.log.failure() {
+                return Err(WriteError::Disk(failure.to_owned()));
+            }
+            let index = match self.leader().await? {
+                Leadership::Leader { .. } => self.read_index_here().await,
+                Leadership::Follower { leader, .. } => match self.peers.link(&leader) {
+                    Some(link) => link.read_index().await.map_err(|_| Failure::NotLeader),
+                    None => Err(Failure::NotLeader),
+                },
+                Leadership::Unknown => Err(Failure::NotLeader),
+            };
+            match index {
+                Ok(index) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    return match tokio::time::timeout(left, self.log.applied_to(index)).await {
+                        Ok(()) => Ok(()),
+                        Err(_) => Err(WriteError::Unavailable),
+                    };
+                }
+                Err(_) if Instant::now() < until => self.leader_changes().await,
+                Err(_) => return Err(self.log.stopped()),
+            }
+        }
+    }
+
+    /// The index that a linearizable read must have applied, as the leader. All that ask while a round is going on share
+    /// the next one.
+    pub(crate) async fn read_index_here(&self) -> Result<u64, Failure> {
+        let metrics = self.raft.metrics();
+        let alone = {
+            let metrics = metrics.borrow_watched();
+            metrics.state.is_leader() && Self::alone(&metrics)
+        };
+        if alone {
+            // Nobody else can have become leader.
+            return Ok(self.log.applied_index());
+        }
+        let receiver = {
+            let mut readers = self.readers.lock();
+            match readers.as_mut() {
+                Some(next) => {
+                    let (sender, receiver) = oneshot::channel();
+                    next.push(sender);
+                    Some(receiver)
+                }
+                None => {
+                    *readers = Some(Vec::new());
+                    None
+                }
+            }
+        };
+        if let Some(receiver) = receiver {
+            // A round that is dropped midway leaves those behind it to ask again.
+            return receiver.await.unwrap_or(Err(Failure::NotLeader));
+        }
+        let round = RoundGuard(&self.readers);
+        let own = self.confirm().await;
+        loop {
+            let waiting = {
+                let mut readers = self.readers.lock();
+                let waiting = readers.take().unwrap_or_default();
+                if !waiting.is_empty() {
+                    *readers = Some(Vec::new());
+                }
+                waiting
+            };
+            if waiting.is_empty() {
+                // The round is over; another one may have begun.
+                std::mem::forget(round);
+                return own;
+            }
+            let index = self.confirm().await;
+            for reader in waiting {
+                // Whoever gave up does not listen.
+                drop(reader.send(index.clone()));
+            }
+        }
+    }
+
+    async fn confirm(&self) -> Result<u64, Failure> {
+        let read = tokio::time::timeout(SILENCE, self.raft.get_read_log_id(ReadPolicy::ReadIndex)).await;
+        match read {
+            Ok(Ok((read, _))) => Ok(read.log_id().index),
+            _ => Err(Failure::NotLeader),
+        }
+    }
+
+    /// Changes members, wherever the leader is.
+    pub(crate) async fn change(&self, change: Change) -> Result<(), MemberError> {
+        match self.leader().await.map_err(|_| MemberError::Unavailable)? {
+            Leadership::Leader { .. } => self.change_here(change).await,
+            Leadership::Follower { leader, .. } => {
+                let link = self.peers.link(&leader).ok_or(MemberError::Unavailable)?;
+                match link.change(&change).await {
+                    Ok(outcome) => outcome,
+                    Err(CallError::NotSent(_) | CallError::Failed(Failure::NotLeader)) => Err(MemberError::Unavailable),
+                    Err(_) => Err(MemberError::Unknown),
+                }
+            }
+            Leadership::Unknown => Err(MemberError::Unavailable),
+        }
+    }
+
+    /// Changes members as the leader, one change after another.
+    pub(crate) async fn change_here(&self, change: Change) -> Result<(), MemberError> {
+        if let Change::Lead(to) = change {
+            return self.transfer(to).await;
+        }
+        let _one = self.changing.lock().await;
+        if !self.raft.is_leader() {
+            return Err(MemberError::Unavailable);
+        }
+        let metrics = self.metrics();
+        let voters = Self::voters(&metrics);
+        let members = self.members();
+        let known = |id: &u64| members.get(id).ok_or(MemberError::NoSuchMember(*id));
+        let clash = |member: &Member| {
+            let others = || members.values().filter(|other| other.id != member.id);
+            if others().any(|other| other.name == member.name) {
+                return Err(MemberError::NameTaken(member.name.clone()));
+            }
+            if others().any(|other| other.peer == member.peer) {
+                return Err(MemberError::AddressTaken(member.peer.clone()));
+            }
+            Ok(())
+        };
+        // Whoever is added needs the clock that a group of one does without.
+        self.raft.runtime_config().tick(true);
+        match change {
+            Change::AddLearner(member) => {
+                if members.contains_key(&member.id) {
+                    return Err(MemberError::IdTaken(member.id));
+                }
+                clash(&member)?;
+                self.apply(ChangeMembers::AddNodes(BTreeMap::from([(member.id, member)])))
+                    .await
+            }
+            Change::Update(member) => {
+                known(&member.id)?;
+                clash(&member)?;
+                self.apply(ChangeMembers::SetNodes(BTreeMap::from([(member.id, member)])))
+                    .await
+            }
+            Change::Promote(id) => {
+                known(&id)?;
+                if voters.contains(&id) {
+                    return Ok(());
+                }
+                let lag_entries = lag(&metrics, id).unwrap_or(u64::MAX);
+                if lag_entries > CAUGHT_UP_ENTRIES {
+                    return Err(MemberError::NotCaughtUp { lag_entries });
+                }
+                self.apply(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
+            }
+            Change::Remove(id) => {
+                known(&id)?;
+                if voters.contains(&id) {
+                    let left: Vec<u64> = voters.iter().copied().filter(|voter| *voter != id).collect();
+                    if left.is_empty() {
+                        return Err(MemberError::LastVoter);
+                    }
+                    let alive = left.iter().filter(|voter| self.lives(&metrics, **voter)).count();
+                    if alive <= left.len() / 2 {
+                        return Err(MemberError::QuorumAtRisk);
+                    }
+                    if id == self.me.id {
+                        // A leader that is to go lets another one see to it.
+                        self.transfer(None).await?;
+                        return Err(MemberError::Unavailable);
+                    }
+                    self.apply(ChangeMembers::RemoveVoters(BTreeSet::from([id]))).await?;
+                }
+                if self.members().contains_key(&id) {
+                    self.apply(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await?;
+                }
+                Ok(())
+            }
+            Change::Lead(_) => Ok(()),
+        }
+    }
+
+    async fn apply(&self, change: ChangeMembers<u64, Member>) -> Result<(), MemberError> {
+        match tokio::time::timeout(CHANGE_WITHIN, self.raft.change_membership(change, false)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(MemberError::Unavailable),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the members were not changed");
+                Err(MemberError::Unknown)
+            }
+            Err(_) => Err(MemberError::Unknown),
+        }
+    }
+
+    fn lives(&self, metrics: &RaftMetrics<Group>, id: u64) -> bool {
+        id == self.me.id || heard_ms(metrics, id).is_some_and(|ms| u128::from(ms) < SILENCE.as_millis())
+    }
+
+    async fn transfer(&self, to: Option<u64>) -> Result<(), MemberError> {
+        let metrics = self.metrics();
+        if !metrics.state.is_leader() {
+            return Err(MemberError::Unavailable);
+        }
+        let mut able: Vec<u64> = Self::voters(&metrics)
+            .into_iter()
+            .filter(|id| *id != self.me.id && self.lives(&metrics, *id))
+            .collect();
+        able.sort_by_key(|id| lag(&metrics, *id).unwrap_or(u64::MAX));
+        let target = match to {
+            Some(id) if id == self.me.id => return Ok(()),
+            Some(id) if able.contains(&id) => id,
+            Some(id) => return Err(MemberError::CannotLead(id)),
+            None => *able.first().ok_or(MemberError::NobodyElse)?,
+        };
+        let mut leadership = self.leadership.subscribe();
+        self.raft
+            .trigger()
+            .transfer_leader(target)
+            .await
+            .map_err(|_| MemberError::Unavailable)?;
+        let gone = leadership.wait_for(|leadership| matches!(leadership, Leadership::Follower { .. }));
+        match tokio::time::timeout(SILENCE, gone).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(MemberError::Unknown),
+        }
+    }
+
+    /// The group as this server knows it.
+    pub(crate) fn status_here(&self) -> ClusterStatus {
+        let metrics = self.metrics();
+        let voters = Self::voters(&metrics);
+        let members = metrics.membership_config.nodes().map(|(id, member)| {
+            let own = *id == self.me.id;
+            let leads = metrics.state.is_leader();
+            MemberStatus {
+                member: member.clone(),
+                role: if voters.contains(id) { Role::Voter } else { Role::Learner },
+                lag_entries: if own && leads { Some(0) } else { lag(&metrics, *id) },
+                last_heard_ms: if own && leads { Some(0) } else { heard_ms(&metrics, *id) },
+            }
+        });
+        ClusterStatus {
+            id: self.me.id,
+            term: metrics.current_term,
+            leader: match &*self.leadership.borrow() {
+                Leadership::Leader { .. } => Some(self.me.id),
+                Leadership::Follower { leader, .. } => Some(leader.id),
+                Leadership::Unknown => None,
+            },
+            last_applied: metrics.last_applied.map_or(0, |id| id.index),
+            committed: metrics.local_committed.map_or(0, |id| id.index),
+            quorum: *self.quorum.borrow(),
+            members: members.collect(),
+        }
+    }
+
+    /// The group as the leader knows it, where it can be asked.
+    pub(crate) async fn status(&self) -> ClusterStatus {
+        let own = self.status_here();
+        let leader = self.leadership.borrow().clone();
+        if let Leadership::Follower { leader, .. } = leader
+            && let Some(link) = self.peers.link(&leader)
+            && let Ok(asked) = link.status().await
+        {
+            return ClusterStatus {
+                id: own.id,
+                last_applied: own.last_applied,
+                ..asked
+            };
+        }
+        own
+    }
+
+    /// Keeps up who leads and whether there is a quorum. Runs until it is aborted.
+    pub(crate) async fn observe(self: Arc<Self>) {
+        let mut changes = self.raft.metrics();
+        loop {
+            let metrics = changes.borrow_watched().clone();
+            let alone = Self::alone(&metrics);
+            if !alone {
+                self.raft.runtime_config().tick(true);
+            }
+            self.note(&metrics);
+            let changed = changes.changed();
+            if alone {
+                if changed.await.is_err() {
+                    return;
+                }
+            } else if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, changed).await {
+                return;
+            }
+        }
+    }
+
+    fn note(&self, metrics: &RaftMetrics<Group>) {
+        let now = Instant::now();
+        let recently = |id: u64| self.heard.lock().get(&id).is_some_and(|at| now.duration_since(*at) < SILENCE);
+        let leads = metrics.state.is_leader();
+        let applied = metrics
+            .last_applied
+            .is_some_and(|id| id.leader_id.term == metrics.current_term);
+        let leadership = match metrics.current_leader.filter(|_| metrics.running_state.is_ok()) {
+            Some(id) if id == self.me.id && leads && applied => Leadership::Leader {
+                term: metrics.current_term,
+            },
+            Some(id) if id != self.me.id && recently(id) => metrics
+                .membership_config
+                .nodes()
+                .find(|(known, _)| **known == id)
+                .map_or(Leadership::Unknown, |(_, leader)| Leadership::Follower {
+                    term: metrics.current_term,
+                    leader: leader.clone(),
+                }),
+            _ => Leadership::Unknown,
+        };
+        let quorum = match &leadership {
+            Leadership::Leader { .. } => {
+                Self::alone(metrics) || {
+                    let voters = Self::voters(metrics);
+                    voters.iter().filter(|id| self.lives(metrics, **id)).count() > voters.len() / 2
+                }
+            }
+            Leadership::Follower { .. } => true,
+            Leadership::Unknown => false,
+        };
+        self.leadership.send_if_modified(|known| {
+            let changed = *known != leadership;
+            if changed {
+                *known = leadership.clone();
+            }
+            changed
+        });
+        self.quorum
+            .send_if_modified(|known| std::mem::replace(known, quorum) != quorum);
+    }
+
+    /// Watches over the leader's process: when its connection breaks and its host says that nobody listens any more, it
+    /// is gone, and this server need not wait until its lease is over. Runs until it is aborted.
+    pub(crate) async fn guard(self: Arc<Self>) {
+        let mut leadership = self.leadership.subscribe();
+        loop {
+            let now = leadership.borrow_and_update().clone();
+            let Leadership::Follower { term, leader } = now else {
+                if leadership.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let Some(link) = self.peers.link(&leader) else { return };
+            let watch = async {
+                loop {
+                    match link.connection().await {
+                        Ok(connection) => connection.ended().await,
+                        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => return,
+                        // Cut off, or busy: the election's own clock decides.
+                        Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+                    }
+                }
+            };
+            tokio::select! {
+                () = watch => {
+                    tokio::time::sleep(Duration::from_millis(self.random(ELECT_DELAY_MS))).await;
+                    self.replace_leader(term).await;
+                    // Until somebody else leads, or the same one is back.
+                    drop(tokio::time::timeout(SILENCE, leadership.changed()).await);
+                }
+                changed = leadership.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Elects in place of the leader of a term, as if it had asked for it: those who vote need not wait for its lease.
+    async fn replace_leader(&self, term: u64) {
+        let metrics = self.metrics();
+        let still = metrics.current_term == term && metrics.current_leader.is_some_and(|leader| leader != self.me.id);
+        if !still || !Self::voters(&metrics).contains(&self.me.id) {
+            return;
+        }
+        tracing::info!(term, "the leader's process is gone: standing for election");
+        let request = TransferLeaderRequest::new(metrics.vote, self.me.id, None);
+        if let Err(error) = self.raft.handle_transfer_leader(request).await {
+            tracing::warn!(%error, "cannot stand for election");
+        }
+    }
+
+    /// Gives learners their votes once they have caught up, as the leader. Runs until it is aborted.
+    pub(crate) async fn promote_learners(self: Arc<Self>) {
+        let mut leadership = self.leadership.subscribe();
+        loop {
+            if !matches!(*leadership.borrow_and_update(), Leadership::Leader { .. }) || Self::alone(&self.metrics()) {
+                // A group of one becomes more by a change of members, which shows in the metrics.
+                let mut metrics = self.raft.metrics();
+                let grown = async {
+                    while Self::alone(&metrics.borrow_watched()) {
+                        if metrics.changed().await.is_err() {
+                            return;
+                        }
+                    }
+                    tokio::time::sleep(LOOK_EVERY).await;
+                };
+                tokio::select! {
+                    () = grown => {}
+                    changed = leadership.changed() => if changed.is_err() { return },
+                }
+                continue;
+            }
+            let metrics = self.metrics();
+            let voters = Self::voters(&metrics);
+            let ready = self.members().into_keys().find(|id| {
+                !voters.contains(id)
+                    && self.lives(&metrics, *id)
+                    && lag(&metrics, *id).is_some_and(|lag| lag <= CAUGHT_UP_ENTRIES)
+            });
+            if let Some(id) = ready {
+                match self.change_here(Change::Promote(id)).await {
+                    Ok(()) => tracing::info!(member = id, "a server has caught up and has a vote from here on"),
+                    Err(error) => tracing::debug!(member = id, %error, "not promoted yet"),
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Notes when this server first has all that was committed. Runs until then.
+    pub(crate) async fn catch_up(self: Arc<Self>) {
+        while self.barrier().await.is_err() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.caught_up.send_replace(true);
+    }
+}
+
+/// Tells those who wait for a round that nobody will hold it, when whoever held rounds was dropped midway.
+struct RoundGuard<'a>(&'a Mutex<Option<Round>>);
+
+impl Drop for RoundGuard<'_> {
+    fn drop(&mut self) {
+        // Dropping the senders tells them.
+        drop(self.0.lock().take());
+    }
+}
+
+/// How many entries a member lacks, as the leader knows it.
+fn lag(metrics: &RaftMetrics<Group>, id: u64) -> Option<u64> {
+    let matching = metrics.replication.as_ref()?.get(&id)?.as_ref()?.index;
+    Some(metrics.last_log_index.unwrap_or(0).saturating_sub(matching))
+}
+
+/// How long ago a member answered, as the leader knows it.
+fn heard_ms(metrics: &RaftMetrics<Group>, id: u64) -> Option<u64> {
+    let at = metrics.heartbeat.as_ref()?.get(&id)?.as_ref()?;
+    u64::try_from(openraft::Instant::elapsed(&**at).as_millis()).ok()
+}

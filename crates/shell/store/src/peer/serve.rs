@@ -1,0 +1,202 @@
+//! The answering side of a connection.
+//!
+//! Invariant: appends of one connection reach consensus in the order in which they came; everything else is answered as it
+//! is done. An append is taken only after the disk has room for it.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::FuturesOrdered;
+use openraft::{Raft, Snapshot};
+use serde::Serialize;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+
+use super::wire::{self, Failure, Frame, SnapshotHead, kind};
+use super::{Change, Stream};
+use crate::disk::{Sequential, blocking};
+use crate::group::Core;
+use crate::machine::Machine;
+use crate::snapshot::{self, SnapshotFile};
+use crate::types::Group;
+
+/// How many appends of one connection may wait for the disk.
+const APPENDS_MAX: usize = 64;
+
+/// A snapshot that is being received.
+struct Serving {
+    head: SnapshotHead,
+    file: Sequential,
+    path: std::path::PathBuf,
+}
+
+type Answer = Result<Vec<u8>, Failure>;
+
+fn put(id: u64, answer: &Answer) -> Bytes {
+    match answer {
+        Ok(content) => wire::frame(id, wire::OK, content),
+        Err(failure) => wire::frame(id, wire::FAILED, &wire::json(failure)),
+    }
+}
+
+fn told<T: Serialize, E: std::fmt::Display>(outcome: Result<T, E>) -> Answer {
+    match outcome {
+        Ok(value) => Ok(wire::json(&value)),
+        Err(error) => Err(Failure::Refused(error.to_string())),
+    }
+}
+
+/// Serves one stream until it ends.
+pub(crate) async fn serve(core: Arc<Core>, peer: u64, stream: Box<dyn Stream>) -> io::Result<()> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let (answers, mut outgoing) = mpsc::unbounded_channel::<Bytes>();
+    let write = async move {
+        while let Some(frame) = outgoing.recv().await {
+            writer.write_all(&frame).await?;
+            if outgoing.is_empty() {
+                writer.flush().await?;
+            }
+        }
+        io::Result::Ok(())
+    };
+    let read = async move {
+        let mut buffer = BytesMut::new();
+        let mut appends: FuturesOrdered<BoxFuture<'static, (u64, Answer)>> = FuturesOrdered::new();
+        let mut receiving: Option<Serving> = None;
+        loop {
+            let frame = tokio::select! {
+                frame = wire::read(&mut reader, &mut buffer), if appends.len() < APPENDS_MAX => frame?,
+                Some((id, answer)) = appends.next() => {
+                    send(&answers, put(id, &answer));
+                    continue;
+                }
+            };
+            let Some(Frame { id, kind, content }) = frame else {
+                return Ok(());
+            };
+            core.heard(peer);
+            match kind {
+                kind::APPEND => {
+                    let core = Arc::clone(&core);
+                    appends.push_back(async move { (id, append(&core, peer, content).await) }.boxed());
+                }
+                kind::SNAPSHOT_BEGIN | kind::SNAPSHOT_CHUNK | kind::SNAPSHOT_END => {
+                    let answer = snapshot_part(&core, peer, kind, &content, &mut receiving).await;
+                    send(&answers, put(id, &answer));
+                }
+                _ => {
+                    let (core, answers) = (Arc::clone(&core), answers.clone());
+                    tokio::spawn(async move {
+                        let answer = handle(&core, peer, kind, content).await;
+                        send(&answers, put(id, &answer));
+                    });
+                }
+            }
+        }
+    };
+    tokio::select! {
+        outcome = write => outcome,
+        outcome = read => outcome,
+    }
+}
+
+fn send(answers: &mpsc::UnboundedSender<Bytes>, frame: Bytes) {
+    if answers.send(frame).is_err() {
+        tracing::trace!("the peer that asked is gone");
+    }
+}
+
+async fn append(core: &Core, peer: u64, content: Bytes) -> Answer {
+    let length = content.len();
+    let request = wire::take_append(content)?;
+    // Without room now, the entries stay with the leader, which tries again; taken halfway they would stop consensus here.
+    let room = if request.entries.is_empty() {
+        None
+    } else {
+        let room = core.log.admit_bytes(length).await;
+        Some(room.map_err(|error| Failure::Disk(error.to_string()))?)
+    };
+    let answer = core.raft.append_entries(request).await;
+    drop(room);
+    core.heard(peer);
+    told(answer)
+}
+
+async fn handle(core: &Arc<Core>, peer: u64, kind: u8, content: Bytes) -> Answer {
+    if !core.knows(peer) {
+        return Err(Failure::Refused(format!(
+            "server {peer} is no member of this cluster (any more)"
+        )));
+    }
+    match kind {
+        kind::VOTE => told(core.raft.vote(wire::from_json(&content)?).await),
+        kind::PRE_VOTE => told(core.raft.pre_vote(wire::from_json(&content)?).await),
+        kind::TRANSFER_LEADER => told(core.raft.handle_transfer_leader(wire::from_json(&content)?).await),
+        kind::PROPOSE => {
+            let applied = core.propose_here(wire::take_command(content)?).await?;
+            Ok(wire::put_applied(&applied, core.replica.revision()))
+        }
+        kind::READ_INDEX => Ok(wire::json(&core.read_index_here().await?)),
+        kind::CHANGE_MEMBERS => {
+            let change: Change = wire::from_json(&content)?;
+            Ok(wire::json(&core.change_here(change).await))
+        }
+        kind::STATUS => Ok(wire::json(&core.status_here())),
+        _ => Err(Failure::Refused(format!("a request of unknown kind {kind}"))),
+    }
+}
+
+async fn snapshot_part(core: &Core, peer: u64, kind: u8, content: &[u8], receiving: &mut Option<Serving>) -> Answer {
+    let disk = Arc::clone(core.log.disk());
+    let full = |error: io::Error| Failure::Disk(error.to_string());
+    match kind {
+        kind::SNAPSHOT_BEGIN => {
+            // `.new` is what a restart removes: it counts for nothing until it is whole.
+            let path = core.dir.join(format!("received-{peer}.new"));
+            *receiving = Some(Serving {
+                head: wire::from_json(content)?,
+                file: Sequential::create(&*disk, &path).map_err(full)?,
+                path,
+            });
+            Ok(Vec::new())
+        }
+        kind::SNAPSHOT_CHUNK => {
+            let Some(mut serving) = receiving.take() else {
+                return Err(Failure::Refused("a piece of a snapshot that was not begun".into()));
+            };
+            let chunk = content.to_vec();
+            let written = blocking(&*disk, move || {
+                serving.file.write_all(&chunk)?;
+                serving.file.sync()?;
+                Ok::<_, io::Error>(serving)
+            });
+            *receiving = Some(written.await.and_then(|written| written).map_err(full)?);
+            Ok(Vec::new())
+        }
+        _ => {
+            let Some(serving) = receiving.take() else {
+                return Err(Failure::Refused("the end of a snapshot that was not begun".into()));
+            };
+            install(&core.raft, core, serving).await
+        }
+    }
+}
+
+async fn install(raft: &Raft<Group, Machine>, core: &Core, serving: Serving) -> Answer {
+    let disk = Arc::clone(core.log.disk());
+    let ours = Arc::clone(&disk);
+    let path = serving.path.clone();
+    // Read before consensus hears of it: what is damaged must not replace anything.
+    let whole = blocking(&*disk, move || snapshot::load(&*ours, path).map(|(file, _)| file)).await;
+    let file: SnapshotFile = whole
+        .map_err(|error| Failure::Disk(error.to_string()))?
+        .map_err(|error| Failure::Disk(error.to_string()))?;
+    let snapshot = Snapshot {
+        meta: serving.head.meta,
+        snapshot: file,
+    };
+    told(raft.install_full_snapshot(serving.head.vote, snapshot).await)
+}

@@ -1,0 +1,132 @@
+//! The replicated store under simulation: whole clusters on one thread, with a network, disks and clocks that fail by seed,
+//! judged by the checker. `TRIREME_SIM_SEEDS=n` runs so many seeds (200 unless said otherwise), `TRIREME_SIM_SEED=n` one, with
+//! everything that happened.
+
+mod chance;
+mod clients;
+mod disk;
+mod nemesis;
+mod replicas;
+mod run;
+mod serve;
+mod sys;
+mod world;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use run::{Outcomes, run};
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+fn describe(outcomes: &Outcomes) -> String {
+    let Outcomes {
+        seed,
+        violations,
+        log,
+        acknowledged,
+        unknown,
+        events,
+        faults,
+        terms,
+        ..
+    } = outcomes;
+    let shown: Vec<&str> = violations.iter().take(5).map(String::as_str).collect();
+    format!(
+        "seed {seed}: {acknowledged} writes acknowledged, {unknown} of unknown outcome, {events} steps of watches, {faults} \
+         faults, {terms} terms with a leader\n{} violations:\n  {}\nwhat was done:\n  {}\nto run it again: \
+         TRIREME_SIM_SEED={seed} cargo test -p trireme-store --test simulation seeds",
+        violations.len(),
+        shown.join("\n  "),
+        log.join("\n  "),
+    )
+}
+
+#[test]
+fn seeds() {
+    let servers = number("TRIREME_SIM_SERVERS").and_then(|servers| usize::try_from(servers).ok());
+    if let Some(seed) = number("TRIREME_SIM_SEED") {
+        let outcomes = run(seed, servers);
+        if let Ok(path) = std::env::var("TRIREME_SIM_HISTORY") {
+            std::fs::write(path, &outcomes.history).unwrap();
+        }
+        println!("{}", describe(&outcomes));
+        assert!(outcomes.violations.is_empty(), "{}", describe(&outcomes));
+        return;
+    }
+    let count = number("TRIREME_SIM_SEEDS").unwrap_or(200);
+    let first = number("TRIREME_SIM_FIRST").unwrap_or(1);
+    let next = AtomicU64::new(first);
+    let failed = Mutex::new(Vec::new());
+    let totals = Mutex::new((0, 0, 0, 0, Duration::ZERO));
+    let begun = Instant::now();
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
+                    let start = Instant::now();
+                    let outcomes = run(seed, servers);
+                    let mut totals = totals.lock().unwrap();
+                    totals.0 += outcomes.acknowledged;
+                    totals.1 += outcomes.unknown;
+                    totals.2 += outcomes.events;
+                    totals.3 += outcomes.faults;
+                    totals.4 = totals.4.max(start.elapsed());
+                    if !outcomes.violations.is_empty() {
+                        failed.lock().unwrap().push(outcomes);
+                    }
+                }
+            });
+        }
+    });
+    let (acknowledged, unknown, events, faults, longest) = totals.into_inner().unwrap();
+    println!(
+        "{count} seeds in {:.1} s (the longest {:.2} s): {acknowledged} writes acknowledged, {unknown} of unknown outcome, \
+         {events} steps of watches, {faults} faults",
+        begun.elapsed().as_secs_f32(),
+        longest.as_secs_f32(),
+    );
+    let mut failed = failed.into_inner().unwrap();
+    failed.sort_by_key(|outcomes| outcomes.seed);
+    let seeds: Vec<u64> = failed.iter().map(|outcomes| outcomes.seed).collect();
+    let first: Vec<String> = failed.iter().take(3).map(describe).collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {count} seeds failed: {seeds:?}\n{}",
+        seeds.len(),
+        first.join("\n\n")
+    );
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    for seed in [3, 14, 15] {
+        let servers = number("TRIREME_SIM_SERVERS").and_then(|servers| usize::try_from(servers).ok());
+        let (one, other) = (run(seed, servers), run(seed, servers));
+        if one.digest != other.digest {
+            let differ = one
+                .history
+                .lines()
+                .zip(other.history.lines())
+                .find(|(one, other)| one != other);
+            panic!("seed {seed} took two ways: {differ:?}");
+        }
+        assert!(one.acknowledged > 0, "{}", describe(&one));
+    }
+}
+
+#[test]
+fn one_server_alone_survives_every_crash() {
+    for seed in 1000..1020 {
+        let outcomes = run(seed, Some(1));
+        assert!(outcomes.violations.is_empty(), "{}", describe(&outcomes));
+    }
+}
