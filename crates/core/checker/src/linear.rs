@@ -42,7 +42,7 @@ pub fn linearizable_per_key(history: &History) -> Vec<Violation> {
             unseen,
         });
     }
-    let judge = |(key, entries): (&&str, &Vec<Entry<'_>>)| judge(key, entries).err();
+    let judge = |(key, entries): (&&str, &Vec<Entry<'_>>)| judge(key, entries);
     keys.iter().filter_map(judge).collect()
 }
 
@@ -118,11 +118,12 @@ fn revisions_of_values(history: &History) -> HashMap<(&str, &str), Option<u64>> 
     revisions
 }
 
-fn judge(key: &str, entries: &[Entry<'_>]) -> Result<(), Violation> {
+/// What is wrong with a key's operations, if anything.
+fn judge(key: &str, entries: &[Entry<'_>]) -> Option<Violation> {
     // A change that nobody saw most likely never happened: without those the search is short.
     let likely: Vec<Entry<'_>> = entries.iter().filter(|entry| !entry.unseen).copied().collect();
-    if likely.len() < entries.len() && search(key, &likely).is_ok() {
-        return Ok(());
+    if likely.len() < entries.len() && search(key, &likely).is_none() {
+        return None;
     }
     search(key, entries)
 }
@@ -181,7 +182,7 @@ fn with(items: &[u32], item: u32) -> Vec<u32> {
     items
 }
 
-fn search(key: &str, entries: &[Entry<'_>]) -> Result<(), Violation> {
+fn search(key: &str, entries: &[Entry<'_>]) -> Option<Violation> {
     // At one instant invocations come before returns: such operations count as concurrent.
     let mut events: Vec<(u64, bool, u32)> = Vec::with_capacity(entries.len() * 2);
     for (index, entry) in entries.iter().enumerate() {
@@ -206,9 +207,9 @@ fn search(key: &str, entries: &[Entry<'_>]) -> Result<(), Violation> {
         let operation = entries[*index as usize].operation;
         match advance(entries, &pending, &possible, *index) {
             Some(next) if !next.is_empty() => possible = next,
-            Some(_) => return Err(inexplicable(key, entries, &events[..position], &possible, operation)),
+            Some(_) => return Some(inexplicable(key, entries, &events[..position], &possible, operation)),
             None => {
-                return Err(Violation::Undecided {
+                return Some(Violation::Undecided {
                     key: key.to_owned(),
                     operation: operation.to_string(),
                     configurations: CONFIGURATIONS_MAX,
@@ -219,7 +220,7 @@ fn search(key: &str, entries: &[Entry<'_>]) -> Result<(), Violation> {
         let floor = possible.iter().map(|one| one.register.floor).min().unwrap_or(0);
         pending.retain(|other| other != index && !entries[*other as usize].too_late(floor));
     }
-    Ok(())
+    None
 }
 
 /// All configurations in which an operation that returns now has taken effect. `None` when there are too many.

@@ -60,7 +60,6 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    #[expect(clippy::too_many_arguments, reason = "each part is another one")]
     pub(crate) fn new(
         me: Member,
         dir: PathBuf,

@@ -114,7 +114,7 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"}}),
         );
         let cache = Cache::new(&Client::new(fake.clone()), CancellationToken::new());
-        cache.synced(&[services.clone()]).await;
+        cache.synced(std::slice::from_ref(&services)).await;
         let before = newest(&cache, &services);
         assert_ne!(before, 0);
         write(&cache, directory.path(), &services).await.unwrap();
