@@ -120,9 +120,18 @@ impl RaftStore {
             core: Arc::clone(&core),
             tasks: Mutex::default(),
         };
-        let known = core.metrics().membership_config.nodes().count();
-        let joins = matches!(config.start, Start::Join(_)) && known == 0;
-        if known < 2 && !joins {
+        // Asked of consensus itself: its metrics say nothing before it has begun to run.
+        let members = raft.with_raft_state(|state| {
+            let members = state.membership_state.effective();
+            members.nodes().map(|(id, _)| *id).collect::<Vec<u64>>()
+        });
+        let members = members.await.map_err(|error| consensus(&dir, &error))?;
+        let alone = match members.as_slice() {
+            [] => matches!(config.start, Start::Cluster(_)),
+            [only] => *only == config.start.member().id,
+            _ => false,
+        };
+        if alone {
             store.lead(&config).await?;
         } else {
             raft.runtime_config().tick(true);
@@ -138,7 +147,7 @@ impl RaftStore {
         let upkeep = Upkeep::new(&config, lock, raft, log, replica, machine);
         tasks.push(tokio::spawn(upkeep.run()));
         *store.tasks.lock() = tasks;
-        if known < 2 && !joins {
+        if alone {
             // What it leads it can also write from the first moment on.
             let mut leadership = store.leadership();
             let leads = leadership.wait_for(|leadership| matches!(leadership, Leadership::Leader { .. }));

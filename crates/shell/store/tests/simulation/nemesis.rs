@@ -95,8 +95,8 @@ impl Nemesis {
     }
 
     fn note(&self, sim: &Sim<'_>, what: String) {
-        let at = sim.elapsed().as_secs_f32();
-        self.world.log.borrow_mut().push(format!("{at:.3} s {what}"));
+        self.world.elapsed.set(sim.elapsed());
+        self.world.note(what);
     }
 
     fn some_host(&mut self) -> usize {

@@ -17,13 +17,15 @@ pub struct Replicas {
 }
 
 impl Replicas {
-    /// A host says that it leads.
-    pub fn leads(&mut self, host: &str, term: u64) {
+    /// A host says that it leads. Whether that is news.
+    pub fn leads(&mut self, host: &str, term: u64) -> bool {
+        let known = self.leaders.len();
         let leader = self.leaders.entry(term).or_insert_with(|| host.to_owned());
         if leader != host {
             self.violations
                 .push(format!("term {term} has two leaders: {leader} and {host}"));
         }
+        self.leaders.len() > known
     }
 
     /// A host, in one of its lives, holds this.

@@ -47,6 +47,8 @@ pub struct World {
     pub problems: RefCell<Vec<String>>,
     /// What was done to the world, for those who read about a failure.
     pub log: RefCell<Vec<String>>,
+    /// Simulated time, as far as it is known outside of hosts.
+    pub elapsed: Cell<Duration>,
     counter: Cell<u64>,
     numbers: Cell<u64>,
     pub phase: Cell<Phase>,
@@ -166,6 +168,7 @@ impl World {
             replicas: RefCell::new(Replicas::default()),
             problems: RefCell::new(Vec::new()),
             log: RefCell::new(Vec::new()),
+            elapsed: Cell::new(Duration::ZERO),
             counter: Cell::new(0),
             numbers: Cell::new(0),
             phase: Cell::new(Phase::Forming),
@@ -190,10 +193,13 @@ impl World {
         self.history.borrow_mut().push(record);
     }
 
-    /// Notes what was done to the world.
+    /// Notes what was done to the world, or happened there.
     pub fn note(&self, what: String) {
-        let at = turmoil::sim_elapsed().map_or(String::new(), |at| format!("{:.3} s ", at.as_secs_f32()));
-        self.log.borrow_mut().push(format!("{at}{what}"));
+        if let Some(now) = turmoil::sim_elapsed() {
+            self.elapsed.set(now);
+        }
+        let at = self.elapsed.get().as_secs_f32();
+        self.log.borrow_mut().push(format!("{at:.3} s {what}"));
     }
 
     /// Notes something that must not happen.
@@ -219,8 +225,10 @@ impl World {
         for host in &self.hosts {
             let store = host.store.borrow().clone();
             let Some(store) = store else { continue };
-            if let Leadership::Leader { term } = *store.leadership().borrow() {
-                replicas.leads(&host.name, term);
+            if let Leadership::Leader { term } = *store.leadership().borrow()
+                && replicas.leads(&host.name, term)
+            {
+                self.note(format!("{} leads term {term}", host.name));
             }
             let page = store.range("/", None, None, None).expect("the present can be read");
             replicas.shows(&host.name, host.lives.get(), &page);
@@ -247,6 +255,7 @@ impl World {
             Some(store) => store,
             None => std::future::pending().await,
         };
+        self.note(format!("{} is open", host.name));
         host.inbox.replace(Some(sender));
         host.store.replace(Some(Arc::clone(&store)));
         loop {
