@@ -108,13 +108,19 @@ impl Health {
         self.woken.notify_waiters();
     }
 
+    /// Whether bootstrap is done.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.started.load(Ordering::Acquire)
+    }
+
     /// Resolves when bootstrap is done.
     pub async fn started(&self) {
         loop {
             let woken = self.woken.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            if self.started.load(Ordering::Acquire) {
+            if self.is_started() {
                 return;
             }
             woken.await;

@@ -203,17 +203,38 @@ impl ApiServer {
     async fn admit(&self, parts: &Parts, info: &RequestInfo, query: &Query) -> Result<UserInfo, Status> {
         let peer = parts.extensions.get::<PeerCertificate>();
         let attributes = info.attributes(query);
-        let found = self.plugins.authenticator.authenticate(parts, peer).await?;
-        let user = match found {
+        let mut found = self.plugins.authenticator.authenticate(parts, peer).await;
+        let unknown = match &found {
+            Ok(user) => user.is_none(),
+            Err(status) => status.code == 401,
+        };
+        if unknown && bearer_token(parts).is_some() {
+            // Another server may have made it a moment ago: what was acknowledged anywhere counts.
+            self.barrier().await?;
+            found = self.plugins.authenticator.authenticate(parts, peer).await;
+        }
+        let user = match found.map_err(|status| self.judged(status))? {
             Some(user) => user.authenticated(),
             // A token that nobody knows is a bad credential, not the absence of one.
-            None if bearer_token(parts).is_some() => return Err(unauthorized()),
+            None if bearer_token(parts).is_some() => return Err(self.judged(unauthorized())),
             None if self.config.anonymous || is_public(&attributes) => UserInfo::anonymous(),
-            None => return Err(unauthorized()),
+            None => return Err(self.judged(unauthorized())),
         };
         let user = impersonation::apply(self, user, parts, &attributes)?;
-        self.authorize(&user, &attributes)?;
+        self.authorize(&user, &attributes).map_err(|status| self.judged(status))?;
         Ok(user)
+    }
+
+    /// A refusal, as far as this server may refuse: one that has not caught up with its cluster yet does not know enough.
+    fn judged(&self, refusal: Status) -> Status {
+        if self.health.is_started() {
+            return refusal;
+        }
+        Status::failure(
+            503,
+            "ServiceUnavailable",
+            "this server has not caught up with its cluster yet; try again or ask another one",
+        )
     }
 
     /// 403 unless the user may do this.
