@@ -101,13 +101,18 @@ impl RaftNetworkV2<Group> for Way {
 
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         _: RPCOption,
     ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Group>, RPCError<Group>>>, RPCError<Group>>>
     where
         S: futures::Stream<Item = AppendEntriesRequest<Group>> + Send + Unpin + 'static,
     {
         Box::pin(async move {
+            // openraft waits out its back-off where it hands over the first request, so that comes before connecting.
+            let Some(first) = input.next().await else {
+                return Ok(futures::stream::empty().boxed());
+            };
+            let input = futures::stream::once(std::future::ready(first)).chain(input);
             let connection = tokio::time::timeout(APPEND_WITHIN, self.own()?.connection())
                 .await
                 .map_err(|late| unreachable(&late))?
