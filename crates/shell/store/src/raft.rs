@@ -91,6 +91,9 @@ impl RaftStore {
             election_timeout_min: least,
             election_timeout_max: most,
             enable_pre_vote: Some(true),
+            // A restarted leader does not know any more what it had committed, and would serve reads that lack it: it is
+            // elected anew, like everyone.
+            enable_leader_restore: Some(false),
             // A leader that hears nobody must fall silent, or those who hear it would wait for it for ever.
             quorum_loss_probe_interval: Some(2 * most),
             snapshot_policy: SnapshotPolicy::Never,

@@ -39,8 +39,10 @@ pub async fn operate(world: &World, client: u64, host: &Host, key: String, kind:
         // The host died, or does not answer.
         _ => Outcome::Unknown,
     };
+    let id = world.number();
+    tracing::debug!(id, host = host.name, key, ?kind, ?outcome, "operation");
     world.record(Record::Operation(Operation {
-        id: world.number(),
+        id,
         client,
         server: host.name.clone(),
         key,

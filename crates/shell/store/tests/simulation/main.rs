@@ -10,6 +10,7 @@ mod replicas;
 mod run;
 mod serve;
 mod sys;
+mod trace;
 mod world;
 
 use std::sync::Mutex;
@@ -54,7 +55,7 @@ fn seeds() {
             std::fs::write(path, &outcomes.history).unwrap();
         }
         println!("{}", describe(&outcomes));
-        assert!(outcomes.violations.is_empty(), "{}", describe(&outcomes));
+        assert!(outcomes.violations.is_empty(), "seed {seed} failed");
         return;
     }
     let count = number("TRIREME_SIM_SEEDS").unwrap_or(200);

@@ -60,29 +60,12 @@ pub fn collect_panics() {
     });
 }
 
-/// Shows what the code under test says, in simulated time, as long as the guard lives.
-fn trace(filter: &str) -> tracing::subscriber::DefaultGuard {
-    struct Elapsed;
-    impl tracing_subscriber::fmt::time::FormatTime for Elapsed {
-        fn format_time(&self, out: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
-            let at = turmoil::sim_elapsed().unwrap_or_default();
-            write!(out, "{:.4}", at.as_secs_f64())
-        }
-    }
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_timer(Elapsed)
-        .with_writer(std::io::stderr);
-    tracing::subscriber::set_default(subscriber.finish())
-}
-
 /// Runs a seed on a thread of its own.
 pub fn run(seed: u64, servers: Option<usize>) -> Outcomes {
     collect_panics();
     let thread = std::thread::Builder::new().name(format!("seed-{seed}")).spawn(move || {
         crate::sys::seed_thread(seed);
-        let _shown = std::env::var("TRIREME_SIM_TRACE").ok().map(|filter| trace(&filter));
+        let _shown = crate::trace::Trace::wanted().map(tracing::subscriber::set_default);
         simulate(seed, servers)
     });
     let thread = thread.expect("a thread can be made");

@@ -247,6 +247,7 @@ impl World {
     /// What a host's process does from its start to its end.
     pub async fn process(self: Rc<Self>, host: Rc<Host>) -> turmoil::Result {
         host.lives.set(host.lives.get() + 1);
+        crate::trace::runs(&host.name);
         let member = host.member.borrow().clone();
         let (sender, mut requests) = mpsc::unbounded_channel();
         let listener = turmoil::net::TcpListener::bind(("0.0.0.0", PORT)).await?;
