@@ -24,7 +24,8 @@ use crate::replica::Replica;
 use crate::types::Group;
 use crate::{ClusterStatus, Leadership, Member, MemberError, MemberStatus, Role, WriteError};
 
-/// How long a write or a read waits for a leader before it is refused.
+/// How long after the leader was lost writes and reads wait for another before they are refused. Later ones are refused
+/// at once: nobody is better off by waiting.
 const LEADER_WITHIN: Duration = Duration::from_secs(5);
 /// Someone who was not heard of for so long does not count.
 const SILENCE: Duration = Duration::from_millis(1500);
@@ -48,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) replica: Arc<Replica>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) leadership: watch::Sender<Leadership>,
+    /// When a leader was last known.
+    led: Mutex<Instant>,
     pub(crate) quorum: watch::Sender<bool>,
     pub(crate) caught_up: watch::Sender<bool>,
     /// When each member was last heard of here, by anything it asked.
@@ -77,6 +80,7 @@ impl Core {
             replica,
             peers,
             leadership: watch::Sender::new(Leadership::Unknown),
+            led: Mutex::new(Instant::now()),
             quorum: watch::Sender::new(false),
             caught_up: watch::Sender::new(false),
             heard: Mutex::default(),
@@ -131,8 +135,9 @@ impl Core {
     /// The leader, once there is one.
     async fn leader(&self) -> Result<Leadership, WriteError> {
         let mut leadership = self.leadership.subscribe();
+        let until = *self.led.lock() + LEADER_WITHIN;
         let known = leadership.wait_for(|leadership| *leadership != Leadership::Unknown);
-        match tokio::time::timeout(LEADER_WITHIN, known).await {
+        match tokio::time::timeout_at(until, known).await {
             Ok(Ok(leadership)) => Ok(leadership.clone()),
             _ => Err(self.log.stopped()),
         }
@@ -527,6 +532,9 @@ impl Core {
             Leadership::Follower { .. } => true,
             Leadership::Unknown => false,
         };
+        if leadership != Leadership::Unknown {
+            *self.led.lock() = now;
+        }
         self.leadership.send_if_modified(|known| {
             let changed = *known != leadership;
             if changed {
@@ -596,14 +604,14 @@ impl Core {
                 let mut metrics = self.raft.metrics();
                 let grown = async {
                     while Self::alone(&metrics.borrow_watched()) {
-                        if metrics.changed().await.is_err() {
-                            return;
-                        }
+                        metrics.changed().await?;
                     }
                     tokio::time::sleep(LOOK_EVERY).await;
+                    Ok::<(), openraft::async_runtime::watch::RecvError>(())
                 };
                 tokio::select! {
-                    () = grown => {}
+                    // Consensus has ended, and so has this.
+                    grown = grown => if grown.is_err() { return },
                     changed = leadership.changed() => if changed.is_err() { return },
                 }
                 continue;

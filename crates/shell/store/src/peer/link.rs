@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::wire::{self, Failure};
 use super::{PeerDialer, Stream};
@@ -32,11 +33,26 @@ pub(crate) enum CallError {
     Failed(Failure),
 }
 
+/// Longest wait for a connection.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(2);
+/// A connection on which nothing came for so long while an answer is late is given up: the way it took may be cut.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// A way to one member, on a connection of its own.
 pub(crate) struct Link {
     dialer: Arc<dyn PeerDialer>,
     member: Member,
-    connection: tokio::sync::Mutex<Option<Arc<Connection>>>,
+    slot: Arc<Mutex<Slot>>,
+}
+
+type Dialled = Option<Result<Arc<Connection>, (io::ErrorKind, String)>>;
+
+/// The connection of a link.
+enum Slot {
+    Idle,
+    /// Being made, whoever still waits for it: on a bad way it takes longer than the most patient of them.
+    Dialling(watch::Receiver<Dialled>),
+    Open(Arc<Connection>),
 }
 
 impl Link {
@@ -44,7 +60,7 @@ impl Link {
         Self {
             dialer,
             member,
-            connection: tokio::sync::Mutex::default(),
+            slot: Arc::new(Mutex::new(Slot::Idle)),
         }
     }
 
@@ -54,15 +70,30 @@ impl Link {
 
     /// The connection that is there, or another one.
     pub(crate) async fn connection(&self) -> io::Result<Arc<Connection>> {
-        let mut held = self.connection.lock().await;
-        if let Some(connection) = held.as_ref().filter(|connection| connection.lives()) {
-            return Ok(Arc::clone(connection));
+        let mut dialled = {
+            let mut slot = self.slot.lock();
+            match &*slot {
+                Slot::Open(connection) if connection.lives() => return Ok(Arc::clone(connection)),
+                Slot::Dialling(dialled) => dialled.clone(),
+                Slot::Idle | Slot::Open(_) => {
+                    let (done, dialled) = watch::channel(None);
+                    *slot = Slot::Dialling(dialled.clone());
+                    tokio::spawn(dial(
+                        Arc::clone(&self.dialer),
+                        self.member.clone(),
+                        Arc::clone(&self.slot),
+                        done,
+                    ));
+                    dialled
+                }
+            }
+        };
+        let outcome = dialled.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
+        match outcome {
+            Ok(Some(Ok(connection))) => Ok(connection),
+            Ok(Some(Err((kind, text)))) => Err(io::Error::new(kind, text)),
+            Ok(None) | Err(_) => Err(io::ErrorKind::NotConnected.into()),
         }
-        *held = None;
-        let stream = self.dialer.connect(&self.member).await?;
-        let connection = Connection::start(stream);
-        *held = Some(Arc::clone(&connection));
-        Ok(connection)
     }
 
     /// Asks, and waits for the answer.
@@ -74,12 +105,25 @@ impl Link {
         match tokio::time::timeout(within, connection.ask(kind, content).answer()).await {
             Ok(answer) => answer,
             Err(_) => {
-                // A peer that does not answer may be cut off: what waits longer on this connection waits in vain.
-                connection.close();
+                connection.close_if_silent();
                 Err(CallError::Lost)
             }
         }
     }
+}
+
+/// Makes a connection and puts it into its slot.
+async fn dial(dialer: Arc<dyn PeerDialer>, member: Member, slot: Arc<Mutex<Slot>>, done: watch::Sender<Dialled>) {
+    let stream = match tokio::time::timeout(CONNECTED_WITHIN, dialer.connect(&member)).await {
+        Ok(stream) => stream.map_err(|error| (error.kind(), error.to_string())),
+        Err(late) => Err((io::ErrorKind::TimedOut, late.to_string())),
+    };
+    let outcome = stream.map(Connection::start);
+    *slot.lock() = match &outcome {
+        Ok(connection) => Slot::Open(Arc::clone(connection)),
+        Err(_) => Slot::Idle,
+    };
+    done.send_replace(Some(outcome));
 }
 
 type Waiting = HashMap<u64, oneshot::Sender<Result<Bytes, Failure>>>;
@@ -90,6 +134,8 @@ pub(crate) struct Connection {
     waiting: Arc<Mutex<Option<Waiting>>>,
     next: AtomicU64,
     closed: watch::Sender<bool>,
+    /// When something last came.
+    heard: Arc<Mutex<Instant>>,
 }
 
 /// A request that was sent.
@@ -115,11 +161,13 @@ impl Connection {
         let (outgoing, mut frames) = mpsc::unbounded_channel::<Bytes>();
         let waiting = Arc::new(Mutex::new(Some(Waiting::new())));
         let closed = watch::Sender::new(false);
+        let heard = Arc::new(Mutex::new(Instant::now()));
         let connection = Arc::new(Self {
             outgoing,
             waiting: Arc::clone(&waiting),
             next: AtomicU64::new(1),
             closed: closed.clone(),
+            heard: Arc::clone(&heard),
         });
         let mut ended = closed.subscribe();
         let write = async move {
@@ -135,6 +183,7 @@ impl Connection {
         let read = async move {
             let mut buffer = BytesMut::new();
             while let Some(frame) = wire::read(&mut reader, &mut buffer).await? {
+                *heard.lock() = Instant::now();
                 let answer = match frame.kind {
                     wire::OK => Ok(frame.content),
                     _ => Err(wire::from_json(&frame.content).unwrap_or_else(|failure| failure)),
@@ -171,6 +220,13 @@ impl Connection {
     /// Ends it; whoever waits is told.
     pub(crate) fn close(&self) {
         self.closed.send_replace(true);
+    }
+
+    /// Ends it when nothing has come for a while: it may be cut off, and what waits longer on it waits in vain.
+    pub(crate) fn close_if_silent(&self) {
+        if self.heard.lock().elapsed() >= SILENCE {
+            self.close();
+        }
     }
 
     /// Resolves when it has ended.

@@ -4,6 +4,7 @@
 //! is done. An append is taken only after the disk has room for it.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::wire::{self, Failure, Frame, SnapshotHead, kind};
 use super::{Change, Stream};
-use crate::disk::{Sequential, blocking};
+use crate::disk::{Disk, Sequential, blocking};
 use crate::group::Core;
 use crate::machine::Machine;
 use crate::snapshot::{self, SnapshotFile};
@@ -62,10 +63,11 @@ pub(crate) async fn serve(core: Arc<Core>, peer: u64, stream: Box<dyn Stream>) -
         }
         io::Result::Ok(())
     };
-    let read = async move {
+    let mut receiving: Option<Serving> = None;
+    let disk = Arc::clone(core.log.disk());
+    let read = async {
         let mut buffer = BytesMut::new();
         let mut appends: FuturesOrdered<BoxFuture<'static, (u64, Answer)>> = FuturesOrdered::new();
-        let mut receiving: Option<Serving> = None;
         loop {
             let frame = tokio::select! {
                 frame = wire::read(&mut reader, &mut buffer), if appends.len() < APPENDS_MAX => frame?,
@@ -84,7 +86,7 @@ pub(crate) async fn serve(core: Arc<Core>, peer: u64, stream: Box<dyn Stream>) -
                     appends.push_back(async move { (id, append(&core, peer, content).await) }.boxed());
                 }
                 kind::SNAPSHOT_BEGIN | kind::SNAPSHOT_CHUNK | kind::SNAPSHOT_END => {
-                    let answer = snapshot_part(&core, peer, kind, &content, &mut receiving).await;
+                    let answer = snapshot_part(&core, kind, &content, &mut receiving).await;
                     send(&answers, put(id, &answer));
                 }
                 _ => {
@@ -97,10 +99,12 @@ pub(crate) async fn serve(core: Arc<Core>, peer: u64, stream: Box<dyn Stream>) -
             }
         }
     };
-    tokio::select! {
+    let outcome = tokio::select! {
         outcome = write => outcome,
         outcome = read => outcome,
-    }
+    };
+    forget(&*disk, &mut receiving);
+    outcome
 }
 
 fn send(answers: &mpsc::UnboundedSender<Bytes>, frame: Bytes) {
@@ -116,7 +120,7 @@ async fn append(core: &Core, peer: u64, content: Bytes) -> Answer {
     let room = if request.entries.is_empty() {
         None
     } else {
-        let room = core.log.admit_bytes(length).await;
+        let room = core.log.admit_append(length).await;
         Some(room.map_err(|error| Failure::Disk(error.to_string()))?)
     };
     let answer = core.raft.append_entries(request).await;
@@ -127,9 +131,9 @@ async fn append(core: &Core, peer: u64, content: Bytes) -> Answer {
 
 async fn handle(core: &Arc<Core>, peer: u64, kind: u8, content: Bytes) -> Answer {
     if !core.knows(peer) {
-        return Err(Failure::Refused(format!(
-            "server {peer} is no member of this cluster (any more)"
-        )));
+        return Err(Failure::NotMember {
+            index: core.machine.members_without(peer),
+        });
     }
     match kind {
         kind::VOTE => told(core.raft.vote(wire::from_json(&content)?).await),
@@ -149,13 +153,14 @@ async fn handle(core: &Arc<Core>, peer: u64, kind: u8, content: Bytes) -> Answer
     }
 }
 
-async fn snapshot_part(core: &Core, peer: u64, kind: u8, content: &[u8], receiving: &mut Option<Serving>) -> Answer {
+async fn snapshot_part(core: &Core, kind: u8, content: &[u8], receiving: &mut Option<Serving>) -> Answer {
     let disk = Arc::clone(core.log.disk());
     let full = |error: io::Error| Failure::Disk(error.to_string());
     match kind {
         kind::SNAPSHOT_BEGIN => {
-            // `.new` is what a restart removes: it counts for nothing until it is whole.
-            let path = core.dir.join(format!("received-{peer}.new"));
+            // Each has a file of its own: the peer may begin anew on another connection while this one is not known to be dead.
+            let path = core.machine.unfinished();
+            forget(&*disk, receiving);
             *receiving = Some(Serving {
                 head: wire::from_json(content)?,
                 file: Sequential::create(&*disk, &path).map_err(full)?,
@@ -169,19 +174,41 @@ async fn snapshot_part(core: &Core, peer: u64, kind: u8, content: &[u8], receivi
             };
             let chunk = content.to_vec();
             let written = blocking(&*disk, move || {
-                serving.file.write_all(&chunk)?;
-                serving.file.sync()?;
-                Ok::<_, io::Error>(serving)
+                let written = serving.file.write_all(&chunk).and_then(|()| serving.file.sync());
+                (serving, written)
             });
-            *receiving = Some(written.await.and_then(|written| written).map_err(full)?);
+            let (serving, written) = written.await.map_err(full)?;
+            *receiving = Some(serving);
+            if let Err(error) = written {
+                forget(&*disk, receiving);
+                return Err(full(error));
+            }
             Ok(Vec::new())
         }
         _ => {
             let Some(serving) = receiving.take() else {
                 return Err(Failure::Refused("the end of a snapshot that was not begun".into()));
             };
-            install(&core.raft, core, serving).await
+            let path = serving.path.clone();
+            let answer = install(&core.raft, core, serving).await;
+            if answer.is_err() {
+                remove(&*disk, &path);
+            }
+            answer
         }
+    }
+}
+
+/// Removes what was received of a snapshot that does not come to its end.
+fn forget(disk: &dyn Disk, receiving: &mut Option<Serving>) {
+    if let Some(serving) = receiving.take() {
+        remove(disk, &serving.path);
+    }
+}
+
+fn remove(disk: &dyn Disk, path: &Path) {
+    if let Err(error) = disk.remove(path) {
+        tracing::debug!(%error, path = %path.display(), "nothing of the received snapshot to remove");
     }
 }
 
@@ -194,6 +221,8 @@ async fn install(raft: &Raft<Group, Machine>, core: &Core, serving: Serving) -> 
     let file: SnapshotFile = whole
         .map_err(|error| Failure::Disk(error.to_string()))?
         .map_err(|error| Failure::Disk(error.to_string()))?;
+    // Behind it the log begins anew in a segment that there must be room for.
+    core.log.has_spare().await.map_err(|error| Failure::Disk(error.to_string()))?;
     let snapshot = Snapshot {
         meta: serving.head.meta,
         snapshot: file,

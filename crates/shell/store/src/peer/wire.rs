@@ -50,6 +50,12 @@ pub(crate) enum Failure {
     /// Consensus stopped there, or stopped waiting. It may have been done.
     #[error("the outcome is unknown")]
     Unknown,
+    /// Whoever asks is no member, as this server knows it.
+    #[error("no member of this cluster (any more)")]
+    NotMember {
+        /// The index of the committed members without him.
+        index: Option<u64>,
+    },
     /// The request makes no sense there.
     #[error("refused: {0}")]
     Refused(String),

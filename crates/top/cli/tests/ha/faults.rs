@@ -33,7 +33,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
 const APPLICATION_GAP_MAX: Duration = Duration::from_secs(10);
 
 fn all(ground: &Ground) -> Vec<usize> {
-    (0..ground.hosts.len()).collect()
+    (0..ground.hosts().len()).collect()
 }
 
 fn others(ground: &Ground, one: usize) -> Vec<usize> {
@@ -50,17 +50,17 @@ fn answered(report: &Report) -> Result<()> {
     Ok(())
 }
 
-fn name(ground: &Ground, host: usize) -> &str {
-    &ground.hosts[host].name
+fn name(ground: &Ground, host: usize) -> String {
+    ground.host(host).name
 }
 
 fn leader_killed(ground: &mut Ground) -> Result<()> {
     let leader = ground.leader(&all(ground))?;
     let report = ground.trial(&[leader], |trial| {
-        ground.lab(&["kill", name(ground, leader)])?;
+        ground.lab(&["kill", &name(ground, leader)])?;
         trial.progress(60)?;
         ensure!(ground.leader(&others(ground, leader))? != leader, "another one leads");
-        ground.lab(&["restart", name(ground, leader)]).map(drop)
+        ground.lab(&["restart", &name(ground, leader)]).map(drop)
     })?;
     ensure!(report.visits.given_up == 0, "visitors noticed: {:?}", report.visits);
     answered(&report)
@@ -70,10 +70,10 @@ fn follower_killed(ground: &mut Ground) -> Result<()> {
     let leader = ground.leader(&all(ground))?;
     let follower = others(ground, leader)[0];
     let report = ground.trial(&[follower], |trial| {
-        ground.lab(&["kill", name(ground, follower)])?;
+        ground.lab(&["kill", &name(ground, follower)])?;
         trial.progress(60)?;
         ensure!(ground.leader(&[leader])? == leader, "the same one leads");
-        ground.lab(&["restart", name(ground, follower)]).map(drop)
+        ground.lab(&["restart", &name(ground, follower)]).map(drop)
     })?;
     ensure!(report.visits.given_up == 0, "visitors noticed: {:?}", report.visits);
     answered(&report)
@@ -82,7 +82,7 @@ fn follower_killed(ground: &mut Ground) -> Result<()> {
 fn leader_stopped_cleanly(ground: &mut Ground) -> Result<()> {
     let leader = ground.leader(&all(ground))?;
     let report = ground.trial(&[leader], |trial| {
-        ground.lab(&["restart", name(ground, leader)])?;
+        ground.lab(&["restart", &name(ground, leader)])?;
         trial.progress(60)
     })?;
     ensure!(report.visits.given_up == 0, "visitors noticed: {:?}", report.visits);
@@ -92,12 +92,12 @@ fn leader_stopped_cleanly(ground: &mut Ground) -> Result<()> {
 fn leader_paused(ground: &mut Ground, pause: Duration) -> Result<()> {
     let leader = ground.leader(&all(ground))?;
     let report = ground.trial(&[leader], |trial| {
-        ground.lab(&["stop", name(ground, leader)])?;
+        ground.lab(&["stop", &name(ground, leader)])?;
         let paused = std::time::Instant::now();
         trial.progress(60)?;
         // The pause itself is the fault: it has to last.
         std::thread::sleep(pause.saturating_sub(paused.elapsed()));
-        ground.lab(&["cont", name(ground, leader)]).map(drop)
+        ground.lab(&["cont", &name(ground, leader)]).map(drop)
     })?;
     ensure!(report.visits.given_up == 0, "visitors noticed: {:?}", report.visits);
     answered(&report)
@@ -107,7 +107,7 @@ fn leader_cut(ground: &mut Ground, how: &[&str]) -> Result<()> {
     let leader = ground.leader(&all(ground))?;
     let report = ground.trial(&[leader], |trial| {
         for other in others(ground, leader) {
-            ground.lab(&[&["cut", name(ground, leader), name(ground, other)], how].concat())?;
+            ground.lab(&[&["cut", &name(ground, leader), &name(ground, other)], how].concat())?;
         }
         trial.progress(60)?;
         ground.lab(&["heal"]).map(drop)
@@ -119,7 +119,7 @@ fn thirty_percent_loss(ground: &mut Ground) -> Result<()> {
     let leader = ground.leader(&all(ground))?;
     let report = ground.trial(&[], |trial| {
         for other in others(ground, leader) {
-            ground.lab(&["lossy", name(ground, leader), name(ground, other), "--percent", "30"])?;
+            ground.lab(&["lossy", &name(ground, leader), &name(ground, other), "--percent", "30"])?;
         }
         trial.progress(60)?;
         ground.lab(&["heal"]).map(drop)
@@ -130,9 +130,9 @@ fn thirty_percent_loss(ground: &mut Ground) -> Result<()> {
 fn full_disk(ground: &mut Ground) -> Result<()> {
     let leader = ground.leader(&all(ground))?;
     let report = ground.trial(&[leader], |trial| {
-        ground.lab(&["fill-disk", name(ground, leader)])?;
+        ground.lab(&["fill-disk", &name(ground, leader)])?;
         trial.progress(60)?;
-        ground.lab(&["fill-disk", name(ground, leader), "--free"]).map(drop)
+        ground.lab(&["fill-disk", &name(ground, leader), "--free"]).map(drop)
     })?;
     answered(&report)
 }
@@ -140,7 +140,7 @@ fn full_disk(ground: &mut Ground) -> Result<()> {
 fn power_cut(ground: &mut Ground) -> Result<()> {
     let leader = ground.leader(&all(ground))?;
     let report = ground.trial(&[leader], |trial| {
-        ground.lab(&["power-cut", name(ground, leader)])?;
+        ground.lab(&["power-cut", &name(ground, leader)])?;
         trial.progress(60)
     })?;
     answered(&report)
@@ -153,11 +153,11 @@ fn two_faults(ground: &mut Ground) -> Result<()> {
         anyhow::bail!("three servers")
     };
     let report = ground.trial(&[killed], |trial| {
-        ground.lab(&["lossy", name(ground, leader), name(ground, other), "--percent", "20"])?;
-        ground.lab(&["kill", name(ground, killed)])?;
+        ground.lab(&["lossy", &name(ground, leader), &name(ground, other), "--percent", "20"])?;
+        ground.lab(&["kill", &name(ground, killed)])?;
         trial.progress(60)?;
         ground.lab(&["heal"])?;
-        ground.lab(&["restart", name(ground, killed)]).map(drop)
+        ground.lab(&["restart", &name(ground, killed)]).map(drop)
     })?;
     answered(&report)
 }
@@ -167,7 +167,7 @@ fn quorum_lost(ground: &mut Ground) -> Result<()> {
     let killed = others(ground, leader);
     let report = ground.trial(&all(ground), |trial| {
         for host in &killed {
-            ground.lab(&["kill", name(ground, *host)])?;
+            ground.lab(&["kill", &name(ground, *host)])?;
         }
         eventually("a server that says it is not ready", PATIENCE, || {
             Ok(ground.kubectl(leader, &["get", "--raw", "/readyz"]).is_err())
@@ -185,7 +185,7 @@ fn quorum_lost(ground: &mut Ground) -> Result<()> {
         let stale = ground.kubectl(leader, &["get", "--raw", "/api/v1/namespaces?resourceVersion=0"])?;
         ensure!(stale.contains("kube-system"), "reads of what is there go on");
         for host in &killed {
-            ground.lab(&["restart", name(ground, *host)])?;
+            ground.lab(&["restart", &name(ground, *host)])?;
         }
         trial.progress(60)
     })?;
@@ -194,9 +194,9 @@ fn quorum_lost(ground: &mut Ground) -> Result<()> {
 }
 
 fn rolling_restart(ground: &mut Ground) -> Result<()> {
-    let report = ground.trial(&all(ground), |trial| {
+    let report = ground.trial(&[], |trial| {
         for host in all(ground) {
-            ground.lab(&["restart", name(ground, host)])?;
+            ground.lab(&["restart", &name(ground, host)])?;
             eventually("the server is ready again", PATIENCE, || {
                 Ok(ground.kubectl(host, &["get", "--raw", "/readyz"])? == "ok")
             })?;
@@ -210,20 +210,23 @@ fn rolling_restart(ground: &mut Ground) -> Result<()> {
 
 /// The last host is lost for good; another one takes its place.
 fn member_replaced(ground: &mut Ground) -> Result<()> {
-    let lost = ground.hosts.len() - 1;
-    let gone = ground.hosts[lost].name.clone();
+    let lost = ground.hosts().len() - 1;
+    let gone = name(ground, lost);
     let report = ground.trial(&[lost], |trial| {
         ground.lab(&["kill", &gone])?;
         trial.progress(30)?;
         ground.trireme(0, &["member", "remove", &gone])?;
-        ground.lab(&["restart", &gone])?;
+        ground.kubectl(0, &["delete", "node", &gone])?;
+        // A server that was removed does not come back as it was.
+        let refused = ground.lab(&["restart", &gone]);
+        ensure!(refused.is_err() || !ground.ready(lost), "a removed server serves again");
+        ground.lab(&["remove-host", &gone])?;
+        trial.progress(30)?;
+        ground.lab(&["add-host", "--server"])?;
+        ground.refresh()?;
+        ground.import(&ground.host(lost))?;
         trial.progress(30)
-    });
-    // A server that was removed does not come back as it was: it must join anew.
-    drop(report);
-    ground.lab(&["remove-host", &gone])?;
-    ground.kubectl(0, &["delete", "node", &gone])?;
-    ground.lab(&["add-host", "--server"])?;
-    ground.refresh()?;
-    ground.settled()
+    })?;
+    ensure!(ground.hosts().iter().all(|host| host.name != gone), "a host of its own");
+    answered(&report)
 }

@@ -53,7 +53,7 @@ spec:
 pub(crate) struct Ground {
     lab: String,
     kubectl: PathBuf,
-    pub(crate) hosts: Vec<Host>,
+    hosts: Mutex<Vec<Host>>,
     trials: AtomicU64,
 }
 
@@ -114,24 +114,17 @@ fn run(command: &mut Command) -> Result<String> {
 impl Ground {
     /// Makes the cluster and the application.
     pub(crate) fn start(lab: &str) -> Result<Self> {
-        let mut ground = Self {
+        let ground = Self {
             lab: lab.into(),
             kubectl: environment("TRIREME_TEST_KUBECTL")?,
-            hosts: Vec::new(),
+            hosts: Mutex::default(),
             trials: AtomicU64::new(0),
         };
-        let images = environment("TRIREME_TEST_IMAGES")?;
         ground.lab(&["down"])?; // What an interrupted run left.
         ground.lab(&["up", "--servers", "3", "--no-kubeconfig", "--timeout", "120"])?;
         ground.refresh()?;
-        for host in &ground.hosts {
-            for image in std::fs::read_dir(&images)? {
-                let path = image?.path();
-                if path.extension().is_some_and(|ending| ending == "tar") {
-                    let (binary, path) = (trireme().to_string_lossy(), path.to_string_lossy().into_owned());
-                    ground.lab(&["exec", "--host", &host.name, "--", &binary, "images", "import", &path])?;
-                }
-            }
+        for host in ground.hosts() {
+            ground.import(&host)?;
         }
         let manifest = std::env::temp_dir().join(format!("{lab}-application.yaml"));
         std::fs::write(&manifest, APPLICATION)?;
@@ -143,20 +136,42 @@ impl Ground {
         Ok(ground)
     }
 
+    /// The hosts that there are.
+    pub(crate) fn hosts(&self) -> Vec<Host> {
+        self.hosts.lock().clone()
+    }
+
+    /// One of them.
+    pub(crate) fn host(&self, host: usize) -> Host {
+        self.hosts.lock()[host].clone()
+    }
+
+    /// Gives a host the images.
+    pub(crate) fn import(&self, host: &Host) -> Result<()> {
+        for image in std::fs::read_dir(environment("TRIREME_TEST_IMAGES")?)? {
+            let path = image?.path();
+            if path.extension().is_some_and(|ending| ending == "tar") {
+                let (binary, path) = (trireme().to_string_lossy(), path.to_string_lossy().into_owned());
+                self.lab(&["exec", "--host", &host.name, "--", &binary, "images", "import", &path])?;
+            }
+        }
+        Ok(())
+    }
+
     /// Runs `trireme lab`.
     pub(crate) fn lab(&self, arguments: &[&str]) -> Result<String> {
         run(Command::new(trireme()).args(["lab", "--name", &self.lab]).args(arguments))
     }
 
     /// Looks anew at which hosts there are.
-    pub(crate) fn refresh(&mut self) -> Result<()> {
+    pub(crate) fn refresh(&self) -> Result<()> {
         let status: Value = serde_json::from_str(&self.lab(&["status", "--output", "json"])?)?;
         let hosts = status
             .as_array()
             .or_else(|| status["hosts"].as_array())
             .context("the lab tells its hosts")?;
         let text = |host: &Value, name: &str| host[name].as_str().unwrap_or_default().to_owned();
-        self.hosts = hosts
+        *self.hosts.lock() = hosts
             .iter()
             .map(|host| Host {
                 name: text(host, "name"),
@@ -171,14 +186,15 @@ impl Ground {
     /// Runs kubectl on one server.
     pub(crate) fn kubectl(&self, host: usize, arguments: &[&str]) -> Result<String> {
         run(Command::new(&self.kubectl)
-            .args(["--kubeconfig", &self.hosts[host].kubeconfig, "--request-timeout=20s"])
+            .args(["--kubeconfig", &self.host(host).kubeconfig, "--request-timeout=20s"])
             .args(arguments))
     }
 
     /// `trireme …` on one host.
     pub(crate) fn trireme(&self, host: usize, arguments: &[&str]) -> Result<String> {
         let binary = trireme().to_string_lossy();
-        let all = [&["exec", "--host", &self.hosts[host].name, "--", &*binary], arguments].concat();
+        let host = self.host(host);
+        let all = [&["exec", "--host", &host.name, "--", &*binary], arguments].concat();
         self.lab(&all)
     }
 
@@ -196,7 +212,7 @@ impl Ground {
                 let members = status["members"].as_array().cloned().unwrap_or_default();
                 let leader = members.iter().find(|known| known["member"]["id"] == status["leader"]);
                 let name = leader.and_then(|known| known["member"]["name"].as_str());
-                found = name.and_then(|name| self.hosts.iter().position(|host| host.name == name));
+                found = name.and_then(|name| self.hosts().iter().position(|host| host.name == name));
                 if found.is_some() {
                     return Ok(true);
                 }
@@ -206,10 +222,16 @@ impl Ground {
         found.context("a leader")
     }
 
+    /// Whether a server says that it is ready.
+    pub(crate) fn ready(&self, host: usize) -> bool {
+        self.kubectl(host, &["get", "--raw", "/readyz"])
+            .is_ok_and(|said| said == "ok")
+    }
+
     /// Waits until all servers are voters, ready and in step, and the application answers on every host.
     pub(crate) fn settled(&self) -> Result<()> {
-        for host in 0..self.hosts.len() {
-            eventually(&format!("server {} ready", self.hosts[host].name), PATIENCE, || {
+        for host in 0..self.hosts().len() {
+            eventually(&format!("server {} ready", self.host(host).name), PATIENCE, || {
                 Ok(self.kubectl(host, &["get", "--raw", "/readyz"])? == "ok")
             })?;
         }
@@ -221,12 +243,12 @@ impl Ground {
                     && known["lagEntries"].as_u64().is_some_and(|lag| lag < 100)
                     && known["lastHeardMs"].as_u64().is_some_and(|ms| ms < 2000)
             };
-            Ok(members.len() == self.hosts.len() && members.iter().filter(well).count() == self.hosts.len())
+            Ok(members.len() == self.hosts().len() && members.iter().filter(well).count() == self.hosts().len())
         })?;
         eventually("ready nodes", PATIENCE, || {
             let path = "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}";
             let ready = self.kubectl(0, &["get", "nodes", "-o", path])?;
-            Ok(ready.split_whitespace().filter(|status| *status == "True").count() >= self.hosts.len())
+            Ok(ready.split_whitespace().filter(|status| *status == "True").count() >= self.hosts().len())
         })?;
         for address in self.doors()? {
             eventually(&format!("the application at {address}"), PATIENCE, || {
@@ -239,8 +261,8 @@ impl Ground {
     /// The application's addresses on all hosts.
     fn doors(&self) -> Result<Vec<SocketAddr>> {
         let addresses = self
-            .hosts
-            .iter()
+            .hosts()
+            .into_iter()
             .map(|host| Ok(format!("{}:{NODE_PORT}", host.address).parse()?));
         addresses.collect()
     }
@@ -285,10 +307,11 @@ impl Ground {
     /// Writes, watches and visits go on while `fault` happens and is mended; then everything is judged. `touched` are the
     /// hosts whose own clients may see failures.
     pub(crate) fn trial(&self, touched: &[usize], fault: impl FnOnce(&Trial) -> Result<()>) -> Result<Report> {
+        let touched: Vec<String> = touched.iter().map(|host| self.host(*host).name).collect();
         let number = self.trials.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("trial-{number}");
         self.kubectl(0, &["create", "namespace", &namespace])?;
-        let servers: Vec<Server> = self.hosts.iter().map(|host| self.server(host)).collect::<Result<_>>()?;
+        let servers: Vec<Server> = self.hosts().iter().map(|host| self.server(host)).collect::<Result<_>>()?;
         let shared = Arc::new(Shared {
             servers: servers.clone(),
             namespace: namespace.clone(),
@@ -339,18 +362,18 @@ impl Ground {
                 .block_on(told)
                 .with_context(|| format!("a watch did not tell everything up to {through}"))???;
         }
-        for server in &servers {
-            let listing = runtime.block_on(load::list(&shared, server));
+        for host in self.hosts() {
+            let server = self.server(&host)?;
+            let listing = runtime.block_on(load::list(&shared, &server));
             let listing = listing.with_context(|| format!("{} does not list", server.name))?;
             shared.recorder.push(Record::Listing(listing));
         }
         self.kubectl(0, &["delete", "namespace", &namespace, "--wait=false"])?;
         let history = shared.recorder.history();
         self.judge(&history, &namespace)?;
-        let touched: Vec<&str> = touched.iter().map(|host| self.hosts[*host].name.as_str()).collect();
         let begun = trial.begun.lock().unwrap_or(0);
         let report = Report {
-            gap: longest_gap(&history, begun..ended, |server| !touched.contains(&server)),
+            gap: longest_gap(&history, begun..ended, |server| !touched.iter().any(|name| name == server)),
             visits,
         };
         eprintln!(
@@ -383,7 +406,7 @@ impl Ground {
     /// The ends of all logs.
     pub(crate) fn logs(&self) -> String {
         let mut all = String::new();
-        for host in &self.hosts {
+        for host in self.hosts() {
             let text = std::fs::read_to_string(&host.log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             all.push_str(&format!(
