@@ -13,7 +13,17 @@ use crate::snapshot::{self, SnapshotFile};
 use crate::{OpenError, Start, StoreConfig};
 
 /// What a directory holds.
-pub(crate) type Opened = (Log, Option<SnapshotFile>, State, Lock);
+pub(crate) struct Opened {
+    pub(crate) log: Log,
+    pub(crate) snapshot: Option<SnapshotFile>,
+    pub(crate) state: State,
+    pub(crate) lock: Lock,
+    /// Whether its server noticed that it was removed from the cluster.
+    pub(crate) removed: bool,
+}
+
+/// The file that says so.
+const REMOVED: &str = "removed";
 
 /// Takes a directory and reads it; makes it where there is none.
 pub(crate) fn open(config: &StoreConfig) -> Result<Opened, OpenError> {
@@ -38,7 +48,18 @@ pub(crate) fn open(config: &StoreConfig) -> Result<Opened, OpenError> {
         from,
         joins,
     )?;
-    Ok((log, snapshot, state, lock))
+    Ok(Opened {
+        log,
+        snapshot,
+        state,
+        lock,
+        removed: read_checked(disk, &dir.join(REMOVED))?.is_some(),
+    })
+}
+
+/// Notes in the directory that its server was removed from the cluster.
+pub(crate) fn note_removed(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
+    replace_checked(disk, &dir.join(REMOVED), b"removed from the cluster")
 }
 
 /// Writes or compares whose directory it is.

@@ -7,17 +7,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use openraft::async_runtime::WatchReceiver;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::raft::TransferLeaderRequest;
 use openraft::{ChangeMembers, Raft, RaftMetrics, ReadPolicy};
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use trireme_mvcc::{Applied, Command};
 
+use crate::disk::blocking;
 use crate::log::Log;
-use crate::machine::Machine;
+use crate::machine::{Machine, Standing};
 use crate::peer::{CallError, Change, Failure, Peers};
 use crate::raft::propose;
 use crate::replica::Replica;
@@ -38,7 +40,15 @@ const CHANGE_WITHIN: Duration = Duration::from_secs(8);
 /// Longest random wait before electing in place of a leader that is gone, so that not all do at once.
 const ELECT_DELAY_MS: u64 = 40;
 
-type Round = Vec<oneshot::Sender<Result<u64, Failure>>>;
+/// A leader whose disk took no write lets another one lead, but not again for so long: theirs may be no better.
+const ASIDE_EVERY: Duration = Duration::from_secs(30);
+/// How often a member without a leader asks the others whether it still is one.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// How many readers share a round at most.
+const READERS_MAX: usize = 4096;
+
+/// Someone who waits for the next round of the read index.
+type Reader = oneshot::Sender<Result<u64, Failure>>;
 
 /// What the parts of a member share.
 pub(crate) struct Core {
@@ -46,17 +56,26 @@ pub(crate) struct Core {
     pub(crate) dir: PathBuf,
     pub(crate) raft: Raft<Group, Machine>,
     pub(crate) log: Log,
+    pub(crate) machine: Machine,
     pub(crate) replica: Arc<Replica>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) leadership: watch::Sender<Leadership>,
     /// When a leader was last known.
     led: Mutex<Instant>,
+    /// Whom this server as the leader does not hear.
+    silent: Mutex<BTreeSet<u64>>,
     pub(crate) quorum: watch::Sender<bool>,
     pub(crate) caught_up: watch::Sender<bool>,
     /// When each member was last heard of here, by anything it asked.
     heard: Mutex<HashMap<u64, Instant>>,
-    /// Readers that wait for the next round of the read index; `None` while no round is going on.
-    readers: Mutex<Option<Round>>,
+    /// Whether this server was removed.
+    pub(crate) removed: watch::Sender<bool>,
+    /// Readers that wait for the next round of the read index.
+    readers: mpsc::Sender<Reader>,
+    /// Their other end, until somebody holds rounds.
+    rounds: Mutex<Option<mpsc::Receiver<Reader>>>,
+    /// When this server may let another one lead on account of its disk.
+    aside_from: Mutex<Instant>,
     /// One change of members at a time.
     changing: tokio::sync::Mutex<()>,
     dice: Mutex<u64>,
@@ -68,23 +87,30 @@ impl Core {
         dir: PathBuf,
         raft: Raft<Group, Machine>,
         log: Log,
+        machine: Machine,
         replica: Arc<Replica>,
         peers: Arc<Peers>,
         seed: u64,
     ) -> Self {
+        let (readers, rounds) = mpsc::channel(READERS_MAX);
         Self {
             me,
             dir,
             raft,
             log,
+            machine,
             replica,
             peers,
             leadership: watch::Sender::new(Leadership::Unknown),
             led: Mutex::new(Instant::now()),
+            silent: Mutex::default(),
             quorum: watch::Sender::new(false),
             caught_up: watch::Sender::new(false),
             heard: Mutex::default(),
-            readers: Mutex::default(),
+            removed: watch::Sender::new(false),
+            readers,
+            rounds: Mutex::new(Some(rounds)),
+            aside_from: Mutex::new(Instant::now()),
             changing: tokio::sync::Mutex::default(),
             dice: Mutex::new(seed | 1),
         }
@@ -134,6 +160,9 @@ impl Core {
 
     /// The leader, once there is one.
     async fn leader(&self) -> Result<Leadership, WriteError> {
+        if *self.removed.borrow() {
+            return Err(WriteError::Unavailable);
+        }
         let mut leadership = self.leadership.subscribe();
         let until = *self.led.lock() + LEADER_WITHIN;
         let known = leadership.wait_for(|leadership| *leadership != Leadership::Unknown);
@@ -163,10 +192,7 @@ impl Core {
             };
             match outcome {
                 Failure::NotLeader if Instant::now() < until => self.leader_changes().await,
-                Failure::NotLeader => return Err(self.log.stopped()),
-                Failure::Disk(reason) if self.step_aside().await && Instant::now() < until => {
-                    tracing::warn!(reason, "the disk does not take writes: another server leads from here on");
-                }
+                Failure::NotLeader | Failure::NotMember { .. } => return Err(self.log.stopped()),
                 Failure::Disk(reason) => return Err(WriteError::Disk(reason)),
                 Failure::Unknown | Failure::Refused(_) => return Err(WriteError::Unknown),
             }
@@ -189,19 +215,33 @@ impl Core {
         }
     }
 
-    /// Commits a command as the leader.
+    /// Commits a command as the leader. Where the disk does not take it, another server leads from then on, if one can.
     pub(crate) async fn propose_here(&self, command: Command) -> Result<Applied, Failure> {
         match propose(&self.raft, &self.log, command).await {
             Ok(applied) => Ok(applied),
             Err(WriteError::Unavailable) => Err(Failure::NotLeader),
             Err(WriteError::Unknown) => Err(Failure::Unknown),
+            Err(WriteError::Disk(reason)) if self.step_aside().await => {
+                tracing::warn!(reason, "the disk does not take writes: another server leads from here on");
+                Err(Failure::NotLeader)
+            }
             Err(WriteError::Disk(reason)) => Err(Failure::Disk(reason)),
         }
     }
 
-    /// Lets another server lead, if one can.
+    /// Lets another server lead, if one can. Whether this one does not lead any more.
     async fn step_aside(&self) -> bool {
-        self.raft.is_leader() && self.change_here(Change::Lead(None)).await.is_ok()
+        if !self.raft.is_leader() {
+            return self.log.failure().is_none();
+        }
+        {
+            let mut from = self.aside_from.lock();
+            if Instant::now() < *from {
+                return false;
+            }
+            *from = Instant::now() + ASIDE_EVERY;
+        }
+        self.change_here(Change::Lead(None)).await.is_ok()
     }
 
     /// Waits until this replica has all that was acknowledged anywhere before.
@@ -245,42 +285,23 @@ impl Core {
             // Nobody else can have become leader.
             return Ok(self.log.applied_index());
         }
-        let receiver = {
-            let mut readers = self.readers.lock();
-            match readers.as_mut() {
-                Some(next) => {
-                    let (sender, receiver) = oneshot::channel();
-                    next.push(sender);
-                    Some(receiver)
-                }
-                None => {
-                    *readers = Some(Vec::new());
-                    None
-                }
-            }
-        };
-        if let Some(receiver) = receiver {
-            // A round that is dropped midway leaves those behind it to ask again.
-            return receiver.await.unwrap_or(Err(Failure::NotLeader));
+        let (reader, index) = oneshot::channel();
+        if self.readers.send(reader).await.is_err() {
+            return Err(Failure::NotLeader);
         }
-        let round = RoundGuard(&self.readers);
-        let own = self.confirm().await;
-        loop {
-            let waiting = {
-                let mut readers = self.readers.lock();
-                let waiting = readers.take().unwrap_or_default();
-                if !waiting.is_empty() {
-                    *readers = Some(Vec::new());
-                }
-                waiting
-            };
-            if waiting.is_empty() {
-                // The round is over; another one may have begun.
-                std::mem::forget(round);
-                return own;
-            }
+        // Who holds the rounds may have ended.
+        index.await.unwrap_or(Err(Failure::NotLeader))
+    }
+
+    /// Holds the rounds of the read index: one after the other, each for all who waited when it began. Runs until it is
+    /// aborted; whoever waits then is told.
+    pub(crate) async fn hold_rounds(self: Arc<Self>) {
+        // Owned here, so that who waits is told when this ends.
+        let Some(mut rounds) = self.rounds.lock().take() else { return };
+        let mut waiting = Vec::new();
+        while rounds.recv_many(&mut waiting, READERS_MAX).await > 0 {
             let index = self.confirm().await;
-            for reader in waiting {
+            for reader in waiting.drain(..) {
                 // Whoever gave up does not listen.
                 drop(reader.send(index.clone()));
             }
@@ -297,6 +318,35 @@ impl Core {
 
     /// Changes members, wherever the leader is.
     pub(crate) async fn change(&self, change: Change) -> Result<(), MemberError> {
+        let first = self.change_once(change.clone()).await;
+        match (first, &change) {
+            // A leader that does not know where this server is now cannot make itself known.
+            (Err(MemberError::Unavailable), Change::Update(_)) => self.ask_everyone(&change).await,
+            // The leader handed over rather than remove itself: the next one does it.
+            (Err(MemberError::Unavailable), Change::Remove(_)) => {
+                self.leader_changes().await;
+                self.change_once(change).await
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// Asks every other member for a change, which the leader among them makes.
+    async fn ask_everyone(&self, change: &Change) -> Result<(), MemberError> {
+        let others = self.members().into_values().filter(|member| member.id != self.me.id);
+        let links: Vec<_> = others.filter_map(|member| self.peers.link(&member)).collect();
+        let mut asked: FuturesUnordered<_> = links.iter().map(|link| link.change(change)).collect();
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(Err(MemberError::Unavailable)) => {}
+                Ok(outcome) => return outcome,
+                Err(error) => tracing::debug!(?error, "asking a member for a change"),
+            }
+        }
+        Err(MemberError::Unavailable)
+    }
+
+    async fn change_once(&self, change: Change) -> Result<(), MemberError> {
         match self.leader().await.map_err(|_| MemberError::Unavailable)? {
             Leadership::Leader { .. } => self.change_here(change).await,
             Leadership::Follower { leader, .. } => {
@@ -501,6 +551,20 @@ impl Core {
         }
     }
 
+    /// Tells an operator whom the leader hears no more, and whom again.
+    fn tell_silence(&self, metrics: &RaftMetrics<Group>) {
+        let mut silent = self.silent.lock();
+        for (id, member) in metrics.membership_config.nodes() {
+            if self.lives(metrics, *id) {
+                if silent.remove(id) {
+                    tracing::info!(member = %member.name, "answers again");
+                }
+            } else if heard_ms(metrics, *id).is_some() && silent.insert(*id) {
+                tracing::warn!(member = %member.name, peer = %member.peer, "does not answer any more");
+            }
+        }
+    }
+
     fn note(&self, metrics: &RaftMetrics<Group>) {
         let now = Instant::now();
         let recently = |id: u64| self.heard.lock().get(&id).is_some_and(|at| now.duration_since(*at) < SILENCE);
@@ -508,7 +572,16 @@ impl Core {
         let applied = metrics
             .last_applied
             .is_some_and(|id| id.leader_id.term == metrics.current_term);
+        if leads {
+            self.tell_silence(metrics);
+        }
+        let leads = leads
+            && (Self::alone(metrics) || {
+                let voters = Self::voters(metrics);
+                voters.iter().filter(|id| self.lives(metrics, **id)).count() > voters.len() / 2
+            });
         let leadership = match metrics.current_leader.filter(|_| metrics.running_state.is_ok()) {
+            // Whoever hears no majority cannot do anything, and must not believe that nobody else leads.
             Some(id) if id == self.me.id && leads && applied => Leadership::Leader {
                 term: metrics.current_term,
             },
@@ -522,22 +595,18 @@ impl Core {
                 }),
             _ => Leadership::Unknown,
         };
-        let quorum = match &leadership {
-            Leadership::Leader { .. } => {
-                Self::alone(metrics) || {
-                    let voters = Self::voters(metrics);
-                    voters.iter().filter(|id| self.lives(metrics, **id)).count() > voters.len() / 2
-                }
-            }
-            Leadership::Follower { .. } => true,
-            Leadership::Unknown => false,
-        };
+        let quorum = leadership != Leadership::Unknown;
         if leadership != Leadership::Unknown {
             *self.led.lock() = now;
         }
         self.leadership.send_if_modified(|known| {
             let changed = *known != leadership;
             if changed {
+                match &leadership {
+                    Leadership::Unknown => tracing::warn!("no leader that a majority follows is known"),
+                    Leadership::Follower { term, leader } => tracing::info!(term, leader = %leader.name, "follows"),
+                    Leadership::Leader { term } => tracing::info!(term, "leads"),
+                }
                 *known = leadership.clone();
             }
             changed
@@ -633,22 +702,58 @@ impl Core {
         }
     }
 
+    /// Notes when this server is no member any more, for good: by what was committed, or by what the others say who go on
+    /// without it. Runs until then.
+    pub(crate) async fn notice_removal(self: Arc<Self>) {
+        let mut standing = self.machine.standing();
+        let mut leadership = self.leadership.subscribe();
+        loop {
+            let now = *standing.borrow_and_update();
+            let led = *leadership.borrow_and_update() != Leadership::Unknown;
+            match now {
+                Standing::Removed => break,
+                Standing::Member { index } if !led => {
+                    if self.removed_after(index).await {
+                        break;
+                    }
+                }
+                Standing::Member { .. } | Standing::Stranger => {}
+            }
+            tokio::select! {
+                _ = standing.changed() => {}
+                _ = leadership.changed() => {}
+                () = tokio::time::sleep(ASK_EVERY), if !led => {}
+            }
+        }
+        self.machine.removed();
+        self.raft.runtime_config().tick(false);
+        let (disk, dir) = (Arc::clone(self.log.disk()), self.dir.clone());
+        let noted = blocking(&**self.log.disk(), move || crate::directory::note_removed(&*disk, &dir)).await;
+        if let Err(error) = noted.and_then(|noted| noted) {
+            tracing::warn!(%error, "that this server was removed could not be noted; it will find out again");
+        }
+        tracing::error!("this server was removed from the cluster: it serves nothing that must be up to date");
+        self.removed.send_replace(true);
+    }
+
+    /// Whether a member says that this server is none, by members that were committed after those that include it.
+    async fn removed_after(&self, index: u64) -> bool {
+        let others = self.members().into_values().filter(|member| member.id != self.me.id);
+        let asked = others.filter_map(|member| self.peers.link(&member)).map(|link| async move {
+            match link.status().await {
+                Err(CallError::Failed(Failure::NotMember { index: Some(without) })) => without > index,
+                _ => false,
+            }
+        });
+        futures::future::join_all(asked).await.into_iter().any(|removed| removed)
+    }
+
     /// Notes when this server first has all that was committed. Runs until then.
     pub(crate) async fn catch_up(self: Arc<Self>) {
         while self.barrier().await.is_err() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         self.caught_up.send_replace(true);
-    }
-}
-
-/// Tells those who wait for a round that nobody will hold it, when whoever held rounds was dropped midway.
-struct RoundGuard<'a>(&'a Mutex<Option<Round>>);
-
-impl Drop for RoundGuard<'_> {
-    fn drop(&mut self) {
-        // Dropping the senders tells them.
-        drop(self.0.lock().take());
     }
 }
 

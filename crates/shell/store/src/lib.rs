@@ -42,7 +42,7 @@ pub enum WriteError {
     /// The outcome is unknown (leadership was lost midway): read before trying again.
     #[error("the outcome of the write is unknown")]
     Unknown,
-    /// The disk is full or refuses: nothing can be written until that is mended.
+    /// The disk is full or refuses: nothing can be written until that is mended. The write was not applied.
     #[error("the store's disk does not accept writes: {0}")]
     Disk(String),
 }

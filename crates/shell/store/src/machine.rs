@@ -6,11 +6,13 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, Snapshot};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use trireme_mvcc::Applied;
 
 use crate::disk::blocking;
@@ -30,10 +32,43 @@ pub(crate) struct Machine {
 
 struct Shared {
     dir: PathBuf,
+    /// This server.
+    me: u64,
+    standing: watch::Sender<Standing>,
+    /// How many files for snapshots were begun: each has a name of its own.
+    begun: AtomicU64,
     replica: Arc<Replica>,
     log: Log,
     applied: Mutex<Position>,
     snapshot: Mutex<Option<SnapshotFile>>,
+}
+
+/// Whether this server is a member, by what is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It never was, as far as is known here.
+    Stranger,
+    /// The members of this index of the log include it.
+    Member {
+        /// The index.
+        index: u64,
+    },
+    /// It was, and is no more; nor will it ever be, because ids are not used again.
+    Removed,
+}
+
+impl Standing {
+    fn after(self, membership: &StoredMembership, me: u64) -> Self {
+        let included = membership.nodes().any(|(id, _)| *id == me);
+        match self {
+            Self::Removed => Self::Removed,
+            _ if included => Self::Member {
+                index: membership.log_id().as_ref().map_or(0, |id| id.index),
+            },
+            Self::Member { .. } => Self::Removed,
+            Self::Stranger => Self::Stranger,
+        }
+    }
 }
 
 /// Up to where the log was applied.
@@ -44,8 +79,8 @@ struct Position {
 }
 
 impl Machine {
-    /// A machine over a replica whose state is that of the snapshot, or empty where there is none.
-    pub(crate) fn new(dir: PathBuf, replica: Arc<Replica>, log: Log, snapshot: Option<SnapshotFile>) -> Self {
+    /// The machine of a server, over a replica whose state is that of the snapshot, or empty where there is none.
+    pub(crate) fn new(dir: PathBuf, me: u64, replica: Arc<Replica>, log: Log, snapshot: Option<SnapshotFile>) -> Self {
         let applied = snapshot.as_ref().map_or_else(Position::default, |snapshot| Position {
             last: snapshot.meta.last_log_id,
             membership: snapshot.meta.last_membership.clone(),
@@ -54,12 +89,68 @@ impl Machine {
         Self {
             shared: Arc::new(Shared {
                 dir,
+                me,
+                standing: watch::Sender::new(Standing::Stranger.after(&applied.membership, me)),
+                begun: AtomicU64::new(0),
                 replica,
                 log,
                 applied: Mutex::new(applied),
                 snapshot: Mutex::new(snapshot),
             }),
         }
+    }
+
+    /// Looks at the state, and tells term and index of the entry that it is at.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&trireme_mvcc::State) -> T) -> ((u64, u64), T) {
+        let position = self.shared.applied.lock();
+        let at = position.last.map_or((0, 0), |last| (last.leader_id.term, last.index));
+        (at, self.shared.replica.with(look))
+    }
+
+    /// Whether this server is a member.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.shared.standing.subscribe()
+    }
+
+    /// Notes that this server was removed, as others say or it was known before.
+    pub(crate) fn removed(&self) {
+        self.shared.standing.send_replace(Standing::Removed);
+    }
+
+    /// The index of the members that are committed, where a server is not one of them.
+    pub(crate) fn members_without(&self, server: u64) -> Option<u64> {
+        let position = self.shared.applied.lock();
+        let members = &position.membership;
+        let index = members.log_id().as_ref().map(|id| id.index)?;
+        (!members.nodes().any(|(id, _)| *id == server)).then_some(index)
+    }
+
+    fn note(&self, membership: &StoredMembership) {
+        self.shared.standing.send_if_modified(|standing| {
+            let before = *standing;
+            *standing = before.after(membership, self.shared.me);
+            *standing != before
+        });
+    }
+
+    /// A path for a snapshot that is not whole yet. A restart removes it.
+    pub(crate) fn unfinished(&self) -> PathBuf {
+        let number = self.shared.begun.fetch_add(1, Ordering::Relaxed);
+        self.shared.dir.join(format!("snapshot-{number}.new"))
+    }
+
+    /// Gives a whole and flushed snapshot its name, unless one that is as new is there already.
+    fn adopt(&self, file: SnapshotFile) -> io::Result<SnapshotFile> {
+        let disk = &**self.shared.log.disk();
+        // Held meanwhile: an older snapshot that is written at the same time must not take a newer one's place.
+        let mut current = self.shared.snapshot.lock();
+        if let Some(newer) = current.as_ref().filter(|newer| newer.meta.last_log_id >= file.meta.last_log_id) {
+            disk.remove(&file.path)?;
+            return Ok(newer.clone());
+        }
+        let file = snapshot::adopt(disk, &self.shared.dir, file)?;
+        *current = Some(file.clone());
+        Ok(file)
     }
 
     /// The index behind the last entry that the snapshot on disk includes.
@@ -83,9 +174,8 @@ impl Machine {
             };
             (meta, self.shared.replica.with(trireme_mvcc::State::freeze))
         };
-        let file = snapshot::write(&**self.shared.log.disk(), &self.shared.dir, meta, &frozen)?;
-        *self.shared.snapshot.lock() = Some(file.clone());
-        Ok(file)
+        let file = snapshot::write(&**self.shared.log.disk(), self.unfinished(), meta, &frozen)?;
+        self.adopt(file)
     }
 
     fn apply_batch(&self, batch: &mut Vec<EntryResponder<Group>>) {
@@ -102,6 +192,7 @@ impl Machine {
                 EntryPayload::Blank => Applied::Done,
                 EntryPayload::Membership(membership) => {
                     position.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    self.note(&position.membership);
                     Applied::Done
                 }
             };
@@ -154,10 +245,10 @@ impl RaftStateMachine<Group> for Machine {
     /// Takes over a snapshot that a peer sent: its file gets its name first, so that a crash finds it whole or not at all.
     async fn install_snapshot(&mut self, _: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
         let disk = Arc::clone(self.shared.log.disk());
-        let (ours, dir) = (Arc::clone(&disk), self.shared.dir.clone());
+        let (ours, machine) = (Arc::clone(&disk), self.clone());
         let load = blocking(&*disk, move || {
             let (_, state) = snapshot::load(&*ours, snapshot.path.clone()).map_err(io::Error::other)?;
-            let file = snapshot::adopt(&*ours, &dir, snapshot)?;
+            let file = machine.adopt(snapshot)?;
             Ok::<_, io::Error>((file, state))
         });
         let (file, state) = load.await??;
@@ -165,8 +256,8 @@ impl RaftStateMachine<Group> for Machine {
         position.last = file.meta.last_log_id;
         position.membership = file.meta.last_membership.clone();
         self.shared.replica.replace(state);
+        self.note(&position.membership);
         self.shared.log.applied(next_index(position.last));
-        *self.shared.snapshot.lock() = Some(file);
         Ok(())
     }
 

@@ -52,6 +52,10 @@ pub struct RaftStore {
 pub struct Statistics {
     /// Revision of the replica.
     pub revision: Revision,
+    /// Index of the last log entry that is applied.
+    pub applied_index: u64,
+    /// Its term.
+    pub applied_term: u64,
     /// Number of objects.
     pub objects: usize,
     /// Number of events in history.
@@ -79,9 +83,19 @@ impl RaftStore {
         let dir = config.data_dir.clone();
         let ours = config.clone();
         let read = blocking(&*config.disk, move || directory::open(&ours));
-        let (log, snapshot, state, lock) = read.await.map_err(|error| consensus(&dir, &error))??;
+        let directory::Opened {
+            log,
+            snapshot,
+            state,
+            lock,
+            removed,
+        } = read.await.map_err(|error| consensus(&dir, &error))??;
         let replica = Arc::new(Replica::new(state));
-        let machine = Machine::new(dir.clone(), Arc::clone(&replica), log.clone(), snapshot);
+        let id = config.start.member().id;
+        let machine = Machine::new(dir.clone(), id, Arc::clone(&replica), log.clone(), snapshot);
+        if removed {
+            machine.removed();
+        }
         let (least, most) = config.election_ms;
         let settings = Config {
             cluster_name: "trireme".into(),
@@ -115,6 +129,7 @@ impl RaftStore {
             dir.clone(),
             raft.clone(),
             log.clone(),
+            machine.clone(),
             Arc::clone(&replica),
             peers,
             config.seed,
@@ -131,20 +146,22 @@ impl RaftStore {
         let members = members.await.map_err(|error| consensus(&dir, &error))?;
         let alone = match members.as_slice() {
             [] => matches!(config.start, Start::Cluster(_)),
-            [only] => *only == config.start.member().id,
+            [only] => *only == id,
             _ => false,
         };
         if alone {
             store.lead(&config).await?;
-        } else {
+        } else if !removed {
             raft.runtime_config().tick(true);
         }
         let mut tasks = vec![
             tokio::spawn(Arc::clone(&core).observe()),
             tokio::spawn(Arc::clone(&core).promote_learners()),
             tokio::spawn(Arc::clone(&core).catch_up()),
+            tokio::spawn(Arc::clone(&core).hold_rounds()),
         ];
         if config.dialer.is_some() {
+            tasks.push(tokio::spawn(Arc::clone(&core).notice_removal()));
             tasks.push(tokio::spawn(Arc::clone(&core).guard()));
         }
         let upkeep = Upkeep::new(&config, lock, raft, log, replica, machine);
@@ -245,6 +262,13 @@ impl RaftStore {
         self.core.caught_up.subscribe()
     }
 
+    /// Whether this server was removed from the cluster, for good. It then serves no linearizable read and no write; what it
+    /// holds only grows older. It stays true after a restart.
+    #[must_use]
+    pub fn removed(&self) -> watch::Receiver<bool> {
+        self.core.removed.subscribe()
+    }
+
     /// The group: from the leader where it can be asked, else as this server knows it.
     pub async fn status(&self) -> ClusterStatus {
         self.core.status().await
@@ -293,12 +317,14 @@ impl RaftStore {
     /// How much the store holds and does.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        let (revision, objects, history_events) = self
+        let ((applied_term, applied_index), (revision, objects, history_events)) = self
             .core
-            .replica
-            .with(|state| (state.revision(), state.len(), state.history_len()));
+            .machine
+            .look(|state| (state.revision(), state.len(), state.history_len()));
         Statistics {
             revision,
+            applied_index,
+            applied_term,
             objects,
             history_events,
             log_bytes: self.core.log.written(),
@@ -315,27 +341,23 @@ impl Drop for RaftStore {
     }
 }
 
-/// Proposes a command and waits for it.
+/// Proposes a command and waits for it, but not for ever.
 pub(crate) async fn propose(raft: &Raft<Group, Machine>, log: &Log, command: Command) -> Result<Applied, WriteError> {
-    let room = log.admit(&command).await?;
+    let admitted = tokio::time::timeout(APPLIED_WITHIN, log.admit(&command)).await;
+    // What was proposed before keeps all room and is not committed.
+    let room = admitted.map_err(|_| WriteError::Unavailable)??;
     let proposal = Proposal::new(command, room);
     let appended = proposal.appended();
-    let unless_appended = |error| {
-        if appended.load(Ordering::Acquire) {
-            WriteError::Unknown
-        } else {
-            error
-        }
-    };
     match tokio::time::timeout(APPLIED_WITHIN, raft.client_write(proposal)).await {
         Ok(Ok(response)) => Ok(response.data.0),
-        Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(unless_appended(WriteError::Unavailable)),
+        Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) if !appended.load(Ordering::Acquire) => {
+            Err(WriteError::Unavailable)
+        }
         Ok(Err(RaftError::APIError(_))) => Err(WriteError::Unknown),
-        Ok(Err(RaftError::Fatal(_))) => Err(match log.stopped() {
-            WriteError::Unavailable => WriteError::Unknown,
-            stopped => stopped,
-        }),
-        Err(_) => Err(unless_appended(WriteError::Unavailable)),
+        Ok(Err(RaftError::Fatal(_))) if !appended.load(Ordering::Acquire) => Err(log.stopped()),
+        Ok(Err(RaftError::Fatal(_))) => Err(WriteError::Unknown),
+        // It may lie before consensus yet, and be appended later.
+        Err(_) => Err(WriteError::Unknown),
     }
 }
 

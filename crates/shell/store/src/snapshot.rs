@@ -34,9 +34,8 @@ fn name(meta: &SnapshotMeta) -> String {
     format!("snapshot-{:020}", meta.last_log_id.map_or(0, |id| id.index))
 }
 
-/// Writes a snapshot of a frozen state and removes the older ones.
-pub(crate) fn write(disk: &dyn Disk, dir: &Path, meta: SnapshotMeta, frozen: &Frozen) -> io::Result<SnapshotFile> {
-    let beside = dir.join("snapshot.new");
+/// Writes a snapshot of a frozen state beside the others.
+pub(crate) fn write(disk: &dyn Disk, beside: PathBuf, meta: SnapshotMeta, frozen: &Frozen) -> io::Result<SnapshotFile> {
     let written = write_to(disk, &beside, &meta, frozen);
     if written.is_err()
         && let Err(error) = disk.remove(&beside)
@@ -44,7 +43,7 @@ pub(crate) fn write(disk: &dyn Disk, dir: &Path, meta: SnapshotMeta, frozen: &Fr
         tracing::debug!(%error, "nothing of the failed snapshot to remove");
     }
     written?;
-    adopt(disk, dir, SnapshotFile { path: beside, meta })
+    Ok(SnapshotFile { path: beside, meta })
 }
 
 /// Gives a whole and flushed snapshot its name and removes the older ones.
@@ -90,7 +89,7 @@ fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = disk.list(dir)?;
     paths.retain(|path| {
         let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with("snapshot-"))
+        name.is_some_and(|name| name.starts_with("snapshot-") && !name.ends_with(".new"))
     });
     Ok(paths)
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod frame;
 mod recover;
+mod votes;
 mod writer;
 
 #[cfg(test)]
@@ -29,16 +30,23 @@ use trireme_mvcc::Command;
 
 use self::frame::{HEAD, HEADER, Place};
 use self::recover::Segment;
+use self::votes::Votes;
 use self::writer::{Append, Job, Writer};
-use crate::disk::{Disk, DiskFile, Lock, blocking, damaged, read_checked, refused, replace_checked};
+use crate::disk::{Disk, DiskFile, Lock, blocking, damaged, refused};
 use crate::types::{Entry, Group, LogId, Vote};
 use crate::{OpenError, WriteError, codec};
 
 /// How many jobs wait for the writer before openraft waits too.
 const JOBS_MAX: usize = 1024;
 
+/// Entries that are sent to a peer at once are no longer than this together, unless one is by itself.
+const SENT_BYTES_MAX: usize = 1 << 20;
+
 /// How many entries a stream reads ahead.
 const STREAM_ENTRIES: u64 = 512;
+
+/// What an append takes beside its entries, at most.
+const APPEND_HEAD_BYTES: u64 = 1 << 10;
 
 /// Room in a spare segment that admitted commands may not use: heads, headers, and entries of openraft's own.
 const SLACK_BYTES: u64 = 64 << 10;
@@ -57,10 +65,12 @@ pub(crate) struct Shared {
     /// The index behind the last applied entry, for those who wait.
     applied: watch::Sender<u64>,
     vote: Mutex<Option<Vote>>,
-    vote_path: PathBuf,
-    /// Bytes that admitted commands may yet write; what is not admitted waits.
-    room: Arc<Semaphore>,
-    room_max: u32,
+    votes: Arc<Mutex<Votes>>,
+    /// What this server's own proposals may yet write.
+    proposed: Room,
+    /// What a leader's appends may yet write. Apart from the other: proposals that a deposed leader could not commit keep
+    /// their room until the new leader's appends replace them.
+    received: Room,
     /// Whether a spare segment stands ready, so that all admitted commands have room on disk whatever happens.
     spare: AtomicBool,
     /// Bytes written since the process began.
@@ -72,6 +82,22 @@ pub(crate) struct Shared {
     flushes: AtomicU64,
     /// Why the writer gave up, once it has.
     failure: OnceLock<String>,
+}
+
+/// Bytes of the log that may be on their way to the disk; who does not get any waits.
+struct Room {
+    free: Arc<Semaphore>,
+    most: u32,
+}
+
+impl Room {
+    fn new(bytes: u64) -> Self {
+        let most = u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self {
+            free: Arc::new(Semaphore::new(most as usize)),
+            most,
+        }
+    }
 }
 
 /// Where entries are.
@@ -118,8 +144,7 @@ impl Log {
         snapshot: Option<LogId>,
         joins: bool,
     ) -> Result<Self, OpenError> {
-        let vote_path = dir.join("vote");
-        let vote = read_vote(&*disk, &vote_path)?;
+        let (votes, vote) = Votes::open(&*disk, dir)?;
         let recovered = recover::recover(&*disk, dir)?;
         let purged = recovered.segments.front().and_then(|segment| segment.head.previous);
         let last = recovered.last;
@@ -134,7 +159,9 @@ impl Log {
         if !joins && vote.is_some() && last.is_none() && snapshot.is_none() {
             return Err(damaged(dir, 0, "there is a vote, but the log that it belongs to is gone"));
         }
-        let room_max = u32::try_from(segment_bytes.saturating_sub(SLACK_BYTES)).unwrap_or(u32::MAX);
+        let room = segment_bytes.saturating_sub(SLACK_BYTES);
+        // Every proposal must fit into an append, with its head.
+        let proposed = (room / 2).saturating_sub(APPEND_HEAD_BYTES);
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let mut writer = Writer::new(Arc::clone(&disk), dir, segment_bytes, &recovered, lock);
         let threads = disk.threads();
@@ -150,9 +177,9 @@ impl Log {
             }),
             applied: watch::Sender::new(0),
             vote: Mutex::new(vote),
-            vote_path,
-            room: Arc::new(Semaphore::new(room_max as usize)),
-            room_max,
+            votes: Arc::new(Mutex::new(votes)),
+            proposed: Room::new(proposed),
+            received: Room::new(room - proposed),
             spare: AtomicBool::new(false),
             written: AtomicU64::new(0),
             wake_at: AtomicU64::new(u64::MAX),
@@ -180,26 +207,34 @@ impl Log {
 
     /// Takes room in memory and on disk for a command, before it is proposed.
     pub(crate) async fn admit(&self, command: &Command) -> Result<OwnedSemaphorePermit, WriteError> {
-        self.admit_bytes(codec::length_max(command)).await
+        self.take(&self.shared.proposed, codec::length_max(command)).await
     }
 
     /// The same for entries of this length that come from the leader.
-    pub(crate) async fn admit_bytes(&self, length: usize) -> Result<OwnedSemaphorePermit, WriteError> {
+    pub(crate) async fn admit_append(&self, length: usize) -> Result<OwnedSemaphorePermit, WriteError> {
+        self.take(&self.shared.received, length).await
+    }
+
+    async fn take(&self, room: &Room, length: usize) -> Result<OwnedSemaphorePermit, WriteError> {
         let bytes = length + frame::frame_length(0) + frame::ALIGN;
-        let Some(bytes) = u32::try_from(bytes).ok().filter(|bytes| *bytes <= self.shared.room_max) else {
+        let Some(bytes) = u32::try_from(bytes).ok().filter(|bytes| *bytes <= room.most) else {
             return Err(WriteError::Disk("the transaction is larger than a segment of the log".into()));
         };
-        let room = Arc::clone(&self.shared.room).acquire_many_owned(bytes).await;
+        let room = Arc::clone(&room.free).acquire_many_owned(bytes).await;
         let room = room.map_err(|_| self.stopped())?;
-        if !self.shared.spare.load(Ordering::Acquire) {
-            let (done, spare) = oneshot::channel();
-            self.jobs.send(Job::Spare { done }).await.map_err(|_| self.stopped())?;
-            spare
-                .await
-                .map_err(|_| self.stopped())?
-                .map_err(|error| WriteError::Disk(error.to_string()))?;
-        }
+        self.has_spare().await?;
         Ok(room)
+    }
+
+    /// Returns once a spare segment stands ready, so that what comes next has room on disk whatever happens.
+    pub(crate) async fn has_spare(&self) -> Result<(), WriteError> {
+        if self.shared.spare.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let (done, spare) = oneshot::channel();
+        self.jobs.send(Job::Spare { done }).await.map_err(|_| self.stopped())?;
+        let made = spare.await.map_err(|_| self.stopped())?;
+        made.map_err(|error| WriteError::Disk(error.to_string()))
     }
 
     /// Why nothing is written any more.
@@ -272,7 +307,7 @@ impl Log {
 
     /// Ends the writer once everything before is written, and waits for it.
     pub(crate) async fn close(&self) {
-        self.shared.room.close();
+        self.shared.close_rooms();
         let (done, closed) = oneshot::channel();
         if self.jobs.send(Job::Close { done }).await.is_ok() && closed.await.is_err() {
             tracing::debug!("the log's writer was already gone");
@@ -287,18 +322,19 @@ impl Log {
     }
 }
 
-fn read_vote(disk: &dyn Disk, path: &Path) -> Result<Option<Vote>, OpenError> {
-    let Some(content) = read_checked(disk, path)? else {
-        return Ok(None);
-    };
-    let vote = serde_json::from_slice(&content).map_err(|_| damaged(path, 0, "not a vote"))?;
-    Ok(Some(vote))
+impl Shared {
+    /// From here on nothing is admitted, and who waits is told.
+    fn close_rooms(&self) {
+        self.proposed.free.close();
+        self.received.free.close();
+    }
 }
 
 /// A part of a segment to read entries from.
 struct Part {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
+    first_index: u64,
     place: Place,
 }
 
@@ -336,6 +372,24 @@ impl RaftLogReader<Group> for Log {
         let disk = Arc::clone(&self.shared.disk);
         let mut entries = blocking(&*disk, move || read_parts(&parts, wanted)).await??;
         entries.extend(cached);
+        Ok(entries)
+    }
+
+    /// So many as may be sent at once: at least the first, and not more than the peer can admit.
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let most = SENT_BYTES_MAX.min(self.shared.received.most as usize / 2);
+        let end = self.shared.index.lock().end_within(start, end, most);
+        let mut entries = self.try_get_log_entries(start..end).await?;
+        let mut length = 0;
+        let few = entries.iter().take_while(|entry| {
+            let first = length == 0;
+            if let EntryPayload::Normal(proposal) = &entry.payload {
+                length += codec::length_max(&proposal.command);
+            }
+            first || length <= most
+        });
+        let few = few.count();
+        entries.truncate(few);
         Ok(entries)
     }
 
@@ -381,6 +435,18 @@ impl Index {
         (start.max(next_index(self.purged)), end.min(next_index(self.last)))
     }
 
+    /// A lower end of a range, so that the frames with its entries are not read far beyond so many bytes.
+    fn end_within(&self, start: u64, end: u64, most: usize) -> u64 {
+        let mut length = 0;
+        for part in self.parts(&(start..end.min(self.cached_from()))) {
+            if length >= most {
+                return part.first_index;
+            }
+            length += part.place.length;
+        }
+        end
+    }
+
     /// The frames that hold entries of a range.
     fn parts(&self, wanted: &std::ops::Range<u64>) -> Vec<Part> {
         let mut parts = Vec::new();
@@ -400,8 +466,12 @@ impl Index {
                 if *index >= wanted.end {
                     return parts;
                 }
-                let (file, path, place) = (Arc::clone(&segment.file), segment.path.clone(), *place);
-                parts.push(Part { file, path, place });
+                parts.push(Part {
+                    file: Arc::clone(&segment.file),
+                    path: segment.path.clone(),
+                    first_index: *index,
+                    place: *place,
+                });
             }
         }
         parts
@@ -424,12 +494,10 @@ impl RaftLogStorage<Group> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        let content = serde_json::to_vec(vote)?;
-        let path = self.shared.vote_path.clone();
-        let disk = Arc::clone(&self.shared.disk);
+        let (votes, saved) = (Arc::clone(&self.shared.votes), *vote);
         // In the writer's order: a vote is never on disk before the entries that were appended before it.
         self.job(|done| Job::Run {
-            run: Box::new(move || replace_checked(&*disk, &path, &content)),
+            run: Box::new(move || votes.lock().save(&saved)),
             done,
         })
         .await?;

@@ -39,7 +39,7 @@ impl StoreBuilder<Group, Log, Machine, tempfile::TempDir> for Builder {
         let dir = tempfile::tempdir().unwrap();
         let log = open(dir.path());
         let replica = Arc::new(Replica::new(State::new()));
-        let machine = Machine::new(dir.path().to_owned(), replica, log.clone(), None);
+        let machine = Machine::new(dir.path().to_owned(), 1, replica, log.clone(), None);
         Ok((dir, log, machine))
     }
 }

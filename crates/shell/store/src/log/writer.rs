@@ -16,7 +16,7 @@ use super::frame::{self, HEAD, HEADER, Head, Place};
 use super::recover::{Recovered, Segment, segment_name};
 use super::{Part, Shared, next_index, read_parts};
 use crate::codec;
-use crate::disk::{Disk, DiskFile, Lock, open_with_room, take_room};
+use crate::disk::{Disk, DiskFile, Lock, Mode, open_with_room, take_room};
 use crate::types::{Group, LogId};
 
 /// A frame is closed once its entries are this long.
@@ -24,6 +24,8 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// The file that will be the next segment.
 const SPARE: &str = "spare";
+/// The file that will take the place of a segment whose end is cut: consensus must be able to do that on a full disk.
+const RESERVE: &str = "reserve";
 
 /// Entries to write: a frame's buffer with room for its header.
 pub(super) struct Append {
@@ -80,6 +82,7 @@ pub(super) struct Writer {
     /// The last entry that was written.
     last: Option<LogId>,
     spare: Option<Arc<dyn DiskFile>>,
+    reserve: Option<Arc<dyn DiskFile>>,
     /// Keeps the directory this process's until the last byte is written.
     _lock: Lock,
 }
@@ -96,7 +99,7 @@ impl Shared {
         tracing::error!(%error, "the log cannot be written; the store takes no more writes until it is started again");
         // Losing the race means that there is a reason already.
         drop(self.failure.set(error.to_string()));
-        self.room.close();
+        self.close_rooms();
     }
 }
 
@@ -112,24 +115,52 @@ impl Writer {
             sequence: recovered.sequence,
             last: recovered.last,
             spare: None,
+            reserve: None,
             _lock: lock,
         }
     }
 
     /// Takes the space that the first writes need. A full disk is fine as long as there is a log: it is read-only then.
     pub(super) fn begin(&mut self, shared: &Shared) -> io::Result<()> {
-        match self.disk.remove(&self.dir.join(SPARE)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        self.spare = self.left_over(SPARE)?;
+        self.reserve = self.left_over(RESERVE)?;
         match &self.file {
             Some(file) => self.room = file.length()?,
             None => self.rotate(shared, 0, None)?,
         }
+        self.stock_up(shared);
+        Ok(())
+    }
+
+    /// A file that the process before had prepared, if it is still of use; on a full disk there may be no other.
+    fn left_over(&self, name: &str) -> io::Result<Option<Arc<dyn DiskFile>>> {
+        let path = self.dir.join(name);
+        let file = match self.disk.open(&path, Mode::Existing) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut content = vec![0; usize::try_from(file.length()?).map_err(io::Error::other)?];
+        file.read_exact_at(&mut content, 0)?;
+        if content.len() as u64 == self.segment_bytes && content.iter().all(|byte| *byte == 0) {
+            // Whether its room was flushed is not known.
+            file.flush()?;
+            return Ok(Some(file));
+        }
+        self.disk.remove(&path)?;
+        Ok(None)
+    }
+
+    /// Takes room for what may come, as far as there is some.
+    fn stock_up(&mut self, shared: &Shared) {
         if let Err(error) = self.prepare(shared) {
             tracing::warn!(%error, "no room for a spare log segment: writes are refused until there is");
         }
-        Ok(())
+        if self.reserve.is_none() {
+            match self.make(RESERVE) {
+                Ok(file) => self.reserve = Some(file),
+                Err(error) => tracing::warn!(%error, "no room for the log's reserve"),
+            }
+        }
     }
 
     /// The thread's loop.
@@ -220,10 +251,8 @@ impl Writer {
             let copy = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
             callback.io_completed(written.as_ref().copied().map_err(copy));
         }
-        if self.spare.is_none()
-            && let Err(error) = self.prepare(shared)
-        {
-            tracing::warn!(%error, "no room for a spare log segment: writes are refused until there is");
+        if self.spare.is_none() || self.reserve.is_none() {
+            self.stock_up(shared);
         }
         other
     }
@@ -273,27 +302,42 @@ impl Writer {
     /// Takes space for the segment after this one.
     fn prepare(&mut self, shared: &Shared) -> io::Result<()> {
         if self.spare.is_none() {
-            let path = self.dir.join(SPARE);
-            let made = open_with_room(&*self.disk, &path, self.segment_bytes);
-            if made.is_err()
-                && let Err(error) = self.disk.remove(&path)
-            {
-                tracing::debug!(%error, "nothing of the spare log segment to remove");
-            }
-            self.spare = Some(made?);
+            self.spare = Some(self.make(SPARE)?);
         }
         shared.spare.store(true, Ordering::Release);
         Ok(())
     }
 
+    /// Makes a file with room for a segment.
+    fn make(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.dir.join(name);
+        let made = open_with_room(&*self.disk, &path, self.segment_bytes);
+        if made.is_err()
+            && let Err(error) = self.disk.remove(&path)
+        {
+            tracing::debug!(%error, name, "nothing of it to remove");
+        }
+        made
+    }
+
+    /// A file with room for a segment, and its path: the spare one, or the one in reserve, or a new one.
+    fn some_room(&mut self, first: &'static str, shared: &Shared) -> io::Result<(Arc<dyn DiskFile>, PathBuf)> {
+        let second = if first == SPARE { RESERVE } else { SPARE };
+        for name in [first, second] {
+            let kept = if name == SPARE { &mut self.spare } else { &mut self.reserve };
+            if let Some(file) = kept.take() {
+                if name == SPARE {
+                    shared.spare.store(false, Ordering::Release);
+                }
+                return Ok((file, self.dir.join(name)));
+            }
+        }
+        Ok((self.make(first)?, self.dir.join(first)))
+    }
+
     /// Begins the next segment in the spare one.
     fn rotate(&mut self, shared: &Shared, first_index: u64, previous: Option<LogId>) -> io::Result<()> {
-        shared.spare.store(false, Ordering::Release);
-        let spare = self.dir.join(SPARE);
-        let file = match self.spare.take() {
-            Some(file) => file,
-            None => open_with_room(&*self.disk, &spare, self.segment_bytes)?,
-        };
+        let (file, spare) = self.some_room(SPARE, shared)?;
         let head = Head {
             first_index,
             previous,
@@ -349,6 +393,7 @@ impl Writer {
             let parts = [Part {
                 file: Arc::clone(&segment.file),
                 path: segment.path.clone(),
+                first_index,
                 place,
             }];
             let mut buffer = vec![0; HEADER];
@@ -366,8 +411,7 @@ impl Writer {
             segment.frames.push((first_index, place));
             self.sequence += 1;
         }
-        let beside = segment.path.with_extension("new");
-        let file = open_with_room(&*self.disk, &beside, self.segment_bytes.max(content.len() as u64))?;
+        let (file, beside) = self.some_room(RESERVE, shared)?;
         file.write_all_at(&content, 0)?;
         file.flush()?;
         self.disk.rename(&beside, &segment.path)?;
@@ -377,6 +421,8 @@ impl Writer {
         self.room = segment.file.length()?;
         self.end = content.len() as u64;
         self.last = last;
+        drop(index);
+        self.stock_up(shared);
         Ok(())
     }
 

@@ -39,6 +39,9 @@ pub async fn operate(world: &World, client: u64, host: &Host, key: String, kind:
         // The host died, or does not answer.
         _ => Outcome::Unknown,
     };
+    if let Outcome::Applied { revision } = outcome {
+        world.acknowledged.set(world.acknowledged.get().max(revision));
+    }
     let id = world.number();
     tracing::debug!(id, host = host.name, key, ?kind, ?outcome, "operation");
     world.record(Record::Operation(Operation {

@@ -348,6 +348,11 @@ impl SimDisk {
         let life = shared.life.load(Ordering::Relaxed);
         Arc::new(Mounted { shared, life })
     }
+
+    /// Whether a mount is one of the present life.
+    pub fn serves(&self, mounted: &Mounted) -> bool {
+        self.shared.life.load(Ordering::Relaxed) == mounted.life
+    }
 }
 
 impl Mounted {

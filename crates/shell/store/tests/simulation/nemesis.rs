@@ -162,7 +162,7 @@ impl Nemesis {
                 self.later(now, 500, 2500, Mend::Clock(at));
             }
             13 => self.ask(sim, MemberChange::Transfer),
-            14 => self.replace(sim, at),
+            14 => self.leave(sim, at),
             _ => {
                 let add = self.world.hosts[at].member.borrow().clone();
                 self.ask(sim, MemberChange::Add(add));
@@ -239,21 +239,35 @@ impl Nemesis {
         send(host, change);
     }
 
-    /// A host whose disk is lost for good comes back as another member.
-    fn replace(&mut self, sim: &mut Sim<'_>, at: usize) {
-        // Its data must not be what the others still need: at most one is replaced, while all others run.
-        let all_run = self.world.hosts.iter().all(|host| host.up());
-        if !all_run || self.world.hosts[at].founder.get() || self.world.hosts.len() < 3 || self.faults > 12 {
+    /// Asks for a member to be removed. Once it notices, its host comes back with an empty disk as another member.
+    fn leave(&mut self, sim: &Sim<'_>, at: usize) {
+        let everybody = self.world.hosts.iter().all(|host| host.up());
+        if !everybody || self.world.hosts.len() < 3 || !self.world.unwanted.borrow().is_empty() {
             return;
         }
-        let old = self.world.hosts[at].member.borrow().clone();
-        let name = old.name.clone();
-        self.note(sim, format!("{name} leaves as {}", old.id));
-        let others: Vec<Rc<Host>> = self.world.up().into_iter().filter(|host| host.name != name).collect();
-        if let Some(host) = self.chance.pick(&others) {
-            send(host, MemberChange::Remove(old.id));
+        let id = self.world.hosts[at].member.borrow().id;
+        self.world.unwanted.borrow_mut().insert(id);
+        self.ask(sim, MemberChange::Remove(id));
+    }
+
+    /// Hosts that were removed begin anew.
+    pub fn renew(&mut self, sim: &mut Sim<'_>) {
+        for at in self.world.renew.take() {
+            let host = Rc::clone(&self.world.hosts[at]);
+            let old = host.member.borrow().id;
+            if !self.world.unwanted.borrow_mut().remove(&old) {
+                continue;
+            }
+            let id = 1000 + self.world.number();
+            self.note(sim, format!("{} was removed as {old}, and comes back empty as {id}", host.name));
+            if sim.is_host_running(host.name.as_str()) {
+                self.kill(sim, at, true);
+            }
+            host.disk.wipe();
+            host.founder.set(false);
+            host.member.replace(member(&host.name, id));
+            sim.bounce(host.name.as_str());
         }
-        drop(member(&name, old.id));
     }
 
     fn mend(&mut self, sim: &mut Sim<'_>, mend: &Mend) {

@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
-use trireme_store::Page;
+use trireme_store::{Page, Statistics};
 
 /// What was seen of replicas.
 #[derive(Debug, Default)]
 pub struct Replicas {
     leaders: BTreeMap<u64, String>,
     states: BTreeMap<u64, (u64, String)>,
+    applied: BTreeMap<u64, (u64, u64, String)>,
     reached: BTreeMap<(String, u64), u64>,
     violations: Vec<String>,
 }
@@ -29,7 +30,7 @@ impl Replicas {
     }
 
     /// A host, in one of its lives, holds this.
-    pub fn shows(&mut self, host: &str, life: u64, page: &Page) {
+    pub fn shows(&mut self, host: &str, life: u64, statistics: &Statistics, page: &Page) {
         let mut hasher = std::hash::DefaultHasher::new();
         for (key, object) in &page.items {
             (key, object.bytes()).hash(&mut hasher);
@@ -41,6 +42,18 @@ impl Replicas {
             self.violations
                 .push(format!("at revision {revision}, {by} and {host} hold different objects"));
         }
+        let Statistics {
+            applied_index: index,
+            applied_term: term,
+            ..
+        } = *statistics;
+        let applied = (term, page.revision, host.to_owned());
+        let first = self.applied.entry(index).or_insert(applied);
+        if (first.0, first.1) != (term, page.revision) {
+            let other = &first.2;
+            self.violations
+                .push(format!("at log index {index}, {other} and {host} applied different entries"));
+        }
         let reached = self.reached.entry((host.to_owned(), life)).or_default();
         if page.revision < *reached {
             let (from, to) = (*reached, page.revision);
@@ -50,12 +63,31 @@ impl Replicas {
         *reached = page.revision;
     }
 
-    /// No term has two leaders.
+    /// A host leads a new term, at a revision, when clients had been told of another.
+    pub fn begins(&mut self, host: &str, term: u64, revision: u64, acknowledged: u64) {
+        if revision < acknowledged {
+            self.violations.push(format!(
+                "{host} leads term {term} but lacks what was acknowledged: it is at revision {revision} of {acknowledged}"
+            ));
+        }
+    }
+
+    /// Election safety: no term has two leaders.
     pub fn one_leader_per_term(&self) -> Vec<String> {
         self.of("two leaders")
     }
 
-    /// Two replicas at one revision hold the same; so what is committed never changes.
+    /// Leader completeness: whoever leads a new term has everything that was acknowledged before.
+    pub fn leaders_are_complete(&self) -> Vec<String> {
+        self.of("lacks what was acknowledged")
+    }
+
+    /// Log matching, of what is committed: the same index means the same entry, and the same revision after it.
+    pub fn same_entry_at_same_index(&self) -> Vec<String> {
+        self.of("applied different entries")
+    }
+
+    /// State machine safety: two replicas at one revision hold the same; so what is committed never changes.
     pub fn same_state_at_same_revision(&self) -> Vec<String> {
         self.of("different objects")
     }

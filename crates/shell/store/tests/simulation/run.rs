@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use trireme_checker::{Kind, Outcome, check};
+use trireme_store::Role;
 
 use crate::chance::Chance;
 use crate::clients::{PREFIXES, Watcher, list, operate, work};
@@ -111,6 +112,7 @@ fn simulate(seed: u64, servers: Option<usize>) -> Outcomes {
         if steps.is_multiple_of(8) {
             world.look();
         }
+        nemesis.renew(&mut sim);
         match world.phase.get() {
             Phase::Running => nemesis.step(&mut sim),
             Phase::Healing if !healed => {
@@ -131,6 +133,8 @@ fn judge(world: &World, faults: u64) -> Outcomes {
     let mut violations: Vec<String> = world.problems.borrow().clone();
     violations.extend(PANICS.take().into_iter().map(|panic| format!("panic: {panic}")));
     violations.extend(replicas.one_leader_per_term());
+    violations.extend(replicas.leaders_are_complete());
+    violations.extend(replicas.same_entry_at_same_index());
     violations.extend(replicas.same_state_at_same_revision());
     violations.extend(replicas.replicas_never_go_back());
     violations.extend(check(&history).iter().map(ToString::to_string));
@@ -236,8 +240,9 @@ async fn members(world: &World) -> String {
     all.join("; ")
 }
 
-/// Waits until every host takes writes and all replicas are alike.
+/// Waits until every host is a member, takes writes, and all replicas are alike.
 async fn settle(world: &World) {
+    join(world).await;
     let hosts: Vec<Rc<Host>> = world.hosts.iter().filter(|host| host.wanted.get()).cloned().collect();
     for host in &hosts {
         for prefix in PREFIXES {
@@ -259,5 +264,33 @@ async fn settle(world: &World) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Sees to it that every host is a voter: who was removed must notice it, and begins anew as another member.
+async fn join(world: &World) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut missing = false;
+        let Some(leader) = world.leader() else { continue };
+        let Some(store) = leader.store.borrow().clone() else { continue };
+        let status = store.status().await;
+        for (at, host) in world.hosts.iter().enumerate() {
+            let member = host.member.borrow().clone();
+            let known = status.members.iter().find(|known| known.member.id == member.id);
+            if known.is_some_and(|known| known.role == Role::Voter) {
+                continue;
+            }
+            missing = true;
+            let removed = host.store.borrow().as_ref().is_some_and(|store| *store.removed().borrow());
+            if removed {
+                world.renew.borrow_mut().push(at);
+            } else if known.is_none() && !world.unwanted.borrow().contains(&member.id) {
+                change(&leader, MemberChange::Add(member)).await;
+            }
+        }
+        if !missing {
+            return;
+        }
     }
 }

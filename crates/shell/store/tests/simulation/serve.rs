@@ -156,7 +156,7 @@ async fn operate(store: &RaftStore, key: &str, kind: &Kind) -> Outcome {
         Ok(Applied::Conflict { current, .. }) => Outcome::Refused {
             seen: Some(seen(current.as_ref())),
         },
-        Err(WriteError::Unavailable) => Outcome::Failed,
+        Err(WriteError::Unavailable | WriteError::Disk(_)) => Outcome::Failed,
         _ => Outcome::Unknown,
     }
 }

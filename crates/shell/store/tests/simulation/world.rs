@@ -54,6 +54,12 @@ pub struct World {
     pub phase: Cell<Phase>,
     /// What the store of each host is opened with.
     pub knobs: Knobs,
+    /// The highest revision that a client was told.
+    pub acknowledged: Cell<u64>,
+    /// Members whose removal was asked for.
+    pub unwanted: RefCell<BTreeSet<u64>>,
+    /// Hosts that were removed and know it: they are to begin anew.
+    pub renew: RefCell<Vec<usize>>,
 }
 
 /// What is different from seed to seed about the stores.
@@ -173,6 +179,9 @@ impl World {
             numbers: Cell::new(0),
             phase: Cell::new(Phase::Forming),
             knobs,
+            acknowledged: Cell::new(0),
+            unwanted: RefCell::default(),
+            renew: RefCell::default(),
         })
     }
 
@@ -212,6 +221,17 @@ impl World {
         self.hosts.iter().filter(|host| host.up()).cloned().collect()
     }
 
+    /// A host that says that it leads.
+    pub fn leader(&self) -> Option<Rc<Host>> {
+        let leads = |host: &&Rc<Host>| {
+            let store = host.store.borrow();
+            store
+                .as_ref()
+                .is_some_and(|store| matches!(*store.leadership().borrow(), Leadership::Leader { .. }))
+        };
+        self.hosts.iter().find(leads).cloned()
+    }
+
     /// A process ended, whatever way.
     pub fn gone(&self, host: &Host) {
         host.inbox.replace(None);
@@ -222,16 +242,27 @@ impl World {
     /// Looks at all replicas: see [`Replicas`].
     pub fn look(&self) {
         let mut replicas = self.replicas.borrow_mut();
+        let mut newest = 0;
+        let mut leaders = Vec::new();
         for host in &self.hosts {
             let store = host.store.borrow().clone();
             let Some(store) = store else { continue };
-            if let Leadership::Leader { term } = *store.leadership().borrow()
-                && replicas.leads(&host.name, term)
-            {
-                self.note(format!("{} leads term {term}", host.name));
+            let (statistics, page) = (store.statistics(), store.range("/", None, None, None));
+            let page = page.expect("the present can be read");
+            replicas.shows(&host.name, host.lives.get(), &statistics, &page);
+            match *store.leadership().borrow() {
+                Leadership::Leader { term } => leaders.push((term, host.name.clone(), page.revision)),
+                Leadership::Follower { term, .. } => newest = newest.max(term),
+                Leadership::Unknown => {}
             }
-            let page = store.range("/", None, None, None).expect("the present can be read");
-            replicas.shows(&host.name, host.lives.get(), &page);
+        }
+        for (term, host, revision) in leaders {
+            if replicas.leads(&host, term) {
+                self.note(format!("{host} leads term {term}"));
+                if term >= newest {
+                    replicas.begins(&host, term, revision, self.acknowledged.get());
+                }
+            }
         }
     }
 
@@ -289,7 +320,8 @@ impl World {
                 Start::Join(member.clone())
             };
             let mut config = StoreConfig::new(format!("/{}", host.name), start);
-            config.disk = host.disk.mount();
+            let disk = host.disk.mount();
+            config.disk = Arc::clone(&disk) as Arc<dyn trireme_store::Disk>;
             config.clock = Arc::new(move || {
                 let elapsed = turmoil::sim_elapsed().unwrap_or_default();
                 let now = EPOCH_MS + u64::try_from(elapsed.as_millis()).unwrap_or(0);
@@ -306,6 +338,8 @@ impl World {
             config.history_ms = self.knobs.history_ms;
             match RaftStore::open(config).await {
                 Ok(store) => return Some(store),
+                // It died while it opened, but does not know yet.
+                Err(_) if !host.disk.serves(&disk) => return None,
                 Err(error @ (OpenError::Corrupt { .. } | OpenError::Member { .. })) => {
                     self.problem(format!("{} does not open: {error}", host.name));
                     return None;
