@@ -566,6 +566,9 @@ impl Core {
     }
 
     fn note(&self, metrics: &RaftMetrics<Group>) {
+        let members = &metrics.membership_config;
+        let changed_at = members.log_id().map(|id| id.index);
+        self.peers.locate(changed_at, members.nodes().map(|(_, member)| member));
         let now = Instant::now();
         let recently = |id: u64| self.heard.lock().get(&id).is_some_and(|at| now.duration_since(*at) < SILENCE);
         let leads = metrics.state.is_leader();
@@ -712,12 +715,14 @@ impl Core {
             let led = *leadership.borrow_and_update() != Leadership::Unknown;
             match now {
                 Standing::Removed => break,
-                Standing::Member { index } if !led => {
-                    if self.removed_after(index).await {
+                _ if led => {}
+                Standing::Member { .. } | Standing::Stranger => {
+                    if let Some(index) = self.included_at(now)
+                        && self.removed_after(index).await
+                    {
                         break;
                     }
                 }
-                Standing::Member { .. } | Standing::Stranger => {}
             }
             tokio::select! {
                 _ = standing.changed() => {}
@@ -734,6 +739,19 @@ impl Core {
         }
         tracing::error!("this server was removed from the cluster: it serves nothing that must be up to date");
         self.removed.send_replace(true);
+    }
+
+    /// The index of the last members that include this server, also of those in its log that it does not know to be
+    /// committed.
+    fn included_at(&self, standing: Standing) -> Option<u64> {
+        let metrics = self.metrics();
+        let members = &metrics.membership_config;
+        let logged = members.log_id().as_ref().map(|id| id.index);
+        let logged = logged.filter(|_| members.nodes().any(|(id, _)| *id == self.me.id));
+        match standing {
+            Standing::Member { index } => Some(logged.map_or(index, |logged| logged.max(index))),
+            Standing::Stranger | Standing::Removed => logged,
+        }
     }
 
     /// Whether a member says that this server is none, by members that were committed after those that include it.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -14,6 +15,29 @@ use trireme_routing::mesh::Mode;
 
 /// Where the main configuration file is, if there is one.
 pub const DEFAULT_CONFIG: &str = "/etc/trireme/config.yaml";
+
+/// A node renews its Lease every ten seconds, and may have to find another server first.
+const NODE_GRACE_MIN: Duration = Duration::from_secs(15);
+
+/// Reads `90s`, `30m`, `24h`, `7d`, or `0`.
+///
+/// # Errors
+/// What it should look like.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("\"{text}\" is not a time like 50s, 30m, 24h or 7d");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).map(Duration::from_secs).ok_or_else(wrong)
+}
 
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -84,7 +108,7 @@ pub struct NodeOptions {
     #[arg(long, env = "TRIREME_LOG_FORMAT", default_value = "auto")]
     pub log_format: LogFormat,
     /// What to log: error, warn, info, debug, trace, or a filter per module
-    #[arg(long, env = "TRIREME_LOG_LEVEL", default_value = "info,openraft=warn,hickory_server=warn")]
+    #[arg(long, env = "TRIREME_LOG_LEVEL", default_value = "info,openraft=error,hickory_server=warn")]
     pub log_level: String,
 }
 
@@ -133,6 +157,10 @@ pub struct ServerOptions {
     /// Addresses for LoadBalancer Services, comma separated or `A-B` [default: the nodes' own addresses]
     #[arg(long, env = "TRIREME_LOAD_BALANCER_POOL", value_delimiter = ',')]
     pub load_balancer_pool: Vec<String>,
+    /// How long a node may be silent before it is given up; its pods leave their Services then. Nodes renew their Leases
+    /// every ten seconds
+    #[arg(long, env = "TRIREME_NODE_MONITOR_GRACE_PERIOD", default_value = "50s", value_parser = duration)]
+    pub node_monitor_grace_period: Duration,
     /// File of static bearer tokens: token,user,uid,"group1,group2"
     #[arg(long, env = "TRIREME_TOKEN_AUTH_FILE")]
     pub token_auth_file: Option<PathBuf>,
@@ -438,6 +466,12 @@ impl ServerOptions {
                 )
             })?;
         self.node.check()?;
+        if self.node_monitor_grace_period < NODE_GRACE_MIN {
+            return Err(value(
+                "node-monitor-grace-period",
+                format!("must be at least {} s, or nodes would be given up that live", NODE_GRACE_MIN.as_secs()),
+            ));
+        }
         if self.peer_port == self.secure_port || self.peer_port == self.node.kubelet_port {
             return Err(value(
                 "peer-port",
@@ -520,6 +554,16 @@ mod tests {
         );
         for wrong in ["10.43.0.0", "10.43.0.1/16", "10.43.0.0/33", "x/16", "10.0.0.0/30"] {
             assert!(wrong.parse::<Cidr>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read() {
+        assert_eq!(duration("90s").unwrap().as_secs(), 90);
+        assert_eq!(duration("24h").unwrap().as_secs(), 86_400);
+        assert_eq!(duration("0").unwrap().as_secs(), 0);
+        for wrong in ["", "h", "1w", "-1h", "99999999999999999999d"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -35,17 +35,46 @@ pub trait PeerDialer: Send + Sync + 'static {
     async fn connect(&self, member: &Member) -> io::Result<Box<dyn Stream>>;
 }
 
+/// Dials members where they are by now: consensus goes on with the addresses that it once began with.
+struct Latest {
+    dialer: Arc<dyn PeerDialer>,
+    /// By id, and the log index of the change of members that they are of.
+    members: Mutex<(HashMap<u64, Member>, Option<u64>)>,
+}
+
+#[async_trait]
+impl PeerDialer for Latest {
+    async fn connect(&self, member: &Member) -> io::Result<Box<dyn Stream>> {
+        let latest = self.members.lock().0.get(&member.id).cloned();
+        self.dialer.connect(latest.as_ref().unwrap_or(member)).await
+    }
+}
+
 /// The ways to all members that were asked so far.
 pub(crate) struct Peers {
-    dialer: Option<Arc<dyn PeerDialer>>,
+    dialer: Option<Arc<Latest>>,
     links: Mutex<HashMap<u64, Arc<Link>>>,
 }
 
 impl Peers {
     pub(crate) fn new(dialer: Option<Arc<dyn PeerDialer>>) -> Self {
         Self {
-            dialer,
+            dialer: dialer.map(|dialer| {
+                Arc::new(Latest {
+                    dialer,
+                    members: Mutex::default(),
+                })
+            }),
             links: Mutex::default(),
+        }
+    }
+
+    /// Notes where members are, as of a change of members at this log index.
+    pub(crate) fn locate<'a>(&self, index: Option<u64>, members: impl Iterator<Item = &'a Member>) {
+        let Some(dialer) = &self.dialer else { return };
+        let mut known = dialer.members.lock();
+        if known.1 != index {
+            *known = (members.map(|member| (member.id, member.clone())).collect(), index);
         }
     }
 
@@ -56,7 +85,7 @@ impl Peers {
         if let Some(link) = links.get(&member.id).filter(|link| link.member() == member) {
             return Some(Arc::clone(link));
         }
-        let link = Arc::new(Link::new(Arc::clone(dialer), member.clone()));
+        let link = Arc::new(Link::new(Arc::clone(dialer) as _, member.clone()));
         links.insert(member.id, Arc::clone(&link));
         Some(link)
     }
@@ -64,6 +93,6 @@ impl Peers {
     /// A way of one's own.
     pub(crate) fn own_link(&self, member: &Member) -> Option<Arc<Link>> {
         let dialer = self.dialer.as_ref()?;
-        Some(Arc::new(Link::new(Arc::clone(dialer), member.clone())))
+        Some(Arc::new(Link::new(Arc::clone(dialer) as _, member.clone())))
     }
 }
