@@ -22,7 +22,7 @@ use crate::ownership::object_ref;
 use crate::plan::{Action, EventKind, EventNote, ObjectRef, Plan};
 use crate::pod_gc::with_condition;
 
-/// Silence after which a node that reported before is unknown.
+/// Silence after which a node that reported before is unknown, unless another time is asked for.
 pub const GRACE: SignedDuration = SignedDuration::from_secs(50);
 /// Silence after which a node that never reported is unknown.
 pub const STARTUP_GRACE: SignedDuration = SignedDuration::from_secs(60);
@@ -72,6 +72,8 @@ pub struct Present {
     pub alive_at: Timestamp,
     /// Whether this process sees the node for the first time.
     pub is_new: bool,
+    /// Silence after which a node that reported before is unknown.
+    pub grace: SignedDuration,
     /// Whether no node of the cluster is ready: then the fault is likely ours, and no pod is driven off.
     pub all_unready: bool,
 }
@@ -124,7 +126,7 @@ fn judge(present: &Present, now: Timestamp) -> Plan {
         plan.actions.push(node_event(own_ref.clone(), "RegisteredNode", message));
     }
     let ready = condition(node, "Ready");
-    let grace = if ready.is_some() { GRACE } else { STARTUP_GRACE };
+    let grace = if ready.is_some() { present.grace } else { STARTUP_GRACE };
     let due = present.alive_at.saturating_add(grace).unwrap_or(Timestamp::MAX);
     if now <= due {
         // Strictly after the grace period, as timers may fire early by a little.
@@ -332,6 +334,7 @@ mod tests {
             pods: Vec::new(),
             alive_at: at(0),
             is_new: false,
+            grace: GRACE,
             all_unready: false,
         }
     }

@@ -318,10 +318,13 @@ impl Core {
 
     /// Changes members, wherever the leader is.
     pub(crate) async fn change(&self, change: Change) -> Result<(), MemberError> {
-        let first = self.change_once(change.clone()).await;
+        let unled = *self.leadership.borrow() == Leadership::Unknown;
+        // A leader that does not know where this server is now cannot make itself known.
+        let first = match &change {
+            Change::Update(_) if unled => self.ask_everyone(&change).await,
+            _ => self.change_once(change.clone()).await,
+        };
         match (first, &change) {
-            // A leader that does not know where this server is now cannot make itself known.
-            (Err(MemberError::Unavailable), Change::Update(_)) => self.ask_everyone(&change).await,
             // The leader handed over rather than remove itself: the next one does it.
             (Err(MemberError::Unavailable), Change::Remove(_)) => {
                 self.leader_changes().await;
@@ -440,11 +443,16 @@ impl Core {
     }
 
     async fn apply(&self, change: ChangeMembers<u64, Member>) -> Result<(), MemberError> {
+        let before = *self.metrics().membership_config.log_id();
         match tokio::time::timeout(CHANGE_WITHIN, self.raft.change_membership(change, false)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(MemberError::Unavailable),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the members were not changed");
+                if *self.metrics().membership_config.log_id() == before {
+                    // An earlier change is not committed yet.
+                    return Err(MemberError::Unavailable);
+                }
                 Err(MemberError::Unknown)
             }
             Err(_) => Err(MemberError::Unknown),

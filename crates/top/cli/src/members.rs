@@ -81,7 +81,7 @@ enum TokenVerb {
         #[arg(long, value_enum, default_value = "agent")]
         role: Role,
         /// How long it is valid, for example 30m, 24h or 0 for ever
-        #[arg(long, default_value = "24h", value_parser = duration)]
+        #[arg(long, default_value = "24h", value_parser = trireme_node::config::duration)]
         ttl: std::time::Duration,
     },
     /// List tokens, without their secrets
@@ -108,23 +108,6 @@ pub(crate) struct LeaveCommand {
     /// Directory of everything that must survive a restart, as given to the server
     #[arg(long, env = "TRIREME_DATA_DIR", default_value = "/var/lib/trireme")]
     data_dir: PathBuf,
-}
-
-/// `90s`, `30m`, `24h`, `7d`, or `0`.
-fn duration(text: &str) -> Result<std::time::Duration, String> {
-    let wrong = || format!("\"{text}\" is not a time like 30m, 24h or 7d");
-    if text == "0" {
-        return Ok(std::time::Duration::ZERO);
-    }
-    let unit = match text.chars().last() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3600,
-        Some('d') => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    number.checked_mul(unit).map(std::time::Duration::from_secs).ok_or_else(wrong)
 }
 
 fn run<T>(access: &Access, work: impl AsyncFnOnce(Admin) -> Result<T>) -> Result<T> {
@@ -291,19 +274,4 @@ pub(crate) fn leave(command: &LeaveCommand) -> Result<()> {
         );
         Ok(())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_read() {
-        assert_eq!(duration("90s").unwrap().as_secs(), 90);
-        assert_eq!(duration("24h").unwrap().as_secs(), 86_400);
-        assert_eq!(duration("0").unwrap().as_secs(), 0);
-        for wrong in ["", "h", "1w", "-1h", "99999999999999999999d"] {
-            assert!(duration(wrong).is_err(), "{wrong}");
-        }
-    }
 }

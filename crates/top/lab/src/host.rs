@@ -1,5 +1,6 @@
 //! One host: made, entered, switched off and removed.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
@@ -20,6 +21,14 @@ use crate::{cgroup, disk, switch, sys};
 
 /// How often is looked whether a process has ended.
 const POLL: Duration = Duration::from_millis(2);
+
+/// The caller's search path, behind the directory of its own program.
+fn search_path() -> io::Result<OsString> {
+    let own = std::env::current_exe()?;
+    let inherited = std::env::var_os("PATH").unwrap_or_default();
+    let directories = own.parent().map(Path::to_owned).into_iter();
+    std::env::join_paths(directories.chain(std::env::split_paths(&inherited))).map_err(io::Error::other)
+}
 
 /// A host as it was when it was asked for: its processes may be others by now.
 #[derive(Clone, Debug)]
@@ -218,7 +227,8 @@ impl Host {
         })
     }
 
-    /// Runs a command in the host with the caller's terminal and waits for it.
+    /// Runs a command in the host with the caller's terminal and waits for it. The calling program's directory is searched
+    /// for it first, so that `trireme` is the one that made the host.
     ///
     /// # Errors
     /// When the host is gone or the command cannot be started.
@@ -226,7 +236,8 @@ impl Host {
         let [program, arguments @ ..] = command else {
             return Ok(ExitStatus::default());
         };
-        let mut child = self.spawn(Command::new(program).args(arguments), with_network)?;
+        let path = during("finding the own executable", search_path())?;
+        let mut child = self.spawn(Command::new(program).args(arguments).env("PATH", path), with_network)?;
         during(program.clone(), child.wait())
     }
 

@@ -35,6 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const SILENT_MS: u64 = 1500;
 /// Wait after a failure of what must succeed once per term.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// How often a server that hears of no leader looks whether the others know where it is.
+const SEEK_EVERY: Duration = Duration::from_secs(1);
 /// How long the node waits for the cluster before it goes on without.
 const START_WITHIN: Duration = Duration::from_secs(10);
 /// How long one asks the servers of `--join` in turn.
@@ -267,10 +269,20 @@ impl Duties {
                         () = shutdown.cancelled() => {}
                     }
                 }
-                Leadership::Unknown => tokio::select! {
-                    _ = leadership.changed() => {}
-                    () = shutdown.cancelled() => {}
-                },
+                Leadership::Unknown => {
+                    // The leader may be looking for this server where it was.
+                    let seek = async {
+                        loop {
+                            tokio::time::sleep(SEEK_EVERY).await;
+                            self.announce(&mut announced).await;
+                        }
+                    };
+                    tokio::select! {
+                        () = seek => {}
+                        _ = leadership.changed() => {}
+                        () = shutdown.cancelled() => {}
+                    }
+                }
             }
             if shutdown.is_cancelled() {
                 return Ok(());

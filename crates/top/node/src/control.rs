@@ -43,6 +43,7 @@ impl ControlPlane {
         let settings = controllers::Settings {
             root_ca_pem: certificates.authority.certificate_pem().to_owned(),
             cluster_cidrs: vec![config.options.cluster_cidr.clone()],
+            node_grace: Some(config.options.node_monitor_grace_period),
             load_balancer_pool: pool(&config.options.load_balancer_pool)?,
             signer: Some(Arc::clone(&certificates.authority) as _),
         };

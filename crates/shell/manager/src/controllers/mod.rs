@@ -51,6 +51,7 @@ mod taint_eviction;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use rand::Rng;
 use trireme_client::{Kinds, ResourceRef};
 use trireme_reconcile::node_ipam::Range;
@@ -66,6 +67,8 @@ pub struct Settings {
     pub root_ca_pem: String,
     /// Ranges of pod addresses (`10.42.0.0/16`), one per family; empty: nodes get none.
     pub cluster_cidrs: Vec<String>,
+    /// Silence after which a node is unknown [default: [`node_lifecycle::GRACE`](trireme_reconcile::node_lifecycle::GRACE)].
+    pub node_grace: Option<std::time::Duration>,
     /// Addresses for LoadBalancer Services; empty: the nodes' own.
     pub load_balancer_pool: Vec<IpAddr>,
     /// Signs certificates with the cluster's authority; without it requests are approved and wait.
@@ -83,13 +86,14 @@ pub fn all(settings: &Settings, kinds: &Kinds) -> Vec<Registration> {
         }
         range
     });
+    let grace = settings.node_grace.and_then(|grace| SignedDuration::try_from(grace).ok());
     let mut all = vec![
         namespace::registration(kinds),
         service_account::registration(),
         root_ca::registration(&settings.root_ca_pem),
         garbage::registration(kinds),
         pod_gc::registration(),
-        node_lifecycle::registration(),
+        node_lifecycle::registration(grace.unwrap_or(trireme_reconcile::node_lifecycle::GRACE)),
         taint_eviction::registration(),
         node_ipam::registration(ranges.collect()),
         deployment::registration(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
@@ -25,11 +25,12 @@ struct Health {
 
 type Known = Arc<Mutex<HashMap<String, Health>>>;
 
-pub(super) fn registration() -> Registration {
+/// `grace` is the silence after which a node is given up.
+pub(super) fn registration(grace: SignedDuration) -> Registration {
     let known = Known::default();
     Registration::new(
         "node-lifecycle",
-        move |context, key| snapshot(context, key, &known),
+        move |context, key| snapshot(context, key, &known, grace),
         node_lifecycle::reconcile,
     )
     .component("node-controller")
@@ -65,7 +66,7 @@ fn concerned(cache: &Cache, change: &Change) -> Vec<Key> {
     keys
 }
 
-fn snapshot(context: &Context, key: &Key, known: &Known) -> Option<Snapshot> {
+fn snapshot(context: &Context, key: &Key, known: &Known, grace: SignedDuration) -> Option<Snapshot> {
     let now = context.clock.now();
     let Some(node) = context.cache.get::<Node>("", &key.name) else {
         let health = known.lock().remove(&key.name)?;
@@ -110,6 +111,7 @@ fn snapshot(context: &Context, key: &Key, known: &Known) -> Option<Snapshot> {
         all_unready: all.iter().all(|node| readiness(node) != Some("True")),
         pods,
         node,
+        grace,
         alive_at,
         is_new,
     })))
