@@ -6,6 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use trireme_checker::{Kind, Outcome, check};
 use trireme_store::Role;
@@ -23,7 +24,7 @@ const TICK: Duration = Duration::from_millis(5);
 const SETTLE_WITHIN: Duration = Duration::from_secs(30);
 
 /// What came of a seed.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Outcomes {
     pub seed: u64,
     /// Everything that was found wrong.
@@ -41,27 +42,42 @@ pub struct Outcomes {
     pub terms: usize,
 }
 
+impl Outcomes {
+    /// Of a seed that had none.
+    pub fn none(seed: u64, why: String) -> Self {
+        Self {
+            seed,
+            violations: vec![why],
+            log: Vec::new(),
+            history: String::new(),
+            digest: 0,
+            acknowledged: 0,
+            unknown: 0,
+            events: 0,
+            faults: 0,
+            terms: 0,
+        }
+    }
+}
+
 thread_local! {
     /// Panics of this thread's simulation.
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 /// From here on, panics of simulations are collected rather than printed.
-pub fn collect_panics() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let print = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if crate::sys::seeded() {
-                PANICS.with_borrow_mut(|panics| panics.push(info.to_string()));
-            } else {
-                print(info);
-            }
-        }));
-    });
+fn collect_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if crate::sys::seeded() {
+            PANICS.with_borrow_mut(|panics| panics.push(info.to_string()));
+        } else {
+            print(info);
+        }
+    }));
 }
 
-/// Runs a seed on a thread of its own.
+/// Runs a seed, in a process that runs nothing else: tokio numbers its runtimes by process, and what it draws depends on it.
 pub fn run(seed: u64, servers: Option<usize>) -> Outcomes {
     collect_panics();
     let thread = std::thread::Builder::new().name(format!("seed-{seed}")).spawn(move || {
