@@ -5,7 +5,9 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -68,6 +70,7 @@ pub(crate) async fn serve(core: Arc<Core>, peer: u64, stream: Box<dyn Stream>) -
     let read = async {
         let mut buffer = BytesMut::new();
         let mut appends: FuturesOrdered<BoxFuture<'static, (u64, Answer)>> = FuturesOrdered::new();
+        let turn = Arc::new(tokio::sync::Mutex::new(()));
         loop {
             let frame = tokio::select! {
                 frame = wire::read(&mut reader, &mut buffer), if appends.len() < APPENDS_MAX => frame?,
@@ -82,8 +85,8 @@ pub(crate) async fn serve(core: Arc<Core>, peer: u64, stream: Box<dyn Stream>) -
             core.heard(peer);
             match kind {
                 kind::APPEND => {
-                    let core = Arc::clone(&core);
-                    appends.push_back(async move { (id, append(&core, peer, content).await) }.boxed());
+                    let (core, turn) = (Arc::clone(&core), Arc::clone(&turn));
+                    appends.push_back(async move { (id, append(&core, peer, content, &turn).await) }.boxed());
                 }
                 kind::SNAPSHOT_BEGIN | kind::SNAPSHOT_CHUNK | kind::SNAPSHOT_END => {
                     let answer = snapshot_part(&core, kind, &content, &mut receiving).await;
@@ -113,9 +116,12 @@ fn send(answers: &mpsc::UnboundedSender<Bytes>, frame: Bytes) {
     }
 }
 
-async fn append(core: &Core, peer: u64, content: Bytes) -> Answer {
+async fn append(core: &Core, peer: u64, content: Bytes, turn: &tokio::sync::Mutex<()>) -> Answer {
     let length = content.len();
     let request = wire::take_append(content)?;
+    // One after the other, as they came: who waits for room is not overtaken. The leader would take the answer to the one
+    // that came too early for a follower that lost part of its log.
+    let turn = turn.lock().await;
     // Without room now, the entries stay with the leader, which tries again; taken halfway they would stop consensus here.
     let room = if request.entries.is_empty() {
         None
@@ -123,7 +129,14 @@ async fn append(core: &Core, peer: u64, content: Bytes) -> Answer {
         let room = core.log.admit_append(length).await;
         Some(room.map_err(|error| Failure::Disk(error.to_string()))?)
     };
-    let answer = core.raft.append_entries(request).await;
+    let mut answer = pin!(core.raft.append_entries(request));
+    // Polled once, it lies in consensus' queue, which is longer than all that connections hold.
+    let at_once = futures::poll!(&mut answer);
+    drop(turn);
+    let answer = match at_once {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => answer.await,
+    };
     drop(room);
     core.heard(peer);
     told(answer)
