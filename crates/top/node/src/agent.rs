@@ -50,7 +50,7 @@ pub async fn run_agent(options: AgentOptions) -> Result<()> {
     drop(listen(any, options.kubelet_port, "--kubelet-port").await?);
     trireme_network::Nft.check().await?;
     let directory = options.data_dir.join("agent");
-    files::private_directory(&directory).with_context(|| format!("making {}", directory.display()))?;
+    files::private_directory(&options.data_dir).with_context(|| format!("making {}", options.data_dir.display()))?;
     let _lock = files::lock(&options.data_dir)?;
     if options.data_dir.join("member.json").exists() {
         bail!(
@@ -63,7 +63,7 @@ pub async fn run_agent(options: AgentOptions) -> Result<()> {
         Some(text) => Some(text.parse::<Token>().context("--token")?),
         None => None,
     };
-    let membership = Membership::open(&directory, &name, address, &options.join, token.as_ref()).await?;
+    let membership = Membership::open(&directory, &name, address, (&options.join, options.join_timeout), token.as_ref()).await?;
     let authority =
         CertificateDer::from_pem_slice(membership.cluster.ca_pem.as_bytes()).context("the cluster's CA certificate")?;
     let servers = membership.servers(&options.join, &tasks, &shutdown)?;

@@ -39,8 +39,6 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 const SEEK_EVERY: Duration = Duration::from_secs(1);
 /// How long the node waits for the cluster before it goes on without.
 const START_WITHIN: Duration = Duration::from_secs(10);
-/// How long one asks the servers of `--join` in turn.
-const JOIN_WITHIN: Duration = Duration::from_secs(60);
 
 /// Who this server is, on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +55,8 @@ pub(crate) struct Joining<'a> {
     pub(crate) servers: &'a [String],
     /// The token's text.
     pub(crate) token: &'a str,
+    /// How long to ask them while none answers.
+    pub(crate) within: Duration,
     /// Its own settings, which must be the cluster's.
     pub(crate) settings: ClusterSettings,
 }
@@ -122,7 +122,7 @@ async fn join(
     joining: Joining<'_>,
 ) -> Result<Place> {
     let token: Token = joining.token.parse().context("--token")?;
-    let until = tokio::time::Instant::now() + JOIN_WITHIN;
+    let until = tokio::time::Instant::now() + joining.within;
     let answer = 'answered: loop {
         let mut last = None;
         for server in joining.servers {

@@ -92,6 +92,9 @@ pub struct NodeOptions {
     /// File that holds the token
     #[arg(long, env = "TRIREME_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// How long to ask the servers of --join while none of them answers
+    #[arg(long, env = "TRIREME_JOIN_TIMEOUT", default_value = "60s", value_parser = duration)]
+    pub join_timeout: Duration,
     /// Name of this node [default: the host name in lower case]
     #[arg(long, env = "TRIREME_NODE_NAME")]
     pub node_name: Option<String>,

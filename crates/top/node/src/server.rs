@@ -74,6 +74,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
     let joining = token.as_deref().map(|token| Joining {
         servers: &options.node.join,
         token,
+        within: options.node.join_timeout,
         settings: settings.clone(),
     });
     let start = cluster::place(&options.node.data_dir, &node_name, node_ip, addresses, joining).await?;

@@ -165,7 +165,10 @@ impl Nemesis {
             14 => self.leave(sim, at),
             _ => {
                 let add = self.world.hosts[at].member.borrow().clone();
-                self.ask(sim, MemberChange::Add(add));
+                // Who was removed never comes back under the same number.
+                if !self.world.unwanted.borrow().contains(&add.id) {
+                    self.ask(sim, MemberChange::Add(add));
+                }
             }
         }
     }

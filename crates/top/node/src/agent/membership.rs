@@ -22,8 +22,6 @@ use crate::join::wire::{ClusterSettings, JoinRequest};
 
 /// The file.
 const FILE: &str = "cluster.json";
-/// How long one asks the servers of `--join` in turn.
-const JOIN_WITHIN: Duration = Duration::from_secs(60);
 /// Pause between two rounds.
 const JOIN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -53,7 +51,7 @@ impl Membership {
         directory: &Path,
         name: &str,
         address: IpAddr,
-        servers: &[String],
+        (servers, within): (&[String], Duration),
         token: Option<&Token>,
     ) -> Result<Self> {
         let path = directory.join(FILE);
@@ -86,8 +84,9 @@ impl Membership {
         }
         let this = Self {
             path,
-            cluster: join(name, address, servers, token).await?,
+            cluster: join(name, address, (servers, within), token).await?,
         };
+        files::private_directory(directory).with_context(|| format!("making {}", directory.display()))?;
         this.save(&this.cluster.servers)?;
         tracing::info!(name, "joined the cluster");
         Ok(this)
@@ -134,8 +133,8 @@ impl Membership {
 }
 
 /// Asks the named servers in turn until one lets the agent in.
-async fn join(name: &str, address: IpAddr, servers: &[String], token: &Token) -> Result<Cluster> {
-    let until = tokio::time::Instant::now() + JOIN_WITHIN;
+async fn join(name: &str, address: IpAddr, (servers, within): (&[String], Duration), token: &Token) -> Result<Cluster> {
+    let until = tokio::time::Instant::now() + within;
     loop {
         let mut last = None;
         for server in servers {

@@ -30,7 +30,21 @@ fn one_line(said: &str, wanted: &[&str]) -> Result<()> {
 pub(super) fn taken(cluster: &Cluster) -> Result<()> {
     let said = beside(cluster, &[], &["server"])?;
     one_line(&said, &["6443 is in use by another program", "choose another --secure-port"])?;
-    let said = beside(cluster, &[], &["server", "--secure-port", "7443", "--kubelet-port", "11250"])?;
+    let said = beside(cluster, &[], &["server", "--secure-port", "7443"])?;
+    one_line(&said, &["2380 is in use by another program", "choose another --peer-port"])?;
+    let said = beside(
+        cluster,
+        &[],
+        &[
+            "server",
+            "--secure-port",
+            "7443",
+            "--peer-port",
+            "7380",
+            "--kubelet-port",
+            "11250",
+        ],
+    )?;
     one_line(
         &said,
         &["the data directory /var/lib/trireme", "is in use by another process"],
@@ -42,6 +56,8 @@ pub(super) fn taken(cluster: &Cluster) -> Result<()> {
             "server",
             "--secure-port",
             "7443",
+            "--peer-port",
+            "7380",
             "--data-dir",
             "/run/second",
             "--run-dir",
@@ -136,6 +152,8 @@ pub(super) fn tools(cluster: &Cluster) -> Result<()> {
         "server",
         "--secure-port",
         "7443",
+        "--peer-port",
+        "7380",
         "--kubelet-port",
         "11250",
         "--data-dir",
