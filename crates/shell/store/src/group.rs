@@ -19,7 +19,7 @@ use trireme_mvcc::{Applied, Command};
 
 use crate::disk::blocking;
 use crate::log::Log;
-use crate::machine::{Machine, Standing};
+use crate::machine::{Machine, Standing, parts};
 use crate::peer::{CallError, Change, Failure, Peers};
 use crate::raft::propose;
 use crate::replica::Replica;
@@ -545,7 +545,7 @@ impl Core {
             let metrics = changes.borrow_watched().clone();
             let alone = Self::alone(&metrics);
             if !alone {
-                self.raft.runtime_config().tick(true);
+                self.raft.runtime_config().tick(!*self.removed.borrow());
             }
             self.note(&metrics);
             let changed = changes.changed();
@@ -725,8 +725,8 @@ impl Core {
                 Standing::Removed => break,
                 _ if led => {}
                 Standing::Member { .. } | Standing::Stranger => {
-                    if let Some(index) = self.included_at(now)
-                        && self.removed_after(index).await
+                    if let Some(by) = self.included_by(now)
+                        && self.removed_after(by).await
                     {
                         break;
                     }
@@ -749,25 +749,25 @@ impl Core {
         self.removed.send_replace(true);
     }
 
-    /// The index of the last members that include this server, also of those in its log that it does not know to be
-    /// committed.
-    fn included_at(&self, standing: Standing) -> Option<u64> {
+    /// Term and index of the entry that made the last members that include this server, also where it only has that entry
+    /// in its log and does not know it to be committed.
+    fn included_by(&self, standing: Standing) -> Option<(u64, u64)> {
         let metrics = self.metrics();
         let members = &metrics.membership_config;
-        let logged = members.log_id().as_ref().map(|id| id.index);
+        let logged = members.log_id().as_ref().map(parts);
         let logged = logged.filter(|_| members.nodes().any(|(id, _)| *id == self.me.id));
         match standing {
-            Standing::Member { index } => Some(logged.map_or(index, |logged| logged.max(index))),
+            Standing::Member { by } => Some(logged.map_or(by, |logged| logged.max(by))),
             Standing::Stranger | Standing::Removed => logged,
         }
     }
 
     /// Whether a member says that this server is none, by members that were committed after those that include it.
-    async fn removed_after(&self, index: u64) -> bool {
+    async fn removed_after(&self, included: (u64, u64)) -> bool {
         let others = self.members().into_values().filter(|member| member.id != self.me.id);
         let asked = others.filter_map(|member| self.peers.link(&member)).map(|link| async move {
             match link.status().await {
-                Err(CallError::Failed(Failure::NotMember { index: Some(without) })) => without > index,
+                Err(CallError::Failed(Failure::NotMember { by: Some(without) })) => without > included,
                 _ => false,
             }
         });

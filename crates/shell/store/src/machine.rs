@@ -48,10 +48,10 @@ struct Shared {
 pub(crate) enum Standing {
     /// It never was, as far as is known here.
     Stranger,
-    /// The members of this index of the log include it.
+    /// Members that were made by this entry of the log include it.
     Member {
-        /// The index.
-        index: u64,
+        /// Term and index of the entry.
+        by: (u64, u64),
     },
     /// It was, and is no more; nor will it ever be, because ids are not used again.
     Removed,
@@ -63,12 +63,17 @@ impl Standing {
         match self {
             Self::Removed => Self::Removed,
             _ if included => Self::Member {
-                index: membership.log_id().as_ref().map_or(0, |id| id.index),
+                by: membership.log_id().as_ref().map_or((0, 0), parts),
             },
             Self::Member { .. } => Self::Removed,
             Self::Stranger => Self::Stranger,
         }
     }
+}
+
+/// Term and index of an entry. What is committed is ordered by them, and comes after everything with lower ones that is not.
+pub(crate) fn parts(id: &LogId) -> (u64, u64) {
+    (id.leader_id.term, id.index)
 }
 
 /// Up to where the log was applied.
@@ -117,12 +122,12 @@ impl Machine {
         self.shared.standing.send_replace(Standing::Removed);
     }
 
-    /// The index of the members that are committed, where a server is not one of them.
-    pub(crate) fn members_without(&self, server: u64) -> Option<u64> {
+    /// Term and index of the entry that made the members that are committed, where a server is not one of them.
+    pub(crate) fn members_without(&self, server: u64) -> Option<(u64, u64)> {
         let position = self.shared.applied.lock();
         let members = &position.membership;
-        let index = members.log_id().as_ref().map(|id| id.index)?;
-        (!members.nodes().any(|(id, _)| *id == server)).then_some(index)
+        let by = members.log_id().as_ref().map(parts)?;
+        (!members.nodes().any(|(id, _)| *id == server)).then_some(by)
     }
 
     fn note(&self, membership: &StoredMembership) {

@@ -145,7 +145,7 @@ async fn append(core: &Core, peer: u64, content: Bytes, turn: &tokio::sync::Mute
 async fn handle(core: &Arc<Core>, peer: u64, kind: u8, content: Bytes) -> Answer {
     if !core.knows(peer) {
         return Err(Failure::NotMember {
-            index: core.machine.members_without(peer),
+            by: core.machine.members_without(peer),
         });
     }
     match kind {

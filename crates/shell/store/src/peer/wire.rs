@@ -53,8 +53,8 @@ pub(crate) enum Failure {
     /// Whoever asks is no member, as this server knows it.
     #[error("no member of this cluster (any more)")]
     NotMember {
-        /// The index of the committed members without him.
-        index: Option<u64>,
+        /// Term and index of the entry that made the committed members without him.
+        by: Option<(u64, u64)>,
     },
     /// The request makes no sense there.
     #[error("refused: {0}")]

@@ -269,7 +269,8 @@ async fn settle(world: &World) {
                 if matches!(outcome, Some(Outcome::Applied { .. })) {
                     break;
                 }
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                // A removal that was asked for long ago may happen only now.
+                join(world).await;
             }
         }
     }
