@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::FuturesOrdered;
-use openraft::{Raft, Snapshot};
+use openraft::{EntryPayload, Raft, Snapshot};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
@@ -123,7 +123,9 @@ async fn append(core: &Core, peer: u64, content: Bytes, turn: &tokio::sync::Mute
     // that came too early for a follower that lost part of its log.
     let turn = turn.lock().await;
     // Without room now, the entries stay with the leader, which tries again; taken halfway they would stop consensus here.
-    let room = if request.entries.is_empty() {
+    // What consensus itself writes, after an election or about members, has its room always.
+    let commands = request.entries.iter().any(|entry| matches!(entry.payload, EntryPayload::Normal(_)));
+    let room = if !commands {
         None
     } else {
         let room = core.log.admit_append(length).await;

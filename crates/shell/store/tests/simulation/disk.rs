@@ -41,7 +41,6 @@ struct State {
     /// Changes of names since the last flush of a directory, in order.
     pending_names: Vec<NameChange>,
     faults: Faults,
-    flushes: u64,
 }
 
 /// What is wrong with a disk at the moment.
@@ -172,7 +171,6 @@ impl SimDisk {
             durable_names: BTreeMap::new(),
             pending_names: Vec::new(),
             faults: Faults::default(),
-            flushes: 0,
         };
         let shared = Shared {
             state: Mutex::new(state),
@@ -241,15 +239,6 @@ impl SimDisk {
         true
     }
 
-    /// How often something was flushed successfully.
-    pub fn flushes(&self) -> u64 {
-        self.shared.state.lock().flushes
-    }
-
-    /// Names of all files.
-    pub fn names(&self) -> Vec<PathBuf> {
-        self.shared.state.lock().names.keys().cloned().collect()
-    }
 }
 
 /// An open file of one life of a host.
@@ -328,9 +317,7 @@ impl DiskFile for SimFile {
             }
             content.flush();
             Ok(())
-        })?;
-        self.shared.state.lock().flushes += 1;
-        Ok(())
+        })
     }
 }
 
@@ -428,7 +415,6 @@ impl Disk for Mounted {
             for change in std::mem::take(&mut state.pending_names) {
                 State::apply(&mut state.durable_names, &change);
             }
-            state.flushes += 1;
             Ok(())
         })
     }

@@ -5,9 +5,11 @@
 mod chance;
 mod clients;
 mod disk;
+mod incidents;
 mod nemesis;
 mod replicas;
 mod run;
+mod scene;
 mod serve;
 mod sys;
 mod trace;

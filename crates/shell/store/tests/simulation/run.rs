@@ -66,7 +66,7 @@ thread_local! {
 }
 
 /// From here on, panics of simulations are collected rather than printed.
-fn collect_panics() {
+pub fn collect_panics() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if crate::sys::seeded() {
@@ -92,14 +92,8 @@ pub fn run(seed: u64, servers: Option<usize>) -> Outcomes {
     }
 }
 
-fn simulate(seed: u64, servers: Option<usize>) -> Outcomes {
-    let mut chance = Chance::new(seed);
-    let servers = servers.unwrap_or_else(|| usize::try_from(*chance.pick(&[1, 3, 3, 3, 3, 5]).unwrap_or(&3)).unwrap_or(3));
-    let knobs = Knobs {
-        snapshot_log_bytes: *chance.pick(&[8 << 10, 32 << 10, 16 << 20]).unwrap_or(&(16 << 20)),
-        history_ms: *chance.pick(&[1_000, 3_000, 300_000]).unwrap_or(&300_000),
-    };
-    let world = World::new(seed, servers, knobs, &mut chance);
+/// A simulation with the hosts of a world.
+pub fn build(world: &Rc<World>, chance: &mut Chance) -> turmoil::Sim<'static> {
     let mut sim = turmoil::Builder::new()
         .rng_seed(chance.next())
         .tick_duration(TICK)
@@ -110,40 +104,61 @@ fn simulate(seed: u64, servers: Option<usize>) -> Outcomes {
         .simulation_duration(Duration::from_secs(600))
         .build();
     for host in &world.hosts {
-        let (world, host) = (Rc::clone(&world), Rc::clone(host));
+        let (world, host) = (Rc::clone(world), Rc::clone(host));
         sim.host(host.name.clone(), move || Rc::clone(&world).process(Rc::clone(&host)));
     }
+    sim
+}
+
+fn simulate(seed: u64, servers: Option<usize>) -> Outcomes {
+    let mut chance = Chance::new(seed);
+    let servers = servers.unwrap_or_else(|| usize::try_from(*chance.pick(&[1, 3, 3, 3, 3, 3, 5]).unwrap_or(&3)).unwrap_or(3));
+    let knobs = Knobs {
+        snapshot_log_bytes: *chance.pick(&[8 << 10, 32 << 10, 16 << 20]).unwrap_or(&(16 << 20)),
+        history_ms: *chance.pick(&[1_000, 3_000, 300_000]).unwrap_or(&300_000),
+        segment_bytes: *chance.pick(&[68 << 10, 96 << 10, 96 << 10, 256 << 10]).unwrap_or(&(96 << 10)),
+    };
+    let world = World::new(seed, servers, knobs, &mut chance);
+    let mut sim = build(&world, &mut chance);
     sim.client("control", control(Rc::clone(&world), chance.fork()));
     let mut nemesis = Nemesis::new(Rc::clone(&world), chance.fork());
     let mut healed = false;
+    let ended = steps(&world, &mut sim, |sim| {
+        nemesis.renew(sim);
+        match world.phase.get() {
+            Phase::Running => nemesis.step(sim),
+            Phase::Healing if !healed => {
+                nemesis.heal(sim);
+                healed = true;
+            }
+            _ => {}
+        }
+    });
+    world.problems.borrow_mut().extend(ended);
+    drop(sim);
+    judge(&world, nemesis.faults())
+}
+
+/// Runs a simulation to its end; gives what ended it before.
+pub fn steps(world: &World, sim: &mut turmoil::Sim<'_>, mut between: impl FnMut(&mut turmoil::Sim<'_>)) -> Option<String> {
     let mut steps = 0_u64;
-    let ended = loop {
+    loop {
         match sim.step() {
-            Ok(true) => break None,
+            Ok(true) => return None,
             Ok(false) => {}
-            Err(error) => break Some(error.to_string()),
+            Err(error) => return Some(error.to_string()),
         }
         steps += 1;
         world.elapsed.set(sim.elapsed());
         if steps.is_multiple_of(8) {
             world.look();
         }
-        nemesis.renew(&mut sim);
-        match world.phase.get() {
-            Phase::Running => nemesis.step(&mut sim),
-            Phase::Healing if !healed => {
-                nemesis.heal(&mut sim);
-                healed = true;
-            }
-            _ => {}
-        }
-    };
-    world.problems.borrow_mut().extend(ended);
-    drop(sim);
-    judge(&world, nemesis.faults())
+        world.obey(sim);
+        between(sim);
+    }
 }
 
-fn judge(world: &World, faults: u64) -> Outcomes {
+pub fn judge(world: &World, faults: u64) -> Outcomes {
     let history = world.history.borrow();
     let replicas = world.replicas.borrow();
     let mut violations: Vec<String> = world.problems.borrow().clone();
@@ -206,7 +221,7 @@ async fn control(world: Rc<World>, mut chance: Chance) -> turmoil::Result {
     }
     tokio::time::sleep(Duration::from_millis(chance.between(100, 800))).await;
     world.phase.set(Phase::Running);
-    tokio::time::sleep(Duration::from_millis(chance.between(1_000, 6_000))).await;
+    tokio::time::sleep(Duration::from_millis(chance.between(1_000, 5_000))).await;
     world.phase.set(Phase::Healing);
     if let Err(problem) = tokio::time::timeout(SETTLE_WITHIN, settle(&world)).await {
         let (revisions, members) = (world.revisions(), members(&world).await);
@@ -233,7 +248,7 @@ async fn control(world: Rc<World>, mut chance: Chance) -> turmoil::Result {
     Ok(())
 }
 
-async fn change(host: &Host, change: MemberChange) -> bool {
+pub async fn change(host: &Host, change: MemberChange) -> bool {
     let (answer, outcome) = oneshot::channel();
     let sent = match host.inbox.borrow().as_ref() {
         Some(inbox) => inbox.send(Request::Members { change, answer }).is_ok(),
@@ -285,7 +300,7 @@ async fn settle(world: &World) {
 }
 
 /// Sees to it that every host is a voter: who was removed must notice it, and begins anew as another member.
-async fn join(world: &World) {
+pub async fn join(world: &World) {
     loop {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let mut missing = false;

@@ -36,6 +36,11 @@ pub enum Request {
         after: u64,
         events: mpsc::UnboundedSender<Told>,
     },
+    /// A command as it is.
+    Commit {
+        command: Command,
+        answer: oneshot::Sender<Result<Applied, WriteError>>,
+    },
     /// Something of the cluster.
     Members {
         change: MemberChange,
@@ -49,6 +54,7 @@ pub enum MemberChange {
     Add(Member),
     Remove(u64),
     Transfer,
+    Update(Member),
 }
 
 /// Revision, and value and revision by key.
@@ -76,12 +82,14 @@ pub async fn serve(store: Arc<RaftStore>, request: Request) {
             linearizable,
             answer,
         } => drop(answer.send(list(&*store, &prefix, linearizable).await)),
+        Request::Commit { command, answer } => drop(answer.send(store.commit(command).await)),
         Request::Watch { prefix, after, events } => watch(&*store, &prefix, after, &events).await,
         Request::Members { change, answer } => {
             let outcome = match change {
                 MemberChange::Add(member) => store.add_learner(member).await,
                 MemberChange::Remove(id) => store.remove(id).await,
                 MemberChange::Transfer => store.transfer_leader(None).await,
+                MemberChange::Update(member) => store.update_member(member).await,
             };
             drop(answer.send(outcome));
         }
@@ -139,6 +147,19 @@ fn transaction(write: Write) -> Command {
         writes: vec![write],
         now_ms: 0,
         fence: None,
+    }
+}
+
+/// A write that holds in one term only.
+pub fn fenced(key: &str, value: &str, term: u64) -> Command {
+    let kind = Kind::Write { value: value.to_owned() };
+    match command(key, &kind) {
+        Command::Transaction { writes, now_ms, .. } => Command::Transaction {
+            writes,
+            now_ms,
+            fence: Some(term),
+        },
+        other => other,
     }
 }
 

@@ -30,9 +30,6 @@ const PORT: u16 = 2380;
 /// How long a connection attempt into a cut takes to fail.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Log segments of simulated stores: small, so that there are many.
-const SEGMENT_BYTES: u64 = 96 << 10;
-
 /// Unix time at the beginning of every simulation, in milliseconds.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
@@ -60,6 +57,8 @@ pub struct World {
     pub unwanted: RefCell<BTreeSet<u64>>,
     /// Hosts that were removed and know it: they are to begin anew.
     pub renew: RefCell<Vec<usize>>,
+    /// What is to be done to hosts between two steps.
+    pub orders: RefCell<Vec<Order>>,
 }
 
 /// What is different from seed to seed about the stores.
@@ -67,6 +66,17 @@ pub struct World {
 pub struct Knobs {
     pub snapshot_log_bytes: u64,
     pub history_ms: u64,
+    /// Small, so that there are many of them, and little room for what is on its way.
+    pub segment_bytes: u64,
+}
+
+/// Something that only whoever runs the simulation can do.
+#[derive(Clone, Copy, Debug)]
+pub enum Order {
+    /// Ends a host's process; without `keep` its power goes.
+    Kill { at: usize, keep: bool },
+    /// Starts it again.
+    Start { at: usize },
 }
 
 /// What is going on.
@@ -88,6 +98,8 @@ pub struct Host {
     pub disk: SimDisk,
     /// The member that it is now; another one once its disk was replaced.
     pub member: RefCell<Member>,
+    /// Where it answers peers from its next start on.
+    pub port: Cell<u16>,
     pub founder: Cell<bool>,
     /// Whether it is to run at all.
     pub wanted: Cell<bool>,
@@ -157,6 +169,7 @@ impl World {
             Rc::new(Host {
                 disk: SimDisk::new(chance.fork()),
                 member: RefCell::new(member(&name, 100 + number as u64)),
+                port: Cell::new(PORT),
                 founder: Cell::new(number == 1),
                 wanted: Cell::new(true),
                 inbox: RefCell::new(None),
@@ -182,6 +195,7 @@ impl World {
             acknowledged: Cell::new(0),
             unwanted: RefCell::default(),
             renew: RefCell::default(),
+            orders: RefCell::default(),
         })
     }
 
@@ -230,6 +244,26 @@ impl World {
                 .is_some_and(|store| matches!(*store.leadership().borrow(), Leadership::Leader { .. }))
         };
         self.hosts.iter().find(leads).cloned()
+    }
+
+    /// Does what was ordered.
+    pub fn obey(&self, sim: &mut turmoil::Sim<'_>) {
+        for order in self.orders.take() {
+            self.elapsed.set(sim.elapsed());
+            match order {
+                Order::Kill { at, keep } => {
+                    let host = &self.hosts[at];
+                    self.note(format!("{} {}", host.name, if keep { "is killed" } else { "loses power" }));
+                    sim.crash(host.name.as_str());
+                    self.gone(host);
+                    host.disk.crash(keep);
+                }
+                Order::Start { at } => {
+                    self.note(format!("{} starts", self.hosts[at].name));
+                    sim.bounce(self.hosts[at].name.as_str());
+                }
+            }
+        }
     }
 
     /// A process ended, whatever way.
@@ -281,7 +315,7 @@ impl World {
         crate::trace::runs(&host.name);
         let member = host.member.borrow().clone();
         let (sender, mut requests) = mpsc::unbounded_channel();
-        let listener = turmoil::net::TcpListener::bind(("0.0.0.0", PORT)).await?;
+        let listener = turmoil::net::TcpListener::bind(("0.0.0.0", host.port.get())).await?;
         self.net.up.lock().insert(host.name.clone());
         let store = match self.open(&host, member.clone()).await {
             Some(store) => store,
@@ -333,7 +367,7 @@ impl World {
                 net: Arc::clone(&self.net),
             }));
             config.seed = self.seed ^ (member.id << 32) ^ host.lives.get();
-            config.segment_bytes = SEGMENT_BYTES;
+            config.segment_bytes = self.knobs.segment_bytes;
             config.snapshot_log_bytes = self.knobs.snapshot_log_bytes;
             config.history_ms = self.knobs.history_ms;
             match RaftStore::open(config).await {
