@@ -189,7 +189,7 @@ impl Run<'_> {
         F: Fn(u64, usize) -> Call + Send + Sync + 'static,
     {
         run_load(
-            &self.rest.endpoint,
+            std::slice::from_ref(&self.rest.endpoint),
             &self.servers,
             Load {
                 name,
@@ -203,7 +203,7 @@ impl Run<'_> {
 
     /// All phases, in order. One that fails does not stop the next: what a server cannot do is a finding too.
     async fn phases(&self) -> Result<Outcome> {
-        let payload = self.calibrate().await?;
+        let payload = calibrate(&self.rest.endpoint, &self.other, self.options.object_bytes).await?;
         let (count, time) = (self.options.count, Until::Elapsed(Duration::from_secs(self.options.duration)));
         let connections = usize::try_from(self.options.connections)?;
         let (many, other) = (collection(&self.many), collection(&self.other));
@@ -244,30 +244,32 @@ impl Run<'_> {
         outcome.note(fan_out(&self.rest, &self.servers, &self.other, load).await.context("watch"));
         Ok(outcome)
     }
-
-    /// A payload with which an item of a list has the wanted size: what the server itself adds is learnt from one object.
-    async fn calibrate(&self) -> Result<String> {
-        let path = collection(&self.other);
-        let name = item(0).replace("item", "size");
-        let mut connection = super::http::Connection::open(&self.rest.endpoint).await?;
-        let own = connection
-            .measure(Call::with(Method::POST, path, config_map(&name, "")))
-            .await
-            .context("creating a first ConfigMap")?;
-        let own = own.saturating_sub(TYPE_META_BYTES);
-        ensure!(
-            own <= self.options.object_bytes,
-            "--object-bytes: the server needs {own} bytes for an object without data"
-        );
-        Ok("x".repeat(usize::try_from(self.options.object_bytes - own)?))
-    }
 }
 
-fn collection(namespace: &str) -> String {
+/// A payload with which an item of a list has the wanted size: what the server itself adds is learnt from one object in a
+/// namespace.
+pub(super) async fn calibrate(endpoint: &Endpoint, namespace: &str, object_bytes: u64) -> Result<String> {
+    let name = item(0).replace("item", "size");
+    let mut connection = super::http::Connection::open(endpoint).await?;
+    let own = connection
+        .measure(Call::with(Method::POST, collection(namespace), config_map(&name, "")))
+        .await
+        .context("creating a first ConfigMap")?;
+    let own = own.saturating_sub(TYPE_META_BYTES);
+    ensure!(
+        own <= object_bytes,
+        "--object-bytes: the server needs {own} bytes for an object without data"
+    );
+    Ok("x".repeat(usize::try_from(object_bytes - own)?))
+}
+
+/// Path of a namespace's ConfigMaps.
+pub(super) fn collection(namespace: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/configmaps")
 }
 
-fn item(number: u64) -> String {
+/// Name of an object by number.
+pub(super) fn item(number: u64) -> String {
     format!("item-{number:07}")
 }
 
@@ -283,7 +285,8 @@ fn changed(payload: &str, round: usize, number: u64) -> String {
     head + tail
 }
 
-fn config_map(name: &str, payload: &str) -> Bytes {
+/// A ConfigMap with a payload.
+pub(super) fn config_map(name: &str, payload: &str) -> Bytes {
     let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"payload": payload}});
     Bytes::from(body.to_string())
 }

@@ -33,13 +33,13 @@ pub(crate) struct Idle {
 const SAMPLE_GAP: Duration = Duration::from_secs(5);
 
 /// Processes that are reported in one row.
-struct Group {
-    name: String,
-    processes: Processes,
+pub(super) struct Group {
+    pub(super) name: String,
+    pub(super) processes: Processes,
 }
 
 /// What a group was seen to use.
-struct Usage {
+pub(super) struct Usage {
     name: String,
     processes: usize,
     samples: Vec<Memory>,
@@ -61,7 +61,11 @@ impl Usage {
         100.0 * self.cpu.as_secs_f64() / self.elapsed.as_secs_f64().max(1e-9)
     }
 
-    fn row(&self) -> Vec<String> {
+    /// Names of the columns of [`Usage::row`].
+    pub(super) const HEADER: [&'static str; 6] = ["what", "processes", "RSS", "PSS", "RSS at most", "CPU, % of a core"];
+
+    /// For people.
+    pub(super) fn row(&self) -> Vec<String> {
         vec![
             self.name.clone(),
             self.processes.to_string(),
@@ -72,7 +76,8 @@ impl Usage {
         ]
     }
 
-    fn json(&self) -> Value {
+    /// For programs.
+    pub(super) fn json(&self) -> Value {
         json!({
             "name": self.name,
             "processes": self.processes,
@@ -106,7 +111,7 @@ pub(crate) fn run(options: &Idle) -> Result<Report> {
         facts,
         sheets: vec![Sheet {
             caption: format!("{} s of doing nothing; memory in MiB.", options.seconds),
-            header: vec!["what", "processes", "RSS", "PSS", "RSS at most", "CPU, % of a core"],
+            header: Usage::HEADER.to_vec(),
             rows: usages.iter().map(Usage::row).collect(),
         }],
         results: json!({
@@ -172,7 +177,11 @@ fn groups(options: &Idle) -> Result<(Vec<Group>, Facts)> {
     Ok((groups, facts))
 }
 
-fn observe(groups: &[Group], time: Duration) -> Result<Vec<Usage>> {
+/// Looks at groups for a time. It blocks.
+///
+/// # Errors
+/// When a process ends meanwhile or may not be looked at.
+pub(super) fn observe(groups: &[Group], time: Duration) -> Result<Vec<Usage>> {
     let bar = ProgressBar::new(time.as_secs()).with_message("looking");
     let cpu = |group: &Group| group.processes.cpu().with_context(|| format!("{} ended", group.name));
     let before = groups.iter().map(cpu).collect::<Result<Vec<_>>>()?;

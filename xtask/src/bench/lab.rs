@@ -1,5 +1,6 @@
 //! The lab, as its own command shows and moves it.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,6 +31,8 @@ pub(crate) struct LabChoice {
 pub(crate) struct Host {
     /// Name.
     pub(crate) name: String,
+    /// Its address on the lab's switch.
+    pub(crate) address: Ipv4Addr,
     /// Its server's process; none before the first start.
     pub(crate) server_pid: Option<i32>,
     /// Whether the server runs.
@@ -66,20 +69,31 @@ impl LabChoice {
                 project::target().join("debug/trireme")
             }
         });
-        ensure!(
-            binary.exists(),
-            "{} is not built; `cargo build --release --package trireme` builds it",
-            binary.display()
-        );
         Ok(Lab {
-            name,
             host: self.host.clone(),
-            binary,
+            ..Lab::named(name, binary)?
         })
     }
 }
 
 impl Lab {
+    /// A lab that may be up or not, without a choice of host.
+    ///
+    /// # Errors
+    /// When there is no such binary.
+    pub(crate) fn named(name: impl Into<String>, binary: PathBuf) -> Result<Self> {
+        ensure!(
+            binary.exists(),
+            "{} is not built; `cargo build --release --package trireme` builds it",
+            binary.display()
+        );
+        Ok(Self {
+            name: name.into(),
+            host: None,
+            binary,
+        })
+    }
+
     /// The program that the lab runs.
     pub(crate) fn binary(&self) -> &Path {
         &self.binary
@@ -95,15 +109,21 @@ impl Lab {
         command
     }
 
+    /// All hosts as they are now.
+    ///
+    /// # Errors
+    /// When the lab is not up.
+    pub(crate) fn hosts(&self) -> Result<Vec<Host>> {
+        parse(&project::output(self.command("status").args(["--output", "json"]))?)
+    }
+
     /// The host as it is now.
     ///
     /// # Errors
     /// When the lab is not up or has no such host.
     pub(crate) fn status(&self) -> Result<Host> {
-        let text = project::output(self.command("status").args(["--output", "json"]))?;
-        let hosts = parse(&text)?;
         let wanted = |host: &Host| self.host.as_ref().is_none_or(|name| &host.name == name);
-        hosts
+        self.hosts()?
             .into_iter()
             .find(wanted)
             .with_context(|| format!("lab \"{}\" is not up, or has no such host", self.name))

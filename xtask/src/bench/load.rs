@@ -80,11 +80,13 @@ impl Phase {
         "both",
     ];
 
-    fn each(&self, total: Duration) -> f64 {
+    /// A total's share of one operation, in milliseconds.
+    pub(crate) fn each(&self, total: Duration) -> f64 {
         milliseconds(total) / self.operations.max(1) as f64
     }
 
-    fn rate(&self) -> f64 {
+    /// Operations per second.
+    pub(crate) fn rate(&self) -> f64 {
         self.operations as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
@@ -170,18 +172,19 @@ struct Haul {
     first_error: Option<anyhow::Error>,
 }
 
-/// Runs a phase. `make(number, connection)` makes the requests: numbers count up over all connections.
+/// Runs a phase. `make(number, connection)` makes the requests: numbers count up over all connections, which are spread
+/// evenly over the endpoints. The CPU is that of `servers`.
 ///
 /// # Errors
 /// When no connection can be made, nothing succeeds, or errors are many.
-pub(crate) async fn run<F>(endpoint: &Arc<Endpoint>, servers: &Processes, load: Load, make: F) -> Result<Phase>
+pub(crate) async fn run<F>(endpoints: &[Arc<Endpoint>], servers: &Processes, load: Load, make: F) -> Result<Phase>
 where
     F: Fn(u64, usize) -> Call + Send + Sync + 'static,
 {
     let what = format!("{}, {} at a time", load.name, load.connections);
     let mut connections = Vec::with_capacity(load.connections);
-    for _ in 0..load.connections {
-        connections.push(Connection::open(endpoint).await?);
+    for endpoint in endpoints.iter().cycle().take(load.connections) {
+        connections.push((endpoint.clone(), Connection::open(endpoint).await?));
     }
     let (count, time) = match load.until {
         Until::Elapsed(time) => (REQUESTS_MAX, time),
@@ -199,8 +202,8 @@ where
         deadline: begun + time,
     });
     let mut workers = JoinSet::new();
-    for (index, connection) in connections.into_iter().enumerate() {
-        workers.spawn(work(endpoint.clone(), shared.clone(), connection, index));
+    for (index, (endpoint, connection)) in connections.into_iter().enumerate() {
+        workers.spawn(work(endpoint, shared.clone(), connection, index));
     }
     let mut haul = Haul::default();
     let gathering = async {

@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: speed and memory, measured from outside.
 //!
-//! Invariant: a measurement talks to nothing but the server that it is given, and removes what it made there, also when it
+//! Invariant: a measurement talks to nothing but the servers that it is given or makes, and removes what it made, also when it
 //! fails or is interrupted. It judges nothing: it prints figures, with the machine that they were taken on.
 
 mod api;
+mod ha;
 mod http;
 mod idle;
 mod kubeconfig;
@@ -34,6 +35,8 @@ use crate::project;
 pub(crate) enum Bench {
     /// Requests per second, latencies and CPU per request of any Kubernetes API server
     Api(api::Api),
+    /// Faults, hand-overs, replication and growth of a cluster of three servers
+    Ha(ha::Ha),
     /// Resident memory and CPU of processes that do nothing
     Idle(idle::Idle),
     /// Time from the creation of a pod to Ready
@@ -47,6 +50,8 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Api(options) if cfg!(debug_assertions) && !options.debug_client => run_optimised(),
         Bench::Api(options) => block_on(options.client_threads, api::run(options))?.print(options.output),
+        Bench::Ha(options) if cfg!(debug_assertions) && !options.debug_client => run_optimised(),
+        Bench::Ha(options) => block_on(options.client_threads, ha::run(options))?.print(options.output),
         Bench::Idle(options) => idle::run(options)?.print(options.output),
         Bench::Pods(options) => block_on(1, pods::run(options))?.print(options.output),
         Bench::Start(options) => block_on(1, start::run(options))?.print(options.output),

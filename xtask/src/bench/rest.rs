@@ -49,6 +49,15 @@ impl Rest {
         serde_json::from_slice(&answer).with_context(|| format!("{method} {path}: the answer is no JSON"))
     }
 
+    /// Fails unless a path answers with 2xx, whatever else.
+    pub(crate) async fn answers(&self, path: &str) -> Result<()> {
+        let (status, body) = self.exchange(Call::get(path)).await?;
+        if !status.is_success() {
+            bail!("GET {path}: {}", explain(status, &body));
+        }
+        Ok(())
+    }
+
     /// Reads an object; none where the server says 404.
     pub(crate) async fn find(&self, path: &str) -> Result<Option<Value>> {
         let (status, answer) = self.exchange(Call::get(path)).await?;
@@ -136,7 +145,8 @@ pub(crate) async fn within<T>(
     }
 }
 
-async fn interrupted() -> anyhow::Error {
+/// Waits for the user to give up, by SIGINT or SIGTERM.
+pub(crate) async fn interrupted() -> anyhow::Error {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminate) = signal(SignalKind::terminate()) else {
         return anyhow!("signals cannot be handled");

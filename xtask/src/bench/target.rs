@@ -48,6 +48,14 @@ impl Target {
         }
     }
 
+    /// The same by another address of the cluster.
+    pub(crate) fn at(self, server: String) -> Self {
+        Self {
+            server: Some(server),
+            ..self
+        }
+    }
+
     /// Reads what the options name and resolves the server's address.
     ///
     /// # Errors
