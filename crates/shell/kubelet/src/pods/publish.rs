@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -38,10 +40,14 @@ impl Publisher {
         }
     }
 
-    /// Has a status written soon.
-    pub(super) fn publish(&self, status: PodStatus) {
+    /// Has a status written soon, unless it was and the API still shows it: others change it, too, when they believe this
+    /// node to be dead.
+    pub(super) fn publish(&self, status: PodStatus, shown: Option<&PodStatus>) {
         self.wanted.send_if_modified(|(number, current)| {
-            if *number > 0 && *current == status {
+            if *number > 0
+                && *current == status
+                && shown.is_none_or(|shown| merged(&status, Some(shown), Timestamp::now()) == *shown)
+            {
                 return false;
             }
             *number += 1;
@@ -123,7 +129,7 @@ async fn write(shared: &Shared, base: Object, status: &PodStatus, fresh: bool) -
         base
     };
     let current: Arc<Pod> = base.typed().map_err(|error| Status::internal(&error.to_string()))?;
-    let status = merged(status, current.status.as_ref());
+    let status = merged(status, current.status.as_ref(), Timestamp::now());
     if current.status.as_ref() == Some(&status) {
         return Ok(None);
     }
@@ -140,7 +146,7 @@ async fn write(shared: &Shared, base: Object, status: &PodStatus, fresh: bool) -
 }
 
 /// Ours, with the conditions of others as they are now; a final phase stays.
-fn merged(ours: &PodStatus, theirs: Option<&PodStatus>) -> PodStatus {
+fn merged(ours: &PodStatus, theirs: Option<&PodStatus>, now: Timestamp) -> PodStatus {
     let mut status = ours.clone();
     let foreign: Vec<PodCondition> = theirs
         .and_then(|status| status.conditions.as_ref())
@@ -154,9 +160,26 @@ fn merged(ours: &PodStatus, theirs: Option<&PodStatus>) -> PodStatus {
         .take()
         .unwrap_or_default()
         .into_iter()
-        .filter(|known| is_owned_condition(&known.type_));
+        .filter(|known| is_owned_condition(&known.type_))
+        .map(|own| with_transition(own, theirs, now));
     status.conditions = Some(foreign.into_iter().chain(own).collect());
     status
+}
+
+/// Where somebody else said the contrary meanwhile, it changes back now; where it is said already, the later time stays.
+fn with_transition(mut own: PodCondition, theirs: Option<&PodStatus>, now: Timestamp) -> PodCondition {
+    let mut theirs = theirs.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    let Some(known) = theirs.find(|known| known.type_ == own.type_) else {
+        return own;
+    };
+    if known.last_transition_time >= own.last_transition_time {
+        own.last_transition_time = if known.status == own.status {
+            known.last_transition_time.clone()
+        } else {
+            Some(Time(now))
+        };
+    }
+    own
 }
 
 /// Puts a status into an object.
@@ -170,4 +193,35 @@ fn put_status(value: &mut Value, status: &PodStatus) -> Result<(), Status> {
     }
     value["status"] = new;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(ready: &str, since: &str) -> PodStatus {
+        serde_json::from_value(json!({"phase": "Running", "conditions": [
+            {"type": "Ready", "status": ready, "lastTransitionTime": since},
+        ]}))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_somebody_else_said_meanwhile_is_put_right() {
+        let (early, late) = ("2026-05-01T12:00:00Z", "2026-05-01T12:00:30Z");
+        let now: Timestamp = "2026-05-01T12:01:00Z".parse().unwrap();
+        let ours = status("True", early);
+        for (shown, wanted) in [
+            (status("True", early), status("True", early)),
+            // A node that was given up, and comes back: its word is newer.
+            (status("False", late), status("True", "2026-05-01T12:01:00Z")),
+            // Said already.
+            (status("True", late), status("True", late)),
+            (status("False", "2026-05-01T11:00:00Z"), status("True", early)),
+        ] {
+            assert_eq!(merged(&ours, Some(&shown), now), wanted, "{shown:?}");
+        }
+    }
 }

@@ -159,7 +159,7 @@ impl Worker {
         self.note_view(pod, &observed, &new);
         self.state.previous = new.clone();
         if !update.gone {
-            self.publisher.publish(new);
+            self.publisher.publish(new, update.pod.status.as_ref());
         }
         if self.state.stopped && self.finish(update, pod, &observed).await {
             return None;

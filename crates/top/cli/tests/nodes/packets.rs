@@ -1,0 +1,124 @@
+//! Packets, streams and names from every node to every node.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::Scenario;
+use crate::ground::{Ground, HOSTS, LOCAL_PORT, NODE_PORT, SERVERS, eventually};
+
+pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
+    ("pods_and_services_are_reached_from_every_node", reached),
+    ("visitors_keep_their_address_where_traffic_stays_local", kept_address),
+    ("exec_logs_and_top_work_by_way_of_every_server", streams),
+];
+
+/// Requests to five backends: one is missed with a probability of 5·0.8^60, one in 130,000.
+const REQUESTS: usize = 60;
+
+fn web_addresses(ground: &Ground) -> Result<Vec<String>> {
+    let pods = ground.get(0, &["pods", "-l", "app=web"])?;
+    let pods = pods["items"].as_array().into_iter().flatten();
+    let addresses = pods.map(|pod| pod["status"]["podIP"].as_str().map(str::to_owned));
+    addresses.collect::<Option<_>>().context("every pod has an address")
+}
+
+fn reached(ground: &mut Ground) -> Result<()> {
+    let pods = web_addresses(ground)?;
+    ensure!(pods.len() == HOSTS, "a web server on each host: {pods:?}");
+    let service = ground.kubectl(0, &["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
+    let nodes: Vec<String> = ground
+        .hosts
+        .iter()
+        .map(|host| format!("{}:{NODE_PORT}", host.address))
+        .collect();
+    for host in 0..HOSTS {
+        let name = &ground.hosts[host].name;
+        // Pod to pod, and the node port of every node, each once.
+        let mut script = "set -e\n".to_owned();
+        for place in pods.iter().chain(&nodes) {
+            script.push_str(&format!(
+                "wget -q -O - http://{place}/hostname > /dev/null || {{ echo {place}; exit 1; }}\n"
+            ));
+        }
+        ground
+            .client(0, host, &script)
+            .with_context(|| format!("from the pod on {name}"))?;
+        // Service by address and by its names, to all pods behind it.
+        for place in [&service, "web", "web.default.svc", "web.default.svc.cluster.local"] {
+            let script = format!(
+                "for i in $(seq {}); do wget -q -O - http://{place}/hostname || exit 1; done",
+                REQUESTS / 4
+            );
+            ground
+                .client(0, host, &script)
+                .with_context(|| format!("{place} from the pod on {name}"))?;
+        }
+        let many = format!("for i in $(seq {REQUESTS}); do wget -q -O - http://{service}/hostname || exit 1; done");
+        let answers = ground.client(0, host, &many)?;
+        let answered: BTreeSet<&str> = answers.lines().collect();
+        ensure!(answered.len() == HOSTS, "from the pod on {name} only {answered:?} answer");
+        // The host itself, without a pod.
+        for place in [&service, &pods[(host + 1) % HOSTS]] {
+            let url = format!("http://{place}/hostname");
+            ground.exec(name, &["curl", "-s", "-S", "--max-time", "5", &url])?;
+        }
+    }
+    Ok(())
+}
+
+/// The addresses that a host's web server was visited from, for one path.
+fn visitors(ground: &Ground, host: usize, path: &str) -> Result<BTreeSet<String>> {
+    let log = ground.kubectl(0, &["logs", &format!("web-{}", ground.hosts[host].name)])?;
+    let visits = log.lines().filter(|line| line.contains(path));
+    Ok(visits.filter_map(|line| line.split(' ').next().map(str::to_owned)).collect())
+}
+
+fn kept_address(ground: &mut Ground) -> Result<()> {
+    let machine = format!("{}.1", ground.subnet());
+    for host in 0..HOSTS {
+        let (name, address) = (ground.hosts[host].name.clone(), ground.hosts[host].address.clone());
+        let neighbour = &ground.hosts[(host + 1) % HOSTS];
+        let path = format!("/hostname?to={name}");
+        let url = format!("http://{address}:{LOCAL_PORT}{path}");
+        // From the machine, and from another host.
+        let output = std::process::Command::new("curl")
+            .args(["-s", "-S", "--max-time", "5", &url])
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        ensure!(said == format!("web-{name}"), "{url}: its own pod answers, not {said:?}");
+        ground.exec(&neighbour.name, &["curl", "-s", "-S", "--max-time", "5", &url])?;
+        let wanted = BTreeSet::from([machine.clone(), neighbour.address.clone()]);
+        let mut seen = BTreeSet::new();
+        let outcome = eventually("the visitors' own addresses in the log", || {
+            seen = visitors(ground, host, &path)?;
+            Ok(seen == wanted)
+        });
+        outcome.with_context(|| format!("{name} saw {seen:?}, not {wanted:?}"))?;
+    }
+    Ok(())
+}
+
+fn streams(ground: &mut Ground) -> Result<()> {
+    for server in 0..SERVERS {
+        for host in 0..HOSTS {
+            let name = &ground.hosts[host].name;
+            let said = ground.client(server, host, "hostname")?;
+            ensure!(said == format!("client-{name}"), "exec on {name} by server {server}: {said}");
+            let log = ground.kubectl(server, &["logs", &format!("client-{name}")])?;
+            ensure!(log == format!("begins on {name}"), "log of {name} by server {server}: {log}");
+        }
+        eventually("metrics of all nodes and pods", || {
+            let nodes = ground.kubectl(server, &["top", "nodes", "--no-headers"])?;
+            let pods = ground.kubectl(server, &["top", "pods", "--no-headers"])?;
+            let shown = |text: &str, name: &str| text.lines().any(|line| line.starts_with(&format!("{name} ")));
+            let all = ground.hosts.iter().all(|host| {
+                shown(&nodes, &host.name)
+                    && shown(&pods, &format!("web-{}", host.name))
+                    && shown(&pods, &format!("client-{}", host.name))
+            });
+            Ok(all && !nodes.contains("unknown"))
+        })?;
+    }
+    Ok(())
+}

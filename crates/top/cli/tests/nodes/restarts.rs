@@ -1,0 +1,110 @@
+//! What a host's own process may do without its pods noticing: end, be killed, come back, and come back elsewhere.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::Scenario;
+use crate::ground::{Ground, HOSTS, NODE_PORT, SERVERS, eventually};
+
+pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
+    ("containers_outlive_the_agent_and_the_server", outlive),
+    ("an_agent_with_another_address_comes_back", |ground| moves(ground, HOSTS - 1)),
+    ("a_server_with_another_address_comes_back", |ground| {
+        let leader = ground.leader()?;
+        moves(ground, (leader + 1) % SERVERS)
+    }),
+    ("a_leader_with_another_address_comes_back", |ground| {
+        let leader = ground.leader()?;
+        moves(ground, leader)
+    }),
+];
+
+/// Identity and restarts of every container, by pod.
+fn containers(ground: &Ground) -> Result<BTreeMap<String, String>> {
+    let path = "jsonpath={range .items[*]}{.metadata.name} {.status.podIP} {.status.containerStatuses[0].containerID} \
+                {.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].state.running.startedAt}{'\\n'}{end}";
+    let text = ground.kubectl(0, &["get", "pods", "-l", "app in (web, client)", "-o", path])?;
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    Ok(lines.map(|(pod, rest)| (pod.to_owned(), rest.to_owned())).collect())
+}
+
+/// That no container of any pod is another one.
+fn unchanged(ground: &Ground, before: &BTreeMap<String, String>) -> Result<()> {
+    eventually("every pod is as it was", || Ok(containers(ground)? == *before))
+        .with_context(|| format!("before: {before:#?}\nafter: {:#?}", containers(ground)))
+        .map(drop)
+}
+
+fn outlive(ground: &mut Ground) -> Result<()> {
+    let before = containers(ground)?;
+    ensure!(before.len() == 2 * HOSTS, "{before:?}");
+    let (agent, server) = (ground.hosts[HOSTS - 1].name.clone(), ground.hosts[SERVERS - 1].name.clone());
+    for host in [&agent, &server] {
+        // As an upgrade does it, then as the worst case does it.
+        ground.lab(&["restart", host])?;
+        ground.settled()?;
+        unchanged(ground, &before).with_context(|| format!("{host} restarted"))?;
+        ground.lab(&["kill", host])?;
+        ground.lab(&["restart", host])?;
+        ground.settled()?;
+        unchanged(ground, &before).with_context(|| format!("{host} killed"))?;
+        let pod = format!("client-{host}");
+        ensure!(ground.kubectl(0, &["exec", &pod, "--", "hostname"])? == pod, "exec goes on");
+        ensure!(
+            ground.kubectl(0, &["logs", &pod])? == format!("begins on {host}"),
+            "logs go on"
+        );
+    }
+    Ok(())
+}
+
+/// A host gets another address, restarts, and is what it was for everybody.
+fn moves(ground: &mut Ground, host: usize) -> Result<()> {
+    let before = containers(ground)?;
+    let (name, old) = (ground.hosts[host].name.clone(), ground.hosts[host].address.clone());
+    let new = ground.lab(&["readdress", &name])?;
+    ensure!(new != old, "{new} is another address");
+    ground.refresh()?;
+    let witness = (host + 1) % SERVERS;
+    let took = eventually("the cluster knows the new address", || {
+        let node = ground.get(witness, &["node", &name])?;
+        let addresses = node["status"]["addresses"].as_array().into_iter().flatten();
+        let known = addresses
+            .filter(|address| address["type"] == "InternalIP")
+            .any(|address| address["address"] == new.as_str());
+        Ok(known)
+    })?;
+    eprintln!("  known at its new address after {} ms", took.as_millis());
+    if host < SERVERS {
+        eventually("the members and the Service of the API name the new address", || {
+            let members = ground.exec(&ground.hosts[witness].name, &["trireme", "member", "list", "-o", "json"])?;
+            let slice = ground.kubectl(witness, &["get", "endpointslice", "kubernetes", "-o", "json"])?;
+            let at =
+                |text: &str, address: &str| text.contains(&format!("//{address}:")) || text.contains(&format!("\"{address}\""));
+            Ok(at(&members, &new) && !at(&members, &old) && at(&slice, &new) && !at(&slice, &old))
+        })?;
+        ensure!(
+            ground.kubectl(host, &["get", "--raw", "/readyz"])? == "ok",
+            "its API is asked there"
+        );
+    }
+    // The kubelet shows a certificate of the new address, and its pods are reached from elsewhere.
+    for server in 0..SERVERS {
+        eventually("exec at the new address", || {
+            Ok(ground.client(server, host, "hostname")? == format!("client-{name}"))
+        })?;
+    }
+    let pod = ground.kubectl(0, &["get", "pod", &format!("web-{name}"), "-o", "jsonpath={.status.podIP}"])?;
+    for other in (0..HOSTS).filter(|other| *other != host) {
+        for place in [pod.clone(), format!("{new}:{NODE_PORT}")] {
+            eventually("its pod and its node port are reached", || {
+                ground
+                    .client(0, other, &format!("wget -q -O - http://{place}/hostname"))
+                    .map(|_| true)
+            })
+            .with_context(|| format!("{place} from {}", ground.hosts[other].name))?;
+        }
+    }
+    unchanged(ground, &before)
+}
