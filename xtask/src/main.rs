@@ -6,6 +6,7 @@ mod down;
 mod generate;
 mod packages;
 mod project;
+mod sim;
 mod standin;
 mod structure;
 mod test;
@@ -37,6 +38,8 @@ enum Command {
     Images,
     /// Format the code and apply clippy's suggestions
     Fix,
+    /// Run the replicated store under simulation, by seed
+    Sim(sim::Sim),
     /// Measure speed and memory of a server
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Images => standin::all().map(|paths| paths.iter().for_each(|path| println!("{}", path.display()))),
         Command::Fix => test::fix(),
+        Command::Sim(options) => sim::run(&options),
         Command::Bench(measurement) => bench::run(&measurement),
         Command::Generate(Generate::Fields { from }) => generate::run(&from),
     };
