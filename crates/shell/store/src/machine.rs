@@ -149,7 +149,10 @@ impl Machine {
         let disk = &**self.shared.log.disk();
         // Held meanwhile: an older snapshot that is written at the same time must not take a newer one's place.
         let mut current = self.shared.snapshot.lock();
-        if let Some(newer) = current.as_ref().filter(|newer| newer.meta.last_log_id >= file.meta.last_log_id) {
+        if let Some(newer) = current
+            .as_ref()
+            .filter(|newer| newer.meta.last_log_id >= file.meta.last_log_id)
+        {
             disk.remove(&file.path)?;
             return Ok(newer.clone());
         }

@@ -119,3 +119,30 @@ async fn watchers_of_a_busy_store_see_every_event_once_in_order() {
         }
     }
 }
+
+/// etcd: watches lost events under starvation, and at compaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_that_falls_behind_loses_no_event_or_is_told() {
+    let (_dir, stores) = stores().await;
+    for store in stores {
+        let mut slow = store.watch("/configmaps/", 1).unwrap();
+        let mut slower = store.watch("/configmaps/", 1).unwrap();
+        let mut last = 1;
+        for number in 0..1500 {
+            last = write(&*store, &format!("k{}", number % 7), "v").await.unwrap();
+        }
+        let mut next = 2;
+        while next <= last {
+            for event in slow.next().await.unwrap() {
+                assert_eq!(event.revision, next);
+                next += 1;
+            }
+        }
+        store.commit(Command::Compact { revision: last - 10 }).await.unwrap();
+        // Who has seen what was forgotten goes on; who has not is told.
+        write(&*store, "k", "v").await.unwrap();
+        assert_eq!(slow.next().await.unwrap()[0].revision, last + 1);
+        assert!(matches!(slower.next().await, Err(ReadError::Compacted { .. })));
+        assert!(matches!(store.watch("/configmaps/", 1), Err(ReadError::Compacted { .. })));
+    }
+}

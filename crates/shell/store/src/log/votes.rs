@@ -66,7 +66,10 @@ fn decode(copy: &[u8; COPY]) -> Copy {
             return None;
         }
         let content = content.get(..u32::from_le_bytes(*length) as usize)?;
-        Some(Copy::Whole(u64::from_le_bytes(*number), serde_json::from_slice(content).ok()?))
+        Some(Copy::Whole(
+            u64::from_le_bytes(*number),
+            serde_json::from_slice(content).ok()?,
+        ))
     };
     decoded().unwrap_or(Copy::Damaged)
 }

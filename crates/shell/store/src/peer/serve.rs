@@ -124,7 +124,10 @@ async fn append(core: &Core, peer: u64, content: Bytes, turn: &tokio::sync::Mute
     let turn = turn.lock().await;
     // Without room now, the entries stay with the leader, which tries again; taken halfway they would stop consensus here.
     // What consensus itself writes, after an election or about members, has its room always.
-    let commands = request.entries.iter().any(|entry| matches!(entry.payload, EntryPayload::Normal(_)));
+    let commands = request
+        .entries
+        .iter()
+        .any(|entry| matches!(entry.payload, EntryPayload::Normal(_)));
     let room = if !commands {
         None
     } else {

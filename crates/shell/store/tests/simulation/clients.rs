@@ -125,6 +125,24 @@ pub async fn work(world: Rc<World>, client: u64, mut chance: Chance) {
     }
 }
 
+/// Writes keys that expire, by the clock of whichever host it asks.
+pub async fn lease(world: Rc<World>, mut chance: Chance) {
+    while matches!(world.phase.get(), Phase::Forming | Phase::Running) {
+        tokio::time::sleep(Duration::from_millis(chance.between(20, 300))).await;
+        let Some(host) = chance.pick(&world.up()).cloned() else {
+            continue;
+        };
+        let Some(inbox) = host.inbox.borrow().clone() else { continue };
+        let ttl_seconds = u32::try_from(chance.between(1, 4)).unwrap_or(1);
+        let (answer, outcome) = oneshot::channel();
+        let command = crate::serve::lease(&format!("l{}", chance.below(3)), ttl_seconds, world.clock_ms(&host));
+        drop(inbox.send(Request::Commit { command, answer }));
+        drop(inbox);
+        // Whether it was committed shows in the replicas, which must be alike.
+        drop(timeout(PATIENCE, outcome).await);
+    }
+}
+
 /// Watches a prefix until everything up to a revision has come, which is known only at the end.
 pub struct Watcher {
     pub number: u64,

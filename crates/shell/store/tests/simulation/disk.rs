@@ -238,7 +238,6 @@ impl SimDisk {
         content.now.clone_from(&content.durable);
         true
     }
-
 }
 
 /// An open file of one life of a host.

@@ -52,7 +52,8 @@ fn two_servers_join_at_once() {
 fn a_new_member_gets_a_snapshot_and_goes_on_from_there() {
     scene(3, SCARCE, |scene| async move {
         scene.until("the first one", |scene| scene.host(1).up()).await;
-        scene.change(1, MemberChange::Add(scene.host(2).member.borrow().clone())).await;
+        let two = scene.host(2).member.borrow().clone();
+        scene.change(1, MemberChange::Add(two)).await;
         scene.until("two of them", |scene| scene.host(2).up()).await;
         // More than stays in the log behind a snapshot.
         let mut writers = Vec::new();
@@ -73,7 +74,15 @@ fn a_new_member_gets_a_snapshot_and_goes_on_from_there() {
         scene.form().await;
         let revision = scene.put(3, KEY, "v").await;
         assert!(scene.alike().await >= revision);
-        assert!(scene.store(3).range("/configmaps/", None, None, None).expect("it is there").items.len() > 10);
+        assert!(
+            scene
+                .store(3)
+                .range("/configmaps/", None, None, None)
+                .expect("it is there")
+                .items
+                .len()
+                > 10
+        );
     });
 }
 
@@ -134,7 +143,9 @@ fn a_removed_member_is_refused_and_notices_and_disturbs_nobody() {
         let id = scene.host(gone).member.borrow().id;
         scene.change(stays, MemberChange::Remove(id)).await;
         let term = scene.term(leader);
-        scene.until("that it notices", |scene| *scene.store(gone).removed().borrow()).await;
+        scene
+            .until("that it notices", |scene| *scene.store(gone).removed().borrow())
+            .await;
         for _ in 0..2 {
             rest(3_000).await;
             assert_eq!(scene.read(gone, KEY).await, Outcome::Failed);
@@ -143,7 +154,9 @@ fn a_removed_member_is_refused_and_notices_and_disturbs_nobody() {
             assert_eq!(scene.term(leader), term, "nobody was disturbed");
             scene.kill(gone, true).await;
             scene.start(gone).await;
-            scene.until("that it knows", |scene| *scene.store(gone).removed().borrow()).await;
+            scene
+                .until("that it knows", |scene| *scene.store(gone).removed().borrow())
+                .await;
         }
     });
 }
@@ -160,7 +173,9 @@ fn a_member_that_was_removed_while_it_was_away_notices_when_it_is_back() {
         scene.change(stays, MemberChange::Remove(id)).await;
         let term = scene.term(leader);
         scene.start(gone).await;
-        scene.until("that it notices", |scene| *scene.store(gone).removed().borrow()).await;
+        scene
+            .until("that it notices", |scene| *scene.store(gone).removed().borrow())
+            .await;
         assert_eq!(scene.term(leader), term);
     });
 }
@@ -234,7 +249,10 @@ fn a_restarted_leader_serves_no_stale_read() {
             scene.start(leader).await;
             for number in 1..=3 {
                 let seen = scene.read(number, KEY).await;
-                assert!(matches!(seen, Outcome::Failed | Outcome::Unknown) || saw(&seen) == Some(&value), "{seen:?}");
+                assert!(
+                    matches!(seen, Outcome::Failed | Outcome::Unknown) || saw(&seen) == Some(&value),
+                    "{seen:?}"
+                );
             }
             scene.put(leader, OTHER, &value).await;
         }
@@ -280,7 +298,9 @@ fn a_watch_never_travels_back_in_time_after_a_partition() {
         for number in 1..=5 {
             last = scene.put(ahead, KEY, &number.to_string()).await;
         }
-        scene.until("the other one", |scene| scene.store(ahead).revision() == last).await;
+        scene
+            .until("the other one", |scene| scene.store(ahead).revision() == last)
+            .await;
         // A client that has seen all goes on at the one that is behind.
         let mut told = scene.watch(behind, "/configmaps/", last);
         assert!(matches!(
@@ -288,7 +308,9 @@ fn a_watch_never_travels_back_in_time_after_a_partition() {
             Some(Told::Ended(ReadError::Future { .. }) | Told::Bookmark(_))
         ));
         scene.mend(behind);
-        scene.until("it catches up", |scene| scene.store(behind).revision() >= last).await;
+        scene
+            .until("it catches up", |scene| scene.store(behind).revision() >= last)
+            .await;
         let mut told = scene.watch(behind, "/configmaps/", last);
         let next = scene.put(ahead, KEY, "6").await;
         loop {
@@ -372,7 +394,10 @@ fn a_failed_flush_is_not_acknowledged_and_what_was_is_kept() {
             scene.put(1, KEY, &value).await;
             scene.host(1).disk.set_faults(|faults| faults.flush_fails = true);
             assert!(!matches!(scene.write(1, OTHER, "x").await, Outcome::Applied { .. }));
-            assert!(matches!(scene.commit(1, fenced(OTHER, "y", 1)).await, Err(WriteError::Disk(_))));
+            assert!(matches!(
+                scene.commit(1, fenced(OTHER, "y", 1)).await,
+                Err(WriteError::Disk(_))
+            ));
             // The process ends first, then the power: what a failed flush left in the kernel's memory goes too.
             scene.kill(1, true).await;
             scene.start(1).await;
@@ -497,7 +522,9 @@ fn a_member_that_moved_is_found_where_it_is_now() {
         let member = scene.host(moved).member.borrow().clone();
         scene.change(moved, MemberChange::Update(member)).await;
         let revision = scene.put(leader, KEY, "v").await;
-        scene.until("it hears of it", |scene| scene.store(moved).revision() >= revision).await;
+        scene
+            .until("it hears of it", |scene| scene.store(moved).revision() >= revision)
+            .await;
         scene.put(moved, KEY, "w").await;
     });
 }

@@ -43,7 +43,7 @@ impl Nemesis {
             world,
             next: Duration::ZERO,
             mend: Vec::new(),
-            pace_ms: chance.between(150, 900),
+            pace_ms: chance.between(100, 800),
             holds: chance.one_in(3),
             faults: 0,
             chance,
@@ -262,7 +262,10 @@ impl Nemesis {
                 continue;
             }
             let id = 1000 + self.world.number();
-            self.note(sim, format!("{} was removed as {old}, and comes back empty as {id}", host.name));
+            self.note(
+                sim,
+                format!("{} was removed as {old}, and comes back empty as {id}", host.name),
+            );
             if sim.is_host_running(host.name.as_str()) {
                 self.kill(sim, at, true);
             }

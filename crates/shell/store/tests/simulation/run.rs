@@ -12,7 +12,7 @@ use trireme_checker::{Kind, Outcome, check};
 use trireme_store::Role;
 
 use crate::chance::Chance;
-use crate::clients::{PREFIXES, Watcher, list, operate, work};
+use crate::clients::{PREFIXES, Watcher, lease, list, operate, work};
 use crate::nemesis::Nemesis;
 use crate::serve::{MemberChange, Request};
 use crate::world::{Host, Knobs, Phase, World};
@@ -198,6 +198,9 @@ async fn control(world: Rc<World>, mut chance: Chance) -> turmoil::Result {
     for client in 1..=chance.between(2, 5) {
         tasks.push(tokio::task::spawn_local(work(Rc::clone(&world), client, chance.fork())));
     }
+    if chance.one_in(2) {
+        tasks.push(tokio::task::spawn_local(lease(Rc::clone(&world), chance.fork())));
+    }
     for number in 1..=chance.between(2, 4) {
         let prefix = PREFIXES[usize::from(chance.one_in(2))].to_owned();
         let prefix = if chance.one_in(4) { "/".to_owned() } else { prefix };
@@ -221,7 +224,7 @@ async fn control(world: Rc<World>, mut chance: Chance) -> turmoil::Result {
     }
     tokio::time::sleep(Duration::from_millis(chance.between(100, 800))).await;
     world.phase.set(Phase::Running);
-    tokio::time::sleep(Duration::from_millis(chance.between(1_000, 5_000))).await;
+    tokio::time::sleep(Duration::from_millis(chance.between(1_000, 4_000))).await;
     world.phase.set(Phase::Healing);
     if let Err(problem) = tokio::time::timeout(SETTLE_WITHIN, settle(&world)).await {
         let (revisions, members) = (world.revisions(), members(&world).await);
@@ -305,7 +308,9 @@ pub async fn join(world: &World) {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let mut missing = false;
         let Some(leader) = world.leader() else { continue };
-        let Some(store) = leader.store.borrow().clone() else { continue };
+        let Some(store) = leader.store.borrow().clone() else {
+            continue;
+        };
         let status = store.status().await;
         for (at, host) in world.hosts.iter().enumerate() {
             let member = host.member.borrow().clone();

@@ -39,11 +39,7 @@ pub struct Scene {
 }
 
 /// Runs a script.
-pub fn scene<F: Future<Output = ()> + 'static>(
-    servers: usize,
-    knobs: Knobs,
-    script: impl FnOnce(Scene) -> F + Send + 'static,
-) {
+pub fn scene<F: Future<Output = ()> + 'static>(servers: usize, knobs: Knobs, script: impl FnOnce(Scene) -> F + Send + 'static) {
     run::collect_panics();
     let thread = std::thread::spawn(move || {
         crate::sys::seed_thread(servers as u64);

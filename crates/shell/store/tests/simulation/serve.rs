@@ -16,6 +16,9 @@ use trireme_store::{
 /// How long a watch waits for an event before it sends a bookmark.
 const BOOKMARK_AFTER: Duration = Duration::from_millis(150);
 
+/// Keys that expire by themselves. They are no part of the history; but all replicas hold the same of them.
+pub const LEASES: &str = "/leases/";
+
 /// What a client may ask of a host.
 pub enum Request {
     /// One operation on a key.
@@ -76,14 +79,14 @@ pub enum Told {
 pub async fn serve(store: Arc<RaftStore>, request: Request) {
     // Who does not wait any more does not matter.
     match request {
-        Request::Do { key, kind, answer } => drop(answer.send(operate(&*store, &key, &kind).await)),
+        Request::Do { key, kind, answer } => drop(answer.send(operate(&store, &key, &kind).await)),
         Request::List {
             prefix,
             linearizable,
             answer,
-        } => drop(answer.send(list(&*store, &prefix, linearizable).await)),
+        } => drop(answer.send(list(&store, &prefix, linearizable).await)),
         Request::Commit { command, answer } => drop(answer.send(store.commit(command).await)),
-        Request::Watch { prefix, after, events } => watch(&*store, &prefix, after, &events).await,
+        Request::Watch { prefix, after, events } => watch(&store, &prefix, after, &events).await,
         Request::Members { change, answer } => {
             let outcome = match change {
                 MemberChange::Add(member) => store.add_learner(member).await,
@@ -150,6 +153,25 @@ fn transaction(write: Write) -> Command {
     }
 }
 
+/// A write of a key that expires.
+pub fn lease(name: &str, ttl_seconds: u32, now_ms: u64) -> Command {
+    let key = format!("{LEASES}{name}");
+    let operation = Operation::Put {
+        body: body(&key, "lease"),
+        ttl_seconds: Some(ttl_seconds),
+    };
+    let write = Write {
+        key: key.into(),
+        precondition: Precondition::None,
+        operation,
+    };
+    Command::Transaction {
+        writes: vec![write],
+        now_ms,
+        fence: None,
+    }
+}
+
 /// A write that holds in one term only.
 pub fn fenced(key: &str, value: &str, term: u64) -> Command {
     let kind = Kind::Write { value: value.to_owned() };
@@ -189,7 +211,8 @@ async fn list(store: &RaftStore, prefix: &str, linearizable: bool) -> Option<Lis
     let page = store.range(prefix, None, None, None).ok()?;
     let show =
         |(key, object): &(trireme_store::Key, Object)| (key.to_string(), (value_of(object), object.header().resource_version));
-    Some((page.revision, page.items.iter().map(show).collect()))
+    let items = page.items.iter().filter(|(key, _)| !key.starts_with(LEASES));
+    Some((page.revision, items.map(show).collect()))
 }
 
 async fn watch(store: &RaftStore, prefix: &str, after: u64, out: &mpsc::UnboundedSender<Told>) {
@@ -200,7 +223,7 @@ async fn watch(store: &RaftStore, prefix: &str, after: u64, out: &mpsc::Unbounde
     loop {
         match tokio::time::timeout(BOOKMARK_AFTER, watch.next()).await {
             Ok(Ok(events)) => {
-                for event in &events {
+                for event in events.iter().filter(|event| !event.key.starts_with(LEASES)) {
                     if out.send(tell(event)).is_err() {
                         return;
                     }

@@ -77,7 +77,11 @@ impl Subscriber for Trace {
     fn event(&self, event: &Event<'_>) {
         let at = turmoil::sim_elapsed().unwrap_or_default().as_secs_f64();
         let host = host();
-        let mut line = Line(format!("{at:.4} {host} {} {}:", event.metadata().level(), event.metadata().target()));
+        let mut line = Line(format!(
+            "{at:.4} {host} {} {}:",
+            event.metadata().level(),
+            event.metadata().target()
+        ));
         event.record(&mut line);
         eprintln!("{}", line.0);
     }

@@ -235,6 +235,11 @@ impl World {
         self.hosts.iter().filter(|host| host.up()).cloned().collect()
     }
 
+    /// What a host's clock shows.
+    pub fn clock_ms(&self, host: &Host) -> u64 {
+        clock_ms(&host.clock_ms)
+    }
+
     /// A host that says that it leads.
     pub fn leader(&self) -> Option<Rc<Host>> {
         let leads = |host: &&Rc<Host>| {
@@ -356,11 +361,7 @@ impl World {
             let mut config = StoreConfig::new(format!("/{}", host.name), start);
             let disk = host.disk.mount();
             config.disk = Arc::clone(&disk) as Arc<dyn trireme_store::Disk>;
-            config.clock = Arc::new(move || {
-                let elapsed = turmoil::sim_elapsed().unwrap_or_default();
-                let now = EPOCH_MS + u64::try_from(elapsed.as_millis()).unwrap_or(0);
-                now.saturating_add_signed(offset.load(Ordering::Relaxed))
-            });
+            config.clock = Arc::new(move || clock_ms(&offset));
             config.dialer = Some(Arc::new(Dialer {
                 name: host.name.clone(),
                 id: member.id,
@@ -385,6 +386,12 @@ impl World {
             }
         }
     }
+}
+
+fn clock_ms(offset: &AtomicI64) -> u64 {
+    let elapsed = turmoil::sim_elapsed().unwrap_or_default();
+    let now = EPOCH_MS + u64::try_from(elapsed.as_millis()).unwrap_or(0);
+    now.saturating_add_signed(offset.load(Ordering::Relaxed))
 }
 
 /// A member that lives on a host.
