@@ -12,8 +12,9 @@ use crate::shared::Shared;
 const NAMESPACE: &str = "kube-node-lease";
 const DURATION_SECONDS: i32 = 40;
 const PERIOD: Duration = Duration::from_secs(10);
-/// Pause after a failure, doubled up to the period.
+/// Pause after a failure; it doubles.
 const RETRY: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(2);
 
 pub(super) async fn keep(shared: &Shared, node_uid: &str) {
     let mut known: Option<Lease> = None;
@@ -28,7 +29,7 @@ pub(super) async fn keep(shared: &Shared, node_uid: &str) {
             Err(error) => {
                 tracing::debug!("renewing the node's lease: {error}");
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PERIOD);
+                pause = (pause * 2).min(RETRY_MAX);
             }
         }
     }

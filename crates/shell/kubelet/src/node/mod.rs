@@ -20,6 +20,8 @@ use crate::shared::Shared;
 /// How often the status is computed, and at the latest written.
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
 const REPORT_PERIOD: Duration = Duration::from_secs(300);
+/// Pause after a failed write: a node that was out of reach is ready again as soon as it is back.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Pause after the first failed registration; it doubles.
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(7);
@@ -162,9 +164,12 @@ async fn write_status(shared: &Shared, always: bool) -> Result<bool, Status> {
 
 async fn keep_status(shared: &Shared) {
     let mut written = tokio::time::Instant::now();
+    let mut told = false;
     loop {
-        tokio::time::sleep(STATUS_PERIOD).await;
-        match write_status(shared, written.elapsed() >= REPORT_PERIOD).await {
+        tokio::time::sleep(if told { AGAIN_AFTER } else { STATUS_PERIOD }).await;
+        let outcome = write_status(shared, written.elapsed() >= REPORT_PERIOD).await;
+        let failed = outcome.is_err();
+        match outcome {
             Ok(true) => written = tokio::time::Instant::now(),
             Ok(false) => {}
             Err(error) if error.is_not_found() => {
@@ -172,7 +177,9 @@ async fn keep_status(shared: &Shared) {
                     tracing::warn!("registering node {} anew: {error}", shared.config.node_name);
                 }
             }
-            Err(error) => tracing::warn!("writing the node's status: {error}"),
+            Err(error) if told => tracing::debug!("writing the node's status: {error}"),
+            Err(error) => tracing::warn!("writing the node's status: {error}; tried again until it succeeds"),
         }
+        told = failed;
     }
 }
