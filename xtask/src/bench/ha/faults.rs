@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use http::Method;
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use super::super::rest::Rest;
 use super::super::statistics::latency;
 use super::Findings;
 use super::cluster::Cluster;
-use super::gaps::{Gaps, longest};
+use super::gaps::{Gap, Gaps, longest};
 use super::options::{Ha, Part};
 use super::writers::{Write, Writers, missing};
 use crate::project::say;
@@ -39,7 +39,7 @@ struct Round {
 
 impl Round {
     /// Longest gap from the fault on, and before, as the clients of some servers saw it.
-    fn gaps(&self, counts: impl Fn(usize) -> bool) -> [Duration; 2] {
+    fn gaps(&self, counts: impl Fn(usize) -> bool) -> [Gap; 2] {
         [&self.fault, &self.calm].map(|period| {
             let mine = self.writes.iter().filter(|write| counts(write.home));
             longest(mine.map(|write| write.at), period)
@@ -82,7 +82,7 @@ pub(super) async fn run(part: Part, options: &Ha, cluster: &Cluster, findings: &
             "lost": outcome.lost,
         }),
     );
-    anyhow::ensure!(
+    ensure!(
         outcome.lost == 0,
         "{} of {} acknowledged writes are lost",
         outcome.lost,
@@ -111,11 +111,12 @@ async fn rounds(part: Part, options: &Ha, cluster: &Cluster, namespace: &str, ou
         outcome.lost += lost(cluster, namespace, &round.writes).await?;
         clear(cluster.rest(), namespace).await?;
         say(format!(
-            "{number} of {count}, {}: gap {} ms, of others' clients {} ms; without fault {} ms",
+            "{number} of {count}, {}: gap {} ms, {} ms after the fault; of others' clients {} ms; without fault {} ms",
             cluster.servers()[round.victim].name,
-            latency(all),
-            latency(others),
-            latency(usual)
+            latency(all.length),
+            latency(all.after),
+            latency(others.length),
+            latency(usual.length)
         ));
     }
     Ok(())

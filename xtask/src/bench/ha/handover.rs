@@ -84,8 +84,7 @@ async fn strike(cluster: &Cluster, name: &str) -> Result<[Duration; 2]> {
     let mut lines = Lines::open(&survivor.rest.endpoint, &watch).await?;
     let killed = cluster.kill(leader).await?;
     let seen = async {
-        let create = create(&survivor.rest.endpoint, name);
-        create.await?;
+        create(&survivor.rest.endpoint, name).await;
         let accepted = killed.elapsed();
         appearance(&mut lines, name).await?;
         Ok([accepted, killed.elapsed()])
@@ -96,7 +95,7 @@ async fn strike(cluster: &Cluster, name: &str) -> Result<[Duration; 2]> {
 }
 
 /// Creates a ReplicaSet, again and again until it is acknowledged.
-async fn create(endpoint: &Endpoint, name: &str) -> Result<()> {
+async fn create(endpoint: &Endpoint, name: &str) {
     let body = replica_set(name).to_string();
     let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/replicasets");
     let attempt = async || {
@@ -107,7 +106,7 @@ async fn create(endpoint: &Endpoint, name: &str) -> Result<()> {
     };
     loop {
         if matches!(tokio::time::timeout(ANSWER_LIMIT, attempt()).await, Ok(Ok(true))) {
-            return Ok(());
+            return;
         }
         tokio::time::sleep(ATTEMPT_GAP).await;
     }
