@@ -246,3 +246,20 @@ async fn concurrent_writes_share_flushes() {
     let flushes = after.log_flushes - before.log_flushes;
     assert!(flushes < 1280 / 2, "{flushes} flushes for 1280 writes of 64 at a time");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_left_unfinished_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(small(dir.path())).await.unwrap();
+    write(&*store, "a", "1").await.unwrap();
+    store.shutdown().await;
+    drop(store);
+    let left = ["snapshot-3.new", "received-102.new", "member.new"].map(|name| dir.path().join(name));
+    for path in &left {
+        fs::write(path, b"half of something").unwrap();
+    }
+    let store = open(small(dir.path())).await.unwrap();
+    assert_eq!(value(&*store, "a").as_deref(), Some("1"));
+    assert!(left.iter().all(|path| !path.exists()));
+    store.shutdown().await;
+}
