@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 /// Longest wait for anything to become as it should be, in a debug build on a busy machine.
@@ -281,6 +284,28 @@ spec:
         Ok(serde_json::from_str(&text)?)
     }
 
+    /// Watches something from now on.
+    pub(crate) fn watch(&self, server: usize, path: &str) -> Result<Watch> {
+        let host = &self.hosts[server];
+        let url = format!("https://{}:6443", host.address);
+        let mut child = Command::new(&self.kubectl)
+            .args(["--kubeconfig", &host.kubeconfig, "--server", &url, "get", "--raw", path])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = BufReader::new(child.stdout.take().context("stdout is piped")?);
+        let seen: Arc<Mutex<Vec<(Instant, Value)>>> = Arc::default();
+        let told = Arc::clone(&seen);
+        // Ends with the child, whose output then does.
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if let Ok(mut event) = serde_json::from_str::<Value>(&line) {
+                    told.lock().push((Instant::now(), event["object"].take()));
+                }
+            }
+        });
+        Ok(Watch { child, seen })
+    }
+
     /// Runs a script in the client pod of a host.
     pub(crate) fn client(&self, server: usize, host: usize, script: &str) -> Result<String> {
         let pod = format!("client-{}", self.hosts[host].name);
@@ -325,10 +350,11 @@ spec:
         self.lab(&["heal"])?;
         self.refresh()?;
         for server in 0..SERVERS {
-            eventually("every server is ready and sees every node Ready", || {
-                Ok(self.kubectl(server, &["get", "--raw", "/readyz"])? == "ok" && self.ready_nodes(server)?.len() == HOSTS)
+            eventually("every server is ready", || {
+                Ok(self.kubectl(server, &["get", "--raw", "/readyz"])? == "ok")
             })?;
         }
+        eventually("every node is Ready", || Ok(self.ready_nodes(0)?.len() == HOSTS))?;
         self.kubectl(
             0,
             &[
@@ -361,6 +387,28 @@ spec:
     /// Removes the cluster.
     pub(crate) fn down(&self) -> Result<()> {
         self.lab(&["down"]).map(drop)
+    }
+}
+
+/// A watch, and what it told when.
+pub(crate) struct Watch {
+    child: Child,
+    seen: Arc<Mutex<Vec<(Instant, Value)>>>,
+}
+
+impl Watch {
+    /// When an object was first like this.
+    pub(crate) fn first(&self, is: impl Fn(&Value) -> bool) -> Option<Instant> {
+        let seen = self.seen.lock();
+        seen.iter().find(|(_, object)| is(object)).map(|(when, _)| *when)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
+            eprintln!("ending a watch: {error}");
+        }
     }
 }
 

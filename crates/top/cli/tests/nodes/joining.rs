@@ -178,7 +178,7 @@ fn try_to_join(ground: &Ground, attempt: &Attempt<'_>) -> Result<()> {
         "--kubelet-port",
         "10999",
     ]);
-    command.extend(["--join", &attempt.server, "--token", &attempt.token, "--join-timeout", "2s"]);
+    command.extend(["--join", &attempt.server, "--token", &attempt.token, "--join-timeout", "1s"]);
     let settings = format!("{0}.210-{0}.219", ground.subnet());
     if attempt.role == "server" {
         command.extend([

@@ -34,28 +34,20 @@ fn reached(ground: &mut Ground) -> Result<()> {
         .collect();
     for host in 0..HOSTS {
         let name = &ground.hosts[host].name;
-        // Pod to pod, and the node port of every node, each once.
+        // Pod to pod, the node port of every node, and the Service's names, each once; then all that are behind the Service.
         let mut script = "set -e\n".to_owned();
-        for place in pods.iter().chain(&nodes) {
+        let names = ["web", "web.default.svc", "web.default.svc.cluster.local"].map(str::to_owned);
+        for place in pods.iter().chain(&nodes).chain(&names) {
             script.push_str(&format!(
                 "wget -q -O - http://{place}/hostname > /dev/null || {{ echo {place}; exit 1; }}\n"
             ));
         }
-        ground
+        script.push_str(&format!(
+            "for i in $(seq {REQUESTS}); do wget -q -O - http://{service}/hostname || exit 1; done"
+        ));
+        let answers = ground
             .client(0, host, &script)
             .with_context(|| format!("from the pod on {name}"))?;
-        // Service by address and by its names, to all pods behind it.
-        for place in [&service, "web", "web.default.svc", "web.default.svc.cluster.local"] {
-            let script = format!(
-                "for i in $(seq {}); do wget -q -O - http://{place}/hostname || exit 1; done",
-                REQUESTS / 4
-            );
-            ground
-                .client(0, host, &script)
-                .with_context(|| format!("{place} from the pod on {name}"))?;
-        }
-        let many = format!("for i in $(seq {REQUESTS}); do wget -q -O - http://{service}/hostname || exit 1; done");
-        let answers = ground.client(0, host, &many)?;
         let answered: BTreeSet<&str> = answers.lines().collect();
         ensure!(answered.len() == HOSTS, "from the pod on {name} only {answered:?} answer");
         // The host itself, without a pod.
@@ -105,9 +97,12 @@ fn streams(ground: &mut Ground) -> Result<()> {
             let name = &ground.hosts[host].name;
             let said = ground.client(server, host, "hostname")?;
             ensure!(said == format!("client-{name}"), "exec on {name} by server {server}: {said}");
-            let log = ground.kubectl(server, &["logs", &format!("client-{name}")])?;
-            ensure!(log == format!("begins on {name}"), "log of {name} by server {server}: {log}");
         }
+        let logs = ground.kubectl(server, &["logs", "-l", "app=client"])?;
+        let mut logs: Vec<&str> = logs.lines().collect();
+        logs.sort_unstable();
+        let wanted: Vec<String> = ground.hosts.iter().map(|host| format!("begins on {}", host.name)).collect();
+        ensure!(logs == wanted, "logs by server {server}: {logs:?}");
         eventually("metrics of all nodes and pods", || {
             let nodes = ground.kubectl(server, &["top", "nodes", "--no-headers"])?;
             let pods = ground.kubectl(server, &["top", "pods", "--no-headers"])?;

@@ -95,15 +95,12 @@ fn moves(ground: &mut Ground, host: usize) -> Result<()> {
         })?;
     }
     let pod = ground.kubectl(0, &["get", "pod", &format!("web-{name}"), "-o", "jsonpath={.status.podIP}"])?;
+    let script = format!("wget -q -O - http://{pod}/hostname && wget -q -O - http://{new}:{NODE_PORT}/hostname");
     for other in (0..HOSTS).filter(|other| *other != host) {
-        for place in [pod.clone(), format!("{new}:{NODE_PORT}")] {
-            eventually("its pod and its node port are reached", || {
-                ground
-                    .client(0, other, &format!("wget -q -O - http://{place}/hostname"))
-                    .map(|_| true)
-            })
-            .with_context(|| format!("{place} from {}", ground.hosts[other].name))?;
-        }
+        eventually("its pod and its node port are reached", || {
+            ground.client(0, other, &script).map(|_| true)
+        })
+        .with_context(|| format!("{script} from {}", ground.hosts[other].name))?;
     }
     unchanged(ground, &before)
 }

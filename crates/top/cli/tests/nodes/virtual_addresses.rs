@@ -82,7 +82,7 @@ fn holder(ground: &Ground, address: &str, among: usize) -> Result<usize> {
 
 fn virtual_address(ground: &mut Ground) -> Result<()> {
     let address = format!("{}.200", ground.subnet());
-    for fault in ["kill", "stop", "cut", "restart"] {
+    for fault in ["kill", "stop", "cut"] {
         let holder = holder(ground, &address, SERVERS)?;
         eventually("the API at its virtual address", || {
             Ok(ground.kubectl_at(&address, &["get", "--raw", "/readyz"])? == "ok")
