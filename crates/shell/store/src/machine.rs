@@ -304,3 +304,49 @@ impl RaftSnapshotBuilder<Group> for Builder {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use trireme_mvcc::State;
+
+    use super::*;
+    use crate::disk::{RealDisk, lock};
+    use crate::types::log_id;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with("snapshot"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// A snapshot from a peer may come while an older one is still being written here.
+    #[tokio::test]
+    async fn an_older_snapshot_never_takes_a_newer_ones_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = lock(&RealDisk, dir.path()).unwrap();
+        let log = Log::open(Arc::new(RealDisk), dir.path(), 128 << 10, lock, None, false).unwrap();
+        let replica = Arc::new(Replica::new(State::new()));
+        let machine = Machine::new(dir.path().to_owned(), 1, replica, log.clone(), None);
+        let written = |index: u64| {
+            let meta = SnapshotMeta {
+                last_log_id: Some(log_id(1, index)),
+                ..SnapshotMeta::default()
+            };
+            snapshot::write(&RealDisk, machine.unfinished(), meta, &State::new().freeze()).unwrap()
+        };
+        let (older, newer) = (written(5), written(9));
+        assert_ne!(older.path, newer.path);
+        machine.adopt(newer).unwrap();
+        assert_eq!(machine.adopt(older).unwrap().meta.last_log_id, Some(log_id(1, 9)));
+        assert_eq!(names(dir.path()), ["snapshot-00000000000000000009"]);
+        machine.adopt(written(12)).unwrap();
+        assert_eq!(names(dir.path()), ["snapshot-00000000000000000012"]);
+        log.close().await;
+    }
+}

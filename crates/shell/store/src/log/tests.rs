@@ -93,12 +93,16 @@ async fn truncation_keeps_what_is_before_and_forgets_what_is_behind() {
 }
 
 fn large(index: u64) -> Entry {
+    large_at(index, 30_000)
+}
+
+fn large_at(index: u64, length: usize) -> Entry {
     let write = trireme_mvcc::Write {
         key: Arc::from("/configmaps/d/a"),
         precondition: trireme_mvcc::Precondition::None,
         operation: trireme_mvcc::Operation::Delete {
             last: trireme_mvcc::Body {
-                bytes: vec![7; 30_000].into(),
+                bytes: vec![7; length].into(),
                 revision_at: 1,
             },
         },
@@ -139,5 +143,57 @@ async fn segments_are_cut_from_both_ends() {
     assert_eq!(indexes(&mut log).await, [(3, 100)]);
     let state = log.get_log_state().await.unwrap();
     assert_eq!(state.last_purged_log_id, Some(log_id(3, 99)));
+    log.close().await;
+}
+
+/// What is sent to a peer at once fits into what the peer admits at once, wherever it is read from; and all of it goes.
+#[tokio::test]
+async fn a_peer_is_sent_no_more_than_it_admits() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    let (many, most) = (40_u64, log.shared.received.most as usize);
+    for index in 0..many {
+        // Some alone, some several in a frame.
+        log.blocking_append([entry(1, 2 * index), large_at(2 * index + 1, 9_000)])
+            .await
+            .unwrap();
+    }
+    for applied in [0, 33, 2 * many] {
+        log.applied(applied);
+        let mut next = 0;
+        while next < 2 * many {
+            let entries = log.limited_get_log_entries(next, 2 * many).await.unwrap();
+            let mut bytes = Vec::new();
+            entries.iter().for_each(|entry| codec::encode(entry, &mut bytes));
+            assert!(bytes.len() < most, "{} of {most} bytes at {next}", bytes.len());
+            assert_eq!(entries.first().map(|entry| entry.log_id.index), Some(next));
+            next += entries.len() as u64;
+        }
+    }
+    // One that is as large as a proposal may be goes alone.
+    let largest = log.shared.proposed.most as usize - 200;
+    log.blocking_append([large_at(2 * many, largest), entry(1, 2 * many + 1)])
+        .await
+        .unwrap();
+    let entries = log.limited_get_log_entries(2 * many, 2 * many + 2).await.unwrap();
+    assert_eq!(entries.len(), 1);
+    let mut bytes = Vec::new();
+    codec::encode(&entries[0], &mut bytes);
+    drop(log.admit_append(bytes.len() + 300).await.unwrap());
+    log.close().await;
+}
+
+/// What a deposed leader could not commit keeps no room from its successor's appends.
+#[tokio::test]
+async fn proposals_take_no_room_from_appends() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let mut held = Vec::new();
+    let command = Command::Compact { revision: 1 };
+    while let Ok(room) = tokio::time::timeout(std::time::Duration::from_millis(50), log.admit(&command)).await {
+        held.push(room.unwrap());
+    }
+    assert!(held.len() > 10);
+    drop(log.admit_append(10_000).await.unwrap());
     log.close().await;
 }

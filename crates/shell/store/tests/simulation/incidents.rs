@@ -260,6 +260,48 @@ fn a_restarted_leader_serves_no_stale_read() {
 }
 
 #[test]
+fn readers_share_rounds_and_one_that_gives_up_takes_nobody_with_it() {
+    scene(3, PLENTY, |scene| async move {
+        scene.form().await;
+        let leader = scene.leader_of(&[1, 2, 3]).await;
+        let store = scene.store(leader);
+        let readers = (0..300_u64).map(|number| {
+            let store = std::sync::Arc::clone(&store);
+            async move {
+                rest(number % 40).await;
+                let patience = if number % 3 == 0 { number % 7 } else { 5_000 };
+                let outcome = tokio::time::timeout(Duration::from_millis(patience), store.barrier()).await;
+                (number, outcome)
+            }
+        });
+        let begun = turmoil::elapsed();
+        for (number, outcome) in futures::future::join_all(readers).await {
+            if number % 3 != 0 {
+                assert!(matches!(outcome, Ok(Ok(_))), "{number}: {outcome:?}");
+            }
+        }
+        assert!(turmoil::elapsed() - begun < Duration::from_secs(1));
+    });
+}
+
+#[test]
+fn a_leader_that_is_shut_down_hands_over() {
+    scene(3, PLENTY, |scene| async move {
+        scene.form().await;
+        scene.put(1, KEY, "v").await;
+        let old = scene.leader_of(&[1, 2, 3]).await;
+        let begun = turmoil::elapsed();
+        scene.store(old).shutdown().await;
+        let new = scene.leader_of(&others(old)).await;
+        assert!(
+            turmoil::elapsed() - begun < Duration::from_millis(300),
+            "nobody waited for a lease"
+        );
+        scene.put(new, KEY, "w").await;
+    });
+}
+
+#[test]
 fn without_a_quorum_writes_and_reads_fail_in_bounded_time() {
     scene(3, PLENTY, |scene| async move {
         scene.form().await;
