@@ -40,6 +40,8 @@ pub struct StoreConfig {
     pub segment_bytes: u64,
     /// A snapshot is written once the log behind the last one is this long, in bytes.
     pub snapshot_log_bytes: u64,
+    /// How many log entries stay behind a snapshot, for peers that are a little behind: they need no snapshot.
+    pub entries_behind_snapshot: u64,
     /// History reaches back at least this far (if its bounds on count and bytes allow), in milliseconds.
     pub history_ms: u64,
 }
@@ -49,6 +51,9 @@ pub const SEGMENT_BYTES: u64 = 8 << 20;
 
 /// Default of [`StoreConfig::snapshot_log_bytes`].
 pub const SNAPSHOT_LOG_BYTES: u64 = 16 << 20;
+
+/// Default of [`StoreConfig::entries_behind_snapshot`].
+pub const ENTRIES_BEHIND_SNAPSHOT: u64 = 1000;
 
 /// Default of [`StoreConfig::history_ms`]: five minutes.
 pub const HISTORY_MS: u64 = 5 * 60 * 1000;
@@ -83,6 +88,7 @@ impl StoreConfig {
             election_ms: ELECTION_MS,
             segment_bytes: SEGMENT_BYTES,
             snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
+            entries_behind_snapshot: ENTRIES_BEHIND_SNAPSHOT,
             history_ms: HISTORY_MS,
         }
     }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -37,8 +38,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const CAUGHT_UP_ENTRIES: u64 = 100;
 /// Longest wait for a change of members to be committed.
 const CHANGE_WITHIN: Duration = Duration::from_secs(8);
-/// Longest random wait before electing in place of a leader that is gone, so that not all do at once.
+/// How long those who are not the heir of a leader that is gone give the heir to be elected; and how long an election
+/// takes at most, before it is tried again.
+const HEIR_WITHIN: Duration = Duration::from_millis(100);
+/// Longest random wait on top of that, so that not all do the same at once.
 const ELECT_DELAY_MS: u64 = 40;
+/// Longest wait for what another follower has in its log.
+const ASKED_WITHIN: Duration = Duration::from_millis(50);
+/// How often an heir stands before it leaves the matter to the election's own clock.
+const ELECTIONS: usize = 5;
 
 /// A leader whose disk took no write lets another one lead, but not again for so long: theirs may be no better.
 const ASIDE_EVERY: Duration = Duration::from_secs(30);
@@ -60,6 +68,8 @@ pub(crate) struct Core {
     pub(crate) replica: Arc<Replica>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) leadership: watch::Sender<Leadership>,
+    /// Whether this server leads no more until it is started again.
+    retired: AtomicBool,
     /// When a leader was last known.
     led: Mutex<Instant>,
     /// Whom this server as the leader does not hear.
@@ -102,6 +112,7 @@ impl Core {
             replica,
             peers,
             leadership: watch::Sender::new(Leadership::Unknown),
+            retired: AtomicBool::new(false),
             led: Mutex::new(Instant::now()),
             silent: Mutex::default(),
             quorum: watch::Sender::new(false),
@@ -176,12 +187,13 @@ impl Core {
     pub(crate) async fn commit(&self, command: Command) -> Result<Applied, WriteError> {
         let until = Instant::now() + LEADER_WITHIN;
         loop {
-            let outcome = match self.leader().await? {
+            let leadership = self.leader().await?;
+            let outcome = match &leadership {
                 Leadership::Leader { .. } => match self.propose_here(command.clone()).await {
                     Ok(applied) => return Ok(applied),
                     Err(failure) => failure,
                 },
-                Leadership::Follower { leader, .. } => match self.forward(&leader, command.clone()).await {
+                Leadership::Follower { leader, .. } => match self.forward(leader, command.clone()).await {
                     Ok(applied) => return Ok(applied),
                     Err(CallError::Failed(failure)) => failure,
                     // Nothing of it left this server: whoever leads next may have it.
@@ -191,7 +203,7 @@ impl Core {
                 Leadership::Unknown => Failure::NotLeader,
             };
             match outcome {
-                Failure::NotLeader if Instant::now() < until => self.leader_changes().await,
+                Failure::NotLeader if Instant::now() < until => self.leader_changes(&leadership).await,
                 Failure::NotLeader | Failure::NotMember { .. } => return Err(self.log.stopped()),
                 Failure::Disk(reason) => return Err(WriteError::Disk(reason)),
                 Failure::Unknown | Failure::Refused(_) => return Err(WriteError::Unknown),
@@ -199,10 +211,11 @@ impl Core {
         }
     }
 
-    /// Waits for other news of who leads, but not long: it may have come already.
-    async fn leader_changes(&self) {
+    /// Waits until someone else leads than before, but not long: the same one may be able to after all.
+    async fn leader_changes(&self, before: &Leadership) {
         let mut leadership = self.leadership.subscribe();
-        drop(tokio::time::timeout(LOOK_EVERY / 4, leadership.changed()).await);
+        let other = leadership.wait_for(|leadership| leadership != before);
+        drop(tokio::time::timeout(LOOK_EVERY / 4, other).await);
     }
 
     async fn forward(&self, leader: &Member, command: Command) -> Result<Applied, CallError> {
@@ -251,9 +264,10 @@ impl Core {
             if let Some(failure) = self.log.failure() {
                 return Err(WriteError::Disk(failure.to_owned()));
             }
-            let index = match self.leader().await? {
+            let leadership = self.leader().await?;
+            let index = match &leadership {
                 Leadership::Leader { .. } => self.read_index_here().await,
-                Leadership::Follower { leader, .. } => match self.peers.link(&leader) {
+                Leadership::Follower { leader, .. } => match self.peers.link(leader) {
                     Some(link) => link.read_index().await.map_err(|_| Failure::NotLeader),
                     None => Err(Failure::NotLeader),
                 },
@@ -267,7 +281,7 @@ impl Core {
                         Err(_) => Err(WriteError::Unavailable),
                     };
                 }
-                Err(_) if Instant::now() < until => self.leader_changes().await,
+                Err(_) if Instant::now() < until => self.leader_changes(&leadership).await,
                 Err(_) => return Err(self.log.stopped()),
             }
         }
@@ -651,8 +665,8 @@ impl Core {
             };
             tokio::select! {
                 () = watch => {
-                    tokio::time::sleep(Duration::from_millis(self.random(ELECT_DELAY_MS))).await;
-                    self.replace_leader(term).await;
+                    tracing::info!(term, leader = %leader.name, "the leader's process is gone");
+                    self.succeed(term, leader.id).await;
                     // Until somebody else leads, or the same one is back.
                     drop(tokio::time::timeout(SILENCE, leadership.changed()).await);
                 }
@@ -661,17 +675,77 @@ impl Core {
         }
     }
 
-    /// Elects in place of the leader of a term, as if it had asked for it: those who vote need not wait for its lease.
-    async fn replace_leader(&self, term: u64) {
+    /// Brings about another leader in place of the one of a term, whose process is gone.
+    async fn succeed(&self, term: u64, gone: u64) {
+        let mut leadership = self.leadership.subscribe();
+        let led = leadership.wait_for(|leadership| match leadership {
+            Leadership::Leader { term: now } | Leadership::Follower { term: now, .. } => *now > term,
+            Leadership::Unknown => false,
+        });
+        let stand = async {
+            for _ in 0..ELECTIONS {
+                if !self.is_heir(gone).await {
+                    tokio::time::sleep(HEIR_WITHIN).await;
+                }
+                self.stand().await;
+                tokio::time::sleep(HEIR_WITHIN + Duration::from_millis(self.random(ELECT_DELAY_MS))).await;
+            }
+        };
+        tokio::select! {
+            _ = led => {}
+            () = stand => {}
+        }
+    }
+
+    /// Whether this server is the one to follow a leader that is gone: of the voters that answer, the one whose log no
+    /// other's is ahead of. If the followers of one leader stood all at once, each could keep the others from winning.
+    async fn is_heir(&self, gone: u64) -> bool {
         let metrics = self.metrics();
-        let still = metrics.current_term == term && metrics.current_leader.is_some_and(|leader| leader != self.me.id);
-        if !still || !Self::voters(&metrics).contains(&self.me.id) {
+        let own = (self.last_log(), self.me.id);
+        let others = metrics
+            .membership_config
+            .nodes()
+            .filter(|(id, _)| **id != gone && **id != self.me.id)
+            .filter(|(id, _)| Self::voters(&metrics).contains(id))
+            .filter_map(|(_, member)| self.peers.link(member));
+        let asked = others.map(|link| async move {
+            let last = link.last_log(ASKED_WITHIN).await.ok()?;
+            Some((last, link.member().id))
+        });
+        let answers = futures::future::join_all(asked).await;
+        answers.into_iter().flatten().all(|other| other < own)
+    }
+
+    /// Term and index of the last entry in the own log.
+    pub(crate) fn last_log(&self) -> (u64, u64) {
+        self.log.last().map_or((0, 0), |id| (id.leader_id.term, id.index))
+    }
+
+    /// Stands for election as if the leader had asked for it: those who vote need not wait for its lease.
+    async fn stand(&self) {
+        let metrics = self.metrics();
+        if metrics.state.is_leader() || self.retired.load(Ordering::Relaxed) || !Self::voters(&metrics).contains(&self.me.id) {
             return;
         }
-        tracing::info!(term, "the leader's process is gone: standing for election");
+        tracing::info!(term = metrics.current_term, "standing for election");
         let request = TransferLeaderRequest::new(metrics.vote, self.me.id, None);
         if let Err(error) = self.raft.handle_transfer_leader(request).await {
             tracing::warn!(%error, "cannot stand for election");
+        }
+    }
+
+    /// Lets another server lead, and does not lead again.
+    pub(crate) async fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        if self.raft.is_leader()
+            && let Err(error) = self.change_here(Change::Lead(None)).await
+            && error != MemberError::NobodyElse
+        {
+            tracing::warn!(%error, "nobody took over the leadership before this server stops");
+        }
+        // A group of one has nobody else to lead it to its end.
+        if !Self::alone(&self.metrics()) {
+            self.raft.runtime_config().elect(false);
         }
     }
 

@@ -26,7 +26,10 @@ mod snapshot;
 mod types;
 mod upkeep;
 
-pub use config::{Clock, ELECTION_MS, HEARTBEAT_MS, HISTORY_MS, OpenError, SEGMENT_BYTES, SNAPSHOT_LOG_BYTES, StoreConfig};
+pub use config::{
+    Clock, ELECTION_MS, ENTRIES_BEHIND_SNAPSHOT, HEARTBEAT_MS, HISTORY_MS, OpenError, SEGMENT_BYTES, SNAPSHOT_LOG_BYTES,
+    StoreConfig,
+};
 pub use disk::{Disk, DiskFile, Lock, Mode, RealDisk};
 pub use member::{ClusterStatus, Leadership, Member, MemberError, MemberStatus, Role, Start};
 pub use memory::MemoryStore;

@@ -37,9 +37,6 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// An entry that is not applied after so long is given up by its proposer: too few members answer.
 const APPLIED_WITHIN: Duration = Duration::from_secs(8);
 
-/// How many entries stay in the log behind a snapshot, for peers that are a little behind.
-const ENTRIES_BEHIND_SNAPSHOT: u64 = 1000;
-
 /// A member of the replicated store.
 pub struct RaftStore {
     core: Arc<Core>,
@@ -111,7 +108,7 @@ impl RaftStore {
             // A leader that hears nobody must fall silent, or those who hear it would wait for it for ever.
             quorum_loss_probe_interval: Some(2 * most),
             snapshot_policy: SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: ENTRIES_BEHIND_SNAPSHOT,
+            max_in_snapshot_log_to_keep: config.entries_behind_snapshot,
             ..Config::default()
         };
         let settings = Arc::new(settings.validate().map_err(|error| consensus(&dir, &error))?);
@@ -211,15 +208,16 @@ impl RaftStore {
         Ok(())
     }
 
+    /// Lets another server lead if this one does, and leads no more: the first step of a clean stop, while peers and
+    /// clients are still served.
+    pub async fn retire(&self) {
+        self.core.retire().await;
+    }
+
     /// Lets another server lead if this one does, stops consensus and closes the log. Writes from now on are `Unavailable`;
     /// reads go on.
     pub async fn shutdown(&self) {
-        if self.core.raft.is_leader()
-            && let Err(error) = self.core.change_here(Change::Lead(None)).await
-            && error != MemberError::NobodyElse
-        {
-            tracing::warn!(%error, "nobody took over the leadership before this server stops");
-        }
+        self.retire().await;
         let tasks = std::mem::take(&mut *self.tasks.lock());
         for task in tasks {
             task.abort();

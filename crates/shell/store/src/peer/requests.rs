@@ -132,6 +132,12 @@ impl Link {
         wire::from_json(&answer).map_err(CallError::Failed)
     }
 
+    /// Term and index of the last entry in the peer's log.
+    pub(crate) async fn last_log(&self, within: Duration) -> Result<(u64, u64), CallError> {
+        let answer = self.call(kind::LAST_LOG, &[], within).await?;
+        wire::from_json(&answer).map_err(CallError::Failed)
+    }
+
     pub(crate) async fn change(&self, change: &Change) -> Result<Result<(), MemberError>, CallError> {
         let answer = self.call(kind::CHANGE_MEMBERS, &wire::json(change), PROPOSE_WITHIN).await?;
         wire::from_json(&answer).map_err(CallError::Failed)

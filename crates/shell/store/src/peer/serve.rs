@@ -166,6 +166,7 @@ async fn handle(core: &Arc<Core>, peer: u64, kind: u8, content: Bytes) -> Answer
             let change: Change = wire::from_json(&content)?;
             Ok(wire::json(&core.change_here(change).await))
         }
+        kind::LAST_LOG => Ok(wire::json(&core.last_log())),
         kind::STATUS => Ok(wire::json(&core.status_here())),
         _ => Err(Failure::Refused(format!("a request of unknown kind {kind}"))),
     }

@@ -31,6 +31,7 @@ pub(super) mod kind {
     pub(crate) const READ_INDEX: u8 = 9;
     pub(crate) const CHANGE_MEMBERS: u8 = 10;
     pub(crate) const STATUS: u8 = 11;
+    pub(crate) const LAST_LOG: u8 = 12;
 }
 
 /// Kind of a good answer.

@@ -61,7 +61,7 @@ fn a_new_member_gets_a_snapshot_and_goes_on_from_there() {
             let world = std::rc::Rc::clone(&scene.world);
             writers.push(tokio::task::spawn_local(async move {
                 let scene = Scene { world };
-                for number in 0..130 {
+                for number in 0..40 {
                     let command = fenced(&format!("/configmaps/ns/w{writer}"), &format!("{number}"), scene.term(1));
                     scene.commit(1, command).await.expect("it leads");
                 }

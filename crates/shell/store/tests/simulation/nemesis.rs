@@ -68,6 +68,16 @@ impl Nemesis {
         for mend in due {
             self.mend(sim, &mend);
         }
+        for at in 0..self.world.hosts.len() {
+            let removed = self.world.hosts[at]
+                .store
+                .borrow()
+                .as_ref()
+                .is_some_and(|store| *store.removed().borrow());
+            if removed && self.chance.one_in(60) {
+                self.world.renew.borrow_mut().push(at);
+            }
+        }
         if now >= self.next {
             self.next = now + Duration::from_millis(self.chance.between(30, self.pace_ms));
             self.faults += 1;
@@ -244,8 +254,7 @@ impl Nemesis {
 
     /// Asks for a member to be removed. Once it notices, its host comes back with an empty disk as another member.
     fn leave(&mut self, sim: &Sim<'_>, at: usize) {
-        let everybody = self.world.hosts.iter().all(|host| host.up());
-        if !everybody || self.world.hosts.len() < 3 || !self.world.unwanted.borrow().is_empty() {
+        if self.world.hosts.len() < 3 || !self.world.unwanted.borrow().is_empty() {
             return;
         }
         let id = self.world.hosts[at].member.borrow().id;

@@ -22,6 +22,7 @@ const WITHIN: Duration = Duration::from_secs(20);
 /// Stores that keep everything.
 pub const PLENTY: Knobs = Knobs {
     snapshot_log_bytes: 16 << 20,
+    entries_behind_snapshot: 1000,
     history_ms: 300_000,
     segment_bytes: 96 << 10,
 };
@@ -29,6 +30,7 @@ pub const PLENTY: Knobs = Knobs {
 /// Stores that forget soon, and write a snapshot all the time.
 pub const SCARCE: Knobs = Knobs {
     snapshot_log_bytes: 8 << 10,
+    entries_behind_snapshot: 10,
     history_ms: 500,
     segment_bytes: 96 << 10,
 };

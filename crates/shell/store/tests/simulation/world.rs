@@ -65,6 +65,7 @@ pub struct World {
 #[derive(Clone, Copy, Debug)]
 pub struct Knobs {
     pub snapshot_log_bytes: u64,
+    pub entries_behind_snapshot: u64,
     pub history_ms: u64,
     /// Small, so that there are many of them, and little room for what is on its way.
     pub segment_bytes: u64,
@@ -370,6 +371,7 @@ impl World {
             config.seed = self.seed ^ (member.id << 32) ^ host.lives.get();
             config.segment_bytes = self.knobs.segment_bytes;
             config.snapshot_log_bytes = self.knobs.snapshot_log_bytes;
+            config.entries_behind_snapshot = self.knobs.entries_behind_snapshot;
             config.history_ms = self.knobs.history_ms;
             match RaftStore::open(config).await {
                 Ok(store) => return Some(store),
