@@ -47,10 +47,18 @@ struct Fixture {
     authority: Authority,
     address: std::net::SocketAddr,
     signing: KeyPair,
+    server: Arc<ApiServer>,
 }
 
 impl Fixture {
     async fn start() -> Self {
+        let fixture = Self::start_unready().await;
+        fixture.server.bootstrap().await.unwrap();
+        fixture
+    }
+
+    /// A server that does not have its cluster's state yet.
+    async fn start_unready() -> Self {
         let authority = authority();
         let store: Arc<dyn Store> = MemoryStore::new();
         let signing = KeyPair::generate().unwrap();
@@ -77,14 +85,14 @@ impl Fixture {
             extension: None,
         };
         let server = ApiServer::build(Config::default(), store, plugins);
-        server.bootstrap().await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(server.serve(listener, tls, CancellationToken::new()));
+        tokio::spawn(Arc::clone(&server).serve(listener, tls, CancellationToken::new()));
         Self {
             authority,
             address,
             signing,
+            server,
         }
     }
 
@@ -195,4 +203,18 @@ async fn an_expired_service_account_token_is_unauthorized() {
     assert_eq!(ask(&mut robot, path, Some(&other), None).await, unauthorized());
     // An expired token does not spoil a good certificate, as authenticators are asked in turn.
     assert_eq!(ask(&mut admin, path, Some(&shifted(-7200)), None).await.0, 200);
+}
+
+/// A new server knows neither the tokens nor the roles that its cluster has: who is refused by it may be welcome elsewhere.
+#[tokio::test]
+async fn a_server_that_has_not_caught_up_refuses_nobody() {
+    let fixture = Fixture::start_unready().await;
+    let (pods, unknown) = ("/api/v1/pods", Some("abcdef.0123456789abcdef"));
+    let mut sender = fixture.connect(None).await;
+    let (code, status) = ask(&mut sender, pods, unknown, None).await;
+    assert_eq!((code, &status["reason"]), (503, &"ServiceUnavailable".into()), "{status}");
+    assert_eq!(ask(&mut sender, pods, None, None).await.0, 503);
+    fixture.server.bootstrap().await.unwrap();
+    assert_eq!(ask(&mut sender, pods, unknown, None).await.0, 401);
+    assert_eq!(ask(&mut sender, pods, None, None).await.0, 403);
 }
