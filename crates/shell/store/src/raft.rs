@@ -37,6 +37,9 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// An entry that is not applied after so long is given up by its proposer: too few members answer.
 const APPLIED_WITHIN: Duration = Duration::from_secs(8);
 
+/// How many entries leave the log together, if so many are kept at all.
+const PURGED_TOGETHER: u64 = 256;
+
 /// A member of the replicated store.
 pub struct RaftStore {
     core: Arc<Core>,
@@ -109,6 +112,7 @@ impl RaftStore {
             quorum_loss_probe_interval: Some(2 * most),
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: config.entries_behind_snapshot,
+            purge_batch_size: config.entries_behind_snapshot.clamp(1, PURGED_TOGETHER),
             ..Config::default()
         };
         let settings = Arc::new(settings.validate().map_err(|error| consensus(&dir, &error))?);

@@ -74,6 +74,8 @@ fn a_new_member_gets_a_snapshot_and_goes_on_from_there() {
         scene.form().await;
         let revision = scene.put(3, KEY, "v").await;
         assert!(scene.alike().await >= revision);
+        let (first, new) = (scene.store(1).statistics(), scene.store(3).statistics());
+        assert!(new.log_bytes < first.log_bytes / 2, "a snapshot came, not the log");
         assert!(
             scene
                 .store(3)
