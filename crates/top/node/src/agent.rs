@@ -63,7 +63,14 @@ pub async fn run_agent(options: AgentOptions) -> Result<()> {
         Some(text) => Some(text.parse::<Token>().context("--token")?),
         None => None,
     };
-    let membership = Membership::open(&directory, &name, address, (&options.join, options.join_timeout), token.as_ref()).await?;
+    let membership = Membership::open(
+        &directory,
+        &name,
+        address,
+        (&options.join, options.join_timeout),
+        token.as_ref(),
+    )
+    .await?;
     let authority =
         CertificateDer::from_pem_slice(membership.cluster.ca_pem.as_bytes()).context("the cluster's CA certificate")?;
     let servers = membership.servers(&options.join, &tasks, &shutdown)?;

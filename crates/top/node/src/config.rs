@@ -472,7 +472,10 @@ impl ServerOptions {
         if self.node_monitor_grace_period < NODE_GRACE_MIN {
             return Err(value(
                 "node-monitor-grace-period",
-                format!("must be at least {} s, or nodes would be given up that live", NODE_GRACE_MIN.as_secs()),
+                format!(
+                    "must be at least {} s, or nodes would be given up that live",
+                    NODE_GRACE_MIN.as_secs()
+                ),
             ));
         }
         if self.peer_port == self.secure_port || self.peer_port == self.node.kubelet_port {
