@@ -332,7 +332,8 @@ impl Core {
 
     /// Changes members, wherever the leader is.
     pub(crate) async fn change(&self, change: Change) -> Result<(), MemberError> {
-        let unled = *self.leadership.borrow() == Leadership::Unknown;
+        let before = self.leadership.borrow().clone();
+        let unled = before == Leadership::Unknown;
         // A leader that does not know where this server is now cannot make itself known.
         let first = match &change {
             Change::Update(_) if unled => self.ask_everyone(&change).await,
@@ -341,7 +342,7 @@ impl Core {
         match (first, &change) {
             // The leader handed over rather than remove itself: the next one does it.
             (Err(MemberError::Unavailable), Change::Remove(_)) => {
-                self.leader_changes().await;
+                self.leader_changes(&before).await;
                 self.change_once(change).await
             }
             (outcome, _) => outcome,

@@ -158,6 +158,8 @@ pub async fn run_server(config: Checked) -> Result<()> {
     let failed = wait_for_end(node, duties).await;
     tracing::info!("stopping; pods go on running");
     server.health().set_shutting_down();
+    // While peers still reach this server: what they forward to it then is done or told to go elsewhere.
+    store.retire().await;
     shutdown.cancel();
     tasks.close();
     if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
