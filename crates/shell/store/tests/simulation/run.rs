@@ -114,8 +114,8 @@ fn simulate(seed: u64, servers: Option<usize>) -> Outcomes {
     let mut chance = Chance::new(seed);
     let servers = servers.unwrap_or_else(|| usize::try_from(*chance.pick(&[1, 3, 3, 3, 3, 3, 5]).unwrap_or(&3)).unwrap_or(3));
     let knobs = Knobs {
-        snapshot_log_bytes: *chance.pick(&[8 << 10, 32 << 10, 16 << 20]).unwrap_or(&(16 << 20)),
-        entries_behind_snapshot: *chance.pick(&[0, 10, 1000]).unwrap_or(&10),
+        snapshot_log_bytes: *chance.pick(&[4 << 10, 8 << 10, 32 << 10, 16 << 20]).unwrap_or(&(16 << 20)),
+        entries_behind_snapshot: *chance.pick(&[0, 3, 10, 1000]).unwrap_or(&10),
         history_ms: *chance.pick(&[1_000, 3_000, 300_000]).unwrap_or(&300_000),
         segment_bytes: *chance.pick(&[68 << 10, 96 << 10, 96 << 10, 256 << 10]).unwrap_or(&(96 << 10)),
     };
