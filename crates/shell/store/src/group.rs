@@ -80,6 +80,8 @@ pub(crate) struct Core {
     heard: Mutex<HashMap<u64, Instant>>,
     /// Whether this server was removed.
     pub(crate) removed: watch::Sender<bool>,
+    /// Why consensus ended here, if it did.
+    pub(crate) failed: watch::Sender<Option<String>>,
     /// Readers that wait for the next round of the read index.
     readers: mpsc::Sender<Reader>,
     /// Their other end, until somebody holds rounds.
@@ -119,6 +121,7 @@ impl Core {
             caught_up: watch::Sender::new(false),
             heard: Mutex::default(),
             removed: watch::Sender::new(false),
+            failed: watch::Sender::new(None),
             readers,
             rounds: Mutex::new(Some(rounds)),
             aside_from: Mutex::new(Instant::now()),
@@ -555,6 +558,21 @@ impl Core {
 
     /// Keeps up who leads and whether there is a quorum. Runs until it is aborted.
     pub(crate) async fn observe(self: Arc<Self>) {
+        self.look_on().await;
+        // It says nothing any more where it panicked.
+        self.leadership.send_replace(Leadership::Unknown);
+        self.quorum.send_replace(false);
+        let running = self.metrics().running_state;
+        let reason = match (self.log.failure(), running) {
+            (Some(failure), _) => failure.to_owned(),
+            (None, Err(fatal)) => fatal.to_string(),
+            (None, Ok(())) => "consensus panicked".to_owned(),
+        };
+        tracing::error!(reason, "consensus has ended here; this server must be started again");
+        self.failed.send_replace(Some(reason));
+    }
+
+    async fn look_on(&self) {
         let mut changes = self.raft.metrics();
         loop {
             let metrics = changes.borrow_watched().clone();

@@ -271,6 +271,13 @@ impl RaftStore {
         self.core.removed.subscribe()
     }
 
+    /// Why this store takes part in consensus no more, if so: its disk failed in a way after which only another start
+    /// knows what it holds. Until then it serves nothing but stale reads.
+    #[must_use]
+    pub fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.core.failed.subscribe()
+    }
+
     /// The group: from the leader where it can be asked, else as this server knows it.
     pub async fn status(&self) -> ClusterStatus {
         self.core.status().await
@@ -345,12 +352,13 @@ impl Drop for RaftStore {
 
 /// Proposes a command and waits for it, but not for ever.
 pub(crate) async fn propose(raft: &Raft<Group, Machine>, log: &Log, command: Command) -> Result<Applied, WriteError> {
-    let admitted = tokio::time::timeout(APPLIED_WITHIN, log.admit(&command)).await;
+    let until = tokio::time::Instant::now() + APPLIED_WITHIN;
+    let admitted = tokio::time::timeout_at(until, log.admit(&command)).await;
     // What was proposed before keeps all room and is not committed.
     let room = admitted.map_err(|_| WriteError::Unavailable)??;
     let proposal = Proposal::new(command, room);
     let appended = proposal.appended();
-    match tokio::time::timeout(APPLIED_WITHIN, raft.client_write(proposal)).await {
+    match tokio::time::timeout_at(until, raft.client_write(proposal)).await {
         Ok(Ok(response)) => Ok(response.data.0),
         Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) if !appended.load(Ordering::Acquire) => {
             Err(WriteError::Unavailable)

@@ -63,6 +63,14 @@ impl Replicas {
         *reached = page.revision;
     }
 
+    /// Consensus ended on a host though its disk had lost nothing.
+    pub fn fails(&mut self, host: &str, life: u64, reason: &str) {
+        let violation = format!("{host} gave up in its life {life} without need: {reason}");
+        if !self.violations.contains(&violation) {
+            self.violations.push(violation);
+        }
+    }
+
     /// A host leads a new term, at a revision, when clients had been told of another.
     pub fn begins(&mut self, host: &str, term: u64, revision: u64, acknowledged: u64) {
         if revision < acknowledged {
@@ -95,6 +103,11 @@ impl Replicas {
     /// A replica never goes back while its process lives.
     pub fn replicas_never_go_back(&self) -> Vec<String> {
         self.of("went back")
+    }
+
+    /// Only a disk that lost something ends consensus; a full or slow one does not.
+    pub fn nobody_gives_up_without_need(&self) -> Vec<String> {
+        self.of("without need")
     }
 
     fn of(&self, kind: &str) -> Vec<String> {

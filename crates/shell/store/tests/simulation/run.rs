@@ -166,6 +166,7 @@ pub fn judge(world: &World, faults: u64) -> Outcomes {
     violations.extend(PANICS.take().into_iter().map(|panic| format!("panic: {panic}")));
     violations.extend(replicas.one_leader_per_term());
     violations.extend(replicas.leaders_are_complete());
+    violations.extend(replicas.nobody_gives_up_without_need());
     violations.extend(replicas.same_entry_at_same_index());
     violations.extend(replicas.same_state_at_same_revision());
     violations.extend(replicas.replicas_never_go_back());

@@ -287,6 +287,11 @@ impl World {
         for host in &self.hosts {
             let store = host.store.borrow().clone();
             let Some(store) = store else { continue };
+            if let Some(reason) = store.failed().borrow().as_deref()
+                && !reason.contains("failed to flush")
+            {
+                replicas.fails(&host.name, host.lives.get(), reason);
+            }
             let (statistics, page) = (store.statistics(), store.range("/", None, None, None));
             let page = page.expect("the present can be read");
             replicas.shows(&host.name, host.lives.get(), &statistics, &page);
