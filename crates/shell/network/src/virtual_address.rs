@@ -34,10 +34,10 @@ const DOUBT: Duration = Duration::from_secs(3);
 /// Pause after the kernel refused.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long an answer to a probe may take, and the time from one probe to the next.
-const ANSWER: Duration = Duration::from_millis(200);
-const PROBE: Duration = Duration::from_millis(400);
+const ANSWER: Duration = Duration::from_millis(150);
+const PROBE: Duration = Duration::from_millis(250);
 /// Probes without an answer before the first stand-in takes over; the next one waits as often again.
-const SILENT_PROBES: u32 = 3;
+const SILENT_PROBES: u32 = 4;
 const FRAME_BYTES: usize = 128;
 const FRAMES_MAX: usize = 4096;
 
