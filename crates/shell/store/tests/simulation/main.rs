@@ -1,6 +1,15 @@
 //! The replicated store under simulation: whole clusters on one thread, with a network, disks and clocks that fail by seed,
-//! judged by the checker. `TRIREME_SIM_SEEDS=n` runs so many seeds (200 unless said otherwise), `TRIREME_SIM_SEED=n` one, with
-//! everything that happened.
+//! judged by the checker; and scenes for the cases that have a name (`incidents`).
+//!
+//! | variable                           | meaning                                                                       |
+//! | ---------------------------------- | ----------------------------------------------------------------------------- |
+//! | `TRIREME_SIM_SEEDS`, `_FIRST`      | how many seeds (200), and the first one (1)                                   |
+//! | `TRIREME_SIM_SEED`                 | one seed, with what was done to it; in its own process with test `one`        |
+//! | `TRIREME_SIM_SERVERS`              | how many servers, instead of what the seed says                               |
+//! | `TRIREME_SIM_TRACE`                | with `one` or a scene: a level, and parts of targets, as `debug,trireme_store` |
+//! | `TRIREME_SIM_HISTORY`              | with `one`: a file for the history                                            |
+//!
+//! Invariant: a seed has a process of its own, so that it takes the same way whenever it runs.
 
 mod chance;
 mod clients;

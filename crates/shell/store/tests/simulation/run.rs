@@ -226,7 +226,7 @@ async fn control(world: Rc<World>, mut chance: Chance) -> turmoil::Result {
     }
     tokio::time::sleep(Duration::from_millis(chance.between(100, 800))).await;
     world.phase.set(Phase::Running);
-    tokio::time::sleep(Duration::from_millis(chance.between(1_000, 4_000))).await;
+    tokio::time::sleep(Duration::from_millis(chance.between(1_000, 3_500))).await;
     world.phase.set(Phase::Healing);
     if let Err(problem) = tokio::time::timeout(SETTLE_WITHIN, settle(&world)).await {
         let (revisions, members) = (world.revisions(), members(&world).await);
