@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 use super::{field_becomes, ready, shell};
 use crate::cluster::{Cluster, Namespace, contains, eventually};
 
-/// Says five lines, then one for each line of /tmp/say, and ends with code 3 when it reads "end".
+/// Says five lines, then one for each line of /tmp/say, and ends with code 3 a second after it reads "end": with it goes all
+/// that runs in the container, also whoever said so.
 const TALKER: &str = "
 apiVersion: v1
 kind: Pod
@@ -25,7 +26,7 @@ spec:
     - |
       busybox mkfifo /tmp/say
       for i in 1 2 3 4 5; do echo line $i; done
-      while true; do read -r line < /tmp/say; echo said $line; [ $line = end ] && exit 3; done
+      while true; do read -r line < /tmp/say; echo said $line; [ $line = end ] && sleep 1 && exit 3; done
 ";
 
 fn talker(space: &Namespace<'_>) -> Result<()> {
