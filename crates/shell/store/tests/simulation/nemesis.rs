@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use trireme_store::Leadership;
 use turmoil::Sim;
 
 use crate::chance::Chance;
@@ -255,6 +256,15 @@ impl Nemesis {
     /// Asks for a member to be removed. Once it notices, its host comes back with an empty disk as another member.
     fn leave(&mut self, sim: &Sim<'_>, at: usize) {
         if self.world.hosts.len() < 3 || !self.world.unwanted.borrow().is_empty() {
+            return;
+        }
+        // Who was not added yet cannot be removed, nor notice that.
+        let added = self.world.hosts[at]
+            .store
+            .borrow()
+            .as_ref()
+            .is_some_and(|store| *store.leadership().borrow() != Leadership::Unknown);
+        if !added {
             return;
         }
         let id = self.world.hosts[at].member.borrow().id;
