@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -128,7 +128,10 @@ pub async fn run_server(config: Checked) -> Result<()> {
         virtual_addresses: options.vip.clone(),
     };
     let mut duties = tasks.spawn(duties.run(shutdown.clone()));
-    cluster::wait_for_start(&server, &mut duties).await?;
+    tokio::select! {
+        started = cluster::wait_for_start(&server, &mut duties) => started?,
+        error = end_of_membership(&store) => return Err(error),
+    }
     let node = if config.runs(Part::Node) {
         let client = Client::new(InProcess::new(
             Arc::clone(&server),
@@ -155,7 +158,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
     };
     tracing::info!(address = %SocketAddr::new(node_ip, options.secure_port), "the API is served");
 
-    let failed = wait_for_end(node, duties).await;
+    let failed = wait_for_end(node, duties, &store).await;
     tracing::info!("stopping; pods go on running");
     server.health().set_shutting_down();
     // While peers still reach this server: what they forward to it then is done or told to go elsewhere.
@@ -170,7 +173,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
 }
 
 /// Returns on a signal, or with the error of a part without which a server makes no sense.
-async fn wait_for_end(node: Option<Node>, duties: JoinHandle<Result<()>>) -> Result<()> {
+async fn wait_for_end(node: Option<Node>, duties: JoinHandle<Result<()>>, store: &RaftStore) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let failure = async {
@@ -184,7 +187,24 @@ async fn wait_for_end(node: Option<Node>, duties: JoinHandle<Result<()>>) -> Res
         _ = interrupt.recv() => Ok(()),
         error = failure => Err(error),
         ended = duties => ended.context("the duties of a member panicked")?,
+        error = end_of_membership(store) => Err(error),
     }
+}
+
+/// Resolves when this server can be a member no more, with what to do about it.
+async fn end_of_membership(store: &RaftStore) -> anyhow::Error {
+    let (mut removed, mut failed) = (store.removed(), store.failed());
+    let error = tokio::select! {
+        Ok(_) = removed.wait_for(|removed| *removed) => anyhow!(
+            "this server was removed from its cluster: to join again, remove its data directory and start it with --join and a token"
+        ),
+        Ok(reason) = failed.wait_for(Option::is_some) => {
+            let reason = reason.clone().unwrap_or_default();
+            anyhow!("the store takes part in consensus no more: {reason}; look after the disk and start the server again")
+        }
+        else => std::future::pending().await,
+    };
+    error
 }
 
 pub(crate) async fn listen(address: IpAddr, port: u16, flag: &str) -> Result<TcpListener> {

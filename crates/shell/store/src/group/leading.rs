@@ -1,0 +1,241 @@
+//! Who leads: what a member sees of it, and how a leader that is gone is followed by another.
+//!
+//! Invariant: whoever hears no majority leads nobody, whatever consensus still calls it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use openraft::RaftMetrics;
+use openraft::async_runtime::WatchReceiver;
+use openraft::raft::TransferLeaderRequest;
+use tokio::time::Instant;
+
+use super::{Core, LOOK_EVERY, SILENCE, heard_ms};
+use crate::peer::Change;
+use crate::types::Group;
+use crate::{Leadership, MemberError};
+
+/// How long those who are not the heir of a leader that is gone give the heir to be elected; and how long an election
+/// takes at most, before it is tried again.
+const HEIR_WITHIN: Duration = Duration::from_millis(100);
+/// Longest random wait on top of that, so that not all do the same at once.
+const ELECT_DELAY_MS: u64 = 40;
+/// Longest wait for what another follower has in its log.
+const ASKED_WITHIN: Duration = Duration::from_millis(50);
+/// How often an heir stands before it leaves the matter to the election's own clock.
+const ELECTIONS: usize = 5;
+
+impl Core {
+    /// Keeps up who leads and whether there is a quorum. Runs until it is aborted.
+    pub(crate) async fn observe(self: Arc<Self>) {
+        self.look_on().await;
+        // It says nothing any more where it panicked.
+        self.leadership.send_replace(Leadership::Unknown);
+        self.quorum.send_replace(false);
+        let running = self.metrics().running_state;
+        let reason = match (self.log.failure(), running) {
+            (Some(failure), _) => failure.to_owned(),
+            (None, Err(fatal)) => fatal.to_string(),
+            (None, Ok(())) => "consensus panicked".to_owned(),
+        };
+        tracing::error!(reason, "consensus has ended here; this server must be started again");
+        self.failed.send_replace(Some(reason));
+    }
+
+    async fn look_on(&self) {
+        let mut changes = self.raft.metrics();
+        loop {
+            let metrics = changes.borrow_watched().clone();
+            let alone = Self::alone(&metrics);
+            if !alone {
+                self.raft.runtime_config().tick(!*self.removed.borrow());
+            }
+            self.note(&metrics);
+            let changed = changes.changed();
+            if alone {
+                if changed.await.is_err() {
+                    return;
+                }
+            } else if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, changed).await {
+                return;
+            }
+        }
+    }
+
+    /// Tells an operator whom the leader hears no more, and whom again.
+    fn tell_silence(&self, metrics: &RaftMetrics<Group>) {
+        let mut silent = self.silent.lock();
+        for (id, member) in metrics.membership_config.nodes() {
+            if self.lives(metrics, *id) {
+                if silent.remove(id) {
+                    tracing::info!(member = %member.name, "answers again");
+                }
+            } else if heard_ms(metrics, *id).is_some() && silent.insert(*id) {
+                tracing::warn!(member = %member.name, peer = %member.peer, "does not answer any more");
+            }
+        }
+    }
+
+    fn note(&self, metrics: &RaftMetrics<Group>) {
+        let members = &metrics.membership_config;
+        let changed_at = members.log_id().map(|id| id.index);
+        self.peers.locate(changed_at, members.nodes().map(|(_, member)| member));
+        let now = Instant::now();
+        let recently = |id: u64| self.heard.lock().get(&id).is_some_and(|at| now.duration_since(*at) < SILENCE);
+        let leads = metrics.state.is_leader();
+        let applied = metrics
+            .last_applied
+            .is_some_and(|id| id.leader_id.term == metrics.current_term);
+        if leads {
+            self.tell_silence(metrics);
+        }
+        let leads = leads
+            && (Self::alone(metrics) || {
+                let voters = Self::voters(metrics);
+                voters.iter().filter(|id| self.lives(metrics, **id)).count() > voters.len() / 2
+            });
+        let leadership = match metrics.current_leader.filter(|_| metrics.running_state.is_ok()) {
+            // Whoever hears no majority cannot do anything, and must not believe that nobody else leads.
+            Some(id) if id == self.me.id && leads && applied => Leadership::Leader {
+                term: metrics.current_term,
+            },
+            Some(id) if id != self.me.id && recently(id) => metrics
+                .membership_config
+                .nodes()
+                .find(|(known, _)| **known == id)
+                .map_or(Leadership::Unknown, |(_, leader)| Leadership::Follower {
+                    term: metrics.current_term,
+                    leader: leader.clone(),
+                }),
+            _ => Leadership::Unknown,
+        };
+        let quorum = leadership != Leadership::Unknown;
+        if leadership != Leadership::Unknown {
+            *self.led.lock() = now;
+        }
+        self.leadership.send_if_modified(|known| {
+            let changed = *known != leadership;
+            if changed {
+                match &leadership {
+                    Leadership::Unknown => tracing::warn!("no leader that a majority follows is known"),
+                    Leadership::Follower { term, leader } => tracing::info!(term, leader = %leader.name, "follows"),
+                    Leadership::Leader { term } => tracing::info!(term, "leads"),
+                }
+                *known = leadership.clone();
+            }
+            changed
+        });
+        self.quorum
+            .send_if_modified(|known| std::mem::replace(known, quorum) != quorum);
+    }
+
+    /// Watches over the leader's process: when its connection breaks and its host says that nobody listens any more, it
+    /// is gone, and this server need not wait until its lease is over. Runs until it is aborted.
+    pub(crate) async fn guard(self: Arc<Self>) {
+        let mut leadership = self.leadership.subscribe();
+        loop {
+            let now = leadership.borrow_and_update().clone();
+            let Leadership::Follower { term, leader } = now else {
+                if leadership.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let Some(link) = self.peers.link(&leader) else { return };
+            let watch = async {
+                loop {
+                    match link.connection().await {
+                        Ok(connection) => connection.ended().await,
+                        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => return,
+                        // Cut off, or busy: the election's own clock decides.
+                        Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+                    }
+                }
+            };
+            tokio::select! {
+                () = watch => {
+                    tracing::info!(term, leader = %leader.name, "the leader's process is gone");
+                    self.succeed(term, leader.id).await;
+                    // Until somebody else leads, or the same one is back.
+                    drop(tokio::time::timeout(SILENCE, leadership.changed()).await);
+                }
+                changed = leadership.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Brings about another leader in place of the one of a term, whose process is gone.
+    async fn succeed(&self, term: u64, gone: u64) {
+        let mut leadership = self.leadership.subscribe();
+        let led = leadership.wait_for(|leadership| match leadership {
+            Leadership::Leader { term: now } | Leadership::Follower { term: now, .. } => *now > term,
+            Leadership::Unknown => false,
+        });
+        let stand = async {
+            for _ in 0..ELECTIONS {
+                if !self.is_heir(gone).await {
+                    tokio::time::sleep(HEIR_WITHIN).await;
+                }
+                self.stand().await;
+                tokio::time::sleep(HEIR_WITHIN + Duration::from_millis(self.random(ELECT_DELAY_MS))).await;
+            }
+        };
+        tokio::select! {
+            _ = led => {}
+            () = stand => {}
+        }
+    }
+
+    /// Whether this server is the one to follow a leader that is gone: of the voters that answer, the one whose log no
+    /// other's is ahead of. If the followers of one leader stood all at once, each could keep the others from winning.
+    async fn is_heir(&self, gone: u64) -> bool {
+        let metrics = self.metrics();
+        let own = (self.last_log(), self.me.id);
+        let others = metrics
+            .membership_config
+            .nodes()
+            .filter(|(id, _)| **id != gone && **id != self.me.id)
+            .filter(|(id, _)| Self::voters(&metrics).contains(id))
+            .filter_map(|(_, member)| self.peers.link(member));
+        let asked = others.map(|link| async move {
+            let last = link.last_log(ASKED_WITHIN).await.ok()?;
+            Some((last, link.member().id))
+        });
+        let answers = futures::future::join_all(asked).await;
+        answers.into_iter().flatten().all(|other| other < own)
+    }
+
+    /// Term and index of the last entry in the own log.
+    pub(crate) fn last_log(&self) -> (u64, u64) {
+        self.log.last().map_or((0, 0), |id| (id.leader_id.term, id.index))
+    }
+
+    /// Stands for election as if the leader had asked for it: those who vote need not wait for its lease.
+    async fn stand(&self) {
+        let metrics = self.metrics();
+        if metrics.state.is_leader() || self.retired.load(Ordering::Relaxed) || !Self::voters(&metrics).contains(&self.me.id) {
+            return;
+        }
+        tracing::info!(term = metrics.current_term, "standing for election");
+        let request = TransferLeaderRequest::new(metrics.vote, self.me.id, None);
+        if let Err(error) = self.raft.handle_transfer_leader(request).await {
+            tracing::warn!(%error, "cannot stand for election");
+        }
+    }
+
+    /// Lets another server lead, and does not lead again.
+    pub(crate) async fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        if self.raft.is_leader()
+            && let Err(error) = self.change_here(Change::Lead(None)).await
+            && error != MemberError::NobodyElse
+        {
+            tracing::warn!(%error, "nobody took over the leadership before this server stops");
+        }
+        // A group of one has nobody else to lead it to its end.
+        if !Self::alone(&self.metrics()) {
+            self.raft.runtime_config().elect(false);
+        }
+    }
+}
