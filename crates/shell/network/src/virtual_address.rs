@@ -38,6 +38,8 @@ const ANSWER: Duration = Duration::from_millis(150);
 const PROBE: Duration = Duration::from_millis(250);
 /// Probes without an answer before the first stand-in takes over; the next one waits as often again.
 const SILENT_PROBES: u32 = 4;
+/// Someone who claims the address for longer than this is no stand-in, which asks every renewal whether it is still needed.
+const STAND_IN_LEAVES: Duration = Duration::from_millis(900);
 const FRAME_BYTES: usize = 128;
 const FRAMES_MAX: usize = 4096;
 
@@ -79,6 +81,8 @@ pub struct Holder {
     packets: Packets,
     renewed: Instant,
     renewals: u32,
+    /// Since when somebody else claims the address as well.
+    contested: Option<Instant>,
 }
 
 /// Where the address belongs.
@@ -131,6 +135,7 @@ impl VirtualAddress {
             packets,
             renewed: Instant::now(),
             renewals: 0,
+            contested: None,
         };
         holder.announce_if_due().await;
         Ok(holder)
@@ -423,13 +428,35 @@ impl Holder {
     }
 
     /// Whether to leave the address to somebody else. Who stands in asks; who is first only listens, and not while the
-    /// former holder's claims may still be under way.
-    async fn has_rival(&self, address: Ipv4Addr, rank: u32, begun: Instant) -> io::Result<bool> {
+    /// former holder's claims may still be under way. Once it heard a claim it asks too: a stand-in that could not hear
+    /// it before leaves by itself, and is not made way for.
+    async fn has_rival(&mut self, address: Ipv4Addr, rank: u32, begun: Instant) -> io::Result<bool> {
         if rank > 0 {
             return is_held_elsewhere(&self.packets, address, self.place.mac).await;
         }
-        let heard = hears_claim(&self.packets, address, self.place.mac, Duration::from_millis(1)).await?;
-        Ok(heard && begun.elapsed() >= DOUBT)
+        let claimed = match self.contested {
+            None => hears_claim(&self.packets, address, self.place.mac, Duration::from_millis(1)).await?,
+            Some(_) => is_held_elsewhere(&self.packets, address, self.place.mac).await?,
+        };
+        if begun.elapsed() < DOUBT {
+            return Ok(false);
+        }
+        match (claimed, self.contested) {
+            (true, Some(since)) => Ok(since.elapsed() >= STAND_IN_LEAVES),
+            (true, None) => {
+                self.contested = Some(Instant::now());
+                Ok(false)
+            }
+            (false, contested) => {
+                if contested.is_some() {
+                    // Others may have learnt that it was there.
+                    self.contested = None;
+                    self.renewals = 0;
+                    self.announce_if_due().await;
+                }
+                Ok(false)
+            }
+        }
     }
 }
 
