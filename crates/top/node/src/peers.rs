@@ -40,7 +40,12 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     let socket = socket2::SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_thin_linear_timeouts(true)?;
-    socket.set_tcp_user_timeout(Some(DELIVERED_WITHIN))
+    socket.set_tcp_user_timeout(Some(DELIVERED_WITHIN))?;
+    // Who waits for a long answer on a way that was cut finds out.
+    let alive = socket2::TcpKeepalive::new()
+        .with_time(DELIVERED_WITHIN)
+        .with_interval(Duration::from_secs(1));
+    socket.set_tcp_keepalive(&alive)
 }
 
 /// Both directions' TLS settings of one member.

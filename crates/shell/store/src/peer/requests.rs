@@ -22,8 +22,9 @@ use crate::{ClusterStatus, Member, MemberError};
 const CHUNK_BYTES: usize = 1 << 20;
 /// Longest wait for one of them.
 const CHUNK_WITHIN: Duration = Duration::from_secs(10);
-/// Longest wait for a snapshot to be read and taken over by the receiver.
-const INSTALL_WITHIN: Duration = Duration::from_secs(120);
+/// Longest wait for a snapshot to be read and taken over by the receiver; all of it is on its disk by then. A way that is
+/// cut just then would cost as much before it is sent again.
+const INSTALL_WITHIN: Duration = Duration::from_secs(20);
 /// Longest wait for a forwarded write, and for a member change.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(10);
 /// Longest wait for a read index, and for a status.
