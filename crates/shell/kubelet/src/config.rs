@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::server::ResolvesServerCert;
 
+use crate::eviction::EvictionHard;
+
 /// Settings of one node's kubelet.
 #[derive(Clone, Debug)]
 pub struct KubeletConfig {
@@ -45,6 +47,8 @@ pub struct KubeletConfig {
     pub unschedulable: bool,
     /// Most pods on the node, 110.
     pub max_pods: u32,
+    /// What must stay free on the node.
+    pub eviction_hard: EvictionHard,
     /// `nodeInfo.kubeletVersion`, `v1.36.2+trireme`.
     pub kubelet_version: String,
     /// `nodeInfo.containerRuntimeVersion`, `trireme://0.1.0`.
@@ -73,6 +77,7 @@ impl KubeletConfig {
             taints: Vec::new(),
             unschedulable: false,
             max_pods: 110,
+            eviction_hard: EvictionHard::default(),
             kubelet_version: "v1.36.2+trireme".to_owned(),
             runtime_version: concat!("trireme://", env!("CARGO_PKG_VERSION")).to_owned(),
         }

@@ -5,6 +5,7 @@
 //! restart could not find again in the runtime and the API.
 
 mod config;
+mod eviction;
 mod images;
 mod lifecycle;
 mod metrics;
@@ -23,6 +24,7 @@ use trireme_client::{Cache, Client};
 use trireme_runtime::cri::{ImageService, RuntimeService};
 
 pub use config::{KubeletConfig, Taint, Tls};
+pub use eviction::EvictionHard;
 pub use metrics::ResourceMetrics;
 pub use server::{Authorizer, CertificateAuthorizer, Decision, Peer};
 

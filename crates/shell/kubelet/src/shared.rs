@@ -98,8 +98,8 @@ impl Shared {
             pod_ips,
             host_ips: self.host_ips(),
             allocatable_milli_cpu: self.machine.cpus * 1000,
-            allocatable_memory: self.machine.allocatable_memory(),
-            allocatable_storage: self.machine.allocatable_storage(),
+            allocatable_memory: self.machine.allocatable_memory(&self.config.eviction_hard),
+            allocatable_storage: self.machine.allocatable_storage(&self.config.eviction_hard),
         }
     }
 

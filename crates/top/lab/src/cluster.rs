@@ -12,6 +12,8 @@ use crate::state::{LabState, Role};
 
 /// How often a token is asked for.
 const POLL: Duration = Duration::from_millis(25);
+/// What must stay free where hosts have no disks of their own: upstream's default without the disk's signals.
+const EVICTION_HARD: &str = "memory.available<100Mi";
 
 /// What a lab is to be.
 #[derive(Clone, Debug)]
@@ -222,6 +224,10 @@ impl Lab {
             "--cgroup-root".into(),
             host.cgroup(),
         ];
+        if state.disk_bytes.is_none() {
+            // The hosts' data is on the machine's disk, which is no measure of how much room a host has.
+            command.extend(["--eviction-hard".into(), EVICTION_HARD.into()]);
+        }
         if server {
             command.extend(["--tls-san".into(), host.state.gateway.to_string()]);
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::join::wire::ClusterSettings;
+use trireme_kubelet::EvictionHard;
 use trireme_routing::mesh::Mode;
 
 /// Where the main configuration file is, if there is one.
@@ -107,6 +108,10 @@ pub struct NodeOptions {
     /// Most pods on this node
     #[arg(long, env = "TRIREME_MAX_PODS", default_value_t = 110)]
     pub max_pods: u32,
+    /// What must stay free, or the node takes no more pods; signals that are not named are not watched. One value, in the
+    /// form signal<amount,signal<percentage
+    #[arg(long, env = "TRIREME_EVICTION_HARD", default_value_t)]
+    pub eviction_hard: EvictionHard,
     /// Form of log lines
     #[arg(long, env = "TRIREME_LOG_FORMAT", default_value = "auto")]
     pub log_format: LogFormat,

@@ -141,6 +141,7 @@ fn kubelet_config(settings: &NodeSettings) -> KubeletConfig {
         own_pods_only: settings.own_pods_only,
         port: options.kubelet_port,
         max_pods: options.max_pods,
+        eviction_hard: options.eviction_hard.clone(),
         kubelet_version: crate::KUBERNETES_VERSION.to_owned(),
         tls: Some(Tls {
             certificate: Arc::clone(&settings.serving),

@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use crate::config::KubeletConfig;
-
-/// Memory that pods may not count on, bytes: upstream's hard eviction threshold.
-const MEMORY_RESERVED: i64 = 100 * 1024 * 1024;
+use crate::eviction::{EvictionHard, Signal, Stock};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Machine {
@@ -44,13 +42,14 @@ impl Machine {
         }
     }
 
-    pub(crate) fn allocatable_memory(&self) -> i64 {
-        (self.memory - MEMORY_RESERVED).max(0)
+    /// What pods may count on, bytes: all but what must stay free.
+    pub(crate) fn allocatable_memory(&self, keep: &EvictionHard) -> i64 {
+        (self.memory - keep.reserved(Signal::MemoryAvailable, self.memory)).max(0)
     }
 
-    /// Nine tenths: upstream evicts below a tenth of free space.
-    pub(crate) fn allocatable_storage(&self) -> i64 {
-        self.storage / 10 * 9
+    /// The same of the disk.
+    pub(crate) fn allocatable_storage(&self, keep: &EvictionHard) -> i64 {
+        (self.storage - keep.reserved(Signal::NodefsAvailable, self.storage)).max(0)
     }
 }
 
@@ -70,19 +69,50 @@ fn storage(path: &Path) -> i64 {
     }
 }
 
-/// Free bytes and inodes of a file system as fractions of the whole.
-pub(crate) fn free_fractions(path: &Path) -> Option<(f64, f64)> {
-    let found = nix::sys::statvfs::statvfs(path).ok()?;
-    let part = |free: u64, all: u64| if all == 0 { 1.0 } else { free as f64 / all as f64 };
-    Some((
-        part(found.blocks_available(), found.blocks()),
-        part(found.files_available(), found.files()),
-    ))
+/// What is left of something that eviction thresholds watch. The data directory holds images and volumes, so that both
+/// of upstream's file systems are the one that it is on.
+pub(crate) fn measure(signal: Signal, data_dir: &Path) -> Option<Stock> {
+    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let statistics = || nix::sys::statvfs::statvfs(data_dir).ok();
+    let stock = match signal {
+        Signal::MemoryAvailable => {
+            let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+            Stock {
+                available: kibibytes(&text, "MemAvailable:"),
+                capacity: kibibytes(&text, "MemTotal:"),
+            }
+        }
+        Signal::NodefsAvailable | Signal::ImagefsAvailable => {
+            let found = statistics()?;
+            let bytes = |blocks: u64| whole(blocks.saturating_mul(found.fragment_size()));
+            Stock {
+                available: bytes(found.blocks_available()),
+                capacity: bytes(found.blocks()),
+            }
+        }
+        Signal::NodefsInodesFree | Signal::ImagefsInodesFree => {
+            let found = statistics()?;
+            Stock {
+                available: whole(found.files_available()),
+                capacity: whole(found.files()),
+            }
+        }
+        Signal::PidAvailable => {
+            let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<i64>().ok();
+            let capacity = number("/proc/sys/kernel/pid_max")?.min(number("/proc/sys/kernel/threads-max")?);
+            Stock {
+                available: capacity - threads(&std::fs::read_to_string("/proc/loadavg").ok()?)?,
+                capacity,
+            }
+        }
+    };
+    // Some file systems count no inodes.
+    Some(stock).filter(|stock| stock.capacity > 0)
 }
 
-/// Available memory, bytes.
-pub(crate) fn available_memory() -> Option<i64> {
-    Some(kibibytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")).filter(|bytes| *bytes > 0)
+/// Threads of the machine: the number behind the stroke in `0.20 0.18 0.12 1/80 11206`.
+fn threads(loadavg: &str) -> Option<i64> {
+    loadavg.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
 }
 
 fn os_image(release: &str) -> String {

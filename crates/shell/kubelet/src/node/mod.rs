@@ -128,8 +128,7 @@ async fn write_status(shared: &Shared, always: bool) -> Result<bool, Status> {
     if !always && !status::differs(&old, &new) {
         return Ok(false);
     }
-    let was_ready = status::is_ready(&old);
-    let is_ready = status::is_ready(&new);
+    let turned = status::turned(&old, &new);
     let change = |node: &mut Node| {
         let foreign = node.status.take().unwrap_or_default();
         node.status = Some(status::merged(foreign, new.clone()));
@@ -139,13 +138,8 @@ async fn write_status(shared: &Shared, always: bool) -> Result<bool, Status> {
         .client
         .modify_status::<Node>("", &shared.config.node_name, change)
         .await?;
-    if was_ready != is_ready {
-        let name = &shared.config.node_name;
-        let (reason, text) = if is_ready {
-            ("NodeReady", "NodeReady")
-        } else {
-            ("NodeNotReady", "NodeNotReady")
-        };
+    let name = &shared.config.node_name;
+    for reason in turned {
         let regarding = Regarding {
             kind: "Node".into(),
             name: name.clone(),
@@ -156,7 +150,7 @@ async fn write_status(shared: &Shared, always: bool) -> Result<bool, Status> {
             regarding,
             EventType::Normal,
             reason,
-            format!("Node {name} status is now: {text}"),
+            format!("Node {name} status is now: {reason}"),
         );
     }
     Ok(true)

@@ -17,10 +17,6 @@ use crate::shared::Shared;
 /// Most images and names of one image that are shown.
 const IMAGES_MAX: usize = 50;
 const NAMES_MAX: usize = 5;
-/// Below these the node is under pressure: upstream's hard eviction thresholds.
-const MEMORY_MIN: i64 = 100 * 1024 * 1024;
-const STORAGE_FREE_MIN: f64 = 0.10;
-const INODES_FREE_MIN: f64 = 0.05;
 /// How long the runtime may take to answer.
 const RUNTIME_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -67,7 +63,11 @@ pub(super) async fn of(shared: &Shared, old: &NodeStatus) -> NodeStatus {
                 .collect(),
         ),
         capacity: Some(resources(shared, machine.memory, machine.storage)),
-        allocatable: Some(resources(shared, machine.allocatable_memory(), machine.allocatable_storage())),
+        allocatable: Some(resources(
+            shared,
+            machine.allocatable_memory(&config.eviction_hard),
+            machine.allocatable_storage(&config.eviction_hard),
+        )),
         conditions: Some(conditions(shared, old, trouble)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint {
@@ -120,9 +120,10 @@ struct Verdict {
 }
 
 fn conditions(shared: &Shared, old: &NodeStatus, trouble: Option<String>) -> Vec<NodeCondition> {
-    let memory = machine::available_memory().is_some_and(|bytes| bytes < MEMORY_MIN);
-    let disk = machine::free_fractions(&shared.config.data_dir)
-        .is_some_and(|(space, inodes)| space < STORAGE_FREE_MIN || inodes < INODES_FREE_MIN);
+    let config = &shared.config;
+    let pressure = config
+        .eviction_hard
+        .pressure(|signal| machine::measure(signal, &config.data_dir));
     let pick = |kind, pressed: bool, yes: (&'static str, &str), no: (&'static str, &str)| {
         let (reason, message) = if pressed { yes } else { no };
         Verdict {
@@ -135,19 +136,19 @@ fn conditions(shared: &Shared, old: &NodeStatus, trouble: Option<String>) -> Vec
     let verdicts = [
         pick(
             "MemoryPressure",
-            memory,
+            pressure.memory,
             ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
             ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         ),
         pick(
             "DiskPressure",
-            disk,
+            pressure.disk,
             ("KubeletHasDiskPressure", "kubelet has disk pressure"),
             ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ),
         pick(
             "PIDPressure",
-            false,
+            pressure.pid,
             ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
             ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ),
@@ -234,12 +235,25 @@ pub(super) fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
     still(old) != still(new)
 }
 
-pub(super) fn is_ready(status: &NodeStatus) -> bool {
-    status
-        .conditions
-        .iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+/// Events of conditions that turn: to true, to false.
+const TURNS: [(&str, &str, &str); 4] = [
+    ("MemoryPressure", "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+    ("DiskPressure", "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+    ("PIDPressure", "NodeHasInsufficientPID", "NodeHasSufficientPID"),
+    ("Ready", "NodeReady", "NodeNotReady"),
+];
+
+/// The events that tell which conditions turned from one status to the next.
+pub(super) fn turned(old: &NodeStatus, new: &NodeStatus) -> Vec<&'static str> {
+    let is = |status: &NodeStatus, kind: &str| {
+        let mut conditions = status.conditions.iter().flatten();
+        conditions.any(|condition| condition.type_ == kind && condition.status == "True")
+    };
+    TURNS
+        .into_iter()
+        .filter(|(kind, _, _)| is(old, kind) != is(new, kind))
+        .map(|(kind, on, off)| if is(new, kind) { on } else { off })
+        .collect()
 }
 
 /// Ours over what is there: conditions, volumes and extended resources of others stay.

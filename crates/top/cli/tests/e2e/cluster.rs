@@ -69,17 +69,21 @@ impl Cluster {
                 cluster.lab(&["exec", "--", &trireme().to_string_lossy(), "images", "import", path])?;
             }
         }
-        eventually("a ready node", READY_LIMIT, || {
-            let status = cluster
+        // Every trial needs a node that takes pods; one that does not is told here, once.
+        let mut told = String::new();
+        let ready = eventually("a ready node without taints", READY_LIMIT, || {
+            let output = cluster
                 .command(&[
                     "get",
                     "nodes",
                     "-o",
-                    "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}",
+                    "jsonpath={range .items[*].status.conditions[*]}{.type}={.status} {end}{.items[*].spec.taints}",
                 ])
                 .output()?;
-            Ok(status.stdout == b"True")
-        })?;
+            told = String::from_utf8_lossy(&output.stdout).into_owned();
+            Ok(told.ends_with("Ready=True "))
+        });
+        ready.with_context(|| format!("the node says {told}; the log ends so:\n{}", cluster.log_tail()))?;
         Ok(cluster)
     }
 

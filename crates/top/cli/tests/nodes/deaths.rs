@@ -12,6 +12,7 @@ use crate::ground::{GRACE, Ground, HOSTS, SERVERS, eventually};
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("agents_go_on_by_another_server", another_server),
     ("names_and_services_need_no_server", no_server),
+    ("a_node_whose_disk_is_full_takes_no_new_pods", full_disk),
     ("a_dead_node_is_replaced_and_cleans_up", dead_node),
 ];
 
@@ -102,6 +103,54 @@ fn no_server(ground: &mut Ground) -> Result<()> {
     })?;
     ensure!(told.lines().filter(|line| line.starts_with("web-")).count() == 40, "{told}");
     Ok(())
+}
+
+/// An agent's disk fills up and is freed again.
+fn full_disk(ground: &mut Ground) -> Result<()> {
+    let full = SERVERS;
+    let name = ground.hosts[full].name.clone();
+    // Its condition and its taint.
+    let told = |ground: &Ground| -> Result<String> {
+        let path = "jsonpath={.status.conditions[?(@.type=='DiskPressure')].status} {.spec.taints[*].key}";
+        ground.kubectl(0, &["get", "node", &name, "-o", path])
+    };
+    ensure!(told(ground)? == "False", "{name} is short of space from the start");
+    ground.lab(&["fill-disk", &name])?;
+    eventually("the node tells that its disk is full", || {
+        Ok(told(ground)? == "True node.kubernetes.io/disk-pressure")
+    })?;
+    ground.kubectl(
+        0,
+        &["create", "deployment", "elsewhere", "--image=nginx:1.16", "--replicas=5"],
+    )?;
+    ground.kubectl(0, &["rollout", "status", "deployment/elsewhere", "--timeout=60s"])?;
+    let path = "jsonpath={.items[*].spec.nodeName}";
+    let nodes = ground.kubectl(0, &["get", "pods", "-l", "app=elsewhere", "-o", path])?;
+    ensure!(!nodes.split_whitespace().any(|node| node == name), "{nodes}");
+    ensure!(
+        ground.client(0, full, "hostname")? == format!("client-{name}"),
+        "what runs there goes on"
+    );
+    ground.lab(&["fill-disk", &name, "--free"])?;
+    eventually("the node tells that its disk has space", || Ok(told(ground)? == "False"))?;
+    let events = ground.kubectl(
+        0,
+        &[
+            "get",
+            "events",
+            "--field-selector",
+            &format!("involvedObject.name={name}"),
+            "-o",
+            "jsonpath={.items[*].reason}",
+        ],
+    )?;
+    for wanted in ["NodeHasDiskPressure", "NodeHasNoDiskPressure"] {
+        ensure!(
+            events.split_whitespace().any(|reason| reason == wanted),
+            "no {wanted} in {events}"
+        );
+    }
+    ground.kubectl(0, &["delete", "deployment", "elsewhere"]).map(drop)
 }
 
 /// One replica a node, which a silent node loses after two seconds.

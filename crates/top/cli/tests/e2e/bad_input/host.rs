@@ -117,6 +117,10 @@ pub(super) fn configuration(cluster: &Cluster) -> Result<()> {
         &beside(cluster, &[], &["server", "--nonsense"])?,
         "unexpected argument '--nonsense'",
     )?;
+    contains(
+        &beside(cluster, &[], &["server", "--eviction-hard", "disk<1Gi"])?,
+        "unsupported eviction signal \"disk\"; there are memory.available, nodefs.available",
+    )?;
     contains(&beside(cluster, &["TRIREME_SECURE_PORT=many"], &["server"])?, "'many'")
 }
 
