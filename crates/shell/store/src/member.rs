@@ -16,6 +16,9 @@ pub struct Member {
     pub peer: String,
     /// URL of its API, `https://host:port`.
     pub api: String,
+    /// Version of what it runs, for people; empty where it is not known.
+    #[serde(default)]
+    pub version: String,
 }
 
 impl std::fmt::Display for Member {

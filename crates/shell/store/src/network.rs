@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{BoxStream, Fuse, StreamExt};
 use openraft::AnyError;
 use openraft::error::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -26,6 +27,8 @@ use crate::types::{Group, Vote};
 const PIPELINE: usize = 32;
 /// A peer that has not answered an append for this long is taken for unreachable.
 const APPEND_WITHIN: Duration = Duration::from_secs(3);
+/// How often the task that sends a commit alone yields to others before.
+const COURTESY: usize = 3;
 /// Wait before an unreachable peer is tried again, at first and at most.
 const AGAIN_AFTER: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(250)];
 
@@ -88,6 +91,30 @@ impl Way {
     }
 }
 
+/// Lets other work go before what only tells a follower how far the log is committed: above all the answer to whoever
+/// wrote it. What was written meanwhile tells it too, and takes its place.
+fn unhurried<S>(input: S) -> BoxStream<'static, AppendEntriesRequest<Group>>
+where
+    S: futures::Stream<Item = AppendEntriesRequest<Group>> + Send + Unpin + 'static,
+{
+    let next = |mut input: Fuse<S>| async move {
+        let mut request = input.next().await?;
+        for _ in 0..COURTESY {
+            if !request.entries.is_empty() {
+                break;
+            }
+            tokio::task::yield_now().await;
+            match input.next().now_or_never() {
+                Some(Some(later)) => request = later,
+                Some(None) => break,
+                None => {}
+            }
+        }
+        Some((request, input))
+    };
+    futures::stream::unfold(input.fuse(), next).boxed()
+}
+
 impl RaftNetworkV2<Group> for Way {
     type SnapshotData = SnapshotFile;
 
@@ -112,7 +139,7 @@ impl RaftNetworkV2<Group> for Way {
             let Some(first) = input.next().await else {
                 return Ok(futures::stream::empty().boxed());
             };
-            let input = futures::stream::once(std::future::ready(first)).chain(input);
+            let input = futures::stream::once(std::future::ready(first)).chain(unhurried(input));
             let connection = tokio::time::timeout(APPEND_WITHIN, self.own()?.connection())
                 .await
                 .map_err(|late| unreachable(&late))?

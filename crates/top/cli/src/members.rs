@@ -154,6 +154,7 @@ fn member_rows(status: &Value) -> Vec<Vec<String>> {
                 role,
                 text(&known["lagEntries"]),
                 text(&known["lastHeardMs"]),
+                text(&member["version"]),
                 text(&member["api"]),
                 text(&member["peer"]),
             ]
@@ -161,7 +162,7 @@ fn member_rows(status: &Value) -> Vec<Vec<String>> {
         .collect()
 }
 
-const MEMBER_HEAD: [&str; 7] = ["NAME", "ID", "ROLE", "LAG", "HEARD MS AGO", "API", "PEER"];
+const MEMBER_HEAD: [&str; 8] = ["NAME", "ID", "ROLE", "LAG", "HEARD MS AGO", "VERSION", "API", "PEER"];
 
 /// Shows the members, the leader and the certificates.
 pub(crate) fn status(command: &StatusCommand) -> Result<()> {

@@ -87,6 +87,7 @@ pub(crate) async fn place(
                 );
             }
             (place.member.peer, place.member.api) = (peer, api);
+            place.member.version = crate::KUBERNETES_VERSION.to_owned();
             place
         }
         (None, Some(joining)) => join(data_dir, name, address, (peer, api), joining).await?,
@@ -96,7 +97,13 @@ pub(crate) async fn place(
             let id = if older { FIRST_ID } else { rand::random_range(2..1 << 53) };
             let name = name.to_owned();
             Place {
-                member: Member { id, name, peer, api },
+                member: Member {
+                    id,
+                    name,
+                    peer,
+                    api,
+                    version: crate::KUBERNETES_VERSION.to_owned(),
+                },
                 joined: false,
             }
         }
@@ -290,7 +297,7 @@ impl Duties {
         }
     }
 
-    /// Tells the cluster where this server is now, if that changed while it was away.
+    /// Tells the cluster where this server is now and what it runs, if that changed while it was away.
     async fn announce(&self, announced: &mut bool) {
         if *announced {
             return;
@@ -303,11 +310,12 @@ impl Duties {
                     tracing::info!(
                         peer = self.member.peer,
                         api = self.member.api,
-                        "told the cluster the new address"
+                        version = self.member.version,
+                        "told the cluster what is new of this server"
                     );
                     *announced = true;
                 }
-                Err(error) => tracing::warn!(%error, "the cluster does not know this server's address yet"),
+                Err(error) => tracing::warn!(%error, "the cluster does not know yet what is new of this server"),
             },
             Some(_) => *announced = true,
             None => {}

@@ -44,15 +44,30 @@ impl Core {
     }
 
     async fn look_on(&self) {
-        let mut changes = self.raft.metrics();
+        let mut everything = self.raft.metrics();
+        // Who leads changes seldom, everything else several times with each write: it would wake this task in vain.
+        let mut standing = self.raft.server_metrics();
         loop {
-            let metrics = changes.borrow_watched().clone();
+            // In this order: consensus tells the standing first, so that of two that differ the rest is yet to come.
+            let metrics = everything.borrow_and_update().clone();
+            let agrees = {
+                let standing = standing.borrow_and_update();
+                standing.state == metrics.state
+                    && standing.current_leader == metrics.current_leader
+                    && standing.membership_config.log_id() == metrics.membership_config.log_id()
+            };
             let alone = Self::alone(&metrics);
             if !alone {
                 self.raft.runtime_config().tick(!*self.removed.borrow());
             }
             self.note(&metrics);
-            let changed = changes.changed();
+            let settled = agrees && *self.leadership.borrow() != Leadership::Unknown;
+            let changed = async {
+                tokio::select! {
+                    changed = standing.changed() => changed,
+                    changed = everything.changed(), if !settled => changed,
+                }
+            };
             if alone {
                 if changed.await.is_err() {
                     return;
@@ -111,11 +126,11 @@ impl Core {
             _ => Leadership::Unknown,
         };
         let quorum = leadership != Leadership::Unknown;
-        if leadership != Leadership::Unknown {
-            *self.led.lock() = now;
-        }
         self.leadership.send_if_modified(|known| {
             let changed = *known != leadership;
+            if changed || leadership != Leadership::Unknown {
+                *self.led.lock() = now;
+            }
             if changed {
                 match &leadership {
                     Leadership::Unknown => tracing::warn!("no leader that a majority follows is known"),

@@ -204,10 +204,10 @@ impl Core {
         loop {
             if !matches!(*leadership.borrow_and_update(), Leadership::Leader { .. }) || Self::alone(&self.metrics()) {
                 // A group of one becomes more by a change of members, which shows in the metrics.
-                let mut metrics = self.raft.metrics();
+                let mut standing = self.raft.server_metrics();
                 let grown = async {
-                    while Self::alone(&metrics.borrow_watched()) {
-                        metrics.changed().await?;
+                    while standing.borrow_and_update().membership_config.nodes().count() < 2 {
+                        standing.changed().await?;
                     }
                     tokio::time::sleep(LOOK_EVERY).await;
                     Ok::<(), openraft::async_runtime::watch::RecvError>(())

@@ -408,5 +408,6 @@ pub fn member(host: &str, id: u64) -> Member {
         name: host.to_owned(),
         peer: format!("{host}:{PORT}"),
         api: format!("https://{host}:6443"),
+        ..Member::default()
     }
 }

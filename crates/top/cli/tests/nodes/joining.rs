@@ -149,6 +149,13 @@ fn refused(ground: &mut Ground) -> Result<()> {
         members.as_array().is_some_and(|all| all.len() == SERVERS),
         "members: {members}"
     );
+    let status = ground.exec(&ground.hosts[0].name, &["trireme", "status", "-o", "json"])?;
+    let status: serde_json::Value = serde_json::from_str(&status)?;
+    let mut known = status["members"].as_array().into_iter().flatten();
+    ensure!(
+        known.all(|known| known["member"]["version"] == status["version"]),
+        "every member tells what it runs: {status}"
+    );
     ensure!(
         ground
             .kubectl(0, &["get", "nodes", "-o", "name"])?

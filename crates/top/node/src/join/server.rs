@@ -203,6 +203,7 @@ impl Cluster {
             name: request.name.clone(),
             peer: peer.clone(),
             api: api.clone(),
+            version: request.version.clone(),
         };
         self.store
             .add_learner(member.clone())
