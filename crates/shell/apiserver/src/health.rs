@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::http::query::Query;
@@ -38,6 +38,8 @@ struct Named {
     name: String,
     readiness_only: bool,
     check: Check,
+    /// Why it failed when that was last told.
+    told: Mutex<Option<String>>,
 }
 
 /// The checks and the two switches that every server has.
@@ -90,6 +92,25 @@ impl Default for Health {
     }
 }
 
+impl Named {
+    /// Tells an operator that the check fails, why, and that it fails no more: each once, however often it is asked.
+    fn tell(&self, outcome: &Result<(), String>) {
+        let mut told = self.told.lock();
+        match outcome {
+            Err(reason) if told.as_ref() != Some(reason) => {
+                tracing::warn!(check = self.name, reason, "health check failed");
+                *told = Some(reason.clone());
+            }
+            Err(_) => {}
+            Ok(()) => {
+                if told.take().is_some() {
+                    tracing::info!(check = self.name, "health check succeeds again");
+                }
+            }
+        }
+    }
+}
+
 impl Health {
     /// Adds a check; one of the same name is replaced.
     pub fn add(&self, name: &str, readiness_only: bool, check: Check) {
@@ -99,6 +120,7 @@ impl Health {
             name: name.to_owned(),
             readiness_only,
             check,
+            told: Mutex::default(),
         });
     }
 
@@ -153,10 +175,11 @@ impl Health {
                 text.push_str(&format!("[+]{} excluded: ok\n", named.name));
                 continue;
             }
-            match (named.check)() {
+            let outcome = (named.check)();
+            named.tell(&outcome);
+            match outcome {
                 Ok(()) => text.push_str(&format!("[+]{} ok\n", named.name)),
-                Err(reason) => {
-                    tracing::warn!(check = named.name, reason, "health check failed");
+                Err(_) => {
                     broken = true;
                     text.push_str(&format!("[-]{} failed: reason withheld\n", named.name));
                 }

@@ -16,7 +16,7 @@ mod server;
 mod shared;
 mod sys;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -94,6 +94,13 @@ impl Kubelet {
     #[must_use]
     pub fn metrics(&self) -> Arc<ResourceMetrics> {
         Arc::clone(&self.shared.metrics)
+    }
+
+    /// Where the pod network notes the range that it gives this node's pods addresses from (`spec.podCIDR`): should the Node
+    /// be deleted while they run, it registers again with that.
+    #[must_use]
+    pub fn pod_cidr(&self) -> Arc<OnceLock<String>> {
+        Arc::clone(&self.shared.pod_cidr)
     }
 
     /// Registers the node and runs its pods until `shutdown`. Pods go on running afterwards.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use parking_lot::RwLock;
@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<ResourceMetrics>,
     /// What the workers know of their pods, for the server and the metrics.
     pub(crate) pods: Arc<RwLock<BTreeMap<String, PodView>>>,
+    /// The range that the node's pods have their addresses from, once the Node has one.
+    pub(crate) pod_cidr: Arc<OnceLock<String>>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -85,6 +87,7 @@ impl Shared {
             runtime,
             recorder,
             pods,
+            pod_cidr: Arc::default(),
             shutdown,
         }
     }

@@ -1,7 +1,7 @@
 //! The node part of a server or an agent: runtime, pod network, kubelet, service routing and DNS.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Node as NodeObject;
@@ -87,6 +87,7 @@ impl Node {
             runtime as _,
         )?;
         let metrics = kubelet.metrics();
+        let noted_range = kubelet.pod_cidr();
         let running = kubelet.run(shutdown.clone());
         spawn(tasks, &report, async move { running.await.context("the kubelet ended") });
 
@@ -94,6 +95,7 @@ impl Node {
             settings,
             cache,
             sandboxes,
+            noted_range,
             tasks: tasks.clone(),
             report: report.clone(),
             shutdown: shutdown.clone(),
@@ -156,6 +158,8 @@ struct NetworkPart {
     settings: NodeSettings,
     cache: Arc<Cache>,
     sandboxes: Arc<Sandboxes>,
+    /// Where the kubelet looks for the range, should it have to register anew.
+    noted_range: Arc<OnceLock<String>>,
     tasks: TaskTracker,
     report: mpsc::UnboundedSender<anyhow::Error>,
     shutdown: CancellationToken,
@@ -237,7 +241,7 @@ impl NetworkPart {
                 .and_then(|node| node.spec.as_ref()?.pod_cidr.clone())
                 .filter(|range| !range.is_empty())
             {
-                return Ok(range);
+                return Ok(self.noted_range.get_or_init(|| range).clone());
             }
             changes.next().await;
         }

@@ -78,6 +78,8 @@ async fn register(shared: &Shared) -> Result<String, Status> {
         }
     } else {
         let taints: Vec<_> = shared.config.taints.iter().map(status::taint).collect();
+        // Its pods go on with the addresses that they have: a Node that was deleted comes back with the same range.
+        let pod_cidrs = shared.pod_cidr.get().map(|range| vec![range.clone()]);
         let node = Node {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -94,6 +96,8 @@ async fn register(shared: &Shared) -> Result<String, Status> {
             spec: Some(k8s_openapi::api::core::v1::NodeSpec {
                 taints: (!taints.is_empty()).then_some(taints),
                 unschedulable: shared.config.unschedulable.then_some(true),
+                pod_cidr: shared.pod_cidr.get().cloned(),
+                pod_cidrs,
                 ..Default::default()
             }),
             status: Some(status::of(shared, &NodeStatus::default()).await),

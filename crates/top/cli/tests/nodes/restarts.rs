@@ -9,6 +9,7 @@ use crate::ground::{Ground, HOSTS, NODE_PORT, SERVERS, eventually};
 
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("containers_outlive_the_agent_and_the_server", outlive),
+    ("nodes_that_were_deleted_come_back_with_their_addresses", deleted),
     ("an_agent_with_another_address_comes_back", |ground| moves(ground, HOSTS - 1)),
     ("a_server_with_another_address_comes_back", |ground| {
         let leader = ground.leader()?;
@@ -56,6 +57,54 @@ fn outlive(ground: &mut Ground) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Nodes that are deleted while they run register anew, with the addresses that their pods have.
+fn deleted(ground: &mut Ground) -> Result<()> {
+    let before = containers(ground)?;
+    let ranges = |ground: &Ground, names: &[String]| -> Result<Vec<String>> {
+        let told = |name: &String| {
+            let path = "jsonpath={.metadata.uid} {.spec.podCIDR}";
+            ground.kubectl(0, &["get", "node", name, "-o", path])
+        };
+        names.iter().map(told).collect()
+    };
+    let mut names: Vec<String> = ground.hosts[SERVERS..].iter().map(|host| host.name.clone()).collect();
+    let told = ranges(ground, &names)?;
+    let range = |told: &str| {
+        told.split_once("10.42.")
+            .and_then(|(_, rest)| rest.split_once('.')?.0.parse::<u8>().ok())
+    };
+    // The one with the lower range comes back last: its range is the one that a new node would get.
+    if range(&told[0]) > range(&told[1]) {
+        names.reverse();
+    }
+    let first = ranges(ground, &names)?;
+    ground.lab(&["stop", &names[0]])?;
+    ground.kubectl(0, &["delete", "node", &names[0], &names[1]])?;
+    eventually("the first of the deleted nodes is back", || {
+        Ok(ground.ready_nodes(0)?.contains(&names[1]))
+    })?;
+    ground.lab(&["cont", &names[0]])?;
+    eventually("the other one is back too", || Ok(ground.ready_nodes(0)?.contains(&names[0])))?;
+    for (old, new) in first.iter().zip(ranges(ground, &names)?) {
+        let (old, new) = (old.split_once(' '), new.split_once(' '));
+        let (old, new) = (old.context("a UID and a range")?, new.context("a UID and a range")?);
+        ensure!(old.0 != new.0 && old.1 == new.1, "{old:?}, then {new:?}");
+    }
+    ground.settled()?;
+    for host in SERVERS..HOSTS {
+        let name = &ground.hosts[host].name;
+        let pod = ground.kubectl(0, &["get", "pod", &format!("web-{name}"), "-o", "jsonpath={.status.podIP}"])?;
+        for other in (0..HOSTS).filter(|other| *other != host) {
+            eventually("its pod is reached from elsewhere", || {
+                Ok(ground
+                    .client(0, other, &format!("wget -q -O - http://{pod}/hostname"))?
+                    .starts_with("web-"))
+            })?;
+        }
+    }
+    unchanged(ground, &before)
 }
 
 /// A host gets another address, restarts, and is what it was for everybody.
