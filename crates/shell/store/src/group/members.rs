@@ -59,6 +59,19 @@ impl Core {
         Err(MemberError::Unavailable)
     }
 
+    /// Makes known what another member says of itself. It may ask one that does not lead, because it finds the leader as
+    /// little as the leader finds it.
+    pub(crate) async fn announced(&self, member: &Member) -> Result<(), MemberError> {
+        self.peers.relocate(member);
+        let change = Change::Update(member.clone());
+        let led = matches!(*self.leadership.borrow(), Leadership::Follower { .. });
+        if led {
+            self.change_once(change).await
+        } else {
+            self.change_here(change).await
+        }
+    }
+
     async fn change_once(&self, change: Change) -> Result<(), MemberError> {
         match self.leader().await.map_err(|_| MemberError::Unavailable)? {
             Leadership::Leader { .. } => self.change_here(change).await,

@@ -78,6 +78,14 @@ impl Peers {
         }
     }
 
+    /// Notes where a member says itself that it is now: the others may have to reach it before they can agree on that. The
+    /// next change of members counts for more.
+    pub(crate) fn relocate(&self, member: &Member) {
+        if let Some(dialer) = &self.dialer {
+            dialer.members.lock().0.insert(member.id, member.clone());
+        }
+    }
+
     /// The way that all short requests to a member share; another one when it has moved.
     pub(crate) fn link(&self, member: &Member) -> Option<Arc<Link>> {
         let dialer = self.dialer.as_ref()?;

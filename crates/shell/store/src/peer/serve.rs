@@ -164,7 +164,11 @@ async fn handle(core: &Arc<Core>, peer: u64, kind: u8, content: Bytes) -> Answer
         kind::READ_INDEX => Ok(wire::json(&core.read_index_here().await?)),
         kind::CHANGE_MEMBERS => {
             let change: Change = wire::from_json(&content)?;
-            Ok(wire::json(&core.change_here(change).await))
+            let outcome = match &change {
+                Change::Update(member) if member.id == peer => core.announced(member).await,
+                _ => core.change_here(change).await,
+            };
+            Ok(wire::json(&outcome))
         }
         kind::LAST_LOG => Ok(wire::json(&core.last_log())),
         kind::STATUS => Ok(wire::json(&core.status_here())),

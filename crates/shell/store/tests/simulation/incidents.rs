@@ -555,24 +555,80 @@ fn a_write_that_is_fenced_to_an_earlier_term_is_refused() {
     });
 }
 
+/// Stops members, starts them elsewhere at the same time, and has each tell where it is.
+async fn move_elsewhere(scene: &Scene, moved: &[usize]) {
+    for number in moved {
+        if scene.host(*number).up() {
+            scene.kill(*number, true).await;
+        }
+        let host = scene.host(*number);
+        host.port.set(4711);
+        host.member.borrow_mut().peer = format!("{}:4711", host.name);
+    }
+    for number in moved {
+        scene.start(*number).await;
+    }
+    let tell = moved.iter().map(|number| {
+        let member = scene.host(*number).member.borrow().clone();
+        scene.change(*number, MemberChange::Update(member))
+    });
+    futures::future::join_all(tell).await;
+}
+
 #[test]
 fn a_member_that_moved_is_found_where_it_is_now() {
     scene(3, PLENTY, |scene| async move {
         scene.form().await;
         let leader = scene.leader_of(&[1, 2, 3]).await;
         let moved = others(leader)[0];
-        scene.kill(moved, true).await;
-        let host = scene.host(moved);
-        host.port.set(4711);
-        host.member.borrow_mut().peer = format!("{}:4711", host.name);
-        scene.start(moved).await;
-        let member = scene.host(moved).member.borrow().clone();
-        scene.change(moved, MemberChange::Update(member)).await;
+        move_elsewhere(&scene, &[moved]).await;
         let revision = scene.put(leader, KEY, "v").await;
         scene
             .until("it hears of it", |scene| scene.store(moved).revision() >= revision)
             .await;
         scene.put(moved, KEY, "w").await;
+    });
+}
+
+/// Neither can be told of by a majority, nor finds the other: the one that stayed brings them together.
+#[test]
+fn two_of_three_that_moved_at_once_are_found() {
+    for leader_stays in [true, false] {
+        scene(3, PLENTY, move |scene| async move {
+            scene.form().await;
+            let leader = scene.leader_of(&[1, 2, 3]).await;
+            let stays = if leader_stays { leader } else { others(leader)[0] };
+            scene.put(leader, KEY, "v").await;
+            move_elsewhere(&scene, &others(stays)).await;
+            for number in 1..=3 {
+                let revision = scene.put(number, KEY, "w").await;
+                scene
+                    .until("all hear of it", |scene| {
+                        (1..=3).all(|number| scene.store(number).revision() >= revision)
+                    })
+                    .await;
+            }
+        });
+    }
+}
+
+/// The one that stayed has an entry that the others lack, so that nobody else can lead, and finds no one to vote for it.
+#[test]
+fn who_alone_can_lead_finds_those_that_moved() {
+    scene(3, PLENTY, |scene| async move {
+        scene.form().await;
+        let stays = scene.leader_of(&[1, 2, 3]).await;
+        for number in others(stays) {
+            scene.kill(number, true).await;
+        }
+        let unknown = scene.write(stays, KEY, "v");
+        assert!(tokio::time::timeout(Duration::from_millis(100), unknown).await.is_err());
+        scene.kill(stays, true).await;
+        scene.start(stays).await;
+        move_elsewhere(&scene, &others(stays)).await;
+        for number in 1..=3 {
+            scene.put(number, KEY, "w").await;
+        }
     });
 }
 

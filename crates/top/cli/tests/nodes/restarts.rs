@@ -10,14 +10,20 @@ use crate::ground::{Ground, HOSTS, NODE_PORT, SERVERS, eventually};
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("containers_outlive_the_agent_and_the_server", outlive),
     ("nodes_that_were_deleted_come_back_with_their_addresses", deleted),
-    ("an_agent_with_another_address_comes_back", |ground| moves(ground, HOSTS - 1)),
+    ("an_agent_with_another_address_comes_back", |ground| {
+        moves(ground, &[HOSTS - 1])
+    }),
     ("a_server_with_another_address_comes_back", |ground| {
         let leader = ground.leader()?;
-        moves(ground, (leader + 1) % SERVERS)
+        moves(ground, &[(leader + 1) % SERVERS])
     }),
     ("a_leader_with_another_address_comes_back", |ground| {
         let leader = ground.leader()?;
-        moves(ground, leader)
+        moves(ground, &[leader])
+    }),
+    ("two_servers_with_other_addresses_come_back", |ground| {
+        let leader = ground.leader()?;
+        moves(ground, &[leader, (leader + 1) % SERVERS])
     }),
 ];
 
@@ -107,13 +113,36 @@ fn deleted(ground: &mut Ground) -> Result<()> {
     unchanged(ground, &before)
 }
 
-/// A host gets another address, restarts, and is what it was for everybody.
-fn moves(ground: &mut Ground, host: usize) -> Result<()> {
+/// Hosts get other addresses, several at the same time, and are what they were for everybody.
+fn moves(ground: &mut Ground, hosts: &[usize]) -> Result<()> {
     let before = containers(ground)?;
-    let (name, old) = (ground.hosts[host].name.clone(), ground.hosts[host].address.clone());
-    let new = ground.lab(&["readdress", &name])?;
-    ensure!(new != old, "{new} is another address");
+    let together = hosts.len() > 1;
+    let names: Vec<String> = hosts.iter().map(|host| ground.hosts[*host].name.clone()).collect();
+    let old: Vec<String> = hosts.iter().map(|host| ground.hosts[*host].address.clone()).collect();
+    if together {
+        for name in &names {
+            ground.lab(&["kill", name])?;
+        }
+    }
+    for (name, old) in names.iter().zip(&old) {
+        let new = ground.lab(&["readdress", name])?;
+        ensure!(new != *old, "{new} is another address");
+    }
+    if together {
+        for name in &names {
+            ground.lab(&["restart", name])?;
+        }
+    }
     ground.refresh()?;
+    for (host, old) in hosts.iter().zip(&old) {
+        arrived(ground, *host, old)?;
+    }
+    unchanged(ground, &before)
+}
+
+/// A host that had another address is known, and its pods are reached, at the one that it has now.
+fn arrived(ground: &Ground, host: usize, old: &str) -> Result<()> {
+    let (name, new) = (ground.hosts[host].name.clone(), ground.hosts[host].address.clone());
     let witness = (host + 1) % SERVERS;
     let took = eventually("the cluster knows the new address", || {
         let node = ground.get(witness, &["node", &name])?;
@@ -130,7 +159,7 @@ fn moves(ground: &mut Ground, host: usize) -> Result<()> {
             let slice = ground.kubectl(witness, &["get", "endpointslice", "kubernetes", "-o", "json"])?;
             let at =
                 |text: &str, address: &str| text.contains(&format!("//{address}:")) || text.contains(&format!("\"{address}\""));
-            Ok(at(&members, &new) && !at(&members, &old) && at(&slice, &new) && !at(&slice, &old))
+            Ok(at(&members, &new) && !at(&members, old) && at(&slice, &new) && !at(&slice, old))
         })?;
         ensure!(
             ground.kubectl(host, &["get", "--raw", "/readyz"])? == "ok",
@@ -151,5 +180,5 @@ fn moves(ground: &mut Ground, host: usize) -> Result<()> {
         })
         .with_context(|| format!("{script} from {}", ground.hosts[other].name))?;
     }
-    unchanged(ground, &before)
+    Ok(())
 }
