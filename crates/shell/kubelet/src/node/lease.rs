@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use trireme_api::Status;
 
@@ -16,11 +17,11 @@ const PERIOD: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-pub(super) async fn keep(shared: &Shared, node_uid: &str) {
+pub(super) async fn keep(shared: &Shared) {
     let mut known: Option<Lease> = None;
     let mut pause = RETRY;
     loop {
-        match renew(shared, node_uid, known.take()).await {
+        match renew(shared, known.take()).await {
             Ok(lease) => {
                 known = Some(lease);
                 pause = RETRY;
@@ -36,7 +37,7 @@ pub(super) async fn keep(shared: &Shared, node_uid: &str) {
 }
 
 /// Renews from the last known object, or from a fresh read, or makes it.
-async fn renew(shared: &Shared, node_uid: &str, known: Option<Lease>) -> Result<Lease, Status> {
+async fn renew(shared: &Shared, known: Option<Lease>) -> Result<Lease, Status> {
     let name = &shared.config.node_name;
     let base = match known {
         Some(lease) => Some(lease),
@@ -56,11 +57,13 @@ async fn renew(shared: &Shared, node_uid: &str, known: Option<Lease>) -> Result<
             shared.client.update(&lease).await?
         }
         None => {
+            // Looked up each time: the Node may have been deleted, with the Lease, and be another one now.
+            let node = shared.client.get::<Node>("", name).await?;
             let owner = OwnerReference {
                 api_version: "v1".into(),
                 kind: "Node".into(),
                 name: name.clone(),
-                uid: node_uid.to_owned(),
+                uid: node.metadata.uid.clone().unwrap_or_default(),
                 ..OwnerReference::default()
             };
             let lease = Lease {

@@ -30,16 +30,16 @@ const RETRY_MAX: Duration = Duration::from_secs(7);
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let work = async {
         let mut pause = RETRY;
-        let uid = loop {
+        loop {
             match register(&shared).await {
-                Ok(uid) => break uid,
+                Ok(()) => break,
                 Err(error) => {
                     tracing::warn!("registering node {}: {error}", shared.config.node_name);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_MAX);
                 }
             }
-        };
+        }
         let regarding = Regarding {
             api_version: String::new(),
             kind: "Node".into(),
@@ -50,7 +50,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         shared
             .recorder
             .record(regarding, EventType::Normal, "Starting", "Starting kubelet.");
-        tokio::join!(lease::keep(&shared, &uid), keep_status(&shared));
+        tokio::join!(lease::keep(&shared), keep_status(&shared));
     };
     tokio::select! {
         () = work => {}
@@ -58,8 +58,8 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-/// Makes the Node, or brings an existing one up to date; its UID.
-async fn register(shared: &Shared) -> Result<String, Status> {
+/// Makes the Node, or brings an existing one up to date.
+async fn register(shared: &Shared) -> Result<(), Status> {
     let name = &shared.config.node_name;
     let mut labels = shared.config.labels.clone();
     for (key, value) in well_known_labels(shared) {
@@ -108,9 +108,7 @@ async fn register(shared: &Shared) -> Result<String, Status> {
             Err(error) => return Err(error),
         }
     }
-    write_status(shared, true).await?;
-    let node = shared.client.get::<Node>("", name).await?;
-    Ok(node.metadata.uid.clone().unwrap_or_default())
+    write_status(shared, true).await.map(drop)
 }
 
 fn well_known_labels(shared: &Shared) -> [(String, String); 5] {

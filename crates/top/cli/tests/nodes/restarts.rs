@@ -101,6 +101,11 @@ fn deleted(ground: &mut Ground) -> Result<()> {
     ground.settled()?;
     for host in SERVERS..HOSTS {
         let name = &ground.hosts[host].name;
+        let own = ground.kubectl(0, &["get", "node", name, "-o", "jsonpath={.metadata.uid}"])?;
+        eventually("its Lease is the new Node's", || {
+            let path = "jsonpath={.metadata.ownerReferences[0].uid}";
+            Ok(ground.kubectl(0, &["get", "lease", "-n", "kube-node-lease", name, "-o", path])? == own)
+        })?;
         let pod = ground.kubectl(0, &["get", "pod", &format!("web-{name}"), "-o", "jsonpath={.status.podIP}"])?;
         for other in (0..HOSTS).filter(|other| *other != host) {
             eventually("its pod is reached from elsewhere", || {
