@@ -46,6 +46,20 @@ pub(crate) fn length_max(command: &Command) -> usize {
     })
 }
 
+/// An upper bound of the encoded length of an entry.
+pub(crate) fn entry_length_max(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Blank => ENTRY_OVERHEAD,
+        EntryPayload::Normal(proposal) => length_max(&proposal.command),
+        // They are few.
+        EntryPayload::Membership(_) => {
+            let mut out = Vec::new();
+            encode(entry, &mut out);
+            out.len()
+        }
+    }
+}
+
 /// Appends an entry to `out`.
 pub(crate) fn encode(entry: &Entry, out: &mut Vec<u8>) {
     let start = out.len();

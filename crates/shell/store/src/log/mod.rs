@@ -383,9 +383,7 @@ impl RaftLogReader<Group> for Log {
         let mut length = 0;
         let few = entries.iter().take_while(|entry| {
             let first = length == 0;
-            if let EntryPayload::Normal(proposal) = &entry.payload {
-                length += codec::length_max(&proposal.command);
-            }
+            length += codec::entry_length_max(entry);
             first || length <= most
         });
         let few = few.count();

@@ -1,5 +1,6 @@
 //! The log as openraft uses it: its own suite for storages, and what a group of one never does but a larger one will.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -170,7 +171,21 @@ async fn a_peer_is_sent_no_more_than_it_admits() {
             next += entries.len() as u64;
         }
     }
+    // Changes of members count as much.
+    let members: BTreeMap<u64, crate::Member> = (1..=9).map(|id| (id, crate::Member::default())).collect();
+    let membership = openraft::Membership::new(vec![members.keys().copied().collect()], members).unwrap();
+    let change = |index| Entry {
+        log_id: log_id(1, index),
+        payload: EntryPayload::Membership(membership.clone()),
+    };
+    let (first, behind) = (2 * many, 2 * many + 100);
+    log.blocking_append((first..behind).map(change)).await.unwrap();
+    let mut bytes = Vec::new();
+    let entries = log.limited_get_log_entries(first, behind).await.unwrap();
+    entries.iter().for_each(|entry| codec::encode(entry, &mut bytes));
+    assert!(entries.len() > 1 && bytes.len() < most, "{} of {most} bytes", bytes.len());
     // One that is as large as a proposal may be goes alone.
+    let many = behind / 2;
     let largest = log.shared.proposed.most as usize - 200;
     log.blocking_append([large_at(2 * many, largest), entry(1, 2 * many + 1)])
         .await
