@@ -2,9 +2,12 @@
 //!
 //! Invariant: where a seam is not filled, the requests that need it are answered with an error, not with nothing.
 
+use std::net::SocketAddr;
+
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use trireme_api::{Object, Status};
 
 use crate::user::UserInfo;
@@ -58,6 +61,13 @@ impl NodeEndpoint {
 pub trait NodeDialer: Send + Sync + 'static {
     /// Connects, shows the API server's client certificate and verifies the kubelet's.
     async fn connect(&self, node: &NodeEndpoint) -> std::io::Result<Box<dyn NodeStream>>;
+
+    /// Connects to a pod, or to another port of a node, as anybody.
+    async fn connect_address(&self, address: SocketAddr) -> std::io::Result<Box<dyn NodeStream>> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Box::new(stream))
+    }
 }
 
 /// Signs service account tokens.

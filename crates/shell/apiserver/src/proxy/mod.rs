@@ -3,23 +3,36 @@
 //! Invariant: bytes are tunnelled only after the kubelet answered 101 (CVE-2018-1002105); any other answer is passed on
 //! as an ordinary response. Redirects are not followed (CVE-2018-1002102), credentials of the client are not passed on.
 
+mod forward;
+mod location;
+mod rewrite;
+mod unverified;
+
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, BodyStream, Full};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use trireme_api::{Status, StatusDetails};
 
 use crate::admission::{Operation, Request as AdmissionRequest};
-use crate::http::body::{self, Body};
+use crate::http::body::Body;
 use crate::http::handle::{Incoming, wants_upgrade};
 use crate::http::query::Query;
 use crate::nodes::NodeEndpoint;
 use crate::pipeline::Target;
 use crate::server::ApiServer;
+
+pub(crate) use forward::proxy;
+
+/// Where a request comes from: told to what is reached through the proxy subresources.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientAddress(pub(crate) IpAddr);
 
 /// Headers that concern one connection only.
 const HOP_BY_HOP: &[&str] = &[
@@ -30,6 +43,7 @@ const HOP_BY_HOP: &[&str] = &[
     "te",
     "trailer",
     "transfer-encoding",
+    "proxy-connection",
 ];
 
 fn no_host(pod: &str) -> Status {
@@ -59,7 +73,7 @@ pub(crate) async fn logs<B>(server: &Arc<ApiServer>, incoming: Incoming<B>, targ
     let uri = if query.is_empty() { path } else { format!("{path}?{query}") };
     let request = kubelet_request(Method::GET, &uri, HeaderMap::new(), Bytes::new())?;
     let guard = server.metrics.streaming();
-    let answer = send(server, node, request, None, HeaderMap::new()).await?;
+    let answer = send(server, node, request).await?;
     let (mut parts, stream) = answer.into_parts();
     if parts.status != StatusCode::OK {
         let text = stream
@@ -111,49 +125,7 @@ pub(crate) async fn stream<B>(server: &Arc<ApiServer>, incoming: Incoming<B>, ta
     if !wants_upgrade(&incoming.parts) {
         return Err(Status::bad_request("Upgrade request required"));
     }
-    tunnel(server, node, incoming, &uri).await
-}
-
-/// `nodes/proxy`; pods and services are not reached through the API server yet.
-pub(crate) async fn proxy<B>(
-    server: &Arc<ApiServer>,
-    mut incoming: Incoming<B>,
-    target: &Target,
-) -> Result<Response<Body>, Status>
-where
-    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: std::fmt::Display,
-{
-    if target.row.plural != "nodes" {
-        server.barrier().await?;
-        server.store.get(&target.key()).ok_or_else(|| target.not_found())?;
-        return Err(Status::bad_request("address not allowed"));
-    }
-    server.barrier().await?;
-    server.node(&target.name).ok_or_else(|| target.not_found())?;
-    connect_admission(server, target, &incoming.query)?;
-    let query = incoming
-        .parts
-        .uri
-        .query()
-        .map(|query| format!("?{query}"))
-        .unwrap_or_default();
-    let uri = format!("/{}{query}", incoming.info.rest);
-    if wants_upgrade(&incoming.parts) {
-        return tunnel(server, &target.name, incoming, &uri).await;
-    }
-    let bytes = body::read(&mut incoming.body).await?;
-    let headers = passed_headers(&incoming.parts.headers, false);
-    let request = kubelet_request(incoming.parts.method.clone(), &uri, headers, bytes)?;
-    let answer = send(server, &target.name, request, None, HeaderMap::new()).await?;
-    let (mut parts, stream) = answer.into_parts();
-    for name in HOP_BY_HOP {
-        parts.headers.remove(*name);
-    }
-    let stream = BodyStream::new(stream)
-        .try_filter_map(|frame| async move { Ok(frame.into_data().ok()) })
-        .map_err(std::io::Error::other);
-    Ok(Response::from_parts(parts, Body::Stream(Box::pin(stream))))
+    tunnel_to_kubelet(server, node, incoming, &uri).await
 }
 
 async fn pod(server: &ApiServer, target: &Target) -> Result<Value, Status> {
@@ -280,8 +252,6 @@ async fn send(
     server: &ApiServer,
     node: &str,
     mut request: Request<Full<Bytes>>,
-    host: Option<&str>,
-    extra: HeaderMap,
 ) -> Result<Response<hyper::body::Incoming>, Status> {
     let stream = dial(server, node).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
@@ -293,9 +263,8 @@ async fn send(
             tracing::debug!(%error, node = failed_node, "connection to kubelet ended");
         }
     });
-    let host = HeaderValue::from_str(host.unwrap_or(node)).map_err(|error| Status::internal(&error.to_string()))?;
+    let host = HeaderValue::from_str(node).map_err(|error| Status::internal(&error.to_string()))?;
     request.headers_mut().insert(header::HOST, host);
-    request.headers_mut().extend(extra);
     sender
         .send_request(request)
         .await
@@ -347,14 +316,19 @@ fn strip_bearer_protocol(headers: &mut HeaderMap) {
     }
 }
 
-/// Passes an upgrade on and, once the kubelet has switched, the bytes of both sides.
-async fn tunnel<B>(server: &Arc<ApiServer>, node: &str, incoming: Incoming<B>, uri: &str) -> Result<Response<Body>, Status> {
+/// Passes an upgrade on to a kubelet and, once that has switched, the bytes of both sides.
+async fn tunnel_to_kubelet<B>(
+    server: &Arc<ApiServer>,
+    node: &str,
+    incoming: Incoming<B>,
+    uri: &str,
+) -> Result<Response<Body>, Status> {
     let Some(client) = incoming.upgrade else {
         return Err(Status::bad_request("this connection cannot be upgraded"));
     };
     let headers = passed_headers(&incoming.parts.headers, true);
     let request = kubelet_request(incoming.parts.method.clone(), uri, headers, Bytes::new())?;
-    let mut answer = send(server, node, request, None, HeaderMap::new()).await?;
+    let answer = send(server, node, request).await?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (parts, stream) = answer.into_parts();
         let text = stream
@@ -364,14 +338,19 @@ async fn tunnel<B>(server: &Arc<ApiServer>, node: &str, incoming: Incoming<B>, u
             .unwrap_or_default();
         return Err(relayed(parts.status, &text));
     }
-    let kubelet = hyper::upgrade::on(&mut answer);
+    Ok(tunnel(server, client, answer))
+}
+
+/// Passes the bytes of both sides on, once the backend has switched protocols and the client was told so.
+fn tunnel(server: &Arc<ApiServer>, client: OnUpgrade, mut answer: Response<hyper::body::Incoming>) -> Response<Body> {
+    let backend = hyper::upgrade::on(&mut answer);
     let guard = server.metrics.streaming();
     tokio::spawn(async move {
         let _counted = guard;
-        match tokio::try_join!(client, kubelet) {
-            Ok((client, kubelet)) => {
-                let (mut client, mut kubelet) = (TokioIo::new(client), TokioIo::new(kubelet));
-                if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut kubelet).await {
+        match tokio::try_join!(client, backend) {
+            Ok((client, backend)) => {
+                let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+                if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
                     tracing::debug!(%error, "stream ended");
                 }
             }
@@ -385,7 +364,7 @@ async fn tunnel<B>(server: &Arc<ApiServer>, node: &str, incoming: Incoming<B>, u
             response.headers_mut().append(name.clone(), value.clone());
         }
     }
-    Ok(response)
+    response
 }
 
 /// What the kubelet refused with, as a `Status`.
