@@ -312,6 +312,6 @@ fn event(item: Item) -> Result<WatchEvent, Status> {
             Change::Deleted => WatchEvent::Deleted(object),
         }),
         Item::Bookmark { revision, .. } => Ok(WatchEvent::Bookmark(revision)),
-        Item::Failed(status) => Err(status),
+        Item::Failed(status) => Err(*status),
     }
 }

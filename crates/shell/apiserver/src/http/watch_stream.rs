@@ -1,11 +1,18 @@
 //! A watch as a response body: one line (or frame) per event, flushed as it happens.
 //!
-//! Invariant: the head of the response goes out before the first event; an error is the last event of its stream.
+//! Invariant: the head of the response goes out before the first event; an error is the last event of its stream. A
+//! watch whose client does not read holds no more than [`HELD_BYTES_MAX`] of its own: what is not sent yet is not encoded
+//! yet, and stored objects and shared lines are sent as they lie in the store.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::stream;
 use http::Response;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use trireme_api::{Status, protobuf, schema};
 use trireme_resources::Resource;
 
@@ -13,12 +20,74 @@ use super::accept::{Format, Shape};
 use super::body::Body;
 use super::respond::{self, Style};
 use crate::metrics::Serving;
-use crate::pipeline::watch::{Item, Watcher, line};
+use crate::pipeline::watch::{Item, Watcher, line, line_ends};
+
+/// Most bytes that a watch has encoded for itself and not sent: a little more where one event alone is longer.
+pub const HELD_BYTES_MAX: usize = 16 * 1024;
+/// Events are put together up to this size.
+const CHUNK_BYTES: usize = 8 * 1024;
+/// An event of this size is sent from where it lies rather than copied.
+const LONG_BYTES: usize = 4 * 1024;
 
 struct Encoder {
     style: Style,
     row: &'static Resource,
     columns_told: bool,
+}
+
+/// What of a watch's own bytes is on its way.
+#[derive(Default)]
+struct Window {
+    held: AtomicUsize,
+    sent: Notify,
+}
+
+/// Bytes that count until they were sent and dropped.
+struct Held {
+    bytes: Bytes,
+    window: Arc<Window>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.window.held.fetch_sub(self.bytes.len(), Ordering::AcqRel);
+        self.window.sent.notify_one();
+    }
+}
+
+impl Window {
+    /// Waits until less than the limit is on its way.
+    async fn room(&self) {
+        while self.held.load(Ordering::Acquire) >= HELD_BYTES_MAX {
+            self.sent.notified().await;
+        }
+    }
+
+    fn hold(self: &Arc<Self>, bytes: Bytes) -> Bytes {
+        self.held.fetch_add(bytes.len(), Ordering::AcqRel);
+        Bytes::from_owner(Held {
+            bytes,
+            window: Arc::clone(self),
+        })
+    }
+}
+
+struct Sending {
+    watcher: Watcher,
+    encoder: Encoder,
+    window: Arc<Window>,
+    /// Told by the watcher and not encoded yet.
+    items: VecDeque<Item>,
+    /// Encoded and not taken yet.
+    pieces: VecDeque<Bytes>,
+    over: bool,
+    _counted: Serving,
 }
 
 /// The response of a watch; `guard` counts it while it lasts.
@@ -28,40 +97,109 @@ pub fn response(style: Style, row: &'static Resource, watcher: Watcher, guard: S
         Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         _ => "application/json",
     };
-    let encoder = Encoder {
-        style,
-        row,
-        columns_told: false,
+    let sending = Sending {
+        watcher,
+        encoder: Encoder {
+            style,
+            row,
+            columns_told: false,
+        },
+        window: Arc::default(),
+        items: VecDeque::new(),
+        pieces: VecDeque::new(),
+        over: false,
+        _counted: guard,
     };
-    let state = Some((watcher, encoder, guard));
-    let chunks = stream::unfold(state, |state| async move {
-        let (mut watcher, mut encoder, guard) = state?;
-        let items = watcher.next().await?;
-        let mut over = false;
-        let chunk = if let [item] = items.as_slice() {
-            over = matches!(item, Item::Failed(_));
-            encoder.encode(item)
-        } else {
-            let mut chunk = BytesMut::new();
-            for item in &items {
-                chunk.extend_from_slice(&encoder.encode(item));
-                if matches!(item, Item::Failed(_)) {
-                    over = true;
-                    break;
-                }
-            }
-            chunk.freeze()
-        };
-        Some((Ok(chunk), (!over).then_some((watcher, encoder, guard))))
+    let chunks = stream::unfold(sending, |mut sending| async move {
+        let piece = sending.next().await?;
+        Some((Ok(piece), sending))
     });
     respond::response(200, media_type, Body::Stream(Box::pin(chunks)))
 }
 
+impl Sending {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(piece) = self.pieces.pop_front() {
+                return Some(piece);
+            }
+            self.window.room().await;
+            if self.items.is_empty() {
+                if self.over {
+                    return None;
+                }
+                let items = self.watcher.next().await?;
+                if let [item] = items.as_slice() {
+                    // Most of the time: one event, in the line that all watchers share.
+                    self.over = matches!(item, Item::Failed(_));
+                    if !self.long(item) {
+                        return Some(self.encoder.encode(item));
+                    }
+                }
+                self.items = items.into();
+            }
+            self.encode_some();
+        }
+    }
+
+    /// Whether an event is sent in pieces, the middle one being the object as stored.
+    fn long(&self, item: &Item) -> bool {
+        match item {
+            Item::Change {
+                object, shared: None, ..
+            } => self.encoder.is_stored_form() && object.bytes().len() >= LONG_BYTES,
+            _ => false,
+        }
+    }
+
+    /// Encodes what fits into one chunk.
+    fn encode_some(&mut self) {
+        let mut chunk = BytesMut::new();
+        while chunk.len() < CHUNK_BYTES
+            && let Some(item) = self.items.pop_front()
+        {
+            if self.long(&item) {
+                let Item::Change { change, object, .. } = &item else {
+                    continue;
+                };
+                let (before, after) = line_ends(*change);
+                chunk.extend_from_slice(before);
+                self.push(chunk.split().freeze());
+                self.pieces.push_back(object.bytes().clone());
+                chunk.extend_from_slice(after);
+                break;
+            }
+            let line = self.encoder.encode(&item);
+            if chunk.is_empty() && matches!(item, Item::Change { shared: Some(_), .. }) && line.len() >= LONG_BYTES {
+                self.pieces.push_back(line);
+                return;
+            }
+            chunk.extend_from_slice(&line);
+            if matches!(item, Item::Failed(_)) {
+                self.over = true;
+                self.items.clear();
+            }
+        }
+        self.push(chunk.freeze());
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.pieces.push_back(self.window.hold(bytes));
+        }
+    }
+}
+
 impl Encoder {
+    /// Whether objects are sent as they are stored.
+    fn is_stored_form(&self) -> bool {
+        self.style.accepted.shape == Shape::Plain && self.style.accepted.format == Format::Json
+    }
+
     fn encode(&mut self, item: &Item) -> Bytes {
         match item {
             Item::Change { change, object, shared } => {
-                if self.style.accepted.shape == Shape::Plain && self.style.accepted.format == Format::Json {
+                if self.is_stored_form() {
                     return line(*change, object, shared.as_ref());
                 }
                 self.shaped(change.name(), object.value())

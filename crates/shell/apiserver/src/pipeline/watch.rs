@@ -1,9 +1,9 @@
 //! WATCH: initial state, replayed history and live events as one gapless sequence.
 //!
-//! Invariant: a bookmark is never ahead of an event that was not delivered; a watcher that falls behind history is told
+//! Invariant: initial objects are read from the store as they are told, so that a watch that nobody reads pins no
+//! versions; a bookmark is never ahead of an event that was not delivered; a watcher that falls behind history is told
 //! 410 and nothing else. Selectors look at the previous object too: leaving is DELETED, entering is ADDED.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use trireme_api::{Object, Status};
 use trireme_resources::Resource;
-use trireme_store::{Event, EventKind, ReadError, Watch};
+use trireme_store::{Event, EventKind, ReadError, Store, Watch};
 
 use super::options::{ListOptions, revision};
 use super::selection::Selection;
@@ -62,8 +62,8 @@ pub enum Item {
         /// Whether it ends the initial events.
         initial_end: bool,
     },
-    /// The watch ends with this error.
-    Failed(Status),
+    /// The watch ends with this error. Boxed: many items wait at a time, and this is rare.
+    Failed(Box<Status>),
 }
 
 /// A running watch.
@@ -72,7 +72,8 @@ pub struct Watcher {
     live: Option<Box<dyn Watch>>,
     idle: bool,
     selection: Selection,
-    initial: VecDeque<Item>,
+    initial: Option<Initial>,
+    failure: Option<Box<Status>>,
     bookmarks: bool,
     bookmark_interval: Duration,
     next_bookmark: Instant,
@@ -80,8 +81,24 @@ pub struct Watcher {
     told: u64,
 }
 
-/// Most initial items told at once.
-const BATCH: usize = 256;
+/// What is still to be told of the state that a watch begins with.
+struct Initial {
+    store: Arc<dyn Store>,
+    prefix: String,
+    revision: u64,
+    /// The key that was looked at last.
+    after: Option<String>,
+    /// How many objects are looked at next.
+    batch: usize,
+    /// Whether a bookmark ends it.
+    ends_with_bookmark: bool,
+}
+
+/// Fewest initial objects looked at at once. Each look counts what remains, so of a large collection it is a share.
+const BATCH_MIN: usize = 256;
+const BATCHES: usize = 8;
+/// How long before its end a watch tells how far it got; upstream's number.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 
 impl ApiServer {
     /// Starts a watch.
@@ -101,10 +118,11 @@ impl ApiServer {
             live: None,
             idle: false,
             selection,
-            initial: VecDeque::new(),
+            initial: None,
+            failure: None,
             bookmarks: options.bookmarks,
             bookmark_interval: self.config.bookmark_interval,
-            next_bookmark: now + self.config.bookmark_interval,
+            next_bookmark: next_bookmark(now, now + timeout, self.config.bookmark_interval),
             deadline: now + timeout,
             told: asked,
         };
@@ -118,24 +136,16 @@ impl ApiServer {
             } else {
                 self.wait_for(asked).await?;
             }
-            let page = self.store.range(&prefix, None, None, None);
-            let page = page.map_err(|error| Status::internal(&error.to_string()))?;
-            for (_, object) in page.items {
-                if watcher.selection.matches(&object) {
-                    watcher.initial.push_back(Item::Change {
-                        change: Change::Added,
-                        object: rules::to_version(target.row, object)?,
-                        shared: None,
-                    });
-                }
-            }
-            if options.send_initial_events == Some(true) && options.bookmarks {
-                watcher.initial.push_back(Item::Bookmark {
-                    revision: page.revision,
-                    initial_end: true,
-                });
-            }
-            page.revision
+            let revision = self.store.revision();
+            watcher.initial = Some(Initial {
+                store: Arc::clone(&self.store),
+                prefix: prefix.clone(),
+                revision,
+                after: None,
+                batch: BATCH_MIN,
+                ends_with_bookmark: options.send_initial_events == Some(true) && options.bookmarks,
+            });
+            revision
         } else {
             asked
         };
@@ -144,7 +154,7 @@ impl ApiServer {
             Ok(live) => watcher.live = Some(live),
             // Upstream waits for a revision of the future to come, and says nothing.
             Err(ReadError::Future { .. }) => watcher.idle = true,
-            Err(error) => watcher.initial.push_back(Item::Failed(expired(error, start))),
+            Err(error) => watcher.failure = Some(Box::new(expired(error, start))),
         }
         Ok(watcher)
     }
@@ -160,9 +170,16 @@ fn expired(error: ReadError, asked: u64) -> Status {
 impl Watcher {
     /// What comes next, at least one item; `None` when the watch's time is over. Cancel-safe.
     pub async fn next(&mut self) -> Option<Vec<Item>> {
-        if !self.initial.is_empty() {
-            let count = self.initial.len().min(BATCH);
-            return Some(self.initial.drain(..count).collect());
+        while self.initial.is_some() {
+            let items = self.initial_items();
+            if !items.is_empty() {
+                return Some(items);
+            }
+            // A selector may let nothing through for long: others have their turn.
+            tokio::task::yield_now().await;
+        }
+        if let Some(status) = self.failure.take() {
+            return Some(vec![Item::Failed(status)]);
         }
         if self.idle {
             tokio::time::sleep_until(self.deadline).await;
@@ -189,7 +206,7 @@ impl Watcher {
             match events {
                 Err(error) => {
                     self.live = None;
-                    return Some(vec![Item::Failed(expired(error, self.told))]);
+                    return Some(vec![Item::Failed(Box::new(expired(error, self.told)))]);
                 }
                 Ok(events) => {
                     let items = self.select(events);
@@ -204,13 +221,57 @@ impl Watcher {
         }
     }
 
+    /// The next of the initial objects; empty where none of those looked at is selected.
+    fn initial_items(&mut self) -> Vec<Item> {
+        let Some(mut initial) = self.initial.take() else {
+            return Vec::new();
+        };
+        let after = initial.after.as_deref();
+        let page = match initial
+            .store
+            .range(&initial.prefix, after, Some(initial.batch), Some(initial.revision))
+        {
+            Ok(page) => page,
+            Err(error) => {
+                // Read so slowly that history no longer reaches back to where it began.
+                self.live = None;
+                return vec![Item::Failed(Box::new(expired(error, initial.revision)))];
+            }
+        };
+        let mut items = Vec::new();
+        let last = page.items.last().map(|(key, _)| key.to_string());
+        for (_, object) in page.items {
+            if self.selection.matches(&object) {
+                items.push(match rules::to_version(self.row, object) {
+                    Ok(object) => Item::Change {
+                        change: Change::Added,
+                        object,
+                        shared: None,
+                    },
+                    Err(status) => Item::Failed(Box::new(status)),
+                });
+            }
+        }
+        if page.remaining > 0 && last.is_some() {
+            initial.after = last;
+            initial.batch = BATCH_MIN.max(page.remaining / BATCHES);
+            self.initial = Some(initial);
+        } else if initial.ends_with_bookmark {
+            items.push(Item::Bookmark {
+                revision: initial.revision,
+                initial_end: true,
+            });
+        }
+        items
+    }
+
     fn tick(&mut self) -> Tick {
         let now = Instant::now();
         if now >= self.deadline {
             self.live = None;
             return Tick::Over;
         }
-        self.next_bookmark = now + self.bookmark_interval;
+        self.next_bookmark = next_bookmark(now, self.deadline, self.bookmark_interval);
         let progress = self.live.as_ref().map_or(0, |live| live.progress());
         if progress < self.told {
             return Tick::Nothing;
@@ -229,7 +290,7 @@ impl Watcher {
             match self.show(event) {
                 Ok(Some(item)) => items.push(item),
                 Ok(None) => {}
-                Err(status) => items.push(Item::Failed(status)),
+                Err(status) => items.push(Item::Failed(Box::new(status))),
             }
         }
         items
@@ -261,6 +322,15 @@ impl Watcher {
             object,
             shared: plain.then_some(event),
         }))
+    }
+}
+
+/// When the next bookmark is due: after the interval, and shortly before the watch's time is over.
+fn next_bookmark(now: Instant, deadline: Instant, interval: Duration) -> Instant {
+    let regular = now + interval;
+    match deadline.checked_sub(LAST_BOOKMARK) {
+        Some(last) if last > now => regular.min(last),
+        _ => regular,
     }
 }
 
@@ -296,12 +366,18 @@ pub fn line(change: Change, object: &Object, shared: Option<&Arc<Event>>) -> Byt
     }
 }
 
+/// What stands before and behind the object in the line of a change.
+#[must_use]
+pub fn line_ends(change: Change) -> (&'static [u8], &'static [u8]) {
+    let before: &[u8] = match change {
+        Change::Added => br#"{"type":"ADDED","object":"#,
+        Change::Modified => br#"{"type":"MODIFIED","object":"#,
+        Change::Deleted => br#"{"type":"DELETED","object":"#,
+    };
+    (before, b"}\n")
+}
+
 fn encode_line(change: Change, object: &Object) -> Bytes {
-    let mut line = Vec::with_capacity(object.bytes().len() + 32);
-    line.extend_from_slice(b"{\"type\":\"");
-    line.extend_from_slice(change.name().as_bytes());
-    line.extend_from_slice(b"\",\"object\":");
-    line.extend_from_slice(object.bytes());
-    line.extend_from_slice(b"}\n");
-    line.into()
+    let (before, after) = line_ends(change);
+    [before, object.bytes(), after].concat().into()
 }
