@@ -55,6 +55,7 @@ impl ApiServer {
                 .await?;
         }
         self.ensure_kubernetes_service().await?;
+        self.register_groups().await?;
         self.health.set_started();
         Ok(())
     }

@@ -11,7 +11,7 @@ use trireme_api::Status;
 use trireme_api::field::FieldErrorType;
 
 use crate::authorization::{Attributes, Decision};
-use crate::http::accept::Offer;
+use crate::http::accept::{Offer, Shape};
 use crate::http::body::Body;
 use crate::http::handle::{Incoming, style};
 use crate::http::resources::{expected, not_allowed, read_object};
@@ -33,7 +33,7 @@ where
     if incoming.parts.method != Method::POST {
         return Err(not_allowed());
     }
-    let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
+    let style = style(&incoming.parts, &incoming.query, Offer::Review)?;
     let write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
     let (value, warnings) = read_object(&mut incoming, expected(row), write.validation).await?;
     let user = Arc::clone(&incoming.user);
@@ -56,7 +56,12 @@ where
             value["apiVersion"] = row.api_version().into();
             rules::update_managers(&target, None, &mut value, &write, "");
             let review = review(server, kind, value, &user, &target.namespace).await?;
-            respond::value(&style, 201, &row.api_version(), kind, &review)
+            if style.accepted.shape == Shape::Metadata {
+                let kind = "PartialObjectMetadata";
+                respond::value(&style, 201, "meta.k8s.io/v1", kind, &respond::partial(&review))
+            } else {
+                respond::value(&style, 201, &row.api_version(), kind, &review)
+            }
         }
     };
     respond::add_warnings(&mut answer, &warnings);

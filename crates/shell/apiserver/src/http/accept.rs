@@ -67,6 +67,8 @@ pub enum Offer {
     List,
     /// A stream of events: no YAML, and items have the object's shapes.
     Watch,
+    /// The answer to a question or an action, which is no stored object: it has metadata but no columns.
+    Review,
     /// A discovery document.
     Discovery,
     /// Anything else: no transforms.
@@ -140,7 +142,7 @@ impl<'a> Clause<'a> {
 
     fn formats(&self) -> impl Iterator<Item = Format> + use<> {
         let formats: &[Format] = match self.media {
-            JSON | "*/*" | "application/*" => &[Format::Json],
+            JSON | "*/*" => &[Format::Json],
             YAML => &[Format::Yaml],
             PROTOBUF => &[Format::Protobuf],
             _ => &[],
@@ -159,6 +161,7 @@ impl<'a> Clause<'a> {
                 "PartialObjectMetadata" => Shape::Metadata,
                 _ => return None,
             },
+            (Some(("PartialObjectMetadata", "meta.k8s.io", "v1")), Offer::Review) => Shape::Metadata,
             (Some((shape, "meta.k8s.io", "v1")), Offer::List) => match shape {
                 "Table" => Shape::Table,
                 "PartialObjectMetadataList" => Shape::Metadata,
@@ -205,6 +208,14 @@ mod tests {
         );
         check("application/yaml", Offer::Watch, None);
         check("*/*", Offer::Watch, Some((Json, Plain)));
+        check("application/*", Offer::Object, None);
+        check("application/*,application/json", Offer::Object, Some((Json, Plain)));
+        check("application/json;as=Table;v=v1;g=meta.k8s.io", Offer::Review, None);
+        check(
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+            Offer::Review,
+            Some((Json, Plain)),
+        );
         check(
             "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
             Offer::Watch,

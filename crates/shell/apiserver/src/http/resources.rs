@@ -51,7 +51,7 @@ where
     B::Error: std::fmt::Display,
 {
     let info = &incoming.info;
-    if info.path.contains("//") || !discovery::knows_group(server, &info.path) {
+    if (info.path.contains("//") && info.subresource != "proxy") || !discovery::knows_group(server, &info.path) {
         return page_not_found();
     }
     let errors = error_style(&incoming.parts, &incoming.query);
@@ -109,7 +109,8 @@ fn route<B>(incoming: &Incoming<B>) -> Result<Route, Status> {
             return Err(no_such_resource());
         }
         let verb = match incoming.parts.method {
-            Method::GET | Method::HEAD => "get",
+            Method::HEAD | Method::OPTIONS if info.subresource == "proxy" => "get",
+            Method::GET => "get",
             Method::POST => "create",
             Method::PUT => "update",
             Method::PATCH => "patch",
@@ -136,7 +137,7 @@ fn route<B>(incoming: &Incoming<B>) -> Result<Route, Status> {
 
 fn allows(row: &Resource, verb: &str, method: &Method, in_namespace: bool, name: &str) -> bool {
     let fits = match *method {
-        Method::GET | Method::HEAD => true,
+        Method::GET => true,
         Method::POST => name.is_empty() && (in_namespace || !row.namespaced),
         Method::PUT | Method::PATCH => !name.is_empty(),
         Method::DELETE => !name.is_empty() || in_namespace || !row.namespaced,
@@ -359,8 +360,13 @@ where
     if method == Method::PATCH {
         return patch(server, incoming, target).await;
     }
-    let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
-    if method == Method::GET || method == Method::HEAD {
+    let offer = if method == Method::POST {
+        Offer::Review
+    } else {
+        Offer::Object
+    };
+    let style = style(&incoming.parts, &incoming.query, offer)?;
+    if method == Method::GET {
         let version = incoming.query.get("resourceVersion").unwrap_or_default();
         let object = server.get(&target, version).await?;
         if sub == "scale" {

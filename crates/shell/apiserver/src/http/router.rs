@@ -69,9 +69,9 @@ pub fn request_info(method: &Method, path: &str, query: &Query) -> RequestInfo {
         "PUT" => "update",
         "PATCH" => "patch",
         "DELETE" => "delete",
-        other => other,
+        _ => "",
     }
-    .to_ascii_lowercase();
+    .to_owned();
     if info.segments[0] == "watch" || info.segments[0] == "proxy" {
         if info.segments.len() < 2 {
             return info;

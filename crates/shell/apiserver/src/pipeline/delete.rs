@@ -10,7 +10,8 @@ use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Wr
 
 use super::options::{DeleteOptions, ListOptions};
 use super::selection::Selection;
-use super::{RETRIES_MAX, Target, WriteOptions, meta_list_len, metadata, rules};
+use super::update::at_revision_of;
+use super::{RETRIES_MAX, Target, WriteOptions, meta_list_len, meta_text, metadata, rules};
 use crate::admission::{Operation, Request};
 use crate::server::{ApiServer, show_time};
 
@@ -50,6 +51,10 @@ const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 const POD_GRACE_SECONDS: i64 = 30;
 
+/// How many objects of a collection are listed at a time to be deleted, where the client sets no limit. With a limit, a
+/// resourceVersion means exactly that one, so that one that is too old is 410.
+const COLLECTION_PAGE: i64 = 10_000;
+
 /// What a deletion does to the object.
 enum Plan {
     /// It goes now; this is its last state.
@@ -70,8 +75,8 @@ impl ApiServer {
         for _ in 0..RETRIES_MAX {
             self.barrier().await?;
             let current = self.store.get(&target.key()).ok_or_else(|| target.not_found())?;
-            check_preconditions(target, options, &current)?;
             let old = current.value();
+            check_preconditions(target, options, &old)?;
             self.admit_delete(target, &old, options, &mut warnings)?;
             let shown = |object: Object, gone: bool, warnings: Vec<String>| -> Result<Deleted, Status> {
                 Ok(Deleted {
@@ -89,9 +94,12 @@ impl ApiServer {
                 return shown(rules::object_of(&value)?, gone, warnings);
             }
             let mut writes = Vec::new();
+            let mut last = None;
             let operation = if gone {
                 writes.extend(self.release(target, &value));
-                StoreOperation::Delete { last: Body::new(value) }
+                // Who watches is told the object as it last stood, who asked what the deletion made of it.
+                last = Some(value);
+                StoreOperation::Delete { last: Body::new(old) }
             } else {
                 StoreOperation::Put {
                     body: Body::new(value),
@@ -107,7 +115,11 @@ impl ApiServer {
                 },
             );
             match self.commit(writes, target.user.fence).await? {
-                Applied::Committed { mut objects, .. } => return shown(objects.swap_remove(0), gone, warnings),
+                Applied::Committed { mut objects, .. } => {
+                    let committed = objects.swap_remove(0);
+                    let object = last.map_or(Ok(committed.clone()), |value| at_revision_of(value, &committed))?;
+                    return shown(object, gone, warnings);
+                }
                 Applied::Conflict { .. } => {}
                 Applied::Done | Applied::Fenced { .. } => {
                     return Err(Status::internal("the store answered a transaction with something else"));
@@ -155,20 +167,45 @@ impl ApiServer {
         selection: &Selection,
         options: &DeleteOptions,
     ) -> Result<super::list::Listing, super::list::ListFailure> {
-        let listing = self.list(target, list, selection).await?;
-        for item in &listing.items {
-            let one = Target {
-                name: item.header().name.clone(),
-                namespace: item.header().namespace.clone(),
-                ..target.clone()
-            };
-            match self.delete(&one, options).await {
-                Ok(_) => {}
-                Err(status) if status.is_not_found() => {}
-                Err(status) => return Err(status.into()),
+        let mut page = ListOptions {
+            limit: if list.limit > 0 { list.limit } else { COLLECTION_PAGE },
+            ..list.clone()
+        };
+        let mut deleted: Option<super::list::Listing> = None;
+        loop {
+            let listing = self.list(target, &page, selection).await?;
+            for item in &listing.items {
+                let one = Target {
+                    name: item.header().name.clone(),
+                    namespace: item.header().namespace.clone(),
+                    ..target.clone()
+                };
+                match self.delete(&one, options).await {
+                    Ok(_) => {}
+                    Err(status) if status.is_not_found() => {}
+                    Err(status) => return Err(status.into()),
+                }
             }
+            if list.limit > 0 {
+                return Ok(listing);
+            }
+            let rest = listing.continuation.clone();
+            let all = match &mut deleted {
+                None => deleted.insert(listing),
+                Some(all) => {
+                    all.items.extend(listing.items);
+                    all
+                }
+            };
+            all.continuation.clear();
+            all.remaining = None;
+            if rest.is_empty() {
+                return Ok(deleted.unwrap_or_default());
+            }
+            page.continuation = rest;
+            page.resource_version.clear();
+            page.version_match.clear();
         }
-        Ok(listing)
     }
 }
 
@@ -211,25 +248,24 @@ fn delete_options_value(options: &DeleteOptions) -> Value {
     value
 }
 
-fn check_preconditions(target: &Target, options: &DeleteOptions, current: &Object) -> Result<(), Status> {
-    let header = current.header();
+/// 409 unless the object is the one that the client means.
+pub(crate) fn check_preconditions(target: &Target, options: &DeleteOptions, current: &Value) -> Result<(), Status> {
     let conflict = |why: String| Status::conflict(target.stored().group, target.row.kind, &target.name, &why);
-    if let Some(uid) = &options.uid
-        && *uid != header.uid
+    let (uid, version) = (meta_text(current, "uid"), meta_text(current, "resourceVersion"));
+    if let Some(wanted) = &options.uid
+        && wanted != uid
     {
         return Err(conflict(format!(
-            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted \
-             and then recreated",
-            header.uid
+            "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been \
+             deleted and then recreated"
         )));
     }
-    if let Some(version) = &options.resource_version
-        && *version != header.resource_version.to_string()
+    if let Some(wanted) = &options.resource_version
+        && wanted != version
     {
         return Err(conflict(format!(
-            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The \
-             object might have been modified",
-            header.resource_version
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). \
+             The object might have been modified"
         )));
     }
     Ok(())

@@ -259,7 +259,7 @@ pub struct ListOptions {
 pub fn list(query: &Query, watch: bool) -> Result<ListOptions, Status> {
     let number = |name: &str| query.text(name).map(integer).transpose();
     let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
-    let options = ListOptions {
+    let mut options = ListOptions {
         label_selector: text("labelSelector"),
         field_selector: text("fieldSelector"),
         limit: number("limit")?.unwrap_or(0),
@@ -271,6 +271,15 @@ pub fn list(query: &Query, watch: bool) -> Result<ListOptions, Status> {
         send_initial_events: query.boolean("sendInitialEvents"),
         watch,
     };
+    if watch
+        && options.send_initial_events.is_none()
+        && options.version_match.is_empty()
+        && matches!(options.resource_version.as_str(), "" | "0")
+    {
+        // A watch that begins with the present state tells where that ends, as if it had been asked to.
+        options.send_initial_events = Some(true);
+        options.version_match = "NotOlderThan".to_owned();
+    }
     check_list(&options)?;
     Ok(options)
 }
@@ -299,6 +308,9 @@ fn check_list(options: &ListOptions) -> Result<(), Status> {
             errors.push(forbidden(
                 "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
             ));
+        }
+        if !matching.is_empty() && !options.continuation.is_empty() {
+            errors.push(forbidden("resourceVersionMatch is forbidden when continue is provided"));
         }
         return invalid("ListOptions", &errors);
     }

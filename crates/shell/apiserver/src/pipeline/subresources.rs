@@ -128,8 +128,9 @@ impl ApiServer {
     ///
     /// # Errors
     /// As upstream.
-    pub async fn update_scale(&self, target: &Target, scale: Value, options: &WriteOptions) -> Result<Written, Status> {
+    pub async fn update_scale(&self, target: &Target, mut scale: Value, options: &WriteOptions) -> Result<Written, Status> {
         check_name(target, &scale)?;
+        super::create::match_namespace(target, &mut scale)?;
         self.change_scale(target, options, false, &mut |_| Ok(scale.clone())).await
     }
 
@@ -227,12 +228,17 @@ impl ApiServer {
         }
         self.validate(target, Operation::Create, &mut binding, None, options, &mut warnings)?;
         let uid = meta_text(&binding, "uid").to_owned();
+        let version = meta_text(&binding, "resourceVersion").to_owned();
         let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
         let refuse = |why: String| Status::conflict("", "pods/binding", &target.name, &why);
         let mut make = |pod: &Value| {
             let own = meta_text(pod, "uid");
             if !uid.is_empty() && uid != own {
                 return Err(target.conflict(&super::update::uid_differs(target, &uid, own)));
+            }
+            let present = meta_text(pod, "resourceVersion");
+            if !version.is_empty() && version != present {
+                return Err(target.conflict(&super::update::version_differs(target, &version, present)));
             }
             if !pod["metadata"]["deletionTimestamp"].is_null() {
                 return Err(refuse(format!(
@@ -256,9 +262,7 @@ impl ApiServer {
                 if let Some(extra) = binding["metadata"][kind].as_object().filter(|extra| !extra.is_empty()) {
                     let held = metadata(&mut pod).entry(kind).or_insert_with(|| json!({}));
                     for (key, value) in extra {
-                        if kind == "annotations" || held[key].is_null() {
-                            held[key.as_str()] = value.clone();
-                        }
+                        held[key.as_str()] = value.clone();
                     }
                 }
             }
@@ -287,6 +291,7 @@ impl ApiServer {
         if !name.is_empty() && name != target.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
+        super::create::match_namespace(target, &mut eviction)?;
         let given = eviction["deleteOptions"].clone();
         let mut delete = if given.is_object() {
             options::delete(&Query::default(), Some(&given))?
@@ -294,6 +299,10 @@ impl ApiServer {
             DeleteOptions::default()
         };
         delete.dry_run |= options.dry_run;
+        let options = &WriteOptions {
+            dry_run: delete.dry_run,
+            ..options.clone()
+        };
         self.barrier().await?;
         let pod = self.store.get(&target.key()).ok_or_else(|| target.not_found())?;
         let mut warnings = Vec::new();
@@ -321,7 +330,13 @@ impl ApiServer {
                 }
             }
         }
-        self.mark_disrupted(target, options).await?;
+        if !delete.dry_run {
+            let marked = self.mark_disrupted(target, &delete, options).await?;
+            if delete.resource_version.is_some() {
+                // The version that the client named is the one before this.
+                delete.resource_version = Some(marked.object.header().resource_version.to_string());
+            }
+        }
         match self.delete(&deletion, &delete).await {
             Ok(_) => Ok(success_created()),
             Err(status) if status.is_not_found() => Ok(success_created()),
@@ -430,12 +445,13 @@ impl ApiServer {
     }
 
     /// Says on the pod why it goes.
-    async fn mark_disrupted(&self, target: &Target, options: &WriteOptions) -> Result<(), Status> {
+    async fn mark_disrupted(&self, target: &Target, delete: &DeleteOptions, options: &WriteOptions) -> Result<Written, Status> {
         let status_target = Target {
             subresource: "status".into(),
             ..target.clone()
         };
         let mut make = |pod: &Value| {
+            super::delete::check_preconditions(target, delete, pod)?;
             let mut pod = pod.clone();
             set_condition(
                 &mut pod,
@@ -455,7 +471,7 @@ impl ApiServer {
             raw: true,
             ..Behaviour::default()
         };
-        self.change(&status_target, options, behaviour, &mut make).await.map(drop)
+        self.change(&status_target, options, behaviour, &mut make).await
     }
 
     /// POST of a token request.

@@ -144,9 +144,12 @@ impl ApiServer {
             return done(rules::object_of(&value)?, warnings);
         }
         let precondition = Precondition::Revision(revision);
+        let mut gone = None;
         let operation = if goes {
             writes.extend(self.release(target, &value));
-            StoreOperation::Delete { last: Body::new(value) }
+            // Who watches is told the object as it last stood, who asked what the change made of it.
+            gone = Some(value);
+            StoreOperation::Delete { last: Body::new(old) }
         } else {
             StoreOperation::Put {
                 body: Body::new(value),
@@ -162,7 +165,13 @@ impl ApiServer {
             },
         );
         match self.commit(writes, target.user.fence).await? {
-            Applied::Committed { mut objects, .. } => done(objects.swap_remove(0), warnings),
+            Applied::Committed { mut objects, .. } => {
+                let committed = objects.swap_remove(0);
+                done(
+                    gone.map_or(Ok(committed.clone()), |value| at_revision_of(value, &committed))?,
+                    warnings,
+                )
+            }
             Applied::Conflict { write: 0, .. } if pinned && !behaviour.patch => Err(target.modified()),
             Applied::Conflict { .. } => Ok(Attempt::Lost),
             Applied::Done | Applied::Fenced { .. } => {
@@ -239,6 +248,13 @@ impl ApiServer {
     }
 }
 
+/// An object that is gone, with the revision of its deletion.
+pub(crate) fn at_revision_of(mut value: Value, deleted: &Object) -> Result<Object, Status> {
+    let revision = deleted.header().resource_version.to_string();
+    metadata(&mut value).insert("resourceVersion".into(), Value::String(revision));
+    rules::object_of(&value)
+}
+
 /// The object's name must be the URL's.
 pub(crate) fn check_name(target: &Target, value: &Value) -> Result<(), Status> {
     let name = meta_text(value, "name");
@@ -259,6 +275,21 @@ pub(crate) fn check_name(target: &Target, value: &Value) -> Result<(), Status> {
 
 /// Upstream's text for a uid that is not the object's.
 pub(crate) fn uid_differs(target: &Target, wanted: &str, actual: &str) -> String {
+    precondition_failed(
+        target,
+        &format!("UID in precondition: {wanted}, UID in object meta: {actual}"),
+    )
+}
+
+/// The same for a resourceVersion.
+pub(crate) fn version_differs(target: &Target, wanted: &str, actual: &str) -> String {
+    precondition_failed(
+        target,
+        &format!("ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {actual}"),
+    )
+}
+
+fn precondition_failed(target: &Target, what: &str) -> String {
     let stored = target.stored();
     let place = match (stored.group, stored.plural) {
         ("", "services") => "services/specs",
@@ -275,7 +306,7 @@ pub(crate) fn uid_differs(target: &Target, wanted: &str, actual: &str) -> String
     };
     format!(
         "StorageError: invalid object, Code: 4, Key: /registry/{place}/{namespace}{}, ResourceVersion: 0, \
-         AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}",
+         AdditionalErrorMsg: Precondition failed: {what}",
         target.name
     )
 }
