@@ -278,6 +278,14 @@ impl RaftStore {
         self.core.failed.subscribe()
     }
 
+    /// Whether this server's disk has room for what comes next. It asks the disk only where no room is set aside.
+    ///
+    /// # Errors
+    /// `Disk` with what the disk says, as writes are refused.
+    pub async fn has_room(&self) -> Result<(), WriteError> {
+        self.core.log.has_spare().await
+    }
+
     /// The group: from the leader where it can be asked, else as this server knows it.
     pub async fn status(&self) -> ClusterStatus {
         self.core.status().await

@@ -37,6 +37,7 @@ fn a_full_disk_refuses_writes_until_there_is_space_again() {
                 }
             };
             assert!(matches!(refused, WriteError::Disk(_)), "round {round}: {refused}");
+            assert!(matches!(store.has_room().await, Err(WriteError::Disk(_))), "round {round}");
             // Also many at once, and again.
             let tasks: Vec<_> = (0..32)
                 .map(|_| {
@@ -56,6 +57,7 @@ fn a_full_disk_refuses_writes_until_there_is_space_again() {
             write(&*store, &format!("k{acknowledged}"), "v")
                 .await
                 .expect("space was freed");
+            assert!(store.has_room().await.is_ok(), "round {round}");
             acknowledged += 1;
         }
         store.shutdown().await;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use trireme_apiserver::ApiServer;
 use trireme_apiserver::policy::bootstrap_roles;
 use trireme_network::VirtualAddress;
@@ -196,6 +196,21 @@ pub(crate) async fn wait_for_start(server: &ApiServer, duties: &mut JoinHandle<R
     }
 }
 
+/// How often the disk is asked whether it takes writes.
+const DISK_LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Tells why this server could store nothing, as long as nobody stands in for it: of several servers one with room leads.
+async fn look_at_disk(store: Arc<RaftStore>, told: watch::Sender<Option<String>>) {
+    loop {
+        let refusal = match store.has_room().await {
+            Err(error) if store.status().await.members.len() <= 1 => Some(error.to_string()),
+            _ => None,
+        };
+        told.send_replace(refusal);
+        tokio::time::sleep(DISK_LOOK_EVERY).await;
+    }
+}
+
 /// What runs on the leader, for one term.
 pub(crate) type Control = Arc<dyn Fn(u64, &TaskTracker, &CancellationToken) -> Result<()> + Send + Sync>;
 
@@ -221,6 +236,10 @@ impl Duties {
             }
         };
         self.server.health().add("etcd-readiness", true, Arc::new(has_quorum));
+        let (told, refusal) = watch::channel(None);
+        let has_room = move || refusal.borrow().clone().map_or(Ok(()), Err);
+        self.server.health().add("store-disk", true, Arc::new(has_room));
+        let looking = AbortOnDropHandle::new(tokio::spawn(look_at_disk(Arc::clone(&self.store), told)));
         let (holds, wanted) = watch::channel(false);
         let holders = TaskTracker::new();
         for address in &self.virtual_addresses {
@@ -228,6 +247,7 @@ impl Duties {
         }
         drop(wanted);
         let outcome = self.serve(&holds, &shutdown).await;
+        drop(looking);
         drop(holds);
         holders.close();
         holders.wait().await;

@@ -174,6 +174,16 @@ fn full(cluster: &Cluster) -> Result<()> {
             there(&runtime.block_on(api.get(CONFIG_MAPS))?, &acknowledged, &name)?;
         }
 
+        // It says so to whoever sends it work.
+        let unready = || {
+            runtime.block_on(async {
+                let answer = api.admin.get(api.url("/readyz?verbose")).send().await?;
+                let (code, text) = (answer.status(), answer.text().await?);
+                Ok(code == StatusCode::INTERNAL_SERVER_ERROR && text.contains("[-]store-disk failed: reason withheld"))
+            })
+        };
+        eventually("an unready server", PATIENCE, unready).with_context(|| small.log())?;
+
         // Freed space mends it, and a watch that begins before the gap tells what comes after.
         small.free()?;
         let revision = list["metadata"]["resourceVersion"].as_str().unwrap_or_default();
@@ -183,6 +193,7 @@ fn full(cluster: &Cluster) -> Result<()> {
         })
         .with_context(|| small.log())?;
         acknowledged.push(after.clone());
+        eventually("a server that is ready again", PATIENCE, ready).with_context(|| small.log())?;
         let path = format!("{CONFIG_MAPS}?watch=true&resourceVersion={revision}&timeoutSeconds=20");
         let told = runtime.block_on(api.watch(&path, |event| Ok(event.object["metadata"]["name"] != after.as_str())))?;
         ensure!(told, "the watch did not tell what was written after the gap");
