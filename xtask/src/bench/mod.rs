@@ -4,6 +4,7 @@
 //! fails or is interrupted. It judges nothing: it prints figures, with the machine that they were taken on.
 
 mod api;
+mod connections;
 mod ha;
 mod http;
 mod idle;
@@ -35,6 +36,8 @@ use crate::project;
 pub(crate) enum Bench {
     /// Requests per second, latencies and CPU per request of any Kubernetes API server
     Api(api::Api),
+    /// Memory of idle connections and unread watches, and latencies beside them
+    Connections(connections::Connections),
     /// Faults, hand-overs, replication and growth of a cluster of three servers
     Ha(ha::Ha),
     /// Resident memory and CPU of processes that do nothing
@@ -50,6 +53,8 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Api(options) if cfg!(debug_assertions) && !options.debug_client => run_optimised(),
         Bench::Api(options) => block_on(options.client_threads, api::run(options))?.print(options.output),
+        Bench::Connections(options) if cfg!(debug_assertions) && !options.debug_client => run_optimised(),
+        Bench::Connections(options) => block_on(options.client_threads, connections::run(options))?.print(options.output),
         Bench::Ha(options) if cfg!(debug_assertions) && !options.debug_client => run_optimised(),
         Bench::Ha(options) => block_on(options.client_threads, ha::run(options))?.print(options.output),
         Bench::Idle(options) => idle::run(options)?.print(options.output),
