@@ -11,14 +11,15 @@ use crate::project;
 
 /// Arrows allowed between crates of the shell.
 const SHELL_ARROWS: &[(&str, &[&str])] = &[
+    ("connections", &[]),
     ("store", &[]),
     ("client", &[]),
-    ("apiserver", &["store", "client"]),
+    ("apiserver", &["store", "client", "connections"]),
     ("manager", &["client"]),
     ("runtime", &[]),
     ("volumes", &["client"]),
     ("network", &[]),
-    ("kubelet", &["client", "runtime", "volumes", "network"]),
+    ("kubelet", &["client", "runtime", "volumes", "network", "connections"]),
     ("proxy", &["client", "network"]),
     ("dns", &["client"]),
 ];

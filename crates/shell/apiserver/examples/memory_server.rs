@@ -9,7 +9,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_util::sync::CancellationToken;
 use trireme_apiserver::authn::{Chain, ServiceAccountTokens, TokenFile};
 use trireme_apiserver::policy::{PolicyAdmission, PolicyAuthorizer, bootstrap_roles};
-use trireme_apiserver::{ApiServer, Cidr, Config, Plugins};
+use trireme_apiserver::{ApiServer, Cidr, Config, Plugins, connection_limits};
+use trireme_connections::{Shares, raise_limit};
 use trireme_store::{MemoryStore, Store};
 
 #[tokio::main]
@@ -21,6 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cidr = rest.first().map_or("10.96.0.0/16", String::as_str);
     let config = Config {
         service_cidrs: vec![Cidr::parse(cidr).ok_or("not a CIDR")?],
+        connections: connection_limits(Shares::of(raise_limit()?)),
         ..Config::default()
     };
     let store: Arc<dyn Store> = MemoryStore::new();

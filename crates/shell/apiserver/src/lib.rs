@@ -1,6 +1,7 @@
 //! The generic Kubernetes API over resource rows: one pipeline for every resource, over HTTPS and in process.
 
 pub mod admission;
+mod api_services;
 pub mod authn;
 pub mod authorization;
 mod bootstrap;
@@ -30,6 +31,6 @@ pub use in_process::InProcess;
 pub use metrics::Metrics;
 pub use nodes::{MetricsSource, NodeDialer, NodeEndpoint, NodeStream, TokenIssuer};
 pub use reviews::AUDIENCE_HEADER;
-pub use server::{ApiServer, Config, Extension, Plugins};
+pub use server::{ApiServer, Config, Extension, Plugins, connection_limits};
 pub use service_allocation::Cidr;
 pub use user::UserInfo;

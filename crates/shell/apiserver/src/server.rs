@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use trireme_api::{Status, StatusDetails};
+use trireme_connections::{Budget, Limits, Shares};
 use trireme_store::{Applied, Command, Store, Write, WriteError};
 
 use crate::admission::{Admission, View};
@@ -44,6 +45,8 @@ pub struct Config {
     pub bookmark_interval: Duration,
     /// What `/version` says as `gitVersion`.
     pub git_version: String,
+    /// How many connections there may be, and for how long without a request.
+    pub connections: Limits,
 }
 
 impl Default for Config {
@@ -58,7 +61,20 @@ impl Default for Config {
             watch_timeout_min: Duration::from_mins(30),
             bookmark_interval: Duration::from_mins(1),
             git_version: concat!("v1.36.0+trireme.", env!("CARGO_PKG_VERSION")).to_owned(),
+            connections: connection_limits(Shares::of(1024)),
         }
+    }
+}
+
+/// The limits of the API's port, with upstream's times: that of a request's head, from the connection on, and that of an
+/// idle connection.
+#[must_use]
+pub fn connection_limits(shares: Shares) -> Limits {
+    Limits {
+        total: shares.api,
+        per_source: shares.api_per_source,
+        first_request: Duration::from_secs(32),
+        idle: Duration::from_secs(90),
     }
 }
 
@@ -99,6 +115,7 @@ pub struct ApiServer {
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) slots: Arc<Semaphore>,
+    pub(crate) connections: Arc<Budget>,
 }
 
 /// Requests that are served at once, watches and streams not counted; more are told to come again.
@@ -109,7 +126,9 @@ impl ApiServer {
     /// [`ApiServer::bootstrap`] makes the objects that every cluster has.
     #[must_use]
     pub fn build(config: Config, store: Arc<dyn Store>, plugins: Plugins) -> Arc<Self> {
+        let connections = Budget::new("api", config.connections);
         Arc::new(Self {
+            connections,
             config,
             store,
             plugins,
@@ -135,6 +154,12 @@ impl ApiServer {
     #[must_use]
     pub fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// The connections of the API's port.
+    #[must_use]
+    pub fn connections(&self) -> &Arc<Budget> {
+        &self.connections
     }
 
     pub(crate) fn view(&self) -> View<'_> {

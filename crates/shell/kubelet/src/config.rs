@@ -37,6 +37,8 @@ pub struct KubeletConfig {
     pub listen: IpAddr,
     /// Its port, 10250; 0 takes any.
     pub port: u16,
+    /// Most connections to it at a time.
+    pub connections_max: usize,
     /// Certificates of the kubelet's API; without them it is not served.
     pub tls: Option<Tls>,
     /// Labels of the Node beyond the well-known ones.
@@ -72,6 +74,7 @@ impl KubeletConfig {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             listen: IpAddr::from([0, 0, 0, 0]),
             port: 10250,
+            connections_max: 1024,
             tls: None,
             labels: BTreeMap::new(),
             taints: Vec::new(),

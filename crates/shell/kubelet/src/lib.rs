@@ -21,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trireme_client::{Cache, Client};
+use trireme_connections::Budget;
 use trireme_runtime::cri::{ImageService, RuntimeService};
 
 pub use config::{KubeletConfig, Taint, Tls};
@@ -94,6 +95,12 @@ impl Kubelet {
     #[must_use]
     pub fn metrics(&self) -> Arc<ResourceMetrics> {
         Arc::clone(&self.shared.metrics)
+    }
+
+    /// The connections of this kubelet's port.
+    #[must_use]
+    pub fn connections(&self) -> Arc<Budget> {
+        Arc::clone(&self.shared.connections)
     }
 
     /// Where the pod network notes the range that it gives this node's pods addresses from (`spec.podCIDR`): should the Node

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 use trireme_client::{Cache, Client, EventRecorder, EventType, Regarding, SystemClock};
+use trireme_connections::Budget;
 use trireme_pod::downward::NodeFacts;
 use trireme_pod::plan::ContainerKind;
 use trireme_pod::resolv::ClusterDns;
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) pods: Arc<RwLock<BTreeMap<String, PodView>>>,
     /// The range that the node's pods have their addresses from, once the Node has one.
     pub(crate) pod_cidr: Arc<OnceLock<String>>,
+    /// Those of the kubelet's port.
+    pub(crate) connections: Arc<Budget>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -69,6 +72,7 @@ impl Shared {
         let client = client.with_field_manager(COMPONENT);
         let shutdown = CancellationToken::new();
         let recorder = EventRecorder::new(&client, COMPONENT, &config.node_name, Arc::new(SystemClock), shutdown.clone());
+        let connections = crate::server::budget(config.connections_max);
         let pods = Arc::new(RwLock::new(BTreeMap::new()));
         let metrics = ResourceMetrics::new(
             config.node_name.clone(),
@@ -88,6 +92,7 @@ impl Shared {
             recorder,
             pods,
             pod_cidr: Arc::default(),
+            connections,
             shutdown,
         }
     }

@@ -22,7 +22,7 @@ use crate::config::AgentOptions;
 use crate::files;
 use crate::join::token::Token;
 use crate::node::{Node, NodeSettings};
-use crate::server::{STOP_LIMIT, host_name, listen};
+use crate::server::{STOP_LIMIT, descriptor_shares, host_name, listen};
 
 use certificates::{Certificates, Subject};
 use membership::Membership;
@@ -37,6 +37,7 @@ pub async fn run_agent(options: AgentOptions) -> Result<()> {
     }
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
+    let shares = descriptor_shares()?;
     let options = options.node;
     let address = match options.node_ip {
         Some(address) => address,
@@ -100,6 +101,7 @@ pub async fn run_agent(options: AgentOptions) -> Result<()> {
         range_is_given: true,
         api_port: None,
         own_pods_only: true,
+        kubelet_connections_max: shares.kubelet,
     };
     let node = Node::start(settings, &client, cache, &tasks, &shutdown).await?;
     tracing::info!(name, %address, "the node runs");

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trireme_client::{Cache, Client, ListOptions, ResourceRef};
+use trireme_connections::Budget;
 use trireme_dns::{Dns, DnsConfig, Upstream};
 use trireme_kubelet::{Kubelet, KubeletConfig, ResourceMetrics, Tls};
 use trireme_network::{Ipv4Range, Nft, PodNetwork, PodNetworkConfig};
@@ -50,12 +51,15 @@ pub(crate) struct NodeSettings {
     pub(crate) api_port: Option<u16>,
     /// Whether the cache is this node's alone, as on an agent.
     pub(crate) own_pods_only: bool,
+    /// Most connections to the kubelet.
+    pub(crate) kubelet_connections_max: usize,
 }
 
 /// A running node.
 pub(crate) struct Node {
     failures: mpsc::UnboundedReceiver<anyhow::Error>,
     metrics: Arc<ResourceMetrics>,
+    connections: Arc<Budget>,
 }
 
 impl Node {
@@ -87,6 +91,7 @@ impl Node {
             runtime as _,
         )?;
         let metrics = kubelet.metrics();
+        let connections = kubelet.connections();
         let noted_range = kubelet.pod_cidr();
         let running = kubelet.run(shutdown.clone());
         spawn(tasks, &report, async move { running.await.context("the kubelet ended") });
@@ -101,12 +106,21 @@ impl Node {
             shutdown: shutdown.clone(),
         };
         spawn(tasks, &report, network.run());
-        Ok(Self { failures, metrics })
+        Ok(Self {
+            failures,
+            metrics,
+            connections,
+        })
     }
 
     /// Resource metrics of this node.
     pub(crate) fn metrics(&self) -> Arc<ResourceMetrics> {
         Arc::clone(&self.metrics)
+    }
+
+    /// The connections of the kubelet's port.
+    pub(crate) fn connections(&self) -> Arc<Budget> {
+        Arc::clone(&self.connections)
     }
 
     /// The first failure of a part that cannot be without.
@@ -142,6 +156,7 @@ fn kubelet_config(settings: &NodeSettings) -> KubeletConfig {
         cgroup_root: options.cgroup_root.clone(),
         own_pods_only: settings.own_pods_only,
         port: options.kubelet_port,
+        connections_max: settings.kubelet_connections_max,
         max_pods: options.max_pods,
         eviction_hard: options.eviction_hard.clone(),
         kubelet_version: crate::KUBERNETES_VERSION.to_owned(),

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use trireme_connections::{Budget, Limits, Shares};
 use trireme_store::{Member, PeerDialer, RaftStore, Stream};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -30,6 +31,17 @@ pub(crate) const AUTHORITY_FILE: &str = "peer-ca";
 const PEER_NAME: &str = "peer.trireme.internal";
 /// Longest wait for a connection and its handshake: after that a peer counts as unreachable.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+
+/// The peer port's connections whose peer is not known yet. A peer that has shown who it is needs no place: there are few.
+pub(crate) fn strangers(shares: &Shares) -> Arc<Budget> {
+    let limits = Limits {
+        total: shares.peer_handshakes,
+        per_source: (shares.peer_handshakes / 4).max(1),
+        first_request: CONNECT_WITHIN,
+        idle: CONNECT_WITHIN,
+    };
+    Budget::new("peer", limits)
+}
 
 /// A connection that has not got something across for so long is given up.
 const DELIVERED_WITHIN: Duration = Duration::from_secs(2);
@@ -122,7 +134,12 @@ impl PeerDialer for TlsDialer {
 }
 
 /// Accepts peers until shutdown.
-pub(crate) async fn serve(listener: TcpListener, tls: Arc<PeerTls>, store: Arc<RaftStore>, shutdown: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    (tls, strangers): (Arc<PeerTls>, Arc<Budget>),
+    store: Arc<RaftStore>,
+    shutdown: CancellationToken,
+) {
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -138,15 +155,23 @@ pub(crate) async fn serve(listener: TcpListener, tls: Arc<PeerTls>, store: Arc<R
                 continue;
             }
         };
+        let Some(place) = strangers.admit(address.ip()).await else {
+            continue;
+        };
         let (tls, store, shutdown) = (Arc::clone(&tls), Arc::clone(&store), shutdown.clone());
         connections.spawn(async move {
             let handshake = async {
                 tune(&stream)?;
-                let stream = tokio::time::timeout(CONNECT_WITHIN, tls.acceptor.accept(stream)).await??;
+                let stream = tokio::select! {
+                    stream = tls.acceptor.accept(stream) => stream?,
+                    over = place.over() => return Err(io::Error::other(format!("no peer by then: {over:?}"))),
+                };
                 let id = member_id(stream.get_ref().1.peer_certificates())?;
                 Ok::<_, io::Error>((id, stream))
             };
-            match handshake.await {
+            let shaken = handshake.await;
+            drop(place);
+            match shaken {
                 Ok((id, stream)) => tokio::select! {
                     () = store.serve_peer(id, Box::new(stream)) => {}
                     () = shutdown.cancelled() => {}
@@ -154,5 +179,58 @@ pub(crate) async fn serve(listener: TcpListener, tls: Arc<PeerTls>, store: Arc<R
                 Err(error) => tracing::debug!(%address, %error, "a connection to the peer port was no peer's"),
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use tokio::io::AsyncReadExt as _;
+    use trireme_store::{Start, StoreConfig};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn silent_strangers_make_way_for_a_peer() {
+        if rustls::crypto::ring::default_provider().install_default().is_err() {
+            tracing::debug!("a TLS provider is installed already");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let (tls, _) = PeerTls::open(directory.path(), 1, now).unwrap();
+        let tls = Arc::new(tls);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let member = Member {
+            id: 1,
+            name: "one".into(),
+            peer: listener.local_addr().unwrap().to_string(),
+            api: "https://127.0.0.1:6443".into(),
+            version: String::new(),
+        };
+        let config = StoreConfig::new(directory.path().join("store"), Start::Cluster(member.clone()));
+        let store = RaftStore::open(config).await.unwrap();
+        let shares = Shares::of(256);
+        let strangers = strangers(&shares);
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(serve(
+            listener,
+            (Arc::clone(&tls), Arc::clone(&strangers)),
+            Arc::clone(&store),
+            shutdown.clone(),
+        ));
+        let mut silent = Vec::new();
+        for _ in 0..100 {
+            silent.push(TcpStream::connect(&member.peer).await.unwrap());
+        }
+        // Well within the time that a handshake may take, as the next ones came.
+        let mut byte = [0];
+        let ended = tokio::time::timeout(CONNECT_WITHIN / 2, silent[0].read(&mut byte)).await;
+        assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
+        assert!(TlsDialer(tls).connect(&member).await.is_ok());
+        assert!(strangers.open() <= shares.peer_handshakes / 4, "{}", strangers.open());
+        shutdown.cancel();
+        serving.await.unwrap();
+        store.shutdown().await;
     }
 }

@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trireme_apiserver::authn::{BootstrapTokens, Chain, ClientCertificate, ServiceAccountTokens, TokenFile};
 use trireme_apiserver::policy::{PolicyAdmission, PolicyAuthorizer};
-use trireme_apiserver::{ApiServer, Authenticator, InProcess, Plugins, UserInfo};
+use trireme_apiserver::{ApiServer, Authenticator, InProcess, Plugins, UserInfo, connection_limits};
 use trireme_client::{Cache, Client, Clock, SystemClock};
+use trireme_connections::{Shares, open_metrics};
 use trireme_store::{RaftStore, Store, StoreConfig};
 
 use crate::certificates::{ADMIN, Certificates};
@@ -46,6 +47,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
     }
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
+    let shares = descriptor_shares()?;
     let options = &config.options;
     let node_ip = match options.node.node_ip {
         Some(address) => address,
@@ -89,7 +91,13 @@ pub async fn run_server(config: Checked) -> Result<()> {
         ..StoreConfig::new(options.node.data_dir.join("store"), start)
     })
     .await?;
-    tasks.spawn(peers::serve(peer_listener, peers, Arc::clone(&store), shutdown.clone()));
+    let strangers = peers::strangers(&shares);
+    tasks.spawn(peers::serve(
+        peer_listener,
+        (peers, Arc::clone(&strangers)),
+        Arc::clone(&store),
+        shutdown.clone(),
+    ));
     let to_kubelets = tls::client(&certificates.to_kubelets, certificates.authority.certificate())?;
     let dialer = Arc::new(KubeletDialer::new(to_kubelets));
     let own_name = config.runs(Part::Node).then(|| node_name.clone());
@@ -101,7 +109,14 @@ pub async fn run_server(config: Checked) -> Result<()> {
         pki,
         version: crate::KUBERNETES_VERSION.to_owned(),
     };
-    let (server, admin_access) = api_server(&config, node_ip, &certificates, &store, (dialer, &metrics), extension)?;
+    let (server, admin_access) = api_server(
+        &config,
+        (node_ip, shares),
+        &certificates,
+        &store,
+        (dialer, &metrics),
+        extension,
+    )?;
     let tls = tls::server(&certificates.api, certificates.authority.certificate())?;
     tasks.spawn(Arc::clone(&server).serve(listener, tls, shutdown.clone()));
     let kubeconfig = AdminKubeconfig::new(&config, node_ip, &certificates.authority);
@@ -132,6 +147,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
         started = cluster::wait_for_start(&server, &mut duties) => started?,
         error = end_of_membership(&store) => return Err(error),
     }
+    let mut ports = vec![Arc::clone(server.connections()), strangers];
     let node = if config.runs(Part::Node) {
         let client = Client::new(InProcess::new(
             Arc::clone(&server),
@@ -149,13 +165,16 @@ pub async fn run_server(config: Checked) -> Result<()> {
             range_is_given: config.runs(Part::Controllers),
             api_port: Some(options.secure_port),
             own_pods_only: false,
+            kubelet_connections_max: shares.kubelet,
         };
         let node = Node::start(settings, &client, cache, &tasks, &shutdown).await?;
         metrics.set_own(node.metrics());
+        ports.push(node.connections());
         Some(node)
     } else {
         None
     };
+    server.add_metrics(move || open_metrics(&ports));
     tracing::info!(address = %SocketAddr::new(node_ip, options.secure_port), "the API is served");
 
     let failed = wait_for_end(node, duties, &store).await;
@@ -207,6 +226,14 @@ async fn end_of_membership(store: &RaftStore) -> anyhow::Error {
     error
 }
 
+/// Raises the limit of open files as far as it goes, and shares it out.
+pub(crate) fn descriptor_shares() -> Result<Shares> {
+    let limit = trireme_connections::raise_limit().context("raising the limit of open files")?;
+    let shares = Shares::of(limit);
+    tracing::debug!(limit, ?shares, "descriptors");
+    Ok(shares)
+}
+
 pub(crate) async fn listen(address: IpAddr, port: u16, flag: &str) -> Result<TcpListener> {
     let address = SocketAddr::new(address, port);
     match TcpListener::bind(address).await {
@@ -229,7 +256,7 @@ fn now() -> Duration {
 
 fn api_server(
     config: &Checked,
-    node_ip: IpAddr,
+    (node_ip, shares): (IpAddr, Shares),
     certificates: &Certificates,
     store: &Arc<RaftStore>,
     (dialer, metrics): (Arc<KubeletDialer>, &Arc<ClusterMetrics>),
@@ -274,6 +301,7 @@ fn api_server(
         node_ports: config.node_ports.0..=config.node_ports.1,
         anonymous: options.anonymous_auth,
         git_version: crate::KUBERNETES_VERSION.to_owned(),
+        connections: connection_limits(shares),
         ..trireme_apiserver::Config::default()
     };
     let server = ApiServer::build(settings, store, plugins);

@@ -11,5 +11,6 @@ pub mod resources;
 pub mod respond;
 pub mod router;
 pub mod serve;
+mod unread;
 pub mod watch_stream;
 pub mod yaml;

@@ -1,20 +1,31 @@
 //! The listener: TLS, HTTP/1.1 and HTTP/2, and an orderly end.
 //!
-//! Invariant: a connection's failure concerns nobody else. On shutdown no new request is taken, those running are ended
-//! within the grace.
+//! Invariant: a connection's failure concerns nobody else, and none lives without asking for something: from being
+//! accepted to its first request it has a deadline, between requests a limit, and where the port is full the one that has
+//! been idle the longest makes way (`trireme_connections`; tests/connections.rs holds it). On shutdown no new request is
+//! taken, those running are ended within the grace.
 
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use trireme_connections::{Counted, Guarded, Over, Place};
 
+use super::body::Body;
+use super::unread;
 use crate::authn::PeerCertificate;
+use crate::proxy::ClientAddress;
 use crate::server::ApiServer;
 
 /// Streams that one HTTP/2 connection may have open; upstream's number.
@@ -23,13 +34,26 @@ const STREAMS_MAX: u32 = 250;
 const RESETS_MAX: usize = 128;
 /// Time for a client to finish its TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// Time for a client to send a request's head.
-const HEAD_MAX: Duration = Duration::from_secs(32);
 /// Interval and patience of HTTP/2 pings.
 const PING: Duration = Duration::from_secs(30);
 const PING_MAX: Duration = Duration::from_secs(15);
+/// How long a TCP connection may say nothing before the kernel asks whether its other end is there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Time for running requests at shutdown.
 const DRAIN: Duration = Duration::from_secs(3);
+/// What TLS may hold encrypted of a connection whose client does not read: two records.
+const UNSENT_BYTES_MAX: usize = 32 * 1024;
+
+/// How a connection ended that did not end well.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("the socket: {0}")]
+    Socket(#[from] std::io::Error),
+    #[error("the TLS handshake took too long")]
+    HandshakeTimeout,
+    #[error("HTTP: {0}")]
+    Http(#[from] hyper::Error),
+}
 
 impl ApiServer {
     /// Serves a listener until the token is cancelled. `tls` must offer client certificates as optional, best by
@@ -39,10 +63,10 @@ impl ApiServer {
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let connections = TaskTracker::new();
         loop {
-            let stream = tokio::select! {
+            let (stream, address) = tokio::select! {
                 () = shutdown.cancelled() => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         // Out of descriptors, most likely: give connections time to end.
                         tracing::warn!(%error, "cannot accept a connection");
@@ -51,10 +75,18 @@ impl ApiServer {
                     }
                 },
             };
+            let Some(place) = self.connections.admit(address.ip()).await else {
+                tracing::debug!(%address, "a connection is refused: the port is full of busy ones");
+                continue;
+            };
             let (server, acceptor, shutdown) = (Arc::clone(&self), acceptor.clone(), shutdown.clone());
             connections.spawn(async move {
-                if let Err(error) = connection(server, acceptor, stream, shutdown).await {
-                    tracing::debug!(error, "connection ended");
+                let served = async {
+                    tune(&stream)?;
+                    connection(server, acceptor, stream, (address.ip(), place), shutdown).await
+                };
+                if let Err(error) = served.await {
+                    tracing::debug!(%error, "connection ended");
                 }
             });
         }
@@ -66,50 +98,98 @@ impl ApiServer {
     }
 }
 
-async fn connection(
+fn tune(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let alive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(PING_MAX);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&alive)
+}
+
+async fn connection<S>(
     server: Arc<ApiServer>,
     acceptor: TlsAcceptor,
-    stream: TcpStream,
+    stream: S,
+    (address, place): (IpAddr, Arc<Place>),
     shutdown: CancellationToken,
-) -> Result<(), String> {
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let tls = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream))
-        .await
-        .map_err(|_| "TLS handshake timed out".to_owned())?
-        .map_err(|error| error.to_string())?;
-    let peer = PeerCertificate::new(tls.get_ref().1.peer_certificates().unwrap_or_default());
-    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-        let server = Arc::clone(&server);
+) -> Result<(), Broken>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = Guarded::new(stream, Arc::clone(&place));
+    let mut tls = tokio::select! {
+        tls = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)) => tls.map_err(|_| Broken::HandshakeTimeout)??,
+        _ = place.over() => return Ok(()),
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let session = tls.get_mut().1;
+    session.set_buffer_limit(Some(UNSENT_BYTES_MAX));
+    let peer = PeerCertificate::new(session.peer_certificates().unwrap_or_default());
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let held = Arc::clone(&place);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let (server, place) = (Arc::clone(&server), Arc::clone(&held));
+        let busy = place.request();
         if let Some(peer) = &peer {
             request.extensions_mut().insert(peer.clone());
         }
-        async move { Ok::<_, std::convert::Infallible>(server.handle(request).await) }
-    });
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_MAX)
-        .keep_alive(true);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_pending_accept_reset_streams(Some(RESETS_MAX))
-        .keep_alive_interval(Some(PING))
-        .keep_alive_timeout(PING_MAX)
-        .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(1024 * 1024);
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
-    tokio::pin!(serving);
-    tokio::select! {
-        done = serving.as_mut() => done.map_err(|error| error.to_string()),
-        () = shutdown.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            match tokio::time::timeout(DRAIN, serving.as_mut()).await {
-                Ok(done) => done.map_err(|error| error.to_string()),
-                Err(_) => Ok(()),
-            }
+        if request.uri().path().contains("/proxy") {
+            request.extensions_mut().insert(ClientAddress(address));
         }
+        async move {
+            let (request, left) = unread::watched(request);
+            let answer = server.handle(request).await;
+            let answer = unread::settle(answer, left, &place).await;
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                place.becomes_stream();
+            }
+            let answer: Response<Counted<Body>> = answer.map(|body| Counted::new(body, busy));
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
+    let stream = TokioIo::new(tls);
+    if http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_pending_accept_reset_streams(Some(RESETS_MAX))
+            .keep_alive_interval(Some(PING))
+            .keep_alive_timeout(PING_MAX)
+            .initial_stream_window_size(256 * 1024)
+            .initial_connection_window_size(1024 * 1024);
+        let serving = builder.serve_connection(stream, service);
+        drive(serving, http2::Connection::graceful_shutdown, &place, &shutdown).await
+    } else {
+        let mut builder = http1::Builder::new();
+        // The place's deadlines take the whole head in, and the wait before it.
+        builder.header_read_timeout(None).keep_alive(true);
+        let serving = builder.serve_connection(stream, service).with_upgrades();
+        drive(serving, http1::UpgradeableConnection::graceful_shutdown, &place, &shutdown).await
     }
 }
+
+/// Serves until the connection ends by itself, or has to: then its client is told, and has a moment to read that.
+async fn drive<C>(serving: C, close: impl FnOnce(Pin<&mut C>), place: &Place, shutdown: &CancellationToken) -> Result<(), Broken>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut serving = pin!(serving);
+    tokio::select! {
+        done = serving.as_mut() => return Ok(done?),
+        over = place.over() => {
+            tracing::trace!(?over, "closing a connection");
+            if over == Over::Displaced && place.is_idle() {
+                // Somebody waits for its place.
+                return Ok(());
+            }
+        }
+        () = shutdown.cancelled() => {}
+    }
+    close(serving.as_mut());
+    match tokio::time::timeout(DRAIN, serving).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,8 @@
 //! certificates.
 //!
 //! Invariant: every request is authenticated by a client certificate and authorised; nothing is served in the clear, and
-//! there is no read-only port. Streams are HTTP/1.1 upgrades, so only HTTP/1.1 is offered.
+//! there is no read-only port. Streams are HTTP/1.1 upgrades, so only HTTP/1.1 is offered. No connection lives without
+//! asking for something (`trireme_connections`).
 
 mod auth;
 mod follow;
@@ -23,22 +24,38 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::StatusCode;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use trireme_connections::{Budget, Counted, Guarded, Limits, Place};
 
 use crate::KubeletError;
 use crate::shared::Shared;
 
 pub use auth::{Authorizer, CertificateAuthorizer, Decision, Peer};
 
-/// Most connections at a time.
-const CONNECTIONS_MAX: usize = 1024;
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long from a connection's beginning to the whole head of its first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(32);
+/// How long between requests; upstream's number.
+const IDLE: Duration = Duration::from_secs(90);
+/// Time for an answer that is under way when its connection has to end.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// The connections of the kubelet's port.
+pub(crate) fn budget(connections_max: usize) -> Arc<Budget> {
+    let limits = Limits {
+        total: connections_max,
+        per_source: (connections_max - connections_max / 4).max(1),
+        first_request: FIRST_REQUEST,
+        idle: IDLE,
+    };
+    Budget::new("kubelet", limits)
+}
 
 pub(crate) struct Server {
     listener: TcpListener,
@@ -75,7 +92,7 @@ impl Server {
     }
 
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let budget = Arc::clone(&self.context.shared.connections);
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -89,26 +106,30 @@ impl Server {
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            let Some(place) = budget.admit(address.ip()).await else {
                 continue;
             };
             let (acceptor, context, shutdown) = (self.acceptor.clone(), Arc::clone(&self.context), shutdown.clone());
             tokio::spawn(async move {
                 tokio::select! {
-                    () = serve(stream, address, acceptor, context) => {}
+                    () = serve(stream, (address, place), acceptor, context) => {}
                     () = shutdown.cancelled() => {}
                 }
-                drop(place);
             });
         }
     }
 }
 
-async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, context: Arc<Context>) {
+async fn serve(stream: TcpStream, (address, place): (SocketAddr, Arc<Place>), acceptor: TlsAcceptor, context: Arc<Context>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("{address}: {error}");
     }
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    let stream = Guarded::new(stream, Arc::clone(&place));
+    let handshake = tokio::select! {
+        handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)) => handshake,
+        _ = place.over() => return,
+    };
+    let stream = match handshake {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!("{address}: TLS: {error}");
@@ -117,15 +138,32 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, co
         Err(_) => return,
     };
     let peer = tls::peer(stream.get_ref().1, address);
+    let held = Arc::clone(&place);
     let service = service_fn(move |request| {
-        let (context, peer) = (Arc::clone(&context), peer.clone());
-        async move { Ok::<_, std::convert::Infallible>(routes::answer(context, peer, request).await) }
+        let (context, peer, place) = (Arc::clone(&context), peer.clone(), Arc::clone(&held));
+        let busy = place.request();
+        async move {
+            let answer = routes::answer(context, peer, request).await;
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                place.becomes_stream();
+            }
+            Ok::<_, std::convert::Infallible>(answer.map(|body| Counted::new(body, busy)))
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
+        // The place's deadlines take the whole head in, and the wait before it.
+        .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    if let Err(error) = connection.await {
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = place.over() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(DRAIN, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!("{address}: {error}");
     }
 }

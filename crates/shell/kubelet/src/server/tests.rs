@@ -411,3 +411,16 @@ async fn metrics_have_the_shape_of_the_metrics_api() {
     assert_eq!(shown["node"]["kind"], "NodeMetrics");
     assert_eq!(shown["pods"][0]["containers"], pods[0]["containers"]);
 }
+
+#[tokio::test]
+async fn silent_connections_make_way() {
+    trireme_connections::raise_limit().unwrap();
+    let fixture = Fixture::start().await;
+    let address = fixture.lab.server.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..1100 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let (status, _) = fixture.get(Some(API), "/healthz").await;
+    assert_eq!(status, 200);
+}

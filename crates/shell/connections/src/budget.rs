@@ -1,0 +1,435 @@
+//! The connections of one port: admission, deadlines, counters.
+//!
+//! Invariant: only a connection on which nothing runs is closed to make way, the one that has been so the longest first;
+//! where all are busy the newcomer is refused. A source (an IPv4 address, an IPv6 /64) makes way for itself alone while
+//! the port has room for others.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Connections that were told to make way and have not closed yet; while there are so many, newcomers wait to be accepted.
+pub const CLOSING_MAX: usize = 32;
+
+/// What a port allows.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at a time.
+    pub total: usize,
+    /// Connections of one source at a time.
+    pub per_source: usize,
+    /// Time from being accepted to the first request, TLS included.
+    pub first_request: Duration,
+    /// Time between the end of the last running request and the next one.
+    pub idle: Duration,
+}
+
+/// The connections of one port.
+pub struct Budget {
+    port: &'static str,
+    limits: Limits,
+    epoch: Instant,
+    table: Mutex<Table>,
+    closed: Notify,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Table {
+    last: u64,
+    open: HashMap<u64, Arc<Seat>>,
+    sources: HashMap<IpAddr, usize>,
+    closing: usize,
+}
+
+#[derive(Default)]
+struct Counts {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    displaced: AtomicU64,
+    late: AtomicU64,
+    idle: AtomicU64,
+}
+
+/// What is known of one connection.
+struct Seat {
+    id: u64,
+    source: IpAddr,
+    opened_ms: u64,
+    running: AtomicUsize,
+    asked: AtomicBool,
+    idle_since_ms: AtomicU64,
+    lingers: AtomicBool,
+    displaced: Notify,
+}
+
+/// A connection's place in its port's budget; dropping it frees the place.
+pub struct Place {
+    budget: Arc<Budget>,
+    seat: Arc<Seat>,
+}
+
+/// A request that runs; dropping it ends the request.
+pub struct Busy {
+    place: Arc<Place>,
+}
+
+/// Why a connection has to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// It asked for nothing within [`Limits::first_request`].
+    Late,
+    /// It asked for nothing more within [`Limits::idle`].
+    Idle,
+    /// It made way for another one.
+    Displaced,
+}
+
+/// What connections are counted by: one IPv6 client has a whole /64 to choose addresses from.
+fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    }
+}
+
+impl Budget {
+    /// A port without connections. `port` names it in metrics.
+    #[must_use]
+    pub fn new(port: &'static str, limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            port,
+            limits,
+            epoch: Instant::now(),
+            table: Mutex::default(),
+            closed: Notify::new(),
+            counts: Counts::default(),
+        })
+    }
+
+    /// Takes a connection in, or returns `None`: then it must be closed at once. It waits for those that make way already.
+    pub async fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Arc<Place>> {
+        loop {
+            let closed = self.closed.notified();
+            if self.table.lock().closing < CLOSING_MAX {
+                break;
+            }
+            closed.await;
+        }
+        self.admit_now(address)
+    }
+
+    fn admit_now(self: &Arc<Self>, address: IpAddr) -> Option<Arc<Place>> {
+        let source = source_of(address);
+        let mut table = self.table.lock();
+        let mine = table.sources.get(&source).copied().unwrap_or_default();
+        let room = if mine >= self.limits.per_source {
+            self.displace(&mut table, Some(source))
+        } else if table.open.len() >= self.limits.total {
+            // Whoever holds the most gives way first; where they are all busy, the longest idle of anybody.
+            let most = table
+                .sources
+                .iter()
+                .max_by_key(|(_, count)| **count)
+                .map(|(source, _)| *source);
+            self.displace(&mut table, most) || self.displace(&mut table, None)
+        } else {
+            true
+        };
+        if !room {
+            drop(table);
+            self.counts.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        table.last += 1;
+        let seat = Arc::new(Seat {
+            id: table.last,
+            source,
+            opened_ms: self.now_ms(),
+            running: AtomicUsize::new(0),
+            asked: AtomicBool::new(false),
+            idle_since_ms: AtomicU64::new(self.now_ms()),
+            lingers: AtomicBool::new(false),
+            displaced: Notify::new(),
+        });
+        table.open.insert(seat.id, Arc::clone(&seat));
+        *table.sources.entry(source).or_default() += 1;
+        drop(table);
+        self.counts.accepted.fetch_add(1, Ordering::Relaxed);
+        Some(Arc::new(Place {
+            budget: Arc::clone(self),
+            seat,
+        }))
+    }
+
+    /// Tells the connection that has been idle the longest to close. It counts no more from here on.
+    fn displace(&self, table: &mut Table, source: Option<IpAddr>) -> bool {
+        let candidates = table
+            .open
+            .values()
+            .filter(|seat| seat.running.load(Ordering::Acquire) == 0 && source.is_none_or(|source| seat.source == source));
+        let Some(seat) = candidates
+            .min_by_key(|seat| (seat.idle_since_ms.load(Ordering::Acquire), seat.id))
+            .cloned()
+        else {
+            return false;
+        };
+        table.leave(&seat);
+        table.closing += 1;
+        self.counts.displaced.fetch_add(1, Ordering::Relaxed);
+        seat.displaced.notify_one();
+        true
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Connections that are open and count.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.table.lock().open.len()
+    }
+}
+
+impl Table {
+    fn leave(&mut self, seat: &Seat) -> bool {
+        if self.open.remove(&seat.id).is_none() {
+            return false;
+        }
+        if let Some(count) = self.sources.get_mut(&seat.source) {
+            *count -= 1;
+            if *count == 0 {
+                self.sources.remove(&seat.source);
+            }
+        }
+        true
+    }
+}
+
+impl Place {
+    /// A request begins.
+    #[must_use]
+    pub fn request(self: &Arc<Self>) -> Busy {
+        self.seat.running.fetch_add(1, Ordering::AcqRel);
+        self.seat.asked.store(true, Ordering::Release);
+        Busy { place: Arc::clone(self) }
+    }
+
+    /// Whether no request runs.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.seat.running.load(Ordering::Acquire) == 0
+    }
+
+    /// The connection became a stream of another protocol: it is busy as long as it lives.
+    pub fn becomes_stream(&self) {
+        self.seat.running.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// At its end the connection is to take in and drop what its client still sends: closing with unread bytes would
+    /// take the last answer away from the client.
+    pub fn linger(&self) {
+        self.seat.lingers.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn lingers(&self) -> bool {
+        self.seat.lingers.load(Ordering::Acquire)
+    }
+
+    /// When the connection has to end unless it asks for something; `None` while a request runs.
+    fn deadline(&self) -> Option<(Instant, Over)> {
+        if self.seat.running.load(Ordering::Acquire) > 0 {
+            return None;
+        }
+        let limits = &self.budget.limits;
+        let (since_ms, limit, over) = if self.seat.asked.load(Ordering::Acquire) {
+            (self.seat.idle_since_ms.load(Ordering::Acquire), limits.idle, Over::Idle)
+        } else {
+            (self.seat.opened_ms, limits.first_request, Over::Late)
+        };
+        Some((self.budget.epoch + Duration::from_millis(since_ms) + limit, over))
+    }
+
+    /// Resolves when the connection has to end. Cancel-safe.
+    pub async fn over(&self) -> Over {
+        loop {
+            // A request that ends later leaves at least the whole limit from then on.
+            let until = self
+                .deadline()
+                .map_or_else(|| Instant::now() + self.budget.limits.idle, |(at, _)| at);
+            tokio::select! {
+                () = self.seat.displaced.notified() => return Over::Displaced,
+                () = tokio::time::sleep_until(until) => {}
+            }
+            if let Some((at, over)) = self.deadline()
+                && at <= Instant::now()
+            {
+                let count = match over {
+                    Over::Late => &self.budget.counts.late,
+                    Over::Idle | Over::Displaced => &self.budget.counts.idle,
+                };
+                count.fetch_add(1, Ordering::Relaxed);
+                return over;
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = self.budget.table.lock();
+        if !table.leave(&self.seat) {
+            table.closing -= 1;
+            // The one who accepts is the only one that waits, and a permit is kept for him.
+            self.budget.closed.notify_one();
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let seat = &self.place.seat;
+        seat.idle_since_ms.store(self.place.budget.now_ms(), Ordering::Release);
+        seat.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What the ports counted, as OpenMetrics text.
+#[must_use]
+pub fn open_metrics(ports: &[Arc<Budget>]) -> String {
+    let mut lines = vec![
+        "# HELP trireme_connections_open Connections of a port.".to_owned(),
+        "# TYPE trireme_connections_open gauge".to_owned(),
+    ];
+    for port in ports {
+        lines.push(format!("trireme_connections_open{{port=\"{}\"}} {}", port.port, port.open()));
+    }
+    lines.push(
+        "# HELP trireme_connections Connections of a port: accepted, refused, displaced by others, late with their first \
+         request, idle for too long."
+            .to_owned(),
+    );
+    lines.push("# TYPE trireme_connections counter".to_owned());
+    for port in ports {
+        for (outcome, count) in [
+            ("accepted", &port.counts.accepted),
+            ("refused", &port.counts.refused),
+            ("displaced", &port.counts.displaced),
+            ("late", &port.counts.late),
+            ("idle", &port.counts.idle),
+        ] {
+            let labels = format!("port=\"{}\",outcome=\"{outcome}\"", port.port);
+            lines.push(format!(
+                "trireme_connections_total{{{labels}}} {}",
+                count.load(Ordering::Relaxed)
+            ));
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn port(total: usize, per_source: usize) -> Arc<Budget> {
+        let limits = Limits {
+            total,
+            per_source,
+            first_request: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+        };
+        Budget::new("test", limits)
+    }
+
+    fn host(last: u8) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_makes_way_for_itself_and_busy_connections_stay() {
+        let port = port(10, 3);
+        let first = port.admit(host(1)).await.unwrap();
+        let busy = first.request();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let second = port.admit(host(1)).await.unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let third = port.admit(host(1)).await.unwrap();
+        let fourth = port.admit(host(1)).await.unwrap();
+        assert_eq!(second.over().await, Over::Displaced, "the oldest that is idle");
+        drop(second);
+        let others: Vec<Busy> = [&third, &fourth].map(Place::request).into();
+        assert!(port.admit(host(1)).await.is_none(), "all are busy");
+        assert!(port.admit(host(2)).await.is_some(), "another source has room");
+        drop((busy, others));
+        assert!(port.admit(host(1)).await.is_some());
+        let text = open_metrics(&[port]);
+        assert!(
+            text.contains("trireme_connections_total{port=\"test\",outcome=\"refused\"} 1\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("trireme_connections_total{port=\"test\",outcome=\"displaced\"} 2\n"),
+            "{text}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_port_takes_from_who_holds_the_most() {
+        let port = port(4, 3);
+        let many: Vec<_> = (0..3).map(|_| port.admit_now(host(1)).unwrap()).collect();
+        let lone = port.admit(host(2)).await.unwrap();
+        let newcomer = port.admit(host(3)).await.unwrap();
+        assert_eq!(many[0].over().await, Over::Displaced);
+        assert_eq!(port.open(), 4);
+        drop((many, lone, newcomer));
+        assert_eq!(port.open(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_than_a_few_are_closing_at_a_time() {
+        let port = port(1000, 1);
+        let mut held = Vec::new();
+        for _ in 0..=CLOSING_MAX {
+            held.push(port.admit(host(1)).await.unwrap());
+        }
+        let waits = tokio::time::timeout(Duration::from_secs(60), port.admit(host(2))).await;
+        assert!(waits.is_err(), "all of them are still closing");
+        held.remove(0);
+        assert!(port.admit(host(2)).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_and_requests_do_not() {
+        let port = port(10, 10);
+        let began = Instant::now();
+        let silent = port.admit(host(1)).await.unwrap();
+        assert_eq!(silent.over().await, Over::Late);
+        assert_eq!(began.elapsed(), Duration::from_secs(10));
+        let asking = port.admit(host(1)).await.unwrap();
+        let request = asking.request();
+        let waited = tokio::time::timeout(Duration::from_secs(3600), asking.over()).await;
+        assert!(waited.is_err(), "a request that runs for an hour");
+        let ended = Instant::now();
+        drop(request);
+        assert_eq!(asking.over().await, Over::Idle);
+        assert_eq!(ended.elapsed(), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_network() {
+        let source = |text: &str| source_of(text.parse().unwrap());
+        assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:1"));
+        assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
+        assert_eq!(source("::ffff:192.0.2.1"), host(1));
+    }
+}
