@@ -41,8 +41,9 @@ const PING_MAX: Duration = Duration::from_secs(15);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Time for running requests at shutdown.
 const DRAIN: Duration = Duration::from_secs(3);
-/// What TLS may hold encrypted of a connection whose client does not read: two records.
-const UNSENT_BYTES_MAX: usize = 32 * 1024;
+/// What TLS may hold encrypted of a connection whose client does not read: three records. A piece of a list is then two
+/// writes, as it is with more.
+const UNSENT_BYTES_MAX: usize = 48 * 1024;
 
 /// How a connection ended that did not end well.
 #[derive(Debug, thiserror::Error)]
