@@ -15,6 +15,7 @@ mod http;
 mod kubectl;
 mod limits;
 mod port_forward;
+mod proxies;
 mod reachability;
 mod registry;
 mod survival;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         kubectl::SCENARIOS,
         reachability::SCENARIOS,
         port_forward::SCENARIOS,
+        proxies::SCENARIOS,
         host_ports::SCENARIOS,
         limits::SCENARIOS,
         registry::SCENARIOS,
