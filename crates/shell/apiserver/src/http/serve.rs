@@ -135,7 +135,8 @@ where
         if request.uri().path().contains("/proxy") {
             request.extensions_mut().insert(ClientAddress(address));
         }
-        async move {
+        // Boxed: a connection keeps room for the future of its request, also while none runs.
+        Box::pin(async move {
             let (request, left) = unread::watched(request);
             let answer = server.handle(request).await;
             let answer = unread::settle(answer, left, &place).await;
@@ -144,7 +145,7 @@ where
             }
             let answer: Response<Counted<Body>> = answer.map(|body| Counted::new(body, busy));
             Ok::<_, std::convert::Infallible>(answer)
-        }
+        })
     });
     let stream = TokioIo::new(tls);
     if http2 {
