@@ -124,10 +124,7 @@ async fn watches_begin_and_end_as_upstreams() {
     );
     assert!(told(format!("resourceVersion={revision}&timeoutSeconds=5")).await.is_empty());
     // From the present state on: a bookmark says where that ends.
-    let state = told(format!(
-        "fieldSelector=metadata.name%3Da&allowWatchBookmarks=true&timeoutSeconds=1"
-    ))
-    .await;
+    let state = told("fieldSelector=metadata.name%3Da&allowWatchBookmarks=true&timeoutSeconds=1".to_owned()).await;
     let types: Vec<&str> = state.iter().filter_map(|event| event["type"].as_str()).collect();
     assert_eq!(types, ["ADDED", "BOOKMARK"]);
     assert_eq!(
