@@ -22,6 +22,7 @@ mod reviews;
 mod server;
 mod service_allocation;
 pub mod user;
+mod websocket;
 
 pub use admission::{Admission, AdmitAll};
 pub use authn::Authenticator;

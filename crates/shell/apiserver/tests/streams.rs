@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{Message, protocol::Role};
 use trireme_apiserver::authn::{Chain, TokenFile};
 use trireme_apiserver::{AdmitAll, AllowMasters, ApiServer, Config, NodeDialer, NodeEndpoint, NodeStream, Plugins};
 use trireme_store::MemoryStore;
@@ -119,11 +122,10 @@ async fn logs_are_passed_on() {
     );
 }
 
-#[tokio::test]
-async fn exec_is_tunnelled_after_the_switch_and_not_before() {
-    let server = server().await;
+/// A connection to the server, as over the network.
+async fn connected(server: &Arc<ApiServer>) -> hyper::client::conn::http1::SendRequest<Empty<Bytes>> {
     let (near, far) = tokio::io::duplex(4096);
-    let serving = Arc::clone(&server);
+    let serving = Arc::clone(server);
     tokio::spawn(async move {
         let service = service_fn(move |request| {
             let server = Arc::clone(&serving);
@@ -132,19 +134,67 @@ async fn exec_is_tunnelled_after_the_switch_and_not_before() {
         let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
         drop(builder.serve_connection_with_upgrades(TokioIo::new(far), service).await);
     });
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
     tokio::spawn(connection.with_upgrades());
-    let exec = |command: &str| {
-        Request::get(format!(
-            "/api/v1/namespaces/default/pods/p/exec?command={command}&stdin=true&stdout=true"
-        ))
+    sender
+}
+
+/// A request for a WebSocket; without a subprotocol where that is empty.
+fn socket(path: &str, protocol: &str) -> Request<Empty<Bytes>> {
+    let mut request = Request::get(path)
         .header("host", "api")
         .header("authorization", "Bearer ADMIN")
         .header("connection", "Upgrade")
         .header("upgrade", "websocket")
-        .header("sec-websocket-protocol", "v5.channel.k8s.io")
-        .body(Empty::<Bytes>::new())
-        .unwrap()
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    if !protocol.is_empty() {
+        request = request.header("sec-websocket-protocol", protocol);
+    }
+    request.body(Empty::new()).unwrap()
+}
+
+#[tokio::test]
+async fn logs_come_over_a_websocket() {
+    let server = server().await;
+    let path = "/api/v1/namespaces/default/pods/p/log?tailLines=1";
+    for (protocol, said) in [
+        ("", Message::Binary("hello\n".into())),
+        ("binary.k8s.io", Message::Binary("hello\n".into())),
+        ("base64.binary.k8s.io", Message::text("aGVsbG8K")),
+    ] {
+        let switched = connected(&server).await.send_request(socket(path, protocol)).await.unwrap();
+        assert_eq!(switched.status(), 101, "{protocol}");
+        assert_eq!(switched.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let agreed = switched.headers().get("sec-websocket-protocol");
+        assert_eq!(agreed.map_or("", |value| value.to_str().unwrap()), protocol);
+        let upgraded = TokioIo::new(hyper::upgrade::on(switched).await.unwrap());
+        let mut stream = WebSocketStream::from_raw_socket(upgraded, Role::Client, None).await;
+        let first = stream.next().await.unwrap().unwrap();
+        assert!(first.is_empty(), "an empty message says that the stream stands: {first:?}");
+        assert_eq!(stream.next().await.unwrap().unwrap(), said, "{protocol}");
+        let Some(Ok(Message::Close(Some(close)))) = stream.next().await else {
+            panic!("no end")
+        };
+        assert_eq!(u16::from(close.code), 1000);
+    }
+    let mut sender = connected(&server).await;
+    let refused = sender.send_request(socket(path, "v4.channel.k8s.io")).await.unwrap();
+    assert_eq!(refused.status(), 403, "a subprotocol that is not for reading");
+    drop(refused.into_body().collect().await);
+    let refused = sender.send_request(socket(&path.replace("=1", "=2"), "")).await.unwrap();
+    assert_eq!(refused.status(), 404, "the kubelet's refusal is the answer");
+}
+
+#[tokio::test]
+async fn exec_is_tunnelled_after_the_switch_and_not_before() {
+    let server = server().await;
+    let mut sender = connected(&server).await;
+    let exec = |command: &str| {
+        socket(
+            &format!("/api/v1/namespaces/default/pods/p/exec?command={command}&stdin=true&stdout=true"),
+            "v5.channel.k8s.io",
+        )
     };
     let refused = sender.send_request(exec("nope")).await.unwrap();
     assert_eq!(refused.status(), 404);

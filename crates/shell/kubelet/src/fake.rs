@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::broadcast;
 use trireme_runtime::cri::{
     AuthConfig, ContainerConfig, ContainerEvent, ContainerState, ContainerStats, ContainerStatus, CriError, ExecSyncResponse,
@@ -264,11 +265,13 @@ impl RuntimeService for FakeRuntime {
         })
     }
 
-    /// Echoes stdin to stdout and ends with 7.
+    /// Echoes stdin to stdout, all of it or as many bytes as the last argument says, and ends with 7.
     async fn exec(&self, request: &StreamRequest) -> Result<StreamSession, CriError> {
         self.called(format!("exec-stream {} {}", request.container_id, request.command.join(" ")));
         let (ours, theirs) = tokio::io::duplex(1024);
-        let (mut read, mut write) = tokio::io::split(theirs);
+        let (read, mut write) = tokio::io::split(theirs);
+        let bytes = request.command.last().and_then(|last| last.parse().ok());
+        let mut read = read.take(bytes.unwrap_or(u64::MAX));
         let (done, exit) = tokio::sync::oneshot::channel();
         tokio::spawn(async move {
             let copied = tokio::io::copy(&mut read, &mut write).await;

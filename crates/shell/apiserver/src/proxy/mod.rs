@@ -27,6 +27,7 @@ use crate::http::query::Query;
 use crate::nodes::NodeEndpoint;
 use crate::pipeline::Target;
 use crate::server::ApiServer;
+use crate::websocket;
 
 pub(crate) use forward::proxy;
 
@@ -92,6 +93,9 @@ pub(crate) async fn logs<B>(server: &Arc<ApiServer>, incoming: Incoming<B>, targ
             async move { Ok(frame.into_data().ok()) }
         })
         .map_err(std::io::Error::other);
+    if websocket::is_wanted(&incoming.parts) {
+        return websocket::serve(&incoming.parts, incoming.upgrade, Box::pin(stream));
+    }
     Ok(Response::from_parts(parts, Body::Stream(Box::pin(stream))))
 }
 

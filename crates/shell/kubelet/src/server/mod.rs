@@ -6,6 +6,7 @@
 //! asking for something (`trireme_connections`).
 
 mod auth;
+mod channels;
 mod follow;
 pub(crate) mod logs;
 mod port_forward;

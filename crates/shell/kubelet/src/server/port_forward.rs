@@ -1,5 +1,4 @@
-//! Port-forward: over SPDY (see `port_forward_spdy`), or over WebSocket (`v4.channel.k8s.io`) with two channels per port,
-//! data and error.
+//! Port-forward: over SPDY (see `port_forward_spdy`), or over WebSocket with two channels per port, data and error.
 //!
 //! Invariant: each channel begins with the port as two bytes, least first, as upstream's does.
 
@@ -11,14 +10,18 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::channels::{Channels, Said};
 use super::routes::{Answer, Query, Refusal, find};
-use super::streams::{farewell, frame};
-use super::upgrade::{self, Agreed, Socket};
+use super::streams::farewell;
+use super::upgrade::{self, Agreed, Protocols, Socket};
 use super::{Context, port_forward_spdy};
 
-/// Protocols of a WebSocket, best first: SPDY in a tunnel, as kubectl opens it, and channels.
-const PROTOCOLS: [&str; 3] = ["SPDY/3.1+portforward.k8s.io", "v4.channel.k8s.io", "portforward.k8s.io"];
-const SPDY_PROTOCOLS: [&str; 1] = ["portforward.k8s.io"];
+/// SPDY in a tunnel, as kubectl opens it, and channels.
+const PROTOCOLS: Protocols = Protocols {
+    preferred: "SPDY/3.1+portforward.k8s.io",
+    socket: &["v4.channel.k8s.io", "v4.base64.channel.k8s.io", "portforward.k8s.io"],
+    spdy: &["portforward.k8s.io"],
+};
 
 /// Most ports of one request: channel numbers are bytes.
 const PORTS_MAX: usize = 100;
@@ -42,7 +45,7 @@ pub(super) fn serve(
         let port = text.parse::<u16>().ok().filter(|port| *port != 0);
         ports.push(port.ok_or_else(|| Refusal(StatusCode::BAD_REQUEST, format!("unable to parse \"{text}\" as a port")))?);
     }
-    let (response, agreed) = upgrade::agree(request, &PROTOCOLS, &SPDY_PROTOCOLS)?;
+    let (response, agreed) = upgrade::agree(request, &PROTOCOLS)?;
     // Over SPDY each stream names its port.
     if matches!(agreed, Agreed::Socket(..)) && (ports.is_empty() || ports.len() > PORTS_MAX) {
         return Err(Refusal(
@@ -60,13 +63,13 @@ pub(super) fn serve(
                 }
                 Err(error) => Err(error),
             },
-            Agreed::Socket(pending) => match pending.await {
+            Agreed::Socket(protocol, pending) => match pending.await {
                 Ok(socket) => {
                     let mut connections = Vec::new();
                     for port in &ports {
                         connections.push(runtime.port_forward(&sandbox, *port).await.map_err(|error| error.to_string()));
                     }
-                    run(socket, &ports, connections).await;
+                    run(socket, Channels::of(protocol), &ports, connections).await;
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -79,15 +82,15 @@ pub(super) fn serve(
     Ok(response)
 }
 
-async fn run(socket: Socket, ports: &[u16], connections: Vec<Result<tokio::net::TcpStream, String>>) {
+async fn run(socket: Socket, channels: Channels, ports: &[u16], connections: Vec<Result<tokio::net::TcpStream, String>>) {
     let (mut sink, mut source) = socket.split();
     let (frames, mut queue) = mpsc::channel::<Message>(16);
     let mut writers: Vec<Option<OwnedWriteHalf>> = Vec::new();
     let mut readers = tokio::task::JoinSet::new();
     for (index, (port, connection)) in ports.iter().zip(connections).enumerate() {
         let channel = u8::try_from(index * 2).unwrap_or(u8::MAX);
-        for message in [frame(channel, &port.to_le_bytes()), frame(channel + 1, &port.to_le_bytes())] {
-            if sink.send(message).await.is_err() {
+        for channel in [channel, channel + 1] {
+            if sink.send(channels.message(channel, &port.to_le_bytes())).await.is_err() {
                 return;
             }
         }
@@ -99,7 +102,7 @@ async fn run(socket: Socket, ports: &[u16], connections: Vec<Result<tokio::net::
                 readers.spawn(async move {
                     let mut buffer = vec![0; CHUNK];
                     while let Ok(count @ 1..) = read.read(&mut buffer).await {
-                        if frames.send(frame(channel, &buffer[..count])).await.is_err() {
+                        if frames.send(channels.message(channel, &buffer[..count])).await.is_err() {
                             return;
                         }
                     }
@@ -108,7 +111,7 @@ async fn run(socket: Socket, ports: &[u16], connections: Vec<Result<tokio::net::
             Err(why) => {
                 writers.push(None);
                 let text = format!("error forwarding port {port} to pod: {why}");
-                if sink.send(frame(channel + 1, text.as_bytes())).await.is_err() {
+                if sink.send(channels.message(channel + 1, text.as_bytes())).await.is_err() {
                     return;
                 }
             }
@@ -127,18 +130,17 @@ async fn run(socket: Socket, ports: &[u16], connections: Vec<Result<tokio::net::
     };
     let input = async {
         while let Some(Ok(message)) = source.next().await {
-            let Message::Binary(data) = message else {
-                if matches!(message, Message::Close(_)) {
-                    return;
-                }
+            if matches!(message, Message::Close(_)) {
+                return;
+            }
+            let Some(Said::Data(channel, data)) = channels.read(message) else {
                 continue;
             };
-            let Some((channel, rest)) = data.split_first() else { continue };
             let Some(slot) = writers.get_mut(usize::from(channel / 2)).filter(|_| channel % 2 == 0) else {
                 continue;
             };
             if let Some(writer) = slot
-                && writer.write_all(rest).await.is_err()
+                && writer.write_all(&data).await.is_err()
             {
                 *slot = None;
             }

@@ -1,10 +1,10 @@
-//! exec and attach over WebSocket (`v4.channel.k8s.io`, `v5.channel.k8s.io`).
+//! exec and attach over WebSocket.
 //!
-//! Invariant: channel 0 is stdin, 1 stdout, 2 stderr, 3 the final Status, 4 terminal sizes; 255 (v5) closes a channel. The
-//! Status is the last thing sent, after all output.
+//! Invariant: channel 0 is stdin, 1 stdout, 2 stderr, 3 the command's end, 4 terminal sizes. The end is the last thing
+//! sent, after all output.
 
 use futures::{SinkExt, StreamExt};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::{Message, protocol::CloseFrame, protocol::frame::coding::CloseCode};
 use trireme_runtime::cri::{CriError, StreamRequest, StreamSession};
 
+use super::channels::{Channels, Said};
 use super::routes::{Answer, Query, Refusal, find};
-use super::upgrade::{self, Agreed, Socket};
+use super::upgrade::{self, Agreed, Protocols, Socket};
 use super::{Context, streams_spdy};
 
 /// How long a client has to end its side after the last frame.
@@ -23,17 +24,23 @@ const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
 
-/// Protocols, best first.
-const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
-/// Protocols over SPDY; in the last two an error is told as text, and only then; the last knows no terminal sizes.
-const SPDY_PROTOCOLS: [&str; 4] = [
-    "v5.channel.k8s.io",
-    "v4.channel.k8s.io",
-    "v3.channel.k8s.io",
-    "v2.channel.k8s.io",
-];
+/// Over SPDY, in the last two an error is told as text, and only then; the last knows no terminal sizes.
+const PROTOCOLS: Protocols = Protocols {
+    preferred: "v5.channel.k8s.io",
+    socket: &[
+        "v4.channel.k8s.io",
+        "v4.base64.channel.k8s.io",
+        "channel.k8s.io",
+        "base64.channel.k8s.io",
+    ],
+    spdy: &[
+        "v5.channel.k8s.io",
+        "v4.channel.k8s.io",
+        "v3.channel.k8s.io",
+        "v2.channel.k8s.io",
+    ],
+};
 const CHUNK: usize = 32 * 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,7 +89,7 @@ pub(super) async fn serve(
             "you must specify at least one command for the container".into(),
         ));
     }
-    let (response, agreed) = upgrade::agree(request, &PROTOCOLS, &SPDY_PROTOCOLS)?;
+    let (response, agreed) = upgrade::agree(request, &PROTOCOLS)?;
     let runtime = std::sync::Arc::clone(&context.shared.runtime);
     tokio::spawn(async move {
         let session = async || match what {
@@ -98,9 +105,9 @@ pub(super) async fn serve(
                 }
                 Err(error) => Err(error),
             },
-            Agreed::Socket(pending) => match pending.await {
+            Agreed::Socket(protocol, pending) => match pending.await {
                 Ok(socket) => {
-                    run_session(socket, session().await, wants).await;
+                    run_session(socket, Channels::of(protocol), session().await, wants).await;
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -120,13 +127,17 @@ pub(super) struct Wants {
     pub(super) stderr: bool,
 }
 
-async fn run_session(socket: Socket, session: Result<StreamSession, CriError>, wants: Wants) {
+async fn run_session(socket: Socket, channels: Channels, session: Result<StreamSession, CriError>, wants: Wants) {
     let (mut sink, mut source) = socket.split();
-    let (frames, mut queue) = mpsc::channel::<Message>(16);
+    let (messages, mut queue) = mpsc::channel::<Message>(16);
     // Tells the client that the connection stands.
-    let lowest = if wants.stdout { STDOUT } else { ERROR };
+    let lowest = match wants {
+        Wants { stdout: true, .. } => STDOUT,
+        Wants { stderr: true, .. } => STDERR,
+        Wants { .. } => ERROR,
+    };
     let writer = async {
-        if sink.send(frame(lowest, &[])).await.is_err() {
+        if sink.send(channels.message(lowest, &[])).await.is_err() {
             return;
         }
         while let Some(message) = queue.recv().await {
@@ -145,11 +156,17 @@ async fn run_session(socket: Socket, session: Result<StreamSession, CriError>, w
     let from_client = &mut source;
     let session = async move {
         let status = match session {
-            Ok(session) => exchange(session, from_client, &frames, wants).await,
+            Ok(session) => {
+                let to_client = Outward {
+                    channels,
+                    messages: &messages,
+                };
+                exchange(session, from_client, to_client, wants).await
+            }
             Err(error) => Some(failure(&error.to_string())),
         };
-        if let Some(status) = status
-            && frames.send(frame(ERROR, status.to_string().as_bytes())).await.is_err()
+        if let Some(told) = status.and_then(|status| channels.verdict(&status))
+            && messages.send(channels.message(ERROR, told.as_bytes())).await.is_err()
         {
             tracing::debug!("a stream's end was not told");
         }
@@ -167,11 +184,18 @@ pub(super) async fn farewell(source: &mut futures::stream::SplitStream<Socket>) 
     }
 }
 
+/// The way to the client.
+#[derive(Clone, Copy)]
+struct Outward<'a> {
+    channels: Channels,
+    messages: &'a mpsc::Sender<Message>,
+}
+
 /// Moves bytes until the command has ended; the Status to tell, or `None` when the client went away.
 async fn exchange(
     session: StreamSession,
     source: &mut futures::stream::SplitStream<Socket>,
-    frames: &mpsc::Sender<Message>,
+    to_client: Outward<'_>,
     wants: Wants,
 ) -> Option<Value> {
     let StreamSession {
@@ -184,13 +208,13 @@ async fn exchange(
     let output = async {
         let second = async {
             if let Some(stderr) = stderr {
-                pump(stderr, STDERR, wants.stderr, frames).await;
+                pump(stderr, STDERR, wants.stderr, to_client).await;
             }
         };
-        tokio::join!(pump(stdout, STDOUT, wants.stdout, frames), second);
+        tokio::join!(pump(stdout, STDOUT, wants.stdout, to_client), second);
         exit.await
     };
-    let input = read_client(source, stdin, resize);
+    let input = read_client(source, to_client.channels, stdin, resize);
     tokio::pin!(output);
     tokio::select! {
         ended = &mut output => Some(verdict(ended)),
@@ -220,14 +244,18 @@ pub(super) fn failure(why: &str) -> Value {
     })
 }
 
-async fn pump(mut from: Box<dyn AsyncRead + Send + Unpin>, channel: u8, wanted: bool, frames: &mpsc::Sender<Message>) {
+async fn pump(mut from: Box<dyn AsyncRead + Send + Unpin>, channel: u8, wanted: bool, to_client: Outward<'_>) {
     let mut buffer = vec![0; CHUNK];
     loop {
         match from.read(&mut buffer).await {
             // A terminal ends with EIO when its last process has gone.
             Ok(0) | Err(_) => return,
             Ok(count) => {
-                if wanted && frames.send(frame(channel, &buffer[..count])).await.is_err() {
+                if !wanted {
+                    continue;
+                }
+                let message = to_client.channels.message(channel, &buffer[..count]);
+                if to_client.messages.send(message).await.is_err() {
                     return;
                 }
             }
@@ -238,42 +266,40 @@ async fn pump(mut from: Box<dyn AsyncRead + Send + Unpin>, channel: u8, wanted: 
 /// Reads what the client sends until it goes away.
 async fn read_client(
     source: &mut futures::stream::SplitStream<Socket>,
+    channels: Channels,
     mut stdin: Option<Box<dyn tokio::io::AsyncWrite + Send + Unpin>>,
     resize: Option<mpsc::Sender<(u16, u16)>>,
 ) {
     while let Some(Ok(message)) = source.next().await {
-        let data: Bytes = match message {
-            Message::Binary(data) => data,
-            Message::Text(text) => Bytes::copy_from_slice(text.as_bytes()),
-            Message::Close(_) => return,
-            _ => continue,
-        };
-        match data.split_first() {
-            Some((&STDIN, rest)) => {
+        if matches!(message, Message::Close(_)) {
+            return;
+        }
+        match channels.read(message) {
+            Some(Said::Data(STDIN, data)) => {
                 let failed = match &mut stdin {
-                    Some(open) => open.write_all(rest).await.is_err() || open.flush().await.is_err(),
+                    Some(open) => open.write_all(&data).await.is_err() || open.flush().await.is_err(),
                     None => false,
                 };
                 if failed {
                     stdin = None;
                 }
             }
-            Some((&RESIZE, rest)) => {
-                let size = serde_json::from_slice(rest).ok().and_then(|size| terminal_size(&size));
+            Some(Said::Data(RESIZE, data)) => {
+                let size = serde_json::from_slice(&data).ok().and_then(|size| terminal_size(&size));
                 if let (Some(size), Some(resize)) = (size, &resize)
                     && resize.send(size).await.is_err()
                 {
                     tracing::debug!("a terminal's size came after its end");
                 }
             }
-            Some((&CLOSE, [STDIN, ..])) => {
+            Some(Said::Close(STDIN)) => {
                 if let Some(mut open) = stdin.take()
                     && let Err(error) = open.shutdown().await
                 {
                     tracing::debug!("closing stdin: {error}");
                 }
             }
-            _ => {}
+            Some(_) | None => {}
         }
     }
 }
@@ -282,11 +308,4 @@ async fn read_client(
 pub(super) fn terminal_size(size: &Value) -> Option<(u16, u16)> {
     let of = |name: &str| size[name].as_u64().and_then(|value| u16::try_from(value).ok());
     Some((of("Width")?, of("Height")?))
-}
-
-pub(super) fn frame(channel: u8, data: &[u8]) -> Message {
-    let mut bytes = Vec::with_capacity(data.len() + 1);
-    bytes.push(channel);
-    bytes.extend_from_slice(data);
-    Message::Binary(bytes.into())
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
@@ -139,13 +141,16 @@ impl Fixture {
         TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap())
     }
 
+    /// A WebSocket; without a subprotocol where that is empty.
     async fn socket(&self, path: &str, protocol: &str) -> WebSocketStream<TokioIo<hyper::upgrade::Upgraded>> {
-        let headers = [
+        let mut headers = vec![
             ("upgrade", "websocket"),
             ("sec-websocket-version", "13"),
             ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-            ("sec-websocket-protocol", protocol),
         ];
+        if !protocol.is_empty() {
+            headers.push(("sec-websocket-protocol", protocol));
+        }
         WebSocketStream::from_raw_socket(self.upgraded("GET", path, &headers).await, Role::Client, None).await
     }
 
@@ -276,8 +281,69 @@ async fn exec_moves_bytes_and_tells_the_exit_code() {
 }
 
 #[tokio::test]
+async fn exec_speaks_every_form_of_channels() {
+    let fixture = Fixture::start().await;
+    let status = "\"reason\":\"NonZeroExitCode\"";
+    let text = "command terminated with non-zero exit code: command terminated with exit code 7";
+    for (protocol, said, end) in [
+        ("", Message::Binary(b"\0hello".to_vec().into()), text),
+        ("channel.k8s.io", Message::Binary(b"\0hello".to_vec().into()), text),
+        ("base64.channel.k8s.io", Message::text("0aGVsbG8="), text),
+        ("v4.base64.channel.k8s.io", Message::text("0aGVsbG8="), status),
+        ("v4.channel.k8s.io", Message::Binary(b"\0hello".to_vec().into()), status),
+    ] {
+        let base64 = protocol.contains("base64");
+        let mut socket = fixture
+            .socket("/exec/n/a/c?command=cat&command=5&input=1&output=1", protocol)
+            .await;
+        socket.send(said).await.unwrap();
+        let mut told: [Vec<Vec<u8>>; 4] = Default::default();
+        while let Some(Ok(message)) = socket.next().await {
+            let (channel, data) = match message {
+                Message::Binary(data) if !base64 => (data[0], data[1..].to_vec()),
+                Message::Text(text) if base64 => (text.as_bytes()[0] - b'0', STANDARD.decode(&text[1..]).unwrap()),
+                Message::Close(_) => break,
+                other => panic!("{protocol}: {other:?}"),
+            };
+            told[usize::from(channel)].push(data);
+        }
+        assert_eq!(told[1][0], b"", "{protocol}: an empty message says that the stream stands");
+        assert_eq!(told[1].concat(), b"hello", "{protocol}");
+        let ended = String::from_utf8(told[3].concat()).unwrap();
+        assert!(
+            if end == status { ended.contains(end) } else { ended == end },
+            "{protocol}: {ended}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_subprotocol_is_refused() {
+    let fixture = Fixture::start().await;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(fixture.connect(Some(API)).await))
+        .await
+        .unwrap();
+    tokio::spawn(async move { drop(connection.with_upgrades().await) });
+    let request = hyper::Request::get("/exec/n/a/c?command=cat&output=1")
+        .header("host", "localhost")
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-websocket-protocol", "v6.channel.k8s.io")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 403);
+}
+
+#[tokio::test]
 async fn ports_are_forwarded_over_channels() {
     let fixture = Fixture::start().await;
+    for protocol in ["v4.channel.k8s.io", ""] {
+        ports_are_forwarded_over(&fixture, protocol).await;
+    }
+}
+
+async fn ports_are_forwarded_over(fixture: &Fixture, protocol: &str) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -286,9 +352,7 @@ async fn ports_are_forwarded_over_channels() {
         stream.read_exact(&mut text).await.unwrap();
         stream.write_all(b"pong").await.unwrap();
     });
-    let mut socket = fixture
-        .socket(&format!("/portForward/n/a?port={port}"), "v4.channel.k8s.io")
-        .await;
+    let mut socket = fixture.socket(&format!("/portForward/n/a?port={port}"), protocol).await;
     socket.send(Message::Binary(b"\x00ping".to_vec().into())).await.unwrap();
     let mut frames = Vec::new();
     while let Some(Ok(message)) = socket.next().await {

@@ -22,19 +22,25 @@ const SOCKET_PROTOCOL: &str = "sec-websocket-protocol";
 
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// What both sides speak, and the connection that is to come: a WebSocket with channels, or SPDY with a protocol of streams.
+/// What one kind of stream can be spoken in.
+pub(super) struct Protocols {
+    /// Subprotocol of a WebSocket that is taken wherever it is offered.
+    pub(super) preferred: &'static str,
+    /// Other subprotocols: the client's first of them is taken. A client may also name none at all.
+    pub(super) socket: &'static [&'static str],
+    /// Over SPDY: the client's first of them is taken.
+    pub(super) spdy: &'static [&'static str],
+}
+
+/// What both sides speak, and the connection that is to come: a WebSocket with channels (empty for a client that names no
+/// subprotocol), or SPDY with a protocol of streams.
 pub(super) enum Agreed {
-    Socket(BoxFuture<'static, Result<Socket, hyper::Error>>),
+    Socket(&'static str, BoxFuture<'static, Result<Socket, hyper::Error>>),
     Spdy(&'static str, BoxFuture<'static, Result<Carrier, hyper::Error>>),
 }
 
-/// Answers 101: over a WebSocket with the first of our protocols that the client offers, over SPDY with the first of the
-/// client's that is ours.
-pub(super) fn agree(
-    mut request: Request<Incoming>,
-    socket_protocols: &[&'static str],
-    spdy_protocols: &[&'static str],
-) -> Result<(Answer, Agreed), Refusal> {
+/// Answers 101 with what both sides know.
+pub(super) fn agree(mut request: Request<Incoming>, protocols: &Protocols) -> Result<(Answer, Agreed), Refusal> {
     let upgrade = header(&request, "upgrade");
     if upgrade.as_deref().is_some_and(|value| value.eq_ignore_ascii_case(SPDY)) {
         let offered = list(&request, SPDY_PROTOCOL);
@@ -47,12 +53,12 @@ pub(super) fn agree(
         }
         let known = offered
             .iter()
-            .find_map(|name| spdy_protocols.iter().find(|known| *known == name));
+            .find_map(|name| protocols.spdy.iter().find(|known| *known == name));
         let protocol = known.ok_or_else(|| {
             let why = format!(
                 "unable to upgrade: unable to negotiate protocol: client supports [{}], server accepts [{}]",
                 offered.join(" "),
-                spdy_protocols.join(" ")
+                protocols.spdy.join(" ")
             );
             Refusal(StatusCode::FORBIDDEN, why)
         })?;
@@ -65,25 +71,39 @@ pub(super) fn agree(
     let key = header(&request, "sec-websocket-key")
         .filter(|_| upgrade.is_some_and(|value| value.eq_ignore_ascii_case("websocket")))
         .ok_or_else(|| refuse("a WebSocket upgrade is required"))?;
-    let offered = list(&request, SOCKET_PROTOCOL);
-    let protocol = socket_protocols
-        .iter()
-        .find(|known| offered.iter().any(|name| name == *known));
-    let protocol = protocol
-        .ok_or_else(|| refuse("unable to negotiate a subprotocol: v4.channel.k8s.io or v5.channel.k8s.io is required"))?;
+    let protocol = subprotocol(&list(&request, SOCKET_PROTOCOL), protocols)?;
     let upgraded = hyper::upgrade::on(&mut request);
     let accept = derive_accept_key(key.as_bytes());
-    let response = switching(&[
-        ("upgrade", "websocket"),
-        ("sec-websocket-accept", &accept),
-        (SOCKET_PROTOCOL, protocol),
-    ])?;
+    let mut headers = vec![("upgrade", "websocket"), ("sec-websocket-accept", accept.as_str())];
+    if !protocol.is_empty() {
+        headers.push((SOCKET_PROTOCOL, protocol));
+    }
+    let response = switching(&headers)?;
     let socket = async move { Ok(WebSocketStream::from_raw_socket(TokioIo::new(upgraded.await?), Role::Server, None).await) };
     let agreed = match protocol.strip_prefix(TUNNEL) {
         Some(inner) => Agreed::Spdy(inner, Box::pin(async move { Ok(Carrier::tunnel(socket.await?)) })),
-        None => Agreed::Socket(Box::pin(socket)),
+        None => Agreed::Socket(protocol, Box::pin(socket)),
     };
     Ok((response, agreed))
+}
+
+fn subprotocol(offered: &[String], protocols: &Protocols) -> Result<&'static str, Refusal> {
+    if offered.is_empty() {
+        return Ok("");
+    }
+    let known = |name: &String| protocols.socket.iter().find(|known| *known == name).copied();
+    if offered.iter().any(|name| name == protocols.preferred) {
+        return Ok(protocols.preferred);
+    }
+    offered.iter().find_map(known).ok_or_else(|| {
+        let why = format!(
+            "requested protocol(s) are not supported: [{}]; supports [{} {}]",
+            offered.join(" "),
+            protocols.preferred,
+            protocols.socket.join(" ")
+        );
+        Refusal(StatusCode::FORBIDDEN, why)
+    })
 }
 
 fn header(request: &Request<Incoming>, name: &str) -> Option<String> {
