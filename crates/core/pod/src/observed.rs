@@ -25,9 +25,10 @@ pub struct Sandbox {
 /// State of a container in the runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContainerState {
-    /// Made, not started.
+    /// Made, not started: it has not run yet, or its postStart hook has not ended. Nothing counts on it: it waits in the
+    /// status, is not ready, is not probed, and holds what comes after it.
     Created,
-    /// Running.
+    /// Started.
     Running,
     /// Ended.
     Exited,

@@ -186,6 +186,22 @@ fn init_containers_and_sidecars() {
 }
 
 #[test]
+fn a_sidecar_that_has_not_started_holds_what_comes_after_it() {
+    let spec = json!({"initContainers": [{"name": "side", "restartPolicy": "Always"}, {"name": "i"}]});
+    let starting = Observed {
+        busy: ["side".to_owned()].into(),
+        ..with(prepared(), [run("side", 0, Created, 0)])
+    };
+    check("its hook runs", spec.clone(), &starting, &[]);
+    check(
+        "its hook has ended",
+        spec,
+        &with(prepared(), [run("side", 0, Running, 0)]),
+        &["start i"],
+    );
+}
+
+#[test]
 fn a_sidecar_with_a_startup_probe_is_waited_for() {
     let spec =
         json!({"initContainers": [{"name": "side", "restartPolicy": "Always", "startupProbe": {"exec": {"command": ["x"]}}}]});

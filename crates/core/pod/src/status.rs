@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus};
 
 use crate::conditions;
-use crate::observed::{ContainerState, Observed};
+use crate::observed::{Container, ContainerState, Observed};
 use crate::plan::verdict;
 use crate::status_container::{self, List, seconds};
 use crate::{qos, restart, spec};
@@ -52,10 +52,12 @@ pub fn status(pod: &Pod, observed: &Observed, now: Timestamp) -> PodStatus {
         old.ephemeral_container_statuses.as_deref().unwrap_or_default(),
     );
 
+    let started = |run: &Container| matches!(run.state, ContainerState::Running | ContainerState::Exited);
     let initialized = pod_spec.containers.iter().any(|container| {
         observed
-            .latest(&container.name)
-            .is_some_and(|run| run.state == ContainerState::Running || run.state == ContainerState::Exited)
+            .containers
+            .iter()
+            .any(|run| run.name == container.name && started(run))
     });
     let mut phase = phase(pod_spec, &init, &regular, observed.stopped, initialized).to_owned();
     let known = |status: &PodStatus| {

@@ -51,11 +51,15 @@ fn one(
     old: Option<&ContainerStatus>,
 ) -> ContainerStatus {
     let pod_spec = spec::of(pod);
-    let mut runs = observed.containers.iter().filter(|run| run.name == container.name);
+    // A run that has not started says nothing: the container waits as it did before.
+    let mut runs = observed
+        .containers
+        .iter()
+        .filter(|run| run.name == container.name && run.state != ContainerState::Created);
     let latest = runs.next();
     let before = runs.find(|run| run.state == ContainerState::Exited);
     let mut status = match latest {
-        Some(run) => of_run(container, run, before, old),
+        Some(run) => of_run(pod, container, run, before, old),
         None => without_run(pod, container, old),
     };
 
@@ -85,20 +89,24 @@ fn is_waiting(status: &ContainerStatus) -> bool {
     status.state.as_ref().is_some_and(|state| state.waiting.is_some())
 }
 
+/// Why a container waits that nothing is known of.
+fn default_reason(pod: &Pod) -> &'static str {
+    if spec::init_containers(spec::of(pod)).is_empty() {
+        "ContainerCreating"
+    } else {
+        "PodInitializing"
+    }
+}
+
 /// No run is known: what the API said last, or the default.
 fn without_run(pod: &Pod, container: &Spec, old: Option<&ContainerStatus>) -> ContainerStatus {
     if let Some(old) = old.filter(|old| old.state.as_ref().is_some_and(|state| state.terminated.is_some())) {
         return old.clone();
     }
-    let reason = if spec::init_containers(spec::of(pod)).is_empty() {
-        "ContainerCreating"
-    } else {
-        "PodInitializing"
-    };
     let mut status = ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
-        state: Some(waiting(Some(reason), None)),
+        state: Some(waiting(default_reason(pod), None)),
         last_state: Some(ApiState::default()),
         volume_mounts: volume_mounts(container),
         ..ContainerStatus::default()
@@ -127,7 +135,13 @@ fn without_run(pod: &Pod, container: &Spec, old: Option<&ContainerStatus>) -> Co
     status
 }
 
-fn of_run(container: &Spec, run: &Container, before: Option<&Container>, old: Option<&ContainerStatus>) -> ContainerStatus {
+fn of_run(
+    pod: &Pod,
+    container: &Spec,
+    run: &Container,
+    before: Option<&Container>,
+    old: Option<&ContainerStatus>,
+) -> ContainerStatus {
     let id = format!("{ID_SCHEME}{}", run.id);
     let state = match run.state {
         ContainerState::Running => ApiState {
@@ -137,7 +151,7 @@ fn of_run(container: &Spec, run: &Container, before: Option<&Container>, old: Op
             ..ApiState::default()
         },
         ContainerState::Exited => terminated(run),
-        ContainerState::Created | ContainerState::Unknown => waiting(None, None),
+        ContainerState::Created | ContainerState::Unknown => waiting(default_reason(pod), None),
     };
     let last_state = match before {
         Some(before) => terminated(before),
@@ -194,7 +208,7 @@ fn waiting_reason(pod: &Pod, observed: &Observed, now: Timestamp, container: &Sp
     if let Some(ended) = status.state.take().filter(|state| state.terminated.is_some()) {
         status.last_state = Some(ended);
     }
-    status.state = Some(waiting(Some(&reason), Some(&message)));
+    status.state = Some(waiting(&reason, Some(&message)));
 }
 
 fn probe_results(observed: &Observed, container: &Spec, list: List, latest: Option<&Container>, status: &mut ContainerStatus) {
@@ -214,12 +228,12 @@ fn probe_results(observed: &Observed, container: &Spec, list: List, latest: Opti
     status.ready = started && (container.readiness_probe.is_none() || probes.readiness == Some(true));
 }
 
-fn waiting(reason: Option<&str>, message: Option<&str>) -> ApiState {
-    let text = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+/// A container never waits without a reason.
+fn waiting(reason: &str, message: Option<&str>) -> ApiState {
     ApiState {
         waiting: Some(ContainerStateWaiting {
-            reason: text(reason),
-            message: text(message),
+            reason: Some(reason.to_owned()),
+            message: message.filter(|text| !text.is_empty()).map(str::to_owned),
         }),
         ..ApiState::default()
     }

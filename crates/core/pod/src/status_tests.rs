@@ -316,3 +316,41 @@ fn addresses_of_pod_and_host() {
     let found = status(&pod(json!({"hostNetwork": true})), &observed, at(100));
     assert_eq!(found.pod_ip.as_deref(), Some("192.0.2.1"));
 }
+
+#[test]
+fn what_has_not_started_waits_and_says_why() {
+    let exec = json!({"exec": {"command": ["x"]}});
+    let spec = || json!({"restartPolicy": "Always", "containers": [{"name": "c", "lifecycle": {"postStart": exec}}]});
+    let with_init = || {
+        let mut spec = spec();
+        spec["initContainers"] = json!([{"name": "i"}]);
+        spec
+    };
+    // name, spec, runs, the container's waiting reason
+    for (name, spec, runs, reason) in [
+        ("made", spec(), vec![run("c", 0, Created, 0)], "ContainerCreating"),
+        (
+            "made after init containers",
+            with_init(),
+            vec![run("c", 0, Created, 0), run("i", 0, Exited, 0)],
+            "PodInitializing",
+        ),
+        ("not known", spec(), vec![run("c", 0, Unknown, 0)], "ContainerCreating"),
+    ] {
+        let found = status(&pod(spec), &with(prepared(), runs), at(100));
+        let container = &found.container_statuses.as_ref().unwrap()[0];
+        assert_eq!(waiting(container), reason, "{name}");
+        assert_eq!((container.started, container.ready), (Some(false), false), "{name}");
+        assert_eq!(found.phase.as_deref(), Some("Pending"), "{name}");
+        assert_eq!(condition(&found, "Ready").status, "False", "{name}");
+        assert_eq!(condition(&found, "ContainersReady").status, "False", "{name}");
+    }
+
+    // A hook of a second run: what was said before it stays.
+    let runs = [run("c", 1, Created, 0), run("c", 0, Exited, 3)];
+    let found = status(&pod(spec()), &with(prepared(), runs), at(100));
+    let container = &found.container_statuses.as_ref().unwrap()[0];
+    let ended = container.state.as_ref().unwrap().terminated.as_ref().unwrap();
+    assert_eq!((ended.exit_code, container.restart_count, container.ready), (3, 0, false));
+    assert_eq!(found.phase.as_deref(), Some("Running"));
+}

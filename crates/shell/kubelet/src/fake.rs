@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use trireme_runtime::cri::{
     AuthConfig, ContainerConfig, ContainerEvent, ContainerState, ContainerStats, ContainerStatus, CriError, ExecSyncResponse,
     Image, ImageService, LinuxContainerResources, PodSandboxConfig, PodSandboxState, PodSandboxStatus, RuntimeService,
@@ -17,6 +17,9 @@ use trireme_runtime::cri::{
 pub(crate) struct FakeRuntime {
     state: Mutex<State>,
     events: broadcast::Sender<ContainerEvent>,
+    /// Whether execs and stops come to an end.
+    execs_end: watch::Sender<bool>,
+    stops_end: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -37,6 +40,8 @@ impl FakeRuntime {
         Arc::new(Self {
             state: Mutex::default(),
             events: broadcast::channel(64).0,
+            execs_end: watch::channel(true).0,
+            stops_end: watch::channel(true).0,
         })
     }
 
@@ -56,6 +61,16 @@ impl FakeRuntime {
 
     pub(crate) fn exec_results(&self, codes: &[i32]) {
         self.state.lock().execs = codes.iter().rev().copied().collect();
+    }
+
+    /// Keeps execs from ending until they are let go.
+    pub(crate) fn hold_execs(&self, hold: bool) {
+        self.execs_end.send_replace(!hold);
+    }
+
+    /// Keeps containers from ending when they are told to, until they are let go.
+    pub(crate) fn hold_stops(&self, hold: bool) {
+        self.stops_end.send_replace(!hold);
     }
 
     pub(crate) fn break_command(&self, command: &str) {
@@ -120,6 +135,10 @@ impl FakeRuntime {
         state.next += 1;
         format!("{prefix}{}", state.next)
     }
+}
+
+async fn until(open: &watch::Sender<bool>) {
+    open.subscribe().wait_for(|open| *open).await.unwrap();
 }
 
 fn now() -> i64 {
@@ -242,6 +261,7 @@ impl RuntimeService for FakeRuntime {
             .map(|(run, _)| run.metadata.name.clone())
             .unwrap_or_default();
         self.called(format!("stop {name} {timeout_s}"));
+        until(&self.stops_end).await;
         self.end(id, 143);
         Ok(())
     }
@@ -257,6 +277,7 @@ impl RuntimeService for FakeRuntime {
 
     async fn exec_sync(&self, container_id: &str, command: &[String], _: u64) -> Result<ExecSyncResponse, CriError> {
         self.called(format!("exec {container_id} {}", command.join(" ")));
+        until(&self.execs_end).await;
         let exit_code = self.state.lock().execs.pop().unwrap_or(0);
         Ok(ExecSyncResponse {
             stdout: b"said".to_vec(),

@@ -136,6 +136,24 @@ impl Lab {
         panic!("never {call}: {:?}", self.runtime.calls());
     }
 
+    /// Changes a pod as a client of the API would.
+    async fn change(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let mut pod = self.get(name).await;
+        change(&mut pod);
+        pod["metadata"]["generation"] = json!(pod["metadata"]["generation"].as_i64().unwrap() + 1);
+        self.api.seed(&ResourceRef::of::<Pod>(), pod);
+    }
+
+    async fn until_told(&self, reason: &str) -> String {
+        for _ in 0..1500 {
+            if let Some((_, message)) = self.events().await.into_iter().find(|(known, _)| known == reason) {
+                return message;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never told {reason}: {:?}", self.events().await);
+    }
+
     async fn delete(&self, name: &str, grace: i64) {
         let mut pod = self.get(name).await;
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
@@ -286,6 +304,99 @@ async fn init_containers_run_in_turn_and_restarts_back_off() {
         1
     );
     assert_eq!(pod["status"]["phase"], "Running");
+}
+
+#[tokio::test]
+async fn nothing_counts_on_a_container_before_its_post_start_hook_has_ended() {
+    let lab = Lab::start();
+    lab.runtime.hold_execs(true);
+    let hook = json!({"postStart": {"exec": {"command": ["hook"]}}});
+    let probe = json!({"exec": {"command": ["probe"]}, "periodSeconds": 1});
+    lab.pod(
+        "a",
+        json!({"restartPolicy": "Always",
+        "initContainers": [{"name": "side", "image": "img:1", "restartPolicy": "Always", "lifecycle": hook, "readinessProbe": probe}],
+        "containers": [{"name": "c", "image": "img:1"}]}),
+    );
+    lab.until_called("exec c2 hook").await;
+    lab.change("a", |pod| pod["metadata"]["labels"] = json!({"seen": "yes"}))
+        .await;
+    let pod = lab
+        .until("a", "looked at again", |pod| pod["status"]["observedGeneration"] == 2)
+        .await;
+    let side = &pod["status"]["initContainerStatuses"][0];
+    assert_eq!(side["state"], json!({"waiting": {"reason": "PodInitializing"}}));
+    assert_eq!((&side["started"], &side["ready"]), (&json!(false), &json!(false)));
+    assert_eq!(condition(&pod, "Initialized"), "False");
+    let calls = lab.runtime.calls();
+    assert!(
+        !calls.iter().any(|call| call.contains("probe") || call == "create c 0"),
+        "{calls:?}"
+    );
+
+    lab.runtime.hold_execs(false);
+    lab.until("a", "ready", ready).await;
+    let calls = lab.runtime.calls();
+    let at = |text: &str| calls.iter().position(|call| call == text);
+    assert!(at("exec c2 hook") < at("create c 0"), "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_post_start_hook_that_fails_ends_its_container() {
+    let lab = Lab::start();
+    lab.runtime.exec_results(&[1]);
+    lab.pod(
+        "a",
+        json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 3, "containers": [
+            {"name": "c", "image": "img:1", "lifecycle": {"postStart": {"exec": {"command": ["hook"]}}}}]}),
+    );
+    lab.until_called("stop c 3").await;
+    let pod = lab
+        .until("a", "waiting for the next try", |pod| waiting(pod) == "PostStartHookError")
+        .await;
+    assert_eq!(
+        pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"],
+        143
+    );
+    assert_eq!(lab.until_told("FailedPostStartHook").await, "PostStartHook failed");
+    assert_eq!(lab.until_told("Killing").await, "FailedPostStartHook");
+}
+
+#[tokio::test]
+async fn a_pod_whose_image_changes_is_ready_until_the_old_container_has_ended() {
+    let lab = Lab::start();
+    lab.runtime.add_image("img:2");
+    let probe = json!({"exec": {"command": ["probe"]}, "periodSeconds": 1});
+    lab.pod(
+        "a",
+        json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 7, "containers": [
+            {"name": "c", "image": "img:1", "readinessProbe": probe}]}),
+    );
+    lab.until("a", "ready", ready).await;
+    lab.runtime.hold_stops(true);
+    lab.change("a", |pod| pod["spec"]["containers"][0]["image"] = json!("img:2"))
+        .await;
+    lab.until_called("stop c 7").await;
+    lab.change("a", |pod| pod["metadata"]["labels"] = json!({"seen": "yes"}))
+        .await;
+    let pod = lab
+        .until("a", "looked at again", |pod| pod["status"]["observedGeneration"] == 3)
+        .await;
+    assert!(ready(&pod), "{pod:#}");
+    let container = &pod["status"]["containerStatuses"][0];
+    assert_eq!((&container["ready"], &container["image"]), (&json!(true), &json!("img:1")));
+    lab.runtime.hold_execs(true);
+    lab.runtime.hold_stops(false);
+    lab.until("a", "not ready", |pod| !ready(pod)).await;
+    let pod = lab
+        .until("a", "running the new image", |pod| {
+            let container = &pod["status"]["containerStatuses"][0];
+            container["image"] == "img:2" && container["state"]["running"].is_object()
+        })
+        .await;
+    assert!(!ready(&pod), "its probe has not answered yet");
+    lab.runtime.hold_execs(false);
+    lab.until("a", "ready again", ready).await;
 }
 
 #[tokio::test]

@@ -69,6 +69,7 @@ impl Worker {
 
     fn container(&mut self, pod: &Pod, run: cri::ContainerStatus) -> Container {
         let ended = run.state == cri::ContainerState::Exited;
+        let starting = self.state.starting.contains(&run.metadata.name);
         let message = if ended { self.message(pod, &run) } else { String::new() };
         let reason = match run.reason.as_str() {
             "" if ended && run.exit_code == 0 => "Completed".to_owned(),
@@ -81,6 +82,7 @@ impl Worker {
             attempt: run.metadata.attempt,
             state: match run.state {
                 cri::ContainerState::Created => ContainerState::Created,
+                cri::ContainerState::Running if starting => ContainerState::Created,
                 cri::ContainerState::Running => ContainerState::Running,
                 cri::ContainerState::Exited => ContainerState::Exited,
                 cri::ContainerState::Unknown => ContainerState::Unknown,
@@ -158,7 +160,8 @@ impl Worker {
                 .map(|run| ContainerView {
                     id: run.id.clone(),
                     name: run.name.clone(),
-                    running: run.state == ContainerState::Running,
+                    // Commands can be run in it while its postStart hook does.
+                    running: matches!(run.state, ContainerState::Running | ContainerState::Created) && run.started_at.is_some(),
                     log_path: logs.join(convert::log_path(&run.name, run.attempt)),
                 })
                 .collect(),

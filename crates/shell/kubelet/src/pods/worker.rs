@@ -64,7 +64,8 @@ pub(super) struct State {
     pub(super) failures: BTreeMap<String, Waiting>,
     pub(super) backoffs: BTreeMap<String, Backoff>,
     pub(super) busy: BTreeSet<String>,
-    starts: usize,
+    /// Containers that are being made and started, their postStart hooks included.
+    pub(super) starting: BTreeSet<String>,
     pub(super) preparing: bool,
     preparer: Option<tokio::task::AbortHandle>,
     stop_wanted: Option<Timestamp>,
@@ -253,7 +254,7 @@ impl Worker {
             }
             Outcome::Started { name, result } => {
                 state.busy.remove(&name);
-                state.starts -= 1;
+                state.starting.remove(&name);
                 match result {
                     Ok(()) => state.failures.remove(&name),
                     Err(waiting) => state.failures.insert(name, waiting),
@@ -319,7 +320,7 @@ impl Worker {
                     let shorter = self.state.stopping.is_none_or(|running| grace_seconds < running);
                     // What is being started right now would be missed; it was told to give up and reports soon.
                     let failed = self.state.stop_again_at.is_some_and(|at| Timestamp::now() < at);
-                    if !shorter || failed || self.state.starts > 0 || self.state.preparing {
+                    if !shorter || failed || !self.state.starting.is_empty() || self.state.preparing {
                         continue;
                     }
                     let again = self.state.stopping.replace(grace_seconds).is_some();
@@ -355,7 +356,7 @@ impl Worker {
         for step in &steps {
             if let Step::StartContainer { name, .. } = step {
                 self.state.busy.insert(name.clone());
-                self.state.starts += 1;
+                self.state.starting.insert(name.clone());
             }
         }
         let job = start::Job {
