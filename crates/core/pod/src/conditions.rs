@@ -3,15 +3,18 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 
 use crate::observed::Observed;
+use crate::resize_conditions::{IN_PROGRESS, PENDING};
 use crate::spec;
 
 /// Types that the kubelet writes; all others in a pod's status are somebody else's.
-pub(crate) const OWNED: [&str; 5] = [
+pub(crate) const OWNED: [&str; 7] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
     "ContainersReady",
     "PodScheduled",
+    PENDING,
+    IN_PROGRESS,
 ];
 
 struct Verdict {

@@ -5,6 +5,8 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use crate::observed::{Container, ContainerState, Observed, Sandbox};
+use crate::qos::{self, Limits};
+use crate::resources::effective;
 use crate::spec;
 
 pub(crate) fn at(seconds: i64) -> Timestamp {
@@ -43,6 +45,7 @@ pub(crate) fn prepared() -> Observed {
             attempt: 0,
             ready: true,
             ips: vec!["10.42.0.2".into()],
+            limits: Limits::default(),
             created_at: at(0),
         }],
         volumes_ready: true,
@@ -79,10 +82,26 @@ pub(crate) fn run(name: &str, attempt: u32, state: ContainerState, exit_code: i3
             image: Some("img:1".into()),
             ..Default::default()
         })),
+        limits: Limits::default(),
+        actuated: None,
     }
 }
 
 pub(crate) fn with(mut observed: Observed, runs: impl IntoIterator<Item = Container>) -> Observed {
     observed.containers = runs.into_iter().collect();
+    observed
+}
+
+/// An observation of a pod whose containers all run with the resources that it grants them.
+pub(crate) fn running_as_granted(pod: &Pod) -> Observed {
+    let pod_spec = spec::of(pod);
+    let mut observed = prepared();
+    observed.sandboxes[0].limits = qos::pod_limits(pod);
+    for container in pod_spec.containers.iter().chain(spec::init_containers(pod_spec)) {
+        let mut own = run(&container.name, 0, ContainerState::Running, 0);
+        own.limits = qos::container_limits(pod_spec, container);
+        own.actuated = Some(effective(pod_spec, container));
+        observed.containers.push(own);
+    }
     observed
 }

@@ -4,6 +4,7 @@
 //! [`status`] what to tell the API; both look at the whole observation each time and remember nothing, so a restart of
 //! the kubelet anywhere in between goes on from what the runtime shows.
 
+pub mod allocation;
 pub mod backoff;
 mod conditions;
 pub mod downward;
@@ -16,14 +17,19 @@ pub mod observed;
 pub mod plan;
 pub mod qos;
 pub mod quantity;
+pub mod resize;
+mod resize_conditions;
 pub mod resolv;
+pub mod resources;
 pub mod restart;
 pub mod services;
 pub mod spec;
 pub mod status;
 mod status_container;
+mod status_resources;
 
 pub use backoff::Backoff;
 pub use observed::{Container, ContainerState, Observed, ProbeResults, Sandbox, Verdict, Waiting};
 pub use plan::{Actions, ContainerKind, KillReason, Step, StopTarget, plan};
+pub use resize_conditions::{ResizeCondition, ResizeConditions, event_message};
 pub use status::status;

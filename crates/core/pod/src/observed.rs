@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{PodStatus, ResourceRequirements};
 
-use crate::Backoff;
+use crate::plan::KillReason;
+use crate::qos::Limits;
+use crate::{Backoff, ResizeConditions};
 
 /// A sandbox as the runtime reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub struct Sandbox {
     pub ready: bool,
     /// Addresses, primary first; empty with the host's network.
     pub ips: Vec<String>,
+    /// Limits of the pod's own cgroup.
+    pub limits: Limits,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -37,7 +41,7 @@ pub enum ContainerState {
 }
 
 /// A container as the runtime reports it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Container {
     /// Id, without a scheme.
     pub id: String,
@@ -67,6 +71,10 @@ pub struct Container {
     pub image_ref: String,
     /// Hash of the spec fields it was made from; `None` is never compared.
     pub spec_hash: Option<String>,
+    /// Limits of its cgroup.
+    pub limits: Limits,
+    /// What it was given last; `None` where nobody knows.
+    pub actuated: Option<ResourceRequirements>,
 }
 
 /// Latest results of the probes of one container; `None` where a probe has not decided yet.
@@ -125,6 +133,14 @@ pub struct Observed {
     pub preparing: bool,
     /// The node's addresses, primary first.
     pub host_ips: Vec<String>,
+    /// Why containers were ended by the node, by id, while they are to come back.
+    pub killed: BTreeMap<String, KillReason>,
+    /// Limits are being changed right now.
+    pub resizing: bool,
+    /// Not before this time try again to change limits.
+    pub resize_after: Option<Timestamp>,
+    /// What is told of changes of resources.
+    pub resize: ResizeConditions,
     /// Everything was stopped for good; what has ended will not start again.
     pub stopped: bool,
     /// The status as it was last computed, or else the API's.

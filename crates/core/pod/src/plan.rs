@@ -2,12 +2,15 @@
 //!
 //! Invariant: a step never names what is busy, and each is safe to repeat; the shell leaves no choice to itself.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 
 use crate::Backoff;
 use crate::init::{self, Init};
 use crate::observed::{Container, ContainerState, Observed, Verdict};
+use crate::resize::{self, Change, Lowered};
 use crate::{restart, spec};
 
 /// Shortest time that a container gets between SIGTERM and SIGKILL, seconds.
@@ -31,6 +34,8 @@ pub enum ContainerKind {
 pub enum KillReason {
     /// Its definition changed or its state is not known.
     Replaced,
+    /// Its resources changed, and its resizePolicy asks for a restart.
+    Resized,
     /// Startup probe.
     StartupProbe,
     /// Liveness probe.
@@ -70,7 +75,7 @@ pub enum Step {
         sandbox_id: String,
         /// Restart count; `None` where the runtime knows none and log files decide.
         attempt: Option<u32>,
-        /// End of the run before, which back-off counts from.
+        /// End of the run before, which back-off counts from; `None` where it does not count.
         ended: Option<Timestamp>,
         /// Runs before the last, to be removed.
         obsolete: Vec<String>,
@@ -87,6 +92,15 @@ pub enum Step {
         reason: KillReason,
         /// Seconds for preStop and SIGTERM together.
         grace_seconds: i64,
+    },
+    /// Change limits of running containers and of the pod, in this order.
+    Resize {
+        /// Sandbox whose pod it is.
+        sandbox_id: String,
+        /// What to write.
+        changes: Vec<Change>,
+        /// What must not be used any more before anything is written.
+        lowered: Lowered,
     },
     /// End everything for good.
     StopPod {
@@ -194,7 +208,7 @@ impl Planner<'_> {
         let nothing_to_run = initialized
             && pod.containers.iter().all(|container| {
                 self.observed.latest(&container.name).is_some_and(|latest| {
-                    latest.state == ContainerState::Exited && !restart::after_exit(container, pod, latest.exit_code)
+                    latest.state == ContainerState::Exited && !restart::after_end(container, pod, self.observed, latest.exit_code)
                 })
             });
         if (!restarts && attempt != 0 && had_containers) || nothing_to_run {
@@ -286,9 +300,28 @@ impl Planner<'_> {
             }
             return;
         }
+        let leave = kills.iter().filter_map(|step| match step {
+            Step::KillContainer { name, .. } => Some(name.clone()),
+            _ => None,
+        });
+        let resize = self.resize(&leave.collect());
+        // What starts gets its limits within the pod's new ones.
+        let held = self.observed.resizing || resize.iter().any(|step| matches!(step, Step::Resize { .. }));
         self.actions.steps.extend(kills);
+        self.actions.steps.extend(resize);
         for (container, kind) in start {
-            self.start(&container, kind, sandbox_id, can_start);
+            self.start(&container, kind, sandbox_id, can_start && !held);
+        }
+    }
+
+    fn resize(&mut self, leave: &BTreeSet<String>) -> Vec<Step> {
+        let steps = resize::plan(self.pod, self.observed, leave);
+        match self.observed.resize_after.filter(|retry| self.now < *retry) {
+            Some(retry) if !steps.is_empty() => {
+                self.actions.wait(retry);
+                Vec::new()
+            }
+            _ => steps,
         }
     }
 
@@ -353,12 +386,13 @@ impl Planner<'_> {
             return;
         }
         let latest = self.observed.latest(&container.name);
+        let ended = latest.filter(|latest| !made_anew(latest, self.observed));
         self.actions.steps.push(Step::StartContainer {
             name: container.name.clone(),
             kind,
             sandbox_id: sandbox_id.into(),
             attempt: latest.map(|latest| latest.attempt + 1),
-            ended: latest.and_then(|latest| latest.finished_at),
+            ended: ended.and_then(|latest| latest.finished_at),
             obsolete: obsolete(container, self.observed),
         });
     }
@@ -395,11 +429,16 @@ pub(crate) fn waits_until(container: &Spec, observed: &Observed, now: Timestamp)
     failure.max(crash_loop_until(container, observed, now))
 }
 
+/// Whether a run was ended to make the container anew, which is no crash.
+fn made_anew(run: &Container, observed: &Observed) -> bool {
+    matches!(observed.killed.get(&run.id), Some(KillReason::Replaced | KillReason::Resized))
+}
+
 /// Until when restart back-off holds a container.
 pub(crate) fn crash_loop_until(container: &Spec, observed: &Observed, now: Timestamp) -> Option<Timestamp> {
     let latest = observed
         .latest(&container.name)
-        .filter(|latest| latest.state == ContainerState::Exited)?;
+        .filter(|latest| latest.state == ContainerState::Exited && !made_anew(latest, observed))?;
     Backoff::until(observed.backoffs.get(&container.name), latest.finished_at?, now)
 }
 
@@ -426,7 +465,7 @@ pub(crate) fn kill(pod: &Pod, container: &Spec, run: &Container, message: String
         probe.as_ref().and_then(|probe| probe.termination_grace_period_seconds)
     };
     let own = match reason {
-        KillReason::Replaced => None,
+        KillReason::Replaced | KillReason::Resized => None,
         KillReason::StartupProbe => of_probe(&container.startup_probe),
         KillReason::LivenessProbe => of_probe(&container.liveness_probe),
     };

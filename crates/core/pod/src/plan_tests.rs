@@ -20,6 +20,7 @@ fn short(actions: &Actions) -> Vec<String> {
                 None => format!("start {name}"),
             },
             Step::KillContainer { name, grace_seconds, .. } => format!("kill {name} {grace_seconds}"),
+            Step::Resize { changes, .. } => format!("resize {}", changes.len()),
             Step::StopPod {
                 grace_seconds, targets, ..
             } => {
@@ -244,6 +245,38 @@ fn probes_and_changes_kill() {
 }
 
 #[test]
+fn what_was_ended_to_be_made_anew_comes_back_however_it_ended() {
+    let observed = |reason, code| {
+        let mut observed = with(prepared(), [run("c", 0, Exited, code)]);
+        observed.killed.insert("c-0".into(), reason);
+        observed.backoffs.insert(
+            "c".into(),
+            Backoff {
+                delay: SignedDuration::from_secs(160),
+                last_update: at(0),
+            },
+        );
+        observed
+    };
+    for (policy, reason, code, expected) in [
+        ("Never", KillReason::Replaced, 143, &["start c 1"][..]),
+        ("OnFailure", KillReason::Resized, 0, &["start c 1"]),
+        ("OnFailure", KillReason::LivenessProbe, 0, &[]),
+        ("Never", KillReason::LivenessProbe, 143, &["stop 30 []"]),
+    ] {
+        let observed = observed(reason, code);
+        check(policy, json!({"restartPolicy": policy}), &observed, expected);
+        let phase = crate::status(&pod(json!({"restartPolicy": policy})), &observed, at(100)).phase;
+        let over = expected.iter().any(|step| step.starts_with("stop"));
+        assert_eq!(
+            phase.as_deref(),
+            Some(if over { "Failed" } else { "Running" }),
+            "{policy} {reason:?}"
+        );
+    }
+}
+
+#[test]
 fn the_end_comes_in_order() {
     let spec = json!({"initContainers": [{"name": "s1", "restartPolicy": "Always"}, {"name": "s2", "restartPolicy": "Always"}]});
     let runs = [run("c", 0, Running, 0), run("s2", 0, Running, 0), run("s1", 0, Running, 0)];
@@ -296,6 +329,7 @@ fn a_lost_sandbox_is_made_anew() {
             attempt: 1,
             ready: true,
             ips: vec![],
+            limits: crate::qos::Limits::default(),
             created_at: at(50),
         },
     );
@@ -336,7 +370,7 @@ proptest! {
                 }
                 Step::KillContainer { name, .. } => prop_assert!(!observed.busy.contains(name)),
                 Step::StopPod { .. } => prop_assert_eq!(actions.steps.len(), 1),
-                Step::MountVolumes | Step::CreateSandbox { .. } => {}
+                Step::MountVolumes | Step::CreateSandbox { .. } | Step::Resize { .. } => {}
             }
         }
     }

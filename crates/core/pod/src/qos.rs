@@ -1,15 +1,17 @@
 //! QoS class, cgroup place and cgroup limits of pods and containers (pkg/kubelet/cm and qos).
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::quantity::{milli_value, value};
+use crate::resources::{Resources, effective};
 use crate::spec;
 
 /// CFS period, microseconds.
 pub const CPU_PERIOD: u64 = 100_000;
+/// Fewest shares.
+pub const SHARES_MIN: u64 = 2;
+/// Smallest limit of CPU that a quota can tell apart, thousandths of a core.
+pub const MILLI_LIMIT_MIN: i64 = 10;
 
 /// Quality of service class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +48,6 @@ pub struct Limits {
     /// Bytes.
     pub memory_bytes: i64,
 }
-
-type Resources = BTreeMap<String, Quantity>;
 
 fn amount(resources: Option<&Resources>, name: &str) -> Option<String> {
     resources.and_then(|all| all.get(name)).map(|quantity| quantity.0.clone())
@@ -111,7 +111,7 @@ pub fn cgroup_parent(pod: &Pod) -> String {
 pub fn shares(milli: i64) -> u64 {
     u64::try_from(milli.saturating_mul(1024) / 1000)
         .unwrap_or(0)
-        .clamp(2, 262_144)
+        .clamp(SHARES_MIN, 262_144)
 }
 
 /// CFS quota per [`CPU_PERIOD`] from thousandths of a core, at least 1 ms; 0 for no limit.
@@ -124,11 +124,17 @@ pub fn quota(milli: i64) -> i64 {
     }
 }
 
-/// Limits of one container: the request sets the shares (or else the limit), the limit the quota.
+/// Limits of one container.
 #[must_use]
-pub fn container_limits(container: &Container) -> Limits {
-    let (cpu_request, cpu_limit) = compute(container.resources.as_ref(), "cpu", milli_value);
-    let (_, memory_limit) = compute(container.resources.as_ref(), "memory", value);
+pub fn container_limits(pod: &PodSpec, container: &Container) -> Limits {
+    limits_of(&effective(pod, container))
+}
+
+/// Limits by requirements: the request sets the shares (or else the limit), the limit the quota.
+#[must_use]
+pub fn limits_of(resources: &ResourceRequirements) -> Limits {
+    let (cpu_request, cpu_limit) = compute(Some(resources), "cpu", milli_value);
+    let (_, memory_limit) = compute(Some(resources), "memory", value);
     let shares_of = match (cpu_request, cpu_limit) {
         (None, Some(limit)) if limit != 0 => limit,
         (request, _) => request.unwrap_or(0),
@@ -140,6 +146,22 @@ pub fn container_limits(container: &Container) -> Limits {
         cpu_shares: shares(shares_of),
         memory_bytes: memory_limit.unwrap_or(0),
     }
+}
+
+/// Thousandths of a core that shares stand for, rounded up; `None` below the smallest.
+#[must_use]
+pub fn milli_of_shares(shares: u64) -> Option<i64> {
+    (shares >= SHARES_MIN).then(|| i64::try_from((shares * 1000).div_ceil(1024)).unwrap_or(i64::MAX))
+}
+
+/// Thousandths of a core that a quota stands for; `None` for no limit.
+#[must_use]
+pub fn milli_of_quota(limits: &Limits) -> Option<i64> {
+    let period = i64::try_from(limits.cpu_period).ok().filter(|period| *period > 0)?;
+    Some(limits.cpu_quota)
+        .filter(|quota| *quota > 0)
+        .map(|quota| quota.saturating_mul(1000) / period)
+        .filter(|milli| *milli > 0)
 }
 
 /// Limits of the pod's own cgroup: sums over containers; init containers count by their largest; a limit only where
@@ -270,7 +292,7 @@ mod tests {
             let spec = spec::of(&pod);
             assert_eq!(class(spec), class_);
             assert_eq!(cgroup_parent(&pod), parent);
-            let found = container_limits(&spec.containers[0]);
+            let found = container_limits(spec, &spec.containers[0]);
             assert_eq!((found.cpu_shares, found.cpu_quota, found.memory_bytes), limits);
             assert_eq!(oom_score_adj(spec, &spec.containers[0], 1 << 30), oom);
         }

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use crate::observed::{ContainerState, Observed};
+use crate::plan::KillReason;
 use crate::spec;
 
 /// Whether a container that ended with this code restarts.
@@ -47,8 +48,22 @@ pub fn should_start(container: &Container, pod: &Pod, observed: &Observed) -> bo
         Some(latest) => match latest.state {
             ContainerState::Running => false,
             ContainerState::Created | ContainerState::Unknown => true,
-            ContainerState::Exited => after_exit(container, spec::of(pod), latest.exit_code),
+            ContainerState::Exited => after_end(container, spec::of(pod), observed, latest.exit_code),
         },
+    }
+}
+
+/// Whether a container whose latest run ended with this code runs again: what the node has killed to make it anew does,
+/// however it ended.
+#[must_use]
+pub fn after_end(container: &Container, pod: &PodSpec, observed: &Observed, exit_code: i32) -> bool {
+    let killed = observed
+        .latest(&container.name)
+        .and_then(|latest| observed.killed.get(&latest.id));
+    match killed {
+        Some(KillReason::Replaced | KillReason::Resized) => true,
+        Some(KillReason::StartupProbe | KillReason::LivenessProbe) => spec::is_sidecar(container) || after_probe(container, pod),
+        None => after_exit(container, pod, exit_code),
     }
 }
 

@@ -3,14 +3,17 @@
 //! Invariant: a final phase never changes back; conditions of others are carried over as they are; transition times move
 //! only when a condition's status does.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container as Spec, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus};
 
 use crate::conditions;
 use crate::observed::{Container, ContainerState, Observed};
 use crate::plan::verdict;
+use crate::resources::pod_requests;
 use crate::status_container::{self, List, seconds};
-use crate::{qos, restart, spec};
+use crate::{qos, restart, spec, status_resources};
 
 pub use crate::status_container::ID_SCHEME;
 
@@ -59,7 +62,7 @@ pub fn status(pod: &Pod, observed: &Observed, now: Timestamp) -> PodStatus {
             .iter()
             .any(|run| run.name == container.name && started(run))
     });
-    let mut phase = phase(pod_spec, &init, &regular, observed.stopped, initialized).to_owned();
+    let mut phase = phase(pod_spec, observed, &init, &regular, initialized).to_owned();
     let known = |status: &PodStatus| {
         status
             .phase
@@ -90,6 +93,10 @@ pub fn status(pod: &Pod, observed: &Observed, now: Timestamp) -> PodStatus {
         .filter(|condition| !is_owned_condition(&condition.type_))
         .cloned()
         .collect();
+    let resize = match observed.stopped {
+        true => Vec::new(),
+        false => observed.resize.conditions(),
+    };
     let mut own = conditions::generate(pod, observed, &phase, &foreign, &init, &regular);
     for condition in &mut own {
         let before = [&api, old].into_iter().find_map(|status| {
@@ -106,11 +113,12 @@ pub fn status(pod: &Pod, observed: &Observed, now: Timestamp) -> PodStatus {
     }
 
     let (pod_ips, host_ips) = addresses(pod, observed, old);
+    let resources = status_resources::of_pod(pod_spec, observed, &phase);
     PodStatus {
         phase: Some(phase),
         reason,
         message,
-        conditions: Some(foreign.into_iter().chain(own).collect()),
+        conditions: Some(foreign.into_iter().chain(resize).chain(own).collect()),
         observed_generation: pod.metadata.generation.or(api.observed_generation),
         start_time: old
             .start_time
@@ -131,8 +139,8 @@ pub fn status(pod: &Pod, observed: &Observed, now: Timestamp) -> PodStatus {
         nominated_node_name: api.nominated_node_name,
         resize: api.resize,
         resource_claim_statuses: api.resource_claim_statuses,
-        allocated_resources: api.allocated_resources,
-        resources: api.resources,
+        allocated_resources: Some(pod_requests(pod_spec, &BTreeMap::new())).filter(|requests| !requests.is_empty()),
+        resources: Some(resources),
         extended_resource_claim_status: api.extended_resource_claim_status,
         node_allocatable_resource_claim_statuses: api.node_allocatable_resource_claim_statuses,
     }
@@ -156,7 +164,15 @@ fn addresses(pod: &Pod, observed: &Observed, old: &PodStatus) -> (Vec<String>, V
     (own, host)
 }
 
-fn phase(pod: &PodSpec, init: &[ContainerStatus], regular: &[ContainerStatus], stopped: bool, initialized: bool) -> &'static str {
+fn phase(
+    pod: &PodSpec,
+    observed: &Observed,
+    init: &[ContainerStatus],
+    regular: &[ContainerStatus],
+    initialized: bool,
+) -> &'static str {
+    let stopped = observed.stopped;
+    let for_good = |container: &Spec, code: i32| !restart::after_end(container, pod, observed, code);
     let mut pending_init = 0;
     let mut pending_sidecars = 0;
     let mut init_failed_for_good = false;
@@ -184,7 +200,7 @@ fn phase(pod: &PodSpec, init: &[ContainerStatus], regular: &[ContainerStatus], s
         }
         match state {
             Some(Shape::Ended(code) | Shape::WaitingAfter(code)) => {
-                init_failed_for_good |= code != 0 && (stopped || !restart::after_exit(container, pod, code));
+                init_failed_for_good |= code != 0 && (stopped || for_good(container, code));
             }
             _ => pending_init += 1,
         }
@@ -194,12 +210,12 @@ fn phase(pod: &PodSpec, init: &[ContainerStatus], regular: &[ContainerStatus], s
             Some(Shape::Running { .. }) => running += 1,
             Some(Shape::Ended(code)) => {
                 ended += 1;
-                ended_for_good += usize::from(!restart::after_exit(container, pod, code));
+                ended_for_good += usize::from(for_good(container, code));
                 succeeded += usize::from(code == 0);
             }
             Some(Shape::WaitingAfter(code)) => {
                 ended += 1;
-                ended_for_good += usize::from(!restart::after_exit(container, pod, code));
+                ended_for_good += usize::from(for_good(container, code));
             }
             Some(Shape::Waiting) => waiting += 1,
             None | Some(Shape::Nothing) => unknown += 1,

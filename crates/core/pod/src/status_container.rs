@@ -4,14 +4,14 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container as Spec, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, Pod, ResourceRequirements, VolumeMountStatus,
+    ContainerStatus, Pod, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::backoff::go_duration;
 use crate::observed::{Container, ContainerState, Observed};
 use crate::plan::crash_loop_until;
-use crate::{restart, spec};
+use crate::{restart, spec, status_resources};
 
 /// Scheme of container ids in the API.
 pub const ID_SCHEME: &str = "trireme://";
@@ -153,6 +153,10 @@ fn of_run(
         ContainerState::Exited => terminated(run),
         ContainerState::Created | ContainerState::Unknown => waiting(default_reason(pod), None),
     };
+    let same_run = old.filter(|old| {
+        let running = old.state.as_ref().is_some_and(|state| state.running.is_some());
+        running && old.container_id.as_deref() == Some(id.as_str())
+    });
     let last_state = match before {
         Some(before) => terminated(before),
         None => old
@@ -163,7 +167,6 @@ fn of_run(
             })
             .unwrap_or_default(),
     };
-    let resources = container.resources.clone().unwrap_or_default();
     ContainerStatus {
         name: run.name.clone(),
         restart_count: i32::try_from(run.attempt)
@@ -175,12 +178,8 @@ fn of_run(
         state: Some(state),
         last_state: Some(last_state),
         volume_mounts: volume_mounts(container),
-        allocated_resources: resources.requests.clone(),
-        resources: Some(ResourceRequirements {
-            limits: resources.limits,
-            requests: resources.requests,
-            ..ResourceRequirements::default()
-        }),
+        allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
+        resources: Some(status_resources::of_container(container, run, same_run)),
         ..ContainerStatus::default()
     }
 }

@@ -137,6 +137,22 @@ impl FakeRuntime {
     }
 }
 
+/// What everything uses.
+const USAGE: Usage = Usage {
+    timestamp: 0,
+    cpu_nanoseconds: 0,
+    memory_working_set_bytes: 4 << 20,
+    memory_usage_bytes: 5 << 20,
+};
+
+/// Memory, quota and shares.
+fn limits(resources: &LinuxContainerResources) -> String {
+    format!(
+        "{} {} {}",
+        resources.memory_limit_in_bytes, resources.cpu_quota, resources.cpu_shares
+    )
+}
+
 async fn until(open: &watch::Sender<bool>) {
     open.subscribe().wait_for(|open| *open).await.unwrap();
 }
@@ -160,6 +176,7 @@ impl RuntimeService for FakeRuntime {
             } else {
                 vec!["127.0.0.1".into()]
             },
+            resources: config.resources.clone(),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
         };
@@ -219,6 +236,7 @@ impl RuntimeService for FakeRuntime {
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
             log_path: config.log_path.clone().into(),
+            resources: config.resources.clone(),
         };
         self.state.lock().containers.insert(id.clone(), (status, config.clone()));
         Ok(id)
@@ -333,14 +351,37 @@ impl RuntimeService for FakeRuntime {
                 usage: Usage {
                     timestamp: time,
                     cpu_nanoseconds: u64::try_from(time).unwrap() / 4,
-                    memory_working_set_bytes: 4 << 20,
-                    memory_usage_bytes: 5 << 20,
+                    ..USAGE
                 },
             })
             .collect())
     }
 
-    async fn update_container_resources(&self, _: &str, _: &LinuxContainerResources) -> Result<(), CriError> {
+    async fn pod_sandbox_stats(&self, _: &str) -> Result<Usage, CriError> {
+        Ok(USAGE)
+    }
+
+    async fn update_container_resources(
+        &self,
+        id: &str,
+        resources: &LinuxContainerResources,
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<(), CriError> {
+        let mut state = self.state.lock();
+        let (run, _) = state.containers.get_mut(id).ok_or_else(|| CriError::NotFound(id.into()))?;
+        run.resources = run.resources.changed(resources);
+        run.annotations.extend(annotations.clone());
+        let (name, resources) = (run.metadata.name.clone(), run.resources.clone());
+        state.calls.push(format!("limit {name} {}", limits(&resources)));
+        Ok(())
+    }
+
+    async fn update_pod_sandbox_resources(&self, id: &str, resources: &LinuxContainerResources) -> Result<(), CriError> {
+        let mut state = self.state.lock();
+        let sandbox = state.sandboxes.get_mut(id).ok_or_else(|| CriError::NotFound(id.into()))?;
+        sandbox.resources = sandbox.resources.changed(resources);
+        let resources = sandbox.resources.clone();
+        state.calls.push(format!("limit pod {}", limits(&resources)));
         Ok(())
     }
 

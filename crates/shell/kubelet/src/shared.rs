@@ -20,6 +20,7 @@ use crate::config::KubeletConfig;
 use crate::images::Images;
 use crate::metrics::ResourceMetrics;
 use crate::node::machine::Machine;
+use crate::pods::resize::Allocations;
 
 /// Name of the field manager and event source.
 pub(crate) const COMPONENT: &str = "kubelet";
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) volumes: Volumes,
     pub(crate) recorder: EventRecorder,
     pub(crate) metrics: Arc<ResourceMetrics>,
+    pub(crate) allocations: Allocations,
     /// What the workers know of their pods, for the server and the metrics.
     pub(crate) pods: Arc<RwLock<BTreeMap<String, PodView>>>,
     /// The range that the node's pods have their addresses from, once the Node has one.
@@ -85,6 +87,7 @@ impl Shared {
             volumes: Volumes::new(&config.data_dir, client.clone()),
             images: Images::new(images, client.clone()),
             metrics: Arc::new(metrics),
+            allocations: Allocations::new(config.data_dir.join("allocations")),
             config,
             client,
             cache,

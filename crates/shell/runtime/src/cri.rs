@@ -109,6 +109,8 @@ pub struct PodSandboxStatus {
     pub created_at: i64,
     /// Pod addresses, the first is primary; empty for host-network pods.
     pub ips: Vec<String>,
+    /// Limits of the pod's own cgroup, as they were last applied.
+    pub resources: LinuxContainerResources,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Annotations.
@@ -149,7 +151,8 @@ pub enum MountPropagation {
     Bidirectional,
 }
 
-/// `LinuxContainerResources`; 0 or `None` means no limit.
+/// `LinuxContainerResources`; 0 or `None` means no limit, and in a change that what is there stays. A negative quota or
+/// limit lifts it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinuxContainerResources {
     /// CFS period in microseconds.
@@ -164,6 +167,24 @@ pub struct LinuxContainerResources {
     pub oom_score_adj: i32,
     /// Maximum number of processes.
     pub pids_limit: Option<i64>,
+}
+
+impl LinuxContainerResources {
+    /// These limits with the changes in `with`.
+    #[must_use]
+    pub fn changed(&self, with: &Self) -> Self {
+        fn kept<T: Copy + Default + PartialEq>(new: T, old: T) -> T {
+            if new == T::default() { old } else { new }
+        }
+        Self {
+            cpu_period: kept(with.cpu_period, self.cpu_period),
+            cpu_quota: kept(with.cpu_quota, self.cpu_quota),
+            cpu_shares: kept(with.cpu_shares, self.cpu_shares),
+            memory_limit_in_bytes: kept(with.memory_limit_in_bytes, self.memory_limit_in_bytes),
+            oom_score_adj: kept(with.oom_score_adj, self.oom_score_adj),
+            pids_limit: with.pids_limit.or(self.pids_limit),
+        }
+    }
 }
 
 /// Security settings of one container.
@@ -272,6 +293,8 @@ pub struct ContainerStatus {
     pub annotations: BTreeMap<String, String>,
     /// Absolute path of the log.
     pub log_path: PathBuf,
+    /// Limits of its cgroup, as they were last applied.
+    pub resources: LinuxContainerResources,
 }
 
 /// Usage of a container or a sandbox.
@@ -406,8 +429,17 @@ pub trait RuntimeService: Send + Sync + 'static {
     async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<tokio::net::TcpStream, CriError>;
     /// Usage of all containers.
     async fn list_container_stats(&self) -> Result<Vec<ContainerStats>, CriError>;
-    /// Changes limits of a running container.
-    async fn update_container_resources(&self, id: &str, resources: &LinuxContainerResources) -> Result<(), CriError>;
+    /// Usage of everything in a sandbox together.
+    async fn pod_sandbox_stats(&self, id: &str) -> Result<Usage, CriError>;
+    /// Changes limits of a container, and with them annotations; both are remembered, or neither.
+    async fn update_container_resources(
+        &self,
+        id: &str,
+        resources: &LinuxContainerResources,
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<(), CriError>;
+    /// Changes limits of the pod's own cgroup.
+    async fn update_pod_sandbox_resources(&self, id: &str, resources: &LinuxContainerResources) -> Result<(), CriError>;
     /// Changes as they happen; a lagging receiver relists.
     fn subscribe(&self) -> tokio::sync::broadcast::Receiver<ContainerEvent>;
 }

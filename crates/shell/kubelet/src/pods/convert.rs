@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use trireme_pod::qos::Limits;
+use trireme_pod::resources::effective;
 use trireme_pod::{qos, resolv, spec};
 use trireme_runtime::cri::{
     ContainerConfig, ContainerMetadata, Image, LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation,
@@ -14,12 +16,46 @@ use crate::shared::Shared;
 
 /// Annotation with the fingerprint of the spec that a container was made from.
 pub(super) const HASH: &str = "io.kubernetes.container.hash";
+/// Annotation with the resources that a container was given last.
+const ACTUATED: &str = "trireme.io/actuated-resources";
 /// Annotation with the pod's grace period, for who finds it orphaned.
 pub(super) const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 
 /// Where a run's log is below the pod's log directory.
 pub(super) fn log_path(container: &str, attempt: u32) -> String {
     format!("{container}/{attempt}.log")
+}
+
+/// What a container was given last.
+pub(super) fn actuated(annotations: &BTreeMap<String, String>) -> Option<ResourceRequirements> {
+    serde_json::from_str(annotations.get(ACTUATED)?).ok()
+}
+
+/// The annotation that says what a container is given.
+pub(super) fn actuated_annotation(resources: &ResourceRequirements) -> BTreeMap<String, String> {
+    let text = serde_json::to_string(resources).unwrap_or_default();
+    BTreeMap::from([(ACTUATED.to_owned(), text)])
+}
+
+/// Limits in the runtime's words.
+pub(super) fn resources(limits: Limits) -> LinuxContainerResources {
+    LinuxContainerResources {
+        cpu_period: limits.cpu_period,
+        cpu_quota: limits.cpu_quota,
+        cpu_shares: limits.cpu_shares,
+        memory_limit_in_bytes: limits.memory_bytes,
+        ..LinuxContainerResources::default()
+    }
+}
+
+/// Limits as the runtime tells them.
+pub(super) fn limits(resources: &LinuxContainerResources) -> Limits {
+    Limits {
+        cpu_period: resources.cpu_period,
+        cpu_quota: resources.cpu_quota.max(0),
+        cpu_shares: resources.cpu_shares,
+        memory_bytes: resources.memory_limit_in_bytes.max(0),
+    }
 }
 
 /// What a container gets beside its spec.
@@ -32,7 +68,6 @@ pub(super) struct Surroundings {
 pub(super) fn sandbox(shared: &Shared, pod: &Pod, attempt: u32) -> PodSandboxConfig {
     let pod_spec = spec::of(pod);
     let host_resolv = std::fs::read_to_string(&shared.config.resolv_conf).unwrap_or_default();
-    let limits = qos::pod_limits(pod);
     let mut annotations = pod.metadata.annotations.clone().unwrap_or_default();
     annotations.insert(
         GRACE.into(),
@@ -52,13 +87,7 @@ pub(super) fn sandbox(shared: &Shared, pod: &Pod, attempt: u32) -> PodSandboxCon
         labels: labels(pod),
         annotations,
         cgroup_parent: qos::cgroup_parent(pod),
-        resources: LinuxContainerResources {
-            cpu_period: limits.cpu_period,
-            cpu_quota: limits.cpu_quota,
-            cpu_shares: limits.cpu_shares,
-            memory_limit_in_bytes: limits.memory_bytes,
-            ..LinuxContainerResources::default()
-        },
+        resources: resources(qos::pod_limits(pod)),
         namespaces: NamespaceOptions {
             host_network,
             host_pid: pod_spec.host_pid.unwrap_or(false),
@@ -97,7 +126,7 @@ fn labels(pod: &Pod) -> BTreeMap<String, String> {
 }
 
 pub(super) fn container(shared: &Shared, pod: &Pod, container: &Container, around: Surroundings) -> ContainerConfig {
-    let limits = qos::container_limits(container);
+    let granted = effective(spec::of(pod), container);
     let mut labels = labels(pod);
     labels.insert("io.kubernetes.container.name".into(), container.name.clone());
     let path = container
@@ -128,18 +157,18 @@ pub(super) fn container(shared: &Shared, pod: &Pod, container: &Container, aroun
         envs: around.environment.into_iter().collect(),
         mounts: around.mounts,
         labels,
-        annotations: annotations.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+        annotations: annotations
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .chain(actuated_annotation(&granted))
+            .collect(),
         log_path: log_path(&container.name, around.attempt),
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
         resources: LinuxContainerResources {
-            cpu_period: limits.cpu_period,
-            cpu_quota: limits.cpu_quota,
-            cpu_shares: limits.cpu_shares,
-            memory_limit_in_bytes: limits.memory_bytes,
             oom_score_adj: qos::oom_score_adj(spec::of(pod), container, shared.machine.memory),
-            pids_limit: None,
+            ..resources(qos::limits_of(&granted))
         },
         stop_signal: container
             .lifecycle

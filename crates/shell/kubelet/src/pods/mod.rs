@@ -8,6 +8,7 @@ mod kill;
 mod observe;
 mod orphans;
 mod publish;
+pub(crate) mod resize;
 mod start;
 mod worker;
 
@@ -156,6 +157,7 @@ impl Manager {
         let (sender, receiver) = watch::channel(update);
         let (done, finished) = watch::channel(false);
         let wake = Arc::new(Notify::new());
+        self.shared.allocations.expect(&pod, &wake);
         let worker = worker::Worker::new(Arc::clone(&self.shared), receiver, Arc::clone(&wake), self.shutdown.clone());
         self.tasks.spawn(async move {
             wait_for_all(before).await;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus, ResourceRequirements};
 use trireme_pod::observed::{Container, ContainerState, Sandbox};
 use trireme_pod::{Observed, spec};
 use trireme_runtime::cri::{self, CriError, PodSandboxState};
@@ -40,6 +40,7 @@ impl Worker {
         }
         let containers: Vec<Container> = containers.into_iter().map(|run| self.container(pod, run)).collect();
         self.state.messages.retain(|id, _| containers.iter().any(|run| run.id == *id));
+        self.state.killed.retain(|id, _| containers.iter().any(|run| run.id == *id));
         let state = &self.state;
         Ok(Observed {
             sandboxes: sandboxes
@@ -48,6 +49,7 @@ impl Worker {
                     ready: sandbox.state == PodSandboxState::Ready,
                     attempt: sandbox.metadata.attempt,
                     ips: sandbox.ips,
+                    limits: convert::limits(&sandbox.resources),
                     created_at: time(sandbox.created_at).unwrap_or_default(),
                     id: sandbox.id,
                 })
@@ -62,6 +64,10 @@ impl Worker {
             busy: state.busy.clone(),
             preparing: state.preparing,
             host_ips: self.shared.host_ips(),
+            killed: state.killed.clone(),
+            resizing: state.resizing,
+            resize_after: state.resize_after,
+            resize: state.resize.clone(),
             stopped: state.stopped,
             previous: state.previous.clone(),
         })
@@ -96,6 +102,8 @@ impl Worker {
             image: run.image,
             image_ref: run.image_ref,
             spec_hash: run.annotations.get(convert::HASH).cloned(),
+            limits: convert::limits(&run.resources),
+            actuated: convert::actuated(&run.annotations).or_else(|| self.told_resources(&run.id)),
             id: run.id,
         }
     }
@@ -124,19 +132,29 @@ impl Worker {
         text
     }
 
-    /// The message that the API already has of a run: its file may be gone since.
-    fn told(&self, id: &str) -> Option<String> {
+    fn told_statuses(&self) -> impl Iterator<Item = &ContainerStatus> {
         let status = &self.state.previous;
         let lists = [
             &status.container_statuses,
             &status.init_container_statuses,
             &status.ephemeral_container_statuses,
         ];
-        let states = lists
-            .into_iter()
-            .flatten()
-            .flatten()
-            .flat_map(|status| [&status.state, &status.last_state]);
+        lists.into_iter().flatten().flatten()
+    }
+
+    /// The resources that the API shows of a run that an earlier version made.
+    fn told_resources(&self, id: &str) -> Option<ResourceRequirements> {
+        let mut statuses = self.told_statuses();
+        let own = statuses.find(|status| {
+            let known = status.container_id.as_deref();
+            known.and_then(|known| known.strip_prefix(trireme_pod::status::ID_SCHEME)) == Some(id)
+        });
+        own.and_then(|status| status.resources.clone())
+    }
+
+    /// The message that the API already has of a run: its file may be gone since.
+    fn told(&self, id: &str) -> Option<String> {
+        let states = self.told_statuses().flat_map(|status| [&status.state, &status.last_state]);
         let ended = states.flatten().filter_map(|state| state.terminated.as_ref());
         let own = ended.into_iter().find(|ended| {
             ended

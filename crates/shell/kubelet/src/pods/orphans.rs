@@ -55,6 +55,9 @@ pub(super) async fn clean(shared: Arc<Shared>, known: HashSet<String>) {
             living.insert(sandbox.metadata.uid.clone());
         }
     }
+    shared
+        .allocations
+        .keep_only(&|uid| living.contains(uid) || shared.pods.read().contains_key(uid));
     for uid in shared.volumes.pods_on_disk().into_iter().filter(|uid| !living.contains(uid)) {
         // A pod may have come since the list was made; its worker has noted it then.
         if !shared.pods.read().contains_key(&uid)

@@ -14,11 +14,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use trireme_client::{DeleteOptions, EventType};
+use trireme_pod::allocation::Allocation;
 use trireme_pod::observed::{Verdict, Waiting};
-use trireme_pod::{Backoff, Observed, Step, plan, spec, status};
+use trireme_pod::{Backoff, KillReason, Observed, ResizeConditions, Step, plan, spec, status};
 
 use super::publish::Publisher;
-use super::{Update, kill, start};
+use super::{Update, kill, resize, start};
 use crate::probes::Probes;
 use crate::shared::Shared;
 
@@ -27,6 +28,9 @@ const RELIST: SignedDuration = SignedDuration::from_secs(60);
 /// Pause after a failed sandbox or volume.
 const RETRY: SignedDuration = SignedDuration::from_secs(2);
 const RETRY_MAX: SignedDuration = SignedDuration::from_secs(30);
+/// Pause after limits could not be changed, and between looks at a wish that waits.
+const RETRY_RESIZE: SignedDuration = SignedDuration::from_secs(10);
+const RETRY_WISH: SignedDuration = SignedDuration::from_secs(30);
 
 /// How long the end of a pod waits for volumes or a sandbox that are being made. Both may wait for others (the API, the
 /// pod network) without end.
@@ -39,6 +43,7 @@ pub(crate) enum Outcome {
     Starting { name: String, backoff: Backoff },
     Started { name: String, result: Result<(), Waiting> },
     Killed { name: String },
+    Resized { result: Result<(), String> },
     Stopped { result: Result<(), String> },
 }
 
@@ -74,7 +79,14 @@ pub(super) struct State {
     pub(super) volumes: Option<BTreeMap<String, PathBuf>>,
     volumes_at: Option<Timestamp>,
     pub(super) verdict: Option<Verdict>,
-    stopping: Option<i64>,
+    /// Why containers were killed, by id, as long as they are known to the runtime.
+    pub(super) killed: BTreeMap<String, KillReason>,
+    /// What the pod was granted.
+    pub(super) granted: Option<Allocation>,
+    pub(super) resize: ResizeConditions,
+    pub(super) resizing: bool,
+    pub(super) resize_after: Option<Timestamp>,
+    pub(super) stopping: Option<i64>,
     stop_again_at: Option<Timestamp>,
     pub(super) stopped: bool,
     pub(super) previous: PodStatus,
@@ -107,6 +119,7 @@ impl Worker {
             probes,
             starting: CancellationToken::new(),
             state: State {
+                resize: ResizeConditions::of(&previous),
                 previous,
                 ..State::default()
             },
@@ -129,20 +142,22 @@ impl Worker {
         }
     }
 
-    /// One round. The time to look again, or `None` when the pod is gone.
-    async fn sync(&mut self, update: &Update, pod: &Arc<Pod>) -> Option<Timestamp> {
+    /// One round. The time to look again, or `None` when the pod is gone. `wished`: the pod before it is told from what it
+    /// was granted.
+    async fn sync(&mut self, update: &Update, wished: &Arc<Pod>) -> Option<Timestamp> {
         let now = Timestamp::now();
-        if pod.metadata.generation != self.state.seen_generation {
-            self.state.seen_generation = pod.metadata.generation;
+        if wished.metadata.generation != self.state.seen_generation {
+            self.state.seen_generation = wished.metadata.generation;
             self.state.failures.clear();
         }
-        let observed = match self.observe(pod).await {
+        let mut observed = match self.observe(wished).await {
             Ok(observed) => observed,
             Err(error) => {
-                tracing::warn!(pod = spec::display(pod), "the runtime cannot be asked: {error}");
+                tracing::warn!(pod = spec::display(wished), "the runtime cannot be asked: {error}");
                 return Some(now.saturating_add(RETRY).unwrap_or(Timestamp::MAX));
             }
         };
+        let pod = &self.allocate(wished, &mut observed).await;
         let observed = self.with_backoffs(observed);
         let actions = plan(pod, &observed, now);
         self.judge(update, pod, plan::verdict(pod, &observed, now));
@@ -172,6 +187,7 @@ impl Worker {
         let pause = match (stops, self.state.preparing) {
             (true, true) => PREPARING_MAX,
             (true, false) if self.state.stopping.is_none() && !self.state.stopped => RETRY,
+            _ if self.state.resize.pending.is_some() => RETRY_WISH,
             _ => RELIST,
         };
         let relist = now.saturating_add(pause).unwrap_or(Timestamp::MAX);
@@ -263,6 +279,15 @@ impl Worker {
             Outcome::Killed { name } => {
                 state.busy.remove(&name);
             }
+            Outcome::Resized { result } => {
+                state.resizing = false;
+                state.resize_after = None;
+                if let Err(why) = result {
+                    state.resize_after = Timestamp::now().saturating_add(RETRY_RESIZE).ok();
+                    let granted = state.granted.as_ref().map(|granted| granted.applied(&update.pod));
+                    self.tell_resize_error(&granted.unwrap_or(update.pod), &why);
+                }
+            }
             Outcome::Stopped { result: Ok(()) } => state.stopped = true,
             Outcome::Stopped { result: Err(why) } => {
                 state.stopping = None;
@@ -299,15 +324,31 @@ impl Worker {
                     name,
                     message,
                     grace_seconds,
-                    ..
+                    reason,
                 } => {
                     self.state.busy.insert(name.clone());
+                    self.state.killed.insert(id.clone(), reason);
                     let (shared, pod, sender) = (Arc::clone(&self.shared), Arc::clone(pod), self.outcomes.0.clone());
                     let ip = pod_ip(observed);
                     spawn(
                         async move {
                             kill::one(&shared, &pod, &id, &name, &message, grace_seconds, &ip).await;
                             Outcome::Killed { name }
+                        },
+                        sender,
+                    );
+                }
+                Step::Resize {
+                    sandbox_id,
+                    changes,
+                    lowered,
+                } => {
+                    self.state.resizing = true;
+                    let (shared, sender) = (Arc::clone(&self.shared), self.outcomes.0.clone());
+                    spawn(
+                        async move {
+                            let result = resize::change(&shared, &sandbox_id, changes, lowered).await;
+                            Outcome::Resized { result }
                         },
                         sender,
                     );
@@ -471,6 +512,7 @@ impl Worker {
             tracing::warn!("logs stay in {}: {error}", logs.display());
         }
         self.shared.pods.write().remove(spec::uid(pod));
+        self.shared.allocations.forget(&self.shared, spec::uid(pod));
     }
 
     /// One BackOff event each time a container begins to wait.

@@ -1,5 +1,7 @@
 //! CRI's traits on the runtime: each method hands on to the file that does the work.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
@@ -7,6 +9,7 @@ use super::{Runtime, failed};
 use crate::cri::{
     AuthConfig, ContainerConfig, ContainerEvent, ContainerStats, ContainerStatus, CriError, ExecSyncResponse, Image,
     ImageService, LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, RuntimeService, StreamRequest, StreamSession,
+    Usage,
 };
 
 #[async_trait]
@@ -73,9 +76,28 @@ impl RuntimeService for Runtime {
         self.inner.blocking(|runtime| Ok(runtime.stats())).await
     }
 
-    async fn update_container_resources(&self, id: &str, resources: &LinuxContainerResources) -> Result<(), CriError> {
+    async fn pod_sandbox_stats(&self, id: &str) -> Result<Usage, CriError> {
+        let id = id.to_owned();
+        self.inner.blocking(move |runtime| runtime.sandbox_usage(&id)).await
+    }
+
+    async fn update_container_resources(
+        &self,
+        id: &str,
+        resources: &LinuxContainerResources,
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<(), CriError> {
+        let (id, resources, annotations) = (id.to_owned(), resources.clone(), annotations.clone());
+        self.inner
+            .blocking(move |runtime| runtime.update(&id, &resources, annotations))
+            .await
+    }
+
+    async fn update_pod_sandbox_resources(&self, id: &str, resources: &LinuxContainerResources) -> Result<(), CriError> {
         let (id, resources) = (id.to_owned(), resources.clone());
-        self.inner.blocking(move |runtime| runtime.update(&id, &resources)).await
+        self.inner
+            .blocking(move |runtime| runtime.update_sandbox(&id, &resources))
+            .await
     }
 
     fn subscribe(&self) -> broadcast::Receiver<ContainerEvent> {

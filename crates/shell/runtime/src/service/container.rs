@@ -1,5 +1,6 @@
 //! Containers: root, cgroup and runtime document; start, stop, removal, status and statistics.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -369,6 +370,7 @@ impl Inner {
         };
         let status = |(record, run): (ContainerRecord, RunState)| ContainerStatus {
             log_path: self.log_path(&record),
+            resources: record.config.resources.clone(),
             reason: run.reason(),
             state: run.state,
             created_at: record.created_at,
@@ -410,18 +412,48 @@ impl Inner {
         running.into_iter().filter_map(stats).collect()
     }
 
-    pub(super) fn update(&self, id: &str, resources: &LinuxContainerResources) -> Result<(), CriError> {
+    /// Changes limits and annotations. What the kernel took is what is recorded.
+    pub(super) fn update(
+        &self,
+        id: &str,
+        resources: &LinuxContainerResources,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<(), CriError> {
         let (mut record, _) = self.container(id)?;
         self.hierarchies
             .limit(&record.cgroup, resources, true)
             .map_err(|error| failed("cannot change the limits", &error))?;
-        record.config.resources = resources.clone();
+        record.config.resources = record.config.resources.changed(resources);
+        record.config.annotations.extend(annotations);
         state::write_json(&self.layout.container(id).join("container.json"), &record)
             .map_err(|error| failed("cannot record the limits", &error))?;
         if let Some(container) = self.containers.lock().get_mut(id) {
             container.record = record;
         }
         Ok(())
+    }
+
+    /// Lifts the quotas of a sandbox's containers that have ended: version 1 lets no cgroup's quota fall below that of one
+    /// below it, be it empty.
+    pub(super) fn lift_ended(&self, sandbox_id: &str) -> io::Result<()> {
+        let ended: Vec<String> = {
+            let containers = self.containers.lock();
+            let ended = containers.values().filter(|container| {
+                container.record.sandbox_id == sandbox_id && container.run.borrow().state == ContainerState::Exited
+            });
+            ended.map(|container| container.record.cgroup.clone()).collect()
+        };
+        let lifted = LinuxContainerResources {
+            cpu_quota: -1,
+            ..LinuxContainerResources::default()
+        };
+        ended
+            .iter()
+            .try_for_each(|cgroup| match self.hierarchies.limit(cgroup, &lifted, false) {
+                // It is being removed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                done => done,
+            })
     }
 }
 

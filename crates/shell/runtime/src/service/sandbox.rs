@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Inner, Sandbox, failed};
-use crate::cri::{ContainerState, CriError, PodSandboxConfig, PodSandboxState, PodSandboxStatus};
+use crate::cri::{ContainerState, CriError, LinuxContainerResources, PodSandboxConfig, PodSandboxState, PodSandboxStatus, Usage};
 use crate::protocol::Request;
 use crate::shim::{self, ShimConfig, ShimReady};
 use crate::state::{self, SandboxRecord};
@@ -318,6 +318,46 @@ impl Inner {
         .await
     }
 
+    /// Changes limits of the pod's own cgroup. What the kernel took is what is recorded.
+    pub(super) fn update_sandbox(&self, id: &str, resources: &LinuxContainerResources) -> Result<(), CriError> {
+        let cgroup = self
+            .sandboxes
+            .lock()
+            .get(id)
+            .map(|sandbox| self.pod_cgroup(&sandbox.record.config))
+            .ok_or_else(|| CriError::NotFound(format!("sandbox {id}")))?;
+        self.lift_ended(id)
+            .and_then(|()| self.hierarchies.limit(&cgroup, resources, false))
+            .map_err(|error| failed("cannot change the pod's limits", &error))?;
+        loop {
+            let record = {
+                let mut sandboxes = self.sandboxes.lock();
+                let Some(sandbox) = sandboxes.get_mut(id) else { return Ok(()) };
+                sandbox.record.config.resources = sandbox.record.config.resources.changed(resources);
+                sandbox.record.clone()
+            };
+            state::write_json(&self.layout.sandbox(id).join("sandbox.json"), &record)
+                .map_err(|error| failed("cannot record the pod's limits", &error))?;
+            // A stop that was recorded meanwhile must not be undone by this.
+            let stopped = self.sandboxes.lock().get(id).is_none_or(|sandbox| sandbox.record.stopped);
+            if stopped == record.stopped {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) fn sandbox_usage(&self, id: &str) -> Result<Usage, CriError> {
+        let cgroup = self
+            .sandboxes
+            .lock()
+            .get(id)
+            .map(|sandbox| self.pod_cgroup(&sandbox.record.config))
+            .ok_or_else(|| CriError::NotFound(format!("sandbox {id}")))?;
+        self.hierarchies
+            .usage(&cgroup)
+            .map_err(|error| failed("cannot read what the pod uses", &error))
+    }
+
     pub(super) fn sandbox_statuses(&self) -> Vec<PodSandboxStatus> {
         let sandboxes = self.sandboxes.lock();
         let status = |sandbox: &Sandbox| PodSandboxStatus {
@@ -330,6 +370,7 @@ impl Inner {
             },
             created_at: sandbox.record.created_at,
             ips: sandbox.record.ips.clone(),
+            resources: sandbox.record.config.resources.clone(),
             labels: sandbox.record.config.labels.clone(),
             annotations: sandbox.record.config.annotations.clone(),
         };

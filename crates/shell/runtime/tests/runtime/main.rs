@@ -6,6 +6,7 @@ mod confinement;
 mod image;
 mod leftovers;
 mod lifecycle;
+mod limits;
 mod pod;
 mod pulls;
 mod sharing;
@@ -22,6 +23,7 @@ use confinement::{escapes, seccomp, security};
 use image::make_image;
 use leftovers::{hierarchies, leftovers, remove_cgroups, remove_those_of_the_dead};
 use lifecycle::{crowd, logs_and_exit, out_of_memory, signals, start_errors};
+use limits::changed_limits;
 use pod::{PATIENCE, Place};
 use pulls::pulls;
 use sharing::{namespaces, propagation, shared_pids};
@@ -59,6 +61,7 @@ async fn scenario(place: Place, only: Option<String>) -> bool {
         out_of_memory,
         security,
         seccomp,
+        changed_limits,
         shared_pids_and_ports,
         shared_pids,
         namespaces,

@@ -172,11 +172,5 @@ pub(crate) async fn shared_pids_and_ports(runtime: Arc<Runtime>, place: Place) {
         .find(|stats| stats.id == second)
         .expect("stats of the container");
     assert!(stats.usage.cpu_nanoseconds > 0 && stats.usage.memory_usage_bytes > 0);
-    let more = LinuxContainerResources {
-        memory_limit_in_bytes: 64 << 20,
-        cpu_shares: 512,
-        ..LinuxContainerResources::default()
-    };
-    runtime.update_container_resources(&second, &more).await.expect("update");
     pod.remove().await;
 }
