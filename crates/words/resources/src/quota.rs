@@ -189,6 +189,12 @@ fn compute(requests: &Amounts, limits: &Amounts) -> Amounts {
     used
 }
 
+/// What a pod of this specification asks for in all.
+#[must_use]
+pub fn pod_requests(spec: &Value) -> Amounts {
+    of_pod(spec, "requests")
+}
+
 /// Containers and sidecars together, or the greediest moment of the start; what the pod says itself comes before; its
 /// overhead comes on top.
 fn of_pod(spec: &Value, list: &str) -> Amounts {

@@ -7,6 +7,7 @@ mod limit_ranger;
 mod namespace;
 mod node_restriction;
 mod pod;
+mod pod_resize;
 mod pod_security;
 mod protection;
 mod quota;
@@ -129,6 +130,7 @@ pub fn validate(request: &mut Request<'_>) -> Result<(), Status> {
     if request.is_new_pod() {
         service_account::check(request)?;
     }
+    pod_resize::check(request)?;
     pod_security::check(request)
 }
 

@@ -351,3 +351,85 @@ fn a_quota_is_charged_until_it_is_used_up() {
     );
     assert!(charge("services", Some(&old), service("NodePort", json!([{}, {}]))).is_err());
 }
+
+#[test]
+fn a_pod_on_a_node_is_resized_to_what_the_node_can_do() {
+    let spec = |init: &str, main: Value, node: &str| {
+        json!({"nodeName": node,
+            "initContainers": [{"name": "i", "resources": {"requests": {"cpu": init}}}],
+            "containers": [{"name": "c", "resources": {"requests": main}}]})
+    };
+    let world = |features: Value| {
+        World(vec![
+            (
+                "namespaces",
+                json!({"metadata": {"name": "ns"}, "status": {"phase": "Active"}}),
+            ),
+            (
+                "nodes",
+                json!({"metadata": {"name": "n"}, "status": {"declaredFeatures": features, "allocatable": {"cpu": "1", "memory": "1Gi"}}}),
+            ),
+        ])
+    };
+    let old = json!({"metadata": {"name": "p"}, "spec": spec("100m", json!({"cpu": "100m"}), "n")});
+    let resize = |spec: Value, subresource: &str, world: &World| {
+        let mut object = json!({"metadata": {"name": "p"}, "spec": spec});
+        let mut old = old.clone();
+        old["spec"]["nodeName"] = object["spec"]["nodeName"].clone();
+        validate(&mut Request {
+            group: "",
+            resource: "pods",
+            subresource,
+            operation: Operation::Update,
+            namespace: "ns",
+            name: "p",
+            user: "alice",
+            groups: &[],
+            object: &mut object,
+            old: Some(&old),
+            lookup: world,
+            warnings: &mut Vec::new(),
+        })
+        .map_err(|status| {
+            let causes: Vec<String> = status
+                .details
+                .iter()
+                .flat_map(|details| details.causes.iter())
+                .map(|cause| cause.reason.clone())
+                .collect();
+            (status.code, status.message, causes)
+        })
+    };
+    let (none, init) = (world(json!([])), world(json!(["InPlacePodVerticalScalingInitContainers"])));
+    let refused = |why: &str, causes: &[&str]| {
+        let causes = causes.iter().map(|cause| (*cause).to_owned()).collect();
+        Err((403, format!("pods \"p\" is forbidden: {why}"), causes))
+    };
+    // The answers are a stock server's.
+    let small = || json!({"cpu": "200m"});
+    assert_eq!(resize(spec("100m", small(), "n"), "resize", &none), Ok(()));
+    assert_eq!(
+        resize(spec("100m", json!({"cpu": "2", "memory": "2Gi"}), "n"), "resize", &none),
+        refused(
+            "node didn't have enough allocatable resources: cpu, requested: 2000, allocatable: 1000; memory, requested: 2147483648, allocatable: 1073741824",
+            &["NodeCapacity"]
+        )
+    );
+    let lacks = "pod update requires features InPlacePodVerticalScalingInitContainers which are not available on node \"n\"";
+    assert_eq!(resize(spec("200m", small(), "n"), "resize", &none), refused(lacks, &[]));
+    assert_eq!(resize(spec("200m", small(), "n"), "resize", &init), Ok(()));
+    assert_eq!(
+        resize(spec("100m", small(), "gone"), "resize", &none),
+        refused("node \"gone\" not found", &[])
+    );
+    assert_eq!(
+        resize(spec("200m", json!({"cpu": "9"}), ""), "resize", &none),
+        Ok(()),
+        "on no node yet"
+    );
+    assert_eq!(
+        resize(spec("100m", json!({"cpu": "9"}), "n"), "", &none),
+        Ok(()),
+        "only a resize is asked about room"
+    );
+}

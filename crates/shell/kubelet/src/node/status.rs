@@ -74,6 +74,7 @@ pub(super) async fn of(shared: &Shared, old: &NodeStatus) -> NodeStatus {
                 port: i32::from(config.port),
             }),
         }),
+        declared_features: Some(DECLARED_FEATURES.map(str::to_owned).into()),
         features: Some(NodeFeatures {
             supplemental_groups_policy: Some(false),
         }),
@@ -96,6 +97,12 @@ pub(super) async fn of(shared: &Shared, old: &NodeStatus) -> NodeStatus {
         ..NodeStatus::default()
     }
 }
+
+/// What pods may be changed to here that not every node can do (component-helpers/nodedeclaredfeatures).
+const DECLARED_FEATURES: [&str; 2] = [
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+];
 
 fn resources(shared: &Shared, memory: i64, storage: i64) -> BTreeMap<String, Quantity> {
     let kibi = |bytes: i64| Quantity(format!("{}Ki", bytes / 1024));

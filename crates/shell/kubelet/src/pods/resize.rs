@@ -133,12 +133,13 @@ fn wake(wakes: &[Arc<Notify>]) {
 }
 
 impl Shared {
-    /// What pods may ask for in all.
+    /// What pods may ask for in all, as the Node says it.
     fn capacity(&self) -> Capacity {
+        let whole_kibibytes = |bytes: i64| bytes & !1023;
         Capacity {
             milli_cpu: self.machine.cpus * 1000,
-            memory: self.machine.allocatable_memory(&self.config.eviction_hard),
-            storage: self.machine.allocatable_storage(&self.config.eviction_hard),
+            memory: whole_kibibytes(self.machine.allocatable_memory(&self.config.eviction_hard)),
+            storage: whole_kibibytes(self.machine.allocatable_storage(&self.config.eviction_hard)),
             pods: self.config.max_pods.into(),
         }
     }

@@ -416,9 +416,6 @@ pub(super) fn update_resize(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>
     }
     for list in ["initContainers", "containers"] {
         for (now, then) in spec.at(list).items().iter().zip(before.at(list).items()) {
-            if list == "initContainers" && then.text("restartPolicy") != "Always" {
-                continue;
-            }
             for (name, detail) in [
                 ("requests", "resource requests cannot be removed"),
                 ("limits", "resource limits cannot be removed"),
@@ -442,12 +439,15 @@ pub(super) fn update_resize(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>
         .iter()
         .zip(before.at("initContainers").items())
     {
-        if then.text("restartPolicy") != "Always" {
-            if !same(now.value, then.value) {
-                errors.push(spec.forbidden("resources for non-sidecar init containers are immutable"));
-            }
-        } else if immutable(now, &then) {
+        if immutable(now, &then) {
             errors.push(now.forbidden("only cpu and memory resources for init or sidecar containers are mutable"));
+        }
+        let restarts = |policy: &Node<'_>| policy.text("restartPolicy") == "RestartContainer";
+        if now.text("restartPolicy") != "Always"
+            && !same(now.value, then.value)
+            && now.at("resizePolicy").items().iter().any(restarts)
+        {
+            errors.push(now.forbidden("non-sidecar init containers with a resize policy of RestartContainer cannot be resized"));
         }
     }
 }
