@@ -100,14 +100,15 @@ fn lags(pod: &Pod, sandbox: &Sandbox) -> bool {
     wanted(pod, &sandbox.limits) != sandbox.limits
 }
 
-/// The limits of the pod's own cgroup. Where it has none any more, those that are there stay (as upstream has it).
+/// The limits of the pod's own cgroup. Where it has none any more, those that are there stay (as upstream has it); a runtime
+/// that tells no shares is not asked to change them.
 fn wanted(pod: &Pod, now: &Limits) -> Limits {
     let limits = qos::pod_limits(pod);
     let kept = |new: i64, old: i64| if new == 0 { old } else { new };
     Limits {
         cpu_period: now.cpu_period,
         cpu_quota: kept(limits.cpu_quota, now.cpu_quota),
-        cpu_shares: limits.cpu_shares,
+        cpu_shares: if now.cpu_shares == 0 { 0 } else { limits.cpu_shares },
         memory_bytes: kept(limits.memory_bytes, now.memory_bytes),
     }
 }

@@ -1,6 +1,7 @@
 //! Every kubectl command that a user of a cluster needs, and what pods do, through the real kubectl.
 
 mod access;
+mod changes;
 mod objects;
 mod pods;
 mod rollouts;
@@ -42,6 +43,8 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("a_pod_ends_gracefully", pods::graceful),
     ("a_deadline_ends_a_pod", pods::deadline),
     ("a_host_network_pod_is_on_the_host", pods::host_network),
+    ("resources_change_in_place", changes::resized),
+    ("a_post_start_hook_holds_what_comes_after_it", changes::hooked),
 ];
 
 /// Longest wait for a pod to be as it should: generous, since the machine may be busy.
