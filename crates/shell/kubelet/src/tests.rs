@@ -765,6 +765,20 @@ async fn a_successor_of_the_same_name_waits() {
 }
 
 #[tokio::test]
+async fn a_pod_that_cannot_be_read_is_told_of_and_can_still_be_deleted() {
+    let lab = Lab::start();
+    lab.pod("a", guaranteed("100m", "20Mi"));
+    lab.until("a", "ready", ready).await;
+    lab.change("a", |pod| pod["spec"]["priority"] = json!("high")).await;
+    let told = lab.until_told("FailedSync").await;
+    assert!(told.starts_with("the kubelet cannot read the pod: "), "{told}");
+    let calls = lab.runtime.calls();
+    assert!(!calls.iter().any(|call| call.starts_with("stop")), "it runs on: {calls:?}");
+    lab.delete("a", 5).await;
+    lab.until_called("stop c 30").await;
+}
+
+#[tokio::test]
 async fn a_deadline_ends_a_pod() {
     let lab = Lab::start();
     lab.pod(

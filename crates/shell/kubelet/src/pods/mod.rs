@@ -15,12 +15,14 @@ mod worker;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trireme_api::Object;
-use trireme_client::{ListOptions, ResourceRef};
+use trireme_client::{EventType, ListOptions, Regarding, ResourceRef};
 use trireme_pod::spec;
 
 use crate::shared::Shared;
@@ -122,20 +124,44 @@ impl Manager {
     }
 
     fn is_mine(&self, object: &Object) -> bool {
-        let node = object
-            .typed::<Pod>()
-            .ok()
-            .and_then(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone()));
+        let node = match object.typed::<Pod>() {
+            Ok(pod) => pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+            // One that cannot be read is told of by the node that it is on.
+            Err(_) => object.value()["spec"]["nodeName"].as_str().map(str::to_owned),
+        };
         node.as_deref() == Some(self.shared.config.node_name.as_str())
+    }
+
+    /// Tells of a pod that cannot be read. What runs of it goes on as it was last known, and ends when the pod does.
+    fn unreadable(&self, object: &Object, why: &serde_json::Error) {
+        let header = object.header();
+        tracing::error!(?object, "a pod cannot be read: {why}");
+        let regarding = Regarding {
+            api_version: header.api_version.clone(),
+            kind: header.kind.clone(),
+            namespace: header.namespace.clone(),
+            name: header.name.clone(),
+            uid: header.uid.clone(),
+            resource_version: header.resource_version.to_string(),
+            field_path: String::new(),
+        };
+        let message = format!("the kubelet cannot read the pod: {why}");
+        self.shared
+            .recorder
+            .record(regarding, EventType::Warning, "FailedSync", message);
+        if let Some(handle) = self.workers.get(&header.uid).filter(|_| header.deleting) {
+            handle.update.send_modify(|update| {
+                let mut pod = (*update.pod).clone();
+                pod.metadata.deletion_timestamp.get_or_insert(Time(Timestamp::now()));
+                update.pod = Arc::new(pod);
+            });
+        }
     }
 
     fn updated(&mut self, object: &Object) {
         let pod = match object.typed::<Pod>() {
             Ok(pod) => pod,
-            Err(error) => {
-                tracing::error!(?object, "a pod cannot be read: {error}");
-                return;
-            }
+            Err(error) => return self.unreadable(object, &error),
         };
         let uid = spec::uid(&pod).to_owned();
         let update = Update {
