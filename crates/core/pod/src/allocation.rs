@@ -87,7 +87,7 @@ pub struct Capacity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// `OutOfcpu` and the like.
-    pub reason: &'static str,
+    pub reason: String,
     /// Text for people.
     pub message: String,
 }
@@ -257,33 +257,30 @@ impl Ledger {
             .map(|(_, entry)| entry.requests())
             .collect();
         let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
-        let refusal = |reason, resource: &str, requested: i64, used: i64, capacity: i64| Refusal {
-            reason,
+        let refusal = |resource: &str, requested: i64, used: i64, capacity: i64| Refusal {
+            reason: format!("OutOf{resource}"),
             message: format!(
                 "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
             ),
         };
         if count + 1 > capacity.pods {
-            return Some(refusal("OutOfpods", "pods", 1, count, capacity.pods));
+            return Some(refusal("pods", 1, count, capacity.pods));
         }
-        let rows: [(&str, &str, fn(&Resources) -> i64, i64); 3] = [
-            ("OutOfcpu", "cpu", milli, capacity.milli_cpu),
-            ("OutOfmemory", "memory", |list| bytes(list, "memory"), capacity.memory),
-            (
-                "OutOfephemeral-storage",
-                "ephemeral-storage",
-                |list| bytes(list, "ephemeral-storage"),
-                capacity.storage,
-            ),
+        let rows: [(&str, Read, i64); 3] = [
+            ("cpu", milli, capacity.milli_cpu),
+            ("memory", |list| bytes(list, "memory"), capacity.memory),
+            ("ephemeral-storage", |list| bytes(list, "ephemeral-storage"), capacity.storage),
         ];
-        rows.into_iter().find_map(|(reason, resource, of, capacity)| {
+        rows.into_iter().find_map(|(resource, of, capacity)| {
             let requested = of(&wanted);
             let used = others.iter().fold(0_i64, |sum, other| sum.saturating_add(of(other)));
-            (requested > 0 && requested > capacity.saturating_sub(used))
-                .then(|| refusal(reason, resource, requested, used, capacity))
+            (requested > 0 && requested > capacity.saturating_sub(used)).then(|| refusal(resource, requested, used, capacity))
         })
     }
 }
+
+/// How much of one resource a list names.
+type Read = fn(&Resources) -> i64;
 
 fn milli(list: &Resources) -> i64 {
     list.get("cpu").map_or(0, |quantity| milli_value(&quantity.0))
@@ -340,7 +337,7 @@ mod tests {
         assert_eq!(
             ledger.refusal("b"),
             Some(&Refusal {
-                reason: "OutOfcpu",
+                reason: "OutOfcpu".into(),
                 message: "Node didn't have enough resource: cpu, requested: 500, used: 600, capacity: 1000".into()
             })
         );
