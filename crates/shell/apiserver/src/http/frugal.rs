@@ -19,13 +19,13 @@ pub(super) struct Watching;
 
 /// A TLS stream and whether it carries a watch.
 pub(super) struct Frugal<S> {
-    tls: TlsStream<S>,
+    tls: Box<TlsStream<S>>,
     watching: Arc<AtomicBool>,
     limited: bool,
 }
 
 impl<S> Frugal<S> {
-    pub(super) fn new(tls: TlsStream<S>, watching: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(tls: Box<TlsStream<S>>, watching: Arc<AtomicBool>) -> Self {
         Self {
             tls,
             watching,

@@ -6,7 +6,7 @@
 //! taken, those running are ended within the grace.
 
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -114,8 +114,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let stream = Guarded::new(stream, Arc::clone(&place));
+    // What is large is boxed here: else this future would hold room for each stage of a connection's life, all its life.
+    let handshake = Box::pin(tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)));
     let tls = tokio::select! {
-        tls = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)) => tls.map_err(|_| Broken::HandshakeTimeout)??,
+        tls = handshake => Box::new(tls.map_err(|_| Broken::HandshakeTimeout)??),
         _ = place.over() => return Ok(()),
         () = shutdown.cancelled() => return Ok(()),
     };
@@ -159,14 +161,14 @@ where
             .keep_alive_timeout(PING_MAX)
             .initial_stream_window_size(256 * 1024)
             .initial_connection_window_size(1024 * 1024);
-        let serving = builder.serve_connection(TokioIo::new(tls), service);
+        let serving = Box::pin(builder.serve_connection(TokioIo::new(tls), service));
         drive(serving, http2::Connection::graceful_shutdown, &place, &shutdown).await
     } else {
         let mut builder = http1::Builder::new();
         // The place's deadlines take the whole head in, and the wait before it.
         builder.header_read_timeout(None).keep_alive(true);
         let stream = TokioIo::new(Frugal::new(tls, watching));
-        let serving = builder.serve_connection(stream, service).with_upgrades();
+        let serving = Box::pin(builder.serve_connection(stream, service).with_upgrades());
         drive(serving, http1::UpgradeableConnection::graceful_shutdown, &place, &shutdown).await
     }
 }
@@ -176,7 +178,6 @@ async fn drive<C>(serving: C, close: impl FnOnce(Pin<&mut C>), place: &Place, sh
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut serving = pin!(serving);
     tokio::select! {
         done = serving.as_mut() => return Ok(done?),
         over = place.over() => {
