@@ -174,7 +174,12 @@ where
 }
 
 /// Serves until the connection ends by itself, or has to: then its client is told, and has a moment to read that.
-async fn drive<C>(serving: C, close: impl FnOnce(Pin<&mut C>), place: &Place, shutdown: &CancellationToken) -> Result<(), Broken>
+async fn drive<C>(
+    mut serving: Pin<Box<C>>,
+    close: impl FnOnce(Pin<&mut C>),
+    place: &Place,
+    shutdown: &CancellationToken,
+) -> Result<(), Broken>
 where
     C: Future<Output = hyper::Result<()>>,
 {
