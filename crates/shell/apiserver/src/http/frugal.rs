@@ -13,10 +13,6 @@ use tokio_rustls::server::TlsStream;
 /// Two records.
 const WATCH_UNSENT_BYTES_MAX: usize = 32 * 1024;
 
-/// Marks the answer to a watch.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Watching;
-
 /// A TLS stream and whether it carries a watch.
 pub(super) struct Frugal<S> {
     tls: Box<TlsStream<S>>,

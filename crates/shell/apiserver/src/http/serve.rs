@@ -24,7 +24,8 @@ use tokio_util::task::TaskTracker;
 use trireme_connections::{Counted, Guarded, Over, Place};
 
 use super::body::Body;
-use super::frugal::{Frugal, Watching};
+use super::frugal::Frugal;
+use super::handle::LongRunning;
 use super::unread;
 use crate::authn::PeerCertificate;
 use crate::proxy::ClientAddress;
@@ -144,10 +145,12 @@ where
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                 place.becomes_stream();
             }
-            if answer.extensions().get::<Watching>().is_some() {
+            let answer: Response<Counted<Body>> = if answer.extensions().get::<LongRunning>().is_some() {
                 watches.store(true, Ordering::Release);
-            }
-            let answer: Response<Counted<Body>> = answer.map(|body| Counted::new(body, busy));
+                answer.map(|body| Counted::new(body, busy))
+            } else {
+                answer.map(|body| Counted::finite(body, busy))
+            };
             Ok::<_, std::convert::Infallible>(answer)
         })
     });
@@ -187,8 +190,8 @@ where
         done = serving.as_mut() => return Ok(done?),
         over = place.over() => {
             tracing::trace!(?over, "closing a connection");
-            if over == Over::Displaced && place.is_idle() {
-                // Somebody waits for its place.
+            if over == Over::Stalled || (over == Over::Displaced && place.is_idle()) {
+                // Its client does not read, or somebody waits for its place.
                 return Ok(());
             }
         }

@@ -18,7 +18,6 @@ use trireme_resources::Resource;
 
 use super::accept::{Format, Shape};
 use super::body::Body;
-use super::frugal::Watching;
 use super::respond::{self, Style};
 use crate::metrics::Serving;
 use crate::pipeline::watch::{Item, Watcher, line, line_ends};
@@ -115,9 +114,7 @@ pub fn response(style: Style, row: &'static Resource, watcher: Watcher, guard: S
         let piece = sending.next().await?;
         Some((Ok(piece), sending))
     });
-    let mut answer = respond::response(200, media_type, Body::Stream(Box::pin(chunks)));
-    answer.extensions_mut().insert(Watching);
-    answer
+    respond::response(200, media_type, Body::Stream(Box::pin(chunks)))
 }
 
 impl Sending {
