@@ -32,8 +32,11 @@ impl<B: Body + Unpin> Body for Counted<B> {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.get_mut();
-        this.busy.taken();
-        Pin::new(&mut this.body).poll_frame(context)
+        let polled = Pin::new(&mut this.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(Some(_))) {
+            this.busy.gave();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -71,6 +71,7 @@ struct Seat {
     asked: AtomicBool,
     idle_since_ms: AtomicU64,
     taken_ms: AtomicU64,
+    by_bytes: AtomicBool,
     lingers: AtomicBool,
     displaced: Notify,
 }
@@ -166,6 +167,7 @@ impl Budget {
             asked: AtomicBool::new(false),
             idle_since_ms: AtomicU64::new(self.now_ms()),
             taken_ms: AtomicU64::new(0),
+            by_bytes: AtomicBool::new(false),
             lingers: AtomicBool::new(false),
             displaced: Notify::new(),
         });
@@ -253,6 +255,22 @@ impl Place {
         self.seat.lingers.store(true, Ordering::Release);
     }
 
+    /// Whatever bytes the socket takes belong to an answer: that is what its client takes. Otherwise pieces of answers count,
+    /// as with HTTP/2, where an answer that waits for its client does not stop pings.
+    pub fn counts_bytes(&self) {
+        self.seat.by_bytes.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn wrote(&self) {
+        if self.seat.by_bytes.load(Ordering::Acquire) {
+            self.taken();
+        }
+    }
+
+    fn taken(&self) {
+        self.seat.taken_ms.store(self.budget.now_ms(), Ordering::Release);
+    }
+
     pub(crate) fn lingers(&self) -> bool {
         self.seat.lingers.load(Ordering::Acquire)
     }
@@ -315,15 +333,16 @@ impl Busy {
     /// From here on only an answer is to be sent, which has an end: the client has to take it.
     pub(crate) fn answers(&mut self) {
         if !std::mem::replace(&mut self.answering, true) {
-            self.taken();
+            self.place.taken();
             self.place.seat.answering.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// The client took a piece.
-    pub(crate) fn taken(&self) {
-        let now = self.place.budget.now_ms();
-        self.place.seat.taken_ms.store(now, Ordering::Release);
+    /// A piece of the answer was asked for by who sends it.
+    pub(crate) fn gave(&self) {
+        if !self.place.seat.by_bytes.load(Ordering::Acquire) {
+            self.place.taken();
+        }
     }
 }
 
@@ -473,13 +492,13 @@ mod tests {
         for _ in 0..10 {
             let waited = tokio::time::timeout(Duration::from_secs(20), place.over()).await;
             assert!(waited.is_err(), "a piece each 20 seconds");
-            answer.taken();
+            answer.gave();
         }
         let beside = place.request();
         let waited = tokio::time::timeout(Duration::from_secs(600), place.over()).await;
         assert!(waited.is_err(), "something else runs");
         drop(beside);
-        answer.taken();
+        answer.gave();
         let since = Instant::now();
         assert_eq!(place.over().await, Over::Stalled);
         assert_eq!(since.elapsed(), Duration::from_secs(30));

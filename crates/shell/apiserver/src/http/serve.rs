@@ -167,6 +167,7 @@ where
         let serving = Box::pin(builder.serve_connection(TokioIo::new(tls), service));
         drive(serving, http2::Connection::graceful_shutdown, &place, &shutdown).await
     } else {
+        place.counts_bytes();
         let mut builder = http1::Builder::new();
         // The place's deadlines take the whole head in, and the wait before it.
         builder.header_read_timeout(None).keep_alive(true);
