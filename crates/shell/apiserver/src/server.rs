@@ -75,6 +75,7 @@ pub fn connection_limits(shares: Shares) -> Limits {
         per_source: shares.api_per_source,
         first_request: Duration::from_secs(32),
         idle: Duration::from_secs(90),
+        stalled: Duration::from_secs(60),
     }
 }
 

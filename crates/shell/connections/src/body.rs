@@ -10,13 +10,19 @@ use crate::budget::Busy;
 /// A body with the guard of its request: the request is over when the body is dropped.
 pub struct Counted<B> {
     body: B,
-    _busy: Busy,
+    busy: Busy,
 }
 
 impl<B> Counted<B> {
     /// Ties a body to its request.
     pub fn new(body: B, busy: Busy) -> Self {
-        Self { body, _busy: busy }
+        Self { body, busy }
+    }
+
+    /// The same for a body that has an end: its client must take it.
+    pub fn finite(body: B, mut busy: Busy) -> Self {
+        busy.answers();
+        Self { body, busy }
     }
 }
 
@@ -25,7 +31,12 @@ impl<B: Body + Unpin> Body for Counted<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(context)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(Some(_))) {
+            this.busy.gave();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

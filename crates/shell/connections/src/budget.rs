@@ -28,6 +28,8 @@ pub struct Limits {
     pub first_request: Duration,
     /// Time between the end of the last running request and the next one.
     pub idle: Duration,
+    /// Time in which a client takes nothing of an answer that has an end, while nothing else runs on the connection.
+    pub stalled: Duration,
 }
 
 /// The connections of one port.
@@ -55,6 +57,7 @@ struct Counts {
     displaced: AtomicU64,
     late: AtomicU64,
     idle: AtomicU64,
+    stalled: AtomicU64,
 }
 
 /// What is known of one connection.
@@ -63,8 +66,12 @@ struct Seat {
     source: IpAddr,
     opened_ms: u64,
     running: AtomicUsize,
+    /// Of these, those of which only the rest of an answer is to be sent.
+    answering: AtomicUsize,
     asked: AtomicBool,
     idle_since_ms: AtomicU64,
+    taken_ms: AtomicU64,
+    by_bytes: AtomicBool,
     lingers: AtomicBool,
     displaced: Notify,
 }
@@ -78,6 +85,7 @@ pub struct Place {
 /// A request that runs; dropping it ends the request.
 pub struct Busy {
     place: Arc<Place>,
+    answering: bool,
 }
 
 /// Why a connection has to end.
@@ -89,6 +97,8 @@ pub enum Over {
     Idle,
     /// It made way for another one.
     Displaced,
+    /// Its client took nothing of an answer within [`Limits::stalled`].
+    Stalled,
 }
 
 /// What connections are counted by: one IPv6 client has a whole /64 to choose addresses from.
@@ -153,8 +163,11 @@ impl Budget {
             source,
             opened_ms: self.now_ms(),
             running: AtomicUsize::new(0),
+            answering: AtomicUsize::new(0),
             asked: AtomicBool::new(false),
             idle_since_ms: AtomicU64::new(self.now_ms()),
+            taken_ms: AtomicU64::new(0),
+            by_bytes: AtomicBool::new(false),
             lingers: AtomicBool::new(false),
             displaced: Notify::new(),
         });
@@ -219,7 +232,10 @@ impl Place {
     pub fn request(self: &Arc<Self>) -> Busy {
         self.seat.running.fetch_add(1, Ordering::AcqRel);
         self.seat.asked.store(true, Ordering::Release);
-        Busy { place: Arc::clone(self) }
+        Busy {
+            place: Arc::clone(self),
+            answering: false,
+        }
     }
 
     /// Whether no request runs.
@@ -239,17 +255,36 @@ impl Place {
         self.seat.lingers.store(true, Ordering::Release);
     }
 
+    /// Whatever bytes the socket takes belong to an answer: that is what its client takes. Otherwise pieces of answers count,
+    /// as with HTTP/2, where an answer that waits for its client does not stop pings.
+    pub fn counts_bytes(&self) {
+        self.seat.by_bytes.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn wrote(&self) {
+        if self.seat.by_bytes.load(Ordering::Acquire) {
+            self.taken();
+        }
+    }
+
+    fn taken(&self) {
+        self.seat.taken_ms.store(self.budget.now_ms(), Ordering::Release);
+    }
+
     pub(crate) fn lingers(&self) -> bool {
         self.seat.lingers.load(Ordering::Acquire)
     }
 
-    /// When the connection has to end unless it asks for something; `None` while a request runs.
+    /// When the connection has to end unless something happens; `None` while a request runs.
     fn deadline(&self) -> Option<(Instant, Over)> {
-        if self.seat.running.load(Ordering::Acquire) > 0 {
-            return None;
-        }
         let limits = &self.budget.limits;
-        let (since_ms, limit, over) = if self.seat.asked.load(Ordering::Acquire) {
+        let running = self.seat.running.load(Ordering::Acquire);
+        let (since_ms, limit, over) = if running > 0 {
+            if self.seat.answering.load(Ordering::Acquire) < running {
+                return None;
+            }
+            (self.seat.taken_ms.load(Ordering::Acquire), limits.stalled, Over::Stalled)
+        } else if self.seat.asked.load(Ordering::Acquire) {
             (self.seat.idle_since_ms.load(Ordering::Acquire), limits.idle, Over::Idle)
         } else {
             (self.seat.opened_ms, limits.first_request, Over::Late)
@@ -273,6 +308,7 @@ impl Place {
             {
                 let count = match over {
                     Over::Late => &self.budget.counts.late,
+                    Over::Stalled => &self.budget.counts.stalled,
                     Over::Idle | Over::Displaced => &self.budget.counts.idle,
                 };
                 count.fetch_add(1, Ordering::Relaxed);
@@ -293,9 +329,29 @@ impl Drop for Place {
     }
 }
 
+impl Busy {
+    /// From here on only an answer is to be sent, which has an end: the client has to take it.
+    pub(crate) fn answers(&mut self) {
+        if !std::mem::replace(&mut self.answering, true) {
+            self.place.taken();
+            self.place.seat.answering.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// A piece of the answer was asked for by who sends it.
+    pub(crate) fn gave(&self) {
+        if !self.place.seat.by_bytes.load(Ordering::Acquire) {
+            self.place.taken();
+        }
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         let seat = &self.place.seat;
+        if self.answering {
+            seat.answering.fetch_sub(1, Ordering::AcqRel);
+        }
         seat.idle_since_ms.store(self.place.budget.now_ms(), Ordering::Release);
         seat.running.fetch_sub(1, Ordering::AcqRel);
     }
@@ -313,7 +369,7 @@ pub fn open_metrics(ports: &[Arc<Budget>]) -> String {
     }
     lines.push(
         "# HELP trireme_connections Connections of a port: accepted, refused, displaced by others, late with their first \
-         request, idle for too long."
+         request, idle for too long, stalled within an answer."
             .to_owned(),
     );
     lines.push("# TYPE trireme_connections counter".to_owned());
@@ -324,6 +380,7 @@ pub fn open_metrics(ports: &[Arc<Budget>]) -> String {
             ("displaced", &port.counts.displaced),
             ("late", &port.counts.late),
             ("idle", &port.counts.idle),
+            ("stalled", &port.counts.stalled),
         ] {
             let labels = format!("port=\"{}\",outcome=\"{outcome}\"", port.port);
             lines.push(format!(
@@ -347,6 +404,7 @@ mod tests {
             per_source,
             first_request: Duration::from_secs(10),
             idle: Duration::from_secs(60),
+            stalled: Duration::from_secs(30),
         };
         Budget::new("test", limits)
     }
@@ -423,6 +481,27 @@ mod tests {
         drop(request);
         assert_eq!(asking.over().await, Over::Idle);
         assert_eq!(ended.elapsed(), Duration::from_secs(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_takes_ends_and_one_that_is_taken_does_not() {
+        let port = port(10, 10);
+        let place = port.admit(host(1)).await.unwrap();
+        let mut answer = place.request();
+        answer.answers();
+        for _ in 0..10 {
+            let waited = tokio::time::timeout(Duration::from_secs(20), place.over()).await;
+            assert!(waited.is_err(), "a piece each 20 seconds");
+            answer.gave();
+        }
+        let beside = place.request();
+        let waited = tokio::time::timeout(Duration::from_secs(600), place.over()).await;
+        assert!(waited.is_err(), "something else runs");
+        drop(beside);
+        answer.gave();
+        let since = Instant::now();
+        assert_eq!(place.over().await, Over::Stalled);
+        assert_eq!(since.elapsed(), Duration::from_secs(30));
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(crate) fn strangers(shares: &Shares) -> Arc<Budget> {
         per_source: (shares.peer_handshakes / 4).max(1),
         first_request: CONNECT_WITHIN,
         idle: CONNECT_WITHIN,
+        stalled: CONNECT_WITHIN,
     };
     Budget::new("peer", limits)
 }

@@ -43,6 +43,10 @@ fn too_many() -> Status {
     })
 }
 
+/// Marks the answer to a watch or a stream: it takes as long as somebody wants to know.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LongRunning;
+
 /// Everything that the handlers behind the chain need of a request.
 pub struct Incoming<B> {
     /// Head of the request.
@@ -144,7 +148,7 @@ impl ApiServer {
                 .await
                 .unwrap_or_else(|_| Ok(Err(timed_out())))
         };
-        let answer = match answer {
+        let mut answer = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(status)) => respond::status(&errors, &status),
             Err(_) => {
@@ -162,6 +166,9 @@ impl ApiServer {
         };
         drop(serving);
         self.metrics.observe(observed, answer.status().as_u16(), started.elapsed());
+        if long_running {
+            answer.extensions_mut().insert(LongRunning);
+        }
         answer
     }
 

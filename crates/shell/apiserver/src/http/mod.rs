@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod body;
 pub mod decode;
+mod frugal;
 pub mod handle;
 pub mod impersonation;
 pub mod non_resource;

@@ -6,8 +6,9 @@
 //! taken, those running are ended within the grace.
 
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
@@ -23,6 +24,8 @@ use tokio_util::task::TaskTracker;
 use trireme_connections::{Counted, Guarded, Over, Place};
 
 use super::body::Body;
+use super::frugal::Frugal;
+use super::handle::LongRunning;
 use super::unread;
 use crate::authn::PeerCertificate;
 use crate::proxy::ClientAddress;
@@ -41,10 +44,6 @@ const PING_MAX: Duration = Duration::from_secs(15);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Time for running requests at shutdown.
 const DRAIN: Duration = Duration::from_secs(3);
-/// What TLS may hold encrypted of a connection whose client does not read: three records. A piece of a list is then two
-/// writes, as it is with more.
-const UNSENT_BYTES_MAX: usize = 48 * 1024;
-
 /// How a connection ended that did not end well.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
@@ -116,18 +115,21 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let stream = Guarded::new(stream, Arc::clone(&place));
-    let mut tls = tokio::select! {
-        tls = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)) => tls.map_err(|_| Broken::HandshakeTimeout)??,
+    // What is large is boxed here: else this future would hold room for each stage of a connection's life, all its life.
+    let handshake = Box::pin(tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)));
+    let tls = tokio::select! {
+        tls = handshake => Box::new(tls.map_err(|_| Broken::HandshakeTimeout)??),
         _ = place.over() => return Ok(()),
         () = shutdown.cancelled() => return Ok(()),
     };
-    let session = tls.get_mut().1;
-    session.set_buffer_limit(Some(UNSENT_BYTES_MAX));
+    let session = tls.get_ref().1;
     let peer = PeerCertificate::new(session.peer_certificates().unwrap_or_default());
     let http2 = session.alpn_protocol() == Some(b"h2");
     let held = Arc::clone(&place);
+    let watching = Arc::new(AtomicBool::new(false));
+    let watches = Arc::clone(&watching);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let (server, place) = (Arc::clone(&server), Arc::clone(&held));
+        let (server, place, watches) = (Arc::clone(&server), Arc::clone(&held), Arc::clone(&watches));
         let busy = place.request();
         if let Some(peer) = &peer {
             request.extensions_mut().insert(peer.clone());
@@ -143,11 +145,15 @@ where
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                 place.becomes_stream();
             }
-            let answer: Response<Counted<Body>> = answer.map(|body| Counted::new(body, busy));
+            let answer: Response<Counted<Body>> = if answer.extensions().get::<LongRunning>().is_some() {
+                watches.store(true, Ordering::Release);
+                answer.map(|body| Counted::new(body, busy))
+            } else {
+                answer.map(|body| Counted::finite(body, busy))
+            };
             Ok::<_, std::convert::Infallible>(answer)
         })
     });
-    let stream = TokioIo::new(tls);
     if http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
@@ -158,29 +164,35 @@ where
             .keep_alive_timeout(PING_MAX)
             .initial_stream_window_size(256 * 1024)
             .initial_connection_window_size(1024 * 1024);
-        let serving = builder.serve_connection(stream, service);
+        let serving = Box::pin(builder.serve_connection(TokioIo::new(tls), service));
         drive(serving, http2::Connection::graceful_shutdown, &place, &shutdown).await
     } else {
+        place.counts_bytes();
         let mut builder = http1::Builder::new();
         // The place's deadlines take the whole head in, and the wait before it.
         builder.header_read_timeout(None).keep_alive(true);
-        let serving = builder.serve_connection(stream, service).with_upgrades();
+        let stream = TokioIo::new(Frugal::new(tls, watching));
+        let serving = Box::pin(builder.serve_connection(stream, service).with_upgrades());
         drive(serving, http1::UpgradeableConnection::graceful_shutdown, &place, &shutdown).await
     }
 }
 
 /// Serves until the connection ends by itself, or has to: then its client is told, and has a moment to read that.
-async fn drive<C>(serving: C, close: impl FnOnce(Pin<&mut C>), place: &Place, shutdown: &CancellationToken) -> Result<(), Broken>
+async fn drive<C>(
+    mut serving: Pin<Box<C>>,
+    close: impl FnOnce(Pin<&mut C>),
+    place: &Place,
+    shutdown: &CancellationToken,
+) -> Result<(), Broken>
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut serving = pin!(serving);
     tokio::select! {
         done = serving.as_mut() => return Ok(done?),
         over = place.over() => {
             tracing::trace!(?over, "closing a connection");
-            if over == Over::Displaced && place.is_idle() {
-                // Somebody waits for its place.
+            if over == Over::Stalled || (over == Over::Displaced && place.is_idle()) {
+                // Its client does not read, or somebody waits for its place.
                 return Ok(());
             }
         }

@@ -23,9 +23,9 @@ use crate::metrics::Serving;
 use crate::pipeline::watch::{Item, Watcher, line, line_ends};
 
 /// Most bytes that a watch has encoded for itself and not sent: a little more where one event alone is longer.
-pub const HELD_BYTES_MAX: usize = 16 * 1024;
+pub const HELD_BYTES_MAX: usize = 12 * 1024;
 /// Events are put together up to this size.
-const CHUNK_BYTES: usize = 8 * 1024;
+const CHUNK_BYTES: usize = 12 * 1024;
 /// An event of this size is sent from where it lies rather than copied.
 const LONG_BYTES: usize = 4 * 1024;
 

@@ -54,6 +54,8 @@ pub(crate) fn budget(connections_max: usize) -> Arc<Budget> {
         per_source: (connections_max - connections_max / 4).max(1),
         first_request: FIRST_REQUEST,
         idle: IDLE,
+        // Answers here are streams of logs, most of them: they take as long as somebody follows.
+        stalled: IDLE,
     };
     Budget::new("kubelet", limits)
 }

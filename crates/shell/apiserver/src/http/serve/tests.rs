@@ -167,6 +167,24 @@ async fn an_idle_http1_connection_ends_and_a_watch_does_not() {
     assert!((1090..=1093).contains(&taken), "the watch's time and the idle limit: {taken}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_takes_is_given_up() {
+    let host = Host::new().await;
+    let row = trireme_resources::find("", "v1", "configmaps").unwrap();
+    for number in 0..20 {
+        let name = format!("m{number}");
+        let map = serde_json::json!({"metadata": {"name": name}, "data": {"k": "v".repeat(100_000)}});
+        host.server.ensure(row, "default", &name, map).await.unwrap();
+    }
+    let (mut stream, ended) = host.tls(b"http/1.1").await;
+    let list = "GET /api/v1/configmaps HTTP/1.1\r\nhost: a\r\nauthorization: Bearer ADMIN\r\n\r\n";
+    let began = Instant::now();
+    stream.write_all(list.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let taken = seconds(began, ended.await.unwrap());
+    assert!((60..=63).contains(&taken), "{taken}");
+}
+
 /// Reads one answer's head; its body, which is short here, with it.
 async fn answer(stream: &mut TlsStream<DuplexStream>) -> String {
     let mut text = Vec::new();
