@@ -110,7 +110,7 @@ pub fn usage(group: &str, plural: &str, object: &Value) -> Amounts {
     match (group, plural) {
         ("", "pods") if !matches!(path::str(object, &["status", "phase"]), "Failed" | "Succeeded") => {
             let spec = &object["spec"];
-            used.extend(compute(&of_pod(spec, "requests"), &of_pod(spec, "limits")));
+            used.extend(compute(&with_overhead(spec, "requests"), &with_overhead(spec, "limits")));
         }
         ("", "services") => {
             let ports = path::list(object, &["spec", "ports"]);
@@ -189,9 +189,21 @@ fn compute(requests: &Amounts, limits: &Amounts) -> Amounts {
     used
 }
 
-/// Containers and sidecars together, or the greediest moment of the start; what the pod says itself comes before; its
-/// overhead comes on top.
-fn of_pod(spec: &Value, list: &str) -> Amounts {
+/// What a pod's quota counts: with its overhead on top.
+fn with_overhead(spec: &Value, list: &str) -> Amounts {
+    let mut total = of_pod(spec, list);
+    let mut overhead = amounts(&spec["overhead"]);
+    if list == "limits" {
+        overhead.retain(|name, _| total.get(name).is_some_and(|held| !held.is_zero()));
+    }
+    add(&mut total, &overhead);
+    total
+}
+
+/// `requests` or `limits` of a pod by its spec: containers and sidecars together, or the greediest moment of the start; what
+/// the pod says itself comes before.
+#[must_use]
+pub fn of_pod(spec: &Value, list: &str) -> Amounts {
     let own = |container: &Value| amounts(&container["resources"][list]);
     let mut total = Amounts::new();
     for container in path::list(spec, &["containers"]) {
@@ -216,11 +228,6 @@ fn of_pod(spec: &Value, list: &str) -> Amounts {
             .into_iter()
             .filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory") || name.starts_with("hugepages-")),
     );
-    let mut overhead = amounts(&spec["overhead"]);
-    if list == "limits" {
-        overhead.retain(|name, _| total.get(name).is_some_and(|held| !held.is_zero()));
-    }
-    add(&mut total, &overhead);
     total
 }
 

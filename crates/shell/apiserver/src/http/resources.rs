@@ -196,8 +196,9 @@ where
         "watch" => watch(server, &incoming, &target).await,
         "create" => {
             let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
-            let write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
+            let mut write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
             let (mut value, warnings) = read_object(&mut incoming, expected(target.row), write.validation).await?;
+            write.shares_labels = rules::shares_labels(target.row, &value);
             rules::defaults(target.row, &mut value);
             let written = server.create(&target, value, &write).await;
             written_answer(&style, &target, written, warnings)
@@ -259,7 +260,8 @@ pub(crate) fn written_answer(
             warnings.append(&mut written.warnings);
             respond::object(style, if written.created { 201 } else { 200 }, target.row, &written.object)
         }
-        Err(status) => {
+        Err(mut status) => {
+            warnings.append(&mut status.warnings);
             let mut plain = style.clone();
             plain.accepted.shape = super::accept::Shape::Plain;
             respond::status(&plain, &status)

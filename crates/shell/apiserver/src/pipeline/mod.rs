@@ -118,6 +118,8 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// What becomes of unknown and duplicate fields.
     pub validation: rules::FieldValidation,
+    /// Whether a new object's labels are its template's own ([`rules::shares_labels`]).
+    pub shares_labels: bool,
 }
 
 /// The answer to a write.

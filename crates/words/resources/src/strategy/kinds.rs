@@ -45,11 +45,11 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
             data_sources(value, false);
         }
         ("", "serviceaccounts") => secret_names(value),
+        ("", "services") => service_by_name(value),
+        ("", "nodes") => drop(path::remove(value, &["status", "config"])),
         ("", "limitranges") if path::str(value, &["metadata", "name"]).is_empty() => {
             copy_within(value, &["metadata", "uid"], &["metadata", "name"]);
         }
-        ("apps", "statefulsets") => off(value, None, STATEFUL_SET),
-        ("coordination.k8s.io", "leases") => off(value, None, LEASE),
         ("discovery.k8s.io", "endpointslices") => topology(value, &Value::Null),
         ("apps", "daemonsets") => {
             let sent = path::str(value, &["metadata", "annotations", TEMPLATE_GENERATION]).parse::<i64>();
@@ -81,15 +81,13 @@ pub(super) fn update(row: &Resource, new: &mut Value, old: &Value) {
         ("", "secrets") if path::str(new, &["type"]).is_empty() => put(new, "type", old.get("type")),
         ("", "serviceaccounts") => secret_names(new),
         ("", "services") => {
-            keep_allocated(new, old);
             service_type_change(new, old);
+            service_by_name(new);
         }
         ("", "persistentvolumeclaims") => {
             let in_use = path::get(old, &["spec", "dataSource"]).is_some();
             data_sources(new, in_use);
         }
-        ("apps", "statefulsets") => off(new, Some(old), STATEFUL_SET),
-        ("coordination.k8s.io", "leases") => off(new, Some(old), LEASE),
         ("discovery.k8s.io", "endpointslices") => topology(new, old),
         ("apps", "daemonsets") => {
             let at = ["metadata", "annotations", TEMPLATE_GENERATION];
@@ -184,19 +182,6 @@ pub fn set_requester(value: &mut Value, username: &str, uid: &str, groups: &[Str
     }
 }
 
-/// Fields behind feature gates that are off: kept only where they are already in use.
-type Off = &'static [&'static [&'static str]];
-const STATEFUL_SET: Off = &[&["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]];
-const LEASE: Off = &[&["spec", "preferredHolder"], &["spec", "strategy"]];
-
-fn off(value: &mut Value, old: Option<&Value>, fields: Off) {
-    for field in fields {
-        if old.is_none_or(|old| path::get(old, field).is_none()) {
-            drop(path::remove(value, field));
-        }
-    }
-}
-
 fn copy_within(value: &mut Value, from: &[&str], to: &[&str]) {
     if let Some(held) = path::get(value, from).cloned() {
         path::set(value, to, held);
@@ -272,11 +257,24 @@ fn job_selector(value: &mut Value) {
         .or_insert_with(|| Value::from(uid));
 }
 
+/// Whether the labels that defaulting gives this object are its template's own: what the server adds to those, it adds to
+/// both. Asked before defaulting.
+#[must_use]
+pub fn shares_labels(row: &Resource, value: &Value) -> bool {
+    let bare = |at: &[&str]| path::object(value, at).is_none_or(Map::is_empty);
+    row.storage == "batch/jobs" && bare(&["metadata", "labels"]) && !bare(&["spec", "template", "metadata", "labels"])
+}
+
+/// Gives an object the labels of its template.
+pub fn share_labels(value: &mut Value) {
+    copy_within(value, &["spec", "template", "metadata", "labels"], &["metadata", "labels"]);
+}
+
 /// What upstream fills in when it reads an object back that it has stored: after validation, owned by nobody.
 pub fn fill_stored(row: &Resource, value: &mut Value) {
     let bare = |value: &Value| path::object(value, &["metadata", "labels"]).is_none_or(Map::is_empty);
-    if (row.group, row.plural) == ("batch", "jobs") && bare(value) {
-        copy_within(value, &["spec", "template", "metadata", "labels"], &["metadata", "labels"]);
+    if row.storage == "batch/jobs" && bare(value) {
+        share_labels(value);
     }
 }
 
@@ -317,43 +315,6 @@ fn data_sources(value: &mut Value, in_use: bool) {
     }
 }
 
-/// What was allocated stays where a client that replaces the service leaves it out.
-fn keep_allocated(new: &mut Value, old: &Value) {
-    let kind = |value: &Value| path::str(value, &["spec", "type"]).to_owned();
-    let (was, is) = (kind(old), kind(new));
-    if was != "ExternalName" && is != "ExternalName" {
-        if path::str(new, &["spec", "clusterIP"]).is_empty() {
-            copy(new, old, &["spec", "clusterIP"]);
-        }
-        for name in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-            if path::get(new, &["spec", name]).is_none() {
-                copy(new, old, &["spec", name]);
-            }
-        }
-    }
-    let node_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
-    let number = |port: &Value| path::i64(port, &["nodePort"]).unwrap_or(0);
-    if node_ports(&was) && node_ports(&is) {
-        let before = path::list(old, &["spec", "ports"]);
-        let Some(Value::Array(ports)) = path::get_mut(new, &["spec", "ports"]) else {
-            return;
-        };
-        let mut used: Vec<i64> = ports.iter().map(number).filter(|port| *port != 0).collect();
-        for port in ports.iter_mut().filter(|port| number(port) == 0) {
-            let same_name = |other: &&Value| path::str(other, &["name"]) == path::str(port, &["name"]);
-            let known = before.iter().rev().find(same_name).map_or(0, number);
-            if known != 0 && !used.contains(&known) {
-                used.push(known);
-                path::set(port, &["nodePort"], known);
-            }
-        }
-    }
-    let health = |value: &Value| kind(value) == "LoadBalancer" && path::str(value, &["spec", "externalTrafficPolicy"]) == "Local";
-    if health(old) && health(new) && path::i64(new, &["spec", "healthCheckNodePort"]).unwrap_or(0) == 0 {
-        copy(new, old, &["spec", "healthCheckNodePort"]);
-    }
-}
-
 /// What an old type needed and the new one does not goes, unless the client changed it too (validation tells then).
 fn service_type_change(new: &mut Value, old: &Value) {
     let kind = |value: &Value| path::str(value, &["spec", "type"]).to_owned();
@@ -383,9 +344,12 @@ fn service_type_change(new: &mut Value, old: &Value) {
                 drop(path::remove(port, &["nodePort"]));
             }
         }
-        if same(new, "externalTrafficPolicy") && path::list(new, &["spec", "externalIPs"]).is_empty() {
-            gone.push("externalTrafficPolicy");
-        }
+    }
+    let outside = |value: &Value| {
+        node_ports(&kind(value)) || (kind(value) == "ClusterIP" && !path::list(value, &["spec", "externalIPs"]).is_empty())
+    };
+    if outside(old) && !outside(new) && same(new, "externalTrafficPolicy") {
+        gone.push("externalTrafficPolicy");
     }
     let health = |value: &Value| kind(value) == "LoadBalancer" && path::str(value, &["spec", "externalTrafficPolicy"]) == "Local";
     if health(old) && !health(new) && same(new, "healthCheckNodePort") {
@@ -403,6 +367,13 @@ fn service_type_change(new: &mut Value, old: &Value) {
     }
     if is != "LoadBalancer" && path::get(new, &["status", "loadBalancer"]).is_some() {
         path::set(new, &["status", "loadBalancer"], json!({}));
+    }
+}
+
+/// A service that is only a name has no traffic of its own to tell about.
+fn service_by_name(service: &mut Value) {
+    if path::str(service, &["spec", "type"]) == "ExternalName" {
+        drop(path::remove(service, &["spec", "internalTrafficPolicy"]));
     }
 }
 

@@ -5,6 +5,7 @@
 //! `apply::update_managers`, mutating admission, `prepare_create` or `prepare_update`, validation: what the server sets
 //! in the later steps has no owner.
 
+mod gates;
 mod kinds;
 mod normal;
 mod qos;
@@ -16,7 +17,8 @@ use trireme_api::path;
 use crate::apply::blank;
 use crate::rows::Resource;
 
-pub use kinds::{fill_stored, set_requester};
+pub use gates::pod_spec_of;
+pub use kinds::{fill_stored, set_requester, share_labels, shares_labels};
 pub use normal::{hide_twins, normalize};
 pub use qos::pod_qos;
 pub use rules::{allow_create_on_update, allow_unconditional_update, reset_fields};
@@ -48,6 +50,7 @@ pub fn prepare_create(row: &Resource, value: &mut Value, now: &str) {
     if !matches!(rules::generation(row), None | Some(rules::Generation::SpecLater)) {
         path::set(value, &["metadata", "generation"], 1);
     }
+    gates::drop_disabled(row, value, None);
     kinds::create(row, value, now);
 }
 
@@ -60,6 +63,7 @@ pub fn prepare_update(row: &Resource, new: &mut Value, old: &Value, subresource:
             if rules::clears_status(row) {
                 put(new, "status", old.get("status"));
             }
+            gates::drop_disabled(row, new, Some(old));
             kinds::update(row, new, old);
             bump_generation(row, new, old);
         }
@@ -68,6 +72,7 @@ pub fn prepare_update(row: &Resource, new: &mut Value, old: &Value, subresource:
             if rules::status_keeps_metadata(row) {
                 keep_metadata(new, old);
             }
+            gates::drop_disabled_status(row, new, Some(old));
             kinds::update_status(row, new, old, now);
         }
         Some(other) => {

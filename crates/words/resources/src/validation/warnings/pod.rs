@@ -1,11 +1,14 @@
-//! What is accepted but better not used (pkg/api/pod/warnings.go, pkg/api/service/warnings.go and others).
-//!
-//! Invariant: a warning never depends on the old object; whether to warn on an update is for the caller to say.
+//! Warnings about pods and templates of pods (pkg/api/pod/warnings.go, pkg/api/node/util.go).
 
-use super::ip;
-use super::node::Node;
-use super::security::every_container;
-use super::show::quoted;
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
+
+use super::super::names;
+use super::super::node::{Node, same};
+use super::super::security::every_container;
+use super::super::show::quoted;
+use super::{Warnings, address, claim_spec, fraction, paths};
 
 /// Labels of nodes that have a better name now.
 const NODE_LABELS: &[(&str, &str)] = &[
@@ -54,7 +57,7 @@ const ANNOTATIONS: &[(&str, &str)] = &[
     ),
 ];
 /// Volume, its name in the path, and what became of it.
-const VOLUMES: &[(&str, &str, &str)] = &[
+pub(super) const VOLUMES: &[(&str, &str, &str)] = &[
     (
         "photonPersistentDisk",
         "photonPersistentDisk",
@@ -70,9 +73,13 @@ const VOLUMES: &[(&str, &str, &str)] = &[
     ("rbd", "rbd", "deprecated in v1.28, non-functional in v1.31+"),
 ];
 
-type Warnings = Vec<String>;
+/// Most pairs of ports that are looked at: a pod of thousands of equal ones is told enough by then.
+const PAIRS_MAX: usize = 4096;
+const SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/pod";
+const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
+const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
-fn label(key: &str) -> Option<&'static str> {
+pub(super) fn label(key: &str) -> Option<&'static str> {
     NODE_LABELS.iter().find(|(known, _)| *known == key).map(|(_, text)| *text)
 }
 
@@ -100,7 +107,9 @@ pub(super) fn pod(out: &mut Warnings, node: &Node<'_>) {
                 out.push(format!("{}: {text}", volume.child(shown).path));
             }
         }
+        claim_spec(out, &volume.get("ephemeral.volumeClaimTemplate.spec"));
     }
+    paths::overlaps(out, &spec.at("volumes"));
     repeated(out, &spec.at("hostAliases"), "ip");
     repeated(out, &spec.at("imagePullSecrets"), "name");
     for secret in spec.at("imagePullSecrets").items() {
@@ -109,12 +118,25 @@ pub(super) fn pod(out: &mut Warnings, node: &Node<'_>) {
         }
     }
     fractions(out, &spec.at("overhead"));
+    let context = spec.at("securityContext");
+    if !context.has("seccompProfile") && annotations.has(SECCOMP) {
+        non_functional(out, &annotations.key(SECCOMP));
+    }
     for container in every_container(&spec) {
+        let key = format!("{SECCOMP_CONTAINER}{}", container.text("name"));
+        if !container.at("securityContext").has("seccompProfile") && annotations.has(&key) {
+            non_functional(out, &annotations.key(&key));
+        }
+        // A pod's own annotations were brought into its fields before.
+        if spec.path != "spec" {
+            app_armor(out, &annotations, &context, &container);
+        }
         fractions(out, &container.get("resources.limits"));
         fractions(out, &container.get("resources.requests"));
         environment(out, &container);
     }
-    ports(out, &spec);
+    host_addresses_and_overlaps(out, &spec);
+    names_of_ports(out, &spec);
     let grace = spec.at("terminationGracePeriodSeconds");
     if grace.int() < 0 {
         out.push(format!(
@@ -148,54 +170,80 @@ fn null_selector(out: &mut Warnings, node: &Node<'_>) {
     }
 }
 
-fn node_terms(out: &mut Warnings, affinity: &Node<'_>) {
-    let required = affinity
-        .get("requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms")
-        .items();
-    let preferred = affinity.at("preferredDuringSchedulingIgnoredDuringExecution").items();
-    let preferred = preferred.iter().map(|term| term.at("preference"));
-    for term in required.into_iter().chain(preferred) {
-        for key in term
-            .at("matchExpressions")
-            .items()
-            .iter()
-            .map(|expression| expression.at("key"))
-        {
-            out.extend(label(key.str()).map(|text| format!("{}: {} is {text}", key.path, key.str())));
+/// A container's AppArmor annotation in a template, where it is not what the pod's field says anyway.
+fn app_armor(out: &mut Warnings, annotations: &Node<'_>, context: &Node<'_>, container: &Node<'_>) {
+    let annotation = annotations.key(&format!("{APP_ARMOR}{}", container.text("name")));
+    if container.at("securityContext").has("appArmorProfile") || !annotation.set() {
+        return;
+    }
+    let says = match annotation.str() {
+        "unconfined" => serde_json::json!({"type": "Unconfined"}),
+        "runtime/default" => serde_json::json!({"type": "RuntimeDefault"}),
+        other => match other.strip_prefix("localhost/").filter(|name| !name.is_empty()) {
+            Some(name) => serde_json::json!({"type": "Localhost", "localhostProfile": name}),
+            None => Value::Null,
+        },
+    };
+    let profile = context.at("appArmorProfile");
+    if !profile.set() || !same(profile.value, &says) {
+        out.push(format!(
+            "{}: deprecated since v1.30; use the \"appArmorProfile\" field instead",
+            annotation.path
+        ));
+    }
+}
+
+fn non_functional(out: &mut Warnings, annotation: &Node<'_>) {
+    out.push(format!(
+        "{}: non-functional in v1.27+; use the \"seccompProfile\" field instead",
+        annotation.path
+    ));
+}
+
+/// Terms that select nodes; of those that only prefer some, values are looked at, too.
+pub(super) fn node_term(out: &mut Warnings, term: &Node<'_>, values: bool) {
+    for expression in term.at("matchExpressions").items() {
+        let key = expression.at("key");
+        out.extend(label(key.str()).map(|text| format!("{}: {} is {text}", key.path, key.str())));
+        for value in expression.at("values").items().iter().filter(|_| values) {
+            let wrong = names::label_value(value.str()).into_iter();
+            out.extend(wrong.map(|message| format!("{}: {} is invalid, {message}", value.path, value.str())));
         }
     }
 }
 
+fn node_terms(out: &mut Warnings, affinity: &Node<'_>) {
+    for term in affinity
+        .get("requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms")
+        .items()
+    {
+        node_term(out, &term, false);
+    }
+    for term in affinity.at("preferredDuringSchedulingIgnoredDuringExecution").items() {
+        node_term(out, &term.at("preference"), true);
+    }
+}
+
 fn repeated(out: &mut Warnings, list: &Node<'_>, name: &str) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = HashSet::new();
     for text in list.items().iter().map(|item| item.at(name)) {
-        if seen.contains(&text.str()) {
+        if !seen.insert(text.str()) {
             out.push(format!("{}: duplicate {name} {}", text.path, quoted(text.str())));
-        } else {
-            seen.push(text.str());
         }
     }
 }
 
 fn fractions(out: &mut Warnings, amounts: &Node<'_>) {
     for name in ["memory", "ephemeral-storage"] {
-        let amount = amounts.key(name);
-        if amount.quantity().milli_value() % 1000 != 0 {
-            let shown = quoted(&amount.quantity().to_string());
-            out.push(format!(
-                "{}: fractional byte value {shown} is invalid, must be an integer",
-                amount.path
-            ));
-        }
+        fraction(out, &amounts.key(name));
     }
 }
 
 fn environment(out: &mut Warnings, container: &Node<'_>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = HashSet::new();
     for variable in container.at("env").items() {
         let (name, value) = (variable.text("name"), variable.text("value"));
-        if !seen.contains(&name) {
-            seen.push(name);
+        if seen.insert(name) {
             continue;
         }
         let reference = format!("$({name})");
@@ -209,134 +257,59 @@ fn environment(out: &mut Warnings, container: &Node<'_>) {
     }
 }
 
-fn ports(out: &mut Warnings, spec: &Node<'_>) {
-    let all: Vec<Node<'_>> = every_container(spec)
-        .iter()
-        .flat_map(|container| container.at("ports").items())
-        .collect();
+fn host_addresses_and_overlaps(out: &mut Warnings, spec: &Node<'_>) {
+    let mut earlier: HashMap<(i64, &str), Vec<Node<'_>>> = HashMap::new();
     let host = |port: &Node<'_>| port.at("hostPort").int();
-    for (index, port) in all.iter().enumerate() {
-        for other in &all[..index] {
-            let same = port.at("containerPort").int() == other.at("containerPort").int()
-                && port.text("protocol") == other.text("protocol");
-            if !same {
-                continue;
+    let mut pairs = 0;
+    for port in every_container(spec).iter().flat_map(|container| container.at("ports").items()) {
+        if !port.text("hostIP").is_empty() && host(&port) == 0 {
+            out.push(format!(
+                "{}: hostIP set without hostPort: {{Name:{} HostPort:0 ContainerPort:{} Protocol:{} HostIP:{}}}",
+                port.path,
+                port.text("name"),
+                port.at("containerPort").int(),
+                port.text("protocol"),
+                port.text("hostIP")
+            ));
+        }
+        let alike = earlier
+            .entry((port.at("containerPort").int(), port.text("protocol")))
+            .or_default();
+        for other in alike.iter() {
+            pairs += 1;
+            if pairs > PAIRS_MAX {
+                return;
             }
             let (own, others) = (port.text("hostIP"), other.text("hostIP"));
-            let what = if own == others && host(port) == host(other) {
+            let what = if own == others && host(&port) == host(other) {
                 "duplicate"
-            } else if host(port) == 0 || host(other) == 0 {
+            } else if host(&port) == 0 || host(other) == 0 {
                 "overlapping"
-            } else if host(port) == host(other) && own.is_empty() != others.is_empty() {
+            } else if host(&port) == host(other) && own.is_empty() != others.is_empty() {
                 "dangerously ambiguous"
             } else {
                 continue;
             };
             out.push(format!("{}: {what} port definition with {}", port.path, other.path));
         }
+        alike.push(port);
     }
-    for (index, port) in all.iter().enumerate() {
+}
+
+fn names_of_ports(out: &mut Warnings, spec: &Node<'_>) {
+    let mut seen: HashMap<&str, String> = HashMap::new();
+    for port in every_container(spec).iter().flat_map(|container| container.at("ports").items()) {
         let name = port.text("name");
-        if let Some(other) = all[..index]
-            .iter()
-            .find(|other| !name.is_empty() && other.text("name") == name)
-        {
-            out.push(format!(
+        if name.is_empty() {
+            continue;
+        }
+        match seen.get(name) {
+            Some(other) => out.push(format!(
                 "{}: duplicate port name {} with {other}, services and probes that select ports by name will use {other}",
                 port.path,
-                quoted(name),
-                other = other.path
-            ));
-        }
-    }
-}
-
-fn address(out: &mut Warnings, node: &Node<'_>) {
-    let Some(found) = ip::parse(node.str()) else { return };
-    let (shown, canonical) = (quoted(node.str()), quoted(&found.to_string()));
-    if node.str().parse::<std::net::IpAddr>().is_err() {
-        out.push(format!(
-            "{}: non-standard IP address {shown} is invalid: use {canonical}",
-            node.path
-        ));
-    } else if found.is_ipv6() && shown != canonical {
-        out.push(format!(
-            "{}: IPv6 address {shown} should be in RFC 5952 canonical format ({canonical})",
-            node.path
-        ));
-    }
-}
-
-/// A service.
-pub(super) fn service(out: &mut Warnings, root: &Node<'_>) {
-    const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
-    let (spec, kind) = (root.at("spec"), root.at("spec").text("type"));
-    let headless = spec.at("clusterIPs").strings() == ["None"];
-    let external = !spec.at("externalIPs").is_empty();
-    if root.get("metadata.annotations").has(HINTS) {
-        out.push(format!(
-            "annotation {HINTS} is deprecated, please use service.kubernetes.io/topology-mode instead"
-        ));
-    }
-    spec.at("clusterIPs").items().iter().for_each(|one| address(out, one));
-    if headless {
-        for (used, name) in [
-            (!spec.text("loadBalancerIP").is_empty(), "loadBalancerIP"),
-            (external, "externalIPs"),
-            (spec.text("sessionAffinity") != "None", "SessionAffinity"),
-        ] {
-            if used {
-                out.push(format!("spec.{name} is ignored for headless services"));
-            }
-        }
-    }
-    spec.at("externalIPs").items().iter().for_each(|one| address(out, one));
-    if external && !headless && kind != "ExternalName" {
-        out.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned());
-    }
-    address(out, &spec.at("loadBalancerIP"));
-    if kind == "ExternalName" && external {
-        out.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
-    }
-    if kind != "ExternalName" && !spec.text("externalName").is_empty() {
-        out.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
-    }
-    if spec.text("trafficDistribution") == "PreferClose" {
-        out.push("spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".to_owned());
-    }
-}
-
-/// A persistent volume.
-pub(super) fn volume(out: &mut Warnings, root: &Node<'_>) {
-    let spec = root.at("spec");
-    let reclaim = spec.at("persistentVolumeReclaimPolicy");
-    if reclaim.str() == "Recycle" {
-        out.push(format!(
-            "{}: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.",
-            reclaim.path
-        ));
-    }
-    for (name, shown, text) in VOLUMES {
-        if spec.has(name) && !matches!(*name, "flocker" | "quobyte") {
-            out.push(format!("{}: {text}", spec.child(shown).path));
-        }
-    }
-}
-
-/// A secret with a certificate that is none.
-pub(super) fn secret(out: &mut Warnings, root: &Node<'_>) {
-    use base64::Engine as _;
-    let decode = |key: &str| {
-        let text = root.at("data").key(key).str();
-        base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default()
-    };
-    if root.text("type") != "kubernetes.io/tls" {
-        return;
-    }
-    for (key, what) in [("tls.crt", "certificate"), ("tls.key", "key")] {
-        if !String::from_utf8_lossy(&decode(key)).contains("-----BEGIN ") {
-            out.push(format!("tls: failed to find any PEM data in {what} input"));
-            return;
+                quoted(name)
+            )),
+            None => drop(seen.insert(name, port.path)),
         }
     }
 }
