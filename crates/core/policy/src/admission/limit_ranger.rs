@@ -79,7 +79,8 @@ fn merge(container: &mut Value, list: &str, defaults: &Map<String, Value>) -> Ve
 
 pub(super) fn check(request: &Request<'_>) -> Result<(), Status> {
     let (create, update) = (request.operation == Operation::Create, request.operation == Operation::Update);
-    let pod = request.is("", "pods") && ((create && request.subresource.is_empty()) || (update && request.subresource == "resize"));
+    let pod =
+        request.is("", "pods") && ((create && request.subresource.is_empty()) || (update && request.subresource == "resize"));
     let claim = request.is("", "persistentvolumeclaims") && (create || update) && request.subresource.is_empty();
     let going = request.old.is_some_and(|old| !old["metadata"]["deletionTimestamp"].is_null());
     if !(pod || claim) || going {

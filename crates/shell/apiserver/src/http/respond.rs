@@ -379,7 +379,10 @@ pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
         if cut && written >= WARNINGS_LETTERS_MAX {
             break;
         }
-        let kept: String = warning.chars().take(if cut { WARNING_LETTERS_MAX } else { usize::MAX }).collect();
+        let kept: String = warning
+            .chars()
+            .take(if cut { WARNING_LETTERS_MAX } else { usize::MAX })
+            .collect();
         written += letters(&kept);
         let mut text = String::with_capacity(kept.len() + 8);
         for character in kept.chars() {

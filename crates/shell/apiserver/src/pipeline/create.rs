@@ -77,9 +77,7 @@ impl ApiServer {
             // Only generated names, allocations and quotas are ever tried again.
             let again = generated || target.row.plural == "services" || self.has_quota(target);
             let candidate = if again { value.clone() } else { std::mem::take(&mut value) };
-            let outcome = self
-                .create_once(target, candidate, options, &given_version, warnings)
-                .await?;
+            let outcome = self.create_once(target, candidate, options, &given_version, warnings).await?;
             match outcome {
                 Outcome::Done(object) => return rules::to_version(target.row, object),
                 Outcome::Exists(_) if generated && attempt < RETRIES_MAX => {}

@@ -179,7 +179,11 @@ fn a_service_without_outside_addresses_has_no_policy_for_them() {
     for gone in ["clusterIP", "clusterIPs", "internalTrafficPolicy"] {
         assert_eq!(name["spec"].get(gone), None, "{gone}");
     }
-    let new = create("", "services", json!({"metadata": {}, "spec": {"type": "ExternalName", "internalTrafficPolicy": "Local"}}));
+    let new = create(
+        "",
+        "services",
+        json!({"metadata": {}, "spec": {"type": "ExternalName", "internalTrafficPolicy": "Local"}}),
+    );
     assert_eq!(new["spec"].get("internalTrafficPolicy"), None);
 }
 
@@ -196,10 +200,7 @@ fn fields_of_gates_that_are_off_are_dropped() {
         "volumes": [{"name": "v", "projected": {"sources": [{}, {}]}}],
     });
     let job = |spec: &Value| json!({"metadata": {}, "spec": {"template": {"spec": spec}}});
-    assert_eq!(
-        create("apps", "deployments", job(&spec))["spec"]["template"]["spec"],
-        bare
-    );
+    assert_eq!(create("apps", "deployments", job(&spec))["spec"]["template"]["spec"], bare);
     let cron = json!({"metadata": {}, "spec": {"jobTemplate": job(&spec)}});
     let cron = create("batch", "cronjobs", cron);
     assert_eq!(cron["spec"]["jobTemplate"]["spec"]["template"]["spec"], bare);

@@ -164,13 +164,7 @@ pub(super) fn found(spec: &Value, at: &str, fields: &[Field]) -> Vec<String> {
 }
 
 /// Follows a path; the text of the place is made only where something is told.
-fn look(
-    value: &Value,
-    path: &str,
-    asks: fn(&Value, &Value) -> bool,
-    place: &dyn Fn() -> String,
-    told: &mut dyn FnMut(String),
-) {
+fn look(value: &Value, path: &str, asks: fn(&Value, &Value) -> bool, place: &dyn Fn() -> String, told: &mut dyn FnMut(String)) {
     if let Some(rest) = path.strip_prefix("[]") {
         for (index, item) in value.as_array().into_iter().flatten().enumerate() {
             look(item, rest, asks, &|| format!("{}[{index}]", place()), told);

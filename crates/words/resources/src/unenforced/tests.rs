@@ -108,7 +108,10 @@ const ENFORCED: &[(&str, &str)] = &[
     ),
     ("PodOS", ""),
     ("PodSchedulingGate", "name"),
-    ("Volume", "name hostPath emptyDir secret configMap downwardAPI projected image"),
+    (
+        "Volume",
+        "name hostPath emptyDir secret configMap downwardAPI projected image",
+    ),
     ("HostPathVolumeSource", "path type"),
     ("EmptyDirVolumeSource", "medium"),
     ("SecretVolumeSource", "secretName items defaultMode optional"),
@@ -156,10 +159,19 @@ fn walk(of: &'static Struct, path: &str, fields: &[Field], seen: &mut BTreeSet<S
             "initContainers" | "ephemeralContainers" => "containers",
             other => other,
         };
-        let bare = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        let bare = if path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{path}.{name}")
+        };
         let known = fields.iter().any(|field| field.path == bare);
         if known == enforced.contains(&field.json) {
-            wrong.push(format!("{}.{} ({bare}) is in {}", of.name, field.json, if known { "both" } else { "neither" }));
+            wrong.push(format!(
+                "{}.{} ({bare}) is in {}",
+                of.name,
+                field.json,
+                if known { "both" } else { "neither" }
+            ));
         }
         seen.insert(bare.clone());
         if !known && let Type::Struct(next) = inner(&field.ty) {
@@ -172,7 +184,9 @@ fn walk(of: &'static Struct, path: &str, fields: &[Field], seen: &mut BTreeSet<S
 fn every_field_of_pods_and_services_is_enforced_ignored_or_refused() {
     for (kind, fields) in [("Pod", POD), ("Service", SERVICE)] {
         let spec = crate::find_kind("", "v1", kind).unwrap().schema().field("spec").unwrap();
-        let Type::Struct(spec) = spec.ty else { panic!("a spec is a struct") };
+        let Type::Struct(spec) = spec.ty else {
+            panic!("a spec is a struct")
+        };
         let (mut seen, mut wrong) = (BTreeSet::new(), Vec::new());
         walk(spec.get(), "", fields, &mut seen, &mut wrong);
         for field in fields {
@@ -188,7 +202,10 @@ fn every_field_of_pods_and_services_is_enforced_ignored_or_refused() {
 /// What `docs/STATUS.md` says between its marks.
 fn listed() -> String {
     let mut out = String::from("| kind | what does not happen |\n| --- | --- |\n");
-    let mut kinds: Vec<_> = rows().iter().filter_map(|row| Some((row, row.unenforced.as_ref()?))).collect();
+    let mut kinds: Vec<_> = rows()
+        .iter()
+        .filter_map(|row| Some((row, row.unenforced.as_ref()?)))
+        .collect();
     kinds.sort_by_key(|(row, _)| row.kind);
     for (row, unenforced) in kinds {
         let with = match unenforced.with {
@@ -200,7 +217,9 @@ fn listed() -> String {
     for (kind, fields) in [("Pod", POD), ("Service", SERVICE)] {
         for (title, wanted) in [("accepted, does nothing, warns", true), ("is not served", false)] {
             let chosen = fields.iter().filter(|field| matches!(field.fate, Fate::Ignored(_)) == wanted);
-            let lines: String = chosen.map(|field| format!("| `spec.{}` | {} |\n", field.path, field.text)).collect();
+            let lines: String = chosen
+                .map(|field| format!("| `spec.{}` | {} |\n", field.path, field.text))
+                .collect();
             if !lines.is_empty() {
                 out += &format!("\n| field of {kind} that {title} | instead |\n| --- | --- |\n{lines}");
             }
@@ -214,7 +233,12 @@ fn the_status_page_lists_all_of_it() {
     let page = include_str!("../../../../../docs/STATUS.md");
     let (_, rest) = page.split_once("<!-- listed -->\n").expect("the first mark");
     let (told, _) = rest.split_once("<!-- end -->").expect("the last mark");
-    assert_eq!(told, listed(), "docs/STATUS.md should have this between its marks:\n{}", listed());
+    assert_eq!(
+        told,
+        listed(),
+        "docs/STATUS.md should have this between its marks:\n{}",
+        listed()
+    );
 }
 
 #[test]
@@ -225,7 +249,10 @@ fn kinds_that_do_nothing_say_so() {
     assert!(warnings(policy, &json!({}), None, Some("status")).is_empty());
     let service = find("apiregistration.k8s.io", "v1", "apiservices").unwrap();
     assert!(warnings(service, &json!({"spec": {"group": ""}}), None, None).is_empty());
-    assert_eq!(warnings(service, &json!({"spec": {"service": {"name": "a"}}}), None, None).len(), 1);
+    assert_eq!(
+        warnings(service, &json!({"spec": {"service": {"name": "a"}}}), None, None).len(),
+        1
+    );
     let map = find("", "v1", "configmaps").unwrap();
     assert!(warnings(map, &json!({}), None, None).is_empty());
 }
@@ -245,10 +272,7 @@ fn limits_that_do_not_hold_are_told_with_their_path() {
         "volumes[1].emptyDir.sizeLimit: accepted but not enforced yet: the volume may grow beyond it",
     ];
     let value = json!({"spec": spec});
-    assert_eq!(
-        warnings(pod, &value, None, None),
-        told.map(|text| format!("spec.{text}"))
-    );
+    assert_eq!(warnings(pod, &value, None, None), told.map(|text| format!("spec.{text}")));
     assert!(warnings(pod, &value, Some(&value), None).is_empty());
     let deployment = find("apps", "v1", "deployments").unwrap();
     let value = json!({"spec": {"template": {"spec": spec}}});

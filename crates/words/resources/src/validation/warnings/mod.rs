@@ -60,7 +60,11 @@ pub(super) fn of(storage: &str, door: Option<&str>, root: &Node<'_>, old: Option
                 pod::pod(out, &spec.at("template"));
             }
             for claim in spec.at("volumeClaimTemplates").items() {
-                let shown = if new { claim.path.clone() } else { format!("{}.Spec", claim.path) };
+                let shown = if new {
+                    claim.path.clone()
+                } else {
+                    format!("{}.Spec", claim.path)
+                };
                 claim_spec(out, &claim.at("spec").moved(shown));
             }
             if spec.at("revisionHistoryLimit").int() < 0 {

@@ -35,7 +35,10 @@ pub(super) fn overlaps(out: &mut Warnings, volumes: &Node<'_>) {
     for volume in volumes.items() {
         let name = quoted(volume.text("name"));
         let sources = [
-            ("configMap", format!("ConfigMap {}", quoted(volume.at("configMap").text("name")))),
+            (
+                "configMap",
+                format!("ConfigMap {}", quoted(volume.at("configMap").text("name"))),
+            ),
             ("secret", format!("Secret {}", quoted(volume.at("secret").text("secretName")))),
             ("downwardAPI", "DownwardAPI".to_owned()),
         ];
@@ -71,7 +74,12 @@ fn meetings(out: &mut Warnings, placed: &[Placed], place: &str) {
             covering.pop();
         }
         let room = PAIRS_MAX.saturating_sub(pairs.len());
-        pairs.extend(covering.iter().take(room).map(|(_, other)| (file.1.max(*other), file.1.min(*other))));
+        pairs.extend(
+            covering
+                .iter()
+                .take(room)
+                .map(|(_, other)| (file.1.max(*other), file.1.min(*other))),
+        );
         covering.push(file);
     }
     pairs.sort_unstable();
@@ -82,6 +90,11 @@ fn meetings(out: &mut Warnings, placed: &[Placed], place: &str) {
             placed[earlier].shown()
         ));
     }
+}
+
+fn files(source: &Node<'_>, what: &str) -> Vec<Placed> {
+    let items = source.at("items").items();
+    items.iter().map(|item| Placed::new(item.text("path"), what)).collect()
 }
 
 /// What one source of a projected volume writes; the first of its kinds counts.

@@ -261,7 +261,10 @@ fn host_addresses_and_overlaps(out: &mut Warnings, spec: &Node<'_>) {
     let mut earlier: HashMap<(i64, &str), Vec<Node<'_>>> = HashMap::new();
     let host = |port: &Node<'_>| port.at("hostPort").int();
     let mut pairs = 0;
-    for port in every_container(spec).iter().flat_map(|container| container.at("ports").items()) {
+    for port in every_container(spec)
+        .iter()
+        .flat_map(|container| container.at("ports").items())
+    {
         if !port.text("hostIP").is_empty() && host(&port) == 0 {
             out.push(format!(
                 "{}: hostIP set without hostPort: {{Name:{} HostPort:0 ContainerPort:{} Protocol:{} HostIP:{}}}",
@@ -298,7 +301,10 @@ fn host_addresses_and_overlaps(out: &mut Warnings, spec: &Node<'_>) {
 
 fn names_of_ports(out: &mut Warnings, spec: &Node<'_>) {
     let mut seen: HashMap<&str, String> = HashMap::new();
-    for port in every_container(spec).iter().flat_map(|container| container.at("ports").items()) {
+    for port in every_container(spec)
+        .iter()
+        .flat_map(|container| container.at("ports").items())
+    {
         let name = port.text("name");
         if name.is_empty() {
             continue;
