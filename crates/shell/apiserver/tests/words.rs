@@ -332,7 +332,7 @@ async fn what_defaulting_fills_in_outside_the_core() {
     assert_eq!(made.body["spec"]["conversion"], json!({"strategy": "None"}), "{}", made.body);
     let names = json!({"plural": "as", "singular": "a", "kind": "A", "listKind": "AList"});
     assert_eq!(made.body["spec"]["names"], names);
-    let scaler = json!({"metadata": {"name": "h"}, "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "x"}, "maxReplicas": 3,
+    let scaler = json!({"metadata": {"name": "h"}, "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "x", "apiVersion": "apps/v1"}, "maxReplicas": 3,
         "behavior": {"scaleDown": {"policies": []}}}});
     let path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
     let refused = call(&server, "POST", path, scaler).await;
