@@ -200,10 +200,24 @@ fn with_overhead(spec: &Value, list: &str) -> Amounts {
     total
 }
 
-/// `requests` or `limits` of a pod by its spec: containers and sidecars together, or the greediest moment of the start; what
-/// the pod says itself comes before.
+/// `requests` or `limits` of a pod by its spec: what it says itself, and else what its containers need.
 #[must_use]
 pub fn of_pod(spec: &Value, list: &str) -> Amounts {
+    let mut total = of_containers(spec, list);
+    let whole = amounts(&spec["resources"][list]);
+    total.extend(whole.into_iter().filter(|(name, _)| is_of_pods(name)));
+    total
+}
+
+/// Whether a pod may say itself how much it asks of that resource.
+#[must_use]
+pub fn is_of_pods(name: &str) -> bool {
+    matches!(name, "cpu" | "memory") || name.starts_with("hugepages-")
+}
+
+/// `requests` or `limits` of a pod's containers and sidecars together, or of the greediest moment of the start.
+#[must_use]
+pub fn of_containers(spec: &Value, list: &str) -> Amounts {
     let own = |container: &Value| amounts(&container["resources"][list]);
     let mut total = Amounts::new();
     for container in path::list(spec, &["containers"]) {
@@ -222,12 +236,6 @@ pub fn of_pod(spec: &Value, list: &str) -> Amounts {
         at_least(&mut starting, now);
     }
     at_least(&mut total, starting);
-    let whole = amounts(&spec["resources"][list]);
-    total.extend(
-        whole
-            .into_iter()
-            .filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory") || name.starts_with("hugepages-")),
-    );
     total
 }
 

@@ -74,6 +74,36 @@ fn a_pods_requests_are_its_limits() {
 }
 
 #[test]
+fn a_pod_as_a_whole_requests_what_its_containers_do_and_else_its_limits() {
+    let container = |resources: Value| json!({"name": "a", "image": "x:1", "resources": resources});
+    for (whole, containers, requests, limits) in [
+        (
+            json!({"limits": {"cpu": "2", "memory": "1Gi"}}),
+            json!({"requests": {"cpu": "100m"}}),
+            json!({"cpu": "100m", "memory": "1Gi"}),
+            json!({"cpu": "2", "memory": "1Gi"}),
+        ),
+        (
+            json!({"requests": {"cpu": "1"}}),
+            json!({"limits": {"hugepages-2Mi": "4Mi"}}),
+            json!({"cpu": "1", "hugepages-2Mi": "4Mi"}),
+            json!({"hugepages-2Mi": "4Mi"}),
+        ),
+        (
+            json!({"requests": {"cpu": "1"}}),
+            json!({"requests": {"memory": "1Gi"}}),
+            json!({"cpu": "1"}),
+            Value::Null,
+        ),
+    ] {
+        let pod = json!({"spec": {"containers": [container(containers)], "resources": whole}});
+        let filled = filled("", "v1", "Pod", pod);
+        let own = &filled["spec"]["resources"];
+        assert_eq!((&own["requests"], &own["limits"]), (&requests, &limits), "{own}");
+    }
+}
+
+#[test]
 fn services_by_type() {
     let port = |kind: &str| {
         let filled = filled("", "v1", "Service", json!({"spec": {"type": kind, "ports": [{"port": 80}]}}));
