@@ -153,14 +153,7 @@ pub(super) fn of(storage: &str, door: Option<&str>, root: &Node<'_>, old: Option
                 ));
             }
         }
-        (storage, _) if storage.starts_with("admissionregistration.k8s.io/") => {
-            if root.at("metadata").text("name").ends_with(STATIC) {
-                out.push(format!(
-                    "metadata.name: names ending with \"{STATIC}\" are reserved for static manifest-based configurations and \
-                     cannot be managed via the API"
-                ));
-            }
-        }
+        (storage, _) if storage.starts_with("admissionregistration.k8s.io/") => static_name(out, root),
         _ => {}
     }
     found
@@ -174,6 +167,15 @@ fn template_generation<'a>(root: &Node<'a>) -> &'a str {
     root.get("metadata.annotations")
         .key("deprecated.daemonset.template.generation")
         .str()
+}
+
+fn static_name(out: &mut Warnings, root: &Node<'_>) {
+    if root.at("metadata").text("name").ends_with(STATIC) {
+        out.push(format!(
+            "metadata.name: names ending with \"{STATIC}\" are reserved for static manifest-based configurations and cannot be \
+             managed via the API"
+        ));
+    }
 }
 
 /// A name that will not do as a host's.
