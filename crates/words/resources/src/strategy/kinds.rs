@@ -31,7 +31,6 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
                 finalizers.push(Value::from("kubernetes"));
                 path::set(value, &["spec", "finalizers"], finalizers);
             }
-            namespace_label(value);
         }
         ("", "persistentvolumes") => {
             path::set(
@@ -74,10 +73,7 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
 
 pub(super) fn update(row: &Resource, new: &mut Value, old: &Value) {
     match (row.group, row.plural) {
-        ("", "namespaces") => {
-            copy(new, old, &["spec", "finalizers"]);
-            namespace_label(new);
-        }
+        ("", "namespaces") => copy(new, old, &["spec", "finalizers"]),
         ("", "secrets") if path::str(new, &["type"]).is_empty() => put(new, "type", old.get("type")),
         ("", "serviceaccounts") => secret_names(new),
         ("", "services") => {
@@ -270,11 +266,13 @@ pub fn share_labels(value: &mut Value) {
     copy_within(value, &["spec", "template", "metadata", "labels"], &["metadata", "labels"]);
 }
 
-/// What upstream fills in when it reads an object back that it has stored: after validation, owned by nobody.
+/// What upstream fills in once an object is found valid, or when it reads it back after it has stored it: owned by nobody.
 pub fn fill_stored(row: &Resource, value: &mut Value) {
     let bare = |value: &Value| path::object(value, &["metadata", "labels"]).is_none_or(Map::is_empty);
-    if row.storage == "batch/jobs" && bare(value) {
-        share_labels(value);
+    match row.storage {
+        "core/namespaces" => namespace_label(value),
+        "batch/jobs" if bare(value) => share_labels(value),
+        _ => {}
     }
 }
 

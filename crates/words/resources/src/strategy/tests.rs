@@ -130,7 +130,13 @@ fn jobs_select_their_pods_by_uid() {
 
 #[test]
 fn namespaces_are_labelled_and_finalized() {
-    let namespace = create("", "namespaces", json!({"metadata": {"name": "n"}, "spec": {}}));
+    let mut namespace = create("", "namespaces", json!({"metadata": {"name": "n"}, "spec": {}}));
+    assert_eq!(
+        namespace["metadata"].get("labels"),
+        None,
+        "validation sees only what was sent"
+    );
+    fill_stored(row("", "namespaces"), &mut namespace);
     assert_eq!(namespace["spec"]["finalizers"], json!(["kubernetes"]));
     assert_eq!(namespace["status"], json!({"phase": "Active"}));
     assert_eq!(namespace["metadata"]["labels"]["kubernetes.io/metadata.name"], "n");
