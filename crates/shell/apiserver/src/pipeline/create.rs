@@ -104,7 +104,7 @@ impl ApiServer {
         given_version: &str,
         warnings: &mut Vec<String>,
     ) -> Result<Outcome, Status> {
-        rules::prepare_create(target, &mut value, options);
+        warn(warnings, rules::prepare_create(target, &mut value, options));
         let mut writes = self.allocate_create(target, &mut value)?;
         let name = meta_text(&value, "name").to_owned();
         let errors = rules::validate_create(target, &value);
@@ -112,11 +112,7 @@ impl ApiServer {
             return Err(target.invalid(&name, &errors));
         }
         rules::canonicalize(target.row, &mut value);
-        for warning in rules::warnings(target, &value, None, self.config.warn_unenforced) {
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
-            }
-        }
+        warn(warnings, rules::warnings(target, &value, None, self.config.warn_unenforced));
         self.validate(target, Operation::Create, &mut value, None, options, warnings)?;
         writes.extend(self.charge(target, Operation::Create, &mut value, None, options, warnings)?);
         if !given_version.is_empty() {
@@ -245,6 +241,15 @@ impl ApiServer {
             view: self.view(),
             warnings,
         })
+    }
+}
+
+/// Adds what is not there yet: an attempt that is lost is made again.
+pub(crate) fn warn(warnings: &mut Vec<String>, more: Vec<String>) {
+    for warning in more {
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
     }
 }
 

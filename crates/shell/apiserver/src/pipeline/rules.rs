@@ -92,8 +92,8 @@ pub fn shares_labels(row: &Resource, value: &Value) -> bool {
     strategy::shares_labels(row, value)
 }
 
-/// Strategy of creation, on the stored version.
-pub fn prepare_create(target: &Target, value: &mut Value, options: &WriteOptions) {
+/// Strategy of creation, on the stored version; what the client is warned of comes back.
+pub fn prepare_create(target: &Target, value: &mut Value, options: &WriteOptions) -> Vec<String> {
     if target.row.kind == "CertificateSigningRequest" {
         let extra = target
             .user
@@ -103,10 +103,11 @@ pub fn prepare_create(target: &Target, value: &mut Value, options: &WriteOptions
             .collect();
         strategy::set_requester(value, &target.user.name, &target.user.uid, &target.user.groups, extra);
     }
-    strategy::prepare_create(target.stored(), value, &now());
+    let warnings = strategy::prepare_create(target.stored(), value, &now());
     if options.shares_labels {
         strategy::share_labels(value);
     }
+    warnings
 }
 
 /// Strategy of updates, on the stored version.

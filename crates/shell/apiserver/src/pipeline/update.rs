@@ -6,7 +6,7 @@ use serde_json::Value;
 use trireme_api::{Object, Status};
 use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Write};
 
-use super::create::match_namespace;
+use super::create::{match_namespace, warn};
 use super::options::error;
 use super::{RETRIES_MAX, Target, WriteOptions, Written, meta_list_len, meta_text, metadata, rules};
 use crate::admission::Operation;
@@ -211,11 +211,10 @@ impl ApiServer {
         }
         rules::canonicalize(target.row, value);
         writes.extend(self.release_changed(target, old, value));
-        for warning in rules::warnings(target, value, Some(old), self.config.warn_unenforced) {
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
-            }
-        }
+        warn(
+            warnings,
+            rules::warnings(target, value, Some(old), self.config.warn_unenforced),
+        );
         self.validate(target, Operation::Update, value, Some(shown), options, warnings)?;
         writes.extend(self.charge(target, Operation::Update, value, Some(shown), options, warnings)?);
         Ok(writes)

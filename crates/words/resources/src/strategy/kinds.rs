@@ -9,7 +9,9 @@ use super::normal::TEMPLATE_GENERATION;
 use super::{copy, keep_metadata, pod_qos, put};
 use crate::rows::Resource;
 
-pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
+/// Prepares what is peculiar; what the client is warned of comes back.
+pub(super) fn create(row: &Resource, value: &mut Value, now: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
     match (row.group, row.plural) {
         ("", "pods") => {
             let mut status = json!({"phase": "Pending", "qosClass": pod_qos(value)});
@@ -22,6 +24,7 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
             }
             path::set(value, &["status"], status);
             match_label_keys(value);
+            warnings = app_armor(value);
         }
         ("", "namespaces") => {
             path::set(value, &["status"], json!({"phase": "Active"}));
@@ -69,6 +72,7 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
         }
         _ => {}
     }
+    warnings
 }
 
 pub(super) fn update(row: &Resource, new: &mut Value, old: &Value) {
@@ -485,6 +489,63 @@ fn condition_times(new: &mut Value, old: &Value, now: &str) {
             path::set(condition, &["lastTransitionTime"], time);
         }
     }
+}
+
+const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+
+/// The profile that the old annotation of a container says; nothing where it says none that is valid.
+#[must_use]
+pub fn app_armor_profile(annotation: &str) -> Option<Value> {
+    match annotation {
+        "unconfined" => Some(json!({"type": "Unconfined"})),
+        "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
+        other => {
+            let name = other.strip_prefix("localhost/")?;
+            let valid = !name.is_empty() && name.len() <= 4095 && name.trim() == name;
+            valid.then(|| json!({"type": "Localhost", "localhostProfile": name}))
+        }
+    }
+}
+
+/// The key of a container's annotation that says its AppArmor profile.
+#[must_use]
+pub fn app_armor_annotation(container: &str) -> String {
+    format!("{APP_ARMOR}{container}")
+}
+
+/// A pod's old annotations become the fields that took their place; the client is warned of those that it set alone.
+fn app_armor(pod: &mut Value) -> Vec<String> {
+    let annotations = path::object(pod, &["metadata", "annotations"]).cloned().unwrap_or_default();
+    let old = annotations.keys().any(|key| key.starts_with(APP_ARMOR));
+    if !old || path::str(pod, &["spec", "os", "name"]) == "windows" {
+        return Vec::new();
+    }
+    let mut warnings = Vec::new();
+    let of_pod = path::get(pod, &["spec", "securityContext", "appArmorProfile"]).cloned();
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        let containers = path::get_mut(pod, &["spec", list]).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let at = ["securityContext", "appArmorProfile"];
+            let key = app_armor_annotation(path::str(container, &["name"]));
+            let Some(annotation) = annotations
+                .get(&key)
+                .filter(|_| path::get(container, &at).is_none_or(Value::is_null))
+            else {
+                continue;
+            };
+            let profile = app_armor_profile(annotation.as_str().unwrap_or_default());
+            if profile.is_some() && profile == of_pod {
+                continue;
+            }
+            if let Some(profile) = profile {
+                path::set(container, &at, profile);
+            }
+            warnings.push(format!(
+                "metadata.annotations[{key}]: deprecated since v1.30; use the \"appArmorProfile\" field instead"
+            ));
+        }
+    }
+    warnings
 }
 
 /// `matchLabelKeys` and `mismatchLabelKeys` become requirements on the pod's own values.

@@ -18,7 +18,7 @@ use crate::apply::blank;
 use crate::rows::Resource;
 
 pub use gates::pod_spec_of;
-pub use kinds::{fill_stored, set_requester, share_labels, shares_labels};
+pub use kinds::{app_armor_annotation, app_armor_profile, fill_stored, set_requester, share_labels, shares_labels};
 pub use normal::{hide_twins, normalize};
 pub use qos::pod_qos;
 pub use rules::{allow_create_on_update, allow_unconditional_update, reset_fields};
@@ -40,8 +40,9 @@ pub fn wipe_system_fields(value: &mut Value) {
     }
 }
 
-/// Prepares an object for creation. Its name and uid are already set; `now` is RFC 3339 in seconds.
-pub fn prepare_create(row: &Resource, value: &mut Value, now: &str) {
+/// Prepares an object for creation. Its name and uid are already set; `now` is RFC 3339 in seconds. What the client is
+/// warned of comes back.
+pub fn prepare_create(row: &Resource, value: &mut Value, now: &str) -> Vec<String> {
     normalize(row, value);
     // A node comes with the status that its kubelet found.
     if rules::clears_status(row) && row.plural != "nodes" {
@@ -51,7 +52,7 @@ pub fn prepare_create(row: &Resource, value: &mut Value, now: &str) {
         path::set(value, &["metadata", "generation"], 1);
     }
     gates::drop_disabled(row, value, None);
-    kinds::create(row, value, now);
+    kinds::create(row, value, now)
 }
 
 /// Prepares an object that replaces `old`. `subresource` says through which door it comes; `now` is RFC 3339.

@@ -194,6 +194,34 @@ fn a_service_without_outside_addresses_has_no_policy_for_them() {
 }
 
 #[test]
+fn old_annotations_of_app_armor_become_fields() {
+    let key = |name: &str| format!("container.apparmor.security.beta.kubernetes.io/{name}");
+    let told = |name: &str| {
+        format!(
+            "metadata.annotations[{}]: deprecated since v1.30; use the \"appArmorProfile\" field instead",
+            key(name)
+        )
+    };
+    let mut pod = json!({
+        "metadata": {"annotations": {(key("a")): "localhost/x", (key("b")): "runtime/default", (key("c")): "odd", (key("d")): "unconfined"}},
+        "spec": {"securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}, "containers": [{"name": "a"}, {"name": "b"},
+            {"name": "c"}, {"name": "d", "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}]},
+    });
+    let warnings = prepare_create(row("", "pods"), &mut pod, NOW);
+    assert_eq!(
+        warnings,
+        [told("a"), told("c")],
+        "the pod says the same of b, and d has its own field"
+    );
+    let of = |index: usize| pod["spec"]["containers"][index]["securityContext"]["appArmorProfile"].clone();
+    assert_eq!(of(0), json!({"type": "Localhost", "localhostProfile": "x"}));
+    assert_eq!(
+        (of(1), of(2), of(3)),
+        (Value::Null, Value::Null, json!({"type": "RuntimeDefault"}))
+    );
+}
+
+#[test]
 fn fields_of_gates_that_are_off_are_dropped() {
     let spec = json!({
         "schedulingGroup": {"podGroupName": "g"},

@@ -2,13 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::Value;
-
 use super::super::names;
 use super::super::node::{Node, same};
 use super::super::security::every_container;
 use super::super::show::quoted;
 use super::{Warnings, address, claim_spec, fraction, paths};
+use crate::strategy::{app_armor_annotation, app_armor_profile};
 
 /// Labels of nodes that have a better name now.
 const NODE_LABELS: &[(&str, &str)] = &[
@@ -77,7 +76,6 @@ pub(super) const VOLUMES: &[(&str, &str, &str)] = &[
 const PAIRS_MAX: usize = 4096;
 const SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
-const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 pub(super) fn label(key: &str) -> Option<&'static str> {
     NODE_LABELS.iter().find(|(known, _)| *known == key).map(|(_, text)| *text)
@@ -172,18 +170,11 @@ fn null_selector(out: &mut Warnings, node: &Node<'_>) {
 
 /// A container's AppArmor annotation in a template, where it is not what the pod's field says anyway.
 fn app_armor(out: &mut Warnings, annotations: &Node<'_>, context: &Node<'_>, container: &Node<'_>) {
-    let annotation = annotations.key(&format!("{APP_ARMOR}{}", container.text("name")));
+    let annotation = annotations.key(&app_armor_annotation(container.text("name")));
     if container.at("securityContext").has("appArmorProfile") || !annotation.set() {
         return;
     }
-    let says = match annotation.str() {
-        "unconfined" => serde_json::json!({"type": "Unconfined"}),
-        "runtime/default" => serde_json::json!({"type": "RuntimeDefault"}),
-        other => match other.strip_prefix("localhost/").filter(|name| !name.is_empty()) {
-            Some(name) => serde_json::json!({"type": "Localhost", "localhostProfile": name}),
-            None => Value::Null,
-        },
-    };
+    let says = app_armor_profile(annotation.str()).unwrap_or_default();
     let profile = context.at("appArmorProfile");
     if !profile.set() || !same(profile.value, &says) {
         out.push(format!(
