@@ -302,11 +302,11 @@ impl ApiServer {
                     families.truncate(1);
                 }
             } else {
-                if addresses.len() == 1 && old_addresses.len() == 2 && addresses[0] == old_addresses[0] {
+                if !addresses.is_empty() && addresses.len() < old_addresses.len() {
                     let detail = "must be 'SingleStack' to release the secondary cluster IP";
                     errors.push(invalid("spec.ipFamilyPolicy", quoted(&policy), detail));
                 }
-                if families.len() == 1 && old_families.len() == 2 && families[0] == old_families[0] {
+                if !families.is_empty() && families.len() < old_families.len() {
                     let detail = "must be 'SingleStack' to release the secondary IP family";
                     errors.push(invalid("spec.ipFamilyPolicy", quoted(&policy), detail));
                 }
@@ -402,9 +402,9 @@ impl ApiServer {
                         .parse()
                         .map_err(|_| Status::internal(&format!("failed to parse service IP {wished:?}")))?;
                     let why = match cidr {
-                        Some(cidr) if !cidr.gives(parsed) => Some(format!(
-                            "the provided IP ({parsed}) is not in the valid range. The range of valid IPs is {cidr}"
-                        )),
+                        Some(cidr) if !cidr.gives(parsed) => {
+                            Some("the provided network does not match the current range".to_owned())
+                        }
                         _ if self.store.get(&address_key(parsed)).is_some() => {
                             Some("provided IP is already allocated".to_owned())
                         }

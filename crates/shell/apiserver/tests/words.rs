@@ -99,6 +99,16 @@ async fn addresses_and_ports_that_are_none_are_told_by_their_field() {
             "spec.clusterIPs: Invalid value: [\"10.43.0.8\"]: first value must match `clusterIP`",
         ),
         (
+            json!({"clusterIP": "10.97.0.1"}),
+            422,
+            "failed to allocate IP 10.97.0.1: the provided network does not match the current range",
+        ),
+        (
+            json!({"type": "ExternalName", "externalName": "a.b", "internalTrafficPolicy": "Odd"}),
+            422,
+            "spec.internalTrafficPolicy: Unsupported value: \"Odd\": supported values: \"Cluster\", \"Local\"",
+        ),
+        (
             json!({"ipFamilies": ["IPv5"]}),
             422,
             "spec.ipFamilies[0]: Unsupported value: \"IPv5\": supported values: \"IPv4\", \"IPv6\"",
@@ -446,6 +456,36 @@ async fn what_upstream_warns_of() {
             answer.body
         );
     }
+}
+
+#[tokio::test]
+async fn scales_and_endpoints_warn_in_upstreams_order() {
+    let server = server(false).await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "i"}],
+        "nodeSelector": {"beta.kubernetes.io/arch": "x"}}});
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let told =
+        ["spec.template.spec.nodeSelector[beta.kubernetes.io/arch]: deprecated since v1.14; use \"kubernetes.io/arch\" instead"];
+    assert_eq!(call(&server, "POST", deployments, deployment).await.warnings, told);
+    let one = format!("{deployments}/d");
+    let label = call(&server, "PATCH", &one, json!({"metadata": {"labels": {"x": "y"}}})).await;
+    assert_eq!((label.code, label.warnings.len()), (200, 0), "its generation is the same");
+    let scaled = call(&server, "PATCH", &format!("{one}/scale"), json!({"spec": {"replicas": 3}})).await;
+    assert_eq!(
+        (scaled.code, scaled.body["kind"].as_str(), scaled.warnings),
+        (200, Some("Scale"), told.map(str::to_owned).to_vec())
+    );
+    let endpoints =
+        json!({"metadata": {"name": "e"}, "subsets": [{"addresses": [{"ip": "2001:DB8::1"}], "ports": [{"port": 1}]}]});
+    let made = call(&server, "POST", "/api/v1/namespaces/default/endpoints", endpoints).await;
+    assert_eq!(
+        made.warnings,
+        [
+            "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+            "subsets[0].addresses[0].ip: IPv6 address \"2001:DB8::1\" should be in RFC 5952 canonical format (\"2001:db8::1\")",
+        ]
+    );
 }
 
 #[tokio::test]

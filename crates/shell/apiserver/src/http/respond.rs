@@ -356,6 +356,16 @@ impl Pieces {
     }
 }
 
+/// Puts a warning before those that are there.
+pub fn add_first_warning(response: &mut Response<Body>, warning: &str) {
+    let others: Vec<HeaderValue> = response.headers().get_all(header::WARNING).iter().cloned().collect();
+    response.headers_mut().remove(header::WARNING);
+    add_warnings(response, &[warning.to_owned()]);
+    for other in others {
+        response.headers_mut().append(header::WARNING, other);
+    }
+}
+
 /// Letters of all warnings together beyond which each is cut to [`WARNING_LETTERS_MAX`], and none is added.
 const WARNINGS_LETTERS_MAX: usize = 4096;
 const WARNING_LETTERS_MAX: usize = 256;

@@ -59,6 +59,27 @@ fn a_deployment_and_its_template() {
 }
 
 #[test]
+fn only_the_latest_of_an_image_is_pulled_always() {
+    for (image, policy) in [
+        ("nginx", "Always"),
+        ("nginx:latest", "Always"),
+        ("host:5000/a/nginx", "Always"),
+        ("nginx:1.16", "IfNotPresent"),
+        ("nginx@sha256:abc", "IfNotPresent"),
+        ("", "IfNotPresent"),
+        ("Nginx", "IfNotPresent"),
+    ] {
+        let filled = filled(
+            "",
+            "v1",
+            "Pod",
+            json!({"spec": {"containers": [{"name": "a", "image": image}]}}),
+        );
+        assert_eq!(filled["spec"]["containers"][0]["imagePullPolicy"], policy, "{image}");
+    }
+}
+
+#[test]
 fn a_pods_requests_are_its_limits() {
     let filled = filled(
         "",

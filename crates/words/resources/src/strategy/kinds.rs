@@ -47,7 +47,6 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) -> Vec<String
             data_sources(value, false);
         }
         ("", "serviceaccounts") => secret_names(value),
-        ("", "services") => service_by_name(value),
         ("", "nodes") => drop(path::remove(value, &["status", "config"])),
         ("", "limitranges") if path::str(value, &["metadata", "name"]).is_empty() => {
             copy_within(value, &["metadata", "uid"], &["metadata", "name"]);
@@ -80,10 +79,7 @@ pub(super) fn update(row: &Resource, new: &mut Value, old: &Value) {
         ("", "namespaces") => copy(new, old, &["spec", "finalizers"]),
         ("", "secrets") if path::str(new, &["type"]).is_empty() => put(new, "type", old.get("type")),
         ("", "serviceaccounts") => secret_names(new),
-        ("", "services") => {
-            service_type_change(new, old);
-            service_by_name(new);
-        }
+        ("", "services") => service_type_change(new, old),
         ("", "persistentvolumeclaims") => {
             let in_use = path::get(old, &["spec", "dataSource"]).is_some();
             data_sources(new, in_use);
@@ -275,6 +271,7 @@ pub fn fill_stored(row: &Resource, value: &mut Value) {
     let bare = |value: &Value| path::object(value, &["metadata", "labels"]).is_none_or(Map::is_empty);
     match row.storage {
         "core/namespaces" => namespace_label(value),
+        "core/services" => service_by_name(value),
         "batch/jobs" if bare(value) => share_labels(value),
         _ => {}
     }

@@ -72,6 +72,8 @@ pub(super) const VOLUMES: &[(&str, &str, &str)] = &[
     ("rbd", "rbd", "deprecated in v1.28, non-functional in v1.31+"),
 ];
 
+/// Resources that come in whole bytes.
+const BYTES: [&str; 2] = ["memory", "ephemeral-storage"];
 /// Most pairs of ports that are looked at: a pod of thousands of equal ones is told enough by then.
 const PAIRS_MAX: usize = 4096;
 const SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/pod";
@@ -115,7 +117,9 @@ pub(super) fn pod(out: &mut Warnings, node: &Node<'_>) {
             out.push(format!("{}: invalid empty name \"\"", secret.child("name").path));
         }
     }
-    fractions(out, &spec.at("overhead"));
+    for name in BYTES {
+        fraction(out, &spec.at("overhead").key(name));
+    }
     let context = spec.at("securityContext");
     if !context.has("seccompProfile") && annotations.has(SECCOMP) {
         non_functional(out, &annotations.key(SECCOMP));
@@ -129,8 +133,11 @@ pub(super) fn pod(out: &mut Warnings, node: &Node<'_>) {
         if spec.path != "spec" {
             app_armor(out, &annotations, &context, &container);
         }
-        fractions(out, &container.get("resources.limits"));
-        fractions(out, &container.get("resources.requests"));
+        for name in BYTES {
+            for list in ["limits", "requests"] {
+                fraction(out, &container.at("resources").at(list).key(name));
+            }
+        }
         environment(out, &container);
     }
     host_addresses_and_overlaps(out, &spec);
@@ -221,12 +228,6 @@ fn repeated(out: &mut Warnings, list: &Node<'_>, name: &str) {
         if !seen.insert(text.str()) {
             out.push(format!("{}: duplicate {name} {}", text.path, quoted(text.str())));
         }
-    }
-}
-
-fn fractions(out: &mut Warnings, amounts: &Node<'_>) {
-    for name in ["memory", "ephemeral-storage"] {
-        fraction(out, &amounts.key(name));
     }
 }
 
