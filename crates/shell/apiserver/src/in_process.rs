@@ -127,6 +127,7 @@ impl InProcess {
             force: given.force,
             dry_run: given.dry_run,
             validation: rules::FieldValidation::Ignore,
+            ..WriteOptions::default()
         }
     }
 
@@ -232,6 +233,10 @@ impl Transport for InProcess {
                 rules::object_of(&review.await?)
             }
             "" => {
+                let write = WriteOptions {
+                    shares_labels: rules::shares_labels(target.row, &value),
+                    ..write
+                };
                 rules::defaults(target.row, &mut value);
                 let creating = Target {
                     name: String::new(),

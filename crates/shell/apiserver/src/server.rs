@@ -47,6 +47,8 @@ pub struct Config {
     pub git_version: String,
     /// How many connections there may be, and for how long without a request.
     pub connections: Limits,
+    /// Whether a client is warned that a kind or field is stored and does nothing yet.
+    pub warn_unenforced: bool,
 }
 
 impl Default for Config {
@@ -62,6 +64,7 @@ impl Default for Config {
             bookmark_interval: Duration::from_mins(1),
             git_version: concat!("v1.36.0+trireme.", env!("CARGO_PKG_VERSION")).to_owned(),
             connections: connection_limits(Shares::of(1024)),
+            warn_unenforced: true,
         }
     }
 }

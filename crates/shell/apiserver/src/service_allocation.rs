@@ -4,13 +4,14 @@
 //! port): both are written in the Service's own transaction, an allocation with the precondition that it was absent. So
 //! nothing doubles and nothing leaks, whatever fails in between.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rand::Rng as _;
 use serde_json::{Value, json};
 use trireme_api::Status;
 use trireme_api::field::{FieldError, FieldErrorType};
+use trireme_resources::validation;
 use trireme_store::{Body, Operation, Precondition, Write};
 
 use crate::keys;
@@ -113,6 +114,11 @@ fn text<'a>(spec: &'a Value, name: &str) -> &'a str {
     spec[name].as_str().unwrap_or_default()
 }
 
+/// A number, 0 where there is none.
+fn whole(value: &Value) -> i64 {
+    value.as_i64().unwrap_or(0)
+}
+
 fn port(value: &Value) -> Option<u16> {
     value
         .as_u64()
@@ -185,7 +191,7 @@ impl ApiServer {
         self.allocate(target, None, service)
     }
 
-    /// Allocates and releases for a changed object; the writes belong into its transaction.
+    /// Allocates for a changed object; the writes belong into its transaction. What it gives back is [`Self::release_changed`].
     ///
     /// # Errors
     /// As upstream refuses addresses and ports.
@@ -193,17 +199,22 @@ impl ApiServer {
         if !is_service(target) || !target.subresource.is_empty() || !service["spec"].is_object() {
             return Ok(Vec::new());
         }
-        normalize(old, service);
         patch_allocated(old, service);
-        let mut writes = self.allocate(target, Some(old), service)?;
+        normalize(old, service);
+        self.allocate(target, Some(old), service)
+    }
+
+    /// The writes that give back what a changed object holds no longer, once it is as it will be stored.
+    pub(crate) fn release_changed(&self, target: &Target, old: &Value, service: &Value) -> Vec<Write> {
+        if !is_service(target) || !target.subresource.is_empty() {
+            return Vec::new();
+        }
         let (before, after) = (claims(old), claims(service));
-        for address in before.addresses.difference(&after.addresses) {
-            writes.extend(self.free(keys::object("networking.k8s.io", "ipaddresses", "", &address.to_string())));
-        }
-        for port in before.ports.difference(&after.ports) {
-            writes.extend(self.free(keys::internal(NODE_PORTS, &port.to_string())));
-        }
-        Ok(writes)
+        let addresses = before.addresses.difference(&after.addresses);
+        let addresses = addresses.filter_map(|address| self.free(address_key(*address)));
+        let ports = before.ports.difference(&after.ports);
+        let ports = ports.filter_map(|port| self.free(keys::internal(NODE_PORTS, &port.to_string())));
+        addresses.chain(ports).collect()
     }
 
     /// The writes that give back all that a deleted object held.
@@ -212,10 +223,7 @@ impl ApiServer {
             return Vec::new();
         }
         let held = claims(service);
-        let addresses = held.addresses.iter().filter_map(|address| {
-            let key = keys::object("networking.k8s.io", "ipaddresses", "", &address.to_string());
-            self.free(key)
-        });
+        let addresses = held.addresses.iter().filter_map(|address| self.free(address_key(*address)));
         let ports = held
             .ports
             .iter()
@@ -235,12 +243,21 @@ impl ApiServer {
     }
 
     fn allocate(&self, target: &Target, old: Option<&Value>, service: &mut Value) -> Result<Vec<Write>, Status> {
-        self.families(old, service)?;
-        let held = old.map(claims).unwrap_or_default();
-        let mut taken = BTreeSet::new();
-        let mut writes = self.addresses(target, &held, service)?;
-        self.node_ports(target, &held, service, &mut taken, &mut writes)?;
-        self.health_check_port(target, &held, service, &mut taken, &mut writes)?;
+        let mut writes = Vec::new();
+        if !old.is_some_and(|old| keeps_preferred_families(old, service)) {
+            self.families(old, service)?;
+            writes = self.addresses(target, old, service)?;
+        }
+        let mut ports = Ports {
+            held: old.map(|old| claims(old).ports).unwrap_or_default(),
+            taken: BTreeSet::new(),
+            new: old.is_none(),
+        };
+        self.node_ports(&mut ports, service)?;
+        if !old.is_some_and(|old| needs_health_check_port(&old["spec"])) {
+            self.health_check_port(&mut ports, service)?;
+        }
+        writes.extend(ports.taken.iter().map(|port| self.claim_port(target, service, *port)));
         Ok(writes)
     }
 
@@ -250,7 +267,6 @@ impl ApiServer {
 
     /// Fills `ipFamilyPolicy` and `ipFamilies`.
     fn families(&self, old: Option<&Value>, service: &mut Value) -> Result<(), Status> {
-        let snapshot = service.clone();
         let spec = &mut service["spec"];
         if !needs_address(spec) {
             return Ok(());
@@ -267,6 +283,12 @@ impl ApiServer {
             spec["ipFamilyPolicy"] = policy.into();
         }
         let policy = text(spec, "ipFamilyPolicy").to_owned();
+        let wrong = validation::service_addresses(service, old);
+        if !wrong.is_empty() {
+            return Err(refused(service, &wrong));
+        }
+        let snapshot = service.clone();
+        let spec = &mut service["spec"];
         let mut addresses = texts(&spec["clusterIPs"]);
         let mut families = texts(&spec["ipFamilies"]);
         let mut errors = Vec::new();
@@ -280,11 +302,11 @@ impl ApiServer {
                     families.truncate(1);
                 }
             } else {
-                if addresses.len() == 1 && old_addresses.len() == 2 && addresses[0] == old_addresses[0] {
+                if !addresses.is_empty() && addresses.len() < old_addresses.len() {
                     let detail = "must be 'SingleStack' to release the secondary cluster IP";
                     errors.push(invalid("spec.ipFamilyPolicy", quoted(&policy), detail));
                 }
-                if families.len() == 1 && old_families.len() == 2 && families[0] == old_families[0] {
+                if !families.is_empty() && families.len() < old_families.len() {
                     let detail = "must be 'SingleStack' to release the secondary IP family";
                     errors.push(invalid("spec.ipFamilyPolicy", quoted(&policy), detail));
                 }
@@ -352,15 +374,26 @@ impl ApiServer {
         Ok(())
     }
 
-    fn addresses(&self, target: &Target, held: &Claims, service: &mut Value) -> Result<Vec<Write>, Status> {
+    fn addresses(&self, target: &Target, old: Option<&Value>, service: &mut Value) -> Result<Vec<Write>, Status> {
         if !needs_address(&service["spec"]) || is_headless(&service["spec"]) {
             return Ok(Vec::new());
         }
         let families = texts(&service["spec"]["ipFamilies"]);
+        // A changed service is given what it lacks: all if it had no addresses by its type, else its second family's.
+        let first = match old.map(|old| &old["spec"]) {
+            Some(before) if needs_address(before) => {
+                let more = texts(&before["ipFamilies"]).len() == 1 && families.len() == 2;
+                if is_headless(before) || !more {
+                    return Ok(Vec::new());
+                }
+                1
+            }
+            _ => 0,
+        };
         let mut addresses = texts(&service["spec"]["clusterIPs"]);
         let given = addresses.clone();
         let mut writes = Vec::new();
-        for (index, family) in families.iter().enumerate() {
+        for (index, family) in families.iter().enumerate().skip(first) {
             let cidr = self.cidr(family);
             let wished = addresses.get(index).filter(|address| !address.is_empty()).cloned();
             let address = match (wished, cidr) {
@@ -368,13 +401,10 @@ impl ApiServer {
                     let parsed: IpAddr = wished
                         .parse()
                         .map_err(|_| Status::internal(&format!("failed to parse service IP {wished:?}")))?;
-                    if held.addresses.contains(&parsed) {
-                        continue;
-                    }
                     let why = match cidr {
-                        Some(cidr) if !cidr.gives(parsed) => Some(format!(
-                            "the provided IP ({parsed}) is not in the valid range. The range of valid IPs is {cidr}"
-                        )),
+                        Some(cidr) if !cidr.gives(parsed) => {
+                            Some("the provided network does not match the current range".to_owned())
+                        }
                         _ if self.store.get(&address_key(parsed)).is_some() => {
                             Some("provided IP is already allocated".to_owned())
                         }
@@ -466,129 +496,90 @@ impl ApiServer {
         claim(address_key(address), object)
     }
 
-    fn node_ports(
-        &self,
-        target: &Target,
-        held: &Claims,
-        service: &mut Value,
-        taken: &mut BTreeSet<u16>,
-        writes: &mut Vec<Write>,
-    ) -> Result<(), Status> {
+    fn node_ports(&self, ports: &mut Ports, service: &mut Value) -> Result<(), Status> {
         let allocates = allocates_node_ports(&service["spec"]);
         let exposed = matches!(text(&service["spec"], "type"), "NodePort" | "LoadBalancer");
         if !exposed {
             return Ok(());
         }
-        let count = service["spec"]["ports"].as_array().map_or(0, Vec::len);
-        // The same port under two protocols shares one node port.
-        let mut shared: Vec<(u64, u16)> = Vec::new();
-        for index in 0..count {
-            let entry = &service["spec"]["ports"][index];
-            let number = entry["port"].as_u64().unwrap_or(0);
-            let wished = port(&entry["nodePort"]);
-            if wished.is_none() && !allocates {
+        let entries = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
+        // The same port under two protocols shares one node port, if the service is new.
+        let mut shared: BTreeMap<i64, i64> = BTreeMap::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let (number, own) = (whole(&entry["port"]), whole(&entry["nodePort"]));
+            if own == 0 && !allocates {
                 continue;
             }
-            let known = shared
-                .iter()
-                .find(|(port, _)| *port == number)
-                .map(|(_, node_port)| *node_port);
-            let requested = wished.or(known).or_else(|| {
-                let ports = service["spec"]["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
-                ports[index..]
-                    .iter()
-                    .filter(|entry| entry["port"].as_u64() == Some(number))
-                    .find_map(|entry| port(&entry["nodePort"]))
-            });
-            let node_port = match requested {
-                Some(wished) => {
-                    if !held.ports.contains(&wished) && taken.insert(wished) {
-                        let path = format!("spec.ports[{index}].nodePort");
-                        self.check_port(wished)
-                            .map_err(|why| refused(service, &[invalid(&path, wished.to_string(), why)]))?;
-                        writes.push(self.claim_port(target, service, wished));
-                    }
-                    wished
+            let known = shared.get(&number).copied().filter(|_| ports.new);
+            let requested = match known {
+                Some(known) if own == 0 => known,
+                None if ports.new => {
+                    let alike = entries.iter().filter(|entry| whole(&entry["port"]) == number);
+                    let mut wished = alike.map(|entry| whole(&entry["nodePort"]));
+                    wished.find(|port| *port != 0).unwrap_or(0)
                 }
-                None => {
-                    let found = self
-                        .free_port(held, taken)
-                        .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
-                    taken.insert(found);
-                    writes.push(self.claim_port(target, service, found));
-                    found
-                }
+                _ => own,
             };
-            shared.push((number, node_port));
+            let node_port = if requested == 0 {
+                let found = self.free_port(ports);
+                found.ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?
+            } else {
+                if known != Some(requested) {
+                    let path = format!("spec.ports[{index}].nodePort");
+                    self.take_port(ports, requested)
+                        .map_err(|why| refused(service, &[invalid(&path, requested.to_string(), why)]))?;
+                }
+                requested
+            };
+            shared.entry(number).or_insert(node_port);
             service["spec"]["ports"][index]["nodePort"] = node_port.into();
         }
         Ok(())
     }
 
-    fn health_check_port(
-        &self,
-        target: &Target,
-        held: &Claims,
-        service: &mut Value,
-        taken: &mut BTreeSet<u16>,
-        writes: &mut Vec<Write>,
-    ) -> Result<(), Status> {
+    fn health_check_port(&self, ports: &mut Ports, service: &mut Value) -> Result<(), Status> {
         if !needs_health_check_port(&service["spec"]) {
             return Ok(());
         }
-        let chosen = match port(&service["spec"]["healthCheckNodePort"]) {
-            Some(wished) if held.ports.contains(&wished) => return Ok(()),
-            Some(wished) => {
-                let checked = if taken.contains(&wished) {
-                    Err(PORT_TAKEN.to_owned())
-                } else {
-                    self.check_port(wished)
-                };
-                checked.map_err(|why| {
-                    Status::internal(&format!("failed to allocate requested HealthCheck NodePort {wished}: {why}"))
-                })?;
-                wished
-            }
-            None => self
-                .free_port(held, taken)
-                .ok_or_else(|| Status::internal("failed to allocate a HealthCheck NodePort 0: range is full"))?,
-        };
-        taken.insert(chosen);
-        writes.push(self.claim_port(target, service, chosen));
-        service["spec"]["healthCheckNodePort"] = chosen.into();
-        Ok(())
+        let wished = whole(&service["spec"]["healthCheckNodePort"]);
+        let full = || Status::internal("failed to allocate a HealthCheck NodePort 0: range is full");
+        if wished == 0 {
+            service["spec"]["healthCheckNodePort"] = self.free_port(ports).ok_or_else(full)?.into();
+            return Ok(());
+        }
+        self.take_port(ports, wished)
+            .map_err(|why| Status::internal(&format!("failed to allocate requested HealthCheck NodePort {wished}: {why}")))
     }
 
-    fn check_port(&self, wished: u16) -> Result<(), String> {
+    /// Takes a port that a client wishes, unless the service holds it already.
+    fn take_port(&self, ports: &mut Ports, wished: i64) -> Result<(), PortRefused> {
         let range = &self.config.node_ports;
-        if !range.contains(&wished) {
-            return Err(format!(
-                "provided port is not in the valid range. The range of valid ports is {}-{}",
-                range.start(),
-                range.end()
-            ));
+        let Some(port) = u16::try_from(wished).ok().filter(|port| range.contains(port)) else {
+            return Err(PortRefused::OutOfRange(*range.start(), *range.end()));
+        };
+        if ports.held.contains(&port) || (!ports.new && ports.taken.contains(&port)) {
+            return Ok(());
         }
-        if self.store.get(&keys::internal(NODE_PORTS, &wished.to_string())).is_some() {
-            return Err(PORT_TAKEN.to_owned());
+        if ports.taken.contains(&port) || self.store.get(&keys::internal(NODE_PORTS, &port.to_string())).is_some() {
+            return Err(PortRefused::Taken);
         }
+        ports.taken.insert(port);
         Ok(())
     }
 
-    fn free_port(&self, held: &Claims, taken: &BTreeSet<u16>) -> Option<u16> {
+    /// Takes any port that is free.
+    fn free_port(&self, ports: &mut Ports) -> Option<i64> {
         let range = self.config.node_ports.clone();
         let free = |port: &u16| {
-            !taken.contains(port)
-                && !held.ports.contains(port)
+            !ports.taken.contains(port)
+                && !ports.held.contains(port)
                 && self.store.get(&keys::internal(NODE_PORTS, &port.to_string())).is_none()
         };
         let mut random = rand::rng();
-        for _ in 0..RANDOM_TRIES {
-            let candidate = random.random_range(range.clone());
-            if free(&candidate) {
-                return Some(candidate);
-            }
-        }
-        range.clone().find(free)
+        let mut tries = (0..RANDOM_TRIES).map(|_| random.random_range(range.clone()));
+        let found = tries.find(free).or_else(|| range.clone().find(free))?;
+        ports.taken.insert(found);
+        Some(found.into())
     }
 
     fn claim_port(&self, target: &Target, service: &Value, port: u16) -> Write {
@@ -604,7 +595,40 @@ impl ApiServer {
     }
 }
 
-const PORT_TAKEN: &str = "provided port is already allocated";
+/// The node ports of a service while they are allocated.
+struct Ports {
+    /// Those that it holds already.
+    held: BTreeSet<u16>,
+    /// Those that it is given now.
+    taken: BTreeSet<u16>,
+    /// Whether the service is new.
+    new: bool,
+}
+
+/// Why a service does not get the node port that it wishes.
+#[derive(Debug, thiserror::Error)]
+enum PortRefused {
+    #[error("provided port is not in the valid range. The range of valid ports is {0}-{1}")]
+    OutOfRange(u16, u16),
+    #[error("provided port is already allocated")]
+    Taken,
+}
+
+impl From<PortRefused> for String {
+    fn from(why: PortRefused) -> Self {
+        why.to_string()
+    }
+}
+
+/// Whether a service that prefers both families is the same in all that they depend on: it is not given or denied one
+/// because the cluster has changed.
+fn keeps_preferred_families(old: &Value, service: &Value) -> bool {
+    const PREFER: &str = "PreferDualStack";
+    let (before, spec) = (&old["spec"], &service["spec"]);
+    let same = |name: &str| before[name] == spec[name];
+    let prefers = |spec: &Value| text(spec, "ipFamilyPolicy") == PREFER;
+    needs_address(spec) && same("type") && prefers(spec) && prefers(before) && same("clusterIPs") && same("ipFamilies")
+}
 
 fn address_key(address: IpAddr) -> trireme_store::Key {
     keys::object("networking.k8s.io", "ipaddresses", "", &address.to_string())
@@ -669,7 +693,7 @@ fn patch_allocated(old: &Value, service: &mut Value) {
             if port(&entry["nodePort"]).is_some() {
                 continue;
             }
-            let same = known.iter().find(|old| text(old, "name") == text(entry, "name"));
+            let same = known.iter().rev().find(|old| text(old, "name") == text(entry, "name"));
             if let Some(node_port) = same
                 .and_then(|old| port(&old["nodePort"]))
                 .filter(|port| !kept.contains(port))
@@ -704,8 +728,8 @@ mod tests {
         let old = json!({"spec": {"type": "NodePort", "clusterIP": "10.0.0.9", "clusterIPs": ["10.0.0.9"],
             "ports": [{"name": "a", "port": 1, "nodePort": 30001}]}});
         let mut new = json!({"spec": {"type": "NodePort", "ports": [{"name": "a", "port": 2}, {"name": "b", "port": 3}]}});
-        normalize(&old, &mut new);
         patch_allocated(&old, &mut new);
+        normalize(&old, &mut new);
         assert_eq!(new["spec"]["clusterIP"], "10.0.0.9");
         assert_eq!(new["spec"]["clusterIPs"], json!(["10.0.0.9"]));
         assert_eq!(new["spec"]["ports"][0]["nodePort"], 30001);

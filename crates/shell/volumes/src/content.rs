@@ -77,7 +77,7 @@ impl Fetch<'_> {
                         token: true,
                     },
                 );
-            } else {
+            } else if part.cluster_trust_bundle.is_some() || part.pod_certificate.is_some() {
                 return Err("a projected source of this kind is not supported yet".into());
             }
         }

@@ -175,6 +175,9 @@ pub struct ServerOptions {
     /// Let requests without credentials in as system:anonymous; otherwise only health and version answer them
     #[arg(long, env = "TRIREME_ANONYMOUS_AUTH", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub anonymous_auth: bool,
+    /// Warn clients of kinds and fields that are stored and do nothing yet
+    #[arg(long, env = "TRIREME_WARN_UNENFORCED", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub warn_unenforced: bool,
     /// Parts to leave out, comma separated
     #[arg(long, env = "TRIREME_DISABLE", value_delimiter = ',')]
     pub disable: Vec<Part>,

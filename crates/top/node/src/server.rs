@@ -302,6 +302,7 @@ fn api_server(
         anonymous: options.anonymous_auth,
         git_version: crate::KUBERNETES_VERSION.to_owned(),
         connections: connection_limits(shares),
+        warn_unenforced: options.warn_unenforced,
         ..trireme_apiserver::Config::default()
     };
     let server = ApiServer::build(settings, store, plugins);

@@ -249,6 +249,21 @@ impl Quantity {
         Ok(parsed)
     }
 
+    /// Without what is finer than `10^scale`, rounded away from zero; nothing where that changes nothing.
+    #[must_use]
+    pub fn rounded_up(&self, scale: i32) -> Option<Self> {
+        if self.scale >= scale {
+            return None;
+        }
+        let (value, exact) = shrink(self.value, self.scale.abs_diff(scale));
+        (!exact).then_some(Self {
+            value,
+            scale,
+            format: self.format,
+            text: None,
+        })
+    }
+
     /// The format it was written in.
     #[must_use]
     pub fn format(&self) -> Format {

@@ -25,6 +25,9 @@ pub struct Status {
     /// HTTP status code.
     #[serde(skip_serializing_if = "is_zero")]
     pub code: u16,
+    /// What the client is warned of besides; in HTTP it travels in headers.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
 }
 
 /// `v1.StatusDetails`.
@@ -84,7 +87,15 @@ impl Status {
             reason: reason.into(),
             details: None,
             code,
+            warnings: Vec::new(),
         }
+    }
+
+    /// Adds what the client is warned of besides.
+    #[must_use]
+    pub fn warning(mut self, warnings: Vec<String>) -> Self {
+        self.warnings.extend(warnings);
+        self
     }
 
     /// Adds details.

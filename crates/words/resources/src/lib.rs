@@ -12,7 +12,8 @@ pub mod rows;
 pub mod selectable;
 pub mod strategy;
 pub mod table;
+pub mod unenforced;
 pub mod validation;
 
 pub use convert::convert;
-pub use rows::{Group, Resource, Subresource, by_storage, find, find_kind, groups, rows};
+pub use rows::{Group, Resource, Subresource, Unenforced, by_storage, find, find_kind, groups, rows};

@@ -110,7 +110,7 @@ pub fn usage(group: &str, plural: &str, object: &Value) -> Amounts {
     match (group, plural) {
         ("", "pods") if !matches!(path::str(object, &["status", "phase"]), "Failed" | "Succeeded") => {
             let spec = &object["spec"];
-            used.extend(compute(&of_pod(spec, "requests"), &of_pod(spec, "limits")));
+            used.extend(compute(&with_overhead(spec, "requests"), &with_overhead(spec, "limits")));
         }
         ("", "services") => {
             let ports = path::list(object, &["spec", "ports"]);
@@ -189,15 +189,41 @@ fn compute(requests: &Amounts, limits: &Amounts) -> Amounts {
     used
 }
 
-/// What a pod of this specification asks for in all.
+/// What a pod of this specification asks for in all: its own figures or its containers', and its overhead on top.
 #[must_use]
 pub fn pod_requests(spec: &Value) -> Amounts {
-    of_pod(spec, "requests")
+    with_overhead(spec, "requests")
 }
 
-/// Containers and sidecars together, or the greediest moment of the start; what the pod says itself comes before; its
-/// overhead comes on top.
-fn of_pod(spec: &Value, list: &str) -> Amounts {
+/// What a pod's quota counts: with its overhead on top.
+fn with_overhead(spec: &Value, list: &str) -> Amounts {
+    let mut total = of_pod(spec, list);
+    let mut overhead = amounts(&spec["overhead"]);
+    if list == "limits" {
+        overhead.retain(|name, _| total.get(name).is_some_and(|held| !held.is_zero()));
+    }
+    add(&mut total, &overhead);
+    total
+}
+
+/// `requests` or `limits` of a pod by its spec: what it says itself, and else what its containers need.
+#[must_use]
+pub fn of_pod(spec: &Value, list: &str) -> Amounts {
+    let mut total = of_containers(spec, list);
+    let whole = amounts(&spec["resources"][list]);
+    total.extend(whole.into_iter().filter(|(name, _)| is_of_pods(name)));
+    total
+}
+
+/// Whether a pod may say itself how much it asks of that resource.
+#[must_use]
+pub fn is_of_pods(name: &str) -> bool {
+    matches!(name, "cpu" | "memory") || name.starts_with("hugepages-")
+}
+
+/// `requests` or `limits` of a pod's containers and sidecars together, or of the greediest moment of the start.
+#[must_use]
+pub fn of_containers(spec: &Value, list: &str) -> Amounts {
     let own = |container: &Value| amounts(&container["resources"][list]);
     let mut total = Amounts::new();
     for container in path::list(spec, &["containers"]) {
@@ -216,17 +242,6 @@ fn of_pod(spec: &Value, list: &str) -> Amounts {
         at_least(&mut starting, now);
     }
     at_least(&mut total, starting);
-    let whole = amounts(&spec["resources"][list]);
-    total.extend(
-        whole
-            .into_iter()
-            .filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory") || name.starts_with("hugepages-")),
-    );
-    let mut overhead = amounts(&spec["overhead"]);
-    if list == "limits" {
-        overhead.retain(|name, _| total.get(name).is_some_and(|held| !held.is_zero()));
-    }
-    add(&mut total, &overhead);
     total
 }
 

@@ -1,18 +1,17 @@
 //! LimitRanger: defaults and bounds that a namespace's LimitRanges set for containers, pods and claims.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 use trireme_api::Status;
 use trireme_api::quantity::Quantity;
+use trireme_resources::quota::{self, Amounts};
 
 use super::{Operation, Request};
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 /// Largest value that is compared in thousandths.
 const MILLI_MAX: i64 = i64::MAX / 1000;
-
-type Resources = BTreeMap<String, Quantity>;
 
 pub(super) fn fill(request: &mut Request<'_>) {
     for range in request.lookup.list("", "limitranges", Some(request.namespace)) {
@@ -79,16 +78,16 @@ fn merge(container: &mut Value, list: &str, defaults: &Map<String, Value>) -> Ve
 }
 
 pub(super) fn check(request: &Request<'_>) -> Result<(), Status> {
-    if !matches!(request.operation, Operation::Create | Operation::Update) || !request.subresource.is_empty() {
+    let (create, update) = (request.operation == Operation::Create, request.operation == Operation::Update);
+    let pod =
+        request.is("", "pods") && ((create && request.subresource.is_empty()) || (update && request.subresource == "resize"));
+    let claim = request.is("", "persistentvolumeclaims") && (create || update) && request.subresource.is_empty();
+    let going = request.old.is_some_and(|old| !old["metadata"]["deletionTimestamp"].is_null());
+    if !(pod || claim) || going {
         return Ok(());
     }
-    let pod = request.is("", "pods") && request.operation == Operation::Create;
-    let claim = request.is("", "persistentvolumeclaims");
-    if !pod && !claim {
-        return Ok(());
-    }
-    let mut problems = Vec::new();
     for range in request.lookup.list("", "limitranges", Some(request.namespace)) {
+        let mut problems = Vec::new();
         if pod {
             check_pod(&range, &request.object["spec"], &mut problems);
         } else {
@@ -97,18 +96,22 @@ pub(super) fn check(request: &Request<'_>) -> Result<(), Status> {
                 let bounds = Bounds {
                     kind: "PersistentVolumeClaim",
                     requests: &resources,
-                    limits: &Resources::new(),
+                    limits: &Amounts::new(),
                 };
                 bounds.minimum(item, &mut problems);
                 bounds.maximum_request(item, &mut problems);
             }
         }
+        // The first range that refuses is told, with all that it says, each once.
+        let mut told = BTreeSet::new();
+        problems.retain(|problem| told.insert(problem.clone()));
+        match problems.as_slice() {
+            [] => {}
+            [one] => return Err(request.forbid(one)),
+            several => return Err(request.forbid(&format!("[{}]", several.join(", ")))),
+        }
     }
-    match problems.as_slice() {
-        [] => Ok(()),
-        [one] => Err(request.forbid(one)),
-        several => Err(request.forbid(&format!("[{}]", several.join(", ")))),
-    }
+    Ok(())
 }
 
 fn check_pod(range: &Value, spec: &Value, problems: &mut Vec<String>) {
@@ -130,7 +133,7 @@ fn check_pod(range: &Value, spec: &Value, problems: &mut Vec<String>) {
                 }
             }
             Some("Pod") => {
-                let (requests, limits) = (of_pod(spec, "requests"), of_pod(spec, "limits"));
+                let (requests, limits) = (quota::of_pod(spec, "requests"), quota::of_pod(spec, "limits"));
                 Bounds {
                     kind: "Pod",
                     requests: &requests,
@@ -143,61 +146,14 @@ fn check_pod(range: &Value, spec: &Value, problems: &mut Vec<String>) {
     }
 }
 
-/// All containers together, or the greediest init container with the sidecars before it.
-fn of_pod(spec: &Value, list: &str) -> Resources {
-    let mut total = Resources::new();
-    let add = |total: &mut Resources, more: Resources| {
-        for (name, quantity) in more {
-            total.entry(name).and_modify(|held| held.add(&quantity)).or_insert(quantity);
-        }
-    };
-    for container in spec["containers"].as_array().into_iter().flatten() {
-        add(&mut total, resources(&container["resources"], list));
-    }
-    let mut sidecars = Resources::new();
-    let mut starting = Resources::new();
-    for container in spec["initContainers"].as_array().into_iter().flatten() {
-        let own = resources(&container["resources"], list);
-        let mut now = sidecars.clone();
-        add(&mut now, own.clone());
-        if container["restartPolicy"] == "Always" {
-            add(&mut total, own);
-            sidecars.clone_from(&now);
-        }
-        for (name, quantity) in now {
-            let larger = starting.get(&name).is_none_or(|held| *held < quantity);
-            if larger {
-                starting.insert(name, quantity);
-            }
-        }
-    }
-    for (name, quantity) in starting {
-        if total.get(&name).is_none_or(|held| *held < quantity) {
-            total.insert(name, quantity);
-        }
-    }
-    total
-}
-
-fn resources(resources: &Value, list: &str) -> Resources {
-    let members = resources[list].as_object().into_iter().flatten();
-    members
-        .filter_map(|(name, value)| Some((name.clone(), parse(value)?)))
-        .collect()
-}
-
-fn parse(value: &Value) -> Option<Quantity> {
-    match value {
-        Value::String(text) => Quantity::parse(text).ok(),
-        Value::Number(number) => Quantity::parse(&number.to_string()).ok(),
-        _ => None,
-    }
+fn resources(resources: &Value, list: &str) -> Amounts {
+    quota::amounts(&resources[list])
 }
 
 struct Bounds<'a> {
     kind: &'a str,
-    requests: &'a Resources,
-    limits: &'a Resources,
+    requests: &'a Amounts,
+    limits: &'a Amounts,
 }
 
 /// Values to compare, in thousandths where none overflows.

@@ -151,6 +151,11 @@ fn refusals_say_why() {
             container(json!({"limits": {"cpu": "1"}, "requests": {"cpu": "60m"}})),
             "pods \"p\" is forbidden: cpu max limit to request ratio per Container is 10, but provided ratio is 16.666667",
         ),
+        (
+            "ns",
+            json!({"containers": [], "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}}),
+            "pods \"p\" is forbidden: maximum cpu usage per Pod is 1500m, but limit is 2",
+        ),
     ] {
         let mut pod = pod(spec);
         assert_eq!(create(namespace, &mut pod).unwrap_err().message, message);

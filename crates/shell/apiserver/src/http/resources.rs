@@ -72,7 +72,7 @@ where
     };
     let mut answer = answer.unwrap_or_else(|status| respond::status(&errors, &status));
     if row.group.is_empty() && row.kind == "Endpoints" {
-        respond::add_warnings(&mut answer, &[ENDPOINTS_DEPRECATED.to_owned()]);
+        respond::add_first_warning(&mut answer, ENDPOINTS_DEPRECATED);
     }
     answer
 }
@@ -196,8 +196,9 @@ where
         "watch" => watch(server, &incoming, &target).await,
         "create" => {
             let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
-            let write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
+            let mut write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
             let (mut value, warnings) = read_object(&mut incoming, expected(target.row), write.validation).await?;
+            write.shares_labels = rules::shares_labels(target.row, &value);
             rules::defaults(target.row, &mut value);
             let written = server.create(&target, value, &write).await;
             written_answer(&style, &target, written, warnings)
@@ -259,7 +260,8 @@ pub(crate) fn written_answer(
             warnings.append(&mut written.warnings);
             respond::object(style, if written.created { 201 } else { 200 }, target.row, &written.object)
         }
-        Err(status) => {
+        Err(mut status) => {
+            warnings.append(&mut status.warnings);
             let mut plain = style.clone();
             plain.accepted.shape = super::accept::Shape::Plain;
             respond::status(&plain, &status)
@@ -338,10 +340,17 @@ where
     } else {
         server.patch(&target, kind, &bytes, &write).await
     };
-    if target.subresource == "scale" {
-        return written.map(|written| respond::object(&style, 200, crate::pipeline::subresources::scale_row(), &written.object));
-    }
-    written_answer(&style, &target, written, Vec::new())
+    written_answer(&style, &as_answered(target), written, Vec::new())
+}
+
+/// The target with the row of what a change of it answers.
+fn as_answered(target: Target) -> Target {
+    let row = if target.subresource == "scale" {
+        crate::pipeline::subresources::scale_row()
+    } else {
+        target.row
+    };
+    Target { row, ..target }
 }
 
 async fn subresource<B>(server: &Arc<ApiServer>, mut incoming: Incoming<B>, target: Target) -> Result<Response<Body>, Status>
@@ -387,9 +396,9 @@ where
     let write = options::write(&incoming.query, "UpdateOptions", None, incoming.header("user-agent"))?;
     if sub == "scale" {
         let row = crate::pipeline::subresources::scale_row();
-        let (value, _) = read_object(&mut incoming, expected(row), write.validation).await?;
-        let written = server.update_scale(&target, value, &write).await?;
-        return Ok(respond::object(&style, 200, row, &written.object));
+        let (value, warnings) = read_object(&mut incoming, expected(row), write.validation).await?;
+        let written = server.update_scale(&target, value, &write).await;
+        return written_answer(&style, &as_answered(target), written, warnings);
     }
     let (mut value, warnings) = read_object(&mut incoming, expected(target.row), write.validation).await?;
     rules::defaults(target.row, &mut value);

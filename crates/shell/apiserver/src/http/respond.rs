@@ -111,6 +111,7 @@ fn failure(style: &Style, status: &Status, continuation: &str) -> Response<Body>
     if retry > 0 {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry));
     }
+    add_warnings(&mut response, &status.warnings);
     response
 }
 
@@ -355,11 +356,46 @@ impl Pieces {
     }
 }
 
-/// Puts warnings into headers.
+/// Puts a warning before those that are there.
+pub fn add_first_warning(response: &mut Response<Body>, warning: &str) {
+    let others: Vec<HeaderValue> = response.headers().get_all(header::WARNING).iter().cloned().collect();
+    response.headers_mut().remove(header::WARNING);
+    add_warnings(response, &[warning.to_owned()]);
+    for other in others {
+        response.headers_mut().append(header::WARNING, other);
+    }
+}
+
+/// Letters of all warnings together beyond which each is cut to [`WARNING_LETTERS_MAX`], and none is added.
+const WARNINGS_LETTERS_MAX: usize = 4096;
+const WARNING_LETTERS_MAX: usize = 256;
+
+/// Puts warnings into headers: each once, and no more than headers may hold.
 pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
-    for warning in warnings {
-        let mut text = String::with_capacity(warning.len() + 8);
-        for character in warning.chars() {
+    let letters = |warning: &str| warning.chars().count();
+    let mut told: Vec<&str> = Vec::new();
+    for warning in warnings.iter().filter(|warning| !warning.is_empty()) {
+        if !told.contains(&warning.as_str()) {
+            told.push(warning);
+        }
+        // What stands behind these is cut off, however short they get.
+        if told.len() * WARNING_LETTERS_MAX > 16 * WARNINGS_LETTERS_MAX {
+            break;
+        }
+    }
+    let cut = told.iter().map(|warning| letters(warning)).sum::<usize>() > WARNINGS_LETTERS_MAX;
+    let mut written = 0;
+    for warning in told {
+        if cut && written >= WARNINGS_LETTERS_MAX {
+            break;
+        }
+        let kept: String = warning
+            .chars()
+            .take(if cut { WARNING_LETTERS_MAX } else { usize::MAX })
+            .collect();
+        written += letters(&kept);
+        let mut text = String::with_capacity(kept.len() + 8);
+        for character in kept.chars() {
             match character {
                 '"' | '\\' => {
                     text.push('\\');
@@ -384,5 +420,20 @@ mod tests {
         let mut response = text(200, "");
         add_warnings(&mut response, &["unknown field \"a\"".into()]);
         assert_eq!(response.headers()[header::WARNING], r#"299 - "unknown field \"a\"""#);
+    }
+
+    #[test]
+    fn warnings_come_once_and_are_cut_where_headers_would_not_hold_them() {
+        let told = |warnings: &[String]| -> Vec<usize> {
+            let mut response = text(200, "");
+            add_warnings(&mut response, warnings);
+            let headers = response.headers().get_all(header::WARNING).iter();
+            headers.map(|value| value.len() - "299 - \"\"".len()).collect()
+        };
+        assert_eq!(told(&["a".into(), "b".into(), "a".into(), String::new()]), [1, 1]);
+        assert_eq!(told(&["x".repeat(4096)]), [4096]);
+        assert_eq!(told(&["x".repeat(4096), "short".into()]), [256, 5]);
+        let many: Vec<String> = (0..10_000).map(|index| format!("{index:0>300}")).collect();
+        assert_eq!(told(&many), [256; 16]);
     }
 }

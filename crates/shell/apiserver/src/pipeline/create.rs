@@ -31,10 +31,30 @@ impl ApiServer {
     pub(crate) async fn create_as(
         &self,
         target: &Target,
-        mut value: Value,
+        value: Value,
         options: &WriteOptions,
         applied: bool,
     ) -> Result<Written, Status> {
+        let mut warnings = Vec::new();
+        match self.create_warning(target, value, options, applied, &mut warnings).await {
+            Ok(object) => Ok(Written {
+                object,
+                created: true,
+                warnings,
+            }),
+            Err(status) => Err(status.warning(warnings)),
+        }
+    }
+
+    /// Creates an object; what the client is to be warned of stands in `warnings`, also where it fails.
+    async fn create_warning(
+        &self,
+        target: &Target,
+        mut value: Value,
+        options: &WriteOptions,
+        applied: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<Object, Status> {
         match_namespace(target, &mut value)?;
         let given_version = meta_text(&value, "resourceVersion").to_owned();
         fill_system_fields(target, &mut value);
@@ -42,8 +62,7 @@ impl ApiServer {
         if !applied {
             rules::update_managers(target, None, &mut value, options, "");
         }
-        let mut warnings = Vec::new();
-        self.mutate(target, Operation::Create, &mut value, None, options, &mut warnings)?;
+        self.mutate(target, Operation::Create, &mut value, None, options, warnings)?;
         match_namespace(target, &mut value)?;
         let mut value = rules::to_stored(target.row, value)?;
         let generated = meta_text(&value, "name").is_empty() && !meta_text(&value, "generateName").is_empty();
@@ -58,17 +77,9 @@ impl ApiServer {
             // Only generated names, allocations and quotas are ever tried again.
             let again = generated || target.row.plural == "services" || self.has_quota(target);
             let candidate = if again { value.clone() } else { std::mem::take(&mut value) };
-            let outcome = self
-                .create_once(target, candidate, options, &given_version, &mut warnings)
-                .await?;
+            let outcome = self.create_once(target, candidate, options, &given_version, warnings).await?;
             match outcome {
-                Outcome::Done(object) => {
-                    return Ok(Written {
-                        object: rules::to_version(target.row, object)?,
-                        created: true,
-                        warnings,
-                    });
-                }
+                Outcome::Done(object) => return rules::to_version(target.row, object),
                 Outcome::Exists(_) if generated && attempt < RETRIES_MAX => {}
                 Outcome::Exists(current) => {
                     let mut status = Status::already_exists(target.row.group, target.row.plural, &name);
@@ -93,7 +104,7 @@ impl ApiServer {
         given_version: &str,
         warnings: &mut Vec<String>,
     ) -> Result<Outcome, Status> {
-        rules::prepare_create(target, &mut value);
+        warn(warnings, rules::prepare_create(target, &mut value, options));
         let mut writes = self.allocate_create(target, &mut value)?;
         let name = meta_text(&value, "name").to_owned();
         let errors = rules::validate_create(target, &value);
@@ -101,11 +112,7 @@ impl ApiServer {
             return Err(target.invalid(&name, &errors));
         }
         rules::canonicalize(target.row, &mut value);
-        for warning in rules::warnings(target, &value, None) {
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
-            }
-        }
+        warn(warnings, rules::warnings(target, &value, None, self.config.warn_unenforced));
         self.validate(target, Operation::Create, &mut value, None, options, warnings)?;
         writes.extend(self.charge(target, Operation::Create, &mut value, None, options, warnings)?);
         if !given_version.is_empty() {
@@ -234,6 +241,15 @@ impl ApiServer {
             view: self.view(),
             warnings,
         })
+    }
+}
+
+/// Adds what is not there yet: an attempt that is lost is made again.
+pub(crate) fn warn(warnings: &mut Vec<String>, more: Vec<String>) {
+    for warning in more {
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
     }
 }
 

@@ -91,10 +91,10 @@ impl Target {
         self.conflict(MODIFIED)
     }
 
-    /// 422 for this object.
+    /// 422 for this object, which is called by the kind in which it is stored.
     #[must_use]
     pub fn invalid(&self, name: &str, errors: &[trireme_api::field::FieldError]) -> Status {
-        Status::invalid(self.row.group, self.row.kind, name, errors)
+        Status::invalid(self.stored().group, self.row.kind, name, errors)
     }
 
     /// The `apiVersion` of the row.
@@ -118,6 +118,8 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// What becomes of unknown and duplicate fields.
     pub validation: rules::FieldValidation,
+    /// Whether a new object's labels are its template's own ([`rules::shares_labels`]).
+    pub shares_labels: bool,
 }
 
 /// The answer to a write.

@@ -136,6 +136,7 @@ pub fn write(query: &Query, kind: &str, apply: Option<bool>, user_agent: Option<
         force: force.unwrap_or(false),
         dry_run,
         validation,
+        ..WriteOptions::default()
     })
 }
 

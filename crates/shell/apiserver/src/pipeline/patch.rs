@@ -94,6 +94,10 @@ impl ApiServer {
     async fn apply_new(&self, target: &Target, applied: &Value, options: &WriteOptions) -> Result<Written, Status> {
         let value = rules::apply(target, None, applied, options)?;
         let shown = go_json(target.row.schema(), &value);
+        let options = &WriteOptions {
+            shares_labels: rules::shares_labels(target.row, &value),
+            ..options.clone()
+        };
         let made = decode_patched(target, value, &shown, options)?;
         let mut written = self.create_as(target, made.value, options, true).await?;
         let mut warnings = made.warnings;

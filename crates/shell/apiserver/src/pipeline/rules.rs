@@ -10,7 +10,7 @@ pub use trireme_api::decode::FieldValidation;
 use trireme_api::field::FieldError;
 use trireme_api::{Object, Status, decode};
 use trireme_resources::apply::{Applier, Updater};
-use trireme_resources::{Resource, convert, defaults, patch, strategy, table, validation};
+use trireme_resources::{Resource, convert, defaults, patch, strategy, table, unenforced, validation};
 
 use super::{Target, WriteOptions};
 use crate::descriptions;
@@ -86,8 +86,14 @@ fn door(target: &Target) -> Option<&str> {
     (!target.subresource.is_empty()).then_some(target.subresource.as_str())
 }
 
-/// Strategy of creation, on the stored version.
-pub fn prepare_create(target: &Target, value: &mut Value) {
+/// Whether defaulting will give an object the labels of its template, which then stay one with them until it is stored.
+#[must_use]
+pub fn shares_labels(row: &Resource, value: &Value) -> bool {
+    strategy::shares_labels(row, value)
+}
+
+/// Strategy of creation, on the stored version; what the client is warned of comes back.
+pub fn prepare_create(target: &Target, value: &mut Value, options: &WriteOptions) -> Vec<String> {
     if target.row.kind == "CertificateSigningRequest" {
         let extra = target
             .user
@@ -97,7 +103,11 @@ pub fn prepare_create(target: &Target, value: &mut Value) {
             .collect();
         strategy::set_requester(value, &target.user.name, &target.user.uid, &target.user.groups, extra);
     }
-    strategy::prepare_create(target.stored(), value, &now());
+    let warnings = strategy::prepare_create(target.stored(), value, &now());
+    if options.shares_labels {
+        strategy::share_labels(value);
+    }
+    warnings
 }
 
 /// Strategy of updates, on the stored version.
@@ -127,23 +137,23 @@ pub fn orphans_by_default(row: &Resource) -> bool {
 /// All problems of an object to create.
 #[must_use]
 pub fn validate_create(target: &Target, value: &Value) -> Vec<FieldError> {
-    validation::create(target.stored(), value)
+    validation::create_stored(target.row, value)
 }
 
 /// All problems of an object that replaces `old`.
 #[must_use]
 pub fn validate_update(target: &Target, value: &Value, old: &Value) -> Vec<FieldError> {
-    validation::update(target.stored(), value, old, door(target))
+    validation::update_stored(target.row, value, old, door(target))
 }
 
-/// Warnings about an accepted object.
+/// Warnings about an accepted object; `unenforced_too` says whether those of kinds and fields that do nothing yet are given.
 #[must_use]
-pub fn warnings(target: &Target, value: &Value, _old: Option<&Value>) -> Vec<String> {
-    if target.subresource.is_empty() {
-        validation::warnings(target.stored(), value)
-    } else {
-        Vec::new()
+pub fn warnings(target: &Target, value: &Value, old: Option<&Value>, unenforced_too: bool) -> Vec<String> {
+    let mut found = validation::warnings(target.stored(), value, old, door(target));
+    if unenforced_too {
+        found.extend(unenforced::warnings(target.stored(), value, old, door(target)));
     }
+    found
 }
 
 /// The canonical form of a value of the stored version.

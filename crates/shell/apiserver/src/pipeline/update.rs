@@ -6,7 +6,7 @@ use serde_json::Value;
 use trireme_api::{Object, Status};
 use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Write};
 
-use super::create::match_namespace;
+use super::create::{match_namespace, warn};
 use super::options::error;
 use super::{RETRIES_MAX, Target, WriteOptions, Written, meta_list_len, meta_text, metadata, rules};
 use crate::admission::Operation;
@@ -102,11 +102,33 @@ impl ApiServer {
     ) -> Result<Attempt, Status> {
         let current = self.store.get(&target.key()).ok_or_else(|| target.not_found())?;
         let shown = rules::to_version(target.row, current.clone())?.value();
-        let Made {
-            mut value,
-            mut warnings,
-            managed,
-        } = make(&shown)?;
+        let mut made = make(&shown)?;
+        let mut warnings = std::mem::take(&mut made.warnings);
+        let changed = self
+            .change_to(target, options, behaviour, (current, shown, made), &mut warnings)
+            .await;
+        match changed {
+            Ok(Some(object)) => Ok(Attempt::Done(Written {
+                object,
+                created: false,
+                warnings,
+            })),
+            Ok(None) => Ok(Attempt::Lost),
+            Err(status) => Err(status.warning(warnings)),
+        }
+    }
+
+    /// Changes the object as it is, also as shown in the target's version, to the new one; nothing where somebody was
+    /// faster. What the client is to be warned of stands in `warnings`, also where it fails.
+    async fn change_to(
+        &self,
+        target: &Target,
+        options: &WriteOptions,
+        behaviour: Behaviour,
+        (current, shown, made): (Object, Value, Made),
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<Object>, Status> {
+        let Made { mut value, managed, .. } = made;
         value["apiVersion"] = Value::String(target.api_version());
         value["kind"] = Value::String(target.row.kind.to_owned());
         match_namespace(target, &mut value)?;
@@ -115,7 +137,7 @@ impl ApiServer {
             rules::update_managers(target, Some(&shown), &mut value, options, &target.subresource);
         }
         if !behaviour.raw {
-            self.mutate(target, Operation::Update, &mut value, Some(&shown), options, &mut warnings)?;
+            self.mutate(target, Operation::Update, &mut value, Some(&shown), options, warnings)?;
         }
         let old = current.value();
         let mut value = rules::to_stored(target.row, value)?;
@@ -126,22 +148,16 @@ impl ApiServer {
             rules::canonicalize(target.row, &mut value);
             Vec::new()
         } else {
-            self.refine(target, options, &old, &shown, &mut value, &mut warnings)?
+            self.refine(target, options, &old, &shown, &mut value, warnings)?
         };
         metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
-        let done = |object: Object, warnings| -> Result<Attempt, Status> {
-            Ok(Attempt::Done(Written {
-                object: rules::to_version(target.row, object)?,
-                created: false,
-                warnings,
-            }))
-        };
+        let done = |object: Object| rules::to_version(target.row, object).map(Some);
         let goes = goes_now(&value);
         if !goes && value == old {
-            return done(current, warnings);
+            return done(current);
         }
         if options.dry_run {
-            return done(rules::object_of(&value)?, warnings);
+            return done(rules::object_of(&value)?);
         }
         let precondition = Precondition::Revision(revision);
         let mut gone = None;
@@ -167,13 +183,10 @@ impl ApiServer {
         match self.commit(writes, target.user.fence).await? {
             Applied::Committed { mut objects, .. } => {
                 let committed = objects.swap_remove(0);
-                done(
-                    gone.map_or(Ok(committed.clone()), |value| at_revision_of(value, &committed))?,
-                    warnings,
-                )
+                done(gone.map_or(Ok(committed.clone()), |value| at_revision_of(value, &committed))?)
             }
             Applied::Conflict { write: 0, .. } if pinned && !behaviour.patch => Err(target.modified()),
-            Applied::Conflict { .. } => Ok(Attempt::Lost),
+            Applied::Conflict { .. } => Ok(None),
             Applied::Done | Applied::Fenced { .. } => {
                 Err(Status::internal("the store answered a transaction with something else"))
             }
@@ -190,18 +203,18 @@ impl ApiServer {
         value: &mut Value,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<Write>, Status> {
-        rules::prepare_update(target, old, value);
         let mut writes = self.allocate_update(target, old, value)?;
+        rules::prepare_update(target, old, value);
         let errors = rules::validate_update(target, value, old);
         if !errors.is_empty() {
             return Err(target.invalid(&target.name, &errors));
         }
         rules::canonicalize(target.row, value);
-        for warning in rules::warnings(target, value, Some(old)) {
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
-            }
-        }
+        writes.extend(self.release_changed(target, old, value));
+        warn(
+            warnings,
+            rules::warnings(target, value, Some(old), self.config.warn_unenforced),
+        );
         self.validate(target, Operation::Update, value, Some(shown), options, warnings)?;
         writes.extend(self.charge(target, Operation::Update, value, Some(shown), options, warnings)?);
         Ok(writes)

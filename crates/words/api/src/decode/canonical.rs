@@ -8,6 +8,10 @@ use crate::quantity::Quantity;
 use crate::schema::{self, Struct, Type};
 use crate::time;
 
+/// Lists of which an empty one is not the same as none, by struct and field. Validation refuses it, so that it is never
+/// stored.
+const EMPTY_IS_TOLD: &[(&str, &str)] = &[("HPAScalingRules", "policies")];
+
 /// Brings a value into the form that Go's typed round trip gives: unknown fields and nulls dropped, empty `omitempty`
 /// fields dropped, zero values added where Go writes them, quantities and times in canonical form.
 pub fn canonicalize(value: &mut Value, ty: &'static Struct) {
@@ -38,6 +42,9 @@ fn members(object: &mut Map<String, Value>, ty: &'static Struct) {
     });
     for field in ty.fields {
         if let Some(value) = object.get_mut(field.json) {
+            if EMPTY_IS_TOLD.contains(&(ty.name, field.json)) && value.as_array().is_some_and(Vec::is_empty) {
+                continue;
+            }
             if !(value.is_null() && field.pointer) {
                 canonical(value, &field.ty);
             }

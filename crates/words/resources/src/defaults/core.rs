@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Fields, is_zero, object, set, set_zero, text};
+use crate::quota;
 
 pub(super) fn apply(name: &str, fields: &mut Fields) {
     match name {
@@ -49,13 +50,18 @@ pub(super) fn apply(name: &str, fields: &mut Fields) {
     }
 }
 
-/// The tag of an image reference; `latest` where it has neither a tag nor a digest.
+/// The tag of an image reference; `latest` where it has neither a tag nor a digest, nothing where it is none.
 fn image_tag(image: &str) -> &str {
     if image.contains('@') {
         return "";
     }
     let last = image.rsplit('/').next().unwrap_or_default();
-    last.split_once(':').map_or("latest", |(_, tag)| tag)
+    let (name, tag) = last.split_once(':').unwrap_or((last, "latest"));
+    let letters = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+    if name.is_empty() || !name.bytes().all(letters) {
+        return "";
+    }
+    tag
 }
 
 fn pull_policy(image: &str) -> &'static str {
@@ -115,10 +121,49 @@ fn pod(fields: &mut Fields) {
             }
         }
     }
-    if let Some(resources) = spec.get_mut("resources").and_then(Value::as_object_mut) {
-        requests_from_limits(resources);
-    }
+    whole_pod(spec);
     set(spec, "enableServiceLinks", true);
+}
+
+/// What a pod asks for as a whole, where it says so in part: huge pages as its containers, cpu and memory as they request
+/// or else as its own limits.
+fn whole_pod(spec: &mut Fields) {
+    let Some(own) = spec.get("resources").and_then(Value::as_object) else {
+        return;
+    };
+    let members = |name: &str| own.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
+    let (mut requests, mut limits) = (members("requests"), members("limits"));
+    if requests.is_empty() && limits.is_empty() {
+        return;
+    }
+    let of_containers = |list: &str| {
+        let containers =
+            ["containers", "initContainers"].map(|list| (list.to_owned(), spec.get(list).cloned().unwrap_or_default()));
+        quota::of_containers(&Value::Object(containers.into_iter().collect()), list)
+    };
+    for (name, amount) in of_containers("limits") {
+        if name.starts_with("hugepages-") && !requests.contains_key(&name) {
+            set(&mut limits, &name, amount.to_string());
+        }
+    }
+    if !limits.is_empty() {
+        for (name, amount) in of_containers("requests") {
+            if matches!(name.as_str(), "cpu" | "memory") {
+                set(&mut requests, &name, amount.to_string());
+            }
+        }
+        for (name, limit) in &limits {
+            if quota::is_of_pods(name) {
+                set(&mut requests, name, limit.clone());
+            }
+        }
+    }
+    let own = object(spec, "resources");
+    for (name, list) in [("requests", requests), ("limits", limits)] {
+        if !list.is_empty() {
+            own.insert(name.to_owned(), Value::Object(list));
+        }
+    }
 }
 
 fn port_number(port: &Value) -> Option<Value> {

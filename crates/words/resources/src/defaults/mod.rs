@@ -7,7 +7,10 @@ mod core;
 mod other;
 mod workloads;
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
+use trireme_api::quantity::Quantity;
 use trireme_api::schema::{Struct, Type};
 
 use crate::rows::Resource;
@@ -35,7 +38,27 @@ fn fill(of: &'static Struct, value: &mut Value) {
             fields.insert(field.json.to_owned(), value);
         }
         if let Some(value) = fields.get_mut(field.json) {
+            if field.go_type.ends_with("ResourceList") && of.package != "api/node/v1" {
+                round_amounts(value);
+            }
             descend(&field.ty, value);
+        }
+    }
+}
+
+/// Amounts of resources are no finer than thousandths.
+fn round_amounts(list: &mut Value) {
+    for amount in list.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        let text = match &*amount {
+            Value::String(text) => Cow::Borrowed(text.as_str()),
+            Value::Number(number) => Cow::Owned(number.to_string()),
+            _ => continue,
+        };
+        // What has none of these letters is no finer: most amounts need no look beyond their text.
+        let fine = text.contains(['n', 'u', '.', 'e', 'E', '-']);
+        let rounded = fine.then(|| Quantity::parse(&text).ok()?.rounded_up(-3)).flatten();
+        if let Some(rounded) = rounded {
+            *amount = rounded.to_string().into();
         }
     }
 }

@@ -32,6 +32,8 @@ pub(super) fn apply(package: &str, name: &str, fields: &mut Fields) {
             set(fields, "name", "");
             set(fields, "protocol", "TCP");
         }
+        ("kube-aggregator/pkg/apis/apiregistration/v1", "ServiceReference") => set(fields, "port", 443),
+        ("apiextensions-apiserver/pkg/apis/apiextensions/v1", name) => definition(name, fields),
         ("scheduling/v1", "PriorityClass") => set(fields, "preemptionPolicy", "PreemptLowerPriority"),
         ("resource/v1" | "resource/v1beta2", "ExactDeviceRequest" | "DeviceSubRequest") => {
             set_zero(fields, "allocationMode", "ExactCount");
@@ -52,6 +54,22 @@ pub(super) fn apply(package: &str, name: &str, fields: &mut Fields) {
             set_zero(fields, "handSize", 8);
             set_zero(fields, "queues", 64);
             set_zero(fields, "queueLengthLimit", 50);
+        }
+        _ => {}
+    }
+}
+
+fn definition(name: &str, fields: &mut Fields) {
+    match name {
+        "ServiceReference" => set(fields, "port", 443),
+        "CustomResourceDefinitionSpec" => {
+            let names = object(fields, "names");
+            let kind = text(names, "kind").to_owned();
+            if !kind.is_empty() {
+                set_zero(names, "singular", kind.to_lowercase());
+                set_zero(names, "listKind", format!("{kind}List"));
+            }
+            set(fields, "conversion", json!({"strategy": "None"}));
         }
         _ => {}
     }

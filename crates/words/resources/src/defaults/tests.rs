@@ -59,6 +59,27 @@ fn a_deployment_and_its_template() {
 }
 
 #[test]
+fn only_the_latest_of_an_image_is_pulled_always() {
+    for (image, policy) in [
+        ("nginx", "Always"),
+        ("nginx:latest", "Always"),
+        ("host:5000/a/nginx", "Always"),
+        ("nginx:1.16", "IfNotPresent"),
+        ("nginx@sha256:abc", "IfNotPresent"),
+        ("", "IfNotPresent"),
+        ("Nginx", "IfNotPresent"),
+    ] {
+        let filled = filled(
+            "",
+            "v1",
+            "Pod",
+            json!({"spec": {"containers": [{"name": "a", "image": image}]}}),
+        );
+        assert_eq!(filled["spec"]["containers"][0]["imagePullPolicy"], policy, "{image}");
+    }
+}
+
+#[test]
 fn a_pods_requests_are_its_limits() {
     let filled = filled(
         "",
@@ -71,6 +92,36 @@ fn a_pods_requests_are_its_limits() {
     assert_eq!(filled["spec"]["containers"][0]["resources"]["requests"], json!({"cpu": "1"}));
     assert_eq!(filled["spec"]["containers"][0]["ports"][0]["hostPort"], 80);
     assert_eq!(filled["spec"]["enableServiceLinks"], true);
+}
+
+#[test]
+fn a_pod_as_a_whole_requests_what_its_containers_do_and_else_its_limits() {
+    let container = |resources: Value| json!({"name": "a", "image": "x:1", "resources": resources});
+    for (whole, containers, requests, limits) in [
+        (
+            json!({"limits": {"cpu": "2", "memory": "1Gi"}}),
+            json!({"requests": {"cpu": "100m"}}),
+            json!({"cpu": "100m", "memory": "1Gi"}),
+            json!({"cpu": "2", "memory": "1Gi"}),
+        ),
+        (
+            json!({"requests": {"cpu": "1"}}),
+            json!({"limits": {"hugepages-2Mi": "4Mi"}}),
+            json!({"cpu": "1", "hugepages-2Mi": "4Mi"}),
+            json!({"hugepages-2Mi": "4Mi"}),
+        ),
+        (
+            json!({"requests": {"cpu": "1"}}),
+            json!({"requests": {"memory": "1Gi"}}),
+            json!({"cpu": "1"}),
+            Value::Null,
+        ),
+    ] {
+        let pod = json!({"spec": {"containers": [container(containers)], "resources": whole}});
+        let filled = filled("", "v1", "Pod", pod);
+        let own = &filled["spec"]["resources"];
+        assert_eq!((&own["requests"], &own["limits"]), (&requests, &limits), "{own}");
+    }
 }
 
 #[test]

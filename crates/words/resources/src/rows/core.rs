@@ -2,7 +2,7 @@
 //!
 //! Invariant: order, names and verbs are those of discovery. No behaviour lives here.
 
-use super::{BASE, CREATE, GET_PATCH_UPDATE, Resource, Subresource};
+use super::{BASE, CREATE, GET_PATCH_UPDATE, Resource, Subresource, Unenforced};
 
 pub(super) static ROWS: &[Resource] = &[
     Resource {
@@ -152,6 +152,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "core/persistentvolumeclaims",
         stored_as: ("", "v1"),
         hash: "QWTyNDq0dC4=",
+        unenforced: Some(Unenforced::always("no volume is bound to it or made for it")),
         ..BASE
     },
     Resource {
@@ -166,6 +167,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "core/persistentvolumes",
         stored_as: ("", "v1"),
         hash: "HN/zwEC+JgM=",
+        unenforced: Some(Unenforced::always("no claim is bound to it")),
         ..BASE
     },
     Resource {
@@ -279,6 +281,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "core/replicationcontrollers",
         stored_as: ("", "v1"),
         hash: "Jond2If31h0=",
+        unenforced: Some(Unenforced::always("no pods are made for it")),
         ..BASE
     },
     Resource {

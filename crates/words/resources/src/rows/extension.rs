@@ -2,7 +2,7 @@
 //!
 //! Invariant: order, names and verbs are those of discovery. No behaviour lives here.
 
-use super::{BASE, Resource, Subresource};
+use super::{BASE, Resource, Subresource, Unenforced};
 
 pub(super) static ROWS: &[Resource] = &[
     Resource {
@@ -16,6 +16,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "admissionregistration.k8s.io/mutatingadmissionpolicies",
         stored_as: ("admissionregistration.k8s.io", "v1"),
         hash: "LYmCf+UMVdg=",
+        unenforced: Some(Unenforced::always("nothing is changed by it")),
         ..BASE
     },
     Resource {
@@ -29,6 +30,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "admissionregistration.k8s.io/mutatingadmissionpolicybindings",
         stored_as: ("admissionregistration.k8s.io", "v1"),
         hash: "90V5FRZZ3Zg=",
+        unenforced: Some(Unenforced::always("nothing is changed by it")),
         ..BASE
     },
     Resource {
@@ -42,6 +44,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "admissionregistration.k8s.io/mutatingwebhookconfigurations",
         stored_as: ("admissionregistration.k8s.io", "v1"),
         hash: "Sqi0GUgDaX0=",
+        unenforced: Some(Unenforced::always("no webhook is called")),
         ..BASE
     },
     Resource {
@@ -56,6 +59,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "admissionregistration.k8s.io/validatingadmissionpolicies",
         stored_as: ("admissionregistration.k8s.io", "v1"),
         hash: "6OxvlMmQ6is=",
+        unenforced: Some(Unenforced::always("nothing is refused by it")),
         ..BASE
     },
     Resource {
@@ -69,6 +73,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "admissionregistration.k8s.io/validatingadmissionpolicybindings",
         stored_as: ("admissionregistration.k8s.io", "v1"),
         hash: "v9715VZqakg=",
+        unenforced: Some(Unenforced::always("nothing is refused by it")),
         ..BASE
     },
     Resource {
@@ -82,6 +87,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "admissionregistration.k8s.io/validatingwebhookconfigurations",
         stored_as: ("admissionregistration.k8s.io", "v1"),
         hash: "B0wHjQmsGNk=",
+        unenforced: Some(Unenforced::always("no webhook is called")),
         ..BASE
     },
     Resource {
@@ -97,6 +103,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "apiextensions.k8s.io/customresourcedefinitions",
         stored_as: ("apiextensions.k8s.io", "v1"),
         hash: "jfWCUB31mvA=",
+        unenforced: Some(Unenforced::always("the resources that it defines are not served")),
         ..BASE
     },
     Resource {
@@ -156,6 +163,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "resource.k8s.io/deviceclasses",
         stored_as: ("resource.k8s.io", "v1"),
         hash: "Yk2PTc1Ybxk=",
+        unenforced: Some(Unenforced::always("no device is allocated")),
         ..BASE
     },
     Resource {
@@ -168,6 +176,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "resource.k8s.io/resourceclaims",
         stored_as: ("resource.k8s.io", "v1"),
         hash: "wgAZaHcZxUg=",
+        unenforced: Some(Unenforced::always("no device is allocated")),
         ..BASE
     },
     Resource {
@@ -179,6 +188,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "resource.k8s.io/resourceclaimtemplates",
         stored_as: ("resource.k8s.io", "v1"),
         hash: "TuzjC49aUfM=",
+        unenforced: Some(Unenforced::always("no device is allocated")),
         ..BASE
     },
     Resource {
@@ -192,6 +202,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "resource.k8s.io/resourceslices",
         stored_as: ("resource.k8s.io", "v1"),
         hash: "KsC072WgaEY=",
+        unenforced: Some(Unenforced::always("no device is allocated")),
         ..BASE
     },
     Resource {
@@ -205,6 +216,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "flowcontrol.apiserver.k8s.io/flowschemas",
         stored_as: ("flowcontrol.apiserver.k8s.io", "v1"),
         hash: "GJVAJZSZBIw=",
+        unenforced: Some(Unenforced::always("requests are not told apart by it")),
         ..BASE
     },
     Resource {
@@ -218,6 +230,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations",
         stored_as: ("flowcontrol.apiserver.k8s.io", "v1"),
         hash: "Kir5PVfvNeI=",
+        unenforced: Some(Unenforced::always("requests are not told apart by it")),
         ..BASE
     },
 ];

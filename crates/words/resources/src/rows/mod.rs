@@ -47,6 +47,27 @@ pub struct Resource {
     pub hash: &'static str,
     /// Whether nothing of it is stored: reviews, bindings, component statuses.
     pub virtual_: bool,
+    /// What a client is told that stores one, as long as nothing acts on it.
+    pub unenforced: Option<Unenforced>,
+}
+
+/// What does not happen though an object asks for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Unenforced {
+    /// What does not happen, for people.
+    pub text: &'static str,
+    /// The field whose presence asks for it; empty where the object as such does.
+    pub with: &'static [&'static str],
+}
+
+impl Unenforced {
+    const fn always(text: &'static str) -> Self {
+        Self { text, with: &[] }
+    }
+
+    const fn with(with: &'static [&'static str], text: &'static str) -> Self {
+        Self { text, with }
+    }
 }
 
 /// A subresource of a row.
@@ -102,6 +123,7 @@ const BASE: Resource = Resource {
     stored_as: ("", ""),
     hash: "",
     virtual_: false,
+    unenforced: None,
 };
 
 impl Subresource {
@@ -317,6 +339,45 @@ mod tests {
                     sub.name
                 );
             }
+        }
+    }
+
+    /// Every stored kind is here once: something acts on it, it is plain data, or a client is told that nothing acts on it.
+    #[test]
+    fn what_nothing_acts_on_says_so() {
+        const ACTED_ON: &[&str] = &[
+            "apps/deployments",
+            "apps/replicasets",
+            "autoscaling/horizontalpodautoscalers",
+            "certificates.k8s.io/certificatesigningrequests",
+            "core/endpoints",
+            "core/limitranges",
+            "core/namespaces",
+            "core/nodes",
+            "core/pods",
+            "core/resourcequotas",
+            "core/serviceaccounts",
+            "core/services",
+            "discovery.k8s.io/endpointslices",
+            "networking.k8s.io/ipaddresses",
+            "node.k8s.io/runtimeclasses",
+            "rbac.authorization.k8s.io/clusterrolebindings",
+            "rbac.authorization.k8s.io/clusterroles",
+            "rbac.authorization.k8s.io/rolebindings",
+            "rbac.authorization.k8s.io/roles",
+            "scheduling.k8s.io/priorityclasses",
+        ];
+        const DATA: &[&str] = &[
+            "apps/controllerrevisions",
+            "coordination.k8s.io/leases",
+            "core/configmaps",
+            "core/events",
+            "core/podtemplates",
+            "core/secrets",
+        ];
+        for row in rows().iter().filter(|row| !row.virtual_) {
+            let acts = ACTED_ON.contains(&row.storage) || DATA.contains(&row.storage);
+            assert_eq!(acts, row.unenforced.is_none(), "{}", row.storage);
         }
     }
 

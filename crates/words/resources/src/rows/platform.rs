@@ -2,7 +2,7 @@
 //!
 //! Invariant: order, names and verbs are those of discovery. No behaviour lives here.
 
-use super::{BASE, Resource, Subresource};
+use super::{BASE, Resource, Subresource, Unenforced};
 
 pub(super) static ROWS: &[Resource] = &[
     Resource {
@@ -33,6 +33,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "networking.k8s.io/ingressclasses",
         stored_as: ("networking.k8s.io", "v1"),
         hash: "l/iqIbDgFyQ=",
+        unenforced: Some(Unenforced::always("no controller serves it")),
         ..BASE
     },
     Resource {
@@ -46,6 +47,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "networking.k8s.io/ingresses",
         stored_as: ("networking.k8s.io", "v1"),
         hash: "39NQlfNR+bo=",
+        unenforced: Some(Unenforced::always("no traffic is let in by it")),
         ..BASE
     },
     Resource {
@@ -71,6 +73,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "networking.k8s.io/networkpolicies",
         stored_as: ("networking.k8s.io", "v1"),
         hash: "YpfwF18m1G8=",
+        unenforced: Some(Unenforced::always("no traffic is kept out by it")),
         ..BASE
     },
     Resource {
@@ -84,6 +87,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "networking.k8s.io/servicecidrs",
         stored_as: ("networking.k8s.io", "v1"),
         hash: "gNLvruQhW2g=",
+        unenforced: Some(Unenforced::always("no address is given out of it")),
         ..BASE
     },
     Resource {
@@ -97,6 +101,9 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "policy/poddisruptionbudgets",
         stored_as: ("policy", "v1"),
         hash: "EVWiDmWqyJw=",
+        unenforced: Some(Unenforced::always(
+            "nobody counts the disruptions that it allows, so that no pod of it can be evicted",
+        )),
         ..BASE
     },
     Resource {
@@ -155,6 +162,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "storage.k8s.io/csidrivers",
         stored_as: ("storage.k8s.io", "v1"),
         hash: "hL6j/rwBV5w=",
+        unenforced: Some(Unenforced::always("no driver is asked for volumes")),
         ..BASE
     },
     Resource {
@@ -167,6 +175,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "storage.k8s.io/csinodes",
         stored_as: ("storage.k8s.io", "v1"),
         hash: "Pe62DkZtjuo=",
+        unenforced: Some(Unenforced::always("no driver is asked for volumes")),
         ..BASE
     },
     Resource {
@@ -178,6 +187,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "storage.k8s.io/csistoragecapacities",
         stored_as: ("storage.k8s.io", "v1"),
         hash: "xeVl+2Ly1kE=",
+        unenforced: Some(Unenforced::always("no pod is placed by it")),
         ..BASE
     },
     Resource {
@@ -191,6 +201,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "storage.k8s.io/storageclasses",
         stored_as: ("storage.k8s.io", "v1"),
         hash: "K+m6uJwbjGY=",
+        unenforced: Some(Unenforced::always("no volume is made by it")),
         ..BASE
     },
     Resource {
@@ -204,6 +215,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "storage.k8s.io/volumeattachments",
         stored_as: ("storage.k8s.io", "v1"),
         hash: "tJx/ezt6UDU=",
+        unenforced: Some(Unenforced::always("no volume is attached by it")),
         ..BASE
     },
     Resource {
@@ -217,6 +229,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "storage.k8s.io/volumeattributesclasses",
         stored_as: ("storage.k8s.io", "v1"),
         hash: "tIjydgKBC5w=",
+        unenforced: Some(Unenforced::always("no volume is changed by it")),
         ..BASE
     },
 ];

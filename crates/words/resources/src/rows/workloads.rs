@@ -2,7 +2,7 @@
 //!
 //! Invariant: order, names and verbs are those of discovery. No behaviour lives here.
 
-use super::{BASE, CREATE, GET_PATCH_UPDATE, Resource, Subresource};
+use super::{BASE, CREATE, GET_PATCH_UPDATE, Resource, Subresource, Unenforced};
 
 pub(super) static ROWS: &[Resource] = &[
     Resource {
@@ -17,6 +17,10 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "apiregistration.k8s.io/apiservices",
         stored_as: ("apiregistration.k8s.io", "v1"),
         hash: "InPBPD7+PqM=",
+        unenforced: Some(Unenforced::with(
+            &["spec", "service"],
+            "requests for its group are not sent to its service",
+        )),
         ..BASE
     },
     Resource {
@@ -42,6 +46,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "apps/daemonsets",
         stored_as: ("apps", "v1"),
         hash: "dd7pWHUlMKQ=",
+        unenforced: Some(Unenforced::always("no pods are made for it")),
         ..BASE
     },
     Resource {
@@ -111,6 +116,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "apps/statefulsets",
         stored_as: ("apps", "v1"),
         hash: "H+vl74LkKdo=",
+        unenforced: Some(Unenforced::always("no pods are made for it")),
         ..BASE
     },
     Resource {
@@ -254,6 +260,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "batch/cronjobs",
         stored_as: ("batch", "v1"),
         hash: "sd5LIXh4Fjs=",
+        unenforced: Some(Unenforced::always("no jobs are made for it")),
         ..BASE
     },
     Resource {
@@ -268,6 +275,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "batch/jobs",
         stored_as: ("batch", "v1"),
         hash: "mudhfqk/qZY=",
+        unenforced: Some(Unenforced::always("no pods are made for it")),
         ..BASE
     },
 ];

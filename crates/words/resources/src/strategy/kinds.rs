@@ -9,7 +9,9 @@ use super::normal::TEMPLATE_GENERATION;
 use super::{copy, keep_metadata, pod_qos, put};
 use crate::rows::Resource;
 
-pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
+/// Prepares what is peculiar; what the client is warned of comes back.
+pub(super) fn create(row: &Resource, value: &mut Value, now: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
     match (row.group, row.plural) {
         ("", "pods") => {
             let mut status = json!({"phase": "Pending", "qosClass": pod_qos(value)});
@@ -22,6 +24,7 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
             }
             path::set(value, &["status"], status);
             match_label_keys(value);
+            warnings = app_armor(value);
         }
         ("", "namespaces") => {
             path::set(value, &["status"], json!({"phase": "Active"}));
@@ -31,7 +34,6 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
                 finalizers.push(Value::from("kubernetes"));
                 path::set(value, &["spec", "finalizers"], finalizers);
             }
-            namespace_label(value);
         }
         ("", "persistentvolumes") => {
             path::set(
@@ -45,11 +47,10 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
             data_sources(value, false);
         }
         ("", "serviceaccounts") => secret_names(value),
+        ("", "nodes") => drop(path::remove(value, &["status", "config"])),
         ("", "limitranges") if path::str(value, &["metadata", "name"]).is_empty() => {
             copy_within(value, &["metadata", "uid"], &["metadata", "name"]);
         }
-        ("apps", "statefulsets") => off(value, None, STATEFUL_SET),
-        ("coordination.k8s.io", "leases") => off(value, None, LEASE),
         ("discovery.k8s.io", "endpointslices") => topology(value, &Value::Null),
         ("apps", "daemonsets") => {
             let sent = path::str(value, &["metadata", "annotations", TEMPLATE_GENERATION]).parse::<i64>();
@@ -70,26 +71,19 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) {
         }
         _ => {}
     }
+    warnings
 }
 
 pub(super) fn update(row: &Resource, new: &mut Value, old: &Value) {
     match (row.group, row.plural) {
-        ("", "namespaces") => {
-            copy(new, old, &["spec", "finalizers"]);
-            namespace_label(new);
-        }
+        ("", "namespaces") => copy(new, old, &["spec", "finalizers"]),
         ("", "secrets") if path::str(new, &["type"]).is_empty() => put(new, "type", old.get("type")),
         ("", "serviceaccounts") => secret_names(new),
-        ("", "services") => {
-            keep_allocated(new, old);
-            service_type_change(new, old);
-        }
+        ("", "services") => service_type_change(new, old),
         ("", "persistentvolumeclaims") => {
             let in_use = path::get(old, &["spec", "dataSource"]).is_some();
             data_sources(new, in_use);
         }
-        ("apps", "statefulsets") => off(new, Some(old), STATEFUL_SET),
-        ("coordination.k8s.io", "leases") => off(new, Some(old), LEASE),
         ("discovery.k8s.io", "endpointslices") => topology(new, old),
         ("apps", "daemonsets") => {
             let at = ["metadata", "annotations", TEMPLATE_GENERATION];
@@ -184,19 +178,6 @@ pub fn set_requester(value: &mut Value, username: &str, uid: &str, groups: &[Str
     }
 }
 
-/// Fields behind feature gates that are off: kept only where they are already in use.
-type Off = &'static [&'static [&'static str]];
-const STATEFUL_SET: Off = &[&["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]];
-const LEASE: Off = &[&["spec", "preferredHolder"], &["spec", "strategy"]];
-
-fn off(value: &mut Value, old: Option<&Value>, fields: Off) {
-    for field in fields {
-        if old.is_none_or(|old| path::get(old, field).is_none()) {
-            drop(path::remove(value, field));
-        }
-    }
-}
-
 fn copy_within(value: &mut Value, from: &[&str], to: &[&str]) {
     if let Some(held) = path::get(value, from).cloned() {
         path::set(value, to, held);
@@ -272,11 +253,27 @@ fn job_selector(value: &mut Value) {
         .or_insert_with(|| Value::from(uid));
 }
 
-/// What upstream fills in when it reads an object back that it has stored: after validation, owned by nobody.
+/// Whether the labels that defaulting gives this object are its template's own: what the server adds to those, it adds to
+/// both. Asked before defaulting.
+#[must_use]
+pub fn shares_labels(row: &Resource, value: &Value) -> bool {
+    let bare = |at: &[&str]| path::object(value, at).is_none_or(Map::is_empty);
+    row.storage == "batch/jobs" && bare(&["metadata", "labels"]) && !bare(&["spec", "template", "metadata", "labels"])
+}
+
+/// Gives an object the labels of its template.
+pub fn share_labels(value: &mut Value) {
+    copy_within(value, &["spec", "template", "metadata", "labels"], &["metadata", "labels"]);
+}
+
+/// What upstream fills in once an object is found valid, or when it reads it back after it has stored it: owned by nobody.
 pub fn fill_stored(row: &Resource, value: &mut Value) {
     let bare = |value: &Value| path::object(value, &["metadata", "labels"]).is_none_or(Map::is_empty);
-    if (row.group, row.plural) == ("batch", "jobs") && bare(value) {
-        copy_within(value, &["spec", "template", "metadata", "labels"], &["metadata", "labels"]);
+    match row.storage {
+        "core/namespaces" => namespace_label(value),
+        "core/services" => service_by_name(value),
+        "batch/jobs" if bare(value) => share_labels(value),
+        _ => {}
     }
 }
 
@@ -317,43 +314,6 @@ fn data_sources(value: &mut Value, in_use: bool) {
     }
 }
 
-/// What was allocated stays where a client that replaces the service leaves it out.
-fn keep_allocated(new: &mut Value, old: &Value) {
-    let kind = |value: &Value| path::str(value, &["spec", "type"]).to_owned();
-    let (was, is) = (kind(old), kind(new));
-    if was != "ExternalName" && is != "ExternalName" {
-        if path::str(new, &["spec", "clusterIP"]).is_empty() {
-            copy(new, old, &["spec", "clusterIP"]);
-        }
-        for name in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-            if path::get(new, &["spec", name]).is_none() {
-                copy(new, old, &["spec", name]);
-            }
-        }
-    }
-    let node_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
-    let number = |port: &Value| path::i64(port, &["nodePort"]).unwrap_or(0);
-    if node_ports(&was) && node_ports(&is) {
-        let before = path::list(old, &["spec", "ports"]);
-        let Some(Value::Array(ports)) = path::get_mut(new, &["spec", "ports"]) else {
-            return;
-        };
-        let mut used: Vec<i64> = ports.iter().map(number).filter(|port| *port != 0).collect();
-        for port in ports.iter_mut().filter(|port| number(port) == 0) {
-            let same_name = |other: &&Value| path::str(other, &["name"]) == path::str(port, &["name"]);
-            let known = before.iter().rev().find(same_name).map_or(0, number);
-            if known != 0 && !used.contains(&known) {
-                used.push(known);
-                path::set(port, &["nodePort"], known);
-            }
-        }
-    }
-    let health = |value: &Value| kind(value) == "LoadBalancer" && path::str(value, &["spec", "externalTrafficPolicy"]) == "Local";
-    if health(old) && health(new) && path::i64(new, &["spec", "healthCheckNodePort"]).unwrap_or(0) == 0 {
-        copy(new, old, &["spec", "healthCheckNodePort"]);
-    }
-}
-
 /// What an old type needed and the new one does not goes, unless the client changed it too (validation tells then).
 fn service_type_change(new: &mut Value, old: &Value) {
     let kind = |value: &Value| path::str(value, &["spec", "type"]).to_owned();
@@ -383,9 +343,12 @@ fn service_type_change(new: &mut Value, old: &Value) {
                 drop(path::remove(port, &["nodePort"]));
             }
         }
-        if same(new, "externalTrafficPolicy") && path::list(new, &["spec", "externalIPs"]).is_empty() {
-            gone.push("externalTrafficPolicy");
-        }
+    }
+    let outside = |value: &Value| {
+        node_ports(&kind(value)) || (kind(value) == "ClusterIP" && !path::list(value, &["spec", "externalIPs"]).is_empty())
+    };
+    if outside(old) && !outside(new) && same(new, "externalTrafficPolicy") {
+        gone.push("externalTrafficPolicy");
     }
     let health = |value: &Value| kind(value) == "LoadBalancer" && path::str(value, &["spec", "externalTrafficPolicy"]) == "Local";
     if health(old) && !health(new) && same(new, "healthCheckNodePort") {
@@ -403,6 +366,13 @@ fn service_type_change(new: &mut Value, old: &Value) {
     }
     if is != "LoadBalancer" && path::get(new, &["status", "loadBalancer"]).is_some() {
         path::set(new, &["status", "loadBalancer"], json!({}));
+    }
+}
+
+/// A service that is only a name has no traffic of its own to tell about.
+fn service_by_name(service: &mut Value) {
+    if path::str(service, &["spec", "type"]) == "ExternalName" {
+        drop(path::remove(service, &["spec", "internalTrafficPolicy"]));
     }
 }
 
@@ -516,6 +486,63 @@ fn condition_times(new: &mut Value, old: &Value, now: &str) {
             path::set(condition, &["lastTransitionTime"], time);
         }
     }
+}
+
+const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+
+/// The profile that the old annotation of a container says; nothing where it says none that is valid.
+#[must_use]
+pub fn app_armor_profile(annotation: &str) -> Option<Value> {
+    match annotation {
+        "unconfined" => Some(json!({"type": "Unconfined"})),
+        "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
+        other => {
+            let name = other.strip_prefix("localhost/")?;
+            let valid = !name.is_empty() && name.len() <= 4095 && name.trim() == name;
+            valid.then(|| json!({"type": "Localhost", "localhostProfile": name}))
+        }
+    }
+}
+
+/// The key of a container's annotation that says its AppArmor profile.
+#[must_use]
+pub fn app_armor_annotation(container: &str) -> String {
+    format!("{APP_ARMOR}{container}")
+}
+
+/// A pod's old annotations become the fields that took their place; the client is warned of those that it set alone.
+fn app_armor(pod: &mut Value) -> Vec<String> {
+    let annotations = path::object(pod, &["metadata", "annotations"]).cloned().unwrap_or_default();
+    let old = annotations.keys().any(|key| key.starts_with(APP_ARMOR));
+    if !old || path::str(pod, &["spec", "os", "name"]) == "windows" {
+        return Vec::new();
+    }
+    let mut warnings = Vec::new();
+    let of_pod = path::get(pod, &["spec", "securityContext", "appArmorProfile"]).cloned();
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        let containers = path::get_mut(pod, &["spec", list]).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let at = ["securityContext", "appArmorProfile"];
+            let key = app_armor_annotation(path::str(container, &["name"]));
+            let Some(annotation) = annotations
+                .get(&key)
+                .filter(|_| path::get(container, &at).is_none_or(Value::is_null))
+            else {
+                continue;
+            };
+            let profile = app_armor_profile(annotation.as_str().unwrap_or_default());
+            if profile.is_some() && profile == of_pod {
+                continue;
+            }
+            if let Some(profile) = profile {
+                path::set(container, &at, profile);
+            }
+            warnings.push(format!(
+                "metadata.annotations[{key}]: deprecated since v1.30; use the \"appArmorProfile\" field instead"
+            ));
+        }
+    }
+    warnings
 }
 
 /// `matchLabelKeys` and `mismatchLabelKeys` become requirements on the pod's own values.

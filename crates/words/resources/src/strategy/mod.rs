@@ -5,6 +5,7 @@
 //! `apply::update_managers`, mutating admission, `prepare_create` or `prepare_update`, validation: what the server sets
 //! in the later steps has no owner.
 
+mod gates;
 mod kinds;
 mod normal;
 mod qos;
@@ -16,7 +17,8 @@ use trireme_api::path;
 use crate::apply::blank;
 use crate::rows::Resource;
 
-pub use kinds::{fill_stored, set_requester};
+pub use gates::pod_spec_of;
+pub use kinds::{app_armor_annotation, app_armor_profile, fill_stored, set_requester, share_labels, shares_labels};
 pub use normal::{hide_twins, normalize};
 pub use qos::pod_qos;
 pub use rules::{allow_create_on_update, allow_unconditional_update, reset_fields};
@@ -38,8 +40,9 @@ pub fn wipe_system_fields(value: &mut Value) {
     }
 }
 
-/// Prepares an object for creation. Its name and uid are already set; `now` is RFC 3339 in seconds.
-pub fn prepare_create(row: &Resource, value: &mut Value, now: &str) {
+/// Prepares an object for creation. Its name and uid are already set; `now` is RFC 3339 in seconds. What the client is
+/// warned of comes back.
+pub fn prepare_create(row: &Resource, value: &mut Value, now: &str) -> Vec<String> {
     normalize(row, value);
     // A node comes with the status that its kubelet found.
     if rules::clears_status(row) && row.plural != "nodes" {
@@ -48,7 +51,8 @@ pub fn prepare_create(row: &Resource, value: &mut Value, now: &str) {
     if !matches!(rules::generation(row), None | Some(rules::Generation::SpecLater)) {
         path::set(value, &["metadata", "generation"], 1);
     }
-    kinds::create(row, value, now);
+    gates::drop_disabled(row, value, None);
+    kinds::create(row, value, now)
 }
 
 /// Prepares an object that replaces `old`. `subresource` says through which door it comes; `now` is RFC 3339.
@@ -60,6 +64,7 @@ pub fn prepare_update(row: &Resource, new: &mut Value, old: &Value, subresource:
             if rules::clears_status(row) {
                 put(new, "status", old.get("status"));
             }
+            gates::drop_disabled(row, new, Some(old));
             kinds::update(row, new, old);
             bump_generation(row, new, old);
         }
@@ -68,6 +73,7 @@ pub fn prepare_update(row: &Resource, new: &mut Value, old: &Value, subresource:
             if rules::status_keeps_metadata(row) {
                 keep_metadata(new, old);
             }
+            gates::drop_disabled_status(row, new, Some(old));
             kinds::update_status(row, new, old, now);
         }
         Some(other) => {

@@ -130,7 +130,13 @@ fn jobs_select_their_pods_by_uid() {
 
 #[test]
 fn namespaces_are_labelled_and_finalized() {
-    let namespace = create("", "namespaces", json!({"metadata": {"name": "n"}, "spec": {}}));
+    let mut namespace = create("", "namespaces", json!({"metadata": {"name": "n"}, "spec": {}}));
+    assert_eq!(
+        namespace["metadata"].get("labels"),
+        None,
+        "validation sees only what was sent"
+    );
+    fill_stored(row("", "namespaces"), &mut namespace);
     assert_eq!(namespace["spec"]["finalizers"], json!(["kubernetes"]));
     assert_eq!(namespace["status"], json!({"phase": "Active"}));
     assert_eq!(namespace["metadata"]["labels"]["kubernetes.io/metadata.name"], "n");
@@ -161,20 +167,87 @@ fn a_service_gives_up_what_its_new_type_does_not_need() {
 }
 
 #[test]
-fn a_replaced_service_keeps_its_addresses_and_ports() {
-    let old = json!({"metadata": {}, "spec": {"type": "NodePort", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ipFamilies": ["IPv4"],
-        "ports": [{"name": "a", "port": 80, "nodePort": 30000}]}, "status": {}});
-    let new =
-        json!({"metadata": {}, "spec": {"type": "NodePort", "ports": [{"name": "a", "port": 81}, {"name": "b", "port": 82}]}});
-    let new = update("", "services", None, new, &old);
-    assert_eq!(
-        (&new["spec"]["clusterIP"], &new["spec"]["clusterIPs"]),
-        (&json!("10.0.0.1"), &json!(["10.0.0.1"]))
+fn a_service_without_outside_addresses_has_no_policy_for_them() {
+    let old = json!({"metadata": {}, "spec": {"type": "ClusterIP", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
+        "externalIPs": ["192.0.2.1"], "externalTrafficPolicy": "Cluster", "internalTrafficPolicy": "Cluster",
+        "ports": [{"port": 80}]}, "status": {"loadBalancer": {}}});
+    let without = |policy: &str| {
+        let mut new = old.clone();
+        new["spec"]["externalTrafficPolicy"] = json!(policy);
+        new["spec"].as_object_mut().unwrap().remove("externalIPs");
+        update("", "services", None, new, &old)["spec"]["externalTrafficPolicy"].clone()
+    };
+    assert_eq!(without("Cluster"), Value::Null);
+    assert_eq!(without("Local"), "Local", "a change is left for validation to refuse");
+    let mut name = old.clone();
+    name["spec"]["type"] = json!("ExternalName");
+    let name = update("", "services", None, name, &old);
+    for gone in ["clusterIP", "clusterIPs", "internalTrafficPolicy"] {
+        assert_eq!(name["spec"].get(gone), None, "{gone}");
+    }
+    let new = create(
+        "",
+        "services",
+        json!({"metadata": {}, "spec": {"type": "ExternalName", "internalTrafficPolicy": "Local"}}),
     );
+    assert_eq!(new["spec"].get("internalTrafficPolicy"), None);
+}
+
+#[test]
+fn old_annotations_of_app_armor_become_fields() {
+    let key = |name: &str| format!("container.apparmor.security.beta.kubernetes.io/{name}");
+    let told = |name: &str| {
+        format!(
+            "metadata.annotations[{}]: deprecated since v1.30; use the \"appArmorProfile\" field instead",
+            key(name)
+        )
+    };
+    let mut pod = json!({
+        "metadata": {"annotations": {(key("a")): "localhost/x", (key("b")): "runtime/default", (key("c")): "odd", (key("d")): "unconfined"}},
+        "spec": {"securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}, "containers": [{"name": "a"}, {"name": "b"},
+            {"name": "c"}, {"name": "d", "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}]},
+    });
+    let warnings = prepare_create(row("", "pods"), &mut pod, NOW);
     assert_eq!(
-        new["spec"]["ports"],
-        json!([{"name": "a", "port": 81, "nodePort": 30000}, {"name": "b", "port": 82}])
+        warnings,
+        [told("a"), told("c")],
+        "the pod says the same of b, and d has its own field"
     );
+    let of = |index: usize| pod["spec"]["containers"][index]["securityContext"]["appArmorProfile"].clone();
+    assert_eq!(of(0), json!({"type": "Localhost", "localhostProfile": "x"}));
+    assert_eq!(
+        (of(1), of(2), of(3)),
+        (Value::Null, Value::Null, json!({"type": "RuntimeDefault"}))
+    );
+}
+
+#[test]
+fn fields_of_gates_that_are_off_are_dropped() {
+    let spec = json!({
+        "schedulingGroup": {"podGroupName": "g"},
+        "containers": [{"name": "a", "lifecycle": {"stopSignal": "SIGUSR1"}},
+            {"name": "b", "lifecycle": {"stopSignal": "SIGUSR1", "preStop": {"sleep": {"seconds": 1}}}}],
+        "volumes": [{"name": "v", "projected": {"sources": [{"clusterTrustBundle": {"path": "p"}}, {"podCertificate": {}}]}}],
+    });
+    let bare = json!({
+        "containers": [{"name": "a"}, {"name": "b", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}],
+        "volumes": [{"name": "v", "projected": {"sources": [{}, {}]}}],
+    });
+    let job = |spec: &Value| json!({"metadata": {}, "spec": {"template": {"spec": spec}}});
+    assert_eq!(create("apps", "deployments", job(&spec))["spec"]["template"]["spec"], bare);
+    let cron = json!({"metadata": {}, "spec": {"jobTemplate": job(&spec)}});
+    let cron = create("batch", "cronjobs", cron);
+    assert_eq!(cron["spec"]["jobTemplate"]["spec"]["template"]["spec"], bare);
+    // What is in use stays, feature by feature.
+    let mut signalled = bare.clone();
+    signalled["containers"][0]["lifecycle"] = json!({"stopSignal": "SIGHUP"});
+    let updated = update("apps", "deployments", None, job(&spec), &job(&signalled));
+    let updated = &updated["spec"]["template"]["spec"];
+    assert_eq!(updated["containers"], spec["containers"]);
+    assert_eq!(updated.get("schedulingGroup"), None);
+    let node = json!({"metadata": {}, "spec": {"configSource": {"configMap": {}}}, "status": {"config": {}}});
+    let node = create("", "nodes", node);
+    assert_eq!((&node["spec"], &node["status"]), (&json!({}), &json!({})));
 }
 
 #[test]

@@ -63,8 +63,14 @@ fn stored<'a>(row: &Resource, value: &'a Value) -> Cow<'a, Value> {
 /// Problems of an object to create.
 #[must_use]
 pub fn create(row: &Resource, value: &Value) -> Vec<FieldError> {
-    let value = stored(row, value);
-    let root = Node::root(&value);
+    create_stored(row, &stored(row, value))
+}
+
+/// Likewise, of an object that is already in the version in which it is stored; `row` is that of the request, which some
+/// kinds are judged by.
+#[must_use]
+pub fn create_stored(row: &Resource, value: &Value) -> Vec<FieldError> {
+    let root = Node::root(value);
     let mut errors = Errors::new();
     match row.storage {
         "core/pods" => pod::create(&mut errors, &root),
@@ -103,8 +109,13 @@ pub fn create(row: &Resource, value: &Value) -> Vec<FieldError> {
 /// Problems of an update; `subresource` says through which door it came.
 #[must_use]
 pub fn update(row: &Resource, new: &Value, old: &Value, subresource: Option<&str>) -> Vec<FieldError> {
-    let (new, old) = (stored(row, new), stored(row, old));
-    let (root, before) = (Node::root(&new), Node::root(&old));
+    update_stored(row, &stored(row, new), &stored(row, old), subresource)
+}
+
+/// Likewise, of objects that are already in the version in which they are stored; `row` is that of the request.
+#[must_use]
+pub fn update_stored(row: &Resource, new: &Value, old: &Value, subresource: Option<&str>) -> Vec<FieldError> {
+    let (root, before) = (Node::root(new), Node::root(old));
     let mut errors = Errors::new();
     let errors_ref = &mut errors;
     metadata::update_common(errors_ref, &root.at("metadata"), &before.at("metadata"), row.namespaced);
@@ -134,6 +145,15 @@ pub fn update(row: &Resource, new: &Value, old: &Value, subresource: Option<&str
     errors
 }
 
+/// Problems of the addresses and families of a service, which its allocation needs to be right beforehand.
+#[must_use]
+pub fn service_addresses(service: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    let spec = Node::root(service).at("spec");
+    service::addresses(&mut errors, &spec, old.map(|old| Node::root(old).at("spec")).as_ref());
+    errors
+}
+
 fn by_kind(errors: &mut Errors, row: &Resource, kind: &Kind, root: &Node<'_>, old: &Node<'_>, door: Option<&str>) {
     let rules = kind.rules(row.namespaced);
     let look = |errors: &mut Errors, look: &Look| match look {
@@ -156,25 +176,9 @@ fn by_kind(errors: &mut Errors, row: &Resource, kind: &Kind, root: &Node<'_>, ol
     kind.after.iter().for_each(|one| look(errors, one));
 }
 
-/// Warnings for an object that is accepted.
+/// Warnings about an object that is accepted: created, or, where `old` is there, changed through `subresource`. Both in the
+/// version in which they are stored.
 #[must_use]
-pub fn warnings(row: &Resource, value: &Value) -> Vec<String> {
-    let root = Node::root(value);
-    let mut out = Vec::new();
-    match row.storage {
-        "core/pods" => warnings::pod(&mut out, &root),
-        "core/podtemplates" => warnings::pod(&mut out, &root.at("template")),
-        "core/replicationcontrollers"
-        | "apps/deployments"
-        | "apps/replicasets"
-        | "apps/statefulsets"
-        | "apps/daemonsets"
-        | "batch/jobs" => warnings::pod(&mut out, &root.get("spec.template")),
-        "batch/cronjobs" => warnings::pod(&mut out, &root.get("spec.jobTemplate.spec.template")),
-        "core/services" => warnings::service(&mut out, &root),
-        "core/persistentvolumes" => warnings::volume(&mut out, &root),
-        "core/secrets" => warnings::secret(&mut out, &root),
-        _ => {}
-    }
-    out
+pub fn warnings(row: &Resource, value: &Value, old: Option<&Value>, subresource: Option<&str>) -> Vec<String> {
+    warnings::of(row.storage, subresource, &Node::root(value), old.map(Node::root).as_ref())
 }

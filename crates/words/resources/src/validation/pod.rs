@@ -100,11 +100,14 @@ pub(super) fn annotations(errors: &mut Errors, node: &Node<'_>, spec: &Node<'_>)
             },
         }
     };
-    for (key, value) in node.entries() {
-        if key == "seccomp.security.alpha.kubernetes.io/pod" || key.starts_with("container.seccomp.security.alpha.kubernetes.io/")
-        {
-            seccomp(errors, key, &value);
-        }
+    const OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+    let of_pod = node.entries().into_iter().filter(|(key, _)| *key == OF_POD);
+    let of_containers = node
+        .entries()
+        .into_iter()
+        .filter(|(key, _)| key.starts_with("container.seccomp.security.alpha.kubernetes.io/"));
+    for (key, value) in of_pod.chain(of_containers) {
+        seccomp(errors, key, &value);
     }
     for (key, value) in node.entries() {
         let Some(container) = key.strip_prefix(APP_ARMOR) else {

@@ -82,12 +82,14 @@ pub(super) fn pod(errors: &mut Errors, spec: &Node<'_>) {
     seccomp(errors, &node.at("seccompProfile"));
     windows_options(errors, &node.at("windowsOptions"));
     app_armor(errors, &node.at("appArmorProfile"));
-    for (name, known) in [
-        ("supplementalGroupsPolicy", ["Merge", "Strict"]),
-        ("seLinuxChangePolicy", ["MountOption", "Recursive"]),
-    ] {
+    // `MountOption` belongs to a gate that is off.
+    let known: [(&str, &[&str]); 2] = [
+        ("supplementalGroupsPolicy", &["Merge", "Strict"]),
+        ("seLinuxChangePolicy", &["Recursive"]),
+    ];
+    for (name, known) in known {
         if node.has(name) {
-            node.at(name).one_of(errors, &known);
+            node.at(name).one_of(errors, known);
         }
     }
 }

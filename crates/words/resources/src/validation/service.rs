@@ -241,7 +241,8 @@ fn needs_health_check(spec: &Node<'_>) -> bool {
     spec.text("type") == "LoadBalancer" && spec.text("externalTrafficPolicy") == "Local"
 }
 
-fn addresses(errors: &mut Errors, spec: &Node<'_>, old: Option<&Node<'_>>) {
+/// The cluster addresses of a service, its families and their policy.
+pub(super) fn addresses(errors: &mut Errors, spec: &Node<'_>, old: Option<&Node<'_>>) {
     if spec.text("type") == "ExternalName" {
         return;
     }

@@ -425,7 +425,7 @@ fn warnings_for_what_is_accepted() {
         &container(json!({"ports": [{"containerPort": 1}, {"containerPort": 1}]})),
     );
     assert_eq!(
-        super::warnings(row, &value),
+        super::warnings(row, &value, None, None),
         ["spec.containers[0].ports[1]: duplicate port definition with spec.containers[0].ports[0]"]
     );
 }
