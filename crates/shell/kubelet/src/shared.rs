@@ -20,6 +20,7 @@ use crate::config::KubeletConfig;
 use crate::images::Images;
 use crate::metrics::ResourceMetrics;
 use crate::node::machine::Machine;
+use crate::user_namespaces::UserNamespaces;
 
 /// Name of the field manager and event source.
 pub(crate) const COMPONENT: &str = "kubelet";
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) runtime: Arc<dyn RuntimeService>,
     pub(crate) images: Images,
     pub(crate) volumes: Volumes,
+    pub(crate) user_namespaces: Arc<UserNamespaces>,
     pub(crate) recorder: EventRecorder,
     pub(crate) metrics: Arc<ResourceMetrics>,
     /// What the workers know of their pods, for the server and the metrics.
@@ -83,6 +85,7 @@ impl Shared {
         Self {
             machine: Machine::read(&config),
             volumes: Volumes::new(&config.data_dir, client.clone()),
+            user_namespaces: Arc::new(UserNamespaces::new(config.data_dir.join("pods"))),
             images: Images::new(images, client.clone()),
             metrics: Arc::new(metrics),
             config,

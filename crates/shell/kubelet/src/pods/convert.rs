@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use trireme_pod::{qos, resolv, spec};
 use trireme_runtime::cri::{
-    ContainerConfig, ContainerMetadata, Image, LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation,
-    NamespaceOptions, PodSandboxConfig, PodSandboxMetadata,
+    ContainerConfig, ContainerMetadata, IdMapping, Image, LinuxContainerResources, LinuxContainerSecurityContext, Mount,
+    MountPropagation, NamespaceOptions, PodSandboxConfig, PodSandboxMetadata,
 };
 
 use crate::shared::Shared;
@@ -16,6 +16,9 @@ use crate::shared::Shared;
 pub(super) const HASH: &str = "io.kubernetes.container.hash";
 /// Annotation with the pod's grace period, for who finds it orphaned.
 pub(super) const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
+
+/// Before fields, annotations named a container's AppArmor profile so.
+const APP_ARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Where a run's log is below the pod's log directory.
 pub(super) fn log_path(container: &str, attempt: u32) -> String {
@@ -27,9 +30,17 @@ pub(super) struct Surroundings {
     pub(super) attempt: u32,
     pub(super) environment: BTreeMap<String, String>,
     pub(super) mounts: Vec<Mount>,
+    /// Id of the container whose processes it is to see (`targetContainerName`).
+    pub(super) pid_target: Option<String>,
 }
 
-pub(super) fn sandbox(shared: &Shared, pod: &Pod, attempt: u32) -> PodSandboxConfig {
+pub(super) fn sandbox(
+    shared: &Shared,
+    pod: &Pod,
+    attempt: u32,
+    runtime_handler: String,
+    user: Option<IdMapping>,
+) -> PodSandboxConfig {
     let pod_spec = spec::of(pod);
     let host_resolv = std::fs::read_to_string(&shared.config.resolv_conf).unwrap_or_default();
     let limits = qos::pod_limits(pod);
@@ -57,13 +68,16 @@ pub(super) fn sandbox(shared: &Shared, pod: &Pod, attempt: u32) -> PodSandboxCon
             cpu_quota: limits.cpu_quota,
             cpu_shares: limits.cpu_shares,
             memory_limit_in_bytes: limits.memory_bytes,
+            pids_limit: Some(shared.config.pod_pids_limit),
             ..LinuxContainerResources::default()
         },
+        runtime_handler,
         namespaces: NamespaceOptions {
             host_network,
             host_pid: pod_spec.host_pid.unwrap_or(false),
             host_ipc: pod_spec.host_ipc.unwrap_or(false),
             share_process_namespace: pod_spec.share_process_namespace.unwrap_or(false),
+            user,
         },
         sysctls: pod_spec
             .security_context
@@ -124,7 +138,10 @@ pub(super) fn container(shared: &Shared, pod: &Pod, container: &Container, aroun
         command: trireme_pod::env::expand_all(container.command.as_ref(), &around.environment),
         args: trireme_pod::env::expand_all(container.args.as_ref(), &around.environment),
         working_dir: container.working_dir.clone().unwrap_or_default(),
-        security_context: security(pod, container),
+        security_context: LinuxContainerSecurityContext {
+            pid_target: around.pid_target,
+            ..security(pod, container)
+        },
         envs: around.environment.into_iter().collect(),
         mounts: around.mounts,
         labels,
@@ -167,11 +184,59 @@ fn security(pod: &Pod, container: &Container) -> LinuxContainerSecurityContext {
         run_as_user: own.run_as_user.or(of_pod.run_as_user),
         run_as_group: own.run_as_group.or(of_pod.run_as_group),
         supplemental_groups: groups,
+        supplemental_groups_strict: of_pod.supplemental_groups_policy.as_deref() == Some("Strict"),
         readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
         no_new_privs: own.allow_privilege_escalation == Some(false),
         add_capabilities: bare(capabilities.add),
         drop_capabilities: bare(capabilities.drop),
         seccomp_runtime_default: seccomp.is_some_and(|profile| profile.type_ == "RuntimeDefault"),
+        pid_target: None,
+        unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
+    }
+}
+
+/// Why a pod would get less isolation than it asks for, if it would: then it does not run at all.
+pub(super) fn refuse_sandbox(pod: &Pod) -> Result<(), String> {
+    let pod_spec = spec::of(pod);
+    if pod_spec.os.as_ref().is_some_and(|os| os.name != "linux") {
+        return Err("Failed to admit pod as the OS field doesn't match node OS".into());
+    }
+    let of_pod = pod_spec
+        .security_context
+        .as_ref()
+        .and_then(|context| context.app_armor_profile.as_ref());
+    let ephemeral = spec::ephemeral_containers(pod_spec);
+    let own = pod_spec
+        .containers
+        .iter()
+        .chain(spec::init_containers(pod_spec))
+        .chain(&ephemeral)
+        .filter_map(|container| container.security_context.as_ref()?.app_armor_profile.as_ref());
+    let annotated = pod
+        .metadata
+        .annotations
+        .iter()
+        .flatten()
+        .any(|(key, value)| key.starts_with(APP_ARMOR_ANNOTATION) && value != "unconfined");
+    if annotated || of_pod.into_iter().chain(own).any(|profile| profile.type_ != "Unconfined") {
+        return Err("Cannot enforce AppArmor: AppArmor is not enabled on the host".into());
+    }
+    Ok(())
+}
+
+/// As [`refuse_sandbox`], for what a container asks for.
+pub(super) fn refuse_container(pod: &Pod, container: &Container) -> Result<(), String> {
+    let of_pod = spec::of(pod).security_context.as_ref();
+    let own = container.security_context.as_ref();
+    let seccomp = own
+        .and_then(|own| own.seccomp_profile.as_ref())
+        .or(of_pod.and_then(|of_pod| of_pod.seccomp_profile.as_ref()));
+    match seccomp {
+        Some(profile) if profile.type_ == "Localhost" => Err(format!(
+            "cannot load seccomp profile \"{}\": profiles of type Localhost are not supported",
+            profile.localhost_profile.as_deref().unwrap_or_default()
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -210,7 +275,7 @@ pub(super) fn own_mount(container_path: &str, host_path: PathBuf, readonly: bool
         container_path: container_path.into(),
         host_path,
         readonly,
-        propagation: MountPropagation::Private,
+        ..Mount::default()
     }
 }
 

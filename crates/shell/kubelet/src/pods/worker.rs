@@ -411,9 +411,7 @@ impl Worker {
         let uid = spec::uid(pod).to_owned();
         if !self.state.cleaned {
             self.probes.stop();
-            if let Err(error) = self.shared.volumes.tear_down(&uid) {
-                tracing::warn!(pod = spec::display(pod), "volumes stay: {error}");
-            }
+            self.tear_down(pod);
             self.shared.images.forget(&uid);
             self.state.cleaned = true;
         }
@@ -453,11 +451,17 @@ impl Worker {
         false
     }
 
+    /// Takes the pod's directory away, and with it the claim to its range of ids.
+    fn tear_down(&self, pod: &Pod) {
+        match self.shared.volumes.tear_down(spec::uid(pod)) {
+            Ok(()) => self.shared.user_namespaces.release(spec::uid(pod)),
+            Err(error) => tracing::warn!(pod = spec::display(pod), "volumes stay: {error}"),
+        }
+    }
+
     async fn remove(&self, pod: &Pod, observed: &Observed) {
         // A refresh may have been under way when the volumes went.
-        if let Err(error) = self.shared.volumes.tear_down(spec::uid(pod)) {
-            tracing::warn!(pod = spec::display(pod), "volumes stay: {error}");
-        }
+        self.tear_down(pod);
         for sandbox in &observed.sandboxes {
             if let Err(error) = self.shared.runtime.remove_pod_sandbox(&sandbox.id).await {
                 tracing::warn!(pod = spec::display(pod), "a sandbox stays: {error}");

@@ -30,7 +30,7 @@ pub(crate) async fn logs_and_exit(runtime: Arc<Runtime>, place: Place) {
         "stdout F exit",
         "stdout F FROM_IMAGE=yes",
         "stdout F FROM_POD=too",
-        "stdout F tail",
+        "stdout P tail",
     ] {
         assert!(log.lines().any(|other| other == line), "{line:?} is not in {log:?}");
     }
