@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 use crate::Backoff;
 use crate::init::{self, Init};
 use crate::observed::{Container, ContainerState, Observed, Verdict};
-use crate::{restart, spec};
+use crate::{admission, restart, spec};
 
 /// Shortest time that a container gets between SIGTERM and SIGKILL, seconds.
 pub const MINIMUM_GRACE_SECONDS: i64 = 1;
@@ -114,11 +114,16 @@ impl Actions {
     }
 }
 
-/// Why the node ends the pod by itself: what was decided before, or its deadline.
+/// Why the node ends the pod by itself: what was decided before, that it refuses it, or its deadline.
 #[must_use]
 pub fn verdict(pod: &Pod, observed: &Observed, now: Timestamp) -> Option<Verdict> {
     if observed.verdict.is_some() {
         return observed.verdict.clone();
+    }
+    if observed.sandboxes.is_empty()
+        && let Some(refusal) = admission::refusal(pod)
+    {
+        return Some(refusal.verdict());
     }
     let deadline = deadline(pod, observed)?;
     (now >= deadline).then(|| Verdict {

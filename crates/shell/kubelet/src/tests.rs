@@ -560,21 +560,33 @@ async fn isolation_that_cannot_be_had_is_refused() {
             json!({"containers": containers, "runtimeClassName": "sandboxed"}),
             "Failed to create pod sandbox: no runtime for \"gvisor\" is configured",
         ),
-        (
-            "other-system",
-            json!({"containers": containers, "os": {"name": "windows"}}),
-            "Failed to create pod sandbox: Failed to admit pod as the OS field doesn't match node OS",
-        ),
-        (
-            "app-armor",
-            json!({"containers": [{"name": "c", "image": "img:1",
-                "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}]}),
-            "Failed to create pod sandbox: Cannot enforce AppArmor: AppArmor is not enabled on the host",
-        ),
     ];
     for (name, spec, text) in refused {
         lab.pod(name, spec);
         lab.until_event(name, "FailedCreatePodSandBox", text).await;
+    }
+    let sysctl = json!({"sysctls": [{"name": "kernel.core_pattern", "value": "|/x"}]});
+    for (name, spec, reason, text) in [
+        (
+            "sysctl",
+            json!({"containers": containers, "securityContext": sysctl}),
+            "SysctlForbidden",
+            "forbidden sysctl: \"kernel.core_pattern\" not allowlisted",
+        ),
+        (
+            "app-armor",
+            json!({"containers": containers, "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}),
+            "AppArmor",
+            "Cannot enforce AppArmor: AppArmor is not enabled on the host",
+        ),
+    ] {
+        lab.pod(name, spec);
+        lab.until_event(name, reason, text).await;
+        let pod = lab.until(name, "fails", |pod| pod["status"]["phase"] == "Failed").await;
+        assert_eq!(pod["status"]["reason"], reason);
+        assert_eq!(pod["status"]["message"], format!("Pod was rejected: {text}"));
+        let sandbox = format!("sandbox {name} ");
+        assert!(!lab.runtime.calls().iter().any(|call| call.starts_with(&sandbox)), "{name}");
     }
     lab.pod(
         "seccomp",

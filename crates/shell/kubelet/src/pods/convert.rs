@@ -17,9 +17,6 @@ pub(super) const HASH: &str = "io.kubernetes.container.hash";
 /// Annotation with the pod's grace period, for who finds it orphaned.
 pub(super) const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 
-/// Before fields, annotations named a container's AppArmor profile so.
-const APP_ARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
-
 /// Where a run's log is below the pod's log directory.
 pub(super) fn log_path(container: &str, attempt: u32) -> String {
     format!("{container}/{attempt}.log")
@@ -195,36 +192,7 @@ fn security(pod: &Pod, container: &Container) -> LinuxContainerSecurityContext {
     }
 }
 
-/// Why a pod would get less isolation than it asks for, if it would: then it does not run at all.
-pub(super) fn refuse_sandbox(pod: &Pod) -> Result<(), String> {
-    let pod_spec = spec::of(pod);
-    if pod_spec.os.as_ref().is_some_and(|os| os.name != "linux") {
-        return Err("Failed to admit pod as the OS field doesn't match node OS".into());
-    }
-    let of_pod = pod_spec
-        .security_context
-        .as_ref()
-        .and_then(|context| context.app_armor_profile.as_ref());
-    let ephemeral = spec::ephemeral_containers(pod_spec);
-    let own = pod_spec
-        .containers
-        .iter()
-        .chain(spec::init_containers(pod_spec))
-        .chain(&ephemeral)
-        .filter_map(|container| container.security_context.as_ref()?.app_armor_profile.as_ref());
-    let annotated = pod
-        .metadata
-        .annotations
-        .iter()
-        .flatten()
-        .any(|(key, value)| key.starts_with(APP_ARMOR_ANNOTATION) && value != "unconfined");
-    if annotated || of_pod.into_iter().chain(own).any(|profile| profile.type_ != "Unconfined") {
-        return Err("Cannot enforce AppArmor: AppArmor is not enabled on the host".into());
-    }
-    Ok(())
-}
-
-/// As [`refuse_sandbox`], for what a container asks for.
+/// Why a container would get less isolation than it asks for, if it would: then it does not run.
 pub(super) fn refuse_container(pod: &Pod, container: &Container) -> Result<(), String> {
     let of_pod = spec::of(pod).security_context.as_ref();
     let own = container.security_context.as_ref();

@@ -45,7 +45,6 @@ pub(super) async fn sandbox(shared: &Shared, pod: &Pod, attempt: u32, stop: &[St
     }
     let directory = shared.log_directory(pod);
     std::fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
-    convert::refuse_sandbox(pod)?;
     let handler = runtime_handler(shared, pod).await?;
     let user = match spec::of(pod).host_users {
         Some(false) => Some(user_namespace(shared, pod).await?),

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use trireme_client::{DeleteOptions, EventType};
 use trireme_pod::observed::{Verdict, Waiting};
-use trireme_pod::{Backoff, Observed, Step, plan, spec, status};
+use trireme_pod::{Backoff, Observed, Step, admission, plan, spec, status};
 
 use super::publish::Publisher;
 use super::{Update, kill, start};
@@ -181,8 +181,14 @@ impl Worker {
     fn judge(&mut self, update: &Update, pod: &Pod, verdict: Option<Verdict>) {
         let told = self.state.verdict.is_some() || update.gone || spec::is_finished(pod);
         if let Some(verdict) = verdict.as_ref().filter(|_| !told) {
-            self.shared
-                .pod_event(pod, EventType::Normal, &verdict.reason, verdict.message.clone());
+            match admission::refusal(pod).filter(|refusal| refusal.verdict() == *verdict) {
+                Some(refusal) => self
+                    .shared
+                    .pod_event(pod, EventType::Warning, refusal.reason, refusal.message),
+                None => self
+                    .shared
+                    .pod_event(pod, EventType::Normal, &verdict.reason, verdict.message.clone()),
+            }
         }
         self.state.verdict = verdict;
     }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Inner, Sandbox, failed};
-use crate::cri::{ContainerState, CriError, PodSandboxConfig, PodSandboxState, PodSandboxStatus, RUNTIME_HANDLERS};
+use crate::cri::{
+    ContainerState, CriError, NamespaceOptions, PodSandboxConfig, PodSandboxState, PodSandboxStatus, RUNTIME_HANDLERS,
+};
 use crate::protocol::Request;
 use crate::shim::{self, ShimConfig, ShimReady};
 use crate::state::{self, SandboxRecord};
@@ -49,6 +51,10 @@ impl Inner {
         if shared.user.is_some() && (shared.host_network || shared.host_pid || shared.host_ipc) {
             let text = "a pod with a user namespace of its own has all other namespaces of its own";
             return Err(CriError::Other(text.to_owned()));
+        }
+        if let Some(name) = config.sysctls.keys().find(|name| !is_namespaced(name, shared)) {
+            let text = format!("sysctl {name:?} is not in a separate kernel namespace");
+            return Err(CriError::Other(text));
         }
         let id = state::new_id();
         let (wanted, sandbox_id) = (config.clone(), id.clone());
@@ -350,6 +356,25 @@ impl Inner {
         };
         sandboxes.values().map(status).collect()
     }
+}
+
+/// Whether a kernel setting belongs to a namespace that the pod has for itself; any other would be the host's.
+fn is_namespaced(name: &str, shared: NamespaceOptions) -> bool {
+    const OF_IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let name = name.replace('/', ".");
+    if name.starts_with("net.") {
+        return !shared.host_network;
+    }
+    (OF_IPC.contains(&name.as_str()) || name.starts_with("fs.mqueue.")) && !shared.host_ipc
 }
 
 fn host_name() -> io::Result<String> {
