@@ -4,6 +4,7 @@
 //! [`status`] what to tell the API; both look at the whole observation each time and remember nothing, so a restart of
 //! the kubelet anywhere in between goes on from what the runtime shows.
 
+pub mod admission;
 pub mod allocation;
 pub mod backoff;
 mod conditions;

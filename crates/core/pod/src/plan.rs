@@ -11,7 +11,7 @@ use crate::Backoff;
 use crate::init::{self, Init};
 use crate::observed::{Container, ContainerState, Observed, Verdict};
 use crate::resize::{self, Change, Lowered};
-use crate::{restart, spec};
+use crate::{admission, restart, spec};
 
 /// Shortest time that a container gets between SIGTERM and SIGKILL, seconds.
 pub const MINIMUM_GRACE_SECONDS: i64 = 1;
@@ -128,11 +128,16 @@ impl Actions {
     }
 }
 
-/// Why the node ends the pod by itself: what was decided before, or its deadline.
+/// Why the node ends the pod by itself: what was decided before, that it refuses it, or its deadline.
 #[must_use]
 pub fn verdict(pod: &Pod, observed: &Observed, now: Timestamp) -> Option<Verdict> {
     if observed.verdict.is_some() {
         return observed.verdict.clone();
+    }
+    if observed.sandboxes.is_empty()
+        && let Some(refusal) = admission::refusal(pod)
+    {
+        return Some(refusal.verdict());
     }
     let deadline = deadline(pod, observed)?;
     (now >= deadline).then(|| Verdict {

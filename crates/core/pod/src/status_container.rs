@@ -263,7 +263,11 @@ fn volume_mounts(container: &Spec) -> Option<Vec<VolumeMountStatus>> {
             name: mount.name.clone(),
             mount_path: mount.mount_path.clone(),
             read_only: mount.read_only.filter(|read_only| *read_only),
-            recursive_read_only: mount.read_only.filter(|read_only| *read_only).map(|_| "Disabled".to_owned()),
+            recursive_read_only: mount.read_only.filter(|read_only| *read_only).map(|_| {
+                // What may be recursive is.
+                let is = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+                if is { "Enabled" } else { "Disabled" }.to_owned()
+            }),
             ..VolumeMountStatus::default()
         })
         .collect();

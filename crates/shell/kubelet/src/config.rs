@@ -9,6 +9,10 @@ use tokio_rustls::rustls::server::ResolvesServerCert;
 
 use crate::eviction::EvictionHard;
 
+/// Most processes of one pod, unless told otherwise: more than any honest pod needs, and few enough that a node's usual
+/// limits (32,768 pids) hold out against several that fork without end.
+pub const POD_PIDS_LIMIT: i64 = 4096;
+
 /// Settings of one node's kubelet.
 #[derive(Clone, Debug)]
 pub struct KubeletConfig {
@@ -49,6 +53,8 @@ pub struct KubeletConfig {
     pub unschedulable: bool,
     /// Most pods on the node, 110.
     pub max_pods: u32,
+    /// Most processes of one pod (`podPidsLimit`), 4096; -1 is no limit, as upstream's default is.
+    pub pod_pids_limit: i64,
     /// What must stay free on the node.
     pub eviction_hard: EvictionHard,
     /// `nodeInfo.kubeletVersion`, `v1.36.2+trireme`.
@@ -80,6 +86,7 @@ impl KubeletConfig {
             taints: Vec::new(),
             unschedulable: false,
             max_pods: 110,
+            pod_pids_limit: POD_PIDS_LIMIT,
             eviction_hard: EvictionHard::default(),
             kubelet_version: "v1.36.2+trireme".to_owned(),
             runtime_version: concat!("trireme://", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -26,6 +26,7 @@ pub(crate) struct FakeRuntime {
 struct State {
     next: u32,
     sandboxes: BTreeMap<String, PodSandboxStatus>,
+    sandbox_configs: Vec<PodSandboxConfig>,
     containers: BTreeMap<String, (ContainerStatus, ContainerConfig)>,
     images: BTreeMap<String, Image>,
     calls: Vec<String>,
@@ -86,6 +87,21 @@ impl FakeRuntime {
             .collect();
         runs.sort_by_key(|(run, _)| run.metadata.attempt);
         runs.last().map(|(_, config)| config.clone())
+    }
+
+    /// Id of the newest run of a container.
+    pub(crate) fn id(&self, container: &str) -> Option<String> {
+        let state = self.state.lock();
+        let runs = state.containers.values().filter(|(run, _)| run.metadata.name == container);
+        runs.max_by_key(|(run, _)| run.metadata.attempt)
+            .map(|(run, _)| run.id.clone())
+    }
+
+    /// How the newest sandbox of a pod was to be.
+    pub(crate) fn sandbox_config(&self, pod: &str) -> Option<PodSandboxConfig> {
+        let state = self.state.lock();
+        let found = state.sandbox_configs.iter().rev().find(|config| config.metadata.name == pod);
+        found.cloned()
     }
 
     /// Ends the running container of a name.
@@ -164,7 +180,12 @@ fn now() -> i64 {
 #[async_trait]
 impl RuntimeService for FakeRuntime {
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<String, CriError> {
+        if !config.runtime_handler.is_empty() {
+            let text = format!("no runtime for {:?} is configured", config.runtime_handler);
+            return Err(CriError::Other(text));
+        }
         let id = self.fresh("s");
+        self.state.lock().sandbox_configs.push(config.clone());
         self.called(format!("sandbox {} {}", config.metadata.name, config.cgroup_parent));
         let status = PodSandboxStatus {
             id: id.clone(),

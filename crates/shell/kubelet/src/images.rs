@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Pod, Secret};
 use parking_lot::Mutex;
 use trireme_client::{Client, EventType};
 use trireme_pod::observed::Waiting;
@@ -55,17 +55,32 @@ impl Images {
     /// The image of a container, pulled if its policy says so.
     pub(crate) async fn ensure(&self, shared: &Shared, pod: &Pod, container: &Container) -> Result<Image, Waiting> {
         let asked = container.image.as_deref().unwrap_or_default();
+        let event = |kind, reason: &str, message: String| shared.container_event(pod, &container.name, kind, reason, message);
+        self.by_policy(pod, asked, container.image_pull_policy.as_deref(), &event)
+            .await
+    }
+
+    /// The image of a volume; its events are the pod's.
+    pub(crate) async fn ensure_volume(&self, shared: &Shared, pod: &Pod, volume: &ImageVolumeSource) -> Result<Image, Waiting> {
+        let asked = volume.reference.as_deref().unwrap_or_default();
+        let event = |kind, reason: &str, message: String| shared.pod_event(pod, kind, reason, message);
+        self.by_policy(pod, asked, volume.pull_policy.as_deref(), &event).await
+    }
+
+    async fn by_policy(
+        &self,
+        pod: &Pod,
+        asked: &str,
+        policy: Option<&str>,
+        event: &impl Fn(EventType, &str, String),
+    ) -> Result<Image, Waiting> {
         let image = with_tag(asked);
         let now = Timestamp::now();
-        let event = |kind, reason: &str, message: String| shared.container_event(pod, &container.name, kind, reason, message);
-        let policy = container
-            .image_pull_policy
-            .as_deref()
-            .unwrap_or(if image.ends_with(":latest") {
-                "Always"
-            } else {
-                "IfNotPresent"
-            });
+        let policy = policy.unwrap_or(if image.ends_with(":latest") {
+            "Always"
+        } else {
+            "IfNotPresent"
+        });
         if policy != "Always" {
             match self.service.image_status(&image).await {
                 Ok(Some(found)) => {
@@ -78,7 +93,7 @@ impl Images {
                     return Err(waiting("ErrImageNeverPull", message, now, SignedDuration::from_secs(10)));
                 }
                 Ok(None) => {}
-                Err(CriError::InvalidImageName(why)) => return Err(self.invalid_name(&event, asked, &why, now)),
+                Err(CriError::InvalidImageName(why)) => return Err(self.invalid_name(event, asked, &why, now)),
                 Err(error) => {
                     let message = format!("Failed to inspect image \"{asked}\": {error}");
                     event(EventType::Warning, "InspectFailed", message.clone());
@@ -86,7 +101,7 @@ impl Images {
                 }
             }
         }
-        self.pull(pod, asked, &image, policy, &event).await
+        self.pull(pod, asked, &image, policy, event).await
     }
 
     async fn pull(

@@ -15,6 +15,7 @@ mod probes;
 mod server;
 mod shared;
 mod sys;
+mod user_namespaces;
 
 use std::sync::{Arc, OnceLock};
 
@@ -24,7 +25,7 @@ use trireme_client::{Cache, Client};
 use trireme_connections::Budget;
 use trireme_runtime::cri::{ImageService, RuntimeService};
 
-pub use config::{KubeletConfig, Taint, Tls};
+pub use config::{KubeletConfig, POD_PIDS_LIMIT, Taint, Tls};
 pub use eviction::EvictionHard;
 pub use metrics::ResourceMetrics;
 pub use server::{Authorizer, CertificateAuthorizer, Decision, Peer};

@@ -21,6 +21,7 @@ use crate::images::Images;
 use crate::metrics::ResourceMetrics;
 use crate::node::machine::Machine;
 use crate::pods::resize::Allocations;
+use crate::user_namespaces::UserNamespaces;
 
 /// Name of the field manager and event source.
 pub(crate) const COMPONENT: &str = "kubelet";
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) runtime: Arc<dyn RuntimeService>,
     pub(crate) images: Images,
     pub(crate) volumes: Volumes,
+    pub(crate) user_namespaces: Arc<UserNamespaces>,
     pub(crate) recorder: EventRecorder,
     pub(crate) metrics: Arc<ResourceMetrics>,
     pub(crate) allocations: Allocations,
@@ -85,6 +87,7 @@ impl Shared {
         Self {
             machine: Machine::read(&config),
             volumes: Volumes::new(&config.data_dir, client.clone()),
+            user_namespaces: Arc::new(UserNamespaces::new(config.data_dir.join("pods"))),
             images: Images::new(images, client.clone()),
             metrics: Arc::new(metrics),
             allocations: Allocations::new(config.data_dir.join("allocations")),

@@ -126,6 +126,16 @@ impl Addresses {
         Ok(())
     }
 
+    /// Who has which address.
+    pub(crate) fn all(&self) -> BTreeMap<String, Ipv4Addr> {
+        let state = self.state.lock();
+        state
+            .by_sandbox
+            .iter()
+            .map(|(sandbox, address)| (sandbox.clone(), *address))
+            .collect()
+    }
+
     /// Everyone who has an address.
     pub(crate) fn sandboxes(&self) -> BTreeSet<String> {
         self.state.lock().by_sandbox.keys().cloned().collect()

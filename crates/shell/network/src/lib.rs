@@ -17,6 +17,7 @@ mod nft;
 mod paths;
 mod pod_network;
 mod range;
+mod sources;
 mod sys;
 mod sysctl;
 mod virtual_address;

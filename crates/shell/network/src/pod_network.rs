@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::addresses::Addresses;
 use crate::links::Links;
+use crate::sources::{self, Source};
 use crate::{Ipv4Range, NetworkError, Nft, Nftables, PodMesh, guard, namespace, sysctl};
 
 /// What a pod network is made from.
@@ -51,7 +52,7 @@ const INSIDE: &str = "eth0";
 const PREFIX: &str = "tri";
 
 /// A hardware address that belongs to an IP address: who gets the address later is reached at once.
-fn hardware(address: Ipv4Addr) -> [u8; 6] {
+pub(crate) fn hardware(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x0a, 0x58, a, b, c, d]
 }
@@ -66,6 +67,13 @@ fn short(id: &str) -> String {
 
 fn outside(sandbox_id: &str) -> String {
     format!("{PREFIX}{}", short(sandbox_id))
+}
+
+fn source(sandbox_id: &str, address: Ipv4Addr) -> Source {
+    Source {
+        link: outside(sandbox_id),
+        address,
+    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static) -> Result<T, NetworkError> {
@@ -109,6 +117,12 @@ impl PodNetwork {
                 links.remove_address(address).await?;
             }
         }
+        let pods: Vec<Source> = addresses
+            .all()
+            .into_iter()
+            .map(|(id, address)| source(&id, address))
+            .collect();
+        sources::replace(&pods).await?;
         // So that a host without a default route can reach Services: rules take over before the packet leaves.
         links.route_direct(config.service_cidr, bridge, Some(gateway)).await?;
         Ok(Self {
@@ -169,6 +183,11 @@ impl PodNetwork {
             .pair(host, &peer, hardware(address), self.config.mtu, target.as_raw_fd())
             .await?;
         sysctl::set_if_there(&format!("ipv6/conf/{host}/accept_dad"), "0")?;
+        let own = Source {
+            link: host.to_owned(),
+            address,
+        };
+        sources::add(&own).await?;
         self.links.join(port, self.bridge).await?;
         let gateway = self.gateway();
         namespace::within(netns, move |links| async move {
@@ -200,6 +219,9 @@ impl PodNetwork {
     /// When the kernel or the disk refuses; call again.
     pub async fn detach(&self, sandbox_id: &str) -> Result<(), NetworkError> {
         self.links.remove(&outside(sandbox_id)).await?;
+        if let Some(address) = self.addresses.of(sandbox_id) {
+            sources::remove(&source(sandbox_id, address)).await?;
+        }
         let (addresses, id) = (Arc::clone(&self.addresses), sandbox_id.to_owned());
         blocking(move || addresses.release(&id)).await
     }
@@ -250,6 +272,7 @@ impl PodNetwork {
         }
         Nft.apply(&script).await?;
         guard(&BTreeSet::new()).await?;
+        sources::teardown().await?;
         PodMesh::open(&self.config.bridge)?.teardown().await?;
         for port in self.links.ports(self.bridge).await? {
             if port.starts_with(PREFIX) {

@@ -10,6 +10,9 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+/// Handlers of RuntimeClasses that mean the embedded runtime; the empty one is that of pods without a class.
+pub const RUNTIME_HANDLERS: [&str; 2] = ["", "trireme"];
+
 /// Why a call failed, one variant per decision of the kubelet.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CriError {
@@ -60,6 +63,18 @@ pub struct NamespaceOptions {
     pub host_ipc: bool,
     /// shareProcessNamespace.
     pub share_process_namespace: bool,
+    /// The user namespace of the pod (`hostUsers: false`); `None` is the host's.
+    #[serde(default)]
+    pub user: Option<IdMapping>,
+}
+
+/// `IDMapping`, for users and groups alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMapping {
+    /// First id on the host; the container's is 0.
+    pub host_id: u32,
+    /// How many.
+    pub length: u32,
 }
 
 /// `PodSandboxConfig`.
@@ -85,6 +100,9 @@ pub struct PodSandboxConfig {
     pub namespaces: NamespaceOptions,
     /// Kernel settings of the pod's namespaces.
     pub sysctls: BTreeMap<String, String>,
+    /// `RunPodSandboxRequest.runtime_handler`: the handler of the pod's RuntimeClass, empty without one.
+    #[serde(default)]
+    pub runtime_handler: String,
 }
 
 /// State of a sandbox.
@@ -135,8 +153,17 @@ pub struct Mount {
     pub host_path: PathBuf,
     /// Read only.
     pub readonly: bool,
+    /// Read only with every mount below it.
+    #[serde(default)]
+    pub recursive_read_only: bool,
     /// Mount propagation.
     pub propagation: MountPropagation,
+    /// An image whose files are mounted instead of a path of the host, to be read and not to be executed.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// Path in that image, empty for all of it.
+    #[serde(default)]
+    pub image_sub_path: String,
 }
 
 /// `MountPropagation`.
@@ -198,6 +225,9 @@ pub struct LinuxContainerSecurityContext {
     pub run_as_group: Option<i64>,
     /// `supplementalGroups` and `fsGroup`.
     pub supplemental_groups: Vec<i64>,
+    /// `supplementalGroupsPolicy: Strict`: the user's groups in the image are not added.
+    #[serde(default)]
+    pub supplemental_groups_strict: bool,
     /// Read-only root file system.
     pub readonly_rootfs: bool,
     /// `no_new_privs`.
@@ -208,6 +238,12 @@ pub struct LinuxContainerSecurityContext {
     pub drop_capabilities: Vec<String>,
     /// Seccomp: `true` for the runtime's default profile.
     pub seccomp_runtime_default: bool,
+    /// `NamespaceOption.target_id`: the container whose pid namespace this one joins.
+    #[serde(default)]
+    pub pid_target: Option<String>,
+    /// `procMount: Unmasked`: no path below /proc and /sys is masked or made read-only.
+    #[serde(default)]
+    pub unmasked_proc: bool,
 }
 
 /// `ContainerConfig`.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::spec::StagedMount;
 use crate::state::RunState;
 use crate::sys;
 
@@ -34,6 +35,15 @@ pub(crate) struct StartRequest {
     pub(crate) procs_files: Vec<PathBuf>,
     /// Install the default seccomp profile.
     pub(crate) seccomp: bool,
+    /// Container whose pid namespace is joined.
+    #[serde(default)]
+    pub(crate) pid_target: Option<String>,
+    /// Sources of the document's mounts, for a pod with a user namespace of its own.
+    #[serde(default)]
+    pub(crate) staged: Vec<StagedMount>,
+    /// User of the host that the process is, who may open its own stdout and stderr again by `/dev/stdout`.
+    #[serde(default)]
+    pub(crate) user: u32,
 }
 
 /// From Trireme to the shim.

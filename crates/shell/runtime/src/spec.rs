@@ -3,8 +3,9 @@
 //! Pure over its inputs. cgroup limits and devices are not in the document: the runtime writes them itself, because
 //! libcontainer would insist on every one of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cri::{ContainerConfig, Mount, MountPropagation, PodSandboxConfig};
@@ -30,6 +31,69 @@ const MASKED: [&str; 12] = [
 ];
 const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 const CGROUPS: &str = "/sys/fs/cgroup";
+/// Files below /proc that a mount may stand in for: those that lxcfs emulates. runc has the same list.
+pub(crate) const PROC_EMULATED: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+/// Begins the path of a namespace that the shim holds open and fills in when the container starts; its name follows.
+pub(crate) const HELD: &str = "held-by-the-shim:";
+/// Name of the pid namespace of a container's target.
+pub(crate) const HELD_TARGET: &str = "target";
+
+/// Where the sources of mounts are for a container with a user namespace, in the view that it is built in.
+const STAGE: &str = "/mounts";
+
+/// The source of a mount and where it is found while the container is built.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StagedMount {
+    pub(crate) source: PathBuf,
+    pub(crate) path: PathBuf,
+    /// Whether the ids of its files are mapped into the user namespace. Those of others are the host's.
+    pub(crate) mapped: bool,
+}
+
+/// Gives the sources of all binds in a document the paths they are found at; `is_mapped` says whose ids are mapped.
+pub(crate) fn stage(document: &mut Value, is_mapped: impl Fn(&Path) -> bool) -> Vec<StagedMount> {
+    let mut staged = Vec::new();
+    for mount in document["mounts"].as_array_mut().into_iter().flatten() {
+        // What is below /sys is there, too.
+        let source = mount["source"]
+            .as_str()
+            .filter(|source| mount["type"] == "bind" && !source.starts_with("/sys/"));
+        let Some(source) = source.map(PathBuf::from) else { continue };
+        let path = PathBuf::from(format!("{STAGE}/{}", staged.len()));
+        mount["source"] = json!(path);
+        staged.push(StagedMount {
+            mapped: is_mapped(&source),
+            source,
+            path,
+        });
+    }
+    staged
+}
+
+/// Why nothing is mounted below /proc, in runc's words. `landed` is where the mount point leads in the root.
+pub(crate) fn misplaced(source: &Path, destination: &str, landed: &Path, source_is_proc: bool) -> Option<String> {
+    let why = match landed.strip_prefix("/proc") {
+        Ok(below) if below.as_os_str().is_empty() && !source_is_proc => "it is not type proc",
+        Ok(below) if !below.as_os_str().is_empty() && !PROC_EMULATED.iter().any(|known| landed == Path::new(known)) => {
+            "it is inside /proc"
+        }
+        _ => return None,
+    };
+    Some(format!(
+        "error mounting {source:?} to rootfs at {destination:?}: {landed:?} cannot be mounted because {why}"
+    ))
+}
 
 /// A device node that a privileged container gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,12 +197,20 @@ fn bind(mount: &Mount) -> Value {
         MountPropagation::HostToContainer => "rslave",
         MountPropagation::Bidirectional => "rshared",
     };
-    let access = if mount.readonly { "ro" } else { "rw" };
+    let access = match (mount.readonly, mount.recursive_read_only) {
+        (false, _) => "rw",
+        (true, false) => "ro",
+        (true, true) => "rro",
+    };
+    let mut options = vec!["rbind", propagation, access];
+    if mount.image.is_some() {
+        options.push("noexec");
+    }
     json!({
         "destination": mount.container_path,
         "type": "bind",
         "source": mount.host_path,
-        "options": ["rbind", propagation, access],
+        "options": options,
     })
 }
 
@@ -196,7 +268,11 @@ fn mounts(inputs: &Inputs<'_>) -> Vec<Value> {
 
 fn namespaces(inputs: &Inputs<'_>) -> Vec<Value> {
     let shared = inputs.sandbox.namespaces;
-    let of_shim = |name: &str| format!("/proc/{}/ns/{name}", inputs.shim_pid);
+    let of_shim = |name: &str| match shared.user {
+        // Who has entered the user namespace may not look at the shim any more.
+        Some(_) => format!("{HELD}{name}"),
+        None => format!("/proc/{}/ns/{name}", inputs.shim_pid),
+    };
     let mut namespaces = vec![json!({"type": "mount"})];
     if !shared.host_network {
         namespaces.push(json!({"type": "network", "path": of_shim("net")}));
@@ -205,10 +281,16 @@ fn namespaces(inputs: &Inputs<'_>) -> Vec<Value> {
     if !shared.host_ipc {
         namespaces.push(json!({"type": "ipc", "path": of_shim("ipc")}));
     }
+    let target = inputs.config.security_context.pid_target.is_some();
     match (shared.host_pid, inputs.pause_pid) {
+        _ if target => namespaces.push(json!({"type": "pid", "path": format!("{HELD}{HELD_TARGET}")})),
         (true, _) => {}
         (false, 0) => namespaces.push(json!({"type": "pid"})),
+        (false, _) if shared.user.is_some() => namespaces.push(json!({"type": "pid", "path": of_shim("pid")})),
         (false, pause) => namespaces.push(json!({"type": "pid", "path": format!("/proc/{pause}/ns/pid")})),
+    }
+    if shared.user.is_some() {
+        namespaces.push(json!({"type": "user", "path": of_shim("user")}));
     }
     if inputs.cgroup_views.is_empty() && !inputs.config.security_context.privileged {
         namespaces.push(json!({"type": "cgroup"}));
@@ -236,7 +318,7 @@ pub(crate) fn document(inputs: &Inputs<'_>) -> Value {
         })
         .collect();
     let hidden = |paths: &[&str]| {
-        if security.privileged {
+        if security.privileged || security.unmasked_proc {
             Vec::new()
         } else {
             paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>()
@@ -272,6 +354,31 @@ pub(crate) fn document(inputs: &Inputs<'_>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_mounted_below_proc() {
+        let why = |landed: &str, is_proc| misplaced(Path::new("/src"), "/link/x", Path::new(landed), is_proc);
+        for fine in [
+            "/etc/proc/x",
+            "/process",
+            "/",
+            "/proc/cpuinfo",
+            "/proc/sys/crypto/fips_enabled",
+        ] {
+            assert_eq!(why(fine, false), None, "{fine}");
+        }
+        assert_eq!(why("/proc", true), None);
+        let text = "error mounting \"/src\" to rootfs at \"/link/x\": ";
+        for (landed, reason) in [
+            ("/proc", "it is not type proc"),
+            ("/proc/sys", "it is inside /proc"),
+            ("/proc/self/attr", "it is inside /proc"),
+            ("/proc/cpuinfo/x", "it is inside /proc"),
+        ] {
+            let expected = format!("{text}\"{landed}\" cannot be mounted because {reason}");
+            assert_eq!(why(landed, false), Some(expected));
+        }
+    }
 
     #[test]
     fn words_of_image_and_container() {

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cri::{ContainerConfig, ContainerState, PodSandboxConfig};
+use crate::spec::StagedMount;
 
 /// Where things lie.
 #[derive(Clone, Debug)]
@@ -55,6 +56,9 @@ pub(crate) struct SandboxRecord {
     pub(crate) shim_pid: i32,
     /// Pid of the holder of a shared pid namespace, 0 without.
     pub(crate) pause_pid: i32,
+    /// Descriptor of the shim that holds the pod's user namespace, 0 without.
+    #[serde(default)]
+    pub(crate) user_fd: i32,
     pub(crate) ips: Vec<String>,
     /// Set when it was stopped on purpose.
     pub(crate) stopped: bool,
@@ -74,6 +78,15 @@ pub(crate) struct ContainerRecord {
     pub(crate) stop_signal: i32,
     /// cgroup below the hierarchy's root.
     pub(crate) cgroup: String,
+    /// User of the host that the process is.
+    #[serde(default)]
+    pub(crate) user: u32,
+    /// Sources of the document's mounts, for a pod with a user namespace of its own.
+    #[serde(default)]
+    pub(crate) staged: Vec<StagedMount>,
+    /// Layers of image volumes, which are needed as long as the container's own.
+    #[serde(default)]
+    pub(crate) volume_layers: Vec<String>,
 }
 
 /// The life of a container's first process, written by its shim.

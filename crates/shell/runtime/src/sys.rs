@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -199,11 +199,27 @@ pub(crate) fn permitted_capabilities() -> nix::Result<u64> {
     Ok(u64::from(high.permitted) << 32 | u64::from(low.permitted))
 }
 
+/// Makes every permitted capability effective.
+pub(crate) fn raise_capabilities() -> nix::Result<()> {
+    let mut header = capability_header();
+    let mut halves = capabilities_now(&mut header)?;
+    for half in &mut halves {
+        half.effective = half.permitted;
+    }
+    // SAFETY: as in `capabilities_now`; the kernel only reads.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &header, halves.as_ptr()) }).map(drop)
+}
+
 /// Gives up the capabilities of a mask for good, the bounding set included (which needs CAP_SETPCAP until the end).
 pub(crate) fn drop_capabilities(mask: u64) -> nix::Result<()> {
     for capability in (0..u64::BITS).filter(|bit| mask & (1 << bit) != 0) {
         // SAFETY: prctl with PR_CAPBSET_DROP takes a number and no memory.
-        Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) })?;
+        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+        match Errno::result(dropped) {
+            // A number beyond the kernel's last capability.
+            Err(Errno::EINVAL) => break,
+            result => result.map(drop)?,
+        }
     }
     let mut header = capability_header();
     let mut halves = capabilities_now(&mut header)?;
@@ -262,39 +278,85 @@ pub(crate) fn register(fd: OwnedFd) -> std::io::Result<tokio::io::unix::AsyncFd<
     unsafe { tokio::io::unix::AsyncFd::register(fd) }.map_err(std::io::Error::from)
 }
 
-/// A read-only view of a file that nobody can write through, not even root by `/proc/<pid>/exe` (CVE-2019-5736).
-pub(crate) fn read_only_clone(path: &Path) -> std::io::Result<OwnedFd> {
+/// A detached copy of the mount that a path is on, from that path on, with all mounts below it where asked for.
+pub(crate) fn clone_mount(path: &Path, recursive: bool) -> std::io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= libc::AT_RECURSIVE as libc::c_uint;
+    }
     // SAFETY: the path is NUL-terminated; the call makes a new descriptor or fails.
     let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
     if fd < 0 {
         return Err(std::io::Error::last_os_error());
     }
     // SAFETY: the kernel returned a new descriptor that nobody else owns.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: &libc::mount_attr) -> std::io::Result<()> {
     let (empty, size) = (c"", size_of::<libc::mount_attr>());
     // SAFETY: the descriptor is a mount of our own; the attributes outlive the call and the size is the struct's.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            fd.as_raw_fd(),
+            mount.as_raw_fd(),
             empty.as_ptr(),
             libc::AT_EMPTY_PATH,
-            &attributes,
+            attributes,
             size,
         )
     };
     if result < 0 {
         Err(std::io::Error::last_os_error())
     } else {
-        Ok(fd)
+        Ok(())
+    }
+}
+
+/// A read-only view of a file that nobody can write through, not even root by `/proc/<pid>/exe` (CVE-2019-5736).
+pub(crate) fn read_only_clone(path: &Path) -> std::io::Result<OwnedFd> {
+    let mount = clone_mount(path, false)?;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    set_mount_attributes(mount.as_fd(), &attributes)?;
+    Ok(mount)
+}
+
+/// Lets a user namespace see the files of a detached mount as if their ids were its own (an idmapped mount).
+pub(crate) fn map_ids(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> std::io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: user_namespace.as_raw_fd() as u64,
+    };
+    set_mount_attributes(mount, &attributes)
+}
+
+/// Gives a detached mount its place.
+pub(crate) fn attach_mount(mount: BorrowedFd<'_>, target: &Path) -> std::io::Result<()> {
+    let target = CString::new(target.as_os_str().as_bytes())?;
+    let (empty, flags) = (c"", libc::MOVE_MOUNT_F_EMPTY_PATH);
+    // SAFETY: the descriptor is a mount of our own and both paths are NUL-terminated.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            empty.as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            flags,
+        )
+    };
+    if result < 0 {
+        Err(std::io::Error::last_os_error())
+    } else {
+        Ok(())
     }
 }
 

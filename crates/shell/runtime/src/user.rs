@@ -18,6 +18,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) run_as_user: Option<i64>,
     pub(crate) run_as_group: Option<i64>,
     pub(crate) supplemental_groups: &'a [i64],
+    /// The image's groups of the user are not added.
+    pub(crate) strict: bool,
 }
 
 struct Passwd<'a> {
@@ -81,7 +83,7 @@ pub(crate) fn resolve(wanted: &Wanted<'_>, passwd_text: &str, group_text: &str) 
         _ => entry.as_ref().map_or(0, |entry| entry.gid),
     };
     let mut groups = vec![gid];
-    if let Some(entry) = &entry {
+    if let Some(entry) = entry.as_ref().filter(|_| !wanted.strict) {
         let member = |members: &str| members.split(',').any(|member| member == entry.name);
         groups.extend(
             group_text
@@ -148,6 +150,7 @@ mod tests {
                 run_as_user,
                 run_as_group,
                 supplemental_groups,
+                strict: false,
             };
             let identity = resolve(&wanted, users, groups).map(|identity| (identity.uid, identity.gid, identity.groups));
             let expected = expected
@@ -155,5 +158,18 @@ mod tests {
                 .map_err(str::to_owned);
             assert_eq!(identity, expected, "{image}");
         }
+        let wanted = Wanted {
+            image: "app",
+            run_as_user: None,
+            run_as_group: None,
+            supplemental_groups: &[2000],
+            strict: true,
+        };
+        let identity = resolve(&wanted, users, groups).unwrap();
+        assert_eq!(
+            (identity.uid, identity.groups),
+            (101, vec![102, 2000]),
+            "no group of the image"
+        );
     }
 }

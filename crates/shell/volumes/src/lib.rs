@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use trireme_client::Client;
 use trireme_pod::downward::NodeFacts;
-use trireme_pod::spec;
+use trireme_pod::{qos, spec};
 
 pub use sub_path::SubPathRequest;
 
@@ -114,6 +114,10 @@ impl Volumes {
         if let Some(source) = &volume.host_path {
             return local::host_path(source).map_err(|error| error.to_string());
         }
+        if volume.image.is_some() {
+            // The runtime mounts it, from an image that the container's start waits for.
+            return Ok(PathBuf::new());
+        }
         let fs_group = spec::of(pod).security_context.as_ref().and_then(|context| context.fs_group);
         let directory = |plugin: &str| {
             self.pod_dir(spec::uid(pod))
@@ -125,7 +129,9 @@ impl Volumes {
         if let Some(source) = &volume.empty_dir {
             let path = directory("empty-dir");
             // What a container made there since is its own.
-            if local::empty_dir(&path, source).map_err(io)? {
+            let known = [node.allocatable_memory, qos::pod_limits(pod).memory_bytes];
+            let memory_max = known.into_iter().filter(|bytes| *bytes > 0).min();
+            if local::empty_dir(&path, source, memory_max).map_err(io)? {
                 ownership::apply(&path, fs_group, false).map_err(io)?;
             }
             return Ok(path);

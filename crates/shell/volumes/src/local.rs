@@ -10,13 +10,15 @@ use trireme_pod::quantity;
 
 use crate::is_mount_point;
 
-/// An empty directory that everyone may write to; on tmpfs where the medium says so. Whether it is new.
-pub(crate) fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> io::Result<bool> {
+/// An empty directory that everyone may write to; on tmpfs where the medium says so, no larger than its own limit and what the
+/// pod may use of the node's memory, `memory_max` bytes. Whether it is new.
+pub(crate) fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, memory_max: Option<i64>) -> io::Result<bool> {
     let limit = source
         .size_limit
         .as_ref()
         .map(|limit| quantity::value(&limit.0))
         .filter(|limit| *limit > 0);
+    let limit = limit.into_iter().chain(memory_max).min();
     let is_new = match source.medium.as_deref() {
         Some("Memory") => memory(path, limit, 0o777)?,
         None | Some("") => {

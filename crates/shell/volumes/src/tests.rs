@@ -149,3 +149,41 @@ async fn sub_paths_stay_inside() {
     volumes.tear_down("u1").unwrap();
     assert!(!volumes.pod_dir("u1").exists());
 }
+
+/// A volume in memory holds what its limit, its pod's or the node's memory allows, and not a page more.
+#[tokio::test]
+async fn volumes_in_memory_are_no_larger_than_their_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let volumes = Volumes::new(directory.path(), Client::new(FakeTransport::new()));
+    let mut pod = pod(
+        json!([
+            {"name": "own", "emptyDir": {"medium": "Memory", "sizeLimit": "64Ki"}},
+            {"name": "large", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
+            {"name": "none", "emptyDir": {"medium": "Memory"}}
+        ]),
+        json!({}),
+    );
+    let container = json!({"name": "c", "resources": {"limits": {"memory": "1Mi"}, "requests": {"memory": "1Mi"}}});
+    pod.spec.as_mut().unwrap().containers = vec![serde_json::from_value(container).unwrap()];
+    let node = NodeFacts {
+        allocatable_memory: 1 << 30,
+        ..NodeFacts::default()
+    };
+    let paths = volumes.mount(&pod, &node).await.unwrap();
+    for (name, bytes) in [("own", 64 << 10), ("large", 1 << 20), ("none", 1 << 20)] {
+        let file = paths[name].join("file");
+        std::fs::write(&file, vec![1; bytes]).unwrap();
+        let error = std::fs::write(paths[name].join("more"), [1]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{name}");
+    }
+    volumes.tear_down("u1").unwrap();
+    pod.spec.as_mut().unwrap().containers[0].resources = None;
+    let node = NodeFacts {
+        allocatable_memory: 128 << 10,
+        ..NodeFacts::default()
+    };
+    let paths = volumes.mount(&pod, &node).await.unwrap();
+    std::fs::write(paths["none"].join("file"), vec![1; 128 << 10]).unwrap();
+    assert!(std::fs::write(paths["none"].join("more"), [1]).is_err());
+    volumes.tear_down("u1").unwrap();
+}

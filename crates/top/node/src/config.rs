@@ -20,6 +20,14 @@ pub const DEFAULT_CONFIG: &str = "/etc/trireme/config.yaml";
 /// A node renews its Lease every ten seconds, and may have to find another server first.
 const NODE_GRACE_MIN: Duration = Duration::from_secs(15);
 
+/// Reads how many processes a pod may have: a positive number, or -1.
+fn pids_limit(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(limit) if limit == -1 || limit > 0 => Ok(limit),
+        _ => Err(format!("\"{text}\" is neither a positive number nor -1 (no limit)")),
+    }
+}
+
 /// Reads `90s`, `30m`, `24h`, `7d`, or `0`.
 ///
 /// # Errors
@@ -108,6 +116,10 @@ pub struct NodeOptions {
     /// Most pods on this node
     #[arg(long, env = "TRIREME_MAX_PODS", default_value_t = 110)]
     pub max_pods: u32,
+    /// Most processes of one pod; -1 for no limit
+    #[arg(long, env = "TRIREME_POD_MAX_PIDS", default_value_t = trireme_kubelet::POD_PIDS_LIMIT, allow_negative_numbers = true,
+        value_parser = pids_limit)]
+    pub pod_max_pids: i64,
     /// What must stay free, or the node takes no more pods; signals that are not named are not watched. One value, in the
     /// form signal<amount,signal<percentage
     #[arg(long, env = "TRIREME_EVICTION_HARD", default_value_t)]
@@ -568,6 +580,15 @@ mod tests {
         );
         for wrong in ["10.43.0.0", "10.43.0.1/16", "10.43.0.0/33", "x/16", "10.0.0.0/30"] {
             assert!(wrong.parse::<Cidr>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_processes_is_positive_or_none() {
+        assert_eq!(pids_limit("1024"), Ok(1024));
+        assert_eq!(pids_limit("-1"), Ok(-1));
+        for wrong in ["0", "-2", "", "many"] {
+            assert!(pids_limit(wrong).is_err(), "{wrong}");
         }
     }
 

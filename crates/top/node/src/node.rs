@@ -158,6 +158,7 @@ fn kubelet_config(settings: &NodeSettings) -> KubeletConfig {
         port: options.kubelet_port,
         connections_max: settings.kubelet_connections_max,
         max_pods: options.max_pods,
+        pod_pids_limit: options.pod_max_pids,
         eviction_hard: options.eviction_hard.clone(),
         kubelet_version: crate::KUBERNETES_VERSION.to_owned(),
         tls: Some(Tls {

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeStatus, NodeSwapStatus,
-    NodeSystemInfo, Taint,
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeStatus, NodeSwapStatus, NodeSystemInfo, Taint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use trireme_runtime::cri::RUNTIME_HANDLERS;
 
 use super::machine;
 use crate::shared::Shared;
@@ -35,6 +37,17 @@ pub(super) fn taint(taint: &crate::config::Taint) -> Taint {
         value: (!taint.value.is_empty()).then(|| taint.value.clone()),
         effect: taint.effect.clone(),
         time_added: None,
+    }
+}
+
+/// What the runtime can do for pods of one RuntimeClass's handler.
+fn runtime_handler(name: &str) -> NodeRuntimeHandler {
+    NodeRuntimeHandler {
+        name: Some(name.to_owned()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(true),
+            user_namespaces: Some(true),
+        }),
     }
 }
 
@@ -76,9 +89,10 @@ pub(super) async fn of(shared: &Shared, old: &NodeStatus) -> NodeStatus {
         }),
         declared_features: Some(DECLARED_FEATURES.map(str::to_owned).into()),
         features: Some(NodeFeatures {
-            supplemental_groups_policy: Some(false),
+            supplemental_groups_policy: Some(true),
         }),
         images: Some(images(shared).await),
+        runtime_handlers: Some(RUNTIME_HANDLERS.into_iter().map(runtime_handler).collect()),
         node_info: Some(NodeSystemInfo {
             architecture: architecture().into(),
             boot_id: machine.boot_id.clone(),
@@ -291,6 +305,7 @@ pub(super) fn merged(mut foreign: NodeStatus, own: NodeStatus) -> NodeStatus {
         daemon_endpoints: own.daemon_endpoints,
         features: own.features,
         images: own.images,
+        runtime_handlers: own.runtime_handlers,
         node_info: own.node_info,
         ..foreign
     }

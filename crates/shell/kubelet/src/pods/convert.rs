@@ -8,8 +8,8 @@ use trireme_pod::qos::Limits;
 use trireme_pod::resources::effective;
 use trireme_pod::{qos, resolv, spec};
 use trireme_runtime::cri::{
-    ContainerConfig, ContainerMetadata, Image, LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation,
-    NamespaceOptions, PodSandboxConfig, PodSandboxMetadata,
+    ContainerConfig, ContainerMetadata, IdMapping, Image, LinuxContainerResources, LinuxContainerSecurityContext, Mount,
+    MountPropagation, NamespaceOptions, PodSandboxConfig, PodSandboxMetadata,
 };
 
 use crate::shared::Shared;
@@ -63,9 +63,17 @@ pub(super) struct Surroundings {
     pub(super) attempt: u32,
     pub(super) environment: BTreeMap<String, String>,
     pub(super) mounts: Vec<Mount>,
+    /// Id of the container whose processes it is to see (`targetContainerName`).
+    pub(super) pid_target: Option<String>,
 }
 
-pub(super) fn sandbox(shared: &Shared, pod: &Pod, attempt: u32) -> PodSandboxConfig {
+pub(super) fn sandbox(
+    shared: &Shared,
+    pod: &Pod,
+    attempt: u32,
+    runtime_handler: String,
+    user: Option<IdMapping>,
+) -> PodSandboxConfig {
     let pod_spec = spec::of(pod);
     let host_resolv = std::fs::read_to_string(&shared.config.resolv_conf).unwrap_or_default();
     let mut annotations = pod.metadata.annotations.clone().unwrap_or_default();
@@ -87,12 +95,17 @@ pub(super) fn sandbox(shared: &Shared, pod: &Pod, attempt: u32) -> PodSandboxCon
         labels: labels(pod),
         annotations,
         cgroup_parent: qos::cgroup_parent(pod),
-        resources: resources(qos::pod_limits(pod)),
+        resources: LinuxContainerResources {
+            pids_limit: Some(shared.config.pod_pids_limit),
+            ..resources(qos::pod_limits(pod))
+        },
+        runtime_handler,
         namespaces: NamespaceOptions {
             host_network,
             host_pid: pod_spec.host_pid.unwrap_or(false),
             host_ipc: pod_spec.host_ipc.unwrap_or(false),
             share_process_namespace: pod_spec.share_process_namespace.unwrap_or(false),
+            user,
         },
         sysctls: pod_spec
             .security_context
@@ -153,7 +166,10 @@ pub(super) fn container(shared: &Shared, pod: &Pod, container: &Container, aroun
         command: trireme_pod::env::expand_all(container.command.as_ref(), &around.environment),
         args: trireme_pod::env::expand_all(container.args.as_ref(), &around.environment),
         working_dir: container.working_dir.clone().unwrap_or_default(),
-        security_context: security(pod, container),
+        security_context: LinuxContainerSecurityContext {
+            pid_target: around.pid_target,
+            ..security(pod, container)
+        },
         envs: around.environment.into_iter().collect(),
         mounts: around.mounts,
         labels,
@@ -196,11 +212,30 @@ fn security(pod: &Pod, container: &Container) -> LinuxContainerSecurityContext {
         run_as_user: own.run_as_user.or(of_pod.run_as_user),
         run_as_group: own.run_as_group.or(of_pod.run_as_group),
         supplemental_groups: groups,
+        supplemental_groups_strict: of_pod.supplemental_groups_policy.as_deref() == Some("Strict"),
         readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
         no_new_privs: own.allow_privilege_escalation == Some(false),
         add_capabilities: bare(capabilities.add),
         drop_capabilities: bare(capabilities.drop),
         seccomp_runtime_default: seccomp.is_some_and(|profile| profile.type_ == "RuntimeDefault"),
+        pid_target: None,
+        unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
+    }
+}
+
+/// Why a container would get less isolation than it asks for, if it would: then it does not run.
+pub(super) fn refuse_container(pod: &Pod, container: &Container) -> Result<(), String> {
+    let of_pod = spec::of(pod).security_context.as_ref();
+    let own = container.security_context.as_ref();
+    let seccomp = own
+        .and_then(|own| own.seccomp_profile.as_ref())
+        .or(of_pod.and_then(|of_pod| of_pod.seccomp_profile.as_ref()));
+    match seccomp {
+        Some(profile) if profile.type_ == "Localhost" => Err(format!(
+            "cannot load seccomp profile \"{}\": profiles of type Localhost are not supported",
+            profile.localhost_profile.as_deref().unwrap_or_default()
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -239,7 +274,7 @@ pub(super) fn own_mount(container_path: &str, host_path: PathBuf, readonly: bool
         container_path: container_path.into(),
         host_path,
         readonly,
-        propagation: MountPropagation::Private,
+        ..Mount::default()
     }
 }
 

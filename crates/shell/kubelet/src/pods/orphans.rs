@@ -60,10 +60,12 @@ pub(super) async fn clean(shared: Arc<Shared>, known: HashSet<String>) {
         .keep_only(&|uid| living.contains(uid) || shared.pods.read().contains_key(uid));
     for uid in shared.volumes.pods_on_disk().into_iter().filter(|uid| !living.contains(uid)) {
         // A pod may have come since the list was made; its worker has noted it then.
-        if !shared.pods.read().contains_key(&uid)
-            && let Err(error) = shared.volumes.tear_down(&uid)
-        {
-            tracing::warn!(uid, "volumes of an orphaned pod stay: {error}");
+        if shared.pods.read().contains_key(&uid) {
+            continue;
+        }
+        match shared.volumes.tear_down(&uid) {
+            Ok(()) => shared.user_namespaces.release(&uid),
+            Err(error) => tracing::warn!(uid, "volumes of an orphaned pod stay: {error}"),
         }
     }
 }

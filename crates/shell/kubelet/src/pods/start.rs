@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use trireme_client::EventType;
 use trireme_pod::env::{self, Sources};
 use trireme_pod::observed::Waiting;
 use trireme_pod::{Backoff, Step, hosts, services, spec};
-use trireme_runtime::cri::{CriError, Mount};
+use trireme_runtime::cri::{CriError, IdMapping, Mount};
 use trireme_volumes::SubPathRequest;
 
 use super::convert::{self, Surroundings};
@@ -44,13 +45,36 @@ pub(super) async fn sandbox(shared: &Shared, pod: &Pod, attempt: u32, stop: &[St
     }
     let directory = shared.log_directory(pod);
     std::fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
-    let config = convert::sandbox(shared, pod, attempt);
+    let handler = runtime_handler(shared, pod).await?;
+    let user = match spec::of(pod).host_users {
+        Some(false) => Some(user_namespace(shared, pod).await?),
+        _ => None,
+    };
+    let config = convert::sandbox(shared, pod, attempt, handler, user);
     shared
         .runtime
         .run_pod_sandbox(&config)
         .await
         .map(drop)
         .map_err(|error| error.to_string())
+}
+
+/// The ids of a pod with a user namespace of its own.
+async fn user_namespace(shared: &Shared, pod: &Pod) -> Result<IdMapping, String> {
+    let (ranges, uid) = (Arc::clone(&shared.user_namespaces), spec::uid(pod).to_owned());
+    let found = tokio::task::spawn_blocking(move || ranges.get_or_create(&uid).map_err(|error| error.to_string()));
+    found.await.map_err(|error| error.to_string())?
+}
+
+/// The handler of the pod's RuntimeClass, empty without a class.
+async fn runtime_handler(shared: &Shared, pod: &Pod) -> Result<String, String> {
+    let class = spec::of(pod).runtime_class_name.as_deref().filter(|name| !name.is_empty());
+    let Some(name) = class else { return Ok(String::new()) };
+    match shared.client.get::<RuntimeClass>("", name).await {
+        Ok(found) => Ok(found.handler.clone()),
+        Err(status) if status.is_not_found() => Err(status.message),
+        Err(status) => Err(format!("failed to lookup RuntimeClass {name}: {}", status.message)),
+    }
 }
 
 /// Containers to start one after another.
@@ -104,6 +128,11 @@ impl Job {
     ) -> Result<(), Waiting> {
         let shared = &self.shared;
         let name = &container.name;
+        let volumes = self.image_volumes(container);
+        let images = tokio::select! {
+            images = volumes => images?,
+            () = self.cancel.cancelled() => return Ok(()),
+        };
         let image = tokio::select! {
             image = shared.images.ensure(shared, &self.pod, container) => image?,
             () = self.cancel.cancelled() => return Ok(()),
@@ -131,13 +160,18 @@ impl Job {
             }
         };
         convert::check_non_root(&self.pod, container, &image).map_err(|why| failed("CreateContainerConfigError", why, RETRY))?;
+        let pid_target = self
+            .pid_target(name, sandbox_id)
+            .await
+            .map_err(|why| failed("CreateContainerConfigError", why, RETRY))?;
+        convert::refuse_container(&self.pod, container).map_err(|why| failed("CreateContainerError", why, RETRY_RUN))?;
         let attempt = attempt.unwrap_or_else(|| next_by_logs(&shared.log_directory(&self.pod).join(name)));
         let environment = self
             .environment(container)
             .await
             .map_err(|why| failed("CreateContainerConfigError", why, RETRY))?;
         let mounts = self
-            .mounts(container, attempt, &environment)
+            .mounts(container, attempt, &environment, &images)
             .map_err(|why| failed("CreateContainerConfigError", why, RETRY))?;
         let config = convert::container(
             shared,
@@ -147,6 +181,7 @@ impl Job {
                 attempt,
                 environment,
                 mounts,
+                pid_target,
             },
         );
         let log = shared.log_directory(&self.pod).join(name);
@@ -170,6 +205,27 @@ impl Job {
             .map_err(|error| failed("RunContainerError", error.to_string(), RETRY_RUN))?;
         shared.container_event(&self.pod, name, EventType::Normal, "Started", "Container started");
         self.post_start(container, &id).await
+    }
+
+    /// The container that an ephemeral one names as its target: its newest run in this sandbox.
+    async fn pid_target(&self, container: &str, sandbox_id: &str) -> Result<Option<String>, String> {
+        let ephemeral = spec::of(&self.pod).ephemeral_containers.iter().flatten();
+        let target = ephemeral
+            .filter(|known| known.name == container)
+            .find_map(|known| known.target_container_name.as_deref())
+            .filter(|name| !name.is_empty());
+        let Some(target) = target else { return Ok(None) };
+        let runs = self
+            .shared
+            .runtime
+            .list_containers()
+            .await
+            .map_err(|error| error.to_string())?;
+        runs.into_iter()
+            .filter(|run| run.pod_sandbox_id == sandbox_id && run.metadata.name == target)
+            .max_by_key(|run| (run.created_at, run.metadata.attempt))
+            .map(|run| Some(run.id))
+            .ok_or_else(|| format!("unable to find target container {target}"))
     }
 
     async fn post_start(&self, container: &Container, id: &str) -> Result<(), Waiting> {
@@ -254,11 +310,45 @@ impl Job {
         env::environment(&self.pod, container, &sources).map_err(|error| error.to_string())
     }
 
-    fn mounts(&self, container: &Container, attempt: u32, environment: &BTreeMap<String, String>) -> Result<Vec<Mount>, String> {
+    /// The ids of the images that are volumes of a container, by the volumes' names.
+    async fn image_volumes(&self, container: &Container) -> Result<BTreeMap<String, String>, Waiting> {
+        let mut found = BTreeMap::new();
+        for volume in spec::of(&self.pod).volumes.iter().flatten() {
+            let used = container
+                .volume_mounts
+                .iter()
+                .flatten()
+                .any(|mount| mount.name == volume.name);
+            let Some(source) = volume.image.as_ref().filter(|_| used) else {
+                continue;
+            };
+            match self.shared.images.ensure_volume(&self.shared, &self.pod, source).await {
+                Ok(image) => {
+                    found.insert(volume.name.clone(), image.id);
+                }
+                Err(waiting) => {
+                    let message = format!("Error: {}", waiting.reason);
+                    self.shared
+                        .container_event(&self.pod, &container.name, EventType::Warning, "Failed", message);
+                    return Err(waiting);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn mounts(
+        &self,
+        container: &Container,
+        attempt: u32,
+        environment: &BTreeMap<String, String>,
+        images: &BTreeMap<String, String>,
+    ) -> Result<Vec<Mount>, String> {
         let shared = &self.shared;
         let uid = spec::uid(&self.pod);
         let mut mounts = Vec::new();
         for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+            let image = images.get(&mount.name);
             let volume = self.volumes.get(&mount.name).ok_or_else(|| {
                 format!(
                     "cannot find volume \"{}\" to mount into container \"{}\"",
@@ -270,7 +360,7 @@ impl Job {
                 (_, Some(expression)) if !expression.is_empty() => env::expand(expression, |name| environment.get(name).cloned()),
                 _ => String::new(),
             };
-            let host_path = if sub_path.is_empty() {
+            let host_path = if sub_path.is_empty() || image.is_some() {
                 volume.clone()
             } else {
                 let request = SubPathRequest {
@@ -292,7 +382,10 @@ impl Job {
                 container_path,
                 host_path,
                 readonly: mount.read_only.unwrap_or(false) || is_read_only(&self.pod, &mount.name),
+                recursive_read_only: matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
                 propagation: convert::propagation(mount.mount_propagation.as_deref()),
+                image: image.cloned(),
+                image_sub_path: image.map_or_else(String::new, |_| sub_path.clone()),
             });
         }
         if !mounts.iter().any(|mount| mount.container_path == "/etc/hosts") {
@@ -323,7 +416,11 @@ fn is_read_only(pod: &Pod, volume: &str) -> bool {
         .flatten()
         .filter(|known| known.name == volume)
         .any(|known| {
-            known.config_map.is_some() || known.secret.is_some() || known.projected.is_some() || known.downward_api.is_some()
+            known.config_map.is_some()
+                || known.secret.is_some()
+                || known.projected.is_some()
+                || known.downward_api.is_some()
+                || known.image.is_some()
         })
 }
 

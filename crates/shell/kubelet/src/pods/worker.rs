@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use trireme_client::{DeleteOptions, EventType};
 use trireme_pod::allocation::Allocation;
 use trireme_pod::observed::{Verdict, Waiting};
-use trireme_pod::{Backoff, KillReason, Observed, ResizeConditions, Step, plan, spec, status};
+use trireme_pod::{Backoff, KillReason, Observed, ResizeConditions, Step, admission, plan, spec, status};
 
 use super::publish::Publisher;
 use super::{Update, kill, resize, start};
@@ -198,8 +198,14 @@ impl Worker {
     fn judge(&mut self, update: &Update, pod: &Pod, verdict: Option<Verdict>) {
         let told = self.state.verdict.is_some() || update.gone || spec::is_finished(pod);
         if let Some(verdict) = verdict.as_ref().filter(|_| !told) {
-            self.shared
-                .pod_event(pod, EventType::Normal, &verdict.reason, verdict.message.clone());
+            match admission::refusal(pod).filter(|refusal| refusal.verdict() == *verdict) {
+                Some(refusal) => self
+                    .shared
+                    .pod_event(pod, EventType::Warning, refusal.reason, refusal.message),
+                None => self
+                    .shared
+                    .pod_event(pod, EventType::Normal, &verdict.reason, verdict.message.clone()),
+            }
         }
         self.state.verdict = verdict;
     }
@@ -453,9 +459,7 @@ impl Worker {
         let uid = spec::uid(pod).to_owned();
         if !self.state.cleaned {
             self.probes.stop();
-            if let Err(error) = self.shared.volumes.tear_down(&uid) {
-                tracing::warn!(pod = spec::display(pod), "volumes stay: {error}");
-            }
+            self.tear_down(pod);
             self.shared.images.forget(&uid);
             self.state.cleaned = true;
         }
@@ -495,11 +499,17 @@ impl Worker {
         false
     }
 
+    /// Takes the pod's directory away, and with it the claim to its range of ids.
+    fn tear_down(&self, pod: &Pod) {
+        match self.shared.volumes.tear_down(spec::uid(pod)) {
+            Ok(()) => self.shared.user_namespaces.release(spec::uid(pod)),
+            Err(error) => tracing::warn!(pod = spec::display(pod), "volumes stay: {error}"),
+        }
+    }
+
     async fn remove(&self, pod: &Pod, observed: &Observed) {
         // A refresh may have been under way when the volumes went.
-        if let Err(error) = self.shared.volumes.tear_down(spec::uid(pod)) {
-            tracing::warn!(pod = spec::display(pod), "volumes stay: {error}");
-        }
+        self.tear_down(pod);
         for sandbox in &observed.sandboxes {
             if let Err(error) = self.shared.runtime.remove_pod_sandbox(&sandbox.id).await {
                 tracing::warn!(pod = spec::display(pod), "a sandbox stays: {error}");

@@ -186,10 +186,7 @@ async fn copy(
         None => (0, 0),
     };
     files.drain(..skip);
-    let mut filter = Filter {
-        options: options.clone(),
-        left: options.limit,
-    };
+    let mut filter = Filter::new(options.clone());
     while let Some(next) = files.pop_front() {
         let is_current = files.is_empty();
         let mut file = match File::open(&next) {
@@ -265,9 +262,19 @@ async fn drain(file: &mut File, pending: &mut Vec<u8>, filter: &mut Filter, send
 struct Filter {
     options: Options,
     left: Option<u64>,
+    /// Whether the last part shown did not end its line: then the next one gets no timestamp.
+    within_line: bool,
 }
 
 impl Filter {
+    fn new(options: Options) -> Self {
+        Self {
+            left: options.limit,
+            options,
+            within_line: false,
+        }
+    }
+
     /// Adds what is to be shown of a line; false when the limit is reached.
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> bool {
         let Some(entry) = Entry::parse(line) else { return true };
@@ -283,7 +290,7 @@ impl Filter {
             return true;
         }
         let start = out.len();
-        if self.options.timestamps {
+        if self.options.timestamps && !self.within_line {
             out.extend_from_slice(entry.time);
             out.push(b' ');
         }
@@ -291,6 +298,7 @@ impl Filter {
         if !entry.partial {
             out.push(b'\n');
         }
+        self.within_line = entry.partial;
         match &mut self.left {
             None => true,
             Some(left) => {
@@ -415,10 +423,7 @@ pub(crate) fn tail_text(path: &Path, lines: usize, bytes: usize) -> String {
     };
     let Ok(raw) = read() else { return String::new() };
     let mut out = Vec::new();
-    let mut filter = Filter {
-        options: Options::default(),
-        left: None,
-    };
+    let mut filter = Filter::new(Options::default());
     for line in raw.split_inclusive(|byte| *byte == b'\n') {
         filter.line(line, &mut out);
     }
@@ -465,10 +470,7 @@ mod tests {
     fn filters_by_time_and_bytes_and_joins_partial_lines() {
         let lines = b"2026-01-01T00:00:01Z stdout P a\n2026-01-01T00:00:02Z stdout F b\n2026-01-01T00:00:03Z stderr F c\n";
         let show = |options: Options| {
-            let mut filter = Filter {
-                left: options.limit,
-                options,
-            };
+            let mut filter = Filter::new(options);
             let mut out = Vec::new();
             lines
                 .split_inclusive(|byte| *byte == b'\n')
@@ -498,5 +500,26 @@ mod tests {
             }),
             "2026-01-01T00:00:03Z c\n"
         );
+        assert_eq!(
+            show(Options {
+                timestamps: true,
+                ..Options::default()
+            }),
+            "2026-01-01T00:00:01Z ab\n2026-01-01T00:00:03Z c\n",
+            "one timestamp a line, however many parts it came in"
+        );
+    }
+
+    #[test]
+    fn a_last_line_without_newline_stays_without() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("0.log");
+        std::fs::write(
+            &path,
+            "2026-01-01T00:00:01Z stdout F one\n2026-01-01T00:00:02Z stdout P DONE\n",
+        )
+        .unwrap();
+        assert_eq!(tail_text(&path, 80, 2048), "one\nDONE");
+        assert_eq!(tail_text(&path, 1, 2048), "DONE");
     }
 }

@@ -271,7 +271,11 @@ impl ImageStore {
                 Ok(entries) => {
                     for entry in entries {
                         let record: Option<ContainerRecord> = state::read_json(&entry?.path().join("container.json"))?;
-                        needed.extend(record.into_iter().flat_map(|record| record.layers));
+                        needed.extend(
+                            record
+                                .into_iter()
+                                .flat_map(|record| record.layers.into_iter().chain(record.volume_layers)),
+                        );
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

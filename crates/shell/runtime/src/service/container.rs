@@ -17,6 +17,7 @@ use crate::cgroup::DeviceRule;
 use crate::cri::{ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, LinuxContainerResources};
 use crate::images::ImageRecord;
 use crate::protocol::{FailureKind, Reply, Request, StartRequest};
+use crate::rootfs::Mapping;
 use crate::spec::{self, Device};
 use crate::state::{self, ContainerRecord, RunState, SandboxRecord};
 use crate::user::{self, Wanted};
@@ -96,7 +97,7 @@ impl Inner {
         }
         let stop_signal = config.stop_signal.as_deref().unwrap_or(&image.config.stop_signal);
         let id = state::new_id();
-        let record = ContainerRecord {
+        let mut record = ContainerRecord {
             stop_signal: signal_number(stop_signal).unwrap_or(libc::SIGTERM),
             cgroup: format!("{}/{id}", self.pod_cgroup(&sandbox.config)),
             image_id: image.id.clone(),
@@ -106,8 +107,11 @@ impl Inner {
             created_at: state::now(),
             config,
             id: id.clone(),
+            user: 0,
+            staged: Vec::new(),
+            volume_layers: Vec::new(),
         };
-        if let Err(text) = self.prepare(&record, &sandbox, &image) {
+        if let Err(text) = self.prepare(&mut record, &sandbox, &image) {
             self.discard(&record)?;
             return Err(CriError::CreateContainer(text));
         }
@@ -118,12 +122,17 @@ impl Inner {
     }
 
     /// Makes everything on disk and in the kernel but the process. The record comes last: it makes the container exist.
-    fn prepare(&self, record: &ContainerRecord, sandbox: &SandboxRecord, image: &ImageRecord) -> Result<(), String> {
+    fn prepare(&self, record: &mut ContainerRecord, sandbox: &SandboxRecord, image: &ImageRecord) -> Result<(), String> {
         let say = |error: io::Error| error.to_string();
         let directory = self.layout.container(&record.id);
-        let (root, config) = (directory.join("rootfs"), &record.config);
+        let root = directory.join("rootfs");
         fs::create_dir_all(&directory).map_err(say)?;
-        rootfs::mount_overlay(&self.images.layers(), &record.layers, &directory)
+        let mapping = mapping(sandbox).map_err(say)?;
+        let mapping = mapping.as_ref();
+        let mut config = record.config.clone();
+        record.volume_layers = self.mount_images(&mut config, &directory, mapping)?;
+        let config = &config;
+        rootfs::mount_overlay(&self.images.layers(), &record.layers, &directory, mapping)
             .map_err(|error| format!("cannot mount the root: {error}"))?;
         let security = &config.security_context;
         let wanted = Wanted {
@@ -131,12 +140,25 @@ impl Inner {
             run_as_user: security.run_as_user,
             run_as_group: security.run_as_group,
             supplemental_groups: &security.supplemental_groups,
+            strict: security.supplemental_groups_strict,
         };
         let (users, groups) = (
             rootfs::read_text(&root, "/etc/passwd").map_err(say)?,
             rootfs::read_text(&root, "/etc/group").map_err(say)?,
         );
         let identity = user::resolve(&wanted, &users, &groups)?;
+        if let Some(mapping) = mapping
+            && let Some(id) = [identity.uid, identity.gid]
+                .iter()
+                .chain(&identity.groups)
+                .find(|id| **id >= mapping.length)
+        {
+            return Err(format!(
+                "id {id} is not mapped in the pod's user namespace, which has {}",
+                mapping.length
+            ));
+        }
+        record.user = mapping.map_or(0, |mapping| mapping.root) + identity.uid;
         let capabilities = capability::resolve(
             security.privileged,
             &security.add_capabilities,
@@ -148,7 +170,8 @@ impl Inner {
         } else {
             &config.working_dir
         };
-        rootfs::make_directory(&root, cwd).map_err(|error| format!("cannot make the working directory {cwd:?}: {error}"))?;
+        rootfs::make_directory(&root, cwd, mapping.map_or(0, |mapping| mapping.root))
+            .map_err(|error| format!("cannot make the working directory {cwd:?}: {error}"))?;
         for mount in &config.mounts {
             if !mount.host_path.exists() {
                 fs::create_dir_all(&mount.host_path)
@@ -175,7 +198,7 @@ impl Inner {
         let kept = self.layout.sandbox(&sandbox.id);
         let text = |path: &Path| path.display().to_string();
         let shm = self.layout.sandbox_run(&sandbox.id).join("shm");
-        let document = spec::document(&spec::Inputs {
+        let mut document = spec::document(&spec::Inputs {
             config,
             sandbox: &sandbox.config,
             image: &image.config,
@@ -196,8 +219,41 @@ impl Inner {
             devices: &devices,
             cgroup_views: &self.hierarchies.views(&record.cgroup),
         });
+        if mapping.is_some() {
+            // Of the pod's shared memory and of image volumes, the ids are the namespace's already.
+            let images = directory.join(rootfs::IMAGES);
+            record.staged = spec::stage(&mut document, |source| source != shm && !source.starts_with(&images));
+        }
         state::write_json(&directory.join("config.json"), &document).map_err(say)?;
-        state::write_json(&directory.join("container.json"), record).map_err(say)
+        state::write_json(&directory.join("container.json"), &*record).map_err(say)
+    }
+
+    /// Mounts the images that a container has as volumes, where the mounts then take them from; returns their layers.
+    fn mount_images(
+        &self,
+        config: &mut ContainerConfig,
+        directory: &Path,
+        mapping: Option<&Mapping>,
+    ) -> Result<Vec<String>, String> {
+        let mut layers = Vec::new();
+        for (index, mount) in config.mounts.iter_mut().enumerate() {
+            let Some(reference) = &mount.image else { continue };
+            let failed = |why: &dyn std::fmt::Display| format!("ImageVolumeMountFailed: image {reference:?}: {why}");
+            let image = self.images.find(reference).map_err(|error| failed(&error))?;
+            let own = image.ok_or_else(|| failed(&"not found"))?.layers();
+            let at = directory.join(rootfs::IMAGES).join(index.to_string());
+            let root = rootfs::mount_image(&self.images.layers(), &own, &at, mapping).map_err(|error| failed(&error))?;
+            let found = rootfs::resolve(&root, &mount.image_sub_path).map_err(|error| failed(&error))?;
+            mount.host_path = found
+                .strip_prefix("/")
+                .map_or_else(|_| root.clone(), |below| root.join(below));
+            if !mount.host_path.exists() {
+                return Err(failed(&format!("{}: no such file or directory", mount.image_sub_path)));
+            }
+            mount.readonly = true;
+            layers.extend(own);
+        }
+        Ok(layers)
     }
 
     /// Removes what `prepare` made. Idempotent.
@@ -205,7 +261,7 @@ impl Inner {
         let directory = self.layout.container(&record.id);
         let discard = || -> io::Result<()> {
             self.hierarchies.remove(&record.cgroup)?;
-            rootfs::unmount(&directory.join("rootfs"))?;
+            rootfs::unmount_all(&directory)?;
             state::remove_all(&self.layout.oci_root().join(&record.id))?;
             state::remove_all(&directory)
         };
@@ -277,7 +333,14 @@ impl Inner {
 
     fn launch(&self, record: &ContainerRecord) -> Result<i32, String> {
         let directory = self.layout.container(&record.id);
-        rootfs::mount_overlay(&self.images.layers(), &record.layers, &directory)
+        let sandbox = self
+            .sandboxes
+            .lock()
+            .get(&record.sandbox_id)
+            .map(|sandbox| sandbox.record.clone());
+        let sandbox = sandbox.ok_or_else(|| format!("sandbox {} not found", record.sandbox_id))?;
+        mapping(&sandbox)
+            .and_then(|mapping| rootfs::mount_overlay(&self.images.layers(), &record.layers, &directory, mapping.as_ref()))
             .map_err(|error| format!("cannot mount the root: {error}"))?;
         let log_path = match self.log_path(record) {
             path if path.is_absolute() && !record.config.log_path.is_empty() => path,
@@ -287,6 +350,14 @@ impl Inner {
             fs::create_dir_all(parent).map_err(|error| format!("cannot make {}: {error}", parent.display()))?;
         }
         let config = &record.config;
+        for mount in &config.mounts {
+            let landed = rootfs::resolve(&directory.join("rootfs"), &mount.container_path)
+                .map_err(|error| format!("{}: {error}", mount.container_path))?;
+            let is_proc = rootfs::is_procfs(&mount.host_path);
+            if let Some(why) = spec::misplaced(&mount.host_path, &mount.container_path, &landed, is_proc) {
+                return Err(failed_init(&why));
+            }
+        }
         let request = Request::Start(StartRequest {
             id: record.id.clone(),
             state_path: directory.join("run.json"),
@@ -299,6 +370,9 @@ impl Inner {
             oom_files: self.hierarchies.oom_files(&record.cgroup),
             procs_files: self.hierarchies.procs_files(&record.cgroup),
             seccomp: seccomp(config),
+            pid_target: config.security_context.pid_target.clone(),
+            staged: record.staged.clone(),
+            user: record.user,
         });
         match self.call(&record.sandbox_id, &request, &[]) {
             Ok((_, Reply::Started { pid }, _)) => Ok(pid),
@@ -309,9 +383,7 @@ impl Inner {
                     message,
                 },
                 _,
-            )) => Err(format!(
-                "failed to create task for container: failed to start container process: error during container init: {message}"
-            )),
+            )) => Err(failed_init(&message)),
             Ok((_, Reply::Failed { message, .. }, _)) => Err(format!("failed to create task for container: {message}")),
             Ok((_, reply, _)) => Err(format!("the pod's shim answered {reply:?}")),
             Err(error) => Err(error.to_string()),
@@ -455,6 +527,23 @@ impl Inner {
                 done => done,
             })
     }
+}
+
+/// The user namespace of a sandbox, which its shim holds.
+fn mapping(sandbox: &SandboxRecord) -> io::Result<Option<Mapping>> {
+    let Some(ids) = sandbox.config.namespaces.user else {
+        return Ok(None);
+    };
+    let namespace = fs::File::open(format!("/proc/{}/fd/{}", sandbox.shim_pid, sandbox.user_fd))?.into();
+    Ok(Some(Mapping {
+        namespace,
+        root: ids.host_id,
+        length: ids.length,
+    }))
+}
+
+fn failed_init(why: &str) -> String {
+    format!("failed to create task for container: failed to start container process: error during container init: {why}")
 }
 
 /// Whether the default seccomp profile is for this container.

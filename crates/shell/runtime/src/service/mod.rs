@@ -177,7 +177,7 @@ impl Inner {
             let record: Option<ContainerRecord> = state::read_json(&directory.join("container.json"))?;
             let Some(record) = record else {
                 // The creation was cut short before the container existed for anyone.
-                rootfs::unmount(&directory.join("rootfs"))?;
+                rootfs::unmount_all(&directory)?;
                 state::remove_all(&directory)?;
                 continue;
             };

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Inner, Sandbox, failed};
-use crate::cri::{ContainerState, CriError, LinuxContainerResources, PodSandboxConfig, PodSandboxState, PodSandboxStatus, Usage};
+use crate::cri::{
+    ContainerState, CriError, LinuxContainerResources, NamespaceOptions, PodSandboxConfig, PodSandboxState, PodSandboxStatus,
+    RUNTIME_HANDLERS, Usage,
+};
 use crate::protocol::Request;
 use crate::shim::{self, ShimConfig, ShimReady};
 use crate::state::{self, SandboxRecord};
@@ -39,6 +42,21 @@ impl Inner {
     }
 
     pub(super) async fn make_sandbox(self: &Arc<Self>, config: &PodSandboxConfig) -> Result<String, CriError> {
+        if !RUNTIME_HANDLERS.contains(&config.runtime_handler.as_str()) {
+            return Err(CriError::Other(format!(
+                "failed to get sandbox runtime: no runtime for {:?} is configured",
+                config.runtime_handler
+            )));
+        }
+        let shared = config.namespaces;
+        if shared.user.is_some() && (shared.host_network || shared.host_pid || shared.host_ipc) {
+            let text = "a pod with a user namespace of its own has all other namespaces of its own";
+            return Err(CriError::Other(text.to_owned()));
+        }
+        if let Some(name) = config.sysctls.keys().find(|name| !is_namespaced(name, shared)) {
+            let text = format!("sysctl {name:?} is not in a separate kernel namespace");
+            return Err(CriError::Other(text));
+        }
         let id = state::new_id();
         let (wanted, sandbox_id) = (config.clone(), id.clone());
         let made = self.blocking(move |runtime| {
@@ -145,7 +163,9 @@ impl Inner {
         };
         std::fs::write(kept.join("hostname"), format!("{hostname}\n"))?;
         if !config.namespaces.host_ipc {
-            rootfs::mount_tmpfs(&run.join("shm"), "mode=1777,size=65536k")?;
+            let owner = config.namespaces.user.map_or(0, |mapping| mapping.host_id);
+            let options = format!("mode=1777,size=65536k,uid={owner},gid={owner}");
+            rootfs::mount_tmpfs(&run.join("shm"), &options)?;
         }
         let shared = config.namespaces;
         let shim_config = ShimConfig {
@@ -159,6 +179,7 @@ impl Inner {
             shared_pid: shared.share_process_namespace && !shared.host_pid,
             hostname: config.hostname.clone(),
             sysctls: config.sysctls.clone(),
+            user: shared.user,
             log_bytes_max: LOG_BYTES_MAX,
             log_files_max: LOG_FILES_MAX,
         };
@@ -204,6 +225,7 @@ impl Inner {
             created_at: state::now(),
             shim_pid: ready.pid,
             pause_pid: ready.pause_pid,
+            user_fd: ready.user_fd,
             ips: Vec::new(),
             stopped: false,
         })
@@ -376,6 +398,25 @@ impl Inner {
         };
         sandboxes.values().map(status).collect()
     }
+}
+
+/// Whether a kernel setting belongs to a namespace that the pod has for itself; any other would be the host's.
+fn is_namespaced(name: &str, shared: NamespaceOptions) -> bool {
+    const OF_IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let name = name.replace('/', ".");
+    if name.starts_with("net.") {
+        return !shared.host_network;
+    }
+    (OF_IPC.contains(&name.as_str()) || name.starts_with("fs.mqueue.")) && !shared.host_ipc
 }
 
 fn host_name() -> io::Result<String> {

@@ -87,6 +87,9 @@ impl Inner {
             let (stdout, stdout_writer) = pipe2(OFlag::O_CLOEXEC)?;
             let (stderr, stderr_writer) = pipe2(OFlag::O_CLOEXEC)?;
             (running.stdout, running.stderr) = (Some(stdout), Some(stderr));
+            for end in [&stdout_writer, &stderr_writer] {
+                nix::unistd::fchown(end, Some(nix::unistd::Uid::from_raw(record.user)), None)?;
+            }
             Ok((running, vec![stdin, stdout_writer, stderr_writer]))
         };
         let (mut running, theirs) = make().map_err(pipes)?;

@@ -12,6 +12,8 @@ use std::path::Path;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 
+use super::enter::Entry;
+
 /// The executor.
 #[derive(Clone)]
 pub(super) struct ContainerExecutor {
@@ -19,6 +21,10 @@ pub(super) struct ContainerExecutor {
     pub(super) errors: RawFd,
     /// Install the default profile.
     pub(super) seccomp: bool,
+    /// A container's first process, not an exec.
+    pub(super) is_init: bool,
+    /// Who an exec becomes in the container's user namespace.
+    pub(super) entry: Option<Entry>,
 }
 
 fn args(spec: &Spec) -> Vec<String> {
@@ -90,6 +96,14 @@ impl Executor for ContainerExecutor {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let words: Vec<CString> = args(spec).into_iter().filter_map(|word| CString::new(word).ok()).collect();
         let run = || -> Result<(), String> {
+            if self.is_init {
+                super::proc_mounts::check(spec)?;
+            }
+            if let Some(entry) = &self.entry {
+                entry
+                    .enter()
+                    .map_err(|error| format!("exec: cannot enter the user namespace: {error}"))?;
+            }
             let path = find(spec)?;
             let program = CString::new(path.clone()).map_err(|_| format!("exec: {path:?}: invalid argument"))?;
             let borrowed = borrowed(spec)?;

@@ -1,5 +1,5 @@
 //! Container logs in CRI's format: `<RFC 3339 time> <stream> <F|P> <line>`. A line longer than 16 KiB is written in
-//! parts tagged P. A file beyond its size is renamed and a new one begun. Losing a write (disk full) loses that line, not
+//! parts tagged P, and so is a last line that no newline ended. A file beyond its size is renamed and a new one begun. Losing a write (disk full) loses that line, not
 //! the container.
 
 use std::fs::{self, File};
@@ -71,7 +71,8 @@ impl Log {
                 }
                 None => {
                     if end && !part.is_empty() {
-                        put('F', part);
+                        // No newline ended it, and none is shown.
+                        put('P', part);
                         rest += part.len();
                     }
                     break;
@@ -188,7 +189,7 @@ mod tests {
         let expected = [
             ("stdout", "F", 3),
             ("stdout", "F", 3),
-            ("stderr", "F", 3),
+            ("stderr", "P", 3),
             ("stdout", "P", LINE_BYTES_MAX),
             ("stdout", "F", 5),
         ];

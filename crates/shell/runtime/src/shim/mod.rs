@@ -5,12 +5,16 @@
 //! it keeps no bytes of a stream beyond one line and one stalled chunk. It takes no decision: restarts are the kubelet's.
 
 mod diagnosis;
+mod enter;
 mod executor;
 mod log;
 mod output;
+mod proc_mounts;
 mod seccomp;
 mod server;
 mod setup;
+mod stage;
+mod user_namespace;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -19,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cri::IdMapping;
 use crate::sys;
 
 /// What a shim is told at its start.
@@ -39,6 +44,9 @@ pub(crate) struct ShimConfig {
     pub(crate) shared_pid: bool,
     pub(crate) hostname: String,
     pub(crate) sysctls: BTreeMap<String, String>,
+    /// Make a user namespace of its own.
+    #[serde(default)]
+    pub(crate) user: Option<IdMapping>,
     /// A log is rotated beyond this size.
     pub(crate) log_bytes_max: u64,
     /// Files kept of one log, the current one included.
@@ -51,6 +59,9 @@ pub(crate) struct ShimReady {
     pub(crate) pid: i32,
     /// Pid of the shared pid namespace's first process, 0 without.
     pub(crate) pause_pid: i32,
+    /// Descriptor of the shim that holds the pod's user namespace, 0 without.
+    #[serde(default)]
+    pub(crate) user_fd: i32,
     /// Set when it could not start.
     pub(crate) error: String,
 }

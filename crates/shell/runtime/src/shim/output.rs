@@ -93,7 +93,8 @@ impl Output {
         self.flush(Instant::now());
     }
 
-    fn finish(&mut self, log: &mut Log) -> bool {
+    /// Writes a line that no newline ended; `true`, as there is no more to come.
+    pub(super) fn finish(&mut self, log: &mut Log) -> bool {
         report(log.drain(self.stream, &mut self.line, true));
         true
     }

@@ -12,14 +12,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::{Pid, Uid, pipe2};
 
 use super::ShimConfig;
 use super::log::{Log, Stream};
 use super::output::Output;
-use super::worker::{self, Outcome, Stdio, Task};
+use super::user_namespace::{self, Held as Namespaces};
+use super::worker::{self, Held, Outcome, Stdio, Task};
 use crate::cri::ContainerState;
 use crate::protocol::{self, FailureKind, Reply, Request, StartRequest};
+use crate::spec::HELD_TARGET;
 use crate::state::{self, RunState};
 use crate::sys;
 
@@ -74,6 +76,8 @@ struct Server {
     lingering: Vec<Output>,
     /// Ends of children whose worker has not reported yet.
     early: BTreeMap<i32, (i32, i32)>,
+    /// Those that belong to the pod's user namespace, if it has one.
+    namespaces: Namespaces,
     pause: Option<Pid>,
     ended: bool,
     /// Something happened since memory was last given back.
@@ -95,7 +99,7 @@ enum Source {
 }
 
 /// Serves until told to shut down.
-pub(super) fn serve(config: ShimConfig, listener: UnixListener, pause: Option<Pid>) -> io::Result<()> {
+pub(super) fn serve(config: ShimConfig, listener: UnixListener, pause: Option<Pid>, namespaces: Namespaces) -> io::Result<()> {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
@@ -108,6 +112,7 @@ pub(super) fn serve(config: ShimConfig, listener: UnixListener, pause: Option<Pi
         subscribers: Vec::new(),
         lingering: Vec::new(),
         early: BTreeMap::new(),
+        namespaces,
         pause,
         ended: false,
         busy: true,
@@ -273,6 +278,9 @@ impl Server {
             if !request.tty {
                 let (stdout, stdout_writer) = pipe2(OFlag::O_CLOEXEC)?;
                 let (stderr, stderr_writer) = pipe2(OFlag::O_CLOEXEC)?;
+                for end in [&stdout_writer, &stderr_writer] {
+                    nix::unistd::fchown(end, Some(Uid::from_raw(request.user)), None)?;
+                }
                 container.outputs = vec![Output::new(stdout, Stream::Stdout)?, Output::new(stderr, Stream::Stderr)?];
                 let stdin = if request.stdin {
                     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
@@ -301,7 +309,15 @@ impl Server {
             );
         }
         let spawned = prepare().and_then(|(container, stdio)| {
-            let (_, channel) = worker::spawn(&self.config, &Task::Start(&request), stdio)?;
+            let target = request.pid_target.as_deref().map(|id| self.pid_namespace(id)).transpose()?;
+            let target = target.iter().map(|fd| (HELD_TARGET, fd.as_fd()));
+            let held: Vec<Held<'_>> = self
+                .namespaces
+                .iter()
+                .map(|(name, fd)| (*name, fd.as_fd()))
+                .chain(target)
+                .collect();
+            let (_, channel) = worker::spawn(&self.config, &Task::Start(&request, &held), stdio)?;
             Ok((container, channel))
         });
         match spawned {
@@ -311,6 +327,18 @@ impl Server {
                 job: Job::Start(Box::new(container)),
             }),
             Err(error) => reply(&client, &failed(FailureKind::Other, error.to_string()), &[]),
+        }
+    }
+
+    /// The pid namespace of a container. It is our child and not reaped, so its pid is nobody else's.
+    fn pid_namespace(&self, id: &str) -> io::Result<OwnedFd> {
+        match self.containers.get(id) {
+            Some(target) if target.run.state == ContainerState::Running => {
+                Ok(fs::File::open(format!("/proc/{}/ns/pid", target.run.pid))?.into())
+            }
+            _ => Err(io::Error::other(format!(
+                "invalid target container: container {id:?} is not running"
+            ))),
         }
     }
 
@@ -335,6 +363,7 @@ impl Server {
         match worker::spawn(
             &self.config,
             &Task::Exec {
+                user: user_namespace::find(&self.namespaces, "user"),
                 id,
                 process,
                 tty,
@@ -456,7 +485,10 @@ impl Server {
         signal_group(&container.request, Signal::SIGKILL as i32);
         let log = &mut container.log;
         container.outputs.iter_mut().for_each(|output| {
-            output.pump(log, CHUNKS_AT_END);
+            // What the end of the stream would have done, where somebody else still holds it.
+            if !output.pump(log, CHUNKS_AT_END) {
+                output.finish(log);
+            }
         });
         self.lingering.extend(container.outputs.drain(..).filter(Output::stalled));
         container.stdin = None;

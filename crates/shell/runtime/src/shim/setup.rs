@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
 use nix::unistd::{Pid, setsid};
 
+use super::user_namespace::{self, Held};
 use super::{CONFIG, SOCKET, ShimConfig, ShimReady, leave, server};
 use crate::{protocol, state, sys};
 
@@ -41,14 +42,16 @@ pub(super) fn launch(directory: &Path) -> i32 {
 fn run(directory: &Path) -> ! {
     let prepared = prepare(directory);
     let ready = match &prepared {
-        Ok((_, _, pause)) => ShimReady {
+        Ok((_, _, pause, held)) => ShimReady {
             pid: std::process::id() as i32,
             pause_pid: pause.map_or(0, Pid::as_raw),
+            user_fd: user_namespace::find(held, "user").map_or(0, |fd| fd.as_raw_fd()),
             error: String::new(),
         },
         Err(error) => ShimReady {
             pid: 0,
             pause_pid: 0,
+            user_fd: 0,
             error: error.to_string(),
         },
     };
@@ -57,8 +60,8 @@ fn run(directory: &Path) -> ! {
         .and_then(|bytes| io::stdout().write_all(&bytes));
     let silent = io::stdout().flush().and_then(|()| silence());
     match (prepared, told, silent) {
-        (Ok((config, listener, pause)), Ok(()), Ok(())) => {
-            if let Err(error) = server::serve(config, listener, pause) {
+        (Ok((config, listener, pause, held)), Ok(()), Ok(())) => {
+            if let Err(error) = server::serve(config, listener, pause, held) {
                 super::complain(format_args!("shim ends: {error}"));
                 leave(1);
             }
@@ -76,7 +79,7 @@ fn silence() -> io::Result<()> {
     Ok(())
 }
 
-type Prepared = (ShimConfig, UnixListener, Option<Pid>);
+type Prepared = (ShimConfig, UnixListener, Option<Pid>, Held);
 
 fn prepare(directory: &Path) -> io::Result<Prepared> {
     let config: ShimConfig = state::read_json(&directory.join(CONFIG))?.ok_or(io::ErrorKind::NotFound)?;
@@ -92,8 +95,11 @@ fn prepare(directory: &Path) -> io::Result<Prepared> {
     flags.set(CloneFlags::CLONE_NEWNET, config.own_network);
     flags.set(CloneFlags::CLONE_NEWIPC, config.own_ipc);
     flags.set(CloneFlags::CLONE_NEWUTS, config.own_uts);
-    if !flags.is_empty() {
-        unshare(flags)?;
+    let mut held = Held::new();
+    match config.user {
+        Some(mapping) => held = user_namespace::make(mapping, flags)?,
+        None if flags.is_empty() => {}
+        None => unshare(flags)?,
     }
     if config.own_uts && !config.hostname.is_empty() {
         nix::unistd::sethostname(&config.hostname)?;
@@ -110,15 +116,19 @@ fn prepare(directory: &Path) -> io::Result<Prepared> {
             }
         }
     }
-    for (name, value) in &config.sysctls {
-        let path = sysctl_path(name).ok_or_else(|| io::Error::other(format!("sysctl {name:?} is not allowed")))?;
-        fs::write(&path, value).map_err(|error| io::Error::new(error.kind(), format!("sysctl {name}: {error}")))?;
+    match user_namespace::find(&held, "user") {
+        // Settings of namespaces belong to their own root, not to the host's.
+        Some(user) if !config.sysctls.is_empty() => user_namespace::within(user, || set_sysctls(&config))?,
+        _ => set_sysctls(&config)?,
     }
     let pause = if config.shared_pid {
-        Some(hold_pid_namespace()?)
+        Some(hold_pid_namespace(user_namespace::find(&held, "user"))?)
     } else {
         None
     };
+    if let (Some(pause), Some(_)) = (pause, config.user) {
+        held.push(("pid", File::open(format!("/proc/{pause}/ns/pid"))?.into()));
+    }
     let socket = directory.join(SOCKET);
     state::remove_all(&socket)?;
     let listener = protocol::with_socket_path(&socket, |path| {
@@ -127,7 +137,15 @@ fn prepare(directory: &Path) -> io::Result<Prepared> {
         Ok(listener)
     })?;
     listener.set_nonblocking(true)?;
-    Ok((config, listener, pause))
+    Ok((config, listener, pause, held))
+}
+
+fn set_sysctls(config: &ShimConfig) -> io::Result<()> {
+    for (name, value) in &config.sysctls {
+        let path = sysctl_path(name).ok_or_else(|| io::Error::other(format!("sysctl {name:?} is not allowed")))?;
+        fs::write(&path, value).map_err(|error| io::Error::new(error.kind(), format!("sysctl {name}: {error}")))?;
+    }
+    Ok(())
 }
 
 /// File of a sysctl; `None` for names that leave `/proc/sys`.
@@ -151,12 +169,12 @@ fn ignore_signals() -> nix::Result<()> {
 }
 
 /// Starts the first process of a pid namespace that the containers join; it reaps what is left to it and sleeps, until
-/// the shim, which alone holds the other end of a pipe, is no more.
-fn hold_pid_namespace() -> io::Result<Pid> {
+/// the shim, which alone holds the other end of a pipe, is no more. It belongs to the pod's user namespace where there is one.
+fn hold_pid_namespace(user: Option<BorrowedFd<'_>>) -> io::Result<Pid> {
     let (reader, writer) = nix::unistd::pipe()?;
     let (end, life) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let Some(middle) = sys::fork()? else {
-        if unshare(CloneFlags::CLONE_NEWPID).is_err() {
+        if user.map_or(Ok(()), user_namespace::enter).is_err() || unshare(CloneFlags::CLONE_NEWPID).is_err() {
             leave(1);
         }
         match sys::fork() {

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -15,10 +15,11 @@ use nix::sys::signal::SigSet;
 use serde::{Deserialize, Serialize};
 
 use super::diagnosis::Diagnosis;
+use super::enter::Entry;
 use super::executor::ContainerExecutor;
 use super::{ShimConfig, leave};
 use crate::protocol::{self, FailureKind, StartRequest};
-use crate::{state, sys};
+use crate::{spec, state, sys};
 
 /// What a worker reports; a terminal's descriptor goes with `Started`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,10 +36,16 @@ pub(super) struct Stdio {
     pub(super) stderr: Option<OwnedFd>,
 }
 
+/// A namespace that is held open, by its name in the runtime document.
+pub(super) type Held<'a> = (&'static str, BorrowedFd<'a>);
+
 /// What to do.
 pub(super) enum Task<'a> {
-    Start(&'a StartRequest),
+    /// A container, with the namespaces that its document leaves open.
+    Start(&'a StartRequest, &'a [Held<'a>]),
+    /// A further process, with the user namespace of the pod if that has one.
     Exec {
+        user: Option<BorrowedFd<'a>>,
         id: &'a str,
         process: &'a Path,
         tty: bool,
@@ -75,7 +82,8 @@ pub(super) fn spawn(config: &ShimConfig, task: &Task<'_>, stdio: Stdio) -> io::R
 
 /// Our executor's words begin with `exec`; they are the user's mistake and not ours.
 fn kind(error: &io::Error) -> FailureKind {
-    if error.to_string().starts_with("exec") {
+    let text = error.to_string();
+    if text.starts_with("exec") || text.starts_with("error mounting") {
         FailureKind::Command
     } else {
         FailureKind::Other
@@ -84,14 +92,18 @@ fn kind(error: &io::Error) -> FailureKind {
 
 fn run(config: &ShimConfig, task: &Task<'_>, stdio: Stdio) -> io::Result<(i32, Option<OwnedFd>)> {
     let (id, tty, seccomp) = match task {
-        Task::Start(request) => (request.id.as_str(), request.tty, request.seccomp),
+        Task::Start(request, _) => (request.id.as_str(), request.tty, request.seccomp),
         Task::Exec { id, tty, seccomp, .. } => (*id, *tty, *seccomp),
     };
-    if let Task::Start(request) = task {
+    if let Task::Start(request, held) = task {
+        fill_in(&request.bundle.join("config.json"), held)?;
         set_oom_score_adj(request.oom_score_adj);
         fs::create_dir_all(&config.oci_root)?;
         // What a start that was cut short left behind.
         state::remove_all(&config.oci_root.join(id))?;
+        if let Some((_, user)) = held.iter().find(|(name, _)| *name == "user") {
+            super::stage::enter(config, request, *user)?;
+        }
     }
     let (errors_reader, errors_writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let console = if tty {
@@ -99,9 +111,22 @@ fn run(config: &ShimConfig, task: &Task<'_>, stdio: Stdio) -> io::Result<(i32, O
     } else {
         None
     };
+    let entry = match (task, config.user) {
+        (
+            Task::Exec {
+                process,
+                user: Some(user),
+                ..
+            },
+            Some(ids),
+        ) => Some(Entry::prepare(process, *user, ids)?),
+        _ => None,
+    };
     let executor = ContainerExecutor {
+        entry,
         errors: errors_writer.as_raw_fd(),
         seccomp,
+        is_init: matches!(task, Task::Start(..)),
     };
     let mut builder = ContainerBuilder::new(id.to_owned(), SyscallType::default())
         .with_root_path(&config.oci_root)
@@ -118,7 +143,7 @@ fn run(config: &ShimConfig, task: &Task<'_>, stdio: Stdio) -> io::Result<(i32, O
         builder = builder.with_stderr(fd);
     }
     let pid = match task {
-        Task::Start(request) => {
+        Task::Start(request, _) => {
             let built = builder
                 .as_init(&request.bundle)
                 .with_systemd(false)
@@ -173,6 +198,23 @@ fn plain(error: LibcontainerError) -> io::Error {
         Some(at) => io::Error::other(text[at..].trim_end_matches('\0').to_owned()),
         None => io::Error::other(text.trim_end_matches('\0').to_owned()),
     }
+}
+
+/// Puts the descriptors of held namespaces, which the container's processes inherit until they execute their command, where the
+/// document names them.
+fn fill_in(document: &Path, held: &[Held<'_>]) -> io::Result<()> {
+    if held.is_empty() {
+        return Ok(());
+    }
+    let mut value: serde_json::Value = state::read_json(document)?.ok_or(io::ErrorKind::NotFound)?;
+    for namespace in value["linux"]["namespaces"].as_array_mut().into_iter().flatten() {
+        let name = namespace["path"].as_str().and_then(|path| path.strip_prefix(spec::HELD));
+        let found = held.iter().find(|(known, _)| Some(*known) == name);
+        if let Some((_, fd)) = found {
+            namespace["path"] = format!("/proc/self/fd/{}", fd.as_raw_fd()).into();
+        }
+    }
+    state::write_json(document, &value)
 }
 
 /// Lowering it needs CAP_SYS_RESOURCE, which a nested machine may lack: warn and go on.

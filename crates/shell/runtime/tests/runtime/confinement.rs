@@ -124,7 +124,7 @@ pub(crate) async fn escapes(runtime: Arc<Runtime>, place: Place) {
     }];
     let id = pod.run(&config).await;
     assert_eq!(pod.end(&id).await.exit_code, 0, "{}", pod.log("mount"));
-    assert_eq!(pod.log("mount"), "stdout F mounted\n");
+    assert_eq!(pod.log("mount"), "stdout P mounted\n");
     assert!(!target.exists(), "a mount point was made on the host");
     // A working directory that is a descriptor of the runtime.
     for fd in 3..24 {
@@ -141,5 +141,77 @@ pub(crate) async fn escapes(runtime: Arc<Runtime>, place: Place) {
             );
         }
     }
+    pod.remove().await;
+}
+
+/// Nothing is mounted below /proc, whichever links lead there, and the container does not run.
+pub(crate) async fn proc_mounts(runtime: Arc<Runtime>, place: Place) {
+    let pod = Pod::new(&runtime, &place, "procmounts").await;
+    let (volume, links) = (place.root.join("proc-volume"), place.root.join("proc-links"));
+    for directory in [&volume, &links] {
+        std::fs::create_dir_all(directory).expect("directory");
+    }
+    std::os::unix::fs::symlink("/proc", links.join("p")).expect("link");
+    let at = |container_path: &str, host_path: &std::path::Path| Mount {
+        container_path: container_path.to_owned(),
+        host_path: host_path.to_owned(),
+        ..Mount::default()
+    };
+    for (name, mounts, landed, why) in [
+        (
+            "below",
+            vec![at("/proc/sys/kernel", &volume)],
+            "/proc/sys/kernel",
+            "it is inside /proc",
+        ),
+        (
+            "absent",
+            vec![at("/x/../proc/absent", &volume)],
+            "/proc/absent",
+            "it is inside /proc",
+        ),
+        ("whole", vec![at("/proc", &volume)], "/proc", "it is not type proc"),
+        // Seen only once the first volume is mounted.
+        (
+            "linked",
+            vec![at("/v", &links), at("/v/p/sys", &volume)],
+            "/proc/sys",
+            "it is inside /proc",
+        ),
+    ] {
+        let mut config = shell(name, "echo it ran");
+        let destination = mounts.last().expect("a mount").container_path.clone();
+        config.mounts = mounts;
+        let id = runtime.create_container(&pod.sandbox, &config).await.expect("create");
+        let error = runtime.start_container(&id).await.expect_err("it must not start").to_string();
+        let text = format!(
+            "failed to create task for container: failed to start container process: error during container init: \
+             error mounting {volume:?} to rootfs at {destination:?}: {landed:?} cannot be mounted because {why}"
+        );
+        assert_eq!(error, text, "{name}");
+        assert_eq!(pod.log(name), "", "{name}");
+    }
+    let mut config = shell("emulated", "cat /proc/uptime");
+    std::fs::write(volume.join("uptime"), "1.00 2.00\n").expect("file");
+    config.mounts = vec![at("/proc/uptime", &volume.join("uptime"))];
+    let id = pod.run(&config).await;
+    assert_eq!(pod.end(&id).await.exit_code, 0, "{}", pod.log("emulated"));
+    assert_eq!(pod.log("emulated"), "stdout F 1.00 2.00\n");
+    pod.remove().await;
+}
+
+/// A pod's limit of processes holds for all of its containers together.
+pub(crate) async fn pids(runtime: Arc<Runtime>, place: Place) {
+    let pod = Pod::with(&runtime, &place, "pidlimit", |config| config.resources.pids_limit = Some(12)).await;
+    let first = pod.run(&shell("first", "sleep 1000 & sleep 1000 & sleep 1000 & wait")).await;
+    let script = "i=0; while [ $i -lt 20 ]; do sleep 1000 & i=$((i+1)); echo made $i; done";
+    let id = pod.run(&shell("second", script)).await;
+    assert_ne!(pod.end(&id).await.exit_code, 0);
+    let log = pod.log("second");
+    assert!(
+        log.contains("made 1\n") && !log.contains("made 12\n") && log.contains("can't fork"),
+        "{log}"
+    );
+    assert_eq!(pod.status(&first).await.state, ContainerState::Running);
     pod.remove().await;
 }

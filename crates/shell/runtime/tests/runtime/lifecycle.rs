@@ -30,7 +30,7 @@ pub(crate) async fn logs_and_exit(runtime: Arc<Runtime>, place: Place) {
         "stdout F exit",
         "stdout F FROM_IMAGE=yes",
         "stdout F FROM_POD=too",
-        "stdout F tail",
+        "stdout P tail",
     ] {
         assert!(log.lines().any(|other| other == line), "{line:?} is not in {log:?}");
     }
@@ -109,6 +109,19 @@ pub(crate) async fn start_errors(runtime: Arc<Runtime>, place: Place) {
     config.sysctls.insert("kernel.absent".into(), "1".into());
     let refused = runtime.run_pod_sandbox(&config).await;
     assert!(matches!(refused, Err(CriError::Other(text)) if text.contains("kernel.absent")));
+    // Settings of the whole host, and of namespaces that the pod shares with it; the values are those it has.
+    let host = |name: &str| std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).expect("setting");
+    for (name, host_network) in [
+        ("kernel.core_pattern", false),
+        ("vm.swappiness", false),
+        ("net.ipv4.tcp_rmem", true),
+    ] {
+        let mut config = place.sandbox("host-sysctl");
+        config.namespaces.host_network = host_network;
+        config.sysctls.insert(name.into(), host(name).trim().into());
+        let error = runtime.run_pod_sandbox(&config).await.expect_err("refused").to_string();
+        assert_eq!(error, format!("sysctl {name:?} is not in a separate kernel namespace"));
+    }
     let mut config = shell("main", "");
     config.image = "absent:1".into();
     assert!(matches!(

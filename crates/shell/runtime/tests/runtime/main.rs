@@ -12,6 +12,7 @@ mod pulls;
 mod sharing;
 mod streams;
 mod survival;
+mod users;
 
 use std::panic::AssertUnwindSafe;
 
@@ -19,16 +20,17 @@ use futures::FutureExt;
 use trireme_runtime::cri::{ImageService, RuntimeService};
 use trireme_runtime::{images, shim};
 
-use confinement::{escapes, seccomp, security};
+use confinement::{escapes, pids, proc_mounts, seccomp, security};
 use image::make_image;
 use leftovers::{hierarchies, leftovers, remove_cgroups, remove_those_of_the_dead};
 use lifecycle::{crowd, logs_and_exit, out_of_memory, signals, start_errors};
 use limits::changed_limits;
 use pod::{PATIENCE, Place};
 use pulls::pulls;
-use sharing::{namespaces, propagation, shared_pids};
+use sharing::{namespaces, propagation, shared_pids, targets};
 use streams::{attaches, execs, shared_pids_and_ports};
 use survival::{reboot, survives_a_kill, victim};
+use users::{image_volumes, user_namespaces, user_namespaces_shared};
 
 async fn scenario(place: Place, only: Option<String>) -> bool {
     let archive = place.root.join("image.tar");
@@ -66,7 +68,13 @@ async fn scenario(place: Place, only: Option<String>) -> bool {
         shared_pids,
         namespaces,
         propagation,
+        targets,
         escapes,
+        proc_mounts,
+        pids,
+        user_namespaces,
+        user_namespaces_shared,
+        image_volumes,
         crowd,
         pulls,
         survives_a_kill,

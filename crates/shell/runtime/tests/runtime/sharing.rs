@@ -133,3 +133,33 @@ pub(crate) async fn propagation(runtime: Arc<Runtime>, place: Place) {
     pod.remove().await;
     umount(&outside).expect("unmount");
 }
+
+/// A container that names another as its target sees that one's processes, and no others.
+pub(crate) async fn targets(runtime: Arc<Runtime>, place: Place) {
+    let pod = Pod::new(&runtime, &place, "targets").await;
+    let main = pod.run(&shell("main", "exec sleep 1234")).await;
+    let other = pod.run(&shell("other", "exec sleep 5678")).await;
+    let mut debug = shell(
+        "debug",
+        "cat /proc/1/cmdline | busybox tr '\\0' ' '; echo; cat /proc/[0-9]*/cmdline | busybox tr '\\0' ' '",
+    );
+    debug.security_context.pid_target = Some(main.clone());
+    let id = pod.run(&debug).await;
+    assert_eq!(pod.end(&id).await.exit_code, 0, "{}", pod.log("debug"));
+    let log = pod.log("debug");
+    assert!(log.starts_with("stdout F sleep 1234 \n") && !log.contains("5678"), "{log}");
+    // The target goes on when who looked at it ends.
+    assert_eq!(pod.status(&main).await.state, ContainerState::Running);
+    for target in [other.clone(), "nobody".to_owned()] {
+        if target == other {
+            runtime.stop_container(&other, 0).await.expect("stop");
+        }
+        let mut late = shell("late", "true");
+        late.security_context.pid_target = Some(target.clone());
+        let id = runtime.create_container(&pod.sandbox, &late).await.expect("create");
+        let error = runtime.start_container(&id).await.expect_err("no such target").to_string();
+        let text = format!("failed to create task for container: invalid target container: container {target:?} is not running");
+        assert_eq!(error, text);
+    }
+    pod.remove().await;
+}

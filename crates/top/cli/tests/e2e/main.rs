@@ -12,6 +12,7 @@ mod controllers;
 mod disk_full;
 mod host_ports;
 mod http;
+mod isolation;
 mod kubectl;
 mod limits;
 mod port_forward;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         proxies::SCENARIOS,
         host_ports::SCENARIOS,
         limits::SCENARIOS,
+        isolation::SCENARIOS,
         registry::SCENARIOS,
         disk_full::SCENARIOS,
         autoscaling::SCENARIOS,
