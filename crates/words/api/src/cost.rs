@@ -44,11 +44,7 @@ pub enum CostError {
 
 impl From<CostError> for Status {
     fn from(error: CostError) -> Self {
-        Self::failure(
-            413,
-            "RequestEntityTooLarge",
-            format!("Request entity too large: {error}"),
-        )
+        Self::failure(413, "RequestEntityTooLarge", format!("Request entity too large: {error}"))
     }
 }
 

@@ -203,7 +203,9 @@ impl ApiServer {
             let owners = current.pointer("/metadata/managedFields");
             let mut old = scale_of(target, current)?;
             put_owners(&mut old, apply::scale::to_scale(owners).map_err(malformed)?);
-            let Made { value: scale, warnings, .. } = make(&old)?;
+            let Made {
+                value: scale, warnings, ..
+            } = make(&old)?;
             let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
             if replicas < 0 {
                 let problem = error(

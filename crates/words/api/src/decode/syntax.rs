@@ -71,7 +71,6 @@ impl Node<'_> {
             scalar => scalar.to_value(),
         }
     }
-
 }
 
 impl<'a> Node<'a> {
@@ -400,9 +399,17 @@ mod tests {
             (br#""\u00g0""#, "invalid character 'g' in \\u hexadecimal character escape"),
             (b"\x81", r"invalid character '\u0081' looking for beginning of value"),
         ] {
-            assert_eq!(parse(text, &mut Ledger::new()).unwrap_err().to_string(), message, "{}", String::from_utf8_lossy(text));
+            assert_eq!(
+                parse(text, &mut Ledger::new()).unwrap_err().to_string(),
+                message,
+                "{}",
+                String::from_utf8_lossy(text)
+            );
         }
-        assert_eq!(parse(&[b'['; 20_000], &mut Ledger::new()).unwrap_err().to_string(), "exceeded max depth");
+        assert_eq!(
+            parse(&[b'['; 20_000], &mut Ledger::new()).unwrap_err().to_string(),
+            "exceeded max depth"
+        );
     }
 
     #[test]

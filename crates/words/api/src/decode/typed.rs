@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
-use super::syntax::{Node, number, parse};
 use super::canonical::canonicalize_sent;
+use super::syntax::{Node, number, parse};
 use super::{DecodeError, Decoded, FieldValidation, canonicalize};
 use crate::cost::Ledger;
 use crate::quantity::Quantity;

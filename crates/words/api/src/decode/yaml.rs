@@ -223,9 +223,10 @@ fn tag_name(tag: &Tag) -> String {
 /// The words of the reference parser where they are known.
 fn scan_error(error: &ScanError) -> YamlError {
     let problem = match error.kind() {
-        ErrorKind::TabInBlockIndentation | ErrorKind::TabNotAllowed | ErrorKind::TabInIndentation | ErrorKind::TabInPlainScalar => {
-            "found a tab character that violates indentation".to_owned()
-        }
+        ErrorKind::TabInBlockIndentation
+        | ErrorKind::TabNotAllowed
+        | ErrorKind::TabInIndentation
+        | ErrorKind::TabInPlainScalar => "found a tab character that violates indentation".to_owned(),
         ErrorKind::RecursionLimitExceeded => format!("exceeded max depth of {DEPTH_MAX}"),
         ErrorKind::ExpectedBlockMappingKey => "did not find expected key".to_owned(),
         ErrorKind::ExpectedNodeContent => "did not find expected node content".to_owned(),
@@ -404,7 +405,11 @@ impl<'a> Builder<'a, '_, '_> {
         self.charge(text.len())?;
         let name = match self.scalar(text, plain, tag)? {
             Scalar::String(text_shown) => {
-                let shown = if text_shown.len() < 256 { format!("{text_shown:?}") } else { String::new() };
+                let shown = if text_shown.len() < 256 {
+                    format!("{text_shown:?}")
+                } else {
+                    String::new()
+                };
                 return Ok((text.clone(), shown));
             }
             Scalar::Null => return Err(YamlError::NullKey),
@@ -466,11 +471,23 @@ mod tests {
             ("a: 1\n---\nb: 2\n", json!({"a": 1})),
             ("---\na: 1\n---\nb: 2\n", json!({"a": 1})),
             ("y: 1\nn: 2\n", json!({"true": 1, "false": 2})),
-            ("a: y\nb: \"y\"\n1: x\n0x10: z\n1.5: f\n", json!({"a": true, "b": "y", "1": "x", "16": "z", "1.5": "f"})),
-            ("replicas: 3.0\nhalf: 0.5\nmode: 0644\n", json!({"replicas": 3, "half": 0.5, "mode": 420})),
+            (
+                "a: y\nb: \"y\"\n1: x\n0x10: z\n1.5: f\n",
+                json!({"a": true, "b": "y", "1": "x", "16": "z", "1.5": "f"}),
+            ),
+            (
+                "replicas: 3.0\nhalf: 0.5\nmode: 0644\n",
+                json!({"replicas": 3, "half": 0.5, "mode": 420}),
+            ),
             ("{\"replicas\": 3.0, \"y\": \"y\"}", json!({"replicas": 3, "y": "y"})),
-            ("a: &x {k: v}\nb: *x\nc: [*x]\n", json!({"a": {"k": "v"}, "b": {"k": "v"}, "c": [{"k": "v"}]})),
-            ("base: &x {k: v, l: 1}\nc:\n  <<: *x\n  k: w\n", json!({"base": {"k": "v", "l": 1}, "c": {"k": "w", "l": 1}})),
+            (
+                "a: &x {k: v}\nb: *x\nc: [*x]\n",
+                json!({"a": {"k": "v"}, "b": {"k": "v"}, "c": [{"k": "v"}]}),
+            ),
+            (
+                "base: &x {k: v, l: 1}\nc:\n  <<: *x\n  k: w\n",
+                json!({"base": {"k": "v", "l": 1}, "c": {"k": "w", "l": 1}}),
+            ),
             ("t: !!str 12\nu: !custom z\n", json!({"t": "12", "u": "z"})),
             ("s: |\n  one\n  two\n", json!({"s": "one\ntwo\n"})),
         ] {
@@ -494,7 +511,10 @@ mod tests {
     fn what_is_wrong_is_told_in_upstreams_words() {
         for (text, message) in [
             ("a: b: c\n", "yaml: mapping values are not allowed in this context"),
-            ("a: 1\nb: c: d\n", "yaml: line 2: mapping values are not allowed in this context"),
+            (
+                "a: 1\nb: c: d\n",
+                "yaml: line 2: mapping values are not allowed in this context",
+            ),
             ("a: &x [*x]\n", "yaml: anchor 'x' value contains itself"),
             ("<<: 1\n", "yaml: map merge requires map or sequence of maps as the value"),
             ("a: !!int x\n", "yaml: cannot decode !!str `x` as a !!int"),

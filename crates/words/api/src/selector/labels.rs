@@ -289,7 +289,10 @@ impl LabelSelector {
         for (key, value) in labels {
             let start = self.requirements.partition_point(|requirement| requirement.key < *key);
             let mut needed = false;
-            for requirement in self.requirements[start..].iter().take_while(|requirement| requirement.key == *key) {
+            for requirement in self.requirements[start..]
+                .iter()
+                .take_while(|requirement| requirement.key == *key)
+            {
                 if !requirement.fits(Some(value)) {
                     return false;
                 }

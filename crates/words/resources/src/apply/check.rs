@@ -132,7 +132,10 @@ fn by_type(value: &Value, ty: &'static Type, path: &Path<'_>, found: &mut Proble
     match ty {
         Type::String | Type::Bytes | Type::Time | Type::MicroTime | Type::Duration if !value.is_string() => {
             let shown = source(value);
-            found.tell(path, &format!("expected string, got &value.valueUnstructured{{Value:{shown}}}"));
+            found.tell(
+                path,
+                &format!("expected string, got &value.valueUnstructured{{Value:{shown}}}"),
+            );
         }
         Type::Bool if !value.is_boolean() => {
             found.tell(path, &format!("expected boolean, got &{{{}}}", plain(value)));

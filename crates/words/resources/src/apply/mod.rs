@@ -55,9 +55,12 @@ static BLANK: LazyLock<HashMap<(&str, &str, &str), Value>> = LazyLock::new(|| {
         .iter()
         .map(|row| ((row.group, row.version, row.kind), row.schema()));
     // What is only ever sent to a subresource has no row.
-    let of_subresources = [("authentication.k8s.io", "v1", "TokenRequest"), ("autoscaling", "v1", "Scale")]
-        .into_iter()
-        .filter_map(|kind| schema::kind(kind.0, kind.1, kind.2).map(|schema| (kind, schema)));
+    let of_subresources = [
+        ("authentication.k8s.io", "v1", "TokenRequest"),
+        ("autoscaling", "v1", "Scale"),
+    ]
+    .into_iter()
+    .filter_map(|kind| schema::kind(kind.0, kind.1, kind.2).map(|schema| (kind, schema)));
     of_rows
         .chain(of_subresources)
         .map(|(kind, schema)| (kind, blank_of(schema)))

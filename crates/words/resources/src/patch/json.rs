@@ -20,7 +20,6 @@ pub(super) enum Refused {
     Cost(#[from] CostError),
 }
 
-
 /// The operations of a patch, and what strict decoding finds in it (where `look` says so).
 pub(super) fn operations(patch: &[u8], look: bool, ledger: &mut Ledger) -> Result<(Vec<Value>, Vec<String>), DecodeError> {
     let decoded = decode::any(patch, look, ledger)?;
@@ -292,9 +291,11 @@ mod tests {
     #[test]
     fn copies_that_double_a_list_end_at_upstreams_limit() {
         let double = json!({"op": "copy", "from": "/l", "path": "/l/-"});
-        let document = json!({"l": ["0123456789"]});
-        let refused = run(document, Value::Array(vec![double; 60])).unwrap_err();
+        let document = |length| json!({"l": ["x".repeat(length)]});
+        let refused = run(document(1000), Value::Array(vec![double.clone(); 60])).unwrap_err();
         assert!(matches!(refused, Refused::Cost(CostError::Copied { .. })), "{refused}");
+        let refused = run(document(1), Value::Array(vec![double; 60])).unwrap_err();
+        assert_eq!(refused, Refused::Cost(CostError::Values), "many small values");
     }
 
     #[test]
@@ -308,8 +309,14 @@ mod tests {
     #[test]
     fn bodies_that_are_no_patch_are_told_in_gos_words() {
         for (body, message) in [
-            (&b"{}"[..], "json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"),
-            (b"[1]", "json: cannot unmarshal number into Go value of type handlers.jsonPatchOp"),
+            (
+                &b"{}"[..],
+                "json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
+            ),
+            (
+                b"[1]",
+                "json: cannot unmarshal number into Go value of type handlers.jsonPatchOp",
+            ),
             (
                 br#"[{"op":1}]"#,
                 "json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string",

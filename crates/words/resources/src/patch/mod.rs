@@ -7,7 +7,7 @@ mod json;
 mod strategic;
 
 use serde_json::{Map, Value};
-use trireme_api::cost::Ledger;
+use trireme_api::cost::{CostError, Ledger};
 use trireme_api::decode::{self, DecodeError};
 use trireme_api::{Status, StatusDetails, go};
 
@@ -44,9 +44,9 @@ pub fn json_patch(doc: &Value, patch: &[u8], look: bool) -> Result<Patched, Stat
     }
     match json::apply(doc.clone(), operations, &mut ledger) {
         Ok(value) => Ok(Patched { value, strict }),
-        // Upstream hides its limit on copies like everything else; limits of our own are told.
-        Err(json::Refused::Unfit | json::Refused::Cost(trireme_api::cost::CostError::Copied { .. })) => Err(unprocessable()),
-        Err(json::Refused::Cost(error)) => Err(error.into()),
+        // Upstream hides its limit on copies like everything else; the limit of our own on shifting is told.
+        Err(json::Refused::Cost(error @ CostError::Shifted)) => Err(error.into()),
+        Err(json::Refused::Unfit | json::Refused::Cost(_)) => Err(unprocessable()),
     }
 }
 

@@ -187,8 +187,15 @@ fn long_lists_merge_in_time_that_grows_with_them() {
     let live = json!({"metadata": {"finalizers": names(0)}});
     let out = strategic(live, json!({"metadata": {"finalizers": names(10_000)}}));
     assert_eq!(out["metadata"]["finalizers"].as_array().unwrap().len(), 30_000);
-    let keyed = |from: usize| -> Vec<Value> { (from..from + 10_000).map(|n| json!({"name": format!("c{n}"), "image": "i"})).collect() };
-    let out = strategic(json!({"spec": {"containers": keyed(0)}}), json!({"spec": {"containers": keyed(5_000)}}));
+    let keyed = |from: usize| -> Vec<Value> {
+        (from..from + 10_000)
+            .map(|n| json!({"name": format!("c{n}"), "image": "i"}))
+            .collect()
+    };
+    let out = strategic(
+        json!({"spec": {"containers": keyed(0)}}),
+        json!({"spec": {"containers": keyed(5_000)}}),
+    );
     assert_eq!(out["spec"]["containers"].as_array().unwrap().len(), 15_000);
 }
 
