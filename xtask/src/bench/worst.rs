@@ -246,7 +246,7 @@ fn list(place: &Place, query: &str) -> Call {
             other => format!("%{other:02X}"),
         })
         .collect();
-    Call::get(format!("{}?{encoded}", place.maps).replacen("%3F", "?", 1))
+    Call::get(format!("{}?{encoded}", place.maps))
 }
 
 fn many(size: usize, item: impl Fn(usize) -> String) -> String {
