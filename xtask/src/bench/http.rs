@@ -22,6 +22,8 @@ const ERROR_BYTES_MAX: usize = 2048;
 /// Who we say that we are; the part before the slash is the manager in managedFields.
 const USER_AGENT: &str = "trireme-bench/1";
 
+const JSON: &str = "application/json";
+
 /// A request.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
@@ -29,8 +31,10 @@ pub(crate) struct Call {
     pub(crate) method: Method,
     /// Path and query.
     pub(crate) path: String,
-    /// JSON; empty without.
+    /// Body; empty without.
     pub(crate) body: Bytes,
+    /// Media type of the body.
+    pub(crate) content_type: &'static str,
 }
 
 impl Call {
@@ -40,16 +44,23 @@ impl Call {
             method: Method::GET,
             path: path.into(),
             body: Bytes::new(),
+            content_type: JSON,
         }
     }
 
-    /// A request with a body.
+    /// A request with a body of JSON.
     pub(crate) fn with(method: Method, path: impl Into<String>, body: impl Into<Bytes>) -> Self {
         Self {
             method,
             path: path.into(),
             body: body.into(),
+            content_type: JSON,
         }
+    }
+
+    /// The same with a body of another media type.
+    pub(crate) fn of_type(self, content_type: &'static str) -> Self {
+        Self { content_type, ..self }
     }
 }
 
@@ -117,7 +128,7 @@ impl Connection {
             request = request.header(header::AUTHORIZATION, authorization);
         }
         if !call.body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+            request = request.header(header::CONTENT_TYPE, call.content_type);
         }
         let request = request.body(Full::new(call.body)).context("this is no request")?;
         self.sender.ready().await.context("the server closed the connection")?;

@@ -21,6 +21,7 @@ mod start;
 mod statistics;
 mod target;
 mod watch;
+mod worst;
 
 use std::future::Future;
 use std::os::unix::process::CommandExt;
@@ -46,6 +47,8 @@ pub(crate) enum Bench {
     Pods(pods::Pods),
     /// Time from the start of a killed server to ready
     Start(start::Start),
+    /// The most expensive request of each kind that a server takes, found by growing hostile ones
+    Worst(worst::Worst),
 }
 
 /// Runs a measurement and prints its report.
@@ -60,6 +63,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Idle(options) => idle::run(options)?.print(options.output),
         Bench::Pods(options) => block_on(1, pods::run(options))?.print(options.output),
         Bench::Start(options) => block_on(1, start::run(options))?.print(options.output),
+        Bench::Worst(options) => block_on(1, worst::run(options))?.print(options.output),
     }
 }
 

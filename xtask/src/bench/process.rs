@@ -78,6 +78,12 @@ impl Process {
         kibibytes(&self.read("status")?, "VmHWM:").with_context(|| format!("process {} has no memory: has it ended?", self.0))
     }
 
+    /// Lets the peak of resident memory begin anew with what is resident now.
+    pub(crate) fn forget_peak(self) -> Result<()> {
+        let path = format!("/proc/{}/clear_refs", self.0);
+        std::fs::write(&path, "5").with_context(|| format!("cannot write {path}: this needs root or the same user"))
+    }
+
     /// Its short name.
     pub(crate) fn name(self) -> Result<String> {
         Ok(self.read("comm")?.trim().to_owned())
@@ -145,6 +151,11 @@ impl Processes {
     /// Sum of the processes' peaks, in KiB.
     pub(crate) fn peak(&self) -> Result<u64> {
         self.0.iter().map(|process| process.peak()).sum()
+    }
+
+    /// Lets the peaks begin anew with what is resident now.
+    pub(crate) fn forget_peak(&self) -> Result<()> {
+        self.0.iter().try_for_each(|process| process.forget_peak())
     }
 
     /// Names and numbers, for a report.

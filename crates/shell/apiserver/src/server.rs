@@ -11,9 +11,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::Semaphore;
+use trireme_api::cost::{BODY_BYTES_MAX, CostError};
 use trireme_api::{Status, StatusDetails};
 use trireme_connections::{Budget, Limits, Shares};
-use trireme_store::{Applied, Command, Store, Write, WriteError};
+use trireme_store::{Applied, Command, Operation, Store, Write, WriteError};
 
 use crate::admission::{Admission, View};
 use crate::authn::Authenticator;
@@ -172,6 +173,13 @@ impl ApiServer {
 
     /// Commits a transaction, in one term of the leader only where a fence is given.
     pub(crate) async fn commit(&self, writes: Vec<Write>, fence: Option<u64>) -> Result<Applied, Status> {
+        let too_large = |write: &Write| match &write.operation {
+            Operation::Put { body, .. } => body.bytes.len() > BODY_BYTES_MAX,
+            Operation::Delete { .. } => false,
+        };
+        if writes.iter().any(too_large) {
+            return Err(CostError::Object.into());
+        }
         let command = Command::Transaction {
             writes,
             now_ms: now_ms(),

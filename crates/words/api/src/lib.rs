@@ -1,8 +1,10 @@
 //! The words of the Kubernetes API: field table, object bytes and views, metadata, quantity, selectors, JSON and
 //! protobuf. No async, no I/O, no clock.
 
+pub mod cost;
 pub mod decode;
 pub mod field;
+pub mod go;
 pub mod object;
 pub mod path;
 pub mod protobuf;

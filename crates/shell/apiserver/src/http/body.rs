@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use trireme_api::Status;
 
 /// Largest request body.
-pub const REQUEST_BYTES_MAX: usize = 3 * 1024 * 1024;
+pub const REQUEST_BYTES_MAX: usize = trireme_api::cost::BODY_BYTES_MAX;
 
 /// How much of a body beyond the limit is read and thrown away, so that the client gets to see the answer.
 const DRAIN_BYTES_MAX: usize = 8 * 1024 * 1024;

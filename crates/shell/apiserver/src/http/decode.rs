@@ -5,10 +5,13 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use trireme_api::decode::{DecodeError, Decoded, FieldValidation};
+use trireme_api::cost::Ledger;
+use trireme_api::decode::{DecodeError, Decoded, FieldValidation, YamlError};
+use trireme_api::protobuf::ProtobufError;
 use trireme_api::{Status, decode, protobuf, schema};
 
 use super::accept::{Format, JSON, PROTOBUF, YAML};
+use crate::pipeline::patch::yaml_errors;
 use crate::pipeline::rules;
 
 /// The kind that a body must be of.
@@ -59,47 +62,94 @@ pub fn body(format: Format, bytes: &Bytes, expected: Expected<'_>, validation: F
     match format {
         Format::Json => json(bytes, expected, validation),
         Format::Yaml => {
-            let json = yaml_to_json(bytes, validation).map_err(|why| unrecognised(&format!("yaml: {why}"), &hexed(bytes)))?;
-            let mut decoded = self::json(&json.bytes, expected, validation)?;
-            if validation == FieldValidation::Strict && !json.duplicates.is_empty() {
-                return Err(cannot_handle(
-                    expected,
-                    &format!("strict decoding error: {}", json.duplicates.join(", ")),
-                ));
-            }
-            if validation == FieldValidation::Warn {
-                let mut warnings = json.duplicates;
-                warnings.append(&mut decoded.warnings);
-                decoded.warnings = warnings;
+            let (parsed, repeated) = decode::yaml(bytes, &mut Ledger::new()).map_err(|error| match error {
+                YamlError::Cost(error) => error.into(),
+                error => unrecognised(&error.to_string(), &hexed(bytes)),
+            })?;
+            let mut decoded = typed(&parsed, bytes, expected, validation).map_err(|refused| match refused {
+                // What the reader of YAML finds comes first.
+                Refused::Decode(DecodeError::Strict(found)) if !repeated.is_empty() => {
+                    let all = std::iter::once(yaml_errors(&repeated)).chain(found).collect();
+                    refuse(expected, DecodeError::Strict(all))
+                }
+                refused => refused.into_status(expected),
+            })?;
+            match validation {
+                FieldValidation::Ignore => {}
+                FieldValidation::Strict if repeated.is_empty() => {}
+                FieldValidation::Strict => return Err(refuse(expected, DecodeError::Strict(vec![yaml_errors(&repeated)]))),
+                FieldValidation::Warn => decoded.warnings.splice(0..0, repeated).for_each(drop),
             }
             Ok(decoded)
         }
         Format::Protobuf => {
             let unknown = protobuf::unwrap(bytes).map_err(|error| unrecognised(&error.to_string(), &hexed(bytes)))?;
             check_type(expected, &unknown.api_version, &unknown.kind, bytes)?;
-            let ty = schema::kind(expected.group, expected.version, expected.kind)
-                .ok_or_else(|| Status::internal(&format!("no schema for {}", expected.kind)))?;
-            let value = protobuf::decode(&unknown.raw, ty).map_err(|error| cannot_handle(expected, &error.to_string()))?;
-            decode::value(value, ty, validation).map_err(|error| cannot_handle(expected, &error.to_string()))
+            let ty = schema_of(expected)?;
+            let value = protobuf::decode(&unknown.raw, ty).map_err(|error| match error {
+                ProtobufError::Cost(error) => error.into(),
+                error => cannot_handle(expected, &error.to_string()),
+            })?;
+            decode::value(value, ty, validation).map_err(|error| refuse(expected, error))
         }
     }
 }
 
+fn schema_of(expected: Expected<'_>) -> Result<&'static schema::Struct, Status> {
+    schema::kind(expected.group, expected.version, expected.kind)
+        .ok_or_else(|| Status::internal(&format!("no schema for {}", expected.kind)))
+}
+
 fn json(bytes: &Bytes, expected: Expected<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
-    let ty = schema::kind(expected.group, expected.version, expected.kind)
-        .ok_or_else(|| Status::internal(&format!("no schema for {}", expected.kind)))?;
-    let syntax = |why: DecodeError| {
-        Status::bad_request(format!(
+    let body = decode::Body::parse(bytes).map_err(|why| no_json(why, bytes, expected))?;
+    typed(&body, bytes, expected, validation).map_err(|refused| refused.into_status(expected))
+}
+
+fn no_json(why: DecodeError, bytes: &Bytes, expected: Expected<'_>) -> Status {
+    match why {
+        DecodeError::Cost(error) => error.into(),
+        why => Status::bad_request(format!(
             "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {why} ({})",
             expected.kind,
             summary(bytes)
-        ))
-    };
-    let body = decode::Body::parse(bytes).map_err(syntax)?;
-    let (api_version, kind) = body.type_meta().map_err(syntax)?;
-    check_type(expected, &api_version, &kind, bytes)?;
-    body.typed(ty, validation)
-        .map_err(|error| cannot_handle(expected, &error.to_string()))
+        )),
+    }
+}
+
+/// Why a parsed body is refused.
+enum Refused {
+    /// It is of another kind.
+    Kind(Status),
+    /// It does not decode.
+    Decode(DecodeError),
+}
+
+impl Refused {
+    fn into_status(self, expected: Expected<'_>) -> Status {
+        match self {
+            Self::Kind(status) => status,
+            Self::Decode(error) => refuse(expected, error),
+        }
+    }
+}
+
+fn typed(
+    body: &decode::Body<'_>,
+    bytes: &Bytes,
+    expected: Expected<'_>,
+    validation: FieldValidation,
+) -> Result<Decoded, Refused> {
+    let (api_version, kind) = body.type_meta().map_err(|why| Refused::Kind(no_json(why, bytes, expected)))?;
+    check_type(expected, &api_version, &kind, bytes).map_err(Refused::Kind)?;
+    let ty = schema_of(expected).map_err(Refused::Kind)?;
+    body.typed_as_sent(ty, validation).map_err(Refused::Decode)
+}
+
+fn refuse(expected: Expected<'_>, error: DecodeError) -> Status {
+    match error {
+        DecodeError::Cost(error) => error.into(),
+        error => cannot_handle(expected, &error.to_string()),
+    }
 }
 
 fn cannot_handle(expected: Expected<'_>, why: &str) -> Status {
@@ -182,60 +232,9 @@ fn hexed(bytes: &[u8]) -> String {
     }
 }
 
-/// YAML as JSON.
-pub struct FromYaml {
-    /// The JSON.
-    pub bytes: Bytes,
-    /// Keys that stood twice in a mapping, in strict decoding's words.
-    pub duplicates: Vec<String>,
-}
-
-/// The first document of a YAML text as JSON.
-///
-/// # Errors
-/// What the parser says.
-pub fn yaml_to_json(bytes: &[u8], validation: FieldValidation) -> Result<FromYaml, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "invalid UTF-8".to_owned())?;
-    let text = first_document(text);
-    if text.trim_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
-        return Ok(FromYaml {
-            bytes: Bytes::copy_from_slice(text.as_bytes()),
-            duplicates: Vec::new(),
-        });
-    }
-    let value = rules::yaml(text)?;
-    let duplicate = match validation {
-        FieldValidation::Ignore => None,
-        FieldValidation::Warn | FieldValidation::Strict => rules::yaml_duplicate(text),
-    };
-    Ok(FromYaml {
-        bytes: serde_json::to_vec(&value).map_err(|error| error.to_string())?.into(),
-        duplicates: duplicate.into_iter().collect(),
-    })
-}
-
-/// The text before the second document's marker.
-fn first_document(text: &str) -> &str {
-    let body_start = match text.find(|character: char| !character.is_whitespace()) {
-        Some(at) if text[at..].starts_with("---") => at + 3,
-        _ => 0,
-    };
-    match text[body_start..].find("\n---") {
-        Some(end) => &text[..body_start + end + 1],
-        None => text,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_first_document_counts() {
-        assert_eq!(first_document("a: 1\n---\nb: 2\n"), "a: 1\n");
-        assert_eq!(first_document("---\na: 1\n---\nb: 2\n"), "---\na: 1\n");
-        assert_eq!(first_document("a: 1\n"), "a: 1\n");
-    }
 
     #[test]
     fn bodies_of_other_kinds_are_refused_with_upstreams_words() {

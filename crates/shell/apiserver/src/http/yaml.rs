@@ -249,7 +249,8 @@ mod tests {
             "long": "word ".repeat(60).trim_end(), "true": true, "n": 1.5, "deep": [[1, [2]], []],
         });
         let text = write(&value);
-        let back: Value = crate::pipeline::rules::yaml(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        assert_eq!(back, value, "{text}");
+        let mut ledger = trireme_api::cost::Ledger::new();
+        let (back, _) = trireme_api::decode::yaml(text.as_bytes(), &mut ledger).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(back.into_value(), value, "{text}");
     }
 }

@@ -145,6 +145,10 @@ impl Maker {
                 value["x-kubernetes-list-type"] = "map".into();
                 value["x-kubernetes-list-map-keys"] = field.map_keys.into();
             }
+            Some(ListType::Granular) => {
+                value = self.beside_reference(value);
+                value["x-kubernetes-map-type"] = "granular".into();
+            }
             None => {}
         }
         if let Some(key) = field.merge_key {

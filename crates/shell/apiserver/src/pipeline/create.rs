@@ -7,7 +7,7 @@ use serde_json::Value;
 use trireme_api::{Object, Status};
 use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Write};
 
-use super::{RETRIES_MAX, Target, WriteOptions, Written, meta_text, metadata, rules};
+use super::{RETRIES_MAX, Target, WriteOptions, Written, meta_text, metadata, owners, rules};
 use crate::admission::{Operation, Request};
 use crate::keys;
 use crate::server::{ApiServer, now};
@@ -60,9 +60,11 @@ impl ApiServer {
         fill_system_fields(target, &mut value);
         let given_version = if applied { String::new() } else { given_version };
         if !applied {
+            owners::deduplicate(&mut value, owners::Found::Sent, warnings);
             rules::update_managers(target, None, &mut value, options, "");
         }
         self.mutate(target, Operation::Create, &mut value, None, options, warnings)?;
+        owners::deduplicate(&mut value, owners::Found::AfterAdmission, warnings);
         match_namespace(target, &mut value)?;
         let mut value = rules::to_stored(target.row, value)?;
         let generated = meta_text(&value, "name").is_empty() && !meta_text(&value, "generateName").is_empty();

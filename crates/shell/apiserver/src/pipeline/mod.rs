@@ -8,6 +8,7 @@ pub mod create;
 pub mod delete;
 pub mod list;
 pub mod options;
+pub mod owners;
 pub mod patch;
 pub mod read;
 pub mod rules;

@@ -5,9 +5,12 @@
 
 use bytes::Bytes;
 use serde_json::Value;
-use trireme_api::Status;
+use trireme_api::cost::Ledger;
+use trireme_api::decode::{DecodeError, FieldValidation, YamlError, yaml};
 use trireme_api::field::FieldErrorType;
 use trireme_api::schema::{Struct, Type};
+use trireme_api::{Status, go};
+use trireme_resources::patch::{self, Patched};
 
 use super::options::{error, quoted};
 use super::update::{Behaviour, Made};
@@ -55,23 +58,21 @@ impl ApiServer {
             ..Behaviour::default()
         };
         let mut make = |current: &Value| {
-            let patched = patched(target, kind, current, body)?;
-            let shown = shown(target, kind, &patched, body);
-            decode_patched(target, patched, &shown, options)
+            let patched = patched(target, kind, current, body, options.validation)?;
+            decode_patched(target, patched, Shown::of(kind, body), options)
         };
         self.change(target, options, behaviour, &mut make).await
     }
 
     async fn apply(&self, target: &Target, body: &Bytes, options: &WriteOptions) -> Result<Written, Status> {
-        let applied =
-            rules::parse_yaml_or_json(body).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))?;
+        let Config { value: applied, strict } = config(body, options.validation)?;
         check_applied(target, &applied)?;
         self.barrier().await?;
         if self.store.get(&target.key()).is_none() {
             if !target.subresource.is_empty() {
                 return Err(target.not_found());
             }
-            return self.apply_new(target, &applied, options).await;
+            return self.apply_new(target, &applied, strict, options).await;
         }
         let version = meta_text(&applied, "resourceVersion").to_owned();
         let behaviour = Behaviour {
@@ -82,83 +83,193 @@ impl ApiServer {
             if !version.is_empty() && version != meta_text(current, "resourceVersion") {
                 return Err(target.modified());
             }
-            let value = rules::apply(target, Some(current), &applied, options)?;
-            let shown = go_json(target.row.schema(), &value);
-            let mut made = decode_patched(target, value, &shown, options)?;
-            made.managed = true;
-            Ok(made)
+            made_by_apply(target, Some(current), &applied, &strict, options)
         };
         self.change(target, options, behaviour, &mut make).await
     }
 
-    async fn apply_new(&self, target: &Target, applied: &Value, options: &WriteOptions) -> Result<Written, Status> {
-        let value = rules::apply(target, None, applied, options)?;
-        let shown = go_json(target.row.schema(), &value);
+    async fn apply_new(
+        &self,
+        target: &Target,
+        applied: &Value,
+        strict: Strict,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
         let options = &WriteOptions {
-            shares_labels: rules::shares_labels(target.row, &value),
+            shares_labels: rules::shares_labels(target.row, applied),
             ..options.clone()
         };
-        let made = decode_patched(target, value, &shown, options)?;
+        let mut made = made_by_apply(target, None, applied, &strict, options)?;
+        super::create::match_namespace(target, &mut made.value)?;
+        super::update::check_name(target, &made.value)?;
         let mut written = self.create_as(target, made.value, options, true).await?;
-        let mut warnings = made.warnings;
-        warnings.append(&mut written.warnings);
-        written.warnings = warnings;
+        made.warnings.append(&mut written.warnings);
+        written.warnings = made.warnings;
         Ok(written)
     }
 }
 
+/// What strict decoding finds in an applied configuration, for the answer after the apply itself.
+pub(crate) struct Strict(Vec<String>);
+
+impl Strict {
+    /// The warnings, or the refusal.
+    fn told(&self, validation: FieldValidation) -> Result<Vec<String>, Status> {
+        match validation {
+            FieldValidation::Ignore => Ok(Vec::new()),
+            FieldValidation::Warn => Ok(self.0.clone()),
+            FieldValidation::Strict if self.0.is_empty() => Ok(Vec::new()),
+            FieldValidation::Strict => Err(Status::bad_request(format!(
+                "error strict decoding YAML: error converting YAML to JSON: {}",
+                yaml_errors(&self.0)
+            ))),
+        }
+    }
+}
+
+/// Several findings of strict YAML decoding as one text.
+pub(crate) fn yaml_errors(found: &[String]) -> String {
+    format!("yaml: unmarshal errors:\n  {}", found.join("\n  "))
+}
+
+/// An applied configuration.
+pub(crate) struct Config {
+    /// The configuration.
+    pub value: Value,
+    /// What strict decoding finds in it.
+    pub strict: Strict,
+}
+
+/// Reads an applied configuration, which is YAML or JSON.
+pub(crate) fn config(body: &Bytes, validation: FieldValidation) -> Result<Config, Status> {
+    let (parsed, mut strict) = yaml(body, &mut Ledger::new()).map_err(|error| match error {
+        YamlError::Cost(error) => error.into(),
+        error => Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {error}")),
+    })?;
+    let value = parsed.into_value();
+    if !(value.is_object() || value.is_null()) {
+        return Err(Status::bad_request(format!(
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type \
+             map[string]interface {{}}",
+            go::kind(&value)
+        )));
+    }
+    if validation == FieldValidation::Ignore {
+        strict.clear();
+    }
+    Ok(Config {
+        value,
+        strict: Strict(strict),
+    })
+}
+
+/// What an apply makes of an object, managed fields included.
+pub(crate) fn made_by_apply(
+    target: &Target,
+    current: Option<&Value>,
+    applied: &Value,
+    strict: &Strict,
+    options: &WriteOptions,
+) -> Result<Made, Status> {
+    let value = rules::apply(target, current, applied, options)?;
+    let mut warnings = strict.told(options.validation)?;
+    let patched = Patched {
+        value,
+        strict: Vec::new(),
+    };
+    let mut made = decode_patched(target, patched, Shown::Object, options)?;
+    warnings.append(&mut made.warnings);
+    Ok(Made {
+        warnings,
+        managed: true,
+        ..made
+    })
+}
+
 /// The present object with a patch applied.
-pub(crate) fn patched(target: &Target, kind: PatchKind, current: &Value, body: &Bytes) -> Result<Value, Status> {
+pub(crate) fn patched(
+    target: &Target,
+    kind: PatchKind,
+    current: &Value,
+    body: &Bytes,
+    validation: FieldValidation,
+) -> Result<Patched, Status> {
+    let look = validation != FieldValidation::Ignore;
     match kind {
-        PatchKind::Json => rules::json_patch(current, body),
-        PatchKind::Merge => rules::merge_patch(current, body),
-        PatchKind::Strategic => rules::strategic_patch(target, current, body),
+        PatchKind::Json => patch::json_patch(current, body, look),
+        PatchKind::Merge => patch::merge_patch(current, body, look),
+        PatchKind::Strategic => patch::strategic_merge(target.row, current, body, look),
         PatchKind::Apply => Err(Status::internal("apply is not a patch of this path")),
     }
 }
 
+/// What upstream's errors show of a patch that gave no valid object.
+#[derive(Clone, Copy)]
+pub(crate) enum Shown<'a> {
+    /// The object that it gave.
+    Object,
+    /// The strategic patch itself.
+    Patch(&'a Bytes),
+}
+
+impl<'a> Shown<'a> {
+    pub(crate) fn of(kind: PatchKind, body: &'a Bytes) -> Self {
+        match kind {
+            PatchKind::Strategic => Self::Patch(body),
+            _ => Self::Object,
+        }
+    }
+}
+
 /// Decodes and defaults what a patch gave.
-pub(crate) fn decode_patched(target: &Target, patched: Value, shown: &str, options: &WriteOptions) -> Result<Made, Status> {
-    let bad = |why: String| Status::invalid("", "", "", &[error(FieldErrorType::Invalid, "patch", quoted(shown), why)]);
+pub(crate) fn decode_patched(
+    target: &Target,
+    patched: Patched,
+    shown: Shown<'_>,
+    options: &WriteOptions,
+) -> Result<Made, Status> {
+    let Patched { value: patched, strict } = patched;
+    let bad = |patched: &Value, why: String| {
+        let shown = match shown {
+            Shown::Object => go_json(target.row.schema(), patched),
+            Shown::Patch(body) => go::plain(&serde_json::from_slice(body).unwrap_or_default()),
+        };
+        Status::invalid("", "", "", &[error(FieldErrorType::Invalid, "patch", quoted(&shown), why)])
+    };
     if patched["kind"].as_str() != Some(target.row.kind) || patched["apiVersion"].as_str() != Some(&target.api_version()) {
-        return Err(bad(format!(
+        let why = format!(
             "{} in version {:?} cannot be handled as a {}: converting ({}) to ({}): unknown conversion",
             patched["kind"].as_str().unwrap_or_default(),
             target.row.version,
             target.row.kind,
             patched["kind"].as_str().unwrap_or_default(),
             target.row.kind,
-        )));
+        );
+        return Err(bad(&patched, why));
     }
-    let (mut value, warnings) = rules::decode_value(target.row, patched, options.validation).map_err(bad)?;
+    let strictly = options.validation == FieldValidation::Strict && !strict.is_empty();
+    let decoded = match rules::decode_value(target.row, &patched, options.validation) {
+        Ok(decoded) if strictly => {
+            debug_assert!(decoded.warnings.is_empty(), "strict decoding warns of nothing");
+            return Err(bad(&patched, DecodeError::Strict(strict).to_string()));
+        }
+        Ok(decoded) => decoded,
+        Err(DecodeError::Strict(found)) => {
+            let all = strict.into_iter().chain(found).collect();
+            return Err(bad(&patched, DecodeError::Strict(all).to_string()));
+        }
+        Err(DecodeError::Cost(error)) => return Err(error.into()),
+        Err(why) => return Err(bad(&patched, why.to_string())),
+    };
+    let mut value = decoded.value;
+    let mut warnings = strict;
+    warnings.extend(decoded.warnings);
     rules::defaults(target.row, &mut value);
     Ok(Made {
         value,
         warnings,
         managed: false,
     })
-}
-
-/// What upstream's errors show of a patch that gave no valid object: the object, or a strategic patch itself.
-pub(crate) fn shown(target: &Target, kind: PatchKind, patched: &Value, body: &Bytes) -> String {
-    match kind {
-        PatchKind::Strategic => go_value(&serde_json::from_slice(body).unwrap_or_default()),
-        _ => go_json(target.row.schema(), patched),
-    }
-}
-
-/// A value as Go's `%v` prints it.
-fn go_value(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go_value).collect::<Vec<_>>().join(" ")),
-        Value::Object(members) => {
-            let members = members.iter().map(|(name, member)| format!("{name}:{}", go_value(member)));
-            format!("map[{}]", members.collect::<Vec<_>>().join(" "))
-        }
-        other => other.to_string(),
-    }
 }
 
 /// The patched object as upstream's errors show it: the top level sorted, what lies below in the order of declaration.
@@ -202,7 +313,8 @@ fn declared(ty: Type, value: &Value) -> String {
     }
 }
 
-fn check_applied(target: &Target, applied: &Value) -> Result<(), Status> {
+/// What is wrong with an applied configuration whatever the object is.
+pub(crate) fn check_applied(target: &Target, applied: &Value) -> Result<(), Status> {
     let text = |name: &str| applied[name].as_str().unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     if api_version != target.api_version() || kind != target.row.kind {

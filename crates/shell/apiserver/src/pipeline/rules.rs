@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 pub use trireme_api::decode::FieldValidation;
+use trireme_api::decode::{Body, DecodeError, Decoded};
 use trireme_api::field::FieldError;
 use trireme_api::{Object, Status, decode};
 use trireme_resources::apply::{Applier, Updater};
-use trireme_resources::{Resource, convert, defaults, patch, strategy, table, unenforced, validation};
+use trireme_resources::{Resource, convert, defaults, strategy, table, unenforced, validation};
 
 use super::{Target, WriteOptions};
 use crate::descriptions;
@@ -174,20 +175,12 @@ pub fn update_managers(target: &Target, old: Option<&Value>, new: &mut Value, op
         now: &now,
     };
     trireme_resources::apply::update_managers(target.row, old, new, by);
-    if subresource == "scale" {
-        // Upstream keeps no time for what was changed through a scale.
-        for entry in new["metadata"]["managedFields"].as_array_mut().into_iter().flatten() {
-            if entry["subresource"] == "scale"
-                && let Some(entry) = entry.as_object_mut()
-            {
-                entry.remove("time");
-            }
-        }
-        // Entries stand by kind of operation and then by time: those without one come first of theirs.
-        if let Some(entries) = new["metadata"]["managedFields"].as_array_mut() {
-            entries.sort_by_key(|entry| (entry["operation"] != "Apply", entry.get("time").is_some()));
-        }
-    }
+}
+
+/// Whether two states of an object, as stored, differ in the times of managed fields only.
+#[must_use]
+pub fn differ_in_times_only(old: &Value, new: &Value) -> bool {
+    trireme_resources::apply::differ_in_times_only(old, new)
 }
 
 /// Server-side apply onto the live object, or onto nothing.
@@ -202,96 +195,17 @@ pub fn apply(target: &Target, live: Option<&Value>, config: &Value, options: &Wr
         subresource: door(target),
         now: &now,
     };
-    trireme_resources::apply::apply(target.row, live, config, by).map(|applied| applied.value)
+    let mut applied = trireme_resources::apply::apply(target.row, live, config, by)?.value;
+    trireme_resources::apply::settle(target.row, &mut applied);
+    Ok(applied)
 }
 
-/// A JSON patch applied.
+/// A value of a row's kind as a write sends it. Empty lists stay until ownership of fields has seen them.
 ///
 /// # Errors
-/// As upstream.
-pub fn json_patch(current: &Value, body: &[u8]) -> Result<Value, Status> {
-    patch::json_patch(current, body)
-}
-
-/// A merge patch applied.
-///
-/// # Errors
-/// As upstream.
-pub fn merge_patch(current: &Value, body: &[u8]) -> Result<Value, Status> {
-    patch::merge_patch(current, body)
-}
-
-/// A strategic merge patch applied; for `Scale`, which has no row of its own, it equals a merge patch.
-///
-/// # Errors
-/// As upstream.
-pub fn strategic_patch(target: &Target, current: &Value, body: &[u8]) -> Result<Value, Status> {
-    let patch = patch::object(body).map_err(|why| Status::bad_request(format!("error decoding patch: {why}")))?;
-    patch::strategic_merge(target.row, current, &patch)
-}
-
-/// Decodes a value against a row's schema.
-///
-/// # Errors
-/// What is wrong, in Go's words.
-pub fn decode_value(row: &Resource, value: Value, mode: FieldValidation) -> Result<(Value, Vec<String>), String> {
-    let decoded = decode::value(value, row.schema(), mode).map_err(|error| error.to_string())?;
-    Ok((decoded.value, decoded.warnings))
-}
-
-/// YAML (or JSON, which is YAML) as a value.
-///
-/// # Errors
-/// What the parser says.
-pub fn parse_yaml_or_json(bytes: &[u8]) -> Result<Value, String> {
-    if let Ok(value) = serde_json::from_slice(bytes) {
-        return Ok(value);
-    }
-    yaml(std::str::from_utf8(bytes).map_err(|_| "yaml: invalid UTF-8".to_owned())?)
-}
-
-/// One YAML document as a value; of a key that stands twice, the last value counts.
-///
-/// # Errors
-/// What the parser says.
-pub fn yaml(text: &str) -> Result<Value, String> {
-    let options = serde_saphyr::options! {
-        legacy_octal_numbers: true,
-        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
-        with_snippet: false,
-    };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let line = error.location().map_or(0, |location| location.line());
-        let shown = error.to_string();
-        let bare = shown.strip_prefix("error: ").unwrap_or(&shown);
-        let bare = match bare.strip_prefix("line ").and_then(|rest| rest.split_once(": ")) {
-            Some((_, text)) => text,
-            None => bare.rfind(" at line ").map_or(bare, |end| &bare[..end]),
-        };
-        // The reference parser leaves the first line's number out.
-        if line > 1 {
-            format!("line {line}: {bare}")
-        } else {
-            bare.to_owned()
-        }
-    })
-}
-
-/// The first key that stands twice in a mapping of a YAML document, in the reference parser's words.
-#[must_use]
-pub fn yaml_duplicate(text: &str) -> Option<String> {
-    let options = serde_saphyr::options! {
-        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
-        with_snippet: false,
-    };
-    match serde_saphyr::from_str_with_options::<Value>(text, options) {
-        Err(serde_saphyr::Error::DuplicateMappingKey { key, location }) => Some(format!(
-            "line {}: key {:?} already set in map",
-            location.line(),
-            key.unwrap_or_default()
-        )),
-        _ => None,
-    }
+/// What is wrong, in Go's words; or that it would cost too much.
+pub fn decode_value(row: &Resource, value: &Value, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+    Body::of(value)?.typed_as_sent(row.schema(), mode)
 }
 
 /// The labels of an object.

@@ -3,7 +3,7 @@
 //! Invariant: labels, names and namespaces are judged by the header alone; an object is parsed only for other fields.
 
 use serde_json::Value;
-use trireme_api::selector::{FieldOperator, FieldSelector, LabelSelector};
+use trireme_api::selector::{FieldSelector, LabelSelector};
 use trireme_api::{Object, Status};
 use trireme_resources::{Resource, selectable};
 
@@ -29,8 +29,8 @@ impl Selection {
     pub fn parse(row: &'static Resource, labels: &str, fields: &str) -> Result<Self, Status> {
         let labels = LabelSelector::parse(labels).map_err(|error| Status::bad_request(error.to_string()))?;
         let fields = FieldSelector::parse(fields).map_err(|error| Status::bad_request(error.to_string()))?;
-        for term in &fields.terms {
-            check_field(row, &term.path)?;
+        for (path, _) in fields.demands() {
+            check_field(row, path)?;
         }
         Ok(Self {
             row: Some(row),
@@ -56,7 +56,7 @@ impl Selection {
     /// Whether every object matches.
     #[must_use]
     pub fn is_everything(&self) -> bool {
-        self.labels.requirements.is_empty() && !self.labels.nothing && self.fields.is_empty() && self.name.is_none()
+        self.labels.is_empty() && self.fields.is_empty() && self.name.is_none()
     }
 
     /// The object in the version that its fields are selected in.
@@ -75,17 +75,14 @@ impl Selection {
             return false;
         }
         let mut parsed: Option<Value> = None;
-        self.fields.terms.iter().all(|term| {
-            let equal = match term.path.as_str() {
-                NAME => header.name == term.value,
-                NAMESPACE => header.namespace == term.value,
-                path => {
-                    let (row, value) = (self.row, parsed.get_or_insert_with(|| self.shown(object)));
-                    let text = row.and_then(|row| selectable::lookup(row, value, path));
-                    text.as_deref().unwrap_or_default() == term.value
-                }
-            };
-            equal == (term.operator == FieldOperator::Equals)
+        self.fields.demands().all(|(path, demand)| match path {
+            NAME => demand.fits(&header.name),
+            NAMESPACE => demand.fits(&header.namespace),
+            path => {
+                let (row, value) = (self.row, parsed.get_or_insert_with(|| self.shown(object)));
+                let text = row.and_then(|row| selectable::lookup(row, value, path));
+                demand.fits(text.as_deref().unwrap_or_default())
+            }
         })
     }
 }

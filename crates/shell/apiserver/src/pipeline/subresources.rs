@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use trireme_api::field::{FieldError, FieldErrorType};
 use trireme_api::selector::LabelSelector;
 use trireme_api::{Status, StatusCause, StatusDetails};
-use trireme_resources::Resource;
+use trireme_resources::{Resource, apply};
 
 use super::options::{self, DeleteOptions, error, quoted};
-use super::patch::{PatchKind, decode_patched, patched, shown};
+use super::patch::{PatchKind, Shown, check_applied, config, decode_patched, made_by_apply, patched};
 use super::update::{Behaviour, Made, check_name};
 use super::{Target, WriteOptions, Written, meta_text, metadata, rules};
 use crate::admission::Operation;
@@ -111,6 +111,22 @@ pub fn scale_of(target: &Target, object: &Value) -> Result<Value, Status> {
     Ok(scale)
 }
 
+/// The same request as one for an object of kind `Scale`.
+fn scale_target(target: &Target) -> Target {
+    Target {
+        row: scale_row(),
+        ..target.clone()
+    }
+}
+
+fn put_owners(value: &mut Value, owners: Option<Value>) {
+    let metadata = metadata(value);
+    match owners {
+        Some(owners) => metadata.insert("managedFields".to_owned(), owners),
+        None => metadata.remove("managedFields"),
+    };
+}
+
 fn success_created() -> Status {
     Status {
         status: "Success".into(),
@@ -131,10 +147,16 @@ impl ApiServer {
     pub async fn update_scale(&self, target: &Target, mut scale: Value, options: &WriteOptions) -> Result<Written, Status> {
         check_name(target, &scale)?;
         super::create::match_namespace(target, &mut scale)?;
-        self.change_scale(target, options, false, &mut |_| Ok(scale.clone())).await
+        let scale_target = scale_target(target);
+        let mut make = |old: &Value| {
+            let mut value = scale.clone();
+            rules::update_managers(&scale_target, Some(old), &mut value, options, "scale");
+            Ok(Made::plain(value))
+        };
+        self.change_scale(target, options, false, &mut make).await
     }
 
-    /// PATCH of a scale.
+    /// PATCH of a scale, apply included: the scale is an object with owners of its own, which are those of the replicas.
     ///
     /// # Errors
     /// As upstream.
@@ -145,22 +167,27 @@ impl ApiServer {
         body: &Bytes,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        // An applied scale has the one field that a merge would set.
-        let (kind, body) = if kind == PatchKind::Apply {
-            let applied =
-                rules::parse_yaml_or_json(body).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))?;
-            (PatchKind::Merge, Bytes::from(applied.to_string()))
-        } else {
-            (kind, body.clone())
-        };
-        let scale_target = Target {
-            row: scale_row(),
-            ..target.clone()
-        };
-        let mut make = |scale: &Value| {
-            let patched = patched(&scale_target, kind, scale, &body)?;
-            let shown = shown(&scale_target, kind, &patched, &body);
-            decode_patched(&scale_target, patched, &shown, options).map(|made| made.value)
+        let scale_target = scale_target(target);
+        if kind == PatchKind::Apply {
+            let config = config(body, options.validation)?;
+            check_applied(&scale_target, &config.value)?;
+            let version = meta_text(&config.value, "resourceVersion").to_owned();
+            let mut make = |old: &Value| {
+                if !version.is_empty() && version != meta_text(old, "resourceVersion") {
+                    return Err(target.modified());
+                }
+                let made = made_by_apply(&scale_target, Some(old), &config.value, &config.strict, options)?;
+                check_name(target, &made.value)?;
+                Ok(made)
+            };
+            return self.change_scale(target, options, true, &mut make).await;
+        }
+        let mut make = |old: &Value| {
+            let patched = patched(&scale_target, kind, old, body, options.validation)?;
+            let mut made = decode_patched(&scale_target, patched, Shown::of(kind, body), options)?;
+            check_name(target, &made.value)?;
+            rules::update_managers(&scale_target, Some(old), &mut made.value, options, "scale");
+            Ok(made)
         };
         self.change_scale(target, options, true, &mut make).await
     }
@@ -170,10 +197,16 @@ impl ApiServer {
         target: &Target,
         options: &WriteOptions,
         patch: bool,
-        make: &mut (dyn FnMut(&Value) -> Result<Value, Status> + Send),
+        make: &mut (dyn FnMut(&Value) -> Result<Made, Status> + Send),
     ) -> Result<Written, Status> {
+        let malformed = |why: String| Status::failure(500, "", format!("failed to decode managed fields: {why}"));
         let mut make_object = |current: &Value| {
-            let scale = make(&scale_of(target, current)?)?;
+            let owners = current.pointer("/metadata/managedFields");
+            let mut old = scale_of(target, current)?;
+            put_owners(&mut old, apply::scale::to_scale(owners).map_err(malformed)?);
+            let Made {
+                value: scale, warnings, ..
+            } = make(&old)?;
             let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
             if replicas < 0 {
                 let problem = error(
@@ -184,7 +217,10 @@ impl ApiServer {
                 );
                 return Err(Status::invalid("autoscaling", "Scale", &target.name, &[problem]));
             }
+            let of_scale = scale.pointer("/metadata/managedFields");
+            let owners = apply::scale::to_object(owners, of_scale, &target.api_version()).map_err(malformed)?;
             let mut object = current.clone();
+            put_owners(&mut object, owners);
             object["spec"]["replicas"] = replicas.into();
             for name in ["resourceVersion", "uid"] {
                 let given = &scale["metadata"][name];
@@ -195,7 +231,11 @@ impl ApiServer {
                     metadata.remove(name);
                 }
             }
-            Ok(Made::plain(object))
+            Ok(Made {
+                value: object,
+                warnings,
+                managed: true,
+            })
         };
         let behaviour = Behaviour {
             whole: !patch,

@@ -8,7 +8,7 @@ use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Wr
 
 use super::create::{match_namespace, warn};
 use super::options::error;
-use super::{RETRIES_MAX, Target, WriteOptions, Written, meta_list_len, meta_text, metadata, rules};
+use super::{RETRIES_MAX, Target, WriteOptions, Written, meta_list_len, meta_text, metadata, owners, rules};
 use crate::admission::Operation;
 use crate::server::ApiServer;
 
@@ -132,12 +132,19 @@ impl ApiServer {
         value["apiVersion"] = Value::String(target.api_version());
         value["kind"] = Value::String(target.row.kind.to_owned());
         match_namespace(target, &mut value)?;
+        if behaviour.patch && !behaviour.raw {
+            check_name(target, &value)?;
+        }
         let pinned = self.check_identity(target, behaviour, &current, &mut value)?;
+        if behaviour.whole {
+            owners::deduplicate(&mut value, owners::Found::Sent, &mut warnings);
+        }
         if !managed && !behaviour.raw {
             rules::update_managers(target, Some(&shown), &mut value, options, &target.subresource);
         }
         if !behaviour.raw {
             self.mutate(target, Operation::Update, &mut value, Some(&shown), options, warnings)?;
+            owners::deduplicate(&mut value, owners::Found::AfterAdmission, warnings);
         }
         let old = current.value();
         let mut value = rules::to_stored(target.row, value)?;
@@ -153,7 +160,7 @@ impl ApiServer {
         metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
         let done = |object: Object| rules::to_version(target.row, object).map(Some);
         let goes = goes_now(&value);
-        if !goes && value == old {
+        if !goes && (value == old || rules::differ_in_times_only(&old, &value)) {
             return done(current);
         }
         if options.dry_run {

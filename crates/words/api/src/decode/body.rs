@@ -5,25 +5,34 @@ use serde_json::Value;
 use super::syntax::{Node, parse};
 use super::typed;
 use super::{DecodeError, Decoded, FieldValidation};
+use crate::cost::{CostError, Ledger};
 use crate::schema::Struct;
 
 /// A parsed JSON body; members keep their order and duplicates.
 #[derive(Clone, Debug)]
-pub struct Body<'a>(Node<'a>);
+pub struct Body<'a>(pub(super) Node<'a>);
 
 impl<'a> Body<'a> {
     /// Parses JSON.
     ///
     /// # Errors
-    /// With Go's text for the syntax error, bare.
+    /// With Go's text for the syntax error, bare; or for its number of values.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        parse(bytes).map(Self).map_err(DecodeError::Syntax)
+        parse(bytes, &mut Ledger::new()).map(Self)
     }
 
-    /// Takes a value that is already parsed, for example out of YAML or a patch.
+    /// Looks at a value that is already parsed, for example out of a patch.
+    ///
+    /// # Errors
+    /// For its number of values.
+    pub fn of(value: &'a Value) -> Result<Self, CostError> {
+        Node::of(value, &mut Ledger::new()).map(Body)
+    }
+
+    /// The whole as a plain value; of equal names in an object the last counts.
     #[must_use]
-    pub fn from_value(value: Value) -> Body<'static> {
-        Body(Node::from_value(value))
+    pub fn into_value(self) -> Value {
+        self.0.into_value()
     }
 
     /// `apiVersion` and `kind`, empty where absent. Names match without regard to case, as upstream's first look at a
@@ -73,6 +82,15 @@ impl<'a> Body<'a> {
         typed::decode(&self.0, ty, mode, "")
     }
 
+    /// Like [`Self::typed`], but empty lists that were sent for fields which are always written are still there:
+    /// ownership of fields sees them, storage does not.
+    ///
+    /// # Errors
+    /// As [`DecodeError`] says.
+    pub fn typed_as_sent(&self, ty: &'static Struct, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+        typed::decode_sent(&self.0, ty, mode, "")
+    }
+
     /// Decodes a custom resource: any object; only duplicate fields are told.
     ///
     /// # Errors
@@ -80,6 +98,20 @@ impl<'a> Body<'a> {
     pub fn untyped(&self, mode: FieldValidation) -> Result<Decoded, DecodeError> {
         typed::untyped_node(&self.0, mode)
     }
+}
+
+/// A JSON text of no type as a value. Where `look` says so, names that stand twice in an object are told as warnings in
+/// upstream's words: `duplicate field "metadata.labels.a"`.
+///
+/// # Errors
+/// With Go's text for the syntax error, or for its number of values.
+pub fn any(bytes: &[u8], look: bool, ledger: &mut Ledger) -> Result<Decoded, DecodeError> {
+    let node = parse(bytes, ledger)?;
+    let warnings = if look { typed::duplicates(&node) } else { Vec::new() };
+    Ok(Decoded {
+        value: node.into_value(),
+        warnings,
+    })
 }
 
 /// `apiVersion` and `kind` of a JSON body, empty where absent: [`Body::parse`] and [`Body::type_meta`] in one.

@@ -15,18 +15,36 @@ const EMPTY_IS_TOLD: &[(&str, &str)] = &[("HPAScalingRules", "policies")];
 /// Brings a value into the form that Go's typed round trip gives: unknown fields and nulls dropped, empty `omitempty`
 /// fields dropped, zero values added where Go writes them, quantities and times in canonical form.
 pub fn canonicalize(value: &mut Value, ty: &'static Struct) {
+    structure(value, ty, Empty::Dropped);
+}
+
+/// Like [`canonicalize`], but as it is before storage: an empty list that was sent for a field which is always
+/// written is not yet taken for none. Ownership of fields sees the difference.
+pub(super) fn canonicalize_sent(value: &mut Value, ty: &'static Struct) {
+    structure(value, ty, Empty::Kept);
+}
+
+/// What becomes of empty lists of fields that are always written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    /// Protobuf storage does not tell them from none.
+    Dropped,
+    Kept,
+}
+
+fn structure(value: &mut Value, ty: &'static Struct, empty: Empty) {
     if value.is_null() {
         *value = Value::Object(Map::new());
     }
     if let Value::Object(object) = value {
-        object_of(object, ty);
+        object_of(object, ty, empty);
     }
 }
 
-fn object_of(object: &mut Map<String, Value>, ty: &'static Struct) {
+fn object_of(object: &mut Map<String, Value>, ty: &'static Struct, empty: Empty) {
     // A list's items are no part of storage: both forms of "none" are sent, and kept.
     let list = ty.name.ends_with("List") && ty.is_kind() && !object.get("items").is_some_and(Value::is_null);
-    members(object, ty);
+    members(object, ty, empty);
     if list
         && let Some(items) = object.get_mut("items")
         && items.is_null()
@@ -35,18 +53,23 @@ fn object_of(object: &mut Map<String, Value>, ty: &'static Struct) {
     }
 }
 
-fn members(object: &mut Map<String, Value>, ty: &'static Struct) {
+fn members(object: &mut Map<String, Value>, ty: &'static Struct, kept: Empty) {
     object.retain(|name, value| match ty.field(name) {
         Some(field) => !(value.is_null() && (field.pointer || field.omitempty)),
         None => false,
     });
     for field in ty.fields {
         if let Some(value) = object.get_mut(field.json) {
-            if EMPTY_IS_TOLD.contains(&(ty.name, field.json)) && value.as_array().is_some_and(Vec::is_empty) {
+            let required = matches!(field.ty, Type::List(_)) && !field.pointer && !field.omitempty;
+            // An empty list of owners is the request to forget them.
+            let meant = required || field.json == "managedFields";
+            let told = EMPTY_IS_TOLD.contains(&(ty.name, field.json));
+            let keep = told || kept == Empty::Kept && meant;
+            if keep && value.as_array().is_some_and(Vec::is_empty) {
                 continue;
             }
             if !(value.is_null() && field.pointer) {
-                canonical(value, &field.ty);
+                canonical(value, &field.ty, kept);
             }
             let empty = if field.pointer {
                 value.is_null() && field.omitempty
@@ -112,16 +135,16 @@ pub(crate) fn zero(ty: &Type) -> Value {
         Type::SchemaOrBool => Value::from(false),
         Type::Struct(reference) => {
             let mut object = Map::new();
-            object_of(&mut object, reference.get());
+            object_of(&mut object, reference.get(), Empty::Dropped);
             Value::Object(object)
         }
         _ => Value::Null,
     }
 }
 
-fn canonical(value: &mut Value, ty: &Type) {
+fn canonical(value: &mut Value, ty: &Type, empty: Empty) {
     match ty {
-        Type::Struct(reference) => canonicalize(value, reference.get()),
+        Type::Struct(reference) => structure(value, reference.get(), empty),
         Type::List(inner) => {
             if let Value::Array(items) = value {
                 if items.is_empty() {
@@ -130,14 +153,14 @@ fn canonical(value: &mut Value, ty: &Type) {
                     return;
                 }
                 for item in items {
-                    canonical(item, inner);
+                    canonical(item, inner, empty);
                 }
             }
         }
         Type::StringItems => {
             if let Value::Array(items) = value {
                 for item in items {
-                    canonical(item, &Type::String);
+                    canonical(item, &Type::String, empty);
                 }
             }
         }
@@ -148,7 +171,7 @@ fn canonical(value: &mut Value, ty: &Type) {
                     return;
                 }
                 for member in members.values_mut() {
-                    canonical(member, inner);
+                    canonical(member, inner, empty);
                 }
             }
         }
@@ -167,17 +190,17 @@ fn canonical(value: &mut Value, ty: &Type) {
                 *value = Value::from(time::format_duration(nanos));
             }
         }
-        Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrStrings => schema_or(value),
+        Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrStrings => schema_or(value, empty),
         _ => {}
     }
 }
 
-fn schema_or(value: &mut Value) {
+fn schema_or(value: &mut Value, empty: Empty) {
     match value {
-        Value::Object(_) => canonicalize(value, schema::json_schema_props()),
+        Value::Object(_) => structure(value, schema::json_schema_props(), empty),
         Value::Array(items) => {
             for item in items.iter_mut().filter(|item| item.is_object()) {
-                canonicalize(item, schema::json_schema_props());
+                structure(item, schema::json_schema_props(), empty);
             }
         }
         _ => {}

@@ -2,18 +2,24 @@
 //! duplicate fields told, wrong types refused with Go's words.
 //!
 //! Invariant: what comes out fits the field table, in the form of Go's decode and encode round trip
-//! ([`canonicalize`]). It will not look at `apiVersion` and `kind`, convert, default or validate.
+//! ([`canonicalize`]). It will not look at `apiVersion` and `kind`, convert, default or validate. Every value made is
+//! charged to a [`Ledger`](crate::cost::Ledger).
 
 mod body;
 mod canonical;
+mod scalar;
 mod syntax;
 mod typed;
+mod yaml;
 
-pub use body::{Body, type_meta};
+pub use body::{Body, any, type_meta};
 pub use canonical::canonicalize;
 pub use typed::{json, untyped, value, value_at};
+pub use yaml::{YamlError, yaml};
 
 use serde_json::Value;
+
+use crate::cost::CostError;
 
 /// What to do about unknown and duplicate fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +67,9 @@ pub enum DecodeError {
     /// Unknown or duplicate fields under [`FieldValidation::Strict`].
     #[error("strict decoding error: {}", .0.join(", "))]
     Strict(Vec<String>),
+    /// The body would cost too much.
+    #[error(transparent)]
+    Cost(#[from] CostError),
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! JSON text to a tree that keeps the order of members and duplicates, with Go's words for syntax errors.
 //!
 //! Invariant: accepts exactly RFC 8259 as Go does (invalid UTF-8 and lone surrogates become U+FFFD), nested no deeper
-//! than [`DEPTH_MAX`]. It will not interpret numbers.
+//! than [`DEPTH_MAX`] and with no more values than the ledger grants. It will not interpret numbers.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Number, Value};
 
+use super::DecodeError;
+use crate::cost::{CostError, Ledger};
+
 /// What serde_json itself reads back; upstream's own limit is 10,000.
-const DEPTH_MAX: usize = 125;
+pub(super) const DEPTH_MAX: usize = 125;
 
 /// A JSON value as written.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,28 +56,44 @@ impl Node<'_> {
         }
     }
 
-    pub(super) fn from_value(value: Value) -> Node<'static> {
-        match value {
-            Value::Null => Node::Null,
-            Value::Bool(value) => Node::Bool(value),
-            Value::Number(number) => Node::Number(go_number(&number).into()),
-            Value::String(text) => Node::String(text.into()),
-            Value::Array(items) => Node::Array(items.into_iter().map(Node::from_value).collect()),
-            Value::Object(members) => Node::Object(
-                members
-                    .into_iter()
-                    .map(|(name, member)| (name.into(), Node::from_value(member)))
-                    .collect(),
-            ),
+    /// Like [`Self::to_value`], keeping the texts that are its own.
+    pub(super) fn into_value(self) -> Value {
+        match self {
+            Self::String(text) => Value::String(text.into_owned()),
+            Self::Array(items) => Value::Array(items.into_iter().map(Node::into_value).collect()),
+            Self::Object(members) => {
+                let mut object = Map::new();
+                for (name, member) in members {
+                    object.insert(name.into_owned(), member.into_value());
+                }
+                Value::Object(object)
+            }
+            scalar => scalar.to_value(),
         }
     }
 }
 
-/// A float that is whole is written without its fraction, as Go's encoder writes it.
-fn go_number(number: &Number) -> String {
-    match number.as_f64() {
-        Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < 1e18 => format!("{float:.0}"),
-        _ => number.to_string(),
+impl<'a> Node<'a> {
+    /// A tree over a value, whose texts stay where they are.
+    pub(super) fn of(value: &'a Value, ledger: &mut Ledger) -> Result<Self, CostError> {
+        ledger.value()?;
+        Ok(match value {
+            Value::Null => Node::Null,
+            Value::Bool(value) => Node::Bool(*value),
+            Value::Number(number) => Node::Number(number.to_string().into()),
+            Value::String(text) => Node::String(text.into()),
+            Value::Array(items) => {
+                let items: Result<_, _> = items.iter().map(|item| Node::of(item, ledger)).collect();
+                Node::Array(items?)
+            }
+            Value::Object(members) => {
+                let members: Result<_, CostError> = members
+                    .iter()
+                    .map(|(name, member)| Ok((name.into(), Node::of(member, ledger)?)))
+                    .collect();
+                Node::Object(members?)
+            }
+        })
     }
 }
 
@@ -92,9 +111,9 @@ pub(super) fn number(text: &str) -> Value {
 /// Parses one JSON text.
 ///
 /// # Errors
-/// With Go's message.
-pub(super) fn parse(bytes: &[u8]) -> Result<Node<'_>, String> {
-    let mut scanner = Scanner { bytes, at: 0 };
+/// With Go's message, or for its number of values.
+pub(super) fn parse<'a>(bytes: &'a [u8], ledger: &mut Ledger) -> Result<Node<'a>, DecodeError> {
+    let mut scanner = Scanner { bytes, at: 0, ledger };
     scanner.space();
     let node = scanner.value(0)?;
     scanner.space();
@@ -104,16 +123,17 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Node<'_>, String> {
     }
 }
 
-struct Scanner<'a> {
+struct Scanner<'a, 'l> {
     bytes: &'a [u8],
     at: usize,
+    ledger: &'l mut Ledger,
 }
 
-fn end() -> String {
-    "unexpected end of JSON input".into()
+fn end() -> DecodeError {
+    DecodeError::Syntax("unexpected end of JSON input".into())
 }
 
-fn invalid(byte: u8, context: &str) -> String {
+fn invalid(byte: u8, context: &str) -> DecodeError {
     let shown = match byte {
         b'\'' => r"'\''".to_owned(),
         b'"' => "'\"'".to_owned(),
@@ -129,10 +149,10 @@ fn invalid(byte: u8, context: &str) -> String {
         0x80..=0xa0 | 0xad => format!("'\\u{byte:04x}'"),
         _ => format!("'{}'", char::from(byte)),
     };
-    format!("invalid character {shown} {context}")
+    DecodeError::Syntax(format!("invalid character {shown} {context}"))
 }
 
-impl<'a> Scanner<'a> {
+impl<'a> Scanner<'a, '_> {
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
@@ -143,7 +163,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn value(&mut self, depth: usize) -> Result<Node<'a>, String> {
+    fn value(&mut self, depth: usize) -> Result<Node<'a>, DecodeError> {
+        self.ledger.value()?;
         match self.peek().ok_or_else(end)? {
             b'{' => self.object(depth + 1),
             b'[' => self.array(depth + 1),
@@ -156,7 +177,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn literal(&mut self, word: &'static str, node: Node<'a>) -> Result<Node<'a>, String> {
+    fn literal(&mut self, word: &'static str, node: Node<'a>) -> Result<Node<'a>, DecodeError> {
         for expected in word.bytes() {
             let found = self.peek().ok_or_else(end)?;
             if found != expected {
@@ -176,7 +197,7 @@ impl<'a> Scanner<'a> {
         self.at - start
     }
 
-    fn number(&mut self) -> Result<Node<'a>, String> {
+    fn number(&mut self) -> Result<Node<'a>, DecodeError> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -208,7 +229,7 @@ impl<'a> Scanner<'a> {
         Ok(Node::Number(String::from_utf8_lossy(&self.bytes[start..self.at])))
     }
 
-    fn hex(&mut self) -> Result<u32, String> {
+    fn hex(&mut self) -> Result<u32, DecodeError> {
         let mut value = 0;
         for _ in 0..4 {
             let byte = self.peek().ok_or_else(end)?;
@@ -221,7 +242,7 @@ impl<'a> Scanner<'a> {
         Ok(value)
     }
 
-    fn string(&mut self) -> Result<Cow<'a, str>, String> {
+    fn string(&mut self) -> Result<Cow<'a, str>, DecodeError> {
         self.at += 1;
         let start = self.at;
         let mut out: Option<String> = None;
@@ -254,7 +275,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn escape(&mut self) -> Result<char, String> {
+    fn escape(&mut self) -> Result<char, DecodeError> {
         let byte = self.peek().ok_or_else(end)?;
         self.at += 1;
         Ok(match byte {
@@ -282,15 +303,15 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    fn deeper(depth: usize) -> Result<(), String> {
+    fn deeper(depth: usize) -> Result<(), DecodeError> {
         if depth > DEPTH_MAX {
-            Err("exceeded max depth".into())
+            Err(DecodeError::Syntax("exceeded max depth".into()))
         } else {
             Ok(())
         }
     }
 
-    fn array(&mut self, depth: usize) -> Result<Node<'a>, String> {
+    fn array(&mut self, depth: usize) -> Result<Node<'a>, DecodeError> {
         Self::deeper(depth)?;
         self.at += 1;
         self.space();
@@ -314,7 +335,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn object(&mut self, depth: usize) -> Result<Node<'a>, String> {
+    fn object(&mut self, depth: usize) -> Result<Node<'a>, DecodeError> {
         Self::deeper(depth)?;
         self.at += 1;
         self.space();
@@ -378,19 +399,33 @@ mod tests {
             (br#""\u00g0""#, "invalid character 'g' in \\u hexadecimal character escape"),
             (b"\x81", r"invalid character '\u0081' looking for beginning of value"),
         ] {
-            assert_eq!(parse(text).unwrap_err(), message, "{}", String::from_utf8_lossy(text));
+            assert_eq!(
+                parse(text, &mut Ledger::new()).unwrap_err().to_string(),
+                message,
+                "{}",
+                String::from_utf8_lossy(text)
+            );
         }
-        assert_eq!(parse(&[b'['; 20_000]).unwrap_err(), "exceeded max depth");
+        assert_eq!(
+            parse(&[b'['; 20_000], &mut Ledger::new()).unwrap_err().to_string(),
+            "exceeded max depth"
+        );
     }
 
     #[test]
     fn values_are_read() {
-        let node = parse(br#" {"a":[1,-2.5e3,"x\n\u00e9\ud83d\ude00\ud800"],"b":{"c":null,"d":true},"a2":9223372036854775808} "#)
-            .unwrap();
+        let node = parse(
+            br#" {"a":[1,-2.5e3,"x\n\u00e9\ud83d\ude00\ud800"],"b":{"c":null,"d":true},"a2":9223372036854775808} "#,
+            &mut Ledger::new(),
+        )
+        .unwrap();
         assert_eq!(
             node.to_value(),
             json!({"a": [1, -2500.0, "x\né😀\u{fffd}"], "b": {"c": null, "d": true}, "a2": 9_223_372_036_854_775_808.0})
         );
-        assert_eq!(Node::from_value(json!({"a": 1.0})), parse(br#"{"a":1}"#).unwrap());
+        assert_eq!(
+            Node::of(&json!({"a": 1.0}), &mut Ledger::new()).unwrap(),
+            parse(br#"{"a":1.0}"#, &mut Ledger::new()).unwrap()
+        );
     }
 }

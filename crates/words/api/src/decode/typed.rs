@@ -8,21 +8,25 @@ use std::collections::HashSet;
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
+use super::canonical::canonicalize_sent;
 use super::syntax::{Node, number, parse};
 use super::{DecodeError, Decoded, FieldValidation, canonicalize};
+use crate::cost::Ledger;
 use crate::quantity::Quantity;
 use crate::schema::{self, Struct, Type};
 use crate::time;
 
 /// How many unknown or duplicate fields are told.
 const STRICT_ERRORS_MAX: usize = 100;
+/// How much is shown of a single one that is too long to be told.
+const CUT_BYTES: usize = 256;
 
 /// Decodes a JSON body of a built-in type.
 ///
 /// # Errors
 /// As [`DecodeError`] says.
 pub fn json(bytes: &[u8], ty: &'static Struct, mode: FieldValidation) -> Result<Decoded, DecodeError> {
-    decode(&parse(bytes).map_err(DecodeError::Syntax)?, ty, mode, "")
+    decode(&parse(bytes, &mut Ledger::new())?, ty, mode, "")
 }
 
 /// Decodes an already parsed value of a built-in type, for example out of YAML or a patch.
@@ -38,8 +42,9 @@ pub fn value(value: Value, ty: &'static Struct, mode: FieldValidation) -> Result
 ///
 /// # Errors
 /// As [`DecodeError`] says.
+#[allow(clippy::needless_pass_by_value, reason = "what is decoded is replaced by what comes out")]
 pub fn value_at(value: Value, ty: &'static Struct, mode: FieldValidation, path: &str) -> Result<Decoded, DecodeError> {
-    decode(&Node::from_value(value), ty, mode, path)
+    decode(&Node::of(&value, &mut Ledger::new())?, ty, mode, path)
 }
 
 /// Decodes a JSON body of a custom resource: any object; only duplicate fields are told.
@@ -47,7 +52,7 @@ pub fn value_at(value: Value, ty: &'static Struct, mode: FieldValidation, path: 
 /// # Errors
 /// As [`DecodeError`] says.
 pub fn untyped(bytes: &[u8], mode: FieldValidation) -> Result<Decoded, DecodeError> {
-    untyped_node(&parse(bytes).map_err(DecodeError::Syntax)?, mode)
+    untyped_node(&parse(bytes, &mut Ledger::new())?, mode)
 }
 
 pub(super) fn untyped_node(node: &Node<'_>, mode: FieldValidation) -> Result<Decoded, DecodeError> {
@@ -62,7 +67,26 @@ pub(super) fn untyped_node(node: &Node<'_>, mode: FieldValidation) -> Result<Dec
     decoder.finish(node.to_value())
 }
 
+/// The names that stand twice in an object, in upstream's words.
+pub(super) fn duplicates(node: &Node<'_>) -> Vec<String> {
+    let mut decoder = Decoder::new(FieldValidation::Warn);
+    decoder.duplicates(node);
+    decoder.strict
+}
+
 pub(super) fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation, path: &str) -> Result<Decoded, DecodeError> {
+    let mut decoded = decode_sent(node, ty, mode, path)?;
+    canonicalize(&mut decoded.value, ty);
+    Ok(decoded)
+}
+
+/// Like [`decode`], but with the empty lists that were sent for fields which are always written.
+pub(super) fn decode_sent(
+    node: &Node<'_>,
+    ty: &'static Struct,
+    mode: FieldValidation,
+    path: &str,
+) -> Result<Decoded, DecodeError> {
     let mut decoder = Decoder::new(mode);
     path.clone_into(&mut decoder.path);
     let mut target = Value::Null;
@@ -74,7 +98,7 @@ pub(super) fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation
     if let Some(error) = decoder.saved.take() {
         return Err(DecodeError::Type(error));
     }
-    canonicalize(&mut target, ty);
+    canonicalize_sent(&mut target, ty);
     decoder.finish(target)
 }
 
@@ -85,6 +109,8 @@ struct Decoder {
     mode: FieldValidation,
     strict: Vec<String>,
     seen: HashSet<String>,
+    /// Pays for what is told.
+    ledger: Ledger,
     /// Inside schemas of `items` and the like upstream decodes without validation.
     silent: u32,
     /// First error that did not end decoding.
@@ -102,6 +128,7 @@ impl Decoder {
             mode,
             strict: Vec::new(),
             seen: HashSet::new(),
+            ledger: Ledger::new(),
             silent: 0,
             saved: None,
             owner: None,
@@ -125,6 +152,15 @@ impl Decoder {
             return;
         }
         let dot = if self.path.is_empty() { "" } else { "." };
+        if !self.ledger.tell(what.len() + self.path.len() + name.len()) {
+            // One must be told, or strict decoding would pass.
+            if self.strict.is_empty() {
+                let start = |text: &str| text[..text.floor_char_boundary(CUT_BYTES)].to_owned();
+                self.strict
+                    .push(format!("{what} field \"{}{dot}{}\"", start(&self.path), start(name)));
+            }
+            return;
+        }
         let text = format!("{what} field \"{}{dot}{name}\"", self.path);
         if self.seen.insert(text.clone()) {
             self.strict.push(text);

@@ -11,6 +11,8 @@ mod write;
 pub use read::{decode, decode_unknown, unwrap};
 pub use write::{encode, encode_list, encode_watch_event, wrap};
 
+use crate::cost::CostError;
+
 /// What stands before every top-level object.
 pub const MAGIC: &[u8; 4] = b"k8s\0";
 
@@ -58,4 +60,7 @@ pub enum ProtobufError {
     /// Messages nested deeper than any type needs.
     #[error("proto: nested too deep")]
     Depth,
+    /// The message would cost too much.
+    #[error(transparent)]
+    Cost(#[from] CostError),
 }

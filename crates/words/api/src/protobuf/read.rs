@@ -1,10 +1,14 @@
 //! Decoding.
+//!
+//! Invariant: each value is charged before it is made, and nested messages are read where they lie: a message costs what
+//! its values cost, not its depth times its length.
 
 use base64::Engine as _;
 use serde_json::{Map, Number, Value};
 
 use super::{MAGIC, ProtobufError, Unknown};
-use crate::decode::canonicalize;
+use crate::cost::Ledger;
+use crate::decode::{self, DecodeError, canonicalize};
 use crate::quantity::Quantity;
 use crate::schema::{self, Field, Struct, Type};
 use crate::time;
@@ -94,7 +98,7 @@ impl<'a> Reader<'a> {
 /// As [`ProtobufError`] says.
 pub fn decode(bytes: &[u8], ty: &'static Struct) -> Result<Value, ProtobufError> {
     let mut object = Map::new();
-    message(bytes, ty, &mut object, DEPTH_MAX)?;
+    message(bytes, ty, &mut object, DEPTH_MAX, &mut Ledger::new())?;
     let mut value = Value::Object(object);
     canonicalize(&mut value, ty);
     Ok(value)
@@ -158,26 +162,38 @@ fn text(bytes: &[u8], field: &str) -> Result<String, ProtobufError> {
     String::from_utf8(bytes.to_vec()).map_err(|_| ProtobufError::Content { field: field.to_owned() })
 }
 
-fn message(bytes: &[u8], ty: &'static Struct, object: &mut Map<String, Value>, depth: u32) -> Result<(), ProtobufError> {
+fn message(
+    bytes: &[u8],
+    ty: &'static Struct,
+    object: &mut Map<String, Value>,
+    depth: u32,
+    ledger: &mut Ledger,
+) -> Result<(), ProtobufError> {
     let depth = depth.checked_sub(1).ok_or(ProtobufError::Depth)?;
     let mut reader = Reader(bytes);
     while let Some((tag, wire)) = reader.next()? {
         if let Some(field) = ty.fields.iter().find(|field| field.tag == tag && !field.embedded) {
-            one(field, &wire, object, depth)?;
+            one(field, &wire, object, depth, ledger)?;
         } else if let Some(embed) = ty.embeds.iter().find(|embed| embed.tag == tag) {
             let Wire::Bytes(body) = wire else {
                 return Err(mismatch(embed.ty.name, &wire));
             };
-            message(body, embed.ty.get(), object, depth)?;
+            message(body, embed.ty.get(), object, depth, ledger)?;
         }
     }
     Ok(())
 }
 
-fn one(field: &Field, wire: &Wire<'_>, object: &mut Map<String, Value>, depth: u32) -> Result<(), ProtobufError> {
+fn one(
+    field: &Field,
+    wire: &Wire<'_>,
+    object: &mut Map<String, Value>,
+    depth: u32,
+    ledger: &mut Ledger,
+) -> Result<(), ProtobufError> {
     match field.ty {
         Type::List(inner) => {
-            let item = single(field.json, wire, inner, depth)?;
+            let item = single(field.json, wire, inner, depth, ledger)?;
             if let Value::Array(items) = object
                 .entry(field.json.to_owned())
                 .or_insert_with(|| Value::Array(Vec::new()))
@@ -194,7 +210,7 @@ fn one(field: &Field, wire: &Wire<'_>, object: &mut Map<String, Value>, depth: u
             while let Some((tag, wire)) = reader.next()? {
                 match (tag, &wire) {
                     (1, Wire::Bytes(body)) => name = text(body, field.json)?,
-                    (2, _) => member = Some(single(field.json, &wire, inner, depth)?),
+                    (2, _) => member = Some(single(field.json, &wire, inner, depth, ledger)?),
                     _ => {}
                 }
             }
@@ -207,14 +223,15 @@ fn one(field: &Field, wire: &Wire<'_>, object: &mut Map<String, Value>, depth: u
             }
         }
         ref ty => {
-            let value = single(field.json, wire, ty, depth)?;
+            let value = single(field.json, wire, ty, depth, ledger)?;
             object.insert(field.json.to_owned(), value);
         }
     }
     Ok(())
 }
 
-fn single(name: &str, wire: &Wire<'_>, ty: &Type, depth: u32) -> Result<Value, ProtobufError> {
+fn single(name: &str, wire: &Wire<'_>, ty: &Type, depth: u32, ledger: &mut Ledger) -> Result<Value, ProtobufError> {
+    ledger.value()?;
     Ok(match (ty, wire) {
         (Type::Bool, Wire::Varint(number)) => Value::from(*number != 0),
         #[allow(clippy::cast_possible_truncation)] // the wire sign-extends a 32-bit number
@@ -225,30 +242,30 @@ fn single(name: &str, wire: &Wire<'_>, ty: &Type, depth: u32) -> Result<Value, P
         (Type::Bytes, Wire::Bytes(body)) => Value::from(base64::engine::general_purpose::STANDARD.encode(body)),
         (Type::Struct(reference), Wire::Bytes(body)) => {
             let mut object = Map::new();
-            message(body, reference.get(), &mut object, depth)?;
+            message(body, reference.get(), &mut object, depth, ledger)?;
             Value::Object(object)
         }
         (Type::Bool | Type::Int32 | Type::Int64 | Type::Double | Type::String | Type::Bytes, _) => {
             return Err(mismatch(name, wire));
         }
-        (_, Wire::Bytes(body)) => special(name, body, ty, depth)?,
+        (_, Wire::Bytes(body)) => special(name, body, ty, depth, ledger)?,
         _ => return Err(mismatch(name, wire)),
     })
 }
 
 /// All fields of a small message, the last of each tag winning but for repeated ones, which `each` sees one by one.
-fn fields(body: &[u8], mut each: impl FnMut(u32, &Wire<'_>) -> Result<(), ProtobufError>) -> Result<(), ProtobufError> {
+fn fields<'a>(body: &'a [u8], mut each: impl FnMut(u32, Wire<'a>) -> Result<(), ProtobufError>) -> Result<(), ProtobufError> {
     let mut reader = Reader(body);
     while let Some((tag, wire)) = reader.next()? {
-        each(tag, &wire)?;
+        each(tag, wire)?;
     }
     Ok(())
 }
 
-fn special(name: &str, body: &[u8], ty: &Type, depth: u32) -> Result<Value, ProtobufError> {
+fn special(name: &str, body: &[u8], ty: &Type, depth: u32, ledger: &mut Ledger) -> Result<Value, ProtobufError> {
     let mut numbers = [0i64; 3];
-    let mut last = None;
-    let mut all = Vec::new();
+    let mut last: Option<&[u8]> = None;
+    let mut all: Vec<(u32, &[u8])> = Vec::new();
     fields(body, |tag, wire| {
         match wire {
             Wire::Varint(number) => {
@@ -257,8 +274,9 @@ fn special(name: &str, body: &[u8], ty: &Type, depth: u32) -> Result<Value, Prot
                 }
             }
             Wire::Bytes(inner) => {
-                all.push((tag, inner.to_vec()));
-                last = Some(inner.to_vec());
+                ledger.value()?;
+                all.push((tag, inner));
+                last = Some(inner);
             }
             _ => {}
         }
@@ -279,17 +297,21 @@ fn special(name: &str, body: &[u8], ty: &Type, depth: u32) -> Result<Value, Prot
     };
     Ok(match ty {
         Type::Quantity => {
-            let parsed = Quantity::parse(&text(&last.unwrap_or_default(), name)?).map_err(|_| content())?;
+            let parsed = Quantity::parse(&text(last.unwrap_or_default(), name)?).map_err(|_| content())?;
             Value::from(parsed.to_string())
         }
-        Type::IntOrString if numbers[1] == 1 => Value::from(text(&last.unwrap_or_default(), name)?),
+        Type::IntOrString if numbers[1] == 1 => Value::from(text(last.unwrap_or_default(), name)?),
         #[allow(clippy::cast_possible_truncation)] // the wire sign-extends a 32-bit number
         Type::IntOrString => Value::from(numbers[2] as i32),
         Type::Time => instant(0)?,
         Type::MicroTime => instant(numbers[2])?,
         Type::Duration => Value::from(time::format_duration(numbers[1])),
         Type::RawExtension | Type::Json | Type::FieldsV1 => match last {
-            Some(raw) if !raw.is_empty() => serde_json::from_slice(&raw).map_err(|_| content())?,
+            Some(raw) if !raw.is_empty() => match decode::any(raw, false, ledger) {
+                Ok(decoded) => decoded.value,
+                Err(DecodeError::Cost(error)) => return Err(error.into()),
+                Err(_) => return Err(content()),
+            },
             _ => Value::Null,
         },
         Type::StringItems => {
@@ -297,18 +319,18 @@ fn special(name: &str, body: &[u8], ty: &Type, depth: u32) -> Result<Value, Prot
             Value::Array(items?)
         }
         Type::SchemaOrBool => match all.iter().find(|(tag, _)| *tag == 2) {
-            Some((_, body)) => schema(body, depth)?,
+            Some((_, body)) => schema(body, depth, ledger)?,
             None => Value::from(numbers[1] != 0),
         },
         Type::SchemaOrArray => {
             let items: Result<Vec<Value>, _> = all
                 .iter()
                 .filter(|(tag, _)| *tag == 2)
-                .map(|(_, body)| schema(body, depth))
+                .map(|(_, body)| schema(body, depth, ledger))
                 .collect();
             let items = items?;
             match all.iter().find(|(tag, _)| *tag == 1) {
-                Some((_, body)) if items.is_empty() => schema(body, depth)?,
+                Some((_, body)) if items.is_empty() => schema(body, depth, ledger)?,
                 None if items.is_empty() => Value::Null,
                 _ => Value::Array(items),
             }
@@ -321,7 +343,7 @@ fn special(name: &str, body: &[u8], ty: &Type, depth: u32) -> Result<Value, Prot
                 .collect();
             let items = items?;
             match all.iter().find(|(tag, _)| *tag == 1) {
-                Some((_, body)) if items.is_empty() => schema(body, depth)?,
+                Some((_, body)) if items.is_empty() => schema(body, depth, ledger)?,
                 None if items.is_empty() => Value::Null,
                 _ => Value::Array(items),
             }
@@ -330,8 +352,8 @@ fn special(name: &str, body: &[u8], ty: &Type, depth: u32) -> Result<Value, Prot
     })
 }
 
-fn schema(body: &[u8], depth: u32) -> Result<Value, ProtobufError> {
+fn schema(body: &[u8], depth: u32, ledger: &mut Ledger) -> Result<Value, ProtobufError> {
     let mut object = Map::new();
-    message(body, schema::json_schema_props(), &mut object, depth)?;
+    message(body, schema::json_schema_props(), &mut object, depth, ledger)?;
     Ok(Value::Object(object))
 }

@@ -56,7 +56,8 @@ pub struct Field {
     pub omitzero: bool,
     /// Whether upstream marks it optional.
     pub optional: bool,
-    /// How server-side apply sees a list, or `Atomic` for a map replaced as a whole.
+    /// How server-side apply sees a list, or `Atomic` for a map replaced as a whole, or `Granular` for a struct that is not,
+    /// though structs of its type are.
     pub list_type: Option<ListType>,
     /// Keys of a list of type `Map`.
     pub map_keys: &'static [&'static str],
@@ -88,6 +89,8 @@ pub enum ListType {
     Set,
     /// Elements told apart by keys.
     Map,
+    /// A struct owned field by field where its type is otherwise atomic.
+    Granular,
 }
 
 /// `patchStrategy` of strategic merge patch.

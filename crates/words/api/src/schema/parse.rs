@@ -156,6 +156,7 @@ fn item(line: &'static str, raw: &Raw, index: &HashMap<(&str, &str), u16>) -> It
         match (letter, value) {
             ("g", text) => field.go_type = text,
             ("l", "atomic") => field.list_type = Some(ListType::Atomic),
+            ("l", "granular") => field.list_type = Some(ListType::Granular),
             ("l", "set") => field.list_type = Some(ListType::Set),
             ("l", "map") => field.list_type = Some(ListType::Map),
             ("k", keys) => field.map_keys = Vec::leak(keys.split(',').collect()),

@@ -1,4 +1,8 @@
 //! Field selectors: `metadata.name=a,status.phase!=Running`.
+//!
+//! Invariant: matching an object costs one look-up per path, however many terms there are on it.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::SelectorError;
 
@@ -26,7 +30,28 @@ pub struct FieldTerm {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSelector {
     /// Terms, sorted as upstream sorts them: by their text.
-    pub terms: Vec<FieldTerm>,
+    terms: Vec<FieldTerm>,
+    by_path: BTreeMap<String, Demand>,
+}
+
+/// What all terms on one path together ask of its value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    equal: BTreeSet<String>,
+    unequal: BTreeSet<String>,
+}
+
+impl Demand {
+    /// Whether a value fulfils it; a missing one counts as empty.
+    #[must_use]
+    pub fn fits(&self, value: &str) -> bool {
+        let equal = match self.equal.len() {
+            0 => true,
+            1 => self.equal.contains(value),
+            _ => false,
+        };
+        equal && !self.unequal.contains(value)
+    }
 }
 
 impl FieldSelector {
@@ -37,20 +62,38 @@ impl FieldSelector {
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut parts = split(text);
         parts.sort_unstable();
-        let mut terms = Vec::new();
+        let mut terms: Vec<FieldTerm> = Vec::new();
+        let mut by_path: BTreeMap<String, Demand> = BTreeMap::new();
         for part in parts.into_iter().filter(|part| !part.is_empty()) {
             let Some((path, operator, value)) = divide(part) else {
                 return Err(SelectorError::new(format!(
                     "invalid selector: '{text}'; can't understand '{part}'"
                 )));
             };
+            let value = unescape(value)?;
+            let demand = by_path.entry(path.to_owned()).or_default();
+            match operator {
+                FieldOperator::Equals => demand.equal.insert(value.clone()),
+                FieldOperator::NotEquals => demand.unequal.insert(value.clone()),
+            };
             terms.push(FieldTerm {
                 path: path.to_owned(),
                 operator,
-                value: unescape(value)?,
+                value,
             });
         }
-        Ok(Self { terms })
+        Ok(Self { terms, by_path })
+    }
+
+    /// Terms, sorted as upstream sorts them: by their text.
+    #[must_use]
+    pub fn terms(&self) -> &[FieldTerm] {
+        &self.terms
+    }
+
+    /// What is asked of each path.
+    pub fn demands(&self) -> impl Iterator<Item = (&str, &Demand)> {
+        self.by_path.iter().map(|(path, demand)| (path.as_str(), demand))
     }
 
     /// Whether everything matches.
@@ -61,10 +104,8 @@ impl FieldSelector {
 
     /// Whether all terms hold, `look` giving the value at a path; a missing one counts as empty.
     pub fn matches<'a>(&self, mut look: impl FnMut(&str) -> Option<&'a str>) -> bool {
-        self.terms.iter().all(|term| {
-            let equal = look(&term.path).unwrap_or_default() == term.value;
-            equal == (term.operator == FieldOperator::Equals)
-        })
+        self.demands()
+            .all(|(path, demand)| demand.fits(look(path).unwrap_or_default()))
     }
 
     /// The value that `path` must have, if an equality says so.

@@ -50,18 +50,21 @@ pub struct Requirement {
     pub key: String,
     /// Comparison.
     pub operator: Operator,
-    /// Values, as given; those of a query string sorted.
+    /// Values, sorted.
     pub values: Vec<String>,
 }
 
 /// All requirements must hold. `Default` matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector {
-    /// Requirements sorted by key.
-    pub requirements: Vec<Requirement>,
-    /// Whether nothing matches, which is what an absent selector of an object means.
-    pub nothing: bool,
+    requirements: Vec<Requirement>,
+    nothing: bool,
+    /// How many different keys an object must have.
+    needed: usize,
 }
+
+/// Above this number requirements are sought by the labels of an object instead of the other way round.
+const FEW_REQUIREMENTS: usize = 8;
 
 pub(super) fn invalid(path: String, value: String, detail: &str) -> FieldError {
     FieldError {
@@ -122,6 +125,8 @@ impl Requirement {
         if !errors.is_empty() {
             return Err(SelectorError(aggregate(&errors)));
         }
+        let mut values = values;
+        values.sort_unstable();
         Ok(Self {
             key: key.to_owned(),
             operator,
@@ -132,10 +137,20 @@ impl Requirement {
     /// Whether labels fulfil it.
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        let found = labels.get(&self.key);
+        self.fits(labels.get(&self.key))
+    }
+
+    /// Whether it can hold only where the key is there.
+    fn needs_key(&self) -> bool {
+        !matches!(self.operator, Operator::NotEquals | Operator::NotIn | Operator::DoesNotExist)
+    }
+
+    /// Whether the label of its key fulfils it.
+    fn fits(&self, found: Option<&String>) -> bool {
+        let known = |value: &String| self.values.binary_search(value).is_ok();
         match self.operator {
-            Operator::Equals | Operator::DoubleEquals | Operator::In => found.is_some_and(|value| self.values.contains(value)),
-            Operator::NotEquals | Operator::NotIn => found.is_none_or(|value| !self.values.contains(value)),
+            Operator::Equals | Operator::DoubleEquals | Operator::In => found.is_some_and(known),
+            Operator::NotEquals | Operator::NotIn => found.is_none_or(|value| !known(value)),
             Operator::Exists => found.is_some(),
             Operator::DoesNotExist => found.is_none(),
             Operator::GreaterThan | Operator::LessThan => {
@@ -157,9 +172,7 @@ impl Requirement {
 
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut sorted: Vec<&str> = self.values.iter().map(String::as_str).collect();
-        sorted.sort_unstable();
-        let values = sorted.join(",");
+        let values = self.values.join(",");
         let key = &self.key;
         match self.operator {
             Operator::Equals => write!(f, "{key}={values}"),
@@ -186,8 +199,8 @@ impl LabelSelector {
     #[must_use]
     pub fn nothing() -> Self {
         Self {
-            requirements: Vec::new(),
             nothing: true,
+            ..Self::default()
         }
     }
 
@@ -202,9 +215,14 @@ impl LabelSelector {
 
     fn of(mut requirements: Vec<Requirement>) -> Self {
         requirements.sort_by(|a, b| a.key.cmp(&b.key));
+        let needed = requirements
+            .chunk_by(|a, b| a.key == b.key)
+            .filter(|same| same.iter().any(Requirement::needs_key))
+            .count();
         Self {
             requirements,
             nothing: false,
+            needed,
         }
     }
 
@@ -257,10 +275,32 @@ impl LabelSelector {
         Ok(Self::of(requirements))
     }
 
-    /// Whether the labels fulfil all requirements.
+    /// Whether the labels fulfil all requirements. What it costs grows with the smaller of selector and labels.
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        !self.nothing && self.requirements.iter().all(|requirement| requirement.matches(labels))
+        if self.nothing {
+            return false;
+        }
+        if self.requirements.len() <= FEW_REQUIREMENTS {
+            return self.requirements.iter().all(|requirement| requirement.matches(labels));
+        }
+        // Requirements on keys that are not there hold, but for those that need them.
+        let mut met = 0;
+        for (key, value) in labels {
+            let start = self.requirements.partition_point(|requirement| requirement.key < *key);
+            let mut needed = false;
+            for requirement in self.requirements[start..]
+                .iter()
+                .take_while(|requirement| requirement.key == *key)
+            {
+                if !requirement.fits(Some(value)) {
+                    return false;
+                }
+                needed |= requirement.needs_key();
+            }
+            met += usize::from(needed);
+        }
+        met == self.needed
     }
 
     /// Like [`Self::matches`], for `metadata.labels` as JSON.
@@ -361,6 +401,26 @@ mod tests {
             LabelSelector::parse(&format!("a={long}")).unwrap_err().to_string(),
             format!("unable to parse requirement: values[0][a]: Invalid value: \"{long}\": must be no more than 63 bytes")
         );
+    }
+
+    #[test]
+    fn many_requirements_match_as_few_do() {
+        let set = labels(&[("a", "1"), ("b", "2"), ("n", "5")]);
+        let padding: Vec<String> = (0..FEW_REQUIREMENTS).map(|number| format!("!z{number}")).collect();
+        for (text, expected) in [
+            ("a=1", true),
+            ("a=1,b in (2,3)", true),
+            ("a=1,a!=1", false),
+            ("a=1,c", false),
+            ("c!=1,d notin (x),!e", true),
+            ("!a", false),
+            ("n>4,n<6,a", true),
+            ("n>4,n<5", false),
+        ] {
+            let long = LabelSelector::parse(&format!("{text},{}", padding.join(","))).unwrap();
+            assert_eq!(long.matches(&set), expected, "{text}");
+            assert_eq!(LabelSelector::parse(text).unwrap().matches(&set), expected, "{text}");
+        }
     }
 
     #[test]

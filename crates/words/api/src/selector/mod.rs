@@ -7,6 +7,6 @@ mod labels;
 mod query;
 mod validity;
 
-pub use fields::{FieldOperator, FieldSelector, FieldTerm};
+pub use fields::{Demand, FieldOperator, FieldSelector, FieldTerm};
 pub use labels::{LabelSelector, Operator, Requirement, SelectorError};
 pub use validity::{key_errors, subdomain_errors, value_errors};

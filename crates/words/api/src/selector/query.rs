@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::labels::{Operator, Requirement, invalid};
 use super::validity::key_errors;
 
-/// Parses a whole query string.
+/// Parses a whole query string, in time linear in its length.
 ///
 /// # Errors
 /// With upstream's text.
@@ -18,7 +18,6 @@ pub(super) fn parse(text: &str) -> Result<Vec<Requirement>, String> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
-    Error,
     End,
     Close,
     Comma,
@@ -59,61 +58,52 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\r' | '\n')
 }
 
-fn lex(text: &str) -> Vec<(Token, String)> {
+fn lex(text: &str) -> Vec<(Token, &str)> {
     let mut items = Vec::new();
     // A NUL ends the text, as it does upstream.
     let mut rest = text.split('\0').next().unwrap_or_default();
     loop {
         rest = rest.trim_start_matches(is_space);
         let Some(first) = rest.chars().next() else {
-            items.push((Token::End, String::new()));
+            items.push((Token::End, ""));
             return items;
         };
         if is_special(first) {
-            let run = rest.find(|c| !is_special(c)).unwrap_or(rest.len());
-            // The longest operator that the run begins with; operators are one or two characters.
-            let known = (1..=run.min(2))
-                .rev()
-                .find_map(|length| literal(&rest[..length]).map(|token| (length, token)));
-            match known {
-                Some((length, token)) => {
-                    items.push((token, rest[..length].to_owned()));
-                    rest = &rest[length..];
-                }
-                None => {
-                    items.push((Token::Error, format!("error expected: keyword found '{}'", &rest[..run])));
-                    rest = &rest[run..];
-                }
-            }
+            // Every special character is an operator; the longest one counts.
+            let known = [2, 1]
+                .into_iter()
+                .find_map(|length| rest.get(..length).and_then(literal).map(|token| (length, token)));
+            let (length, token) = known.unwrap_or((first.len_utf8(), Token::Identifier));
+            items.push((token, &rest[..length]));
+            rest = &rest[length..];
         } else {
             let end = rest.find(|c| is_special(c) || is_space(c)).unwrap_or(rest.len());
             let word = &rest[..end];
-            items.push((literal(word).unwrap_or(Token::Identifier), word.to_owned()));
+            items.push((literal(word).unwrap_or(Token::Identifier), word));
             rest = &rest[end..];
         }
     }
 }
 
 /// Recursive descent over the tokens. `in` and `notin` are words but where an operator is expected.
-struct Parser {
-    items: Vec<(Token, String)>,
+struct Parser<'a> {
+    items: Vec<(Token, &'a str)>,
     at: usize,
 }
 
-impl Parser {
-    fn peek(&self) -> (Token, &str) {
-        let (token, text) = &self.items[self.at.min(self.items.len() - 1)];
+impl<'a> Parser<'a> {
+    fn peek(&self) -> (Token, &'a str) {
+        let (token, text) = self.items[self.at.min(self.items.len() - 1)];
         let token = if matches!(token, Token::In | Token::NotIn) {
             Token::Identifier
         } else {
-            *token
+            token
         };
         (token, text)
     }
 
-    fn next(&mut self) -> (Token, String) {
-        let (token, text) = self.peek();
-        let item = (token, text.to_owned());
+    fn next(&mut self) -> (Token, &'a str) {
+        let item = self.peek();
         self.at += 1;
         item
     }
@@ -155,26 +145,26 @@ impl Parser {
         if token != Token::Identifier {
             return Err(format!("found '{key}', expected: identifier"));
         }
-        let problems = key_errors(&key);
+        let problems = key_errors(key);
         if !problems.is_empty() {
             return Err(invalid("<nil>".into(), format!("{key:?}"), &problems.join("; ")).to_string());
         }
         if negated {
-            return Requirement::new(&key, Operator::DoesNotExist, Vec::new()).map_err(|error| error.to_string());
+            return Requirement::new(key, Operator::DoesNotExist, Vec::new()).map_err(|error| error.to_string());
         }
         if matches!(self.peek().0, Token::End | Token::Comma) {
-            return Requirement::new(&key, Operator::Exists, Vec::new()).map_err(|error| error.to_string());
+            return Requirement::new(key, Operator::Exists, Vec::new()).map_err(|error| error.to_string());
         }
         let operator = self.operator()?;
         let values = match operator {
             Operator::In | Operator::NotIn => self.values()?,
             _ => self.exact()?,
         };
-        Requirement::new(&key, operator, values.into_iter().collect()).map_err(|error| error.to_string())
+        Requirement::new(key, operator, values.into_iter().collect()).map_err(|error| error.to_string())
     }
 
     fn operator(&mut self) -> Result<Operator, String> {
-        let (token, text) = &self.items[self.at];
+        let (token, text) = self.items[self.at.min(self.items.len() - 1)];
         let operator = match token {
             Token::In => Operator::In,
             Token::NotIn => Operator::NotIn,
@@ -196,7 +186,6 @@ impl Parser {
         }
         match self.peek() {
             (Token::Identifier | Token::Comma, text) => {
-                let text = text.to_owned();
                 let values = self.identifiers()?;
                 if self.next().0 != Token::Close {
                     return Err(format!("found '{text}', expected: ')'"));
@@ -217,7 +206,7 @@ impl Parser {
             let (token, text) = self.next();
             match token {
                 Token::Identifier => {
-                    values.insert(text);
+                    values.insert(text.to_owned());
                     match self.peek() {
                         (Token::Comma, _) => {}
                         (Token::Close, _) => return Ok(values),
@@ -250,7 +239,7 @@ impl Parser {
         }
         let (token, text) = self.next();
         if token == Token::Identifier {
-            Ok(BTreeSet::from([text]))
+            Ok(BTreeSet::from([text.to_owned()]))
         } else {
             Err(format!("found '{text}', expected: identifier"))
         }

@@ -3,7 +3,12 @@
 //! Invariant: null fits everything. All problems are told, but for those behind a bad list element or an unknown field
 //! of the same object.
 
+use std::collections::HashSet;
+use std::fmt;
+
 use serde_json::Value;
+use trireme_api::cost::Ledger;
+use trireme_api::go::{plain, source, type_name};
 use trireme_api::schema::Type;
 
 use super::set::show;
@@ -12,32 +17,73 @@ use super::shape::{Shape, element_of};
 /// The problems of a configuration, as one text; none when it fits.
 #[must_use]
 pub fn problems(value: &Value, root: Shape) -> Option<String> {
-    let mut found = Vec::new();
-    by_shape(value, root, "", &mut found);
-    match found.as_slice() {
+    let mut found = Problems::default();
+    by_shape(value, root, &Path::Root, &mut found);
+    match found.texts.as_slice() {
         [] => None,
         [one] => Some(one.clone()),
         several => Some(format!("errors:\n  {}", several.join("\n  "))),
     }
 }
 
-fn tell(path: &str, what: &str, found: &mut Vec<String>) {
-    found.push(if path.is_empty() {
-        what.to_owned()
-    } else {
-        format!("{path}: {what}")
-    });
+/// Where a value is. It becomes text only where there is something to tell, so that long names cost nothing else.
+enum Path<'a> {
+    Root,
+    Name(&'a Path<'a>, &'a str),
+    Number(&'a Path<'a>, usize),
+    /// A serialised element of a set or keyed list.
+    Element(&'a Path<'a>, &'a str),
 }
 
-fn by_shape(value: &Value, shape: Shape, path: &str, found: &mut Vec<String>) {
+impl Path<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Root => 0,
+            Self::Name(before, step) | Self::Element(before, step) => before.len() + step.len() + 1,
+            Self::Number(before, _) => before.len() + 8,
+        }
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Name(before, name) => write!(f, "{before}.{name}"),
+            Self::Number(before, number) => write!(f, "{before}[{number}]"),
+            Self::Element(before, element) => write!(f, "{before}{}", show(element)),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Problems {
+    texts: Vec<String>,
+    ledger: Ledger,
+}
+
+impl Problems {
+    /// Tells a problem, unless the ledger has no more for it; the first is always told.
+    fn tell(&mut self, path: &Path<'_>, what: &str) {
+        if !self.ledger.tell(path.len() + what.len()) && !self.texts.is_empty() {
+            return;
+        }
+        self.texts.push(match path {
+            Path::Root => what.to_owned(),
+            path => format!("{path}: {what}"),
+        });
+    }
+}
+
+fn by_shape(value: &Value, shape: Shape, path: &Path<'_>, found: &mut Problems) {
     match shape {
         Shape::Struct(ty) => {
             let Some(object) = object(value, path, found) else { return };
             for (name, value) in object {
-                let path = format!("{path}.{name}");
+                let path = Path::Name(path, name);
                 match ty.field(name) {
                     None => {
-                        tell(&path, "field not declared in schema", found);
+                        found.tell(&path, "field not declared in schema");
                         return;
                     }
                     Some(field) => match Shape::of_field(field) {
@@ -50,67 +96,65 @@ fn by_shape(value: &Value, shape: Shape, path: &str, found: &mut Vec<String>) {
         Shape::Map(ty) => {
             let Some(object) = object(value, path, found) else { return };
             for (name, value) in object {
-                by_type(value, ty, &format!("{path}.{name}"), found);
+                by_type(value, ty, &Path::Name(path, name), found);
             }
         }
-        Shape::Set | Shape::Keyed(..) => {
-            let mut seen: Vec<String> = Vec::new();
+        Shape::Set(_) | Shape::Keyed(..) => {
+            let mut seen: HashSet<String> = HashSet::new();
             for (number, item) in list(value, path, found).iter().enumerate() {
                 let element = match element_of(shape, item) {
                     Ok(element) => element,
                     Err(error) => {
-                        tell(path, &format!("element {number}: {error}"), found);
+                        found.tell(path, &format!("element {number}: {error}"));
                         return;
                     }
                 };
                 if seen.contains(&element) {
-                    tell(path, &format!("duplicate entries for key {}", show(&element)), found);
+                    found.tell(path, &format!("duplicate entries for key {}", show(&element)));
                 }
+                let inside = Path::Element(path, &element);
                 match shape {
-                    Shape::Keyed(_, ty) => by_shape(item, Shape::Struct(ty), &format!("{path}{}", show(&element)), found),
-                    _ => by_type(item, &Type::String, &format!("{path}{}", show(&element)), found),
+                    Shape::Keyed(_, ty) => by_shape(item, Shape::Struct(ty), &inside, found),
+                    Shape::Set(ty) => by_type(item, ty, &inside, found),
+                    _ => {}
                 }
-                seen.push(element);
+                seen.insert(element);
             }
         }
         Shape::Leaf | Shape::Deduced | Shape::Custom => {}
     }
 }
 
-fn by_type(value: &Value, ty: &'static Type, path: &str, found: &mut Vec<String>) {
+fn by_type(value: &Value, ty: &'static Type, path: &Path<'_>, found: &mut Problems) {
     if value.is_null() {
         return;
     }
     match ty {
         Type::String | Type::Bytes | Type::Time | Type::MicroTime | Type::Duration if !value.is_string() => {
-            tell(
+            let shown = source(value);
+            found.tell(
                 path,
-                &format!("expected string, got &value.valueUnstructured{{Value:{}}}", go_syntax(value)),
-                found,
+                &format!("expected string, got &value.valueUnstructured{{Value:{shown}}}"),
             );
         }
         Type::Bool if !value.is_boolean() => {
-            tell(path, &format!("expected boolean, got &{{{}}}", plain(value)), found);
+            found.tell(path, &format!("expected boolean, got &{{{}}}", plain(value)));
         }
         Type::Int32 | Type::Int64 | Type::Double if !value.is_number() => {
-            tell(
-                path,
-                &format!("expected numeric (int or float), got {}", go_type(value)),
-                found,
-            );
+            found.tell(path, &format!("expected numeric (int or float), got {}", type_name(value)));
         }
         Type::Quantity | Type::IntOrString if value.is_object() || value.is_array() => {
-            tell(path, &format!("expected any scalar, got &{{{}}}", plain(value)), found);
+            found.tell(path, &format!("expected any scalar, got &{{{}}}", plain(value)));
         }
         Type::List(element) => {
             for (number, item) in list(value, path, found).iter().enumerate() {
-                by_type(item, element, &format!("{path}[{number}]"), found);
+                by_type(item, element, &Path::Number(path, number), found);
             }
         }
         Type::Map(element) => {
             let Some(object) = object(value, path, found) else { return };
             for (name, value) in object {
-                by_type(value, element, &format!("{path}.{name}"), found);
+                by_type(value, element, &Path::Name(path, name), found);
             }
         }
         Type::Struct(reference) => by_shape(value, Shape::Struct(reference.get()), path, found),
@@ -118,70 +162,20 @@ fn by_type(value: &Value, ty: &'static Type, path: &str, found: &mut Vec<String>
     }
 }
 
-fn object<'a>(value: &'a Value, path: &str, found: &mut Vec<String>) -> Option<&'a serde_json::Map<String, Value>> {
+fn object<'v>(value: &'v Value, path: &Path<'_>, found: &mut Problems) -> Option<&'v serde_json::Map<String, Value>> {
     match value {
         Value::Object(object) => return Some(object),
         Value::Null => {}
-        other => tell(path, &format!("expected map, got &{{{}}}", plain(other)), found),
+        other => found.tell(path, &format!("expected map, got &{{{}}}", plain(other))),
     }
     None
 }
 
-fn list<'a>(value: &'a Value, path: &str, found: &mut Vec<String>) -> &'a [Value] {
+fn list<'v>(value: &'v Value, path: &Path<'_>, found: &mut Problems) -> &'v [Value] {
     match value {
         Value::Array(items) => return items,
         Value::Null => {}
-        other => tell(path, &format!("expected list, got &{{{}}}", plain(other)), found),
+        other => found.tell(path, &format!("expected list, got &{{{}}}", plain(other))),
     }
     &[]
-}
-
-/// A value as Go prints it plainly.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(" ")),
-        Value::Object(object) => {
-            let members: Vec<_> = object
-                .iter()
-                .map(|(name, value)| format!("{name}:{}", plain(value)))
-                .collect();
-            format!("map[{}]", members.join(" "))
-        }
-        scalar => scalar.to_string(),
-    }
-}
-
-/// A value as Go source would write it.
-fn go_syntax(value: &Value) -> String {
-    match value {
-        Value::Null => "interface {}(nil)".to_owned(),
-        Value::Array(items) => {
-            format!(
-                "[]interface {{}}{{{}}}",
-                items.iter().map(go_syntax).collect::<Vec<_>>().join(", ")
-            )
-        }
-        Value::Object(object) => {
-            let members: Vec<_> = object
-                .iter()
-                .map(|(name, value)| format!("{name:?}:{}", go_syntax(value)))
-                .collect();
-            format!("map[string]interface {{}}{{{}}}", members.join(", "))
-        }
-        scalar => scalar.to_string(),
-    }
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }

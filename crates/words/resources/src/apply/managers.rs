@@ -153,12 +153,12 @@ pub fn write(managers: Managers) -> Option<Value> {
     let mut entries: Vec<(Id, Entry)> = managers.into_iter().collect();
     if entries.len() > 1 {
         entries.sort_by(|(a, x), (b, y)| {
-            let key = |id: &Id| !id.apply;
-            let rest = |id: &Id, entry: &Entry| (id.manager.clone(), entry.api_version.clone(), id.subresource.clone());
-            key(a)
-                .cmp(&key(b))
+            b.apply
+                .cmp(&a.apply)
                 .then_with(|| x.time.cmp(&y.time))
-                .then_with(|| rest(a, x).cmp(&rest(b, y)))
+                .then_with(|| a.manager.cmp(&b.manager))
+                .then_with(|| x.api_version.cmp(&y.api_version))
+                .then_with(|| a.subresource.cmp(&b.subresource))
         });
     }
     let entries = entries.into_iter().map(|(id, entry)| {

@@ -5,6 +5,7 @@
 
 mod check;
 pub mod managers;
+pub mod scale;
 pub mod set;
 pub mod shape;
 pub mod walk;
@@ -54,10 +55,14 @@ static BLANK: LazyLock<HashMap<(&str, &str, &str), Value>> = LazyLock::new(|| {
         .iter()
         .map(|row| ((row.group, row.version, row.kind), row.schema()));
     // What is only ever sent to a subresource has no row.
-    let token = ("authentication.k8s.io", "v1", "TokenRequest");
-    let of_token = schema::kind(token.0, token.1, token.2).map(|schema| (token, schema));
+    let of_subresources = [
+        ("authentication.k8s.io", "v1", "TokenRequest"),
+        ("autoscaling", "v1", "Scale"),
+    ]
+    .into_iter()
+    .filter_map(|kind| schema::kind(kind.0, kind.1, kind.2).map(|schema| (kind, schema)));
     of_rows
-        .chain(of_token)
+        .chain(of_subresources)
         .map(|(kind, schema)| (kind, blank_of(schema)))
         .collect()
 });
@@ -236,8 +241,60 @@ pub struct Updater<'a> {
 }
 
 /// Renews the managed fields of an object about to be stored by create, update or any patch but apply. Both objects
-/// are in the row's version; a create has no old one.
+/// are in the row's version; a create has no old one. The new one becomes canonical: empty lists that were sent have been
+/// seen.
 pub fn update_managers(row: &Resource, old: Option<&Value>, new: &mut Value, by: Updater<'_>) {
+    renew(row, old, new, by);
+    settle(row, new);
+}
+
+/// Takes empty lists for none, as storage does.
+pub fn settle(row: &Resource, value: &mut Value) {
+    if holds_empty_list(value)
+        && let Some(ty) = schema::kind(row.group, row.version, row.kind)
+    {
+        canonicalize(value, ty);
+    }
+}
+
+fn holds_empty_list(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty() || items.iter().any(holds_empty_list),
+        Value::Object(members) => members.values().any(holds_empty_list),
+        _ => false,
+    }
+}
+
+/// Whether two states of an object differ in nothing but the times of their managed fields: then nothing was changed,
+/// and the times stay what they were.
+#[must_use]
+pub fn differ_in_times_only(old: &Value, new: &Value) -> bool {
+    let entries = |value| managed_fields(value).map_or(&[][..], Vec::as_slice);
+    let (before, after) = (entries(old), entries(new));
+    let times = |entries: &[Value]| -> Vec<Option<Value>> { entries.iter().map(|entry| entry.get("time").cloned()).collect() };
+    before.len() == after.len()
+        && before.iter().zip(after).all(|(a, b)| equal_but_for(a, b, "time"))
+        && times(before) != times(after)
+        && equal_but_for(old, new, "metadata")
+        && equal_but_for(&old["metadata"], &new["metadata"], "managedFields")
+}
+
+fn managed_fields(value: &Value) -> Option<&Vec<Value>> {
+    value.pointer("/metadata/managedFields").and_then(Value::as_array)
+}
+
+/// Whether two objects have the same members, one left out.
+fn equal_but_for(a: &Value, b: &Value, left_out: &str) -> bool {
+    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else {
+        return a == b;
+    };
+    fn rest<'a>(members: &'a Map<String, Value>, left_out: &'a str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+        members.iter().filter(move |(name, _)| *name != left_out)
+    }
+    rest(a, left_out).eq(rest(b, left_out))
+}
+
+fn renew(row: &Resource, old: Option<&Value>, new: &mut Value, by: Updater<'_>) {
     let api_version = row.api_version();
     let engine = Engine {
         row,

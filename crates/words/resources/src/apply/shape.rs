@@ -17,8 +17,8 @@ pub enum Shape {
     Struct(&'static Struct),
     /// A map, owned entry by entry.
     Map(&'static Type),
-    /// A list of scalars, owned one by one.
-    Set,
+    /// A list of scalars of that type, owned one by one.
+    Set(&'static Type),
     /// A list of structs told apart by keys.
     Keyed(&'static [&'static str], &'static Struct),
     /// Nothing is known: objects are owned entry by entry, all else is a leaf.
@@ -39,20 +39,22 @@ impl Shape {
     pub fn of_field(field: &'static Field) -> Self {
         match field.ty {
             Type::List(element) => match field.list_type {
-                Some(ListType::Set) => Self::Set,
+                Some(ListType::Set) => Self::Set(element),
                 Some(ListType::Map) => match element {
                     Type::Struct(reference) => Self::Keyed(field.map_keys, reference.get()),
                     _ => Self::Leaf,
                 },
-                Some(ListType::Atomic) => Self::Leaf,
+                Some(ListType::Atomic | ListType::Granular) => Self::Leaf,
                 None if field.strategy.is_some_and(|strategy| strategy.merges()) => match (element, &field.merge_key) {
                     (Type::Struct(reference), Some(key)) => Self::Keyed(std::slice::from_ref(key), reference.get()),
                     (Type::Struct(_), None) => Self::Leaf,
-                    _ => Self::Set,
+                    _ => Self::Set(element),
                 },
                 None => Self::Leaf,
             },
             Type::Map(_) | Type::Struct(_) if field.list_type == Some(ListType::Atomic) => Self::Leaf,
+            // The field says so, whatever its struct says elsewhere.
+            Type::Struct(reference) if field.list_type == Some(ListType::Granular) => Self::Struct(reference.get()),
             ref ty => Self::of_type(ty),
         }
     }

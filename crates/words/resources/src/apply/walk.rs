@@ -3,7 +3,7 @@
 //! Invariant: absent and null are different: null is a value that is set. List elements that cannot be told apart are
 //! one path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
@@ -253,7 +253,7 @@ pub fn without(value: &Value, set: &Set, shape: Shape) -> Value {
             if kept.is_empty() { Value::Null } else { Value::Object(kept) }
         }
         Value::Array(items) if !items.is_empty() => {
-            if !matches!(shape, Shape::Set | Shape::Keyed(..)) {
+            if !matches!(shape, Shape::Set(_) | Shape::Keyed(..)) {
                 return Value::Null;
             }
             let mut kept = Vec::with_capacity(items.len());
@@ -326,14 +326,14 @@ fn merge_items(old: &[Value], new: &[Value], shape: Shape) -> Vec<Value> {
         .map(|(element, _)| element.as_str())
         .filter(|element| in_old.contains_key(element));
     let mut next_shared = shared.next();
-    let mut done: Vec<&str> = Vec::with_capacity(right.len());
+    let mut done: HashSet<&str> = HashSet::with_capacity(right.len());
     let mut out = Vec::with_capacity(left.len().max(right.len()));
     let (mut l, mut r) = (0, 0);
     while l < left.len() || r < right.len() {
         if l < left.len() && r < right.len() {
             let element = left[l].0.as_str();
             if element == right[r].0 {
-                done.push(element);
+                done.insert(element);
                 out.extend(merge_at(in_old[element], Some(in_new[element]), shape.element()));
                 (l, r) = (l + 1, r + 1);
                 next_shared = shared.next();
@@ -352,13 +352,13 @@ fn merge_items(old: &[Value], new: &[Value], shape: Shape) -> Vec<Value> {
                 l += 1;
                 continue;
             }
-            if done.contains(&element) {
+            if done.contains(element) {
                 l += 1;
             }
         }
         if r < right.len() {
             let element = right[r].0.as_str();
-            done.push(element);
+            done.insert(element);
             let before = in_old.get(element).copied().flatten();
             out.extend(merge_at(before, Some(in_new[element]), shape.element()));
             r += 1;

@@ -1,13 +1,15 @@
 //! Strategic merge patch: maps merge, lists merge by key where the field table says so, directives say otherwise.
 //!
 //! Invariant: directives (`$patch`, `$retainKeys`, `$setElementOrder/…`, `$deleteFromPrimitiveList/…`) never get into the
-//! result. Order is that of `$setElementOrder`, then of the patch, then of the live list.
+//! result. Order is that of `$setElementOrder`, then of the patch, then of the live list. Elements are found by an
+//! [`Index`], so that a merge costs what its lists are long.
+
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 use trireme_api::Status;
+use trireme_api::go::plain;
 use trireme_api::schema::{Field, Strategy, Struct, Type};
-
-use super::go::{plain, type_name};
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -25,6 +27,8 @@ enum PatchError {
     RetainKeys,
     #[error("invalid patch format of setElementOrder list")]
     SetElementOrder,
+    #[error("lists of lists are not supported")]
+    ListOfLists,
     #[error("{0}")]
     Other(String),
 }
@@ -33,8 +37,17 @@ impl From<PatchError> for Status {
     fn from(error: PatchError) -> Self {
         match error {
             PatchError::Other(text) => Status::failure(500, "", text),
+            PatchError::ListOfLists => super::unprocessable(),
             malformed => Status::bad_request(malformed.to_string()),
         }
+    }
+}
+
+/// The type of a value, as upstream's messages show it: it prints a missing type as a string.
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "%!s(<nil>)",
+        value => trireme_api::go::type_name(value),
     }
 }
 
@@ -130,9 +143,8 @@ fn replaces(field: &Field) -> bool {
     field.strategy == Some(Strategy::Replace)
 }
 
-pub(super) fn merge(ty: &'static Struct, doc: &Value, patch: &Value) -> std::result::Result<Value, Status> {
+pub(super) fn merge(ty: &'static Struct, doc: &Value, patch: Object) -> std::result::Result<Value, Status> {
     let original = doc.as_object().cloned().unwrap_or_default();
-    let patch = patch.as_object().cloned().unwrap_or_default();
     Ok(Value::Object(merge_map(original, patch, Place::Struct(ty))?))
 }
 
@@ -203,7 +215,8 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<()> {
     let Value::Array(keys) = keys else {
         return Err(PatchError::RetainKeys);
     };
-    let keeps = |name: &str| keys.iter().any(|key| key == name);
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let keeps = |name: &str| keys.contains(name);
     let directive = |name: &str| name.starts_with(DELETE) || name.starts_with("$setElementOrder");
     if patch
         .iter()
@@ -306,14 +319,19 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, meta: &Meta, deletes: boo
     };
     if !of_maps {
         if deletes {
-            return Ok(original.into_iter().filter(|item| !patch.contains(item)).collect());
+            let gone: HashSet<String> = patch.iter().map(Value::to_string).collect();
+            return Ok(original
+                .into_iter()
+                .filter(|item| !gone.contains(&item.to_string()))
+                .collect());
         }
-        let mut both: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
-        for item in original.iter().chain(&patch) {
-            if !both.contains(item) {
-                both.push(item.clone());
-            }
-        }
+        let mut seen = HashSet::new();
+        let both: Vec<Value> = original
+            .iter()
+            .chain(&patch)
+            .filter(|item| seen.insert(item.to_string()))
+            .cloned()
+            .collect();
         let (listed, server_only) = partition(both, &patch, None)?;
         return Ok(order_elements(listed, server_only, &patch, &original, None));
     }
@@ -322,28 +340,85 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, meta: &Meta, deletes: boo
     };
     let (original, patch) = special_elements(original, patch, key)?;
     let mut merged = original.clone();
+    let mut index = Index::of(&merged, Some(key));
     for item in &patch {
         let Value::Object(sent) = item else { continue };
-        let Some(value) = sent.get(key) else {
+        if !sent.contains_key(key) {
             return no_merge_key(sent, key);
-        };
-        match find(&merged, key, value)? {
+        }
+        match index.find(item)? {
             Some(at) => {
                 let Value::Object(before) = std::mem::take(&mut merged[at]) else {
                     continue;
                 };
                 merged[at] = Value::Object(merge_map(before, sent.clone(), meta.inside)?);
             }
-            None => merged.push(item.clone()),
+            None => {
+                index.note(merged.len(), item);
+                merged.push(item.clone());
+            }
         }
     }
     let (listed, server_only) = partition(merged, &patch, Some(key))?;
     Ok(order_elements(listed, server_only, &patch, &original, Some(key)))
 }
 
+/// Where the elements of a list are, by their merge key or by themselves; of equal ones the first.
+struct Index<'k> {
+    key: Option<&'k str>,
+    places: HashMap<String, usize>,
+    /// The first element that is no map where maps are merged by key.
+    odd: Option<usize>,
+}
+
+impl<'k> Index<'k> {
+    fn of(items: &[Value], key: Option<&'k str>) -> Self {
+        let mut index = Self {
+            key,
+            places: HashMap::with_capacity(items.len()),
+            odd: None,
+        };
+        for (at, item) in items.iter().enumerate() {
+            index.note(at, item);
+        }
+        index
+    }
+
+    fn note(&mut self, at: usize, item: &Value) {
+        if self.key.is_some() && !item.is_object() {
+            self.odd.get_or_insert(at);
+        }
+        if let Some(identity) = identity(item, self.key) {
+            self.places.entry(identity).or_insert(at);
+        }
+    }
+
+    fn place(&self, item: &Value) -> Option<usize> {
+        self.places.get(&identity(item, self.key)?).copied()
+    }
+
+    /// Like [`Self::place`], but looking past what is no map is upstream's error.
+    fn find(&self, item: &Value) -> Result<Option<usize>> {
+        let found = self.place(item);
+        match self.odd {
+            Some(odd) if found.is_none_or(|found| found > odd) => other(format!("value for key {odd} is not a map")),
+            _ => Ok(found),
+        }
+    }
+}
+
+/// What tells an element from others: the value under the merge key, or all of it.
+fn identity(item: &Value, key: Option<&str>) -> Option<String> {
+    match key {
+        None => Some(item.to_string()),
+        Some(key) => item.get(key).map(Value::to_string),
+    }
+}
+
 /// Elements with a directive: deletions happen, `replace` drops the live list.
 fn special_elements(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> Result<(Vec<Value>, Vec<Value>)> {
     let mut plain_elements = Vec::with_capacity(patch.len());
+    let mut gone: HashSet<String> = HashSet::new();
     let mut replace = false;
     for item in patch {
         let directive = item.get(DIRECTIVE).cloned();
@@ -354,14 +429,15 @@ fn special_elements(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> R
                 let Some(value) = object.get(key) else {
                     return no_merge_key(object, key);
                 };
-                while let Some(at) = find(&original, key, value)? {
-                    original.remove(at);
-                }
+                gone.insert(value.to_string());
             }
             Some(Some("replace")) => replace = true,
             Some(Some("merge")) => return other("merging lists cannot yet be specified in the patch"),
             Some(_) => return bad_patch_type(&directive.unwrap_or_default(), object),
         }
+    }
+    if !gone.is_empty() {
+        original.retain(|item| identity(item, Some(key)).is_none_or(|identity| !gone.contains(&identity)));
     }
     Ok(if replace {
         (plain_elements, Vec::new())
@@ -370,27 +446,14 @@ fn special_elements(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> R
     })
 }
 
-fn find(items: &[Value], key: &str, value: &Value) -> Result<Option<usize>> {
-    for (at, item) in items.iter().enumerate() {
-        match item {
-            Value::Object(object) if object.get(key) == Some(value) => return Ok(Some(at)),
-            Value::Object(_) => {}
-            _ => return other(format!("value for key {at} is not a map")),
-        }
-    }
-    Ok(None)
-}
-
 /// Elements that the list names, and those that only the server has.
 fn partition(items: Vec<Value>, by: &[Value], key: Option<&str>) -> Result<(Vec<Value>, Vec<Value>)> {
+    let index = Index::of(by, key);
     let (mut listed, mut server_only) = (Vec::with_capacity(items.len()), Vec::new());
     for item in items {
         let named = match (key, &item) {
-            (None, item) => by.contains(item),
-            (Some(key), Value::Object(object)) => match object.get(key) {
-                Some(value) => find(by, key, value)?.is_some(),
-                None => return no_merge_key(object, key),
-            },
+            (Some(key), Value::Object(object)) if !object.contains_key(key) => return no_merge_key(object, key),
+            (None, _) | (Some(_), Value::Object(_)) => index.find(&item)?.is_some(),
             (Some(_), found) => return bad_type("map[string]interface {}", found),
         };
         if named {
@@ -402,15 +465,6 @@ fn partition(items: Vec<Value>, by: &[Value], key: Option<&str>) -> Result<(Vec<
     Ok((listed, server_only))
 }
 
-fn position(items: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
-    match key {
-        None => items.iter().position(|other| other == item),
-        Some(key) => items
-            .iter()
-            .position(|other| other.get(key).is_some() && other.get(key) == item.get(key)),
-    }
-}
-
 /// Sorts the listed by the order, the server's own by the live list, and merges the two by the live list.
 fn order_elements(
     mut listed: Vec<Value>,
@@ -419,13 +473,14 @@ fn order_elements(
     live: &[Value],
     key: Option<&str>,
 ) -> Vec<Value> {
-    listed.sort_by_key(|item| position(order, item, key).unwrap_or(usize::MAX));
-    server_only.sort_by_key(|item| position(live, item, key).unwrap_or(usize::MAX));
+    let (order, live) = (Index::of(order, key), Index::of(live, key));
+    listed.sort_by_cached_key(|item| order.place(item).unwrap_or(usize::MAX));
+    server_only.sort_by_cached_key(|item| live.place(item).unwrap_or(usize::MAX));
     let mut out = Vec::with_capacity(listed.len() + server_only.len());
     let (mut left, mut right) = (listed.into_iter().peekable(), server_only.into_iter().peekable());
     while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
         // An element that the live list does not know comes before what only the server has.
-        let a_first = match (position(live, a, key), position(live, b, key)) {
+        let a_first = match (live.place(a), live.place(b)) {
             (Some(a), Some(b)) => a < b,
             _ => true,
         };
@@ -441,7 +496,7 @@ fn element_kind<'a>(items: impl Iterator<Item = &'a Value>) -> Result<Option<&'s
     let mut kind = None;
     for item in items {
         let this = match item {
-            Value::Array(_) => return other("lists of lists are not supported"),
+            Value::Array(_) => return Err(PatchError::ListOfLists),
             Value::Object(_) => "map",
             Value::String(_) => "string",
             Value::Number(_) => "number",

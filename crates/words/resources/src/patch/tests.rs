@@ -10,11 +10,13 @@ fn pods() -> &'static Resource {
 }
 
 fn strategic(doc: Value, patch: Value) -> Value {
-    strategic_merge(pods(), &doc, &patch).unwrap()
+    strategic_merge(pods(), &doc, patch.to_string().as_bytes(), false)
+        .unwrap()
+        .value
 }
 
 fn refused(doc: Value, patch: Value) -> (u16, String) {
-    let status = strategic_merge(pods(), &doc, &patch).unwrap_err();
+    let status = strategic_merge(pods(), &doc, patch.to_string().as_bytes(), false).unwrap_err();
     (status.code, status.message)
 }
 
@@ -133,7 +135,7 @@ fn json_patches_apply_in_order_or_not_at_all() {
     let doc = json!({"metadata": {"name": "n", "labels": {"a": "1"}}});
     let patch = br#"[{"op":"test","path":"/metadata/name","value":"n"},{"op":"add","path":"/metadata/labels/b","value":"2"},{"op":"remove","path":"/metadata/labels/a"}]"#;
     assert_eq!(
-        json_patch(&doc, patch).unwrap(),
+        json_patch(&doc, patch, true).unwrap().value,
         json!({"metadata": {"name": "n", "labels": {"b": "2"}}})
     );
     for bad in [
@@ -141,28 +143,60 @@ fn json_patches_apply_in_order_or_not_at_all() {
         br#"[{"op":"remove","path":"/nope"}]"#,
         br#"[{"op":"smash","path":"/metadata"}]"#,
     ] {
-        let status = json_patch(&doc, bad).unwrap_err();
+        let status = json_patch(&doc, bad, true).unwrap_err();
         assert_eq!((status.code, status.reason.as_str()), (422, "Invalid"));
     }
     let many = format!(
         "[{}]",
         vec![r#"{"op":"test","path":"/metadata/name","value":"n"}"#; JSON_PATCH_OPERATIONS_MAX + 1].join(",")
     );
-    assert_eq!(json_patch(&doc, many.as_bytes()).unwrap_err().code, 413);
-    assert_eq!(json_patch(&doc, b"{}").unwrap_err().code, 400);
+    assert_eq!(json_patch(&doc, many.as_bytes(), true).unwrap_err().code, 413);
+    assert_eq!(json_patch(&doc, b"{}", true).unwrap_err().code, 400);
 }
 
 #[test]
 fn merge_patches_must_be_objects() {
     let doc = json!({"data": {"a": "1", "b": "2"}});
     assert_eq!(
-        merge_patch(&doc, br#"{"data":{"a":null,"c":"3"}}"#).unwrap(),
+        merge_patch(&doc, br#"{"data":{"a":null,"c":"3"}}"#, true).unwrap().value,
         json!({"data": {"b": "2", "c": "3"}})
     );
     assert_eq!(
-        merge_patch(&doc, b"[1]").unwrap_err().message,
+        merge_patch(&doc, b"[1]", true).unwrap_err().message,
         "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
     );
+}
+
+#[test]
+fn names_that_stand_twice_in_a_patch_are_told() {
+    let doc = json!({"spec": {"replicas": 1}});
+    let twice = br#"{"spec":{"replicas":7,"replicas":8,"x":[null,{"a":null}]}}"#;
+    let patched = merge_patch(&doc, twice, true).unwrap();
+    assert_eq!(patched.value, json!({"spec": {"replicas": 8, "x": [null, {}]}}));
+    assert_eq!(patched.strict, ["duplicate field \"spec.replicas\""]);
+    assert!(merge_patch(&doc, twice, false).unwrap().strict.is_empty());
+    let pod = br#"{"spec":{"nodeName":"a","nodeName":"b"}}"#;
+    let patched = strategic_merge(pods(), &json!({}), pod, true).unwrap();
+    assert_eq!(patched.strict, ["duplicate field \"spec.nodeName\""]);
+    assert_eq!(merge_patch(&doc, b"null", true).unwrap_err().message, "Invalid JSON Patch");
+}
+
+#[test]
+fn long_lists_merge_in_time_that_grows_with_them() {
+    let names = |from: usize| -> Vec<Value> { (from..from + 20_000).map(|n| json!(format!("example.com/{n}"))).collect() };
+    let live = json!({"metadata": {"finalizers": names(0)}});
+    let out = strategic(live, json!({"metadata": {"finalizers": names(10_000)}}));
+    assert_eq!(out["metadata"]["finalizers"].as_array().unwrap().len(), 30_000);
+    let keyed = |from: usize| -> Vec<Value> {
+        (from..from + 10_000)
+            .map(|n| json!({"name": format!("c{n}"), "image": "i"}))
+            .collect()
+    };
+    let out = strategic(
+        json!({"spec": {"containers": keyed(0)}}),
+        json!({"spec": {"containers": keyed(5_000)}}),
+    );
+    assert_eq!(out["spec"]["containers"].as_array().unwrap().len(), 15_000);
 }
 
 fn named() -> impl Strategy<Value = Vec<(String, String)>> {

@@ -36,7 +36,9 @@ fn pods_say_what_is_wrong_with_them() {
     let pod = |status: Value, more: Value| {
         let mut pod = json!({"metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:59:00Z"},
             "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}, "status": status});
-        json_patch::merge(&mut pod, &more);
+        pod = crate::patch::merge_patch(&pod, more.to_string().as_bytes(), false)
+            .unwrap()
+            .value;
         let cells = cells_of("", "v1", "pods", pod);
         [1, 2, 3].map(|at| cells[at].as_str().unwrap().to_owned()).join(" ")
     };

@@ -1,0 +1,456 @@
+//! Patches, applies and repeated writes, answered as a stock server answers them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use serde_json::{Value, json};
+use trireme_apiserver::authn::{Chain, TokenFile};
+use trireme_apiserver::{AdmitAll, AllowMasters, ApiServer, Config, Plugins};
+use trireme_store::MemoryStore;
+
+struct Answer {
+    code: u16,
+    body: Value,
+    warnings: Vec<String>,
+}
+
+impl Answer {
+    fn message(&self) -> &str {
+        self.body["message"].as_str().unwrap_or_default()
+    }
+
+    /// (manager, operation, subresource, fields) of every owner.
+    fn owners(&self) -> Vec<(String, String, String, Value)> {
+        let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+        let entries = self.body["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        entries
+            .iter()
+            .map(|entry| {
+                (
+                    text(entry, "manager"),
+                    text(entry, "operation"),
+                    text(entry, "subresource"),
+                    entry["fieldsV1"].clone(),
+                )
+            })
+            .collect()
+    }
+}
+
+struct Client(Arc<ApiServer>);
+
+impl Client {
+    async fn new() -> Self {
+        let tokens = TokenFile::parse("ADMIN,admin,u1,\"system:masters\"\n").unwrap();
+        let plugins = Plugins {
+            authorizer: Arc::new(AllowMasters),
+            admission: Arc::new(AdmitAll),
+            authenticator: Arc::new(Chain::new(vec![Arc::new(tokens)])),
+            dialer: None,
+            tokens: None,
+            metrics: None,
+            extension: None,
+        };
+        let server = ApiServer::build(Config::default(), MemoryStore::new(), plugins);
+        server.bootstrap().await.unwrap();
+        Self(server)
+    }
+
+    async fn send(&self, method: &str, path: &str, content_type: &str, body: impl Into<Bytes>) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", "Bearer ADMIN")
+            .header("content-type", content_type)
+            .body(Full::new(body.into()))
+            .unwrap();
+        let (parts, body) = self.0.handle(request).await.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer {
+            code: parts.status.as_u16(),
+            body: serde_json::from_slice(&bytes).unwrap_or_default(),
+            warnings: parts
+                .headers
+                .get_all("warning")
+                .iter()
+                .map(|value| value.to_str().unwrap().to_owned())
+                .collect(),
+        }
+    }
+
+    async fn json(&self, method: &str, path: &str, body: &Value) -> Answer {
+        self.send(method, path, "application/json", body.to_string()).await
+    }
+
+    async fn patch(&self, path: &str, kind: &str, body: impl Into<Bytes>) -> Answer {
+        self.send("PATCH", path, &format!("application/{kind}"), body).await
+    }
+}
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const APPS: &str = "/apis/apps/v1/namespaces/default";
+
+fn template() -> Value {
+    json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+}
+
+fn deployment(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template()}})
+}
+
+#[tokio::test]
+async fn copies_that_double_a_list_are_refused_and_objects_do_not_grow_without_end() {
+    let client = Client::new().await;
+    let finalizers = ["example.com/a"];
+    client
+        .json(
+            "POST",
+            MAPS,
+            &json!({"metadata": {"name": "a", "finalizers": finalizers}, "data": {"k": "x".repeat(900_000)}}),
+        )
+        .await;
+    let one = format!("{MAPS}/a");
+    let double = r#"{"op":"copy","from":"/metadata/finalizers","path":"/metadata/finalizers/-"}"#;
+    let patch = format!("[{}]", vec![double; 60].join(","));
+    let answer = client.patch(&one, "json-patch+json", patch).await;
+    assert_eq!(
+        (answer.code, answer.message()),
+        (422, "the server rejected our request due to an error in our request")
+    );
+    let grow = r#"[{"op":"copy","from":"/data/k","path":"/metadata/annotations"},{"op":"copy","from":"/data/k","path":"/data/l"},
+        {"op":"copy","from":"/data/k","path":"/data/m"},{"op":"remove","path":"/metadata/annotations"}]"#;
+    let answer = client.patch(&one, "json-patch+json", grow).await;
+    assert!(matches!(answer.code, 413 | 422), "{} {}", answer.code, answer.message());
+    let values = format!("{{\"metadata\":{{\"name\":\"b\"}},\"x\":[{}0]}}", "0,".repeat(200_000));
+    let answer = client.send("POST", MAPS, "application/json", values).await;
+    assert_eq!(
+        (answer.code, answer.message()),
+        (413, "Request entity too large: limit is 100000 values in one object")
+    );
+}
+
+#[tokio::test]
+async fn json_patches_follow_upstreams_library() {
+    let client = Client::new().await;
+    client
+        .json(
+            "POST",
+            MAPS,
+            &json!({"metadata": {"name": "a", "finalizers": ["x.y/1", "x.y/2"]}, "data": {"k": "v"}}),
+        )
+        .await;
+    let patch = r#"[{"op":"replace","path":"/data/new","value":"1"},{"op":"test","path":"/data/gone","value":null},
+        {"op":"replace","path":"/metadata/finalizers/-1","value":"x.y/last"},{"op":"replace","path":"/metadata/finalizers/00","value":"x.y/0"}]"#;
+    let answer = client.patch(&format!("{MAPS}/a"), "json-patch+json", patch).await;
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    assert_eq!(answer.body["data"], json!({"k": "v", "new": "1"}));
+    assert_eq!(answer.body["metadata"]["finalizers"], json!(["x.y/0", "x.y/last"]));
+}
+
+#[tokio::test]
+async fn repeated_keys_warn_and_strict_refuses() {
+    let client = Client::new().await;
+    client.json("POST", &format!("{APPS}/deployments"), &deployment("d")).await;
+    let one = format!("{APPS}/deployments/d?fieldManager=m&force=");
+    let twice = r#"{"apiVersion":"apps/v1","kind":"Deployment","spec":{"replicas":7,"replicas":8}}"#;
+    for (kind, warning, refusal) in [
+        (
+            "merge-patch+json",
+            r#"299 - "duplicate field \"spec.replicas\"""#,
+            "strict decoding error: duplicate field \"spec.replicas\"",
+        ),
+        (
+            "strategic-merge-patch+json",
+            r#"299 - "duplicate field \"spec.replicas\"""#,
+            "strict decoding error: duplicate field \"spec.replicas\"",
+        ),
+        (
+            "apply-patch+yaml",
+            r#"299 - "line 1: key \"replicas\" already set in map""#,
+            "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 1: key \"replicas\" already set in map",
+        ),
+    ] {
+        let path = if kind == "apply-patch+yaml" {
+            format!("{one}true")
+        } else {
+            format!("{APPS}/deployments/d?fieldManager=m")
+        };
+        let warned = client.patch(&path, kind, twice).await;
+        assert_eq!(
+            (warned.code, &warned.body["spec"]["replicas"]),
+            (200, &json!(8)),
+            "{kind}: {}",
+            warned.body
+        );
+        assert_eq!(warned.warnings, [warning], "{kind}");
+        let strict = client.patch(&format!("{path}&fieldValidation=Strict"), kind, twice).await;
+        assert_eq!(strict.code, if kind == "apply-patch+yaml" { 400 } else { 422 }, "{kind}");
+        assert!(strict.message().ends_with(refusal), "{kind}: {}", strict.message());
+    }
+    let patch = r#"[{"op":"replace","path":"/spec/replicas","value":1,"foo":1}]"#;
+    let answer = client.patch(&format!("{APPS}/deployments/d"), "json-patch+json", patch).await;
+    assert_eq!(answer.warnings, [r#"299 - "json patch unknown field \"[0].foo\"""#]);
+}
+
+#[tokio::test]
+async fn yaml_is_read_as_yaml_1_1() {
+    let client = Client::new().await;
+    let yaml = "metadata:\n  name: m\n  annotations:\n    a: \"1\"\ndata:\n  y: \"1\"\n  n: \"2\"\n  0x10: z\n";
+    let made = client.send("POST", MAPS, "application/yaml", yaml).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    assert_eq!(made.body["data"], json!({"true": "1", "false": "2", "16": "z"}));
+    let text = serde_json::to_string(&template()).unwrap();
+    let yaml =
+        format!("metadata:\n  name: d\nspec:\n  replicas: 3.0\n  selector: {{matchLabels: {{a: b}}}}\n  template: {text}\n");
+    let made = client
+        .send("POST", &format!("{APPS}/deployments"), "application/yaml", yaml)
+        .await;
+    assert_eq!((made.code, &made.body["spec"]["replicas"]), (201, &json!(3)), "{}", made.body);
+    let one = format!("{APPS}/deployments/d");
+    let merged = client.patch(&one, "merge-patch+json", r#"{"spec":{"replicas":4.0}}"#).await;
+    assert!(
+        merged.code == 422
+            && merged
+                .message()
+                .ends_with("json: cannot unmarshal number 4.0 into Go struct field DeploymentSpec.spec.replicas of type int32"),
+        "{}",
+        merged.message()
+    );
+    let merged = client
+        .patch(&one, "strategic-merge-patch+json", r#"{"spec":{"replicas":4.0}}"#)
+        .await;
+    assert_eq!((merged.code, &merged.body["spec"]["replicas"]), (200, &json!(4)));
+    let applied = r#"{"apiVersion":"apps/v1","kind":"Deployment","spec":{"replicas":5.0}}"#;
+    let applied = client
+        .patch(&format!("{one}?fieldManager=m&force=true"), "apply-patch+yaml", applied)
+        .await;
+    assert_eq!(
+        (applied.code, &applied.body["spec"]["replicas"]),
+        (200, &json!(5)),
+        "{}",
+        applied.body
+    );
+}
+
+#[tokio::test]
+async fn patches_name_the_object_of_the_url() {
+    let client = Client::new().await;
+    client.json("POST", &format!("{APPS}/deployments"), &deployment("d")).await;
+    let one = format!("{APPS}/deployments/d");
+    let renamed = "the name of the object (x) does not match the name on the URL (d)";
+    let nameless = "the name of the object (d based on URL) was undeterminable: name must be provided";
+    for (path, kind, body, message) in [
+        (one.clone(), "merge-patch+json", r#"{"metadata":{"name":"x"}}"#, renamed),
+        (
+            one.clone(),
+            "strategic-merge-patch+json",
+            r#"{"metadata":{"name":"x"}}"#,
+            renamed,
+        ),
+        (
+            format!("{one}/scale"),
+            "merge-patch+json",
+            r#"{"metadata":{"name":"x"}}"#,
+            renamed,
+        ),
+        (one.clone(), "merge-patch+json", r#"{"metadata":null}"#, nameless),
+        (
+            one.clone(),
+            "json-patch+json",
+            r#"[{"op":"remove","path":"/metadata"}]"#,
+            nameless,
+        ),
+        (
+            format!("{APPS}/deployments/new?fieldManager=m"),
+            "apply-patch+yaml",
+            r#"{"apiVersion":"apps/v1","kind":"Deployment","spec":{"replicas":1}}"#,
+            "the name of the object (new based on URL) was undeterminable: name must be provided",
+        ),
+    ] {
+        let answer = client.patch(&path, kind, body).await;
+        assert_eq!((answer.code, answer.message()), (400, message), "{kind} {body}");
+    }
+}
+
+#[tokio::test]
+async fn owners_are_those_of_a_stock_server() {
+    let client = Client::new().await;
+    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {
+        "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}},
+        "podFailurePolicy": {"rules": [{"action": "Ignore", "onExitCodes": {"operator": "In", "values": [42]}}]}}});
+    let path = "/apis/batch/v1/namespaces/default/jobs/j?fieldManager=m";
+    let applied = client.patch(path, "apply-patch+yaml", job.to_string()).await;
+    assert_eq!(applied.code, 201, "{}", applied.body);
+
+    let role = client
+        .json(
+            "POST",
+            "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles",
+            &json!({"metadata": {"name": "r"}, "rules": []}),
+        )
+        .await;
+    assert_eq!(role.owners()[0].3, json!({"f:rules": {}}));
+    assert_eq!(role.body["rules"], Value::Null);
+    let slice = json!({"metadata": {"name": "e"}, "addressType": "IPv4", "endpoints": [], "ports": []});
+    let slice = client
+        .json("POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice)
+        .await;
+    assert_eq!(
+        slice.owners()[0].3,
+        json!({"f:addressType": {}, "f:endpoints": {}, "f:ports": {}})
+    );
+
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+        "hostPath": {"path": "/x"}, "claimRef": {"name": "a", "namespace": "b"}}});
+    let volume = client.json("POST", "/api/v1/persistentvolumes", &volume).await;
+    assert_eq!(
+        volume.owners()[0].3["f:spec"]["f:claimRef"],
+        json!({".": {}, "f:name": {}, "f:namespace": {}})
+    );
+
+    let map = client
+        .json("POST", MAPS, &json!({"metadata": {"name": "a"}, "data": {"k": "v"}}))
+        .await;
+    assert_eq!(map.owners().len(), 1);
+    let emptied = client
+        .patch(
+            &format!("{MAPS}/a"),
+            "merge-patch+json",
+            r#"{"metadata":{"managedFields":[]}}"#,
+        )
+        .await;
+    assert_eq!((emptied.code, emptied.owners().len()), (200, 0), "{}", emptied.body);
+    let map = client
+        .json(
+            "PUT",
+            &format!("{MAPS}/a"),
+            &json!({"metadata": {"name": "a", "managedFields": []}, "data": {"k": "w"}}),
+        )
+        .await;
+    assert_eq!((map.code, map.owners().len()), (200, 0));
+}
+
+#[tokio::test]
+async fn the_same_write_again_changes_nothing() {
+    let client = Client::new().await;
+    let set = |kind: &str, extra: Value| {
+        let mut set =
+            json!({"metadata": {"name": kind}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template()}});
+        for (name, value) in extra.as_object().into_iter().flatten() {
+            set["spec"][name] = value.clone();
+        }
+        set
+    };
+    let stateful =
+        json!({"serviceName": "s", "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}});
+    let mut annotated = set("annotated", Value::Null);
+    annotated["metadata"]["annotations"] = Value::Null;
+    for (plural, body) in [
+        ("daemonsets", set("d", Value::Null)),
+        ("daemonsets", annotated),
+        ("statefulsets", set("s", stateful)),
+    ] {
+        let mut labelled = body.clone();
+        labelled["metadata"]["labels"] = json!({"x": "1"});
+        let made = client.json("POST", &format!("{APPS}/{plural}"), &labelled).await;
+        assert_eq!(made.code, 201, "{}", made.body);
+        let one = format!("{APPS}/{plural}/{}", body["metadata"]["name"].as_str().unwrap());
+        // As if it had been made long ago, so that a time that moves shows. What only removes gives nobody a new time.
+        let mut aged = made.body;
+        aged["metadata"].as_object_mut().unwrap().remove("labels");
+        for entry in aged["metadata"]["managedFields"].as_array_mut().unwrap() {
+            entry["time"] = "2026-01-01T00:00:00Z".into();
+        }
+        let before = client.json("PUT", &one, &aged).await;
+        assert_eq!(before.body["metadata"]["managedFields"][0]["time"], "2026-01-01T00:00:00Z");
+        let after = client.json("PUT", &one, &body).await;
+        assert_eq!(after.body["metadata"], before.body["metadata"], "{plural}");
+    }
+}
+
+#[tokio::test]
+async fn equal_owner_references_are_one() {
+    let client = Client::new().await;
+    let owner =
+        |controller: bool| json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u-1", "controller": controller});
+    let map = |references: Value| json!({"metadata": {"name": "a", "ownerReferences": references}});
+    let made = client.json("POST", MAPS, &map(json!([owner(true), owner(true)]))).await;
+    assert_eq!(
+        (made.code, made.body["metadata"]["ownerReferences"].as_array().unwrap().len()),
+        (201, 1)
+    );
+    let text = "API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your \
+                requests; duplicate UID(s) observed: u-1";
+    assert_eq!(
+        made.warnings,
+        [format!(
+            "299 - \".metadata.ownerReferences contains duplicate entries; {text}\""
+        )]
+    );
+    let body = json!({"metadata": {"ownerReferences": [owner(true), owner(true)]}});
+    let patched = client.patch(&format!("{MAPS}/a"), "merge-patch+json", body.to_string()).await;
+    assert_eq!(
+        patched.warnings,
+        [format!(
+            "299 - \".metadata.ownerReferences contains duplicate entries after mutating admission happens; {text}\""
+        )]
+    );
+    let mut other = owner(true);
+    other["name"] = "q".into();
+    let refused = client.json("POST", MAPS, &map(json!([owner(true), other]))).await;
+    assert_eq!(refused.code, 422, "two that differ are two controllers");
+}
+
+#[tokio::test]
+async fn applying_a_scale_is_an_apply() {
+    let client = Client::new().await;
+    client
+        .json("POST", &format!("{APPS}/deployments?fieldManager=one"), &deployment("d"))
+        .await;
+    let scale = |manager: &str, more: &str| format!("{APPS}/deployments/d/scale?fieldManager={manager}{more}");
+    let body = |replicas: u32| {
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": replicas}})
+            .to_string()
+    };
+    let conflict = client.patch(&scale("two", ""), "apply-patch+yaml", body(5)).await;
+    assert_eq!(
+        (conflict.code, conflict.message()),
+        (
+            409,
+            "Apply failed with 1 conflict: conflict with \"one\" using autoscaling/v1: .spec.replicas"
+        )
+    );
+    assert_eq!(conflict.body["details"]["causes"][0]["reason"], "FieldManagerConflict");
+    let forced = client.patch(&scale("two", "&force=true"), "apply-patch+yaml", body(5)).await;
+    assert_eq!(
+        (forced.code, &forced.body["spec"]["replicas"]),
+        (200, &json!(5)),
+        "{}",
+        forced.body
+    );
+    let object = client.json("GET", &format!("{APPS}/deployments/d"), &Value::Null).await;
+    let owner = |manager: &str, operation: &str| {
+        (
+            manager.to_owned(),
+            operation.to_owned(),
+            "scale".to_owned(),
+            json!({"f:spec": {"f:replicas": {}}}),
+        )
+    };
+    assert_eq!(object.owners()[0], owner("two", "Apply"));
+    assert!(object.body["metadata"]["managedFields"][0]["time"].is_null());
+    let conflict = client.patch(&scale("three", ""), "apply-patch+yaml", body(6)).await;
+    assert_eq!(
+        conflict.message(),
+        "Apply failed with 1 conflict: conflict with \"two\" with subresource \"scale\": .spec.replicas"
+    );
+    let merged = client
+        .patch(&scale("five", ""), "merge-patch+json", r#"{"spec":{"replicas":7}}"#)
+        .await;
+    assert_eq!(merged.code, 200);
+    let object = client.json("GET", &format!("{APPS}/deployments/d"), &Value::Null).await;
+    assert_eq!(object.owners()[0], owner("five", "Update"));
+    assert_eq!(object.owners().len(), 2);
+}

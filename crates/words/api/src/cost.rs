@@ -1,0 +1,216 @@
+//! What one request may cost beyond its body: a ledger that whatever multiplies its input charges before it does so.
+//!
+//! Invariant: a decoder charges each value that it makes, a patch what it copies and moves, a message what it shows. So
+//! work and memory of a request are bounded by these limits, however small the body that asks for them. Limits that
+//! upstream has are upstream's. The ledger measures nothing itself and knows no clock. `crates/words/resources/tests/cost.rs`
+//! holds it to this under a limit of address space.
+
+use serde_json::Value;
+
+use crate::status::Status;
+
+/// Largest request body, and largest object that is stored.
+pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// What the `copy` operations of one JSON patch may copy together, as JSON (upstream's `JSONPatchMaxCopyBytes`).
+pub const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Values (scalars, lists, objects) that one body or patch may hold or make. A large object of real life has some 40,000.
+pub const VALUES_MAX: usize = 100_000;
+/// Elements of lists that one patch may shift aside to put in or take out others.
+pub const SHIFTED_MAX: usize = 10_000_000;
+/// Bytes of text that decoding may write about unknown, duplicate and misfitting fields; what exceeds it goes untold.
+pub const TOLD_BYTES_MAX: usize = 128 * 1024;
+
+/// Why a request is refused for what it would cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CostError {
+    /// A JSON patch copies too much; upstream's text.
+    #[error(
+        "Unable to complete the copy, the accumulated size increase of copy is {accumulated}, exceeding the limit {COPIED_BYTES_MAX}"
+    )]
+    Copied {
+        /// Bytes copied so far, the operation that is refused included.
+        accumulated: usize,
+    },
+    /// Too many values.
+    #[error("limit is {VALUES_MAX} values in one object")]
+    Values,
+    /// Too much work on long lists.
+    #[error("limit is {SHIFTED_MAX} elements of lists that one patch shifts")]
+    Shifted,
+    /// The object would be too large to be stored.
+    #[error("limit is {BODY_BYTES_MAX}")]
+    Object,
+}
+
+impl From<CostError> for Status {
+    fn from(error: CostError) -> Self {
+        Self::failure(413, "RequestEntityTooLarge", format!("Request entity too large: {error}"))
+    }
+}
+
+/// What one request has cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    copied: usize,
+    values: usize,
+    shifted: usize,
+    told: usize,
+}
+
+impl Ledger {
+    /// A ledger with nothing in it.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Charges one value that is about to be made.
+    ///
+    /// # Errors
+    /// When there are more than [`VALUES_MAX`].
+    pub fn value(&mut self) -> Result<(), CostError> {
+        self.values(1)
+    }
+
+    /// Charges values that are about to be made.
+    ///
+    /// # Errors
+    /// When there are more than [`VALUES_MAX`].
+    pub fn values(&mut self, count: usize) -> Result<(), CostError> {
+        self.values = self.values.saturating_add(count);
+        if self.values > VALUES_MAX {
+            return Err(CostError::Values);
+        }
+        Ok(())
+    }
+
+    /// Charges a copy that is about to be made.
+    ///
+    /// # Errors
+    /// When copies exceed [`COPIED_BYTES_MAX`] or [`VALUES_MAX`].
+    pub fn copy(&mut self, size: Size) -> Result<(), CostError> {
+        self.copied = self.copied.saturating_add(size.bytes);
+        if self.copied > COPIED_BYTES_MAX {
+            return Err(CostError::Copied {
+                accumulated: self.copied,
+            });
+        }
+        self.values(size.values)
+    }
+
+    /// Charges elements of a list that are shifted because one before them comes or goes.
+    ///
+    /// # Errors
+    /// When they exceed [`SHIFTED_MAX`].
+    pub fn shift(&mut self, elements: usize) -> Result<(), CostError> {
+        self.shifted = self.shifted.saturating_add(elements);
+        if self.shifted > SHIFTED_MAX {
+            return Err(CostError::Shifted);
+        }
+        Ok(())
+    }
+
+    /// Charges a text about a field; whether it may still be written.
+    pub fn tell(&mut self, bytes: usize) -> bool {
+        self.told = self.told.saturating_add(bytes);
+        self.told <= TOLD_BYTES_MAX
+    }
+}
+
+/// How large a value is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Bytes as compact JSON.
+    pub bytes: usize,
+    /// Values, itself included.
+    pub values: usize,
+}
+
+impl Size {
+    /// Measures a value.
+    #[must_use]
+    pub fn of(value: &Value) -> Self {
+        let mut size = Self::default();
+        size.add(value);
+        size
+    }
+
+    fn add(&mut self, value: &Value) {
+        self.values += 1;
+        self.bytes += match value {
+            Value::Null | Value::Bool(true) => 4,
+            Value::Bool(false) => 5,
+            Value::Number(number) => number.as_i64().map_or_else(|| number.to_string().len(), digits),
+            Value::String(text) => text_bytes(text),
+            Value::Array(items) => {
+                for item in items {
+                    self.add(item);
+                }
+                2 + items.len().saturating_sub(1)
+            }
+            Value::Object(members) => {
+                for (name, member) in members {
+                    self.bytes += text_bytes(name) + 1;
+                    self.add(member);
+                }
+                2 + members.len().saturating_sub(1)
+            }
+        };
+    }
+}
+
+fn digits(number: i64) -> usize {
+    let magnitude = number.unsigned_abs();
+    usize::from(number < 0) + magnitude.checked_ilog10().map_or(1, |digits| digits as usize + 1)
+}
+
+/// Bytes of a string as JSON with its quotes.
+fn text_bytes(text: &str) -> usize {
+    let escaped = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 1,
+        0..0x20 => 5,
+        _ => 0,
+    };
+    2 + text.len() + text.bytes().map(escaped).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_size_is_that_of_the_written_text() {
+        for value in [
+            json!(null),
+            json!(-10),
+            json!(0),
+            json!(1.5),
+            json!("a\"\u{1}\nü"),
+            json!([]),
+            json!({"a": [1, 22, {"b": true, "c": false}], "d": {}}),
+        ] {
+            assert_eq!(Size::of(&value).bytes, value.to_string().len(), "{value}");
+        }
+        assert_eq!(Size::of(&json!({"a": [1, 2]})).values, 4);
+    }
+
+    #[test]
+    fn each_limit_refuses_what_exceeds_it() {
+        let mut ledger = Ledger::new();
+        let half = Size {
+            bytes: COPIED_BYTES_MAX / 2 + 1,
+            values: 1,
+        };
+        assert_eq!(ledger.copy(half), Ok(()));
+        assert_eq!(
+            ledger.copy(half).unwrap_err().to_string(),
+            "Unable to complete the copy, the accumulated size increase of copy is 3145730, exceeding the limit 3145728"
+        );
+        assert_eq!(Ledger::new().values(VALUES_MAX), Ok(()));
+        assert_eq!(Ledger::new().values(VALUES_MAX + 1), Err(CostError::Values));
+        assert_eq!(Ledger::new().shift(SHIFTED_MAX + 1), Err(CostError::Shifted));
+        assert!(!Ledger::new().tell(TOLD_BYTES_MAX + 1));
+        assert_eq!(Status::from(CostError::Object).code, 413);
+    }
+}

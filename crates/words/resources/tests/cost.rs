@@ -1,0 +1,231 @@
+//! Hostile but small inputs, under a limit of address space and of processor time: each must be answered within both.
+//!
+//! Invariant: the inputs run in a child process, which ends by itself; what exceeds the limits kills the child, not the host.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use trireme_api::cost::{BODY_BYTES_MAX, Ledger};
+use trireme_api::decode::{self, FieldValidation};
+use trireme_api::selector::{FieldSelector, LabelSelector};
+use trireme_api::{protobuf, schema};
+use trireme_resources::apply::{self, Applier, Updater};
+use trireme_resources::{Resource, find, patch};
+
+/// Address space of the child in KiB: the test binary with its threads takes a quarter of it.
+const ADDRESS_SPACE_KIB: u32 = 512 * 1024;
+/// Processor time of the child; a debug build needs a few seconds.
+const SECONDS: u32 = 60;
+
+#[test]
+fn hostile_inputs_are_answered_within_a_limit_of_address_space() {
+    let script = format!("ulimit -v {ADDRESS_SPACE_KIB} && ulimit -t {SECONDS} && exec \"$0\" \"$@\"");
+    let this = std::env::current_exe().unwrap();
+    let out = Command::new("sh")
+        .args(["-c", &script])
+        .arg(this)
+        .args(["--ignored", "--exact", "in_a_child", "--test-threads=1"])
+        .output()
+        .unwrap();
+    let told = format!(
+        "{}\n{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
+    assert!(out.status.success() && told.contains("1 passed"), "{}: {told}", out.status);
+}
+
+#[test]
+#[ignore = "run by its parent under limits"]
+fn in_a_child() {
+    patches();
+    documents();
+    messages();
+    selectors();
+    told_fields();
+    long_lists();
+    owners();
+}
+
+fn row(group: &str, plural: &str) -> &'static Resource {
+    find(group, "v1", plural).unwrap()
+}
+
+/// Operations that double a list, or put in front of a long one.
+fn patches() {
+    let doc = json!({"l": ["0123456789"], "o": {}});
+    let double = r#"{"op":"copy","from":"/l","path":"/l/-"}"#;
+    for (operation, times) in [
+        (double, 60),
+        (double, 10_000),
+        (r#"{"op":"copy","from":"/l","path":"/o/x"}"#, 10_000),
+    ] {
+        let body = format!("[{}]", vec![operation; times].join(","));
+        let answer = patch::json_patch(&doc, body.as_bytes(), true).map(|patched| patched.value.to_string().len());
+        assert!(answer.map_or_else(|status| status.code == 422, |length| length < BODY_BYTES_MAX));
+    }
+    let long = json!({"l": vec![0; 50_000]});
+    let front = format!("[{}]", vec![r#"{"op":"add","path":"/l/0","value":1}"#; 10_000].join(","));
+    assert_eq!(patch::json_patch(&long, front.as_bytes(), true).unwrap_err().code, 413);
+}
+
+/// Many values in few bytes, aliases, depth.
+fn documents() {
+    let many = format!("[{}0]", "0,".repeat(1_500_000));
+    assert!(matches!(
+        decode::Body::parse(many.as_bytes()),
+        Err(decode::DecodeError::Cost(_))
+    ));
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..12 {
+        let inner = vec![format!("*a{}", level - 1); 10].join(", ");
+        bomb.push_str(&format!("a{level}: &a{level} [{inner}]\n"));
+    }
+    let merged: String = (1..2_000).map(|number| format!("m{number}:\n  <<: *x\n")).collect();
+    let wide: String = (0..100).map(|number| format!("  k{number}: {number}\n")).collect();
+    for text in [
+        bomb,
+        format!("m0: &x\n{wide}{merged}"),
+        format!("a: &a {}\nb: [{}]\n", "x".repeat(1_000_000), vec!["*a"; 10_000].join(", ")),
+        "[".repeat(1_000_000),
+        "- ".repeat(100_000),
+        "? ".repeat(100_000),
+        format!("[{}0]", "0, ".repeat(900_000)),
+    ] {
+        assert!(decode::yaml(text.as_bytes(), &mut Ledger::new()).is_err(), "{}", &text[..40]);
+    }
+}
+
+fn field(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag << 3 | 2];
+    let mut length = body.len();
+    while length >= 0x80 {
+        out.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(body);
+    out
+}
+
+/// Messages nested deep around something long, and very many empty ones.
+fn messages() {
+    let props = schema::json_schema_props();
+    let items = props.fields.iter().find(|field| field.json == "items").unwrap();
+    let description = props.fields.iter().find(|field| field.json == "description").unwrap();
+    let tag = |field: &schema::Field| u8::try_from(field.tag).unwrap();
+    let mut message = field(tag(description), &vec![b'x'; 1_000_000]);
+    for _ in 0..100 {
+        // One schema of the two that `items` may be, inside the message of the choice.
+        message = if tag(items) < 16 {
+            field(tag(items), &field(1, &message))
+        } else {
+            let mut long = vec![(tag(items) << 3 | 2) | 0x80, tag(items) >> 4];
+            long.extend_from_slice(&field(1, &message)[..0]);
+            let inner = field(1, &message);
+            long.extend_from_slice(&field(0, &inner)[1..]);
+            long
+        };
+    }
+    let deep = protobuf::decode(&message, props);
+    assert!(
+        deep.is_ok() || deep == Err(protobuf::ProtobufError::Depth),
+        "{:?}",
+        deep.err()
+    );
+    let pod = schema::kind("", "v1", "Pod").unwrap();
+    let finalizers = [0x72, 0x00].repeat(1_400_000);
+    let wide = protobuf::decode(&field(1, &finalizers), pod);
+    assert!(matches!(wide, Err(protobuf::ProtobufError::Cost(_))), "{:?}", wide.err());
+}
+
+/// Long selectors, matched against many objects.
+fn selectors() {
+    for text in [
+        "(".repeat(30_000),
+        "!".repeat(30_000),
+        "a in (".repeat(10_000),
+        "=".repeat(60_000),
+    ] {
+        assert!(LabelSelector::parse(&text).is_err());
+    }
+    let absent: Vec<String> = (0..10_000).map(|number| format!("!k{number}")).collect();
+    let values: Vec<String> = (0..10_000).map(|number| format!("v{number}")).collect();
+    let labels = [("a".to_owned(), "v9".to_owned())].into();
+    for text in [absent.join(","), format!("a in ({})", values.join(","))] {
+        let selector = LabelSelector::parse(&text).unwrap();
+        assert!((0..20_000).all(|_| selector.matches(&labels)));
+    }
+    let terms: Vec<String> = (0..3_000).map(|number| format!("metadata.name!=n{number}")).collect();
+    let selector = FieldSelector::parse(&terms.join(",")).unwrap();
+    assert!((0..20_000).all(|_| selector.matches(|_| Some("other"))));
+}
+
+/// Unknown and repeated fields below a long name.
+fn told_fields() {
+    let unknown = vec![r#""x":1"#; 50_000].join(",");
+    let name = "n".repeat(1_000_000);
+    let ty = schema::kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition").unwrap();
+    let text = format!(
+        r#"{{"spec":{{"versions":[{{"name":"v1","schema":{{"openAPIV3Schema":{{"properties":{{"{name}":{{{unknown}}}}}}}}}}}]}}}}"#
+    );
+    let told = decode::json(text.as_bytes(), ty, FieldValidation::Warn).unwrap().warnings;
+    assert!(
+        told.iter().map(String::len).sum::<usize>() < 300_000,
+        "{} bytes told",
+        told.len()
+    );
+    assert!(decode::json(text.as_bytes(), ty, FieldValidation::Strict).is_err());
+    let config = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [
+        {"name": name, "env": (0..20_000).map(|number| json!({"name": format!("E{number}"), "value": 1})).collect::<Vec<_>>()}]}});
+    let by = Applier {
+        manager: "m",
+        force: false,
+        subresource: None,
+        now: "2026-01-01T00:00:00Z",
+    };
+    let refused = apply::apply(row("", "pods"), None, &config, by).unwrap_err();
+    assert!(refused.message.len() < 3_000_000, "{}", refused.message.len());
+}
+
+/// Lists that merge element by element.
+fn long_lists() {
+    let names = |from: usize| -> Vec<Value> { (from..from + 30_000).map(|number| json!(format!("e.com/{number}"))).collect() };
+    let live = json!({"metadata": {"finalizers": names(0)}});
+    let sent = json!({"metadata": {"finalizers": names(15_000), "$setElementOrder/finalizers": names(15_000)}});
+    patch::strategic_merge(row("", "pods"), &live, sent.to_string().as_bytes(), true).unwrap();
+    let containers = |from: usize| -> Vec<Value> {
+        (from..from + 20_000)
+            .map(|number| json!({"name": format!("c{number}")}))
+            .collect()
+    };
+    let live = json!({"spec": {"containers": containers(0)}});
+    let sent = json!({"spec": {"containers": containers(10_000)}});
+    patch::strategic_merge(row("", "pods"), &live, sent.to_string().as_bytes(), true).unwrap();
+    let config = |from| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "finalizers": names(from)}});
+    let by = Applier {
+        manager: "m",
+        force: true,
+        subresource: None,
+        now: "2026-01-01T00:00:00Z",
+    };
+    let first = apply::apply(row("", "pods"), None, &config(0), by).unwrap().value;
+    apply::apply(row("", "pods"), Some(&first), &config(15_000), by).unwrap();
+}
+
+/// Owners by the thousand, as a client may send them.
+fn owners() {
+    let entry = |number: usize| {
+        json!({"manager": format!("m{number}"), "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
+            "fieldsV1": {"f:data": {format!("f:k{number}"): {}}}, "time": "2026-01-01T00:00:00Z"})
+    };
+    let map = |data: Value| json!({"metadata": {"name": "c", "managedFields": (0..10_000).map(entry).collect::<Vec<_>>()}, "data": data});
+    let (old, mut new) = (map(json!({"k1": "1"})), map(json!({"k1": "2"})));
+    let by = Updater {
+        manager: "m",
+        subresource: None,
+        now: "2026-01-01T00:00:01Z",
+    };
+    apply::update_managers(row("", "configmaps"), Some(&old), &mut new, by);
+    assert!(new["metadata"]["managedFields"].as_array().unwrap().len() <= 11);
+}
