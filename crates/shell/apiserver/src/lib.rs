@@ -4,6 +4,7 @@ pub mod admission;
 pub mod authn;
 pub mod authorization;
 mod bootstrap;
+mod bootstrap_roles;
 mod descriptions;
 mod discovery;
 mod health;

@@ -17,8 +17,9 @@ use trireme_store::{EventKind, Store};
 
 use crate::admission::{Admission, Operation, Request, View};
 use crate::authorization::{Attributes, Authorizer, Decision, Rule};
-use crate::keys;
 use crate::user::{APISERVER, MASTERS, UserInfo};
+
+pub use crate::bootstrap_roles::bootstrap_roles;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -278,85 +279,4 @@ fn suffix() -> String {
     (0..5)
         .map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]))
         .collect()
-}
-
-/// Makes the bootstrap roles and bindings that are absent, and adds what present ones lack (reconciliation at start).
-///
-/// # Errors
-/// The first write that fails.
-pub async fn bootstrap_roles(server: &crate::server::ApiServer) -> Result<(), Status> {
-    use trireme_store::{Body, Operation as Change, Precondition, Write};
-    let mut writes = Vec::new();
-    let now = crate::server::now();
-    for mut object in trireme_policy::bootstrap::objects() {
-        let plural = match object["kind"].as_str() {
-            Some("ClusterRole") => "clusterroles",
-            Some("Role") => "roles",
-            Some("ClusterRoleBinding") => "clusterrolebindings",
-            _ => "rolebindings",
-        };
-        let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
-        let (namespace, name) = (text("namespace"), text("name"));
-        let key = keys::object(GROUP, plural, &namespace, &name);
-        if server.store.get(&key).is_some() {
-            continue;
-        }
-        object["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
-        object["metadata"]["creationTimestamp"] = now.clone().into();
-        let body = Body::new(object);
-        writes.push(Write {
-            key,
-            precondition: Precondition::Absent,
-            operation: Change::Put { body, ttl_seconds: None },
-        });
-    }
-    aggregate(&mut writes);
-    if !writes.is_empty() {
-        server.commit(writes, None).await?;
-    }
-    Ok(())
-}
-
-/// Fills the rules of aggregated roles in one transaction's bodies, so that `admin`, `edit` and `view` grant something
-/// from the first moment.
-fn aggregate(writes: &mut [trireme_store::Write]) {
-    use trireme_store::{Body, Operation as Change};
-    let value = |write: &trireme_store::Write| match &write.operation {
-        Change::Put { body, .. } => serde_json::from_slice::<Value>(&body.bytes).unwrap_or_default(),
-        Change::Delete { .. } => Value::Null,
-    };
-    // Twice: `admin` takes in `edit`, which takes in others.
-    for _ in 0..3 {
-        let values: Vec<Value> = writes.iter().map(value).collect();
-        for (write, own) in writes.iter_mut().zip(&values) {
-            let selectors = own["aggregationRule"]["clusterRoleSelectors"].as_array();
-            let labels: Vec<&String> = selectors
-                .into_iter()
-                .flatten()
-                .filter_map(|s| s["matchLabels"].as_object())
-                .flat_map(|l| l.keys())
-                .collect();
-            if labels.is_empty() {
-                continue;
-            }
-            let mut rules: Vec<Value> = Vec::new();
-            for other in values.iter().filter(|other| {
-                labels
-                    .iter()
-                    .any(|label| other["metadata"]["labels"][label.as_str()] == "true")
-            }) {
-                for rule in other["rules"].as_array().into_iter().flatten() {
-                    if !rules.contains(rule) {
-                        rules.push(rule.clone());
-                    }
-                }
-            }
-            let mut filled = own.clone();
-            filled["rules"] = rules.into();
-            write.operation = Change::Put {
-                body: Body::new(filled),
-                ttl_seconds: None,
-            };
-        }
-    }
 }

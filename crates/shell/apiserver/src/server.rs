@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use trireme_api::{Status, StatusDetails};
-use trireme_store::{Applied, Command, Store, Write, WriteError};
+use trireme_store::{Applied, Command, Key, Store, Write, WriteError};
 
 use crate::admission::{Admission, View};
 use crate::authn::Authenticator;
@@ -143,10 +143,21 @@ impl ApiServer {
 
     /// Commits a transaction, in one term of the leader only where a fence is given.
     pub(crate) async fn commit(&self, writes: Vec<Write>, fence: Option<u64>) -> Result<Applied, Status> {
+        self.commit_guarded(writes, Vec::new(), fence).await
+    }
+
+    /// Commits a transaction where the objects at some further keys live.
+    pub(crate) async fn commit_guarded(
+        &self,
+        writes: Vec<Write>,
+        guards: Vec<Key>,
+        fence: Option<u64>,
+    ) -> Result<Applied, Status> {
         let command = Command::Transaction {
             writes,
             now_ms: now_ms(),
             fence,
+            guards,
         };
         match self.store.commit(command).await.map_err(write_failed)? {
             Applied::Fenced { term } => Err(fenced(term)),

@@ -109,7 +109,7 @@ impl ApiServer {
             match self.commit(writes, target.user.fence).await? {
                 Applied::Committed { mut objects, .. } => return shown(objects.swap_remove(0), gone, warnings),
                 Applied::Conflict { .. } => {}
-                Applied::Done | Applied::Fenced { .. } => {
+                Applied::Done | Applied::Fenced { .. } | Applied::Unguarded { .. } => {
                     return Err(Status::internal("the store answered a transaction with something else"));
                 }
             }

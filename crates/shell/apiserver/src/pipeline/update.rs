@@ -165,7 +165,7 @@ impl ApiServer {
             Applied::Committed { mut objects, .. } => done(objects.swap_remove(0), warnings),
             Applied::Conflict { write: 0, .. } if pinned && !behaviour.patch => Err(target.modified()),
             Applied::Conflict { .. } => Ok(Attempt::Lost),
-            Applied::Done | Applied::Fenced { .. } => {
+            Applied::Done | Applied::Fenced { .. } | Applied::Unguarded { .. } => {
                 Err(Status::internal("the store answered a transaction with something else"))
             }
         }
