@@ -119,6 +119,9 @@ pub(crate) fn pool(texts: &[String]) -> Result<Vec<IpAddr>> {
 }
 
 #[cfg(test)]
+mod authority;
+
+#[cfg(test)]
 mod tests {
     use serde_json::Value;
 
