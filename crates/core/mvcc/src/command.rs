@@ -26,6 +26,10 @@ pub enum Command {
         /// The term in which alone this may be applied: what a leader's controllers write, no later leader takes over.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fence: Option<u64>,
+        /// Keys, other than the writes', whose objects must be there and not be being deleted: what is created in a
+        /// namespace names the namespace's.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        guards: Vec<Key>,
     },
     /// Forget history below this revision; reads and watches from before it are answered with "compacted".
     Compact {
@@ -104,6 +108,11 @@ pub enum Applied {
         write: usize,
         /// What the key holds.
         current: Option<Object>,
+    },
+    /// A guard's object is not there or is being deleted; nothing changed.
+    Unguarded {
+        /// Index of the first such guard.
+        guard: usize,
     },
     /// The transaction was fenced to another term than the one it came in; nothing changed.
     Fenced {

@@ -156,7 +156,12 @@ impl State {
     pub fn apply(&mut self, command: &Command, term: u64) -> (Applied, Vec<Arc<Event>>) {
         let outcome = match command {
             Command::Transaction { fence: Some(fence), .. } if *fence != term => (Applied::Fenced { term }, Vec::new()),
-            Command::Transaction { writes, now_ms, .. } => self.transact(writes, *now_ms),
+            Command::Transaction {
+                writes, now_ms, guards, ..
+            } => match guards.iter().position(|key| !self.lives(key)) {
+                Some(guard) => (Applied::Unguarded { guard }, Vec::new()),
+                None => self.transact(writes, *now_ms),
+            },
             Command::Compact { revision } => {
                 self.history.compact((*revision).min(self.revision));
                 (Applied::Done, Vec::new())
@@ -165,6 +170,11 @@ impl State {
         };
         self.history.trim();
         outcome
+    }
+
+    /// Whether there is an object that is not being deleted.
+    fn lives(&self, key: &str) -> bool {
+        self.objects.get(key).is_some_and(|object| !object.header().deleting)
     }
 
     fn transact(&mut self, writes: &[Write], now_ms: u64) -> (Applied, Vec<Arc<Event>>) {

@@ -1,7 +1,11 @@
 //! The roles and bindings that every cluster has from its first start
 //! (plugin/pkg/auth/authorizer/rbac/bootstrappolicy), read from a table.
 
+mod reconcile;
+
 use serde_json::{Map, Value, json};
+
+pub use reconcile::{Reconciled, reconcile};
 
 const TABLE: &str = include_str!("bootstrap.txt");
 const GROUP: &str = "rbac.authorization.k8s.io";

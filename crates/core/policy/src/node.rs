@@ -1,7 +1,7 @@
 //! The node authoriser: what a kubelet may do, by the pods that are bound to its node
 //! (plugin/pkg/auth/authorizer/node/node_authorizer.go). Rules that need no relationship are in its bootstrap role.
 
-use serde_json::Value;
+use trireme_resources::references::{self, Referent};
 
 use crate::admission::Lookup;
 use crate::rbac::{Query, Rbac, Rule};
@@ -37,44 +37,20 @@ pub fn node_of<'a>(user: &'a str, groups: &[String]) -> Option<&'a str> {
 /// # Errors
 /// The reason.
 pub fn authorize(node: &str, asked: &Attributes<'_>, lookup: &dyn Lookup) -> Result<(), String> {
+    let asker = Asker { node, asked, lookup };
     match (asked.group, asked.resource) {
-        ("", "secrets") => read_related(
-            node,
-            asked,
-            lookup,
-            &["get", "list", "watch"],
-            "can only read resources of this type",
-        ),
-        ("", "configmaps") => read_related(
-            node,
-            asked,
-            lookup,
-            &["get", "list", "watch"],
-            "can only read resources of this type",
-        ),
-        ("", "persistentvolumeclaims") if asked.subresource == "status" && matches!(asked.verb, "update" | "patch") => {
-            related(node, asked, lookup)
-        }
-        ("", "persistentvolumeclaims") => read_related(
-            node,
-            asked,
-            lookup,
-            &["get"],
-            "can only get individual resources of this type",
-        ),
-        ("", "persistentvolumes") => read_related(
-            node,
-            asked,
-            lookup,
-            &["get"],
-            "can only get individual resources of this type",
-        ),
-        ("", "serviceaccounts") => service_account(node, asked, lookup),
-        ("", "nodes") => own_node(node, asked),
-        ("", "pods") => pods(node, asked, lookup),
-        ("coordination.k8s.io", "leases") => lease(node, asked),
-        ("storage.k8s.io", "csinodes") => csi_node(node, asked),
-        ("resource.k8s.io", "resourceslices") => by_selector(asked, "spec.nodeName", node),
+        ("", "secrets" | "configmaps") => asker.read_namespaced(),
+        ("", "persistentvolumeclaims") if asked.subresource == "status" => asker.update_status(),
+        ("", "persistentvolumeclaims" | "persistentvolumes")
+        | ("resource.k8s.io", "resourceclaims")
+        | ("storage.k8s.io", "volumeattachments") => asker.get(),
+        ("", "serviceaccounts") => asker.service_account(),
+        ("", "nodes") => asker.own_node(),
+        ("", "pods") => asker.pods(),
+        ("coordination.k8s.io", "leases") => asker.lease(),
+        ("storage.k8s.io", "csinodes") => asker.csi_node(),
+        ("resource.k8s.io", "resourceslices") => asker.resource_slice(),
+        ("certificates.k8s.io", "podcertificaterequests") => asker.pod_certificate_request(),
         _ if rules().iter().any(|rule| rule.allows(&query(asked, &resource_name(asked)))) => Ok(()),
         _ => Err(String::new()),
     }
@@ -111,170 +87,206 @@ fn rules() -> &'static [Rule] {
     &RULES
 }
 
-fn read_related(node: &str, asked: &Attributes<'_>, lookup: &dyn Lookup, verbs: &[&str], only: &str) -> Result<(), String> {
-    if !verbs.contains(&asked.verb) {
-        return Err(only.to_owned());
-    }
-    if !asked.subresource.is_empty() {
-        return Err("cannot read subresource".into());
-    }
-    related(node, asked, lookup)
+/// One question of one node.
+struct Asker<'a> {
+    node: &'a str,
+    asked: &'a Attributes<'a>,
+    lookup: &'a dyn Lookup,
 }
 
-fn related(node: &str, asked: &Attributes<'_>, lookup: &dyn Lookup) -> Result<(), String> {
-    if asked.name.is_empty() {
-        return Err("No Object name found".into());
+/// `Err` with the reason unless the condition holds.
+fn only_if(holds: bool, reason: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(reason.to_owned()) }
+}
+
+impl Asker<'_> {
+    /// Reads of one namespaced object that a pod of the node refers to.
+    fn read_namespaced(&self) -> Result<(), String> {
+        let asked = self.asked;
+        only_if(
+            matches!(asked.verb, "get" | "list" | "watch"),
+            "can only read resources of this type",
+        )?;
+        only_if(asked.subresource.is_empty(), "cannot read subresource")?;
+        only_if(!asked.namespace.is_empty(), "can only read namespaced object of this type")?;
+        self.related()
     }
-    let unrelated = || Err(format!("no relationship found between node '{node}' and this object"));
-    if asked.resource == "persistentvolumes" {
-        let Some(volume) = lookup.get("", "persistentvolumes", "", asked.name) else {
-            return unrelated();
+
+    fn get(&self) -> Result<(), String> {
+        only_if(self.asked.verb == "get", "can only get individual resources of this type")?;
+        only_if(self.asked.subresource.is_empty(), "cannot get subresource")?;
+        self.related()
+    }
+
+    fn update_status(&self) -> Result<(), String> {
+        let updates = matches!(self.asked.verb, "update" | "patch");
+        only_if(updates, "can only get/update/patch this type")?;
+        self.related()
+    }
+
+    /// Whether the object is the node's or hangs on one of its pods.
+    fn related(&self) -> Result<(), String> {
+        let asked = self.asked;
+        only_if(!asked.name.is_empty(), "No Object name found")?;
+        let is_related = match asked.resource {
+            "secrets" => self.refers(Referent::Secret, asked.namespace, asked.name),
+            "configmaps" => self.refers(Referent::ConfigMap, asked.namespace, asked.name),
+            "persistentvolumeclaims" => self.refers(Referent::PersistentVolumeClaim, asked.namespace, asked.name),
+            "serviceaccounts" => self.refers(Referent::ServiceAccount, asked.namespace, asked.name),
+            "resourceclaims" => self.refers(Referent::ResourceClaim, asked.namespace, asked.name),
+            "persistentvolumes" => self.is_bound(),
+            _ => self.is_of_node(),
+        };
+        let why = format!("no relationship found between node '{}' and this object", self.node);
+        only_if(is_related, &why)
+    }
+
+    /// Whether a pod of the node refers to the object. Mirror pods refer to nothing: a node makes them itself, and must not
+    /// open anything for itself by that.
+    fn refers(&self, to: Referent, namespace: &str, name: &str) -> bool {
+        let pods = self.lookup.pods_on(self.node, namespace);
+        pods.iter()
+            .any(|pod| !references::is_mirror(pod) && references::refers(pod, to, name))
+    }
+
+    /// Whether a pod of the node uses the claim that the volume is bound to.
+    fn is_bound(&self) -> bool {
+        let Some(volume) = self.lookup.get("", "persistentvolumes", "", self.asked.name) else {
+            return false;
         };
         let claim = &volume["spec"]["claimRef"];
-        let (Some(namespace), Some(name)) = (claim["namespace"].as_str(), claim["name"].as_str()) else {
-            return unrelated();
-        };
-        let claim = Attributes {
-            resource: "persistentvolumeclaims",
-            namespace,
-            name,
-            ..*asked
-        };
-        return if is_used(node, &claim, lookup) { Ok(()) } else { unrelated() };
-    }
-    if is_used(node, asked, lookup) { Ok(()) } else { unrelated() }
-}
-
-fn is_used(node: &str, asked: &Attributes<'_>, lookup: &dyn Lookup) -> bool {
-    let pods = lookup.list("", "pods", Some(asked.namespace));
-    pods.iter()
-        .filter(|pod| pod["spec"]["nodeName"] == node)
-        .any(|pod| uses(pod, asked.resource, asked.name))
-}
-
-/// Whether a pod refers to an object of its namespace.
-#[must_use]
-pub fn uses(pod: &Value, resource: &str, name: &str) -> bool {
-    let spec = &pod["spec"];
-    let items = |list: &'static str| spec[list].as_array().into_iter().flatten();
-    let containers = || {
-        items("containers")
-            .chain(items("initContainers"))
-            .chain(items("ephemeralContainers"))
-    };
-    let volumes = || items("volumes");
-    let sources = || volumes().flat_map(|volume| volume["projected"]["sources"].as_array().into_iter().flatten());
-    let environment = |from: &'static str, key: &'static str| {
-        containers().any(|container| {
-            let list = |list: &'static str| container[list].as_array().into_iter().flatten();
-            list("envFrom").any(|source| source[from]["name"] == name)
-                || list("env").any(|variable| variable["valueFrom"][key]["name"] == name)
-        })
-    };
-    match resource {
-        "secrets" => {
-            items("imagePullSecrets").any(|secret| secret["name"] == name)
-                || volumes()
-                    .any(|volume| volume["secret"]["secretName"] == name || volume["csi"]["nodePublishSecretRef"]["name"] == name)
-                || sources().any(|source| source["secret"]["name"] == name)
-                || environment("secretRef", "secretKeyRef")
+        match (claim["namespace"].as_str(), claim["name"].as_str()) {
+            (Some(namespace), Some(name)) => self.refers(Referent::PersistentVolumeClaim, namespace, name),
+            _ => false,
         }
-        "configmaps" => {
-            volumes().any(|volume| volume["configMap"]["name"] == name)
-                || sources().any(|source| source["configMap"]["name"] == name)
-                || environment("configMapRef", "configMapKeyRef")
+    }
+
+    /// Whether the object says that it is this node's: pods, volume attachments, slices, requests for certificates.
+    fn is_of_node(&self) -> bool {
+        let asked = self.asked;
+        let object = self.lookup.get(asked.group, asked.resource, asked.namespace, asked.name);
+        object.is_some_and(|object| object["spec"]["nodeName"] == self.node)
+    }
+
+    fn service_account(&self) -> Result<(), String> {
+        let asked = self.asked;
+        if asked.verb == "get" && asked.subresource.is_empty() {
+            return self.read_namespaced();
         }
-        "persistentvolumeclaims" => {
-            let pod_name = pod["metadata"]["name"].as_str().unwrap_or_default();
-            volumes().any(|volume| {
-                let made = !volume["ephemeral"].is_null()
-                    && volume["name"]
-                        .as_str()
-                        .is_some_and(|volume| name == format!("{pod_name}-{volume}"));
-                made || volume["persistentVolumeClaim"]["claimName"] == name
-            })
-        }
-        "serviceaccounts" => spec["serviceAccountName"] == name,
-        _ => false,
+        only_if(
+            asked.verb == "create" && !asked.name.is_empty(),
+            "can only create tokens for individual service accounts",
+        )?;
+        only_if(
+            asked.subresource == "token",
+            "can only create token subresource of serviceaccount",
+        )?;
+        self.related()
     }
-}
 
-fn service_account(node: &str, asked: &Attributes<'_>, lookup: &dyn Lookup) -> Result<(), String> {
-    match (asked.verb, asked.subresource) {
-        ("create", "token") | ("get", "") => related(node, asked, lookup),
-        _ => Err("can only create tokens for individual service accounts".into()),
-    }
-}
-
-fn own_node(node: &str, asked: &Attributes<'_>) -> Result<(), String> {
-    let own = asked.name == node;
-    match (asked.verb, asked.subresource) {
-        ("create", "") => Ok(()),
-        ("update" | "patch", "" | "status") => Ok(()), // Admission holds it to its own.
-        ("get" | "list" | "watch", "") if own => Ok(()),
-        ("get", "") => Err(format!(
-            "node '{node}' cannot read '{}', only its own Node object",
-            asked.name
-        )),
-        ("list" | "watch", "") => match by_selector(asked, "metadata.name", node) {
-            Ok(()) => Ok(()),
-            Err(_) => Err(format!("node '{node}' cannot read all nodes, only its own Node object")),
-        },
-        _ => Err(String::new()),
-    }
-}
-
-fn pods(node: &str, asked: &Attributes<'_>, lookup: &dyn Lookup) -> Result<(), String> {
-    match (asked.verb, asked.subresource) {
-        ("create" | "delete", "") | ("update" | "patch", "status") | ("create", "eviction") => Ok(()),
-        ("get", "") => {
-            let pod = lookup.get("", "pods", asked.namespace, asked.name);
-            if pod.is_some_and(|pod| pod["spec"]["nodeName"] == node) {
-                Ok(())
-            } else {
-                Err(format!("no relationship found between node '{node}' and this object"))
+    fn own_node(&self) -> Result<(), String> {
+        let (asked, node) = (self.asked, self.node);
+        match (asked.verb, asked.subresource) {
+            // Admission holds it to its own.
+            ("create", "") | ("update" | "patch", "" | "status") => Ok(()),
+            // Also where the object is not there yet.
+            ("get" | "list" | "watch", "") if asked.name == node => Ok(()),
+            ("get" | "list" | "watch", "") if asked.name.is_empty() => {
+                Err(format!("node '{node}' cannot read all nodes, only its own Node object"))
             }
+            ("get" | "list" | "watch", "") => Err(format!(
+                "node '{node}' cannot read '{}', only its own Node object",
+                asked.name
+            )),
+            _ => Err(String::new()),
         }
-        ("list" | "watch", "") => by_selector(asked, "spec.nodeName", node)
-            .map_err(|_| "can only list/watch pods with spec.nodeName field selector".to_owned()),
-        _ => Err(String::new()),
     }
-}
 
-fn by_selector(asked: &Attributes<'_>, path: &str, node: &str) -> Result<(), String> {
-    if !matches!(asked.verb, "list" | "watch" | "deletecollection") {
-        return Ok(());
+    fn pods(&self) -> Result<(), String> {
+        let asked = self.asked;
+        match (asked.verb, asked.subresource) {
+            // Admission holds it to its own.
+            ("create" | "delete", "") | ("update" | "patch", "status") | ("create", "eviction") => Ok(()),
+            ("get", "") => self.get(),
+            ("list" | "watch", "") if self.selects("spec.nodeName") => Ok(()),
+            ("list" | "watch", "") if !asked.name.is_empty() => self.related(),
+            ("list" | "watch", "") => Err("can only list/watch pods with spec.nodeName field selector".into()),
+            _ => Err(String::new()),
+        }
     }
-    let wanted = format!("{path}={node}");
-    let held = asked.field_selector.split(',').any(|term| term.replace("==", "=") == wanted);
-    if held {
-        Ok(())
-    } else {
-        Err(format!("can only {} with {path} field selector", asked.verb))
-    }
-}
 
-fn lease(node: &str, asked: &Attributes<'_>) -> Result<(), String> {
-    if !matches!(asked.verb, "get" | "create" | "update" | "patch" | "delete") {
-        return Err("can only get, create, update, patch, or delete a node lease".into());
+    /// Whether the field selector holds the request to this node's objects.
+    fn selects(&self, path: &str) -> bool {
+        let terms = self.asked.field_selector.split(',');
+        let mut equal = terms.filter_map(|term| term.split_once("==").or_else(|| term.split_once('=')));
+        equal.any(|(field, value)| field == path && value == self.node)
     }
-    if asked.namespace != "kube-node-lease" {
-        return Err("can only access leases in the \"kube-node-lease\" system namespace".into());
-    }
-    if asked.verb != "create" && asked.name != node {
-        return Err("can only access node lease with the same name as the requesting node".into());
-    }
-    Ok(())
-}
 
-fn csi_node(node: &str, asked: &Attributes<'_>) -> Result<(), String> {
-    if !matches!(asked.verb, "get" | "create" | "update" | "patch" | "delete") {
-        return Err("can only get, create, update, patch, or delete a CSINode".into());
+    fn lease(&self) -> Result<(), String> {
+        let asked = self.asked;
+        only_if(
+            matches!(asked.verb, "get" | "create" | "update" | "patch" | "delete"),
+            "can only get, create, update, patch, or delete a node lease",
+        )?;
+        only_if(
+            asked.namespace == "kube-node-lease",
+            "can only access leases in the \"kube-node-lease\" system namespace",
+        )?;
+        only_if(
+            asked.verb == "create" || asked.name == self.node,
+            "can only access node lease with the same name as the requesting node",
+        )
     }
-    if asked.verb != "create" && asked.name != node {
-        return Err("can only access CSINode with the same name as the requesting node".into());
+
+    fn csi_node(&self) -> Result<(), String> {
+        let asked = self.asked;
+        only_if(
+            matches!(asked.verb, "get" | "create" | "update" | "patch" | "delete"),
+            "can only get, create, update, patch, or delete a CSINode",
+        )?;
+        only_if(asked.subresource.is_empty(), "cannot authorize CSINode subresources")?;
+        only_if(
+            asked.verb == "create" || asked.name == self.node,
+            "can only access CSINode with the same name as the requesting node",
+        )
     }
-    Ok(())
+
+    fn resource_slice(&self) -> Result<(), String> {
+        only_if(
+            self.asked.subresource.is_empty(),
+            "cannot authorize ResourceSlice subresources",
+        )?;
+        match self.asked.verb {
+            // Admission sees whose it is to be.
+            "create" => Ok(()),
+            "get" | "update" | "patch" | "delete" => self.related(),
+            "watch" | "list" | "deletecollection" => only_if(
+                self.selects("spec.nodeName"),
+                "can only list/watch/deletecollection resourceslices with nodeName field selector",
+            ),
+            _ => Err(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, \
+                 deletecollection"
+                    .into(),
+            ),
+        }
+    }
+
+    fn pod_certificate_request(&self) -> Result<(), String> {
+        only_if(
+            self.asked.subresource.is_empty(),
+            "nodes may not access the status subresource of PodCertificateRequests",
+        )?;
+        match self.asked.verb {
+            "create" => Ok(()),
+            "get" => self.related(),
+            "list" | "watch" => only_if(
+                self.selects("spec.nodeName"),
+                "can only list/watch podcertificaterequests with nodeName field selector",
+            ),
+            verb => Err(format!("nodes may not {verb} podcertificaterequests")),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -282,25 +294,186 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::admission::World;
+
+    fn world() -> World {
+        let pod = |name: &str, node: &str, mirror: bool, secret: &str| {
+            let annotations = if mirror { json!({references::MIRROR: "x"}) } else { json!({}) };
+            json!({"metadata": {"name": name, "namespace": "ns", "annotations": annotations}, "spec": {
+                "nodeName": node, "serviceAccountName": format!("{name}-account"),
+                "containers": [{"name": "main", "envFrom": [{"secretRef": {"name": secret}}]}],
+                "resourceClaims": [{"name": "r", "resourceClaimName": format!("{name}-devices")}],
+                "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": format!("{name}-data")}}]}})
+        };
+        let of_node = |name: &str, node: &str| json!({"metadata": {"name": name}, "spec": {"nodeName": node}});
+        World(vec![
+            ("pods", pod("mine", "n1", false, "mine")),
+            ("pods", pod("other", "n2", false, "other")),
+            ("pods", pod("mirror", "n1", true, "stolen")),
+            ("volumeattachments", of_node("here", "n1")),
+            ("volumeattachments", of_node("there", "n2")),
+            ("resourceslices", of_node("here", "n1")),
+            ("resourceslices", of_node("there", "n2")),
+            (
+                "persistentvolumes",
+                json!({"metadata": {"name": "pv"}, "spec": {"claimRef": {"namespace": "ns", "name": "mine-data"}}}),
+            ),
+        ])
+    }
+
+    fn may(verb: &str, resource: &str, name: &str) -> Result<(), String> {
+        may_selecting(verb, resource, name, "")
+    }
+
+    fn may_selecting(verb: &str, resource: &str, name: &str, field_selector: &str) -> Result<(), String> {
+        let (group, resource) = resource.split_once('/').unwrap_or(("", resource));
+        let (resource, subresource) = resource.split_once(':').unwrap_or((resource, ""));
+        let namespaced = !matches!(
+            resource,
+            "persistentvolumes" | "volumeattachments" | "resourceslices" | "nodes"
+        );
+        let asked = Attributes {
+            verb,
+            group,
+            resource,
+            subresource,
+            namespace: if namespaced { "ns" } else { "" },
+            name,
+            field_selector,
+        };
+        authorize("n1", &asked, &world())
+    }
 
     #[test]
-    fn references_are_found_wherever_a_pod_has_them() {
-        let pod = json!({"metadata": {"name": "p"}, "spec": {
-            "serviceAccountName": "robot", "imagePullSecrets": [{"name": "pull"}],
-            "containers": [{"envFrom": [{"configMapRef": {"name": "all"}}], "env": [{"valueFrom": {"secretKeyRef": {"name": "one"}}}]}],
-            "volumes": [{"name": "v", "projected": {"sources": [{"configMap": {"name": "kube-root-ca.crt"}}]}},
-                {"name": "e", "ephemeral": {}}, {"name": "c", "persistentVolumeClaim": {"claimName": "data"}}]}});
-        for (resource, name) in [
-            ("serviceaccounts", "robot"),
-            ("secrets", "pull"),
-            ("secrets", "one"),
-            ("configmaps", "all"),
-            ("configmaps", "kube-root-ca.crt"),
-            ("persistentvolumeclaims", "p-e"),
-            ("persistentvolumeclaims", "data"),
+    fn a_node_reads_what_its_pods_refer_to_and_no_mirror_pod_opens_anything() {
+        for (verb, resource, mine, others) in [
+            ("get", "secrets", "mine", ["other", "stolen"]),
+            (
+                "get",
+                "resource.k8s.io/resourceclaims",
+                "mine-devices",
+                ["other-devices", "mirror-devices"],
+            ),
+            ("get", "persistentvolumeclaims", "mine-data", ["other-data", "mirror-data"]),
+            (
+                "patch",
+                "persistentvolumeclaims:status",
+                "mine-data",
+                ["other-data", "mirror-data"],
+            ),
+            ("get", "serviceaccounts", "mine-account", ["other-account", "mirror-account"]),
+            (
+                "create",
+                "serviceaccounts:token",
+                "mine-account",
+                ["other-account", "mirror-account"],
+            ),
+            ("get", "persistentvolumes", "pv", ["x", "y"]),
+            ("get", "storage.k8s.io/volumeattachments", "here", ["there", "nowhere"]),
+            ("get", "resource.k8s.io/resourceslices", "here", ["there", "nowhere"]),
+            ("delete", "resource.k8s.io/resourceslices", "here", ["there", "nowhere"]),
+            ("get", "pods", "mirror", ["other", "nowhere"]),
         ] {
-            assert!(uses(&pod, resource, name), "{resource} {name}");
-            assert!(!uses(&pod, resource, "other"), "{resource}");
+            assert_eq!(may(verb, resource, mine), Ok(()), "{verb} {resource}");
+            for other in others {
+                let why = "no relationship found between node 'n1' and this object".to_owned();
+                assert_eq!(may(verb, resource, other), Err(why), "{verb} {resource} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_pod_leads_to_is_refused_by_the_kind_of_request() {
+        for (verb, resource, name, selector, why) in [
+            ("update", "secrets", "mine", "", "can only read resources of this type"),
+            ("get", "secrets:x", "mine", "", "cannot read subresource"),
+            ("list", "secrets", "", "", "No Object name found"),
+            (
+                "list",
+                "persistentvolumes",
+                "",
+                "",
+                "can only get individual resources of this type",
+            ),
+            (
+                "update",
+                "resource.k8s.io/resourceclaims",
+                "mine-devices",
+                "",
+                "can only get individual resources of this type",
+            ),
+            (
+                "get",
+                "persistentvolumeclaims:status",
+                "mine-data",
+                "",
+                "can only get/update/patch this type",
+            ),
+            (
+                "list",
+                "pods",
+                "",
+                "spec.nodeName=n2",
+                "can only list/watch pods with spec.nodeName field selector",
+            ),
+            (
+                "list",
+                "pods",
+                "",
+                "spec.nodeName!=n1",
+                "can only list/watch pods with spec.nodeName field selector",
+            ),
+            (
+                "list",
+                "nodes",
+                "",
+                "",
+                "node 'n1' cannot read all nodes, only its own Node object",
+            ),
+            (
+                "watch",
+                "nodes",
+                "n2",
+                "",
+                "node 'n1' cannot read 'n2', only its own Node object",
+            ),
+            (
+                "list",
+                "resource.k8s.io/resourceslices",
+                "",
+                "",
+                "can only list/watch/deletecollection resourceslices with nodeName field selector",
+            ),
+            (
+                "create",
+                "serviceaccounts",
+                "a",
+                "",
+                "can only create token subresource of serviceaccount",
+            ),
+            (
+                "update",
+                "certificates.k8s.io/podcertificaterequests",
+                "a",
+                "",
+                "nodes may not update podcertificaterequests",
+            ),
+        ] {
+            assert_eq!(
+                may_selecting(verb, resource, name, selector),
+                Err(why.to_owned()),
+                "{verb} {resource} {name}"
+            );
+        }
+        for (verb, resource, name, selector) in [
+            ("list", "pods", "", "spec.nodeName=n1"),
+            ("list", "pods", "", "status.phase=Running,spec.nodeName==n1"),
+            ("watch", "pods", "mine", ""),
+            ("watch", "nodes", "n1", ""),
+            ("deletecollection", "resource.k8s.io/resourceslices", "", "spec.nodeName=n1"),
+            ("create", "certificates.k8s.io/podcertificaterequests", "", ""),
+        ] {
+            assert_eq!(may_selecting(verb, resource, name, selector), Ok(()), "{verb} {resource}");
         }
     }
 

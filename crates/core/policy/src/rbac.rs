@@ -144,6 +144,48 @@ pub fn uncovered(held: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
     pieces.filter(|piece| !held.iter().any(|rule| rule.covers(piece))).collect()
 }
 
+/// Rules of one group, resource and name at most that differ by their verbs alone become one.
+#[must_use]
+pub fn compact(rules: Vec<Rule>) -> Vec<Rule> {
+    let mut compacted: Vec<Rule> = Vec::new();
+    for rule in rules {
+        let simple = rule.api_groups.len() == 1
+            && rule.resources.len() == 1
+            && rule.resource_names.len() <= 1
+            && rule.non_resource_urls.is_empty();
+        let alike = |other: &&mut Rule| {
+            simple
+                && other.api_groups == rule.api_groups
+                && other.resources == rule.resources
+                && other.resource_names == rule.resource_names
+                && other.non_resource_urls.is_empty()
+        };
+        match compacted.iter_mut().find(alike) {
+            Some(other) => other.verbs.extend(rule.verbs),
+            None => compacted.push(rule),
+        }
+    }
+    compacted
+}
+
+impl std::fmt::Display for Rule {
+    /// As upstream's compact form.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let named = [
+            ("APIGroups", &self.api_groups),
+            ("Resources", &self.resources),
+            ("NonResourceURLs", &self.non_resource_urls),
+            ("ResourceNames", &self.resource_names),
+            ("Verbs", &self.verbs),
+        ];
+        let parts = named.into_iter().filter(|(_, items)| !items.is_empty()).map(|(name, items)| {
+            let items: Vec<String> = items.iter().map(|item| format!("{item:?}")).collect();
+            format!("{name}:[{}]", items.join(" "))
+        });
+        write!(out, "{{{}}}", parts.collect::<Vec<_>>().join(", "))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 struct Subject {
     kind: String,

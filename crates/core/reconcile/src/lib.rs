@@ -1,6 +1,8 @@
 //! Controllers: e(t) = r(t) - y(t). Each file is a pure function from a snapshot of desired and observed state, and the
 //! time, to a [`plan::Plan`]. No reconciler is told what changed.
 
+pub mod account_token;
+pub mod cluster_role_aggregation;
 pub mod csr;
 pub mod csr_approving;
 pub mod csr_cleaner;

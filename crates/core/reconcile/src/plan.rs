@@ -54,6 +54,13 @@ pub enum Action {
         /// JSON merge patch.
         patch: Value,
     },
+    /// Server-side apply by force. It needs no precondition: what it says is all that its manager ever wants to hold.
+    Apply {
+        /// The fields that the manager holds from now on.
+        object: Value,
+        /// The field manager.
+        manager: &'static str,
+    },
     /// DELETE with a UID precondition; an absent object is done.
     Delete {
         /// What to delete.

@@ -5,6 +5,7 @@ mod api_services;
 pub mod authn;
 pub mod authorization;
 mod bootstrap;
+mod bootstrap_roles;
 mod descriptions;
 mod discovery;
 mod health;

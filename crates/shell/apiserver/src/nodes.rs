@@ -84,6 +84,9 @@ pub trait TokenIssuer: Send + Sync + 'static {
 
     /// The issuer's URL.
     fn issuer(&self) -> String;
+
+    /// The algorithm that tokens are signed with, as JSON Web Algorithms name it.
+    fn algorithm(&self) -> &'static str;
 }
 
 /// Resource metrics of nodes and pods, as `metrics.k8s.io/v1beta1` objects.

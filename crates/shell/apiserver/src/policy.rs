@@ -10,15 +10,16 @@ use parking_lot::RwLock;
 use rand::Rng as _;
 use serde_json::Value;
 use trireme_api::Status;
-use trireme_policy::admission::{self, Lookup};
+use trireme_policy::admission::{self, Authority, Lookup, Permission};
 use trireme_policy::node;
 use trireme_policy::rbac::{self, Rbac, Who};
 use trireme_store::{EventKind, Store};
 
 use crate::admission::{Admission, Operation, Request, View};
 use crate::authorization::{Attributes, Authorizer, Decision, Rule};
-use crate::keys;
 use crate::user::{APISERVER, MASTERS, UserInfo};
+
+pub use crate::bootstrap_roles::bootstrap_roles;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -32,6 +33,16 @@ impl Lookup for View<'_> {
             .iter()
             .map(trireme_api::Object::value)
             .collect()
+    }
+
+    fn pods_on(&self, node: &str, namespace: &str) -> Vec<Value> {
+        // A pod that does not say the node's name anywhere needs no parsing.
+        let said = format!("\"nodeName\":{}", Value::from(node));
+        let pods = View::list(self, "", "pods", Some(namespace)).into_iter();
+        let says = |pod: &trireme_api::Object| std::str::from_utf8(pod.bytes()).is_ok_and(|text| text.contains(&said));
+        let mut pods: Vec<Value> = pods.filter(says).map(|pod| pod.value()).collect();
+        pods.retain(|pod| pod["spec"]["nodeName"] == node);
+        pods
     }
 }
 
@@ -89,15 +100,35 @@ impl PolicyAuthorizer {
             *self.roles.write() = fresh;
         }
     }
+}
 
-    /// Rules that a user lacks to grant others these rules: empty where granting them gives nothing away.
-    #[must_use]
-    pub fn missing(&self, user: &UserInfo, namespace: &str, wanted: &[rbac::Rule]) -> Vec<rbac::Rule> {
-        if user.name == APISERVER || user.in_group(MASTERS) {
-            return Vec::new();
-        }
-        let roles = self.roles.read();
-        rbac::uncovered(&roles.rules(&who(user), namespace), wanted)
+/// What one user may do.
+struct Of<'a> {
+    authorizer: &'a PolicyAuthorizer,
+    user: &'a UserInfo,
+}
+
+impl Authority for Of<'_> {
+    fn is_unlimited(&self) -> bool {
+        self.user.name == APISERVER || self.user.in_group(MASTERS)
+    }
+
+    fn allows(&self, permission: &Permission<'_>) -> bool {
+        let attributes = Attributes {
+            verb: permission.verb.to_owned(),
+            resource_request: true,
+            group: permission.group.to_owned(),
+            version: "v1".to_owned(),
+            resource: permission.resource.to_owned(),
+            namespace: permission.namespace.to_owned(),
+            name: permission.name.to_owned(),
+            ..Attributes::default()
+        };
+        matches!(self.authorizer.authorize(self.user, &attributes), Decision::Allow(_))
+    }
+
+    fn rules(&self, namespace: &str) -> Vec<rbac::Rule> {
+        self.authorizer.roles.read().rules(&who(self.user), namespace)
     }
 }
 
@@ -181,7 +212,7 @@ fn shown(rule: rbac::Rule) -> Rule {
     }
 }
 
-/// In-tree admission, and the guard against granting what one does not have.
+/// In-tree admission.
 pub struct PolicyAdmission {
     authorizer: Arc<PolicyAuthorizer>,
 }
@@ -195,10 +226,15 @@ impl PolicyAdmission {
 
     /// Runs a decision of the policy crate on a request of this one.
     fn decide<T>(
+        &self,
         request: &mut Request<'_>,
         decide: impl FnOnce(&mut admission::Request<'_>) -> Result<T, Status>,
     ) -> Result<T, Status> {
         let view = request.view;
+        let authority = Of {
+            authorizer: &self.authorizer,
+            user: request.user,
+        };
         decide(&mut admission::Request {
             group: request.row.group,
             resource: request.row.plural,
@@ -216,123 +252,23 @@ impl PolicyAdmission {
             object: request.object,
             old: request.old_object,
             lookup: &view,
+            authority: &authority,
             warnings: request.warnings,
         })
     }
-
-    /// Nobody makes a role with rules they lack, or binds one, unless they may `escalate` or `bind`
-    /// (pkg/registry/rbac/{role,rolebinding}/policybased).
-    fn check_escalation(&self, request: &Request<'_>) -> Result<(), Status> {
-        let user = request.user;
-        if request.row.group != GROUP || !matches!(request.operation, Operation::Create | Operation::Update) {
-            return Ok(());
-        }
-        let may = |verb: &str, plural: &str, name: &str| {
-            let attributes = Attributes {
-                verb: verb.to_owned(),
-                resource_request: true,
-                group: GROUP.to_owned(),
-                version: "v1".to_owned(),
-                resource: plural.to_owned(),
-                namespace: request.namespace.to_owned(),
-                name: name.to_owned(),
-                ..Attributes::default()
-            };
-            matches!(self.authorizer.authorize(user, &attributes), Decision::Allow(_))
-        };
-        let parse = |rules: &Value| serde_json::from_value::<Vec<rbac::Rule>>(rules.clone()).unwrap_or_default();
-        let (wanted, allowed) = match request.row.plural {
-            "roles" | "clusterroles" => {
-                if request.old_object.is_some_and(|old| old["rules"] == request.object["rules"]) {
-                    return Ok(());
-                }
-                (
-                    parse(&request.object["rules"]),
-                    may("escalate", request.row.plural, request.name),
-                )
-            }
-            "rolebindings" | "clusterrolebindings" => {
-                let same =
-                    |old: &Value| old["roleRef"] == request.object["roleRef"] && old["subjects"] == request.object["subjects"];
-                if request.old_object.is_some_and(same) {
-                    return Ok(());
-                }
-                let reference = &request.object["roleRef"];
-                let name = reference["name"].as_str().unwrap_or_default();
-                let (plural, namespace) = if reference["kind"] == "Role" {
-                    ("roles", request.namespace)
-                } else {
-                    ("clusterroles", "")
-                };
-                if may("bind", plural, name) {
-                    return Ok(());
-                }
-                let Some(role) = request.view.get(GROUP, plural, namespace, name) else {
-                    return Err(Status::not_found(GROUP, plural, name));
-                };
-                (parse(&role.value()["rules"]), false)
-            }
-            _ => return Ok(()),
-        };
-        if allowed {
-            return Ok(());
-        }
-        let missing = self.authorizer.missing(user, request.namespace, &wanted);
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let listed: Vec<String> = missing.iter().map(describe).collect();
-        let groups = user
-            .groups
-            .iter()
-            .map(|group| format!("{group:?}"))
-            .collect::<Vec<_>>()
-            .join(" ");
-        let why = format!(
-            "user {:?} (groups=[{groups}]) is attempting to grant RBAC permissions not currently held:\n{}",
-            user.name,
-            listed.join("\n")
-        );
-        Err(Status::forbidden(GROUP, request.row.plural, request.name, &why))
-    }
-}
-
-/// A rule as upstream's compact form prints it.
-fn describe(rule: &rbac::Rule) -> String {
-    let list = |items: &[String]| {
-        format!(
-            "[{}]",
-            items.iter().map(|item| format!("{item:?}")).collect::<Vec<_>>().join(" ")
-        )
-    };
-    let mut parts = Vec::new();
-    let named = [
-        ("APIGroups", &rule.api_groups),
-        ("Resources", &rule.resources),
-        ("ResourceNames", &rule.resource_names),
-        ("NonResourceURLs", &rule.non_resource_urls),
-        ("Verbs", &rule.verbs),
-    ];
-    for (name, items) in named {
-        if !items.is_empty() {
-            parts.push(format!("{name}:{}", list(items)));
-        }
-    }
-    format!("{{{}}}", parts.join(", "))
 }
 
 impl Admission for PolicyAdmission {
     fn mutate(&self, request: &mut Request<'_>) -> Result<(), Status> {
-        Self::decide(request, |request| admission::mutate(request, &mut suffix))
+        self.decide(request, |request| admission::mutate(request, &mut suffix))
     }
 
     fn validate(&self, request: &mut Request<'_>) -> Result<(), Status> {
-        self.check_escalation(request)?;
-        Self::decide(request, admission::validate)
+        self.decide(request, admission::validate)
     }
 
     fn charge(&self, request: &mut Request<'_>) -> Result<Vec<Value>, Status> {
-        Self::decide(request, |request| admission::charge(request))
+        self.decide(request, |request| admission::charge(request))
     }
 }
 
@@ -343,85 +279,4 @@ fn suffix() -> String {
     (0..5)
         .map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]))
         .collect()
-}
-
-/// Makes the bootstrap roles and bindings that are absent, and adds what present ones lack (reconciliation at start).
-///
-/// # Errors
-/// The first write that fails.
-pub async fn bootstrap_roles(server: &crate::server::ApiServer) -> Result<(), Status> {
-    use trireme_store::{Body, Operation as Change, Precondition, Write};
-    let mut writes = Vec::new();
-    let now = crate::server::now();
-    for mut object in trireme_policy::bootstrap::objects() {
-        let plural = match object["kind"].as_str() {
-            Some("ClusterRole") => "clusterroles",
-            Some("Role") => "roles",
-            Some("ClusterRoleBinding") => "clusterrolebindings",
-            _ => "rolebindings",
-        };
-        let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
-        let (namespace, name) = (text("namespace"), text("name"));
-        let key = keys::object(GROUP, plural, &namespace, &name);
-        if server.store.get(&key).is_some() {
-            continue;
-        }
-        object["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
-        object["metadata"]["creationTimestamp"] = now.clone().into();
-        let body = Body::new(object);
-        writes.push(Write {
-            key,
-            precondition: Precondition::Absent,
-            operation: Change::Put { body, ttl_seconds: None },
-        });
-    }
-    aggregate(&mut writes);
-    if !writes.is_empty() {
-        server.commit(writes, None).await?;
-    }
-    Ok(())
-}
-
-/// Fills the rules of aggregated roles in one transaction's bodies, so that `admin`, `edit` and `view` grant something
-/// from the first moment.
-fn aggregate(writes: &mut [trireme_store::Write]) {
-    use trireme_store::{Body, Operation as Change};
-    let value = |write: &trireme_store::Write| match &write.operation {
-        Change::Put { body, .. } => serde_json::from_slice::<Value>(&body.bytes).unwrap_or_default(),
-        Change::Delete { .. } => Value::Null,
-    };
-    // Twice: `admin` takes in `edit`, which takes in others.
-    for _ in 0..3 {
-        let values: Vec<Value> = writes.iter().map(value).collect();
-        for (write, own) in writes.iter_mut().zip(&values) {
-            let selectors = own["aggregationRule"]["clusterRoleSelectors"].as_array();
-            let labels: Vec<&String> = selectors
-                .into_iter()
-                .flatten()
-                .filter_map(|s| s["matchLabels"].as_object())
-                .flat_map(|l| l.keys())
-                .collect();
-            if labels.is_empty() {
-                continue;
-            }
-            let mut rules: Vec<Value> = Vec::new();
-            for other in values.iter().filter(|other| {
-                labels
-                    .iter()
-                    .any(|label| other["metadata"]["labels"][label.as_str()] == "true")
-            }) {
-                for rule in other["rules"].as_array().into_iter().flatten() {
-                    if !rules.contains(rule) {
-                        rules.push(rule.clone());
-                    }
-                }
-            }
-            let mut filled = own.clone();
-            filled["rules"] = rules.into();
-            write.operation = Change::Put {
-                body: Body::new(filled),
-                ttl_seconds: None,
-            };
-        }
-    }
 }

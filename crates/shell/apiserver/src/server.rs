@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use trireme_api::cost::{BODY_BYTES_MAX, CostError};
 use trireme_api::{Status, StatusDetails};
 use trireme_connections::{Budget, Limits, Shares};
-use trireme_store::{Applied, Command, Operation, Store, Write, WriteError};
+use trireme_store::{Applied, Command, Key, Operation, Store, Write, WriteError};
 
 use crate::admission::{Admission, View};
 use crate::authn::Authenticator;
@@ -173,6 +173,16 @@ impl ApiServer {
 
     /// Commits a transaction, in one term of the leader only where a fence is given.
     pub(crate) async fn commit(&self, writes: Vec<Write>, fence: Option<u64>) -> Result<Applied, Status> {
+        self.commit_guarded(writes, Vec::new(), fence).await
+    }
+
+    /// Commits a transaction where the objects at some further keys live.
+    pub(crate) async fn commit_guarded(
+        &self,
+        writes: Vec<Write>,
+        guards: Vec<Key>,
+        fence: Option<u64>,
+    ) -> Result<Applied, Status> {
         let too_large = |write: &Write| match &write.operation {
             Operation::Put { body, .. } => body.bytes.len() > BODY_BYTES_MAX,
             Operation::Delete { .. } => false,
@@ -184,6 +194,7 @@ impl ApiServer {
             writes,
             now_ms: now_ms(),
             fence,
+            guards,
         };
         match self.store.commit(command).await.map_err(write_failed)? {
             Applied::Fenced { term } => Err(fenced(term)),

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use serde_json::Value;
 use trireme_api::{Object, Status};
 use trireme_client::typed::target_of;
-use trireme_client::{DeleteOptions, EventRecorder, EventType, ListOptions, Patch, Propagation, Regarding, ResourceRef, Target};
+use trireme_client::{
+    DeleteOptions, EventRecorder, EventType, ListOptions, Patch, Propagation, Regarding, ResourceRef, Target, WriteOptions,
+};
 use trireme_reconcile::plan::{Action, EventKind, EventNote, ObjectRef, Plan};
 
 use crate::metrics::ControllerMetrics;
@@ -146,6 +148,17 @@ impl Executor<'_> {
                     patch["metadata"]["uid"] = about.uid.as_str().into();
                 }
                 let answer = transport.patch(&target, &Patch::Merge(encode(&patch)), &options).await?;
+                self.note(&target, &answer);
+                Ok(None)
+            }
+            Action::Apply { object, manager } => {
+                let target = self.target_of_value(object, None)?;
+                let options = WriteOptions {
+                    field_manager: Some((*manager).to_owned()),
+                    force: true,
+                    ..options
+                };
+                let answer = transport.patch(&target, &Patch::Apply(encode(object)), &options).await?;
                 self.note(&target, &answer);
                 Ok(None)
             }

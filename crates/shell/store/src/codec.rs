@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::EntryPayload;
-use trireme_mvcc::{Body, Command, Operation, Precondition, Write};
+use trireme_mvcc::{Body, Command, Key, Operation, Precondition, Write};
 
 use crate::types::{Entry, LogId, Proposal, log_id};
 
 /// What an entry takes beyond its keys and bodies, per entry and per write, at most.
 const ENTRY_OVERHEAD: usize = 64;
 const WRITE_OVERHEAD: usize = 48;
+const GUARD_OVERHEAD: usize = 10;
 
 const BLANK: u8 = 0;
 const COMMAND: u8 = 1;
@@ -23,6 +24,8 @@ const TRANSACTION: u8 = 0;
 const COMPACT: u8 = 1;
 const EXPIRE: u8 = 2;
 const FENCED_TRANSACTION: u8 = 3;
+/// A transaction with guards: the kind that it is without them follows the guards.
+const GUARDED: u8 = 4;
 
 const PUT: u8 = 0;
 const PUT_WITH_TTL: u8 = 1;
@@ -34,10 +37,13 @@ const REVISION: u8 = 2;
 
 /// An upper bound of the encoded length of an entry with this command.
 pub(crate) fn length_max(command: &Command) -> usize {
-    let Command::Transaction { writes, .. } = command else {
+    let Command::Transaction { writes, guards, .. } = command else {
         return ENTRY_OVERHEAD;
     };
-    writes.iter().fold(ENTRY_OVERHEAD, |sum, write| {
+    let guarded = guards
+        .iter()
+        .fold(ENTRY_OVERHEAD, |sum, key| sum + GUARD_OVERHEAD + key.len());
+    writes.iter().fold(guarded, |sum, write| {
         let body = match &write.operation {
             Operation::Put { body, .. } => body,
             Operation::Delete { last } => last,
@@ -84,7 +90,17 @@ pub(crate) fn encode(entry: &Entry, out: &mut Vec<u8>) {
 
 fn put_command(out: &mut Vec<u8>, command: &Command) {
     match command {
-        Command::Transaction { writes, now_ms, fence } => {
+        Command::Transaction {
+            writes,
+            now_ms,
+            fence,
+            guards,
+        } => {
+            if !guards.is_empty() {
+                out.push(GUARDED);
+                put_number(out, guards.len() as u64);
+                guards.iter().for_each(|key| put_bytes(out, key.as_bytes()));
+            }
             match fence {
                 None => out.push(TRANSACTION),
                 Some(term) => {
@@ -214,7 +230,15 @@ fn take_log_id(rest: &mut Bytes) -> Option<LogId> {
 }
 
 fn take_command(rest: &mut Bytes) -> Option<Command> {
-    match take_byte(rest)? {
+    let (kind, guards) = match take_byte(rest)? {
+        GUARDED => {
+            let count = take_count(rest)?;
+            let guards = (0..count).map(|_| take_key(rest)).collect::<Option<Vec<_>>>()?;
+            (take_byte(rest)?, guards)
+        }
+        kind => (kind, Vec::new()),
+    };
+    match kind {
         kind @ (TRANSACTION | FENCED_TRANSACTION) => {
             let fence = if kind == FENCED_TRANSACTION {
                 Some(take_number(rest)?)
@@ -222,12 +246,16 @@ fn take_command(rest: &mut Bytes) -> Option<Command> {
                 None
             };
             let now_ms = take_number(rest)?;
-            let count = usize::try_from(take_number(rest)?)
-                .ok()
-                .filter(|count| *count <= rest.len())?;
+            let count = take_count(rest)?;
             let writes = (0..count).map(|_| take_write(rest)).collect::<Option<Vec<_>>>()?;
-            Some(Command::Transaction { writes, now_ms, fence })
+            Some(Command::Transaction {
+                writes,
+                now_ms,
+                fence,
+                guards,
+            })
         }
+        _ if !guards.is_empty() => None,
         COMPACT => Some(Command::Compact {
             revision: take_number(rest)?,
         }),
@@ -239,8 +267,7 @@ fn take_command(rest: &mut Bytes) -> Option<Command> {
 }
 
 fn take_write(rest: &mut Bytes) -> Option<Write> {
-    let key = take_bytes(rest)?;
-    let key = Arc::from(std::str::from_utf8(&key).ok()?);
+    let key = take_key(rest)?;
     let precondition = match take_byte(rest)? {
         NONE => Precondition::None,
         ABSENT => Precondition::Absent,
@@ -264,6 +291,17 @@ fn take_write(rest: &mut Bytes) -> Option<Write> {
         precondition,
         operation,
     })
+}
+
+fn take_key(rest: &mut Bytes) -> Option<Key> {
+    let key = take_bytes(rest)?;
+    Some(Arc::from(std::str::from_utf8(&key).ok()?))
+}
+
+/// A number of things that take at least a byte each.
+fn take_count(rest: &mut Bytes) -> Option<usize> {
+    let count = usize::try_from(take_number(rest)?).ok()?;
+    (count <= rest.len()).then_some(count)
 }
 
 fn take_body(rest: &mut Bytes) -> Option<Body> {
@@ -331,9 +369,15 @@ mod tests {
             (
                 proptest::collection::vec(write(), 0..4),
                 any::<u64>(),
-                proptest::option::of(any::<u64>())
+                proptest::option::of(any::<u64>()),
+                proptest::collection::vec("[a-z/é]{0,40}".prop_map(Arc::from), 0..3)
             )
-                .prop_map(|(writes, now_ms, fence)| Command::Transaction { writes, now_ms, fence }),
+                .prop_map(|(writes, now_ms, fence, guards)| Command::Transaction {
+                    writes,
+                    now_ms,
+                    fence,
+                    guards,
+                }),
             any::<u64>().prop_map(|revision| Command::Compact { revision }),
             any::<u64>().prop_map(|now_ms| Command::Expire { now_ms })
         ]

@@ -29,6 +29,7 @@ async fn keys_expire_and_history_ends_by_themselves() {
         writes: vec![put],
         now_ms: u64::try_from(now.as_millis()).unwrap(),
         fence: None,
+        guards: Vec::new(),
     };
     store.commit(command).await.unwrap();
     let mut watch = store.watch(&key("goes"), store.revision()).unwrap();

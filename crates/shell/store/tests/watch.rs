@@ -35,6 +35,7 @@ async fn a_watch_gets_what_was_and_what_comes_and_nothing_else() {
             writes: vec![deletion],
             now_ms: 0,
             fence: None,
+            guards: Vec::new(),
         };
         assert!(matches!(
             store.commit(command).await.unwrap(),

@@ -15,6 +15,7 @@ use trireme_manager::{Manager, Metrics, Scheduler, controllers};
 
 use crate::certificates::Certificates;
 use crate::config::{Checked, Part};
+use crate::seams::AccountTokens;
 
 /// Namespace of the controllers' service accounts.
 const NAMESPACE: &str = "kube-system";
@@ -46,6 +47,7 @@ impl ControlPlane {
             node_grace: Some(config.options.node_monitor_grace_period),
             load_balancer_pool: pool(&config.options.load_balancer_pool)?,
             signer: Some(Arc::clone(&certificates.authority) as _),
+            token_signer: Some(Arc::new(AccountTokens::new(&certificates.signing_key)?)),
         };
         let metrics = Arc::new(Metrics::default());
         let shown = Arc::clone(&metrics);
@@ -117,10 +119,21 @@ pub(crate) fn pool(texts: &[String]) -> Result<Vec<IpAddr>> {
 }
 
 #[cfg(test)]
+mod authority;
+
+#[cfg(test)]
 mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    struct NoTokens;
+
+    impl controllers::TokenSigner for NoTokens {
+        fn sign(&self, _order: &trireme_reconcile::account_token::Order) -> Result<String, controllers::Unsigned> {
+            Err(controllers::Unsigned)
+        }
+    }
 
     #[test]
     fn every_controllers_account_has_a_bootstrap_role() {
@@ -131,14 +144,18 @@ mod tests {
                 object["kind"].as_str().is_some_and(|kind| kind.ends_with("Binding"))
                     && object["roleRef"]["name"]
                         .as_str()
-                        .is_some_and(|role| role.starts_with("system:controller:"))
+                        .is_some_and(|role| role.starts_with("system:controller:") || role.starts_with("trireme:controller:"))
                     && subjects.into_iter().flatten().any(|subject: &Value| {
                         (&subject["kind"], &subject["namespace"], &subject["name"])
                             == (&"ServiceAccount".into(), &NAMESPACE.into(), &account.into())
                     })
             })
         };
-        let registrations = controllers::all(&controllers::Settings::default(), &controllers::kinds());
+        let settings = controllers::Settings {
+            token_signer: Some(Arc::new(NoTokens)),
+            ..controllers::Settings::default()
+        };
+        let registrations = controllers::all(&settings, &controllers::kinds());
         assert!(registrations.len() > 15);
         for registration in registrations {
             assert!(bound(registration.account_name()), "{}", registration.account_name());

@@ -4,12 +4,16 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Result;
 use async_trait::async_trait;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use trireme_apiserver::authn::SecretTokens;
 use trireme_apiserver::{NodeDialer, NodeEndpoint, NodeStream};
+use trireme_manager::controllers::{TokenSigner, Unsigned};
 use trireme_network::PodNetwork;
+use trireme_reconcile::account_token::Order;
 use trireme_runtime::cri::{CriError, PodSandboxConfig, SandboxNetwork};
 
 /// The API server's way to kubelets: TLS with certificates of the cluster's CA on both sides.
@@ -76,5 +80,26 @@ impl SandboxNetwork for Sandboxes {
             .detach(sandbox_id)
             .await
             .map_err(|error| CriError::Other(format!("pod network: {error}")))
+    }
+}
+
+/// Signs the tokens of hand-made Secrets with the cluster's key for service accounts.
+pub(crate) struct AccountTokens(SecretTokens);
+
+impl AccountTokens {
+    pub(crate) fn new(key: &rcgen::KeyPair) -> Result<Self> {
+        Ok(Self(SecretTokens::new(&key.serialize_pem(), key.public_key_raw())?))
+    }
+}
+
+impl TokenSigner for AccountTokens {
+    fn sign(&self, order: &Order) -> Result<String, Unsigned> {
+        let signed = self
+            .0
+            .sign(&order.namespace, &order.secret, &order.account, &order.account_uid);
+        signed.map_err(|error| {
+            tracing::error!(%error, secret = order.secret, "signing the token of a service account");
+            Unsigned
+        })
     }
 }

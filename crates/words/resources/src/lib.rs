@@ -8,6 +8,7 @@ pub mod convert;
 pub mod defaults;
 pub mod patch;
 pub mod quota;
+pub mod references;
 pub mod rows;
 pub mod selectable;
 pub mod strategy;

@@ -161,7 +161,7 @@ proptest! {
                             }
                         }
                     }
-                    let (applied, events) = state.apply(&Command::Transaction { writes, now_ms, fence: None }, 1);
+                    let (applied, events) = state.apply(&Command::Transaction { writes, now_ms, fence: None, guards: Vec::new() }, 1);
                     if commits {
                         let committed = matches!(applied, Applied::Committed { .. });
                         prop_assert!(committed);

@@ -40,6 +40,7 @@ pub(super) fn one(write: Write) -> Command {
         writes: vec![write],
         now_ms: 1_000,
         fence: None,
+        guards: Vec::new(),
     }
 }
 
@@ -92,7 +93,7 @@ fn preconditions() {
                 );
                 assert_eq!((write, current.is_some()), (0, exists));
             }
-            Applied::Fenced { .. } => panic!("no transaction here has a fence"),
+            Applied::Unguarded { .. } | Applied::Fenced { .. } => panic!("no transaction here has a guard or a fence"),
             Applied::Done => panic!("a transaction is never just done"),
         }
     }
@@ -111,6 +112,7 @@ fn a_transaction_is_all_or_nothing_at_one_revision() {
             writes,
             now_ms: 0,
             fence: None,
+            guards: Vec::new(),
         },
         1,
     );
@@ -132,6 +134,7 @@ fn a_transaction_is_all_or_nothing_at_one_revision() {
             writes,
             now_ms: 0,
             fence: None,
+            guards: Vec::new(),
         },
         1,
     );
@@ -316,6 +319,7 @@ fn a_fence_lets_a_transaction_pass_in_its_own_term_only() {
         writes: vec![put("/configmaps/d/a", Precondition::None, "0", None)],
         now_ms: 0,
         fence,
+        guards: Vec::new(),
     };
     let mut state = State::new();
     for (fence, term, passes) in [(Some(3), 3, true), (Some(3), 4, false), (Some(4), 3, false), (None, 4, true)] {
@@ -332,4 +336,42 @@ fn a_fence_lets_a_transaction_pass_in_its_own_term_only() {
         }
         assert_eq!(state.revision() - before, u64::from(passes), "{fence:?} in {term}");
     }
+}
+
+#[test]
+fn what_a_guard_names_must_live() {
+    let with = |key: &str, guards: &[&str]| Command::Transaction {
+        writes: vec![put(key, Precondition::Absent, "0", None)],
+        now_ms: 0,
+        fence: None,
+        guards: guards.iter().map(|key| Key::from(*key)).collect(),
+    };
+    let namespace = |extra: &str| {
+        let text = format!(r#"{{"apiVersion":"v1","kind":"Namespace","metadata":{{"name":"d"{extra}}}}}"#);
+        let write = Write {
+            key: "/namespaces//d".into(),
+            precondition: Precondition::None,
+            operation: Operation::Put {
+                body: Body::new(serde_json::from_str(&text).unwrap()),
+                ttl_seconds: None,
+            },
+        };
+        one(write)
+    };
+    let mut state = State::new();
+    let guards = ["/namespaces//d"];
+    let refused = |state: &mut State, key: &str| {
+        let revision = state.revision();
+        let (applied, events) = state.apply(&with(key, &guards), 1);
+        assert!(events.is_empty() && state.revision() == revision);
+        matches!(applied, Applied::Unguarded { guard: 0 })
+    };
+    assert!(refused(&mut state, "/configmaps/d/a"), "absent");
+    state.apply(&namespace(""), 1);
+    let (applied, events) = state.apply(&with("/configmaps/d/a", &guards), 1);
+    assert!(matches!(applied, Applied::Committed { .. }) && events.len() == 1);
+    state.apply(&namespace(r#","deletionTimestamp":"2026-01-01T00:00:00Z""#), 1);
+    assert!(refused(&mut state, "/configmaps/d/b"), "being deleted");
+    // The writes' own preconditions come second: whoever is told of them can rely on the guards.
+    assert!(refused(&mut state, "/configmaps/d/a"), "both");
 }

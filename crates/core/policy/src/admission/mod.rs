@@ -3,6 +3,7 @@
 //!
 //! Invariant: a plugin sees the rest of the world only through [`Lookup`]; a refusal changes nothing that is stored.
 
+mod escalation;
 mod limit_ranger;
 mod namespace;
 mod node_restriction;
@@ -16,6 +17,9 @@ mod service_account;
 use serde_json::Value;
 use trireme_api::Status;
 
+use crate::rbac::Rule;
+
+pub use namespace::check_lives as check_namespace;
 pub use quota::charge;
 
 /// What happens to the object.
@@ -31,12 +35,56 @@ pub enum Operation {
     Connect,
 }
 
+impl Operation {
+    /// Upstream's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
 /// Read access to stored objects.
 pub trait Lookup {
     /// One object.
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value>;
     /// All of a namespace, or of the cluster.
     fn list(&self, group: &str, plural: &str, namespace: Option<&str>) -> Vec<Value>;
+    /// The pods of a namespace that are bound to a node.
+    fn pods_on(&self, node: &str, namespace: &str) -> Vec<Value> {
+        let mut pods = self.list("", "pods", Some(namespace));
+        pods.retain(|pod| pod["spec"]["nodeName"] == node);
+        pods
+    }
+}
+
+/// One thing that somebody may be allowed to do to objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permission<'a> {
+    /// Verb.
+    pub verb: &'a str,
+    /// API group.
+    pub group: &'a str,
+    /// Plural.
+    pub resource: &'a str,
+    /// Namespace, empty for the cluster.
+    pub namespace: &'a str,
+    /// Name, empty for any.
+    pub name: &'a str,
+}
+
+/// What the user of a request may do, by the authorisers.
+pub trait Authority {
+    /// Whether all that is asked of it is allowed without a look at rules: the API server itself and `system:masters`.
+    fn is_unlimited(&self) -> bool;
+    /// Whether the user may do this.
+    fn allows(&self, permission: &Permission<'_>) -> bool;
+    /// The rules that apply to the user in a namespace (empty: of the cluster).
+    fn rules(&self, namespace: &str) -> Vec<Rule>;
 }
 
 /// One request.
@@ -63,6 +111,8 @@ pub struct Request<'a> {
     pub old: Option<&'a Value>,
     /// The stored world.
     pub lookup: &'a dyn Lookup,
+    /// What the user may do otherwise.
+    pub authority: &'a dyn Authority,
     /// Warnings for the client.
     pub warnings: &'a mut Vec<String>,
 }
@@ -98,15 +148,20 @@ impl Request<'_> {
     }
 }
 
-/// Fills in. `suffix` gives five fresh letters.
+/// Fills in, in upstream's order of plugins; running it again on what it gave changes nothing. `suffix` gives five fresh
+/// letters.
 ///
 /// # Errors
 /// The refusal.
 pub fn mutate(request: &mut Request<'_>, suffix: &mut dyn FnMut() -> String) -> Result<(), Status> {
     namespace::check(request)?;
-    if request.is_new_pod() {
+    let new_pod = request.is_new_pod();
+    if new_pod {
         limit_ranger::fill(request);
         service_account::fill(request, suffix)?;
+    }
+    node_restriction::check(request)?;
+    if new_pod {
         pod::fill_priority(request)?;
         pod::fill_tolerations(request);
         pod::fill_runtime_class(request)?;
@@ -118,7 +173,7 @@ pub fn mutate(request: &mut Request<'_>, suffix: &mut dyn FnMut() -> String) -> 
     pod::fill_ingress_class(request)?;
     pod::fill_storage_class(request);
     protection::fill(request);
-    node_restriction::check(request)
+    escalation::check(request)
 }
 
 /// Demands. The object is final.
@@ -127,12 +182,12 @@ pub fn mutate(request: &mut Request<'_>, suffix: &mut dyn FnMut() -> String) -> 
 /// The refusal.
 pub fn validate(request: &mut Request<'_>) -> Result<(), Status> {
     limit_ranger::check(request)?;
-    if request.is_new_pod() {
-        service_account::check(request)?;
-    }
+    service_account::check(request)?;
     pod_resize::check(request)?;
     pod_security::check(request)
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::World;

@@ -1,5 +1,6 @@
 //! NamespaceLifecycle: nothing is made in a namespace that is absent or going, and some namespaces stay.
 
+use serde_json::Value;
 use trireme_api::{Status, StatusCause, StatusDetails};
 
 use super::{Operation, Request};
@@ -24,23 +25,42 @@ pub(super) fn check(request: &Request<'_>) -> Result<(), Status> {
     if request.group == "authorization.k8s.io" {
         return Ok(());
     }
-    let Some(namespace) = request.lookup.get("", "namespaces", "", request.namespace) else {
-        return Err(Status::not_found("", "namespaces", request.namespace));
-    };
-    let going = !namespace["metadata"]["deletionTimestamp"].is_null() || namespace["status"]["phase"] == "Terminating";
-    if request.operation != Operation::Create || !going {
-        return Ok(());
+    let namespace = request.lookup.get("", "namespaces", "", request.namespace);
+    let going = namespace.as_ref().map(is_going);
+    check_lives(request.namespace, going, request.operation == Operation::Create, |why| {
+        request.forbid(why)
+    })
+}
+
+/// Whether a namespace is being deleted.
+fn is_going(namespace: &Value) -> bool {
+    !namespace["metadata"]["deletionTimestamp"].is_null() || namespace["status"]["phase"] == "Terminating"
+}
+
+/// Refuses what is to be done in a namespace that is absent (`going` is `None`), and what is to be created in one that is
+/// being deleted. `forbid` makes the refusal of the object that is to be created.
+///
+/// # Errors
+/// The refusal.
+pub fn check_lives(
+    namespace: &str,
+    going: Option<bool>,
+    creates: bool,
+    forbid: impl FnOnce(&str) -> Status,
+) -> Result<(), Status> {
+    match going {
+        None => Err(Status::not_found("", "namespaces", namespace)),
+        Some(true) if creates => {
+            let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+            let mut status = forbid(&why);
+            let details = status.details.get_or_insert_with(Box::<StatusDetails>::default);
+            details.causes.push(StatusCause {
+                reason: "NamespaceTerminating".into(),
+                message: format!("namespace {namespace} is being terminated"),
+                field: "metadata.namespace".into(),
+            });
+            Err(status)
+        }
+        Some(_) => Ok(()),
     }
-    let why = format!(
-        "unable to create new content in namespace {} because it is being terminated",
-        request.namespace
-    );
-    let mut status = request.forbid(&why);
-    let details = status.details.get_or_insert_with(Box::<StatusDetails>::default);
-    details.causes.push(StatusCause {
-        reason: "NamespaceTerminating".into(),
-        message: format!("namespace {} is being terminated", request.namespace),
-        field: "metadata.namespace".into(),
-    });
-    Err(status)
 }

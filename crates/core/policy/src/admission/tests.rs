@@ -1,10 +1,30 @@
 //! Plugins against a small world.
 
+mod nodes;
+
 use serde_json::json;
 
 use super::*;
 
-struct World(Vec<(&'static str, Value)>);
+/// Objects by plural.
+pub(crate) struct World(pub(crate) Vec<(&'static str, Value)>);
+
+/// Somebody whom no role allows anything.
+struct Nobody;
+
+impl Authority for Nobody {
+    fn is_unlimited(&self) -> bool {
+        false
+    }
+
+    fn allows(&self, permission: &Permission<'_>) -> bool {
+        permission.resource == "granted"
+    }
+
+    fn rules(&self, _namespace: &str) -> Vec<Rule> {
+        Vec::new()
+    }
+}
 
 impl Lookup for World {
     fn get(&self, _group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
@@ -17,10 +37,14 @@ impl Lookup for World {
             .map(|(_, object)| object.clone())
     }
 
-    fn list(&self, _group: &str, plural: &str, _namespace: Option<&str>) -> Vec<Value> {
+    fn list(&self, _group: &str, plural: &str, namespace: Option<&str>) -> Vec<Value> {
+        let within = |object: &Value| {
+            let held = &object["metadata"]["namespace"];
+            held.is_null() || namespace.is_none_or(|namespace| held == namespace)
+        };
         self.0
             .iter()
-            .filter(|(held, _)| *held == plural)
+            .filter(|(held, object)| *held == plural && within(object))
             .map(|(_, object)| object.clone())
             .collect()
     }
@@ -69,6 +93,7 @@ fn create(namespace: &str, object: &mut Value) -> Result<(), Status> {
         object,
         old: None,
         lookup: &world,
+        authority: &Nobody,
         warnings: &mut Vec::new(),
     };
     mutate(&mut request, &mut || "abcde".into())?;
@@ -178,6 +203,7 @@ fn a_kubelet_touches_only_its_own() {
             object: &mut new,
             old: Some(&old),
             lookup: &world,
+            authority: &Nobody,
             warnings: &mut Vec::new(),
         };
         mutate(&mut request, &mut || "abcde".into()).map_err(|status| status.message)
@@ -217,6 +243,7 @@ fn a_kubelet_touches_only_its_own() {
             object: &mut old.clone(),
             old: None,
             lookup: &world,
+            authority: &Nobody,
             warnings: &mut Vec::new(),
         };
         mutate(&mut request, &mut || "abcde".into())
@@ -239,6 +266,7 @@ fn admit(world: &World, group: &str, resource: &str, old: Option<&Value>, object
         object,
         old,
         lookup: world,
+        authority: &Nobody,
         warnings: &mut warnings,
     };
     let done = mutate(&mut request, &mut || "abcde".into()).and_then(|()| validate(&mut request));
@@ -333,6 +361,7 @@ fn a_quota_is_charged_until_it_is_used_up() {
             object: &mut object,
             old,
             lookup: &world,
+            authority: &Nobody,
             warnings: &mut Vec::new(),
         };
         let charged = super::charge(&request).map_err(|status| status.message)?;

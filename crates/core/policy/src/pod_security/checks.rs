@@ -6,12 +6,15 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::isolation::Isolation;
 use super::{Level, Violation};
 
 /// A pod, or the template of one.
 pub(super) struct Pod<'a> {
     pub metadata: &'a Value,
     pub spec: &'a Value,
+    /// What of that is kept where it runs.
+    pub enforced: Isolation,
 }
 
 /// One check.
@@ -137,11 +140,11 @@ impl<'a> Pod<'a> {
     }
 
     fn is_windows(&self) -> bool {
-        self.spec["os"]["name"] == "windows"
+        self.enforced.os && self.spec["os"]["name"] == "windows"
     }
 
     fn has_user_namespace(&self) -> bool {
-        self.spec["hostUsers"] == false
+        self.enforced.host_users && self.spec["hostUsers"] == false
     }
 }
 

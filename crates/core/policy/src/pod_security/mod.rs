@@ -4,8 +4,11 @@
 //! not decide about whole requests: `admission::pod_security` does.
 
 mod checks;
+pub mod isolation;
 
 use serde_json::Value;
+
+use isolation::{ENFORCED, Isolation};
 
 /// Newest minor version in which a check changed; later ones and `latest` mean it.
 const NEWEST: u32 = 35;
@@ -70,8 +73,16 @@ impl Standard {
     /// What is wrong with a pod of that metadata and spec, in upstream's order.
     #[must_use]
     pub fn violations(&self, metadata: &Value, spec: &Value) -> Vec<Violation> {
+        self.violations_where(ENFORCED, metadata, spec)
+    }
+
+    fn violations_where(&self, enforced: Isolation, metadata: &Value, spec: &Value) -> Vec<Violation> {
         let minor = self.minor.unwrap_or(NEWEST).min(NEWEST);
-        let pod = checks::Pod { metadata, spec };
+        let pod = checks::Pod {
+            metadata,
+            spec,
+            enforced,
+        };
         checks::TABLE
             .iter()
             .filter(|check| check.applies(self.level, minor))
@@ -189,8 +200,64 @@ mod tests {
 
     use super::*;
 
+    /// What is said where everything that pods ask for is enforced, as upstream has it.
     fn said(level: Level, minor: Option<u32>, spec: &Value) -> String {
-        details(&Standard { level, minor }.violations(&json!({"annotations": {}}), spec))
+        let enforced = Isolation {
+            host_users: true,
+            os: true,
+        };
+        said_where(enforced, level, minor, spec)
+    }
+
+    fn said_where(enforced: Isolation, level: Level, minor: Option<u32>, spec: &Value) -> String {
+        details(&Standard { level, minor }.violations_where(enforced, &json!({"annotations": {}}), spec))
+    }
+
+    #[test]
+    fn a_field_that_nobody_enforces_relaxes_nothing() {
+        let root = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsUser": 0,
+            "procMount": "Unmasked", "seccompProfile": {"type": "RuntimeDefault"}});
+        let userns = json!({"hostUsers": false, "containers": [{"name": "a", "securityContext": root}]});
+        let windows =
+            json!({"os": {"name": "windows"}, "containers": [{"name": "a", "securityContext": {"runAsNonRoot": true}}]});
+        for (enforced, spec, level, reasons) in [
+            (true, &userns, Level::Baseline, vec![]),
+            (false, &userns, Level::Baseline, vec!["procMount"]),
+            (true, &userns, Level::Restricted, vec!["procMount"]),
+            (
+                false,
+                &userns,
+                Level::Restricted,
+                vec!["procMount", "runAsNonRoot != true", "runAsUser=0"],
+            ),
+            (true, &windows, Level::Restricted, vec![]),
+            (
+                false,
+                &windows,
+                Level::Restricted,
+                vec![
+                    "allowPrivilegeEscalation != false",
+                    "unrestricted capabilities",
+                    "seccompProfile",
+                ],
+            ),
+        ] {
+            let isolation = Isolation {
+                host_users: enforced,
+                os: enforced,
+            };
+            let standard = Standard { level, minor: None };
+            let found = standard.violations_where(isolation, &json!({}), spec);
+            let found: Vec<&str> = found.iter().map(|violation| violation.reason).collect();
+            assert_eq!(found, reasons, "{enforced} {level:?} {spec}");
+        }
+        // The switch is what admission asks.
+        let standard = Standard {
+            level: Level::Restricted,
+            minor: None,
+        };
+        let asked = standard.violations(&json!({}), &userns);
+        assert_eq!(asked, standard.violations_where(ENFORCED, &json!({}), &userns));
     }
 
     #[test]

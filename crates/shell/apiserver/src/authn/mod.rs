@@ -18,7 +18,7 @@ use crate::user::UserInfo;
 
 pub use bootstrap_token::BootstrapTokens;
 pub use certificate::{AskForCertificate, ClientCertificate, PeerCertificate};
-pub use service_account::ServiceAccountTokens;
+pub use service_account::{SecretTokens, ServiceAccountTokens};
 pub use token_file::TokenFile;
 
 /// Finds out who a request comes from.

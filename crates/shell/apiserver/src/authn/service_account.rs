@@ -4,6 +4,8 @@
 //! Invariant: a token is as good as the objects it is bound to: when one is gone, or has another UID, the token is bad,
 //! before its time is up. It will not log a token.
 
+mod legacy;
+
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
@@ -22,6 +24,11 @@ use crate::nodes::TokenIssuer;
 use crate::server::show_time;
 use crate::user::UserInfo;
 
+pub use legacy::SecretTokens;
+
+/// What every key here signs with, and how verifiers are told.
+const ALGORITHM: Algorithm = Algorithm::ES256;
+const ALGORITHM_NAME: &str = "ES256";
 /// Shortest life of a token.
 const SECONDS_MIN: i64 = 600;
 /// Life that is asked for by pods' mounts; such tokens live a year, so that clients that never reload keep working.
@@ -102,7 +109,7 @@ impl ServiceAccountTokens {
         let decoding = DecodingKey::from_ec_components(&x, &y).map_err(|error| KeyError(error.to_string()))?;
         let key_id = URL_SAFE_NO_PAD.encode(Sha256::digest(point));
         let key_set =
-            json!({"keys": [{"use": "sig", "kty": "EC", "kid": key_id, "crv": "P-256", "alg": "ES256", "x": x, "y": y}]});
+            json!({"keys": [{"use": "sig", "kty": "EC", "kid": key_id, "crv": "P-256", "alg": ALGORITHM_NAME, "x": x, "y": y}]});
         Ok(Self {
             issuer: issuer.to_owned(),
             audiences,
@@ -147,7 +154,7 @@ impl ServiceAccountTokens {
     }
 
     fn check(&self, token: &str, wanted: &[String]) -> Option<UserInfo> {
-        let mut validation = Validation::new(Algorithm::ES256);
+        let mut validation = Validation::new(ALGORITHM);
         validation.leeway = LEEWAY_SECONDS;
         validation.validate_nbf = true;
         validation.set_issuer(&[&self.issuer]);
@@ -173,18 +180,7 @@ impl ServiceAccountTokens {
         if !bound || claims.sub != format!("system:serviceaccount:{namespace}:{}", account.name) {
             return None;
         }
-        let everyone = "system:serviceaccounts".to_owned();
-        let groups = vec![
-            everyone.clone(),
-            format!("{everyone}:{namespace}"),
-            "system:authenticated".to_owned(),
-        ];
-        let mut user = UserInfo {
-            name: claims.sub,
-            uid: account.uid.clone(),
-            groups,
-            ..UserInfo::default()
-        };
+        let mut user = user(&namespace, &account.name, &account.uid);
         let mut extra =
             |key: &str, value: String| drop(user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]));
         extra("credential-id", format!("JTI={}", claims.jti));
@@ -197,6 +193,21 @@ impl ServiceAccountTokens {
             }
         }
         Some(user)
+    }
+}
+
+/// The user that a service account is.
+fn user(namespace: &str, name: &str, uid: &str) -> UserInfo {
+    let everyone = "system:serviceaccounts";
+    UserInfo {
+        name: format!("system:serviceaccount:{namespace}:{name}"),
+        uid: uid.to_owned(),
+        groups: vec![
+            everyone.to_owned(),
+            format!("{everyone}:{namespace}"),
+            "system:authenticated".to_owned(),
+        ],
+        ..UserInfo::default()
     }
 }
 
@@ -217,7 +228,12 @@ impl Authenticator for ServiceAccountTokens {
             .iter()
             .filter_map(|value| value.to_str().ok().map(str::to_owned))
             .collect();
-        self.check(&token, &audiences).map(Some).ok_or_else(unauthorized)
+        let known = if legacy::is_legacy(&token) {
+            self.check_legacy(&token, &audiences)
+        } else {
+            self.check(&token, &audiences)
+        };
+        known.map(Some).ok_or_else(unauthorized)
     }
 }
 
@@ -299,7 +315,7 @@ impl TokenIssuer for ServiceAccountTokens {
         let header = Header {
             kid: Some(self.key_id.clone()),
             typ: None,
-            ..Header::new(Algorithm::ES256)
+            ..Header::new(ALGORITHM)
         };
         let token = jsonwebtoken::encode(&header, &claims, &self.encoding).map_err(|error| {
             tracing::error!(%error, "signing a service account token failed");
@@ -318,5 +334,9 @@ impl TokenIssuer for ServiceAccountTokens {
 
     fn issuer(&self) -> String {
         self.issuer.clone()
+    }
+
+    fn algorithm(&self) -> &'static str {
+        ALGORITHM_NAME
     }
 }

@@ -158,7 +158,7 @@ fn openid_configuration<B>(server: &ApiServer, incoming: &Incoming<B>) -> Respon
         "jwks_uri": format!("https://{}/openid/v1/jwks", server.advertised()),
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["RS256"],
+        "id_token_signing_alg_values_supported": [tokens.algorithm()],
     });
     let _ = incoming;
     let body = serde_json::to_vec(&document).expect("a JSON value serialises");

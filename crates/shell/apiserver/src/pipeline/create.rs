@@ -1,11 +1,13 @@
 //! POST to a collection.
 //!
-//! Invariant: an object is stored only where nothing was, together with everything it allocates, in one transaction.
+//! Invariant: an object is stored only where nothing was, together with everything it allocates, in one transaction, which
+//! also demands that its namespace is there and not being deleted. What this replica would refuse it looks at again once it
+//! has caught up with the others.
 
 use rand::Rng as _;
 use serde_json::Value;
 use trireme_api::{Object, Status};
-use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Write};
+use trireme_store::{Applied, Body, Key, Operation as StoreOperation, Precondition, Write};
 
 use super::{RETRIES_MAX, Target, WriteOptions, Written, meta_text, metadata, owners, rules};
 use crate::admission::{Operation, Request};
@@ -63,7 +65,7 @@ impl ApiServer {
             owners::deduplicate(&mut value, owners::Found::Sent, warnings);
             rules::update_managers(target, None, &mut value, options, "");
         }
-        self.mutate(target, Operation::Create, &mut value, None, options, warnings)?;
+        self.admit_new(target, &mut value, options, warnings).await?;
         owners::deduplicate(&mut value, owners::Found::AfterAdmission, warnings);
         match_namespace(target, &mut value)?;
         let mut value = rules::to_stored(target.row, value)?;
@@ -124,8 +126,12 @@ impl ApiServer {
             });
         }
         let key = target.key_of(&name);
+        let guards = self.guards(target);
         if options.dry_run {
             self.barrier().await?;
+            if guards.iter().any(|guard| self.going(guard) != Some(false)) {
+                return Err(self.namespace_lost(target, &name));
+            }
             return Ok(match self.store.get(&key) {
                 Some(current) => Outcome::Exists(Some(current)),
                 None => Outcome::Done(rules::object_of(&value)?),
@@ -144,14 +150,62 @@ impl ApiServer {
                 operation: put,
             },
         );
-        match self.commit(writes, target.user.fence).await? {
+        match self.commit_guarded(writes, guards, target.user.fence).await? {
             Applied::Committed { mut objects, .. } => Ok(Outcome::Done(objects.swap_remove(0))),
+            Applied::Unguarded { .. } => Err(self.namespace_lost(target, &name)),
             Applied::Conflict { write: 0, current } => Ok(Outcome::Exists(current)),
             Applied::Conflict { .. } => Ok(Outcome::AllocationLost),
             Applied::Done | Applied::Fenced { .. } => {
                 Err(Status::internal("the store answered a transaction with something else"))
             }
         }
+    }
+
+    /// What must live for an object to be created: its namespace. Where nobody demands that there be one (without
+    /// admission), and there is none, nothing.
+    fn guards(&self, target: &Target) -> Vec<Key> {
+        if !target.row.namespaced || target.namespace.is_empty() {
+            return Vec::new();
+        }
+        let key = keys::object("", "namespaces", "", &target.namespace);
+        self.store.get(&key).map(|_| key).into_iter().collect()
+    }
+
+    /// Whether the namespace at a key is being deleted; `None` where there is none.
+    fn going(&self, key: &str) -> Option<bool> {
+        self.store.get(key).map(|namespace| namespace.header().deleting)
+    }
+
+    /// Why nothing can be created in a namespace that was there when the request was looked at, and was not, or was being
+    /// deleted, when it was to be stored.
+    fn namespace_lost(&self, target: &Target, name: &str) -> Status {
+        let key = keys::object("", "namespaces", "", &target.namespace);
+        // It may have been made anew since: the request met the old one.
+        let going = self.going(&key).map(|_| true);
+        let forbid = |why: &str| Status::forbidden(target.row.group, target.row.plural, name, why);
+        match trireme_policy::admission::check_namespace(&target.namespace, going, true, forbid) {
+            Err(status) => status,
+            Ok(()) => unreachable!("a namespace that is being deleted takes nothing new"),
+        }
+    }
+
+    /// Mutating admission of something new. A refusal is decided again once this replica has what was acknowledged anywhere
+    /// before the request: a namespace, a service account or a class that was just made at another server is there.
+    pub(crate) async fn admit_new(
+        &self,
+        target: &Target,
+        object: &mut Value,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Status> {
+        if self
+            .mutate(target, Operation::Create, object, None, options, warnings)
+            .is_ok()
+        {
+            return Ok(());
+        }
+        self.barrier().await?;
+        self.mutate(target, Operation::Create, object, None, options, warnings)
     }
 
     /// Seconds that an object of this row is kept.

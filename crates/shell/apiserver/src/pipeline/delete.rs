@@ -121,7 +121,7 @@ impl ApiServer {
                     return shown(object, gone, warnings);
                 }
                 Applied::Conflict { .. } => {}
-                Applied::Done | Applied::Fenced { .. } => {
+                Applied::Done | Applied::Fenced { .. } | Applied::Unguarded { .. } => {
                     return Err(Status::internal("the store answered a transaction with something else"));
                 }
             }

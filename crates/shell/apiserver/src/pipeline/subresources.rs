@@ -261,7 +261,7 @@ impl ApiServer {
         }
         super::create::match_namespace(target, &mut binding)?;
         let mut warnings = Vec::new();
-        self.mutate(target, Operation::Create, &mut binding, None, options, &mut warnings)?;
+        self.admit_new(target, &mut binding, options, &mut warnings).await?;
         let problems = check_binding(&binding);
         if !problems.is_empty() {
             return Err(plain(500, trireme_api::field::aggregate(&problems)));

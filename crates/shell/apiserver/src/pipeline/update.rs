@@ -137,7 +137,7 @@ impl ApiServer {
         }
         let pinned = self.check_identity(target, behaviour, &current, &mut value)?;
         if behaviour.whole {
-            owners::deduplicate(&mut value, owners::Found::Sent, &mut warnings);
+            owners::deduplicate(&mut value, owners::Found::Sent, warnings);
         }
         if !managed && !behaviour.raw {
             rules::update_managers(target, Some(&shown), &mut value, options, &target.subresource);
@@ -194,7 +194,7 @@ impl ApiServer {
             }
             Applied::Conflict { write: 0, .. } if pinned && !behaviour.patch => Err(target.modified()),
             Applied::Conflict { .. } => Ok(None),
-            Applied::Done | Applied::Fenced { .. } => {
+            Applied::Done | Applied::Fenced { .. } | Applied::Unguarded { .. } => {
                 Err(Status::internal("the store answered a transaction with something else"))
             }
         }

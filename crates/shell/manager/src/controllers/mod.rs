@@ -30,6 +30,8 @@
 //! `.workers(1)`. In an event's message `{created}` is the name of the object that the plan created last; an event
 //! `SuccessfulCreate` behind a `Create` becomes `FailedCreate` with `Error creating: …` where that fails.
 
+mod account_token;
+mod cluster_role_aggregation;
 mod csr;
 mod deployment;
 mod endpoint_slice;
@@ -58,6 +60,7 @@ use trireme_reconcile::node_ipam::Range;
 
 use crate::registration::Registration;
 
+pub use account_token::{TokenSigner, Unsigned};
 pub use csr::Signer;
 
 /// What the built-in controllers have to be told.
@@ -73,6 +76,8 @@ pub struct Settings {
     pub load_balancer_pool: Vec<IpAddr>,
     /// Signs certificates with the cluster's authority; without it requests are approved and wait.
     pub signer: Option<Arc<dyn Signer>>,
+    /// Signs the tokens of hand-made Secrets; without it they wait.
+    pub token_signer: Option<Arc<dyn TokenSigner>>,
 }
 
 /// All built-in controllers. The garbage collector and the namespace controller look at what `kinds` says is
@@ -102,9 +107,17 @@ pub fn all(settings: &Settings, kinds: &Kinds) -> Vec<Registration> {
         endpoint_slice::registration(),
         service::registration(settings.load_balancer_pool.clone()),
         hpa::registration(),
+        cluster_role_aggregation::registration(),
         resource_quota::registration(kinds),
     ];
     all.extend(csr::registrations(settings.signer.clone()));
+    let root_ca = settings.root_ca_pem.as_str();
+    all.extend(
+        settings
+            .token_signer
+            .clone()
+            .map(|signer| account_token::registration(signer, root_ca)),
+    );
     all.extend(storage_protection::registrations());
     all
 }

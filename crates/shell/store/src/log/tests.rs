@@ -112,6 +112,7 @@ fn large_at(index: u64, length: usize) -> Entry {
         writes: vec![write],
         now_ms: 0,
         fence: None,
+        guards: Vec::new(),
     };
     Entry::new(log_id(1, index), EntryPayload::Normal(Proposal::from(command)))
 }

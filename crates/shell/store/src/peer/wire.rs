@@ -185,6 +185,7 @@ const COMMITTED: u8 = 0;
 const CONFLICT: u8 = 1;
 const FENCED: u8 = 2;
 const DONE: u8 = 3;
+const UNGUARDED: u8 = 4;
 
 /// What applying gave, and the revision of the replica that said so.
 pub(super) fn put_applied(applied: &Applied, revision: Revision) -> Vec<u8> {
@@ -216,6 +217,10 @@ pub(super) fn put_applied(applied: &Applied, revision: Revision) -> Vec<u8> {
         Applied::Fenced { term } => {
             out.push(FENCED);
             out.extend_from_slice(&term.to_le_bytes());
+        }
+        Applied::Unguarded { guard } => {
+            out.push(UNGUARDED);
+            out.extend_from_slice(&(*guard as u64).to_le_bytes());
         }
         Applied::Done => out.push(DONE),
     }
@@ -252,6 +257,9 @@ pub(super) fn take_applied(mut content: Bytes) -> Option<(Applied, Revision)> {
         },
         FENCED => Applied::Fenced {
             term: number(&mut content)?,
+        },
+        UNGUARDED => Applied::Unguarded {
+            guard: usize::try_from(number(&mut content)?).ok()?,
         },
         DONE => Applied::Done,
         _ => return None,

@@ -44,6 +44,7 @@ pub fn put_if(name: &str, value: &str, precondition: Precondition) -> Command {
         writes: vec![write],
         now_ms: 0,
         fence: None,
+        guards: Vec::new(),
     }
 }
 

@@ -150,6 +150,7 @@ fn transaction(write: Write) -> Command {
         writes: vec![write],
         now_ms: 0,
         fence: None,
+        guards: Vec::new(),
     }
 }
 
@@ -169,6 +170,7 @@ pub fn lease(name: &str, ttl_seconds: u32, now_ms: u64) -> Command {
         writes: vec![write],
         now_ms,
         fence: None,
+        guards: Vec::new(),
     }
 }
 
@@ -180,6 +182,7 @@ pub fn fenced(key: &str, value: &str, term: u64) -> Command {
             writes,
             now_ms,
             fence: Some(term),
+            guards: Vec::new(),
         },
         other => other,
     }

@@ -14,8 +14,8 @@ use super::resources::{self, Scope};
 use super::security;
 use super::volume;
 
-/// Marks the picture of a pod that a node runs by itself.
-pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
+pub(super) use crate::references::MIRROR;
+
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// Begins the old annotations about AppArmor.
 pub(super) const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
