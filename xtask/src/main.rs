@@ -2,8 +2,10 @@
 
 mod archive;
 mod bench;
+mod compare;
 mod down;
 mod generate;
+mod oracle;
 mod packages;
 mod project;
 mod sim;
@@ -40,6 +42,10 @@ enum Command {
     Fix,
     /// Run the replicated store under simulation, by seed
     Sim(sim::Sim),
+    /// Send equal requests to a server and to a stock one, and print where the answers differ
+    Compare(compare::Compare),
+    /// Make the facts of the API server's tests anew from recorded answers
+    Oracle(oracle::Oracle),
     /// Measure speed and memory of a server
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -66,6 +72,8 @@ fn main() -> ExitCode {
         Command::Images => standin::all().map(|paths| paths.iter().for_each(|path| println!("{}", path.display()))),
         Command::Fix => test::fix(),
         Command::Sim(options) => sim::run(&options),
+        Command::Compare(options) => compare::run(&options),
+        Command::Oracle(options) => oracle::run(&options),
         Command::Bench(measurement) => bench::run(&measurement),
         Command::Generate(Generate::Fields { from }) => generate::run(&from),
     };

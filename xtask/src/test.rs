@@ -12,7 +12,16 @@ use crate::{packages, project, standin, structure, tools};
 pub(crate) struct Test {
     /// Only tests whose name contains this; formatting, lints and structure are left out
     filter: Option<String>,
+    /// Formatting, structure, lints, and the tests that need no lab: unit and property tests, the API server's facts in process,
+    /// and a few seeds of the simulation. At most five minutes on two cores once dependencies are built
+    #[arg(long, conflicts_with = "filter")]
+    fast: bool,
 }
+
+/// Test programs that need labs, mounts or many seeds.
+const SLOW: &[&str] = &["e2e", "ha", "kill", "lab", "nodes", "power_cut", "runtime", "simulation"];
+/// Seeds of the simulation among the fast tests.
+const FAST_SEEDS: &str = "5";
 
 /// Runs everything.
 pub(crate) fn run(options: &Test) -> Result<()> {
@@ -39,6 +48,9 @@ pub(crate) fn run(options: &Test) -> Result<()> {
             ]))
         })?;
     }
+    if options.fast {
+        return step("tests", fast_tests);
+    }
     let kubectl = tools::kubectl()?;
     let images = standin::all()?;
     let directory = images.first().and_then(|path| path.parent()).expect("there are images");
@@ -53,6 +65,30 @@ pub(crate) fn run(options: &Test) -> Result<()> {
         }
         project::run(&mut command)
     })
+}
+
+fn fast_tests() -> Result<()> {
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .manifest_path(project::root().join("Cargo.toml"))
+        .no_deps()
+        .exec()?;
+    let targets = metadata.packages.iter().flat_map(|package| &package.targets);
+    let programs = targets.filter(|target| target.is_test() && !SLOW.contains(&target.name.as_str()));
+    let mut names: Vec<&str> = programs.map(|target| target.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut command = project::cargo();
+    command.args(["test", "--workspace", "--no-fail-fast", "--quiet", "--lib", "--bins"]);
+    for name in names {
+        command.args(["--test", name]);
+    }
+    project::run(&mut command)?;
+    project::run(
+        project::cargo()
+            .args(["test", "--quiet", "--package", "trireme-store", "--test", "simulation"])
+            .args(["--", "--exact", "seeds"])
+            .env("TRIREME_SIM_SEEDS", FAST_SEEDS),
+    )
 }
 
 /// Formats and applies clippy's suggestions.

@@ -61,6 +61,29 @@ pub struct KubeletConfig {
     pub kubelet_version: String,
     /// `nodeInfo.containerRuntimeVersion`, `trireme://0.1.0`.
     pub runtime_version: String,
+    /// What keeps the node from being ready beside its runtime.
+    pub obstacle: Obstacle,
+}
+
+/// Tells at each look what keeps a node from being ready; nothing by default.
+#[derive(Clone, Default)]
+pub struct Obstacle(Option<Arc<dyn Fn() -> Option<String> + Send + Sync>>);
+
+impl Obstacle {
+    /// Asks this.
+    pub fn new(look: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(look)))
+    }
+
+    pub(crate) fn look(&self) -> Option<String> {
+        self.0.as_ref().and_then(|look| look())
+    }
+}
+
+impl std::fmt::Debug for Obstacle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Obstacle").field(&self.0.is_some()).finish()
+    }
 }
 
 impl KubeletConfig {
@@ -90,6 +113,7 @@ impl KubeletConfig {
             eviction_hard: EvictionHard::default(),
             kubelet_version: "v1.36.2+trireme".to_owned(),
             runtime_version: concat!("trireme://", env!("CARGO_PKG_VERSION")).to_owned(),
+            obstacle: Obstacle::default(),
         }
     }
 }

@@ -25,7 +25,7 @@ use trireme_client::{Cache, Client};
 use trireme_connections::Budget;
 use trireme_runtime::cri::{ImageService, RuntimeService};
 
-pub use config::{KubeletConfig, POD_PIDS_LIMIT, Taint, Tls};
+pub use config::{KubeletConfig, Obstacle, POD_PIDS_LIMIT, Taint, Tls};
 pub use eviction::EvictionHard;
 pub use metrics::ResourceMetrics;
 pub use server::{Authorizer, CertificateAuthorizer, Decision, Peer};

@@ -26,6 +26,9 @@ pub(crate) struct Lab {
     _directory: Arc<tempfile::TempDir>,
 }
 
+/// A file that keeps the node of a lab from being ready; what is in it says why.
+const OBSTACLE: &str = "obstacle";
+
 impl Lab {
     pub(crate) fn start() -> Self {
         Self::with(
@@ -57,6 +60,8 @@ impl Lab {
         let cache = Cache::new(&client, shutdown.clone());
         let mut config = KubeletConfig::new("node-1", [192, 0, 2, 1].into(), directory.path().join("data"));
         config.pod_log_dir = directory.path().join("logs");
+        let obstacle = directory.path().join(OBSTACLE);
+        config.obstacle = crate::Obstacle::new(move || std::fs::read_to_string(&obstacle).ok());
         let server = tls.as_ref().map(|_| {
             let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             free.local_addr().unwrap()
@@ -824,6 +829,34 @@ async fn a_deadline_ends_a_pod() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(times, 1, "{:?}", lab.events().await);
+}
+
+#[tokio::test]
+async fn what_keeps_a_node_from_being_ready_is_in_its_condition() {
+    let directory = Arc::new(tempfile::tempdir().unwrap());
+    std::fs::write(directory.path().join(OBSTACLE), "the disk is gone").unwrap();
+    let lab = Lab::with(FakeTransport::new(), FakeRuntime::new(), Arc::clone(&directory), None);
+    let ready = async |lab: &Lab, wanted: &str| {
+        for _ in 0..500 {
+            let node = lab.client.find::<Node>("", "node-1").await.unwrap();
+            let conditions = node
+                .and_then(|node| node.status.clone()?.conditions.clone())
+                .unwrap_or_default();
+            let ready = conditions
+                .into_iter()
+                .find(|condition| condition.type_ == "Ready" && condition.status == wanted);
+            if let Some(ready) = ready {
+                return (ready.reason.unwrap(), ready.message.unwrap());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("Ready is never {wanted}");
+    };
+    let (reason, message) = ready(&lab, "False").await;
+    assert_eq!((&*reason, &*message), ("KubeletNotReady", "the disk is gone"));
+    std::fs::remove_file(directory.path().join(OBSTACLE)).unwrap();
+    let lab = lab.restart().await;
+    assert_eq!(ready(&lab, "True").await.0, "KubeletReady");
 }
 
 #[tokio::test]

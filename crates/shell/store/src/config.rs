@@ -23,6 +23,8 @@ pub struct StoreConfig {
     pub data_dir: PathBuf,
     /// Who this server is, and how it begins in an empty directory.
     pub start: Start,
+    /// Whether the directory is known to have been in use: then one that is absent or empty was lost, and is refused.
+    pub established: bool,
     /// How it reaches others; without one it is alone for ever.
     pub dialer: Option<Arc<dyn PeerDialer>>,
     /// How often the leader shows that it lives, in milliseconds.
@@ -81,6 +83,7 @@ impl StoreConfig {
             data_dir: data_dir.into(),
             seed: start.member().id ^ u64::from(std::process::id()),
             start,
+            established: false,
             dialer: None,
             disk: Arc::new(RealDisk),
             clock: Arc::new(system_clock),
@@ -125,6 +128,19 @@ pub enum OpenError {
         /// Where in it, in bytes.
         offset: u64,
         /// What is wrong there.
+        what: &'static str,
+    },
+    /// A file that must be there is not, or holds nothing: absence is not taken for a new beginning.
+    #[error(
+        "{} {what}, though its data directory was in use: restore the data directory from a backup; or, if other servers of the \
+         cluster live, take this one out there (`trireme member remove NAME`), remove its data directory and start it with \
+         --join and a token; a new cluster begins in another --data-dir",
+        path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
         what: &'static str,
     },
     /// The disk is full.

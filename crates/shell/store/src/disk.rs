@@ -365,6 +365,12 @@ pub(crate) fn damaged(path: &Path, offset: u64, what: &'static str) -> OpenError
     OpenError::Corrupt { path, offset, what }
 }
 
+/// The error for a file that a directory which was in use lacks.
+pub(crate) fn missing(path: &Path, what: &'static str) -> OpenError {
+    let path = path.to_owned();
+    OpenError::Missing { path, what }
+}
+
 /// The error for an operation on a path that the system refused.
 pub(crate) fn refused(path: &Path, source: io::Error) -> OpenError {
     let path = path.to_owned();

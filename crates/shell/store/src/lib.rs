@@ -14,6 +14,7 @@ mod config;
 mod directory;
 mod disk;
 mod group;
+mod inventory;
 mod log;
 mod machine;
 mod member;
@@ -21,6 +22,7 @@ mod memory;
 mod network;
 mod peer;
 mod raft;
+mod record;
 mod replica;
 mod snapshot;
 mod types;
@@ -30,6 +32,7 @@ pub use config::{
     Clock, ELECTION_MS, ENTRIES_BEHIND_SNAPSHOT, HEARTBEAT_MS, HISTORY_MS, OpenError, SEGMENT_BYTES, SNAPSHOT_LOG_BYTES,
     StoreConfig,
 };
+pub use directory::owner;
 pub use disk::{Disk, DiskFile, Lock, Mode, RealDisk};
 pub use member::{ClusterStatus, Leadership, Member, MemberError, MemberStatus, Role, Start};
 pub use memory::MemoryStore;

@@ -156,7 +156,7 @@ impl Machine {
             disk.remove(&file.path)?;
             return Ok(newer.clone());
         }
-        let file = snapshot::adopt(disk, &self.shared.dir, file)?;
+        let file = snapshot::adopt(disk, &self.shared.dir, self.shared.log.inventory(), file)?;
         *current = Some(file.clone());
         Ok(file)
     }
@@ -313,6 +313,9 @@ mod tests {
 
     use super::*;
     use crate::disk::{RealDisk, lock};
+    use crate::inventory::Inventory;
+    use crate::log::Opening;
+    use crate::record::Absence;
     use crate::types::log_id;
 
     fn names(dir: &Path) -> Vec<String> {
@@ -330,7 +333,18 @@ mod tests {
     async fn an_older_snapshot_never_takes_a_newer_ones_place() {
         let dir = tempfile::tempdir().unwrap();
         let lock = lock(&RealDisk, dir.path()).unwrap();
-        let log = Log::open(Arc::new(RealDisk), dir.path(), 128 << 10, lock, None, false).unwrap();
+        let inventory = Inventory::open(&RealDisk, dir.path(), Absence::IsNew).unwrap();
+        let log = Log::open(Opening {
+            disk: Arc::new(RealDisk),
+            dir: dir.path(),
+            lock,
+            segment_bytes: 128 << 10,
+            snapshot: None,
+            joins: false,
+            inventory,
+            absence: Absence::IsNew,
+        })
+        .unwrap();
         let replica = Arc::new(Replica::new(State::new()));
         let machine = Machine::new(dir.path().to_owned(), 1, replica, log.clone(), None);
         let written = |index: u64| {

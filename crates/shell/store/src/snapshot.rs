@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use trireme_mvcc::{Frozen, Loader, State};
 
 use crate::OpenError;
-use crate::disk::{Disk, Sequential, damaged, refused};
+use crate::disk::{Disk, Sequential, damaged, missing, refused};
+use crate::inventory::Inventory;
 use crate::types::SnapshotMeta;
 
 const MAGIC: [u8; 8] = *b"TRISNAP\x02";
@@ -30,8 +31,13 @@ pub(crate) struct SnapshotFile {
     pub(crate) meta: SnapshotMeta,
 }
 
-fn name(meta: &SnapshotMeta) -> String {
-    format!("snapshot-{:020}", meta.last_log_id.map_or(0, |id| id.index))
+/// Index of the last entry that a snapshot includes.
+pub(crate) fn last_index(meta: &SnapshotMeta) -> u64 {
+    meta.last_log_id.map_or(0, |id| id.index)
+}
+
+fn name(last_index: u64) -> String {
+    format!("snapshot-{last_index:020}")
 }
 
 /// Writes a snapshot of a frozen state beside the others.
@@ -47,11 +53,12 @@ pub(crate) fn write(disk: &dyn Disk, beside: PathBuf, meta: SnapshotMeta, frozen
 }
 
 /// Gives a whole and flushed snapshot its name and removes the older ones.
-pub(crate) fn adopt(disk: &dyn Disk, dir: &Path, file: SnapshotFile) -> io::Result<SnapshotFile> {
+pub(crate) fn adopt(disk: &dyn Disk, dir: &Path, inventory: &Inventory, file: SnapshotFile) -> io::Result<SnapshotFile> {
     let SnapshotFile { path: beside, meta } = file;
-    let path = dir.join(name(&meta));
+    let path = dir.join(name(last_index(&meta)));
     disk.rename(&beside, &path)?;
     disk.flush_dir(dir)?;
+    inventory.set_snapshot(last_index(&meta))?;
     for old in list(disk, dir)? {
         if old != path {
             disk.remove(&old)?;
@@ -94,12 +101,16 @@ fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// The newest snapshot of a directory and the state in it.
-pub(crate) fn load_newest(disk: &dyn Disk, dir: &Path) -> Result<Option<(SnapshotFile, State)>, OpenError> {
-    match list(disk, dir).map_err(|source| refused(dir, source))?.pop() {
-        None => Ok(None),
-        Some(path) => load(disk, path).map(Some),
+/// The newest snapshot of a directory and the state in it. `newest` is the last index of one that must be there, or a later
+/// one.
+pub(crate) fn load_newest(disk: &dyn Disk, dir: &Path, newest: Option<u64>) -> Result<Option<(SnapshotFile, State)>, OpenError> {
+    let found = list(disk, dir).map_err(|source| refused(dir, source))?.pop();
+    if let Some(newest) = newest.map(|last_index| dir.join(name(last_index)))
+        && found.as_ref().is_none_or(|found| *found < newest)
+    {
+        return Err(missing(&newest, "is missing"));
     }
+    found.map(|path| load(disk, path)).transpose()
 }
 
 /// Reads one snapshot.

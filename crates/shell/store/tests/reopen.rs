@@ -172,7 +172,7 @@ async fn a_flipped_bit_refuses_to_open_and_says_where() {
     }
     let error = open(small(dir.path())).await.unwrap_err();
     assert!(
-        matches!(&error, OpenError::Corrupt { path, .. } if path == dir.path()),
+        matches!(&error, OpenError::Missing { path, .. } if path == paths.last().unwrap()),
         "{error}"
     );
     assert_eq!(segments(dir.path()).len(), 0, "a refused start makes nothing");

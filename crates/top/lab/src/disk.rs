@@ -12,12 +12,10 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::error::{HostError, during};
-use crate::{sys, tools};
+use crate::{root, sys, tools};
 
 /// Size of a disk unless one is asked for. The file is sparse.
 pub const DISK_BYTES_DEFAULT: u64 = 2 << 30;
-/// Where a host's disk is mounted, below its data directory and in its own mount namespace only.
-pub(crate) const MOUNT: &str = "disk";
 /// The file that fills a disk, on it.
 const FILLER: &str = "filler";
 /// Longest wait for the kernel to let go of a loop device whose mount has just gone.
@@ -89,8 +87,9 @@ fn is_attached(image: &Path) -> io::Result<bool> {
     let image = image.to_string_lossy();
     for device in fs::read_dir("/sys/block")? {
         let backing = device?.path().join("loop/backing_file");
-        // Absent where the device is not attached.
-        if fs::read_to_string(backing).is_ok_and(|file| file.trim_end() == image) {
+        // Absent where the device is not attached. Its path may be told as seen from the host, which had the machine's root below
+        // its own.
+        if fs::read_to_string(backing).is_ok_and(|file| file.trim_end().ends_with(&*image)) {
             return Ok(true);
         }
     }
@@ -98,9 +97,8 @@ fn is_attached(image: &Path) -> io::Result<bool> {
 }
 
 /// A host's disk as the machine sees it, through the host's first process.
-pub(crate) fn seen_from_machine(init: i32, data: &Path) -> PathBuf {
-    let inside = data.join(MOUNT);
-    Path::new(&format!("/proc/{init}/root")).join(inside.strip_prefix("/").unwrap_or(&inside))
+pub(crate) fn seen_from_machine(init: i32) -> PathBuf {
+    format!("/proc/{init}/root{}", root::DISK).into()
 }
 
 /// Leaves not one free block.

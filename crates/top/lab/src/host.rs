@@ -316,7 +316,7 @@ impl Host {
     fn disk(&self) -> Result<PathBuf, HostError> {
         match &self.state.disk {
             DiskState::Directory => Err(HostError::NoDisk(self.state.name.clone())),
-            DiskState::Image(_) => Ok(disk::seen_from_machine(self.init()?.pid, &self.data())),
+            DiskState::Image(_) => Ok(disk::seen_from_machine(self.init()?.pid)),
         }
     }
 

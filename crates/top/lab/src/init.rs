@@ -1,18 +1,17 @@
-//! The first process of a host: it holds the namespaces, lays the mounts and reaps what is orphaned. Once the mounts are
-//! laid it starts nothing.
+//! The first process of a host: it holds the namespaces, makes the host's root and reaps what is orphaned. Once it is in that
+//! root it starts nothing.
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, sethostname, setsid};
 use serde::{Deserialize, Serialize};
 
 use crate::sys::{self, Side};
-use crate::{cgroup, disk, switch};
+use crate::{cgroup, root};
 
 /// The first argument with which a program that makes hosts is started as the first process of one. It must then call
 /// [`run`] with the second before it starts any thread.
@@ -29,11 +28,6 @@ pub(crate) struct InitSpec {
     /// File that holds its disk, if it has one.
     pub(crate) image: Option<PathBuf>,
 }
-
-/// Directories that a host has for itself.
-pub(crate) const OWN_DIRECTORIES: [&str; 3] = ["/var/lib/trireme", "/etc/trireme", "/var/log/pods"];
-/// Those that stay in the machine's file system also where the host has a disk: the machine reads the kubeconfig there.
-const NEVER_ON_DISK: [&str; 1] = ["/etc/trireme"];
 
 /// Runs `trireme lab-init SPEC`. The outer process prints the inner one's PID and ends; the inner one stays. Must be
 /// called before any thread is started. Returns an exit code.
@@ -72,59 +66,12 @@ fn start(spec: &InitSpec) -> io::Result<i32> {
         }
         Side::Child => {
             drop(ready);
-            lay_mounts(spec)?;
+            root::enter(&spec.data, spec.image.as_deref())?;
             sethostname(&spec.hostname)?;
             fs::File::from(tell).write_all(b"1")?;
             reap(&children)
         }
     }
-}
-
-fn lay_mounts(spec: &InitSpec) -> io::Result<()> {
-    const NOTHING: Option<&str> = None;
-    mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)?;
-    switch::release_all()?;
-    mount(
-        Some("proc"),
-        "/proc",
-        Some("proc"),
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
-        NOTHING,
-    )?;
-    mount(
-        Some("tmpfs"),
-        "/run",
-        Some("tmpfs"),
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-        Some("mode=755"),
-    )?;
-    let disk = match &spec.image {
-        Some(image) => {
-            let target = spec.data.join(disk::MOUNT);
-            fs::create_dir_all(&target)?;
-            disk::mount(image, &target)?;
-            target
-        }
-        None => spec.data.clone(),
-    };
-    for directory in OWN_DIRECTORIES {
-        let below = if NEVER_ON_DISK.contains(&directory) {
-            &spec.data
-        } else {
-            &disk
-        };
-        let own = below.join(directory.trim_start_matches('/'));
-        fs::create_dir_all(&own)?;
-        fs::create_dir_all(directory)?;
-        mount(Some(&own), directory, NOTHING, MsFlags::MS_BIND, NOTHING)?;
-    }
-    // Names are resolved by nobody beyond the host: an empty file keeps the machine's resolver out of the pods.
-    let resolver = spec.data.join("resolv.conf");
-    fs::write(&resolver, "")?;
-    if Path::new("/etc/resolv.conf").exists() {
-        mount(Some(&resolver), "/etc/resolv.conf", NOTHING, MsFlags::MS_BIND, NOTHING)?;
-    }
-    Ok(())
 }
 
 fn reap(children: &SigSet) -> io::Result<i32> {

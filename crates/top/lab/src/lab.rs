@@ -13,7 +13,6 @@ use nix::sys::signal::Signal;
 use crate::error::{HostError, LabError, during, unless_absent};
 use crate::faults::{self, End, Fault, MACHINE};
 use crate::host::Host;
-use crate::init::OWN_DIRECTORIES;
 use crate::state::{self, DiskState, HostState, LabState, Role};
 use crate::{cgroup, disk, kubeconfig, switch};
 
@@ -481,8 +480,7 @@ fn images(data: &Path) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
-/// What all labs share goes with the last one: the directories that hold theirs, their cgroup, and the directories that
-/// hosts mount their own upon, where these are empty.
+/// What all labs share goes with the last one: the directories that hold theirs, where these are empty, and their cgroup.
 fn remove_shared(directory: &Path, data: &Path) -> Result<(), LabError> {
     let [labs, all_data] = [directory, data].map(|path| path.parent().expect("labs have a directory in common"));
     remove_empty(labs)?;
@@ -490,9 +488,6 @@ fn remove_shared(directory: &Path, data: &Path) -> Result<(), LabError> {
         return Ok(()); // Another lab is up.
     }
     remove_empty(all_data)?;
-    for directory in OWN_DIRECTORIES {
-        remove_empty(Path::new(directory))?;
-    }
     Ok(during("removing the labs' cgroup", cgroup::remove("/trireme-lab"))?)
 }
 

@@ -16,6 +16,7 @@ mod init;
 pub mod kubeconfig;
 mod lab;
 mod ready;
+mod root;
 mod state;
 mod switch;
 mod sys;

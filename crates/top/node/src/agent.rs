@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use trireme_client::{Cache, Client, Credentials, Failover, HttpsTransport, Servers};
 
 use crate::config::AgentOptions;
-use crate::files;
+use crate::files::DataDirectory;
 use crate::join::token::Token;
 use crate::node::{Node, NodeSettings};
 use crate::server::{STOP_LIMIT, descriptor_shares, host_name, listen};
@@ -51,9 +51,8 @@ pub async fn run_agent(options: AgentOptions) -> Result<()> {
     drop(listen(any, options.kubelet_port, "--kubelet-port").await?);
     trireme_network::Nft.check().await?;
     let directory = options.data_dir.join("agent");
-    files::private_directory(&options.data_dir).with_context(|| format!("making {}", options.data_dir.display()))?;
-    let _lock = files::lock(&options.data_dir)?;
-    if options.data_dir.join("member.json").exists() {
+    let data = Arc::new(DataDirectory::open(&options.data_dir)?);
+    if options.data_dir.join(crate::place::MEMBER_FILE).exists() {
         bail!(
             "the data directory {} belongs to a server: start it with `trireme server`, or choose another --data-dir",
             options.data_dir.display()
@@ -91,6 +90,7 @@ pub async fn run_agent(options: AgentOptions) -> Result<()> {
 
     let settings = NodeSettings {
         options,
+        data,
         name: name.clone(),
         address,
         cluster: membership.cluster.settings.clone(),

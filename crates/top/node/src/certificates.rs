@@ -11,6 +11,7 @@ use crate::config::Checked;
 use crate::files;
 use crate::live::LiveIdentity;
 use crate::pki::{self, Authority, Leaf};
+use crate::place::Place;
 use crate::renewal::Renewal;
 
 /// File name of the administrator's certificate.
@@ -31,13 +32,18 @@ pub(crate) struct Certificates {
     pub(crate) signing_key: rcgen::KeyPair,
 }
 
+/// Names of the cluster's keys, of files without their endings.
+const AUTHORITY: &str = "ca";
+const SIGNING_KEY: &str = "service-account";
+
 impl Certificates {
     /// Loads or makes all of them, and what keeps them from expiring.
-    pub(crate) fn open(config: &Checked, node_ip: IpAddr, node_name: &str, now: Duration) -> Result<(Self, Renewal)> {
-        let directory = config.options.node.data_dir.join("pki");
+    pub(crate) fn open(config: &Checked, place: &Place, node_ip: IpAddr, now: Duration) -> Result<(Self, Renewal)> {
+        let (directory, node_name) = (place.pki(), place.member().name.as_str());
         files::private_directory(&directory).with_context(|| format!("making {}", directory.display()))?;
-        let authority = Arc::new(Authority::load_or_make(&directory, "ca", "trireme-ca", now)?);
-        let signing_key = pki::signing_key(&directory, "service-account")?;
+        let known = place.known(AUTHORITY, true);
+        let authority = Arc::new(Authority::load_or_make(&directory, AUTHORITY, "trireme-ca", known, now)?);
+        let signing_key = pki::signing_key(&directory, SIGNING_KEY, place.known(SIGNING_KEY, true))?;
         let mut renewal = Renewal::new(directory, Arc::clone(&authority));
         let mut keep = |file, common_name: &str, organisation: Option<&str>, names, usage| {
             let leaf = Leaf {
@@ -63,6 +69,14 @@ impl Certificates {
         };
         Ok((certificates, renewal))
     }
+
+    /// The cluster's keys here: name and fingerprint.
+    pub(crate) fn fingerprints(&self) -> [(String, String); 2] {
+        [
+            (AUTHORITY.to_owned(), self.authority.fingerprint()),
+            (SIGNING_KEY.to_owned(), pki::fingerprint(&self.signing_key)),
+        ]
+    }
 }
 
 fn api_names(config: &Checked, node_ip: IpAddr, node_name: &str) -> Vec<String> {
@@ -77,6 +91,9 @@ fn api_names(config: &Checked, node_ip: IpAddr, node_name: &str) -> Vec<String> 
         config.service_cidr.nth(1).to_string(),
         node_ip.to_string(),
     ]);
+    if !config.options.bind_address.is_unspecified() {
+        names.push(config.options.bind_address.to_string());
+    }
     names.extend(config.options.vip.iter().map(ToString::to_string));
     names.extend(config.options.tls_san.iter().cloned());
     names.sort();

@@ -1,16 +1,13 @@
-//! A server as a member of its cluster: who it is, how it becomes so, and what it does while it leads.
+//! A server as a member of its cluster: what it does always, and what while it leads.
 //!
-//! Invariant: a server that joined never makes a cluster of its own, whatever it lost; what a leader runs ends with its
-//! term, and carries that term as fence.
+//! Invariant: what a leader runs ends with its term, and carries that term as fence.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -18,17 +15,8 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use trireme_apiserver::ApiServer;
 use trireme_apiserver::policy::bootstrap_roles;
 use trireme_network::VirtualAddress;
-use trireme_store::{Leadership, Member, RaftStore, Role as MemberRole, Start, Store};
+use trireme_store::{Leadership, Member, RaftStore, Role as MemberRole, Store};
 
-use crate::files;
-use crate::join::client;
-use crate::join::token::{Role, Token};
-use crate::join::wire::{ClusterSettings, JoinRequest};
-
-/// The file that says who this server is.
-const MEMBER_FILE: &str = "member.json";
-/// The id of a server from before there were several.
-const FIRST_ID: u64 = 1;
 /// How often the leader looks which servers live.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A server that the leader did not hear from for so long is no endpoint of the `kubernetes` Service.
@@ -39,141 +27,6 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 const SEEK_EVERY: Duration = Duration::from_secs(1);
 /// How long the node waits for the cluster before it goes on without.
 const START_WITHIN: Duration = Duration::from_secs(10);
-
-/// Who this server is, on disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Place {
-    member: Member,
-    /// Whether it joined a cluster rather than made one.
-    joined: bool,
-}
-
-/// What a server needs to know to join.
-pub(crate) struct Joining<'a> {
-    /// URLs of servers.
-    pub(crate) servers: &'a [String],
-    /// The token's text.
-    pub(crate) token: &'a str,
-    /// How long to ask them while none answers.
-    pub(crate) within: Duration,
-    /// Its own settings, which must be the cluster's.
-    pub(crate) settings: ClusterSettings,
-}
-
-/// Finds out who this server is: as it was, newly joined, or the first of a new cluster.
-pub(crate) async fn place(
-    data_dir: &Path,
-    name: &str,
-    address: IpAddr,
-    (peer, api): (String, String),
-    joining: Option<Joining<'_>>,
-) -> Result<Start> {
-    let path = data_dir.join(MEMBER_FILE);
-    let found = match std::fs::read(&path) {
-        Ok(bytes) => Some(serde_json::from_slice::<Place>(&bytes).with_context(|| format!("reading {}", path.display()))?),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
-    };
-    let place = match (found, joining) {
-        (Some(mut place), _) => {
-            if place.member.name != name {
-                bail!(
-                    "the data directory {} belongs to server \"{}\", this is \"{name}\": start with --node-name {}, or with another \
-                     --data-dir",
-                    data_dir.display(),
-                    place.member.name,
-                    place.member.name
-                );
-            }
-            (place.member.peer, place.member.api) = (peer, api);
-            place.member.version = crate::KUBERNETES_VERSION.to_owned();
-            place
-        }
-        (None, Some(joining)) => join(data_dir, name, address, (peer, api), joining).await?,
-        (None, None) => {
-            let older = data_dir.join("store").exists();
-            // Exact in every JSON parser.
-            let id = if older { FIRST_ID } else { rand::random_range(2..1 << 53) };
-            let name = name.to_owned();
-            Place {
-                member: Member {
-                    id,
-                    name,
-                    peer,
-                    api,
-                    version: crate::KUBERNETES_VERSION.to_owned(),
-                },
-                joined: false,
-            }
-        }
-    };
-    let text = serde_json::to_vec_pretty(&place)?;
-    // A full disk must not keep a server from starting that has nothing new to say.
-    if std::fs::read(&path).ok().as_deref() != Some(text.as_slice()) {
-        files::write_atomically(&path, &text, 0o600).with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(if place.joined {
-        Start::Join(place.member)
-    } else {
-        Start::Cluster(place.member)
-    })
-}
-
-/// Asks the named servers in turn until one lets it in, then keeps the cluster's keys.
-async fn join(
-    data_dir: &Path,
-    name: &str,
-    address: IpAddr,
-    (peer, api): (String, String),
-    joining: Joining<'_>,
-) -> Result<Place> {
-    let token: Token = joining.token.parse().context("--token")?;
-    let until = tokio::time::Instant::now() + joining.within;
-    let answer = 'answered: loop {
-        let mut last = None;
-        for server in joining.servers {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let request = JoinRequest {
-                role: Role::Server,
-                name: name.to_owned(),
-                version: crate::KUBERNETES_VERSION.to_owned(),
-                time_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-                address,
-                settings: Some(joining.settings.clone()),
-                peer: Some(peer.clone()),
-                api: Some(api.clone()),
-            };
-            match client::join(server, &token, &request).await {
-                Ok(answer) => break 'answered answer,
-                Err(failure) if failure.is_final() => return Err(failure.into()),
-                Err(failure) => last = Some(failure),
-            }
-        }
-        let Some(last) = last else { bail!("--join names no server") };
-        if tokio::time::Instant::now() >= until {
-            return Err(last.into());
-        }
-        tracing::info!(
-            reason = format!("{:#}", anyhow::Error::from(last)),
-            "cannot join yet; asking again"
-        );
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    };
-    let grant = answer.server.context("the server's answer to joining holds no keys")?;
-    let pki = data_dir.join("pki");
-    files::private_directory(&pki).with_context(|| format!("making {}", pki.display()))?;
-    for (file, text) in &grant.pki {
-        let plain = !file.contains('/') && !file.starts_with('.');
-        anyhow::ensure!(plain, "the server's answer to joining names a file \"{file}\"");
-        files::write_atomically(&pki.join(file), text.as_bytes(), 0o600).with_context(|| format!("writing {file}"))?;
-    }
-    tracing::info!(name, member = grant.member.id, "joined the cluster");
-    Ok(Place {
-        member: grant.member,
-        joined: true,
-    })
-}
 
 /// Address and port of a member's API.
 pub(crate) fn address_of(api: &str) -> Option<IpAddr> {

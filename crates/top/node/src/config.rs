@@ -528,6 +528,25 @@ impl ServerOptions {
 }
 
 impl Checked {
+    /// The address where this host's own programs find the API: the one that it is bound to, or the node's if that is any.
+    #[must_use]
+    pub fn answers_at(&self, node_ip: IpAddr) -> IpAddr {
+        match self.options.bind_address {
+            any if any.is_unspecified() => node_ip,
+            one => one,
+        }
+    }
+
+    /// The address where other hosts find the server. As upstream's `--advertise-address` by default, it is the node's where
+    /// the API is bound to the loopback.
+    #[must_use]
+    pub fn reached_at(&self, node_ip: IpAddr) -> IpAddr {
+        match self.answers_at(node_ip) {
+            own if own.is_loopback() => node_ip,
+            one => one,
+        }
+    }
+
     /// Whether a part runs.
     #[must_use]
     pub fn runs(&self, part: Part) -> bool {

@@ -17,6 +17,7 @@ mod metrics;
 mod node;
 mod peers;
 pub mod pki;
+mod place;
 pub mod renewal;
 mod seams;
 mod server;

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use trireme_client::{Cache, Client, ListOptions, ResourceRef};
 use trireme_connections::Budget;
 use trireme_dns::{Dns, DnsConfig, Upstream};
-use trireme_kubelet::{Kubelet, KubeletConfig, ResourceMetrics, Tls};
+use trireme_kubelet::{Kubelet, KubeletConfig, Obstacle, ResourceMetrics, Tls};
 use trireme_network::{Ipv4Range, Nft, PodNetwork, PodNetworkConfig};
 use trireme_proxy::{Proxy, ProxyConfig};
 use trireme_routing::dns::Zone;
@@ -24,6 +24,7 @@ use trireme_runtime::{Runtime, RuntimeConfig};
 use crate::announce::Announcer;
 use crate::config::NodeOptions;
 use crate::control;
+use crate::files::DataDirectory;
 use crate::join::wire::ClusterSettings;
 use crate::mesh::{MeshConfig, MeshPart};
 use crate::seams::Sandboxes;
@@ -35,6 +36,8 @@ const BRIDGE: &str = "trireme0";
 #[derive(Clone)]
 pub(crate) struct NodeSettings {
     pub(crate) options: NodeOptions,
+    /// Where all of it lies.
+    pub(crate) data: Arc<DataDirectory>,
     pub(crate) name: String,
     pub(crate) address: IpAddr,
     pub(crate) cluster: ClusterSettings,
@@ -149,6 +152,7 @@ fn spawn(
 
 fn kubelet_config(settings: &NodeSettings) -> KubeletConfig {
     let options = &settings.options;
+    let data = Arc::clone(&settings.data);
     KubeletConfig {
         cluster_dns: vec![settings.cluster.cluster_dns],
         cluster_domain: settings.cluster.cluster_domain.clone(),
@@ -161,6 +165,7 @@ fn kubelet_config(settings: &NodeSettings) -> KubeletConfig {
         pod_pids_limit: options.pod_max_pids,
         eviction_hard: options.eviction_hard.clone(),
         kubelet_version: crate::KUBERNETES_VERSION.to_owned(),
+        obstacle: Obstacle::new(move || data.trouble()),
         tls: Some(Tls {
             certificate: Arc::clone(&settings.serving),
             client_ca: vec![settings.authority.to_vec()],

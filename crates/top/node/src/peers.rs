@@ -4,7 +4,6 @@
 //! the cluster is accepted here, and none of these is accepted anywhere else.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use trireme_store::{Member, PeerDialer, RaftStore, Stream};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::pki::{Authority, Leaf};
+use crate::place::Place;
 use crate::renewal::Renewal;
 
 /// File name of the peer CA, below the PKI directory.
@@ -65,12 +65,27 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 pub(crate) struct PeerTls {
     acceptor: TlsAcceptor,
     connector: TlsConnector,
+    fingerprint: String,
 }
 
 impl PeerTls {
+    /// The peer CA here: name and fingerprint.
+    pub(crate) fn fingerprint(&self) -> (String, String) {
+        (AUTHORITY_FILE.to_owned(), self.fingerprint.clone())
+    }
+
     /// Loads the peer CA and this member's certificate, or makes them, and what keeps the latter from expiring.
-    pub(crate) fn open(directory: &Path, id: u64, now: Duration) -> Result<(Self, Renewal)> {
-        let authority = Arc::new(Authority::load_or_make(directory, AUTHORITY_FILE, "trireme-peer-ca", now)?);
+    pub(crate) fn open(place: &Place, now: Duration) -> Result<(Self, Renewal)> {
+        let (directory, id) = (&place.pki(), place.member().id);
+        // A cluster from before there were several servers has none.
+        let known = place.known(AUTHORITY_FILE, false);
+        let authority = Arc::new(Authority::load_or_make(
+            directory,
+            AUTHORITY_FILE,
+            "trireme-peer-ca",
+            known,
+            now,
+        )?);
         let mut renewal = Renewal::new(directory.to_owned(), Arc::clone(&authority));
         let leaf = Leaf {
             file: "peer",
@@ -96,6 +111,7 @@ impl PeerTls {
         let tls = Self {
             acceptor: TlsAcceptor::from(Arc::new(server)),
             connector: TlsConnector::from(Arc::new(client)),
+            fingerprint: authority.fingerprint(),
         };
         Ok((tls, renewal))
     }

@@ -1,8 +1,9 @@
 //! The cluster's keys and certificates: made at first start, renewed before they run out, kept below `pki/` of the data
 //! directory with mode 0600.
 //!
-//! Invariant: an authority is never replaced; a leaf is replaced when it lacks a name it should have or has less than a
-//! third of its life left. It will not print or log a key.
+//! Invariant: an authority and the key of service account tokens are never replaced: they are made where nothing is known of
+//! them ([`Known`]), and refused where they are not what is known. A leaf is replaced when it lacks a name it should have or
+//! has less than a third of its life left. It will not print or log a key.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest, Sha256};
 
 use crate::files;
 
@@ -35,11 +37,22 @@ pub enum PkiError {
         /// Why.
         source: std::io::Error,
     },
-    /// A file is there but holds no certificate or key; it is not overwritten.
+    /// A leaf's file is there but holds no certificate or key; it is not overwritten.
     #[error("{path} is not a valid PEM file; restore it from a backup, or remove it to have a new one made")]
     Malformed {
         /// Which.
         path: PathBuf,
+    },
+    /// A file of the cluster's keys is not what it must be; nothing is made in its place.
+    #[error(
+        "{path} {fault}: restore it from a backup, or copy it from another server of the cluster, where it is the same; if there is \
+         neither, begin a new cluster in another --data-dir"
+    )]
+    Key {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: KeyFault,
     },
     /// Making a certificate failed.
     #[error("making a certificate failed")]
@@ -47,6 +60,52 @@ pub enum PkiError {
     /// TLS cannot use it.
     #[error("a certificate that TLS cannot use")]
     Unusable(#[from] rustls::Error),
+}
+
+/// What is wrong with a file of the cluster's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyFault {
+    /// It is not there.
+    #[error("is missing, though its data directory was in use")]
+    Missing,
+    /// It holds something else.
+    #[error("is not a valid PEM file")]
+    Malformed,
+    /// The certificate and the key are not a pair.
+    #[error("does not belong to the key beside it")]
+    Pair,
+    /// It is not what the data directory was made with.
+    #[error("is another key than the one that its data directory was made with")]
+    Other,
+}
+
+/// What is known of a key before it is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known<'a> {
+    /// Nothing: where it is absent it is made.
+    Nothing,
+    /// It was made.
+    Present,
+    /// It was made, and this is its fingerprint.
+    Fingerprint(&'a str),
+}
+
+impl Known<'_> {
+    fn check(self, path: PathBuf, key: &KeyPair) -> Result<(), PkiError> {
+        match self {
+            Self::Fingerprint(known) if known != fingerprint(key) => Err(PkiError::Key {
+                path,
+                fault: KeyFault::Other,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// SHA-256 of the public part of a key, in hexadecimal.
+#[must_use]
+pub fn fingerprint(key: &KeyPair) -> String {
+    hex::encode(Sha256::digest(key.subject_public_key_info()))
 }
 
 /// A certificate with its key.
@@ -99,16 +158,52 @@ pub struct Leaf {
 }
 
 impl Authority {
-    /// Loads the authority `file` below `directory`, or makes it.
+    /// Loads the authority `file` below `directory`; makes it where nothing is known of it and it is not there.
+    ///
+    /// | certificate | key    | known   | verdict                                                     |
+    /// | ----------- | ------ | ------- | ----------------------------------------------------------- |
+    /// | absent      | absent | nothing | made                                                        |
+    /// | absent      | whole  | nothing | made: the key is written first, and a crash came between    |
+    /// | whole       | whole  |         | loaded, if they are a pair and what is known                |
+    /// | else        |        |         | refused                                                     |
     ///
     /// # Errors
     /// See [`PkiError`].
-    pub fn load_or_make(directory: &Path, file: &str, common_name: &str, now: Duration) -> Result<Self, PkiError> {
-        if let Some(identity) = load(directory, file)? {
-            let key = KeyPair::from_pem(&identity.key_pem).map_err(|_| PkiError::Malformed {
-                path: key_path(directory, file),
-            })?;
-            return Ok(Self { identity, key });
+    pub fn load_or_make(
+        directory: &Path,
+        file: &str,
+        common_name: &str,
+        known: Known<'_>,
+        now: Duration,
+    ) -> Result<Self, PkiError> {
+        let (certificate_path, key_path) = (certificate_path(directory, file), key_path(directory, file));
+        let fault = |path: &Path, fault| PkiError::Key {
+            path: path.to_owned(),
+            fault,
+        };
+        match (read(&certificate_path)?, read(&key_path)?) {
+            (None, _) if known == Known::Nothing => {}
+            (None, _) => return Err(fault(&certificate_path, KeyFault::Missing)),
+            (Some(_), None) => return Err(fault(&key_path, KeyFault::Missing)),
+            (Some(certificate_pem), Some(key_pem)) => {
+                let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes());
+                let certificate = certificate.map_err(|_| fault(&certificate_path, KeyFault::Malformed))?;
+                let key = KeyPair::from_pem(&key_pem).map_err(|_| fault(&key_path, KeyFault::Malformed))?;
+                known.check(key_path, &key)?;
+                match public_key(&certificate) {
+                    None => return Err(fault(&certificate_path, KeyFault::Malformed)),
+                    Some(public) if public != key.subject_public_key_info() => {
+                        return Err(fault(&certificate_path, KeyFault::Pair));
+                    }
+                    Some(_) => {}
+                }
+                let identity = Identity {
+                    certificate,
+                    certificate_pem,
+                    key_pem,
+                };
+                return Ok(Self { identity, key });
+            }
         }
         let key = KeyPair::generate()?;
         let mut parameters = CertificateParams::new(vec![])?;
@@ -140,6 +235,11 @@ impl Authority {
     #[must_use]
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.identity.certificate
+    }
+
+    /// See [`fingerprint`].
+    pub(crate) fn fingerprint(&self) -> String {
+        fingerprint(&self.key)
     }
 
     /// The authority's key, to sign with.
@@ -224,21 +324,50 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
 }
 
-/// Loads the key that signs service account tokens (ECDSA P-256, PKCS#8 PEM), or makes it.
+/// Loads the key that signs service account tokens (ECDSA P-256, PKCS#8 PEM); makes it where nothing is known of it and it is
+/// not there.
 ///
 /// # Errors
 /// See [`PkiError`].
-pub fn signing_key(directory: &Path, file: &str) -> Result<KeyPair, PkiError> {
+pub fn signing_key(directory: &Path, file: &str, known: Known<'_>) -> Result<KeyPair, PkiError> {
     let path = key_path(directory, file);
-    match std::fs::read_to_string(&path) {
-        Ok(pem) => KeyPair::from_pem(&pem).map_err(|_| PkiError::Malformed { path }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+    let fault = |fault| PkiError::Key {
+        path: path.clone(),
+        fault,
+    };
+    match read(&path)? {
+        Some(pem) => {
+            let key = KeyPair::from_pem(&pem).map_err(|_| fault(KeyFault::Malformed))?;
+            known.check(path, &key)?;
+            Ok(key)
+        }
+        None if known == Known::Nothing => {
             let key = KeyPair::generate()?;
             files::write_atomically(&path, key.serialize_pem().as_bytes(), 0o600)
                 .map_err(|source| PkiError::File { path, source })?;
             Ok(key)
         }
-        Err(source) => Err(PkiError::File { path, source }),
+        None => Err(fault(KeyFault::Missing)),
+    }
+}
+
+fn public_key(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(parsed.public_key().raw.to_vec())
+}
+
+/// A file's text; `None` where it does not exist.
+fn read(path: &Path) -> Result<Option<String>, PkiError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        // Malformed rather than unreadable: whoever parses it says so.
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Ok(Some(String::new())),
+        Err(source) => Err(PkiError::File {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -290,13 +419,8 @@ fn key_path(directory: &Path, file: &str) -> PathBuf {
 }
 
 fn load(directory: &Path, file: &str) -> Result<Option<Identity>, PkiError> {
-    let read = |path: PathBuf| match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(PkiError::File { path, source }),
-    };
-    let (Some(certificate_pem), Some(key_pem)) = (read(certificate_path(directory, file))?, read(key_path(directory, file))?)
-    else {
+    let (certificate_pem, key_pem) = (read(&certificate_path(directory, file))?, read(&key_path(directory, file))?);
+    let (Some(certificate_pem), Some(key_pem)) = (certificate_pem, key_pem) else {
         return Ok(None);
     };
     let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|_| PkiError::Malformed {
@@ -340,11 +464,11 @@ mod tests {
     #[test]
     fn a_leaf_is_kept_until_it_is_old_or_lacks_a_name() {
         let directory = tempfile::tempdir().unwrap();
-        let authority = Authority::load_or_make(directory.path(), "ca", "trireme-ca", NOW).unwrap();
+        let authority = Authority::load_or_make(directory.path(), "ca", "trireme-ca", Known::Nothing, NOW).unwrap();
         let first = authority
             .leaf(directory.path(), &leaf(&["localhost", "10.43.0.1"]), NOW)
             .unwrap();
-        let again = Authority::load_or_make(directory.path(), "ca", "trireme-ca", NOW).unwrap();
+        let again = Authority::load_or_make(directory.path(), "ca", "trireme-ca", Known::Nothing, NOW).unwrap();
         assert_eq!(again.certificate_pem(), authority.certificate_pem());
         let same = again.leaf(directory.path(), &leaf(&["localhost", "10.43.0.1"]), NOW).unwrap();
         assert_eq!(same.certificate_pem, first.certificate_pem);
@@ -365,15 +489,97 @@ mod tests {
         assert_ne!(whole.certificate_pem, earlier.certificate_pem);
     }
 
-    #[test]
-    fn a_damaged_authority_is_refused_and_left_alone() {
+    /// The fault of what a deed left of an authority, where this is known of it.
+    fn fault(known: Known<'_>, deed: impl FnOnce(&Path)) -> Option<(String, KeyFault)> {
         let directory = tempfile::tempdir().unwrap();
-        Authority::load_or_make(directory.path(), "ca", "trireme-ca", NOW).unwrap();
-        std::fs::write(directory.path().join("ca.crt"), "nonsense").unwrap();
-        assert!(matches!(
-            Authority::load_or_make(directory.path(), "ca", "trireme-ca", NOW),
-            Err(PkiError::Malformed { .. })
-        ));
-        assert_eq!(std::fs::read_to_string(directory.path().join("ca.crt")).unwrap(), "nonsense");
+        Authority::load_or_make(directory.path(), "ca", "trireme-ca", Known::Nothing, NOW).unwrap();
+        deed(directory.path());
+        let files = || {
+            let names = std::fs::read_dir(directory.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().path());
+            let mut files: Vec<_> = names.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+            files.sort();
+            files
+        };
+        let before = files();
+        match Authority::load_or_make(directory.path(), "ca", "trireme-ca", known, NOW) {
+            Ok(_) => None,
+            Err(PkiError::Key { path, fault }) => {
+                assert_eq!(files(), before, "a refusal changes nothing");
+                let error = PkiError::Key {
+                    path: path.clone(),
+                    fault,
+                }
+                .to_string();
+                assert!(
+                    error.contains("restore it from a backup") && error.contains("another server"),
+                    "{error}"
+                );
+                Some((path.file_name().unwrap().to_str().unwrap().to_owned(), fault))
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn an_authority_that_lacks_something_is_refused_and_left_alone() {
+        let remove = |file: &'static str| move |directory: &Path| std::fs::remove_file(directory.join(file)).unwrap();
+        let write =
+            |file: &'static str, text: &'static str| move |directory: &Path| std::fs::write(directory.join(file), text).unwrap();
+        let of = |file: &str, fault| Some((file.to_owned(), fault));
+        for known in [Known::Nothing, Known::Present] {
+            // A certificate without its key is never the trace of a first start.
+            assert_eq!(fault(known, remove("ca.key")), of("ca.key", KeyFault::Missing), "{known:?}");
+            for text in ["", "nonsense"] {
+                assert_eq!(
+                    fault(known, write("ca.key", text)),
+                    of("ca.key", KeyFault::Malformed),
+                    "{known:?}"
+                );
+                assert_eq!(
+                    fault(known, write("ca.crt", text)),
+                    of("ca.crt", KeyFault::Malformed),
+                    "{known:?}"
+                );
+            }
+            let lost = (known != Known::Nothing).then(|| ("ca.crt".to_owned(), KeyFault::Missing));
+            assert_eq!(fault(known, remove("ca.crt")), lost, "{known:?}");
+            let both = |directory: &Path| {
+                remove("ca.key")(directory);
+                remove("ca.crt")(directory);
+            };
+            assert_eq!(fault(known, both), lost, "{known:?}");
+        }
+        let other = |directory: &Path| {
+            let key = KeyPair::generate().unwrap();
+            std::fs::write(directory.join("ca.key"), key.serialize_pem()).unwrap();
+        };
+        assert_eq!(fault(Known::Nothing, other), of("ca.crt", KeyFault::Pair));
+        assert_eq!(fault(Known::Present, |_| {}), None);
+        assert_eq!(fault(Known::Fingerprint("of another"), |_| {}), of("ca.key", KeyFault::Other));
+    }
+
+    #[test]
+    fn the_key_of_tokens_is_made_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("service-account.key");
+        let load = |known: Known<'_>| signing_key(directory.path(), "service-account", known).map(|key| fingerprint(&key));
+        let fault = |loaded: Result<String, PkiError>| match loaded {
+            Err(PkiError::Key { path: named, fault }) if named == path => fault,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(fault(load(Known::Present)), KeyFault::Missing);
+        let first = load(Known::Nothing).unwrap();
+        assert_eq!(load(Known::Nothing).unwrap(), first);
+        assert_eq!(load(Known::Fingerprint(&first)).unwrap(), first);
+        assert_eq!(fault(load(Known::Fingerprint("of another"))), KeyFault::Other);
+        for text in ["", "nonsense"] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(fault(load(Known::Nothing)), KeyFault::Malformed);
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(fault(load(Known::Fingerprint(&first))), KeyFault::Missing);
+        assert!(!path.exists(), "a refusal makes nothing");
     }
 }

@@ -22,15 +22,17 @@ use trireme_connections::{Shares, open_metrics};
 use trireme_store::{RaftStore, Store, StoreConfig};
 
 use crate::certificates::{ADMIN, Certificates};
-use crate::cluster::{self, Control, Duties, Joining};
+use crate::cluster::{self, Control, Duties};
 use crate::config::{Checked, Part};
 use crate::control::ControlPlane;
+use crate::files::DataDirectory;
 use crate::join::server::Cluster;
 use crate::kubeconfig::kubeconfig;
 use crate::metrics::ClusterMetrics;
 use crate::node::{Node, NodeSettings};
 use crate::peers::{self, PeerTls, TlsDialer};
 use crate::pki::{Authority, Identity};
+use crate::place::{Addresses, Joining, Place};
 use crate::seams::KubeletDialer;
 use crate::{files, tls};
 
@@ -65,13 +67,14 @@ pub async fn run_server(config: Checked) -> Result<()> {
         trireme_network::Nft.check().await?;
     }
 
-    files::private_directory(&options.node.data_dir).with_context(|| format!("making {}", options.node.data_dir.display()))?;
-    let _lock = files::lock(&options.node.data_dir)?;
+    let data = Arc::new(DataDirectory::open(&options.node.data_dir)?);
     let settings = config.cluster_settings();
-    let addresses = (
-        SocketAddr::new(node_ip, options.peer_port).to_string(),
-        format!("https://{}", SocketAddr::new(node_ip, options.secure_port)),
-    );
+    let reached_at = config.reached_at(node_ip);
+    let addresses = Addresses {
+        node: node_ip,
+        peer: SocketAddr::new(reached_at, options.peer_port).to_string(),
+        api: format!("https://{}", SocketAddr::new(reached_at, options.secure_port)),
+    };
     let token = options.node.token()?;
     let joining = token.as_deref().map(|token| Joining {
         servers: &options.node.join,
@@ -79,18 +82,18 @@ pub async fn run_server(config: Checked) -> Result<()> {
         within: options.node.join_timeout,
         settings: settings.clone(),
     });
-    let start = cluster::place(&options.node.data_dir, &node_name, node_ip, addresses, joining).await?;
-    let member = start.member().clone();
-    let pki = options.node.data_dir.join("pki");
-    let (certificates, mut renewal) = Certificates::open(&config, node_ip, &node_name, now())?;
+    let mut place = Place::find(&options.node.data_dir, &node_name, addresses, joining).await?;
+    let (certificates, mut renewal) = Certificates::open(&config, &place, node_ip, now())?;
     let certificates = Arc::new(certificates);
-    let (peers, peer_renewal) = PeerTls::open(&pki, member.id, now())?;
+    let (peers, peer_renewal) = PeerTls::open(&place, now())?;
     let peers = Arc::new(peers);
     let store: Arc<RaftStore> = RaftStore::open(StoreConfig {
         dialer: Some(Arc::new(TlsDialer(Arc::clone(&peers)))),
-        ..StoreConfig::new(options.node.data_dir.join("store"), start)
+        established: place.is_complete(),
+        ..StoreConfig::new(place.store(), place.start())
     })
     .await?;
+    place.complete(certificates.fingerprints().into_iter().chain([peers.fingerprint()]))?;
     let strangers = peers::strangers(&shares);
     tasks.spawn(peers::serve(
         peer_listener,
@@ -106,7 +109,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
         store: Arc::clone(&store),
         settings,
         ca_pem: certificates.authority.certificate_pem().to_owned(),
-        pki,
+        pki: place.pki(),
         version: crate::KUBERNETES_VERSION.to_owned(),
     };
     let (server, admin_access) = api_server(
@@ -117,6 +120,9 @@ pub async fn run_server(config: Checked) -> Result<()> {
         (dialer, &metrics),
         extension,
     )?;
+    let looked_after = Arc::clone(&data);
+    let in_place = move || looked_after.trouble().map_or(Ok(()), Err);
+    server.health().add("data-dir", true, Arc::new(in_place));
     let tls = tls::server(&certificates.api, certificates.authority.certificate())?;
     tasks.spawn(Arc::clone(&server).serve(listener, tls, shutdown.clone()));
     let kubeconfig = AdminKubeconfig::new(&config, node_ip, &certificates.authority);
@@ -138,7 +144,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
     let duties = Duties {
         store: Arc::clone(&store),
         server: Arc::clone(&server),
-        member,
+        member: place.member().clone(),
         control,
         virtual_addresses: options.vip.clone(),
     };
@@ -155,6 +161,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
         ));
         let settings = NodeSettings {
             options: options.node.clone(),
+            data: Arc::clone(&data),
             name: node_name,
             address: node_ip,
             cluster: config.cluster_settings(),
@@ -295,7 +302,7 @@ fn api_server(
     };
     let service_cidr = trireme_apiserver::Cidr::parse(&options.service_cidr).context("--service-cidr")?;
     let settings = trireme_apiserver::Config {
-        advertise_address: node_ip,
+        advertise_address: config.reached_at(node_ip),
         port: options.secure_port,
         service_cidrs: vec![service_cidr],
         node_ports: config.node_ports.0..=config.node_ports.1,
@@ -321,7 +328,10 @@ impl AdminKubeconfig {
     fn new(config: &Checked, node_ip: IpAddr, authority: &Authority) -> Self {
         Self {
             path: config.options.kubeconfig.clone(),
-            url: format!("https://{}", SocketAddr::new(node_ip, config.options.secure_port)),
+            url: format!(
+                "https://{}",
+                SocketAddr::new(config.answers_at(node_ip), config.options.secure_port)
+            ),
             authority_pem: authority.certificate_pem().to_owned(),
         }
     }

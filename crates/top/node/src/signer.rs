@@ -221,6 +221,7 @@ mod tests {
     use rustls::server::WebPkiClientVerifier;
 
     use super::*;
+    use crate::pki::Known;
 
     const NOW: u64 = 1_790_000_000;
 
@@ -242,7 +243,8 @@ mod tests {
     #[test]
     fn what_is_ordered_is_what_verifiers_accept() {
         let directory = tempfile::tempdir().unwrap();
-        let authority = Authority::load_or_make(directory.path(), "ca", "trireme-ca", Duration::from_secs(NOW)).unwrap();
+        let authority =
+            Authority::load_or_make(directory.path(), "ca", "trireme-ca", Known::Nothing, Duration::from_secs(NOW)).unwrap();
         let year = i64::try_from(NOW).unwrap() + 365 * 24 * 3600;
         let certificate = ordered(&authority, &["digital signature", "client auth", "server auth"], year).unwrap();
         let (_, parsed) = X509Certificate::from_der(&certificate).unwrap();
@@ -271,7 +273,8 @@ mod tests {
     #[test]
     fn nothing_outlives_the_authority_and_unknown_usages_are_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let authority = Authority::load_or_make(directory.path(), "ca", "trireme-ca", Duration::from_secs(NOW)).unwrap();
+        let authority =
+            Authority::load_or_make(directory.path(), "ca", "trireme-ca", Known::Nothing, Duration::from_secs(NOW)).unwrap();
         let century = i64::try_from(NOW).unwrap() + 100 * 365 * 24 * 3600;
         let certificate = ordered(&authority, &["any", "decipher only", "cert sign"], century).unwrap();
         let (_, parsed) = X509Certificate::from_der(&certificate).unwrap();

@@ -81,7 +81,7 @@ pub(super) async fn of(shared: &Shared, old: &NodeStatus) -> NodeStatus {
             machine.allocatable_memory(&config.eviction_hard),
             machine.allocatable_storage(&config.eviction_hard),
         )),
-        conditions: Some(conditions(shared, old, trouble)),
+        conditions: Some(conditions(shared, old, together(trouble, config.obstacle.look()))),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint {
                 port: i32::from(config.port),
@@ -131,6 +131,14 @@ fn resources(shared: &Shared, memory: i64, storage: i64) -> BTreeMap<String, Qua
     .into_iter()
     .map(|(name, quantity)| (name.to_owned(), quantity))
     .collect()
+}
+
+/// Two troubles as upstream joins them.
+fn together(one: Option<String>, other: Option<String>) -> Option<String> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(format!("[{one}, {other}]")),
+        (one, other) => one.or(other),
+    }
 }
 
 struct Verdict {

@@ -6,7 +6,6 @@
 
 pub(crate) mod frame;
 mod recover;
-mod votes;
 mod writer;
 
 #[cfg(test)]
@@ -30,9 +29,10 @@ use trireme_mvcc::Command;
 
 use self::frame::{HEAD, HEADER, Place};
 use self::recover::Segment;
-use self::votes::Votes;
 use self::writer::{Append, Job, Writer};
-use crate::disk::{Disk, DiskFile, Lock, blocking, damaged, refused};
+use crate::disk::{Disk, DiskFile, Lock, blocking, damaged, missing, refused};
+use crate::inventory::Inventory;
+use crate::record::{Absence, Record};
 use crate::types::{Entry, Group, LogId, Vote};
 use crate::{OpenError, WriteError, codec};
 
@@ -47,6 +47,9 @@ const STREAM_ENTRIES: u64 = 512;
 
 /// What an append takes beside its entries, at most.
 const APPEND_HEAD_BYTES: u64 = 1 << 10;
+
+/// The file of the vote.
+pub(crate) const VOTE: &str = "vote";
 
 /// Room in a spare segment that admitted commands may not use: heads, headers, and entries of openraft's own.
 const SLACK_BYTES: u64 = 64 << 10;
@@ -65,7 +68,8 @@ pub(crate) struct Shared {
     /// The index behind the last applied entry, for those who wait.
     applied: watch::Sender<u64>,
     vote: Mutex<Option<Vote>>,
-    votes: Arc<Mutex<Votes>>,
+    votes: Arc<Mutex<Record<Vote>>>,
+    inventory: Inventory,
     /// What this server's own proposals may yet write.
     proposed: Room,
     /// What a leader's appends may yet write. Apart from the other: proposals that a deposed leader could not commit keep
@@ -133,19 +137,40 @@ pub(crate) fn next_index(id: Option<LogId>) -> u64 {
     id.map_or(0, |id| id.index + 1)
 }
 
+/// What a log needs to know to open.
+pub(crate) struct Opening<'a> {
+    pub(crate) disk: Arc<dyn Disk>,
+    /// Locked by the caller.
+    pub(crate) dir: &'a Path,
+    pub(crate) lock: Lock,
+    pub(crate) segment_bytes: u64,
+    /// The last entry that the snapshot holds: the log must begin there or before.
+    pub(crate) snapshot: Option<LogId>,
+    /// Whether the member joins a group rather than makes one.
+    pub(crate) joins: bool,
+    pub(crate) inventory: Inventory,
+    pub(crate) absence: Absence,
+}
+
 impl Log {
-    /// Opens the log of a directory, which the caller has locked, and starts its writer. `snapshot` is the last entry that
-    /// the snapshot holds: the log must begin there or before.
-    pub(crate) fn open(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
-        segment_bytes: u64,
-        lock: Lock,
-        snapshot: Option<LogId>,
-        joins: bool,
-    ) -> Result<Self, OpenError> {
-        let (votes, vote) = Votes::open(&*disk, dir)?;
-        let recovered = recover::recover(&*disk, dir)?;
+    /// Opens the log of a directory and starts its writer.
+    pub(crate) fn open(opening: Opening<'_>) -> Result<Self, OpenError> {
+        let Opening {
+            disk,
+            dir,
+            lock,
+            segment_bytes,
+            snapshot,
+            joins,
+            inventory,
+            absence,
+        } = opening;
+        let contents = inventory.contents();
+        let (votes, vote) = Record::<Vote>::open(&*disk, dir, VOTE, absence)?;
+        if contents.voted && vote.is_none() {
+            return Err(missing(&dir.join(VOTE), "holds no vote"));
+        }
+        let recovered = recover::recover(&*disk, dir, contents.segment, snapshot)?;
         let purged = recovered.segments.front().and_then(|segment| segment.head.previous);
         let last = recovered.last;
         if purged > snapshot {
@@ -159,10 +184,21 @@ impl Log {
         if !joins && vote.is_some() && last.is_none() && snapshot.is_none() {
             return Err(damaged(dir, 0, "there is a vote, but the log that it belongs to is gone"));
         }
+        // A vote of a term is kept before the first entry of that term: an older one, or none, is not the last that was kept.
+        let voted_in = vote.map_or(0, |vote| vote.leader_id().term);
+        if last.is_some_and(|last| last.leader_id.term > voted_in) {
+            let what = if vote.is_none() {
+                "holds no vote"
+            } else {
+                "holds an old vote"
+            };
+            return Err(missing(&dir.join(VOTE), what));
+        }
         let room = segment_bytes.saturating_sub(SLACK_BYTES);
         // Every proposal must fit into an append, with its head.
         let proposed = (room / 2).saturating_sub(APPEND_HEAD_BYTES);
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
+        let left_over = recovered.left_over.clone();
         let mut writer = Writer::new(Arc::clone(&disk), dir, segment_bytes, &recovered, lock);
         let threads = disk.threads();
         let shared = Arc::new(Shared {
@@ -178,6 +214,7 @@ impl Log {
             applied: watch::Sender::new(0),
             vote: Mutex::new(vote),
             votes: Arc::new(Mutex::new(votes)),
+            inventory,
             proposed: Room::new(proposed),
             received: Room::new(room - proposed),
             spare: AtomicBool::new(false),
@@ -188,6 +225,7 @@ impl Log {
             failure: OnceLock::new(),
         });
         writer.begin(&shared).map_err(|source| refused(dir, source))?;
+        writer::remove_old(&*shared.disk, dir, &left_over);
         let theirs = Arc::clone(&shared);
         if threads {
             std::thread::Builder::new()
@@ -198,6 +236,11 @@ impl Log {
             drop(tokio::spawn(writer.run_as_task(theirs, queue)));
         }
         Ok(Self { shared, jobs })
+    }
+
+    /// What the directory must have.
+    pub(crate) fn inventory(&self) -> &Inventory {
+        &self.shared.inventory
     }
 
     /// The disk that it is on.
@@ -270,6 +313,17 @@ impl Log {
         let mut applied = self.shared.applied.subscribe();
         // The sender lives in `self`.
         drop(applied.wait_for(|next| *next > index).await);
+    }
+
+    /// The index of the first entry of the newest segment.
+    pub(crate) fn newest_segment(&self) -> Option<u64> {
+        let index = self.shared.index.lock();
+        index.segments.back().map(|segment| segment.head.first_index)
+    }
+
+    /// Whether there ever was a vote.
+    pub(crate) fn has_voted(&self) -> bool {
+        self.shared.vote.lock().is_some()
     }
 
     /// The last entry of the log.
@@ -493,9 +547,13 @@ impl RaftLogStorage<Group> for Log {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let (votes, saved) = (Arc::clone(&self.shared.votes), *vote);
+        let inventory = self.shared.inventory.clone();
         // In the writer's order: a vote is never on disk before the entries that were appended before it.
         self.job(|done| Job::Run {
-            run: Box::new(move || votes.lock().save(&saved)),
+            run: Box::new(move || {
+                votes.lock().save(&saved)?;
+                inventory.set_voted()
+            }),
             done,
         })
         .await?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::frame::{self, HEAD, Head, Place, Step};
 use crate::OpenError;
 use crate::codec::Decoder;
-use crate::disk::{Disk, DiskFile, Mode, damaged, read, refused};
+use crate::disk::{Disk, DiskFile, Mode, damaged, missing, read, refused};
 use crate::types::LogId;
 
 /// One file of the log.
@@ -34,6 +34,8 @@ pub(crate) struct Recovered {
     pub(crate) sequence: u64,
     /// Where the next frame goes in the last segment.
     pub(crate) end: u64,
+    /// Segments from before a snapshot that came from a peer: nobody needs them, and they may go.
+    pub(crate) left_over: Vec<PathBuf>,
 }
 
 /// Name of the segment that begins with this index.
@@ -41,18 +43,24 @@ pub(crate) fn segment_name(first_index: u64) -> String {
     format!("log-{first_index:020}")
 }
 
-/// Reads all segments of a directory.
-pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, OpenError> {
+/// Reads all segments of a directory. `newest` is the first index of a segment that must be there, or a later one;
+/// `snapshot` the last entry that the snapshot holds.
+pub(crate) fn recover(disk: &dyn Disk, dir: &Path, newest: Option<u64>, snapshot: Option<LogId>) -> Result<Recovered, OpenError> {
     let mut log = Recovered::default();
     let paths = segment_paths(disk, dir)?;
+    if let Some(newest) = newest.map(|first_index| dir.join(segment_name(first_index)))
+        && paths.last().is_none_or(|last| *last < newest)
+    {
+        return Err(missing(&newest, "is missing"));
+    }
     for (position, path) in paths.iter().enumerate() {
         let is_last = position + 1 == paths.len();
-        read_segment(disk, &mut log, path, is_last)?;
+        read_segment(disk, &mut log, path, is_last, snapshot)?;
     }
     Ok(log)
 }
 
-fn segment_paths(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
+pub(super) fn segment_paths(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
     let mut paths = disk.list(dir).map_err(|source| refused(dir, source))?;
     paths.retain(|path| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -62,10 +70,21 @@ fn segment_paths(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, OpenError>
     Ok(paths)
 }
 
-fn read_segment(disk: &dyn Disk, log: &mut Recovered, path: &Path, is_last: bool) -> Result<(), OpenError> {
+fn read_segment(
+    disk: &dyn Disk,
+    log: &mut Recovered,
+    path: &Path,
+    is_last: bool,
+    snapshot: Option<LogId>,
+) -> Result<(), OpenError> {
     let file = disk.open(path, Mode::Existing).map_err(|source| refused(path, source))?;
     let bytes = read(disk, path).map_err(|source| refused(path, source))?;
     let head = Head::decode(&bytes).ok_or_else(|| damaged(path, 0, "the segment's head is not one"))?;
+    // A snapshot from a peer was ahead of the log, which goes on behind it; a crash came before the older segments were
+    // removed.
+    if head.sequence == log.sequence && head.previous > log.last && head.previous <= snapshot {
+        log.left_over.extend(log.segments.drain(..).map(|segment| segment.path));
+    }
     if !log.segments.is_empty() && (head.previous != log.last || head.sequence != log.sequence) {
         return Err(damaged(path, 0, "the segment does not follow the one before it"));
     }

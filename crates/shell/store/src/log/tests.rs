@@ -18,11 +18,21 @@ use crate::types::{Proposal, log_id};
 
 const SEGMENT: u64 = 128 << 10;
 
+/// With the vote that entries of the terms here take for granted.
 fn open(dir: &Path) -> Log {
     open_behind(dir, None)
 }
 
 fn open_behind(dir: &Path, snapshot: Option<LogId>) -> Log {
+    let (mut votes, vote) = Record::<Vote>::open(&RealDisk, dir, VOTE, Absence::IsNew).unwrap();
+    if vote.is_none() {
+        votes.save(&Vote::new_committed(9, 1)).unwrap();
+    }
+    // Votes that were kept without a log would be a loss to a member that does not join.
+    open_anyhow(dir, snapshot, true)
+}
+
+fn open_anyhow(dir: &Path, snapshot: Option<LogId>, joins: bool) -> Log {
     // The writer of a log that was dropped a moment ago gives its lock back when it ends.
     let lock = loop {
         match crate::disk::lock(&RealDisk, dir) {
@@ -30,7 +40,17 @@ fn open_behind(dir: &Path, snapshot: Option<LogId>) -> Log {
             lock => break lock.unwrap(),
         }
     };
-    Log::open(Arc::new(RealDisk), dir, SEGMENT, lock, snapshot, false).unwrap()
+    Log::open(Opening {
+        disk: Arc::new(RealDisk),
+        dir,
+        lock,
+        segment_bytes: SEGMENT,
+        snapshot,
+        joins,
+        inventory: Inventory::open(&RealDisk, dir, Absence::IsNew).unwrap(),
+        absence: Absence::IsNew,
+    })
+    .unwrap()
 }
 
 struct Builder;
@@ -38,7 +58,7 @@ struct Builder;
 impl StoreBuilder<Group, Log, Machine, tempfile::TempDir> for Builder {
     async fn build(&self) -> Result<(tempfile::TempDir, Log, Machine), StorageError<Group>> {
         let dir = tempfile::tempdir().unwrap();
-        let log = open(dir.path());
+        let log = open_anyhow(dir.path(), None, false);
         let replica = Arc::new(Replica::new(State::new()));
         let machine = Machine::new(dir.path().to_owned(), 1, replica, log.clone(), None);
         Ok((dir, log, machine))
@@ -146,6 +166,42 @@ async fn segments_are_cut_from_both_ends() {
     let state = log.get_log_state().await.unwrap();
     assert_eq!(state.last_purged_log_id, Some(log_id(3, 99)));
     log.close().await;
+}
+
+/// A crash after the log was begun anew behind a peer's snapshot, and before the segments from before it were removed.
+#[tokio::test]
+async fn segments_from_before_a_peers_snapshot_may_have_stayed() {
+    let (dir, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut log = open(dir.path());
+    for index in 0..12 {
+        log.blocking_append([large(index)]).await.unwrap();
+    }
+    let old = recover::segment_paths(&RealDisk, dir.path()).unwrap();
+    assert!(old.len() > 2, "several segments");
+    for path in &old {
+        std::fs::copy(path, kept.path().join(path.file_name().unwrap())).unwrap();
+    }
+    log.purge(log_id(3, 99)).await.unwrap();
+    log.blocking_append([entry(3, 100)]).await.unwrap();
+    log.close().await;
+    drop(log);
+    // Removed from the oldest on: any number of them may be gone.
+    for gone in 0..old.len() {
+        for path in &old[gone..] {
+            std::fs::copy(kept.path().join(path.file_name().unwrap()), path).unwrap();
+        }
+        let mut log = open_behind(dir.path(), Some(log_id(3, 99)));
+        assert_eq!(indexes(&mut log).await, [(3, 100)], "{gone}");
+        assert_eq!(log.last(), Some(log_id(3, 100)));
+        assert_eq!(recover::segment_paths(&RealDisk, dir.path()).unwrap().len(), 1, "{gone}");
+        log.close().await;
+    }
+    // But a gap that no snapshot closes is damage.
+    for path in &old {
+        std::fs::copy(kept.path().join(path.file_name().unwrap()), path).unwrap();
+    }
+    let refused = recover::recover(&RealDisk, dir.path(), None, Some(log_id(3, 98)));
+    assert!(matches!(refused, Err(OpenError::Corrupt { .. })));
 }
 
 /// What is sent to a peer at once fits into what the peer admits at once, wherever it is read from; and all of it goes.

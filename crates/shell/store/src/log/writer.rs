@@ -93,6 +93,25 @@ fn answer<T>(done: oneshot::Sender<T>, value: T) {
     }
 }
 
+/// Removes segments that nobody needs. What cannot be removed now does no harm: a later purge, or the next start, tries again.
+/// How many, from the first on, are gone.
+pub(super) fn remove_old(disk: &dyn Disk, dir: &Path, paths: &[PathBuf]) -> usize {
+    let mut removed = 0;
+    for path in paths {
+        if let Err(error) = disk.remove(path) {
+            tracing::warn!(path = %path.display(), %error, "an old log segment stays");
+            break;
+        }
+        removed += 1;
+    }
+    if removed > 0
+        && let Err(error) = disk.flush_dir(dir)
+    {
+        tracing::warn!(%error, "removed log segments may come back");
+    }
+    removed
+}
+
 impl Shared {
     /// Notes that the disk did not do what the log relies on. Nothing is written from then on.
     fn fail(&self, error: &io::Error) {
@@ -348,6 +367,7 @@ impl Writer {
         let path = self.dir.join(segment_name(first_index));
         self.disk.rename(&spare, &path)?;
         self.disk.flush_dir(&self.dir)?;
+        shared.inventory.set_segment(first_index)?;
         self.room = file.length()?;
         self.end = HEAD as u64;
         self.file = Some(Arc::clone(&file));
@@ -373,6 +393,10 @@ impl Writer {
         }
         index.last = last;
         index.flushed = index.flushed.min(next);
+        let stays = index.segments.partition_point(|segment| segment.head.first_index < next);
+        if let Some(newest) = index.segments.get(stays.saturating_sub(1)) {
+            shared.inventory.set_segment(newest.head.first_index)?;
+        }
         while index.segments.len() > 1 && index.segments.back().is_some_and(|segment| segment.head.first_index >= next) {
             if let Some(segment) = index.segments.pop_back() {
                 self.disk.remove(&segment.path)?;
@@ -440,21 +464,14 @@ impl Writer {
         }
         let mut index = shared.index.lock();
         index.purged = index.purged.max(Some(upto));
-        let mut removed = false;
-        while index.segments.get(1).is_some_and(|second| second.head.first_index <= next) {
-            // What cannot be removed now does no harm: the next purge, or one after a restart, tries again.
-            let Some(segment) = index.segments.front() else { break };
-            if let Err(error) = self.disk.remove(&segment.path) {
-                tracing::warn!(path = %segment.path.display(), %error, "an old log segment stays");
-                break;
-            }
-            index.segments.pop_front();
-            removed = true;
-        }
-        drop(index);
-        if removed && let Err(error) = self.disk.flush_dir(&self.dir) {
-            tracing::warn!(%error, "removed log segments may come back");
-        }
+        let old = index.segments.partition_point(|segment| segment.head.first_index <= next);
+        let paths: Vec<PathBuf> = index
+            .segments
+            .range(..old.saturating_sub(1))
+            .map(|segment| segment.path.clone())
+            .collect();
+        let removed = remove_old(&*self.disk, &self.dir, &paths);
+        index.segments.drain(..removed);
         Ok(())
     }
 }

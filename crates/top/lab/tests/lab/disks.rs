@@ -1,6 +1,11 @@
 //! Disks that fill up and lose power.
 
-use anyhow::{Result, ensure};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, anyhow, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use trireme_lab::DISK_BYTES_DEFAULT;
 
 use crate::{call, ground, inside};
@@ -45,8 +50,8 @@ pub(crate) fn power() -> Result<()> {
     ensure!(after.serves() && after.service_pid() != before.service_pid());
     ensure!(after.address() == before.address());
     let root = after.root().expect("it is on");
-    ensure!(std::fs::read_to_string(root.join("var/lib/trireme/synced"))? == "synced");
-    let unsynced = std::fs::read_to_string(root.join("var/lib/trireme/unsynced")).unwrap_or_default();
+    ensure!(fs::read_to_string(root.join("var/lib/trireme/synced"))? == "synced");
+    let unsynced = fs::read_to_string(root.join("var/lib/trireme/unsynced")).unwrap_or_default();
     ensure!(unsynced.is_empty(), "what was not synced is there: {unsynced}");
     ensure!(!root.join("run/volatile").exists());
     // Again, in one step.
@@ -77,6 +82,67 @@ pub(crate) fn directory() -> Result<()> {
     }
     ensure!(lab.host("t-dir-1")?.lives());
     call(&lab, "t-dir-1", &["write", "/var/lib/trireme/file", "text"])?;
-    ensure!(std::fs::read_to_string(lab.host("t-dir-1")?.data().join("var/lib/trireme/file"))? == "text");
+    ensure!(fs::read_to_string(lab.host("t-dir-1")?.data().join("var/lib/trireme/file"))? == "text");
     Ok(())
+}
+
+/// The machine of this trial is a thread whose `/var/lib` is nobody else's.
+pub(crate) fn removed() -> Result<()> {
+    let machine = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )?;
+        mount(Some("tmpfs"), "/var/lib", Some("tmpfs"), MsFlags::empty(), Some("size=64m"))?;
+        for disk in [None, Some(32 << 20)] {
+            without_the_machines_directory(disk)?;
+        }
+        Ok(())
+    });
+    machine.join().map_err(|_| anyhow!("the trial panicked"))?
+}
+
+fn without_the_machines_directory(disk_bytes: Option<u64>) -> Result<()> {
+    let machines = Path::new("/var/lib/trireme");
+    fs::create_dir_all(machines)?;
+    let lab = ground("t-removed", 2, disk_bytes)?;
+    let hosts = ["t-removed-1", "t-removed-2"];
+    for host in hosts {
+        call(&lab, host, &["write", "/var/lib/trireme/file", host])?;
+    }
+    let device = |host: &str| -> Result<String> {
+        let output = lab.host(host)?.output(&["stat", "-c", "%d %i", "/var/lib/trireme"])?;
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let before = hosts.map(device);
+    ensure!(fs::read_dir(machines)?.next().is_none(), "hosts write elsewhere");
+    fs::remove_dir(machines)?;
+    fs::create_dir(machines)?;
+    fs::write(machines.join("machine"), "the machine's")?;
+    for (host, before) in hosts.into_iter().zip(before) {
+        ensure!(device(host)? == before?, "{host} has another directory");
+        let root = lab.host(host)?.root().expect("it is on").join("var/lib/trireme");
+        ensure!(fs::read_to_string(root.join("file"))? == host);
+        ensure!(!root.join("machine").exists(), "{host} has the machine's directory");
+    }
+    ensure!(!machines.join("file").exists());
+    // What a host shares with the machine it has, links and all.
+    for path in [
+        "/etc/passwd",
+        "/usr/bin/env",
+        "/var/lib",
+        "/proc/self/exe",
+        "/sys/fs/cgroup",
+        "/dev/null",
+        "/tmp",
+        "/etc/mtab",
+    ] {
+        let there = lab.host(hosts[0])?.output(&["test", "-e", path])?.status.success();
+        ensure!(there == Path::new(path).exists(), "{path}: {there}");
+    }
+    Ok(fs::remove_dir_all(machines)?)
 }

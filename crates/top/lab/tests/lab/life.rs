@@ -32,7 +32,7 @@ fn traces(lab: &str) -> Result<Vec<String>> {
     }
     for device in std::fs::read_dir("/sys/block")? {
         let backing = std::fs::read_to_string(device?.path().join("loop/backing_file")).unwrap_or_default();
-        if backing.starts_with(&format!("/var/lib/trireme-lab/{lab}/")) {
+        if backing.contains(&format!("/var/lib/trireme-lab/{lab}/")) {
             found.push(format!("loop device on {backing}"));
         }
     }

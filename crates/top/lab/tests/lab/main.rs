@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         trial("a_power_cut_loses_what_was_not_synced", disks::power),
         trial("a_disk_carries_overlays", disks::overlay),
         trial("a_directory_has_no_disk_faults", disks::directory),
+        trial("removing_the_machines_directories_takes_nothing_from_hosts", disks::removed),
         trial("two_labs_at_once_leave_nothing", life::two),
         trial("an_interrupted_lab_goes_by_its_name", life::interrupted),
         trial("a_process_is_killed_paused_and_started_again", life::processes),

@@ -56,7 +56,13 @@ impl Membership {
     ) -> Result<Self> {
         let path = directory.join(FILE);
         let found = match std::fs::read(&path) {
-            Ok(bytes) => Some(serde_json::from_slice::<Cluster>(&bytes).with_context(|| format!("reading {}", path.display()))?),
+            Ok(bytes) => Some(serde_json::from_slice::<Cluster>(&bytes).with_context(|| {
+                format!(
+                    "{} cannot be read, though this host has joined a cluster: restore it from a backup, or remove it and start with \
+                     --join and a --token of `trireme token create --role agent` to join anew",
+                    path.display()
+                )
+            })?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
         };

@@ -13,9 +13,10 @@ use trireme_manager::{Manager, controllers};
 use trireme_store::{MemoryStore, Store};
 
 use super::*;
+use crate::files;
 use crate::join::token::Role;
 use crate::live::LiveIdentity;
-use crate::pki::{Authority, Leaf};
+use crate::pki::{Authority, Known, Leaf};
 use crate::tls;
 
 struct Ground {
@@ -42,7 +43,7 @@ impl Ground {
         let directory = tempfile::tempdir().unwrap();
         let pki = directory.path().join("pki");
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let authority = Arc::new(Authority::load_or_make(&pki, "ca", "trireme-ca", now).unwrap());
+        let authority = Arc::new(Authority::load_or_make(&pki, "ca", "trireme-ca", Known::Nothing, now).unwrap());
         let leaf = Leaf {
             file: "apiserver",
             common_name: "kube-apiserver".to_owned(),

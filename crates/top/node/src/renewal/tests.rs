@@ -15,6 +15,7 @@ use trireme_apiserver::{AdmitAll, AllowMasters, ApiServer, Config, Plugins};
 use trireme_store::MemoryStore;
 
 use super::*;
+use crate::pki::Known;
 use crate::tls;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -49,7 +50,7 @@ impl Fixture {
     fn new() -> Self {
         let made = today() - 270 * DAY;
         let directory = tempfile::tempdir().unwrap();
-        let authority = Arc::new(Authority::load_or_make(directory.path(), "ca", "trireme-ca", made).unwrap());
+        let authority = Arc::new(Authority::load_or_make(directory.path(), "ca", "trireme-ca", Known::Nothing, made).unwrap());
         let renewal = Renewal::new(directory.path().to_owned(), Arc::clone(&authority));
         Self {
             directory,

@@ -1,0 +1,400 @@
+//! One case: an object of some kind and what is done to it, in order.
+//!
+//! Invariant: a case is the same for the same seed and number, and sends the same to both servers, but for what each of them
+//! said itself (its uid and version in a PUT).
+
+use anyhow::Result;
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::chance::Chance;
+use crate::difference::{self, Difference};
+use crate::edits::Edit;
+use crate::examples::{Example, RULES};
+use crate::server::{Answer, Request, Server};
+
+const JSON: &str = "application/json";
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+const METADATA: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json";
+const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const JSON_PATCH: &str = "application/json-patch+json";
+const APPLY: &str = "application/apply-patch+yaml";
+
+/// What a step asks.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "do")]
+pub(crate) enum Action {
+    Create { validation: &'static str },
+    Get { accept: &'static str },
+    Put { validation: &'static str },
+    Patch { form: &'static str },
+    Apply { manager: &'static str, force: bool },
+    Subresource { name: &'static str, form: Option<&'static str> },
+    List { accept: &'static str, query: &'static str },
+    Delete { query: &'static str },
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Step {
+    #[serde(flatten)]
+    pub(crate) action: Action,
+    pub(crate) edits: Vec<Edit>,
+    /// Whether nothing is to be kept.
+    pub(crate) dry_run: bool,
+}
+
+/// A case.
+#[derive(Clone, Debug)]
+pub(crate) struct Case<'a> {
+    pub(crate) number: u64,
+    pub(crate) example: &'a Example,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// A difference in an answer to a step.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) method: String,
+    pub(crate) kind: String,
+    #[serde(flatten)]
+    pub(crate) difference: Difference,
+    /// What was sent.
+    pub(crate) request: String,
+}
+
+impl Finding {
+    pub(crate) fn key(&self) -> String {
+        format!("{} {} {}", self.method, self.kind, self.difference.kind())
+    }
+}
+
+impl<'a> Case<'a> {
+    /// The case of a seed and a number.
+    pub(crate) fn random(seed: u64, number: u64, examples: &'a [Example]) -> Self {
+        let mut chance = Chance::new(seed, number);
+        let example = chance.pick(examples);
+        let edits = |chance: &mut Chance, most: usize| {
+            let count = chance.below(most + 1);
+            let mut object = example.object.clone();
+            (0..count)
+                .map(|_| {
+                    let edit = Edit::random(&object, example.row.schema(), chance);
+                    edit.apply(&mut object);
+                    edit
+                })
+                .collect::<Vec<_>>()
+        };
+        let dry = example.is_global();
+        let validation = ["Strict", "Warn", "Ignore", "Strict"];
+        let first = Action::Create {
+            validation: *chance.pick(&validation),
+        };
+        let mut steps = vec![Step {
+            edits: edits(&mut chance, 3),
+            action: first,
+            dry_run: dry || chance.percent(5),
+        }];
+        if !example.row.virtual_ {
+            for _ in 0..1 + chance.below(4) {
+                let action = match chance.below(20) {
+                    0..=3 => Action::Put {
+                        validation: *chance.pick(&validation),
+                    },
+                    4..=9 => Action::Patch {
+                        form: *chance.pick(&[MERGE, STRATEGIC, JSON_PATCH]),
+                    },
+                    10..=12 => Action::Apply {
+                        manager: *chance.pick(&["one", "two"]),
+                        force: chance.percent(40),
+                    },
+                    13..=14 => match example
+                        .row
+                        .subresources
+                        .iter()
+                        .find(|sub| matches!(sub.name, "status" | "scale"))
+                    {
+                        Some(sub) => Action::Subresource {
+                            name: sub.name,
+                            form: *chance.pick(&[None, Some(MERGE), Some(JSON_PATCH), Some(APPLY)]),
+                        },
+                        None => Action::Get { accept: JSON },
+                    },
+                    15..=16 => Action::Get {
+                        accept: *chance.pick(&[JSON, TABLE, METADATA]),
+                    },
+                    17..=18 => Action::List {
+                        accept: *chance.pick(&[JSON, TABLE, METADATA]),
+                        query: *chance.pick(&["", "&limit=1", "&fieldSelector=metadata.name%3Dx", "&resourceVersion=0"]),
+                    },
+                    _ => Action::Delete {
+                        query: *chance.pick(&["", "dryRun=All", "propagationPolicy=Orphan", "gracePeriodSeconds=-1"]),
+                    },
+                };
+                let changes = matches!(
+                    action,
+                    Action::Put { .. } | Action::Patch { .. } | Action::Apply { .. } | Action::Subresource { .. }
+                );
+                steps.push(Step {
+                    edits: if changes { edits(&mut chance, 2) } else { vec![] },
+                    action,
+                    dry_run: changes && (dry || chance.percent(10)),
+                });
+            }
+            steps.push(Step {
+                action: Action::Delete { query: "" },
+                edits: vec![],
+                dry_run: false,
+            });
+        }
+        Self { number, example, steps }
+    }
+
+    /// Runs it against both servers and removes what it made. `name` must be new.
+    pub(crate) async fn run(&self, (stock, trireme): (&Server, &Server), namespace: &str, name: &str) -> Result<Vec<Finding>> {
+        let rules = format!("{namespace}{RULES}");
+        let namespace = if self.example.rules() { &rules } else { namespace };
+        let place = Place {
+            example: self.example,
+            collection: self.example.collection(namespace),
+            namespace: namespace.to_owned(),
+            name: self.example.name.clone().unwrap_or_else(|| name.to_owned()),
+        };
+        let mut findings = Vec::new();
+        let mut last: [Value; 2] = [Value::Null, Value::Null];
+        for step in &self.steps {
+            let requests = last.each_ref().map(|object| place.request(step, object));
+            let (one, other) = tokio::join!(stock.send(&requests[0]), trireme.send(&requests[1]));
+            let answers = [one?, other?];
+            let sent = &requests[0];
+            for difference in difference::between(&answers[0], &answers[1], [(&place.name, "NAME"), (namespace, "NS")]) {
+                findings.push(Finding {
+                    method: place.method(step),
+                    kind: self.example.row.kind.to_owned(),
+                    difference,
+                    request: format!(
+                        "{} {} {}",
+                        sent.method,
+                        sent.path,
+                        sent.body.as_ref().map(Value::to_string).unwrap_or_default()
+                    ),
+                });
+            }
+            if !findings.is_empty() {
+                break; // What follows from it is not news.
+            }
+            if !step.dry_run {
+                for (kept, answer) in last.iter_mut().zip(answers) {
+                    remember(kept, answer, self.example);
+                }
+            }
+        }
+        if !self.example.row.virtual_ {
+            place.clean_up(stock).await?;
+            place.clean_up(trireme).await?;
+        }
+        Ok(findings)
+    }
+}
+
+fn remember(kept: &mut Value, answer: Answer, example: &Example) {
+    if answer.code < 300 && answer.body["kind"] == example.row.kind {
+        *kept = answer.body;
+    }
+}
+
+/// Puts a namespace in place of its placeholder.
+fn fill(value: &mut Value, namespace: &str) {
+    match value {
+        Value::String(text) if text == "NAMESPACE" => namespace.clone_into(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| fill(item, namespace)),
+        Value::Object(map) => map.values_mut().for_each(|item| fill(item, namespace)),
+        _ => {}
+    }
+}
+
+/// Where a case's object is.
+struct Place<'a> {
+    example: &'a Example,
+    collection: String,
+    namespace: String,
+    name: String,
+}
+
+impl Place<'_> {
+    fn item(&self) -> String {
+        format!("{}/{}", self.collection, self.name)
+    }
+
+    /// How findings call a step.
+    fn method(&self, step: &Step) -> String {
+        match &step.action {
+            Action::Create { .. } => "create".into(),
+            Action::Get { accept } => format!("get{}", as_what(accept)),
+            Action::Put { .. } => "update".into(),
+            Action::Patch { form } => form_name(form).into(),
+            Action::Apply { .. } => "apply".into(),
+            Action::Subresource { name, form } => format!("{}/{name}", form.map_or("update", form_name)),
+            Action::List { accept, .. } => format!("list{}", as_what(accept)),
+            Action::Delete { .. } => "delete".into(),
+        }
+    }
+
+    /// The example as changed, named.
+    fn object(&self, edits: &[Edit]) -> Value {
+        let mut object = self.example.object.clone();
+        for edit in edits {
+            edit.apply(&mut object);
+        }
+        fill(&mut object, &self.namespace);
+        if !self.example.row.virtual_ && object.is_object() && (object["metadata"].is_object() || object["metadata"].is_null()) {
+            object["metadata"]["name"] = json!(self.name);
+        }
+        object
+    }
+
+    /// The request of a step to a server that last said this of the object.
+    fn request(&self, step: &Step, last: &Value) -> Request {
+        let mut query = if step.dry_run { vec!["dryRun=All".to_owned()] } else { vec![] };
+        let mut request = Request {
+            method: Method::GET,
+            path: self.item(),
+            content_type: JSON,
+            accept: JSON,
+            body: None,
+        };
+        match &step.action {
+            Action::Create { validation } => {
+                request.method = Method::POST;
+                request.path.clone_from(&self.collection);
+                request.body = Some(self.object(&step.edits));
+                query.push(format!("fieldValidation={validation}"));
+            }
+            Action::Get { accept } => request.accept = *accept,
+            Action::Put { validation } => {
+                request.method = Method::PUT;
+                request.body = Some(self.changed(step, last));
+                query.push(format!("fieldValidation={validation}"));
+            }
+            Action::Patch { form } => self.patch(&mut request, *form, step, last),
+            Action::Apply { manager, force } => {
+                self.patch(&mut request, APPLY, step, last);
+                query.push(format!("fieldManager={manager}&force={force}"));
+            }
+            Action::Subresource { name, form } => {
+                request.path = format!("{}/{name}", self.item());
+                match form {
+                    None if *name == "scale" => {}
+                    None => {
+                        request.method = Method::PUT;
+                        request.body = Some(self.changed(step, last));
+                    }
+                    Some(_) if *name == "scale" => {
+                        request.method = Method::PATCH;
+                        request.content_type = MERGE;
+                        request.body = Some(json!({"spec": {"replicas": step.edits.len()}}));
+                    }
+                    Some(form) => {
+                        self.patch(&mut request, *form, step, last);
+                        if *form == APPLY {
+                            query.push("fieldManager=one&force=true".to_owned());
+                        }
+                    }
+                }
+            }
+            Action::List { accept, query: more } => {
+                request.accept = *accept;
+                request.path.clone_from(&self.collection);
+                query.push(format!("labelSelector=nobody%3D{}{more}", self.name));
+            }
+            Action::Delete { query: more } => {
+                request.method = Method::DELETE;
+                query.push((*more).to_owned());
+            }
+        }
+        query.retain(|part| !part.is_empty());
+        if !query.is_empty() {
+            request.path = format!("{}?{}", request.path, query.join("&"));
+        }
+        request
+    }
+
+    /// What the server has, changed; what it would have where it has nothing.
+    fn changed(&self, step: &Step, last: &Value) -> Value {
+        if last.is_null() {
+            return self.object(&step.edits);
+        }
+        let mut object = last.clone();
+        for edit in &step.edits {
+            edit.apply(&mut object);
+        }
+        object
+    }
+
+    fn patch(&self, request: &mut Request, form: &'static str, step: &Step, last: &Value) {
+        request.method = Method::PATCH;
+        request.content_type = form;
+        let changed = self.changed(step, last);
+        request.body = Some(match form {
+            JSON_PATCH => step.edits.iter().map(|edit| edit.operation(&changed)).collect(),
+            APPLY => {
+                let mut object =
+                    json!({"apiVersion": changed["apiVersion"], "kind": changed["kind"], "metadata": {"name": self.name}});
+                if changed["apiVersion"].is_null() {
+                    object = self.object(&[]);
+                }
+                // Applied is what the example says, as changed: what a person would have in a file.
+                if step.edits.is_empty() {
+                    object = self.object(&[]);
+                }
+                for edit in &step.edits {
+                    edit.patch_into(&mut object, &self.object(&step.edits));
+                }
+                object
+            }
+            _ => {
+                let mut patch = json!({});
+                for edit in &step.edits {
+                    edit.patch_into(&mut patch, &changed);
+                }
+                patch
+            }
+        });
+    }
+
+    /// Removes what is left, whoever holds it.
+    async fn clean_up(&self, server: &Server) -> Result<()> {
+        let mut request = Request {
+            method: Method::PATCH,
+            path: self.item(),
+            content_type: MERGE,
+            accept: JSON,
+            body: Some(json!({"metadata": {"finalizers": null}})),
+        };
+        server.send(&request).await?;
+        request.method = Method::DELETE;
+        request.path = format!("{}?gracePeriodSeconds=0&propagationPolicy=Background", self.item());
+        request.body = None;
+        server.send(&request).await?;
+        Ok(())
+    }
+}
+
+fn form_name(form: &str) -> &'static str {
+    match form {
+        MERGE => "merge-patch",
+        STRATEGIC => "strategic-patch",
+        JSON_PATCH => "json-patch",
+        _ => "apply",
+    }
+}
+
+fn as_what(accept: &str) -> &'static str {
+    match accept {
+        TABLE => " as table",
+        METADATA => " as metadata",
+        _ => "",
+    }
+}

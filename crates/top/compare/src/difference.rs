@@ -1,0 +1,297 @@
+//! Where two answers differ, once what must differ was made equal: uids, times, versions, addresses and ports that a server
+//! chose, names that it made.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::server::Answer;
+
+/// One difference of two answers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Difference {
+    /// Where, indexes left out.
+    pub(crate) path: String,
+    /// What the stock server has there.
+    pub(crate) stock: String,
+    /// What Trireme has there.
+    pub(crate) trireme: String,
+}
+
+impl Difference {
+    /// The kind of it: two of one kind have the same cause, as far as can be told.
+    pub(crate) fn kind(&self) -> String {
+        // Of texts the wording counts, not what they are about.
+        format!("{}|{}|{}", self.path, wording(&self.stock), wording(&self.trireme))
+    }
+}
+
+/// A text without what stands in quotation marks or is a number.
+fn wording(text: &str) -> String {
+    let (mut out, mut quoted) = (String::new(), false);
+    for letter in text.chars() {
+        match letter {
+            '"' => {
+                quoted = !quoted;
+                out.push('"');
+            }
+            _ if quoted => {}
+            digit if digit.is_ascii_digit() => {
+                if !out.ends_with('#') {
+                    out.push('#');
+                }
+            }
+            other => out.push(other),
+        }
+    }
+    out.truncate(out.floor_char_boundary(160));
+    out
+}
+
+/// Names of a case, and what stands for them.
+pub(crate) type Names<'a> = [(&'a str, &'static str); 2];
+
+/// All differences of two answers to one request.
+pub(crate) fn between(stock: &Answer, trireme: &Answer, names: Names<'_>) -> Vec<Difference> {
+    let mut found = BTreeSet::new();
+    let mut tell = |path: &str, stock: &Value, trireme: &Value| {
+        found.insert(Difference {
+            path: path.to_owned(),
+            stock: brief(stock),
+            trireme: brief(trireme),
+        });
+    };
+    let (ours, theirs) = (normal(&trireme.body, names), normal(&stock.body, names));
+    if stock.code != trireme.code {
+        tell("code", &verdict(stock.code, &theirs), &verdict(trireme.code, &ours));
+        return found.into_iter().collect();
+    }
+    if theirs["kind"] == "Status" && theirs["message"] != ours["message"] {
+        // The rest of it says the same once more.
+        tell("message", &theirs["message"], &ours["message"]);
+    } else {
+        walk(&theirs, &ours, String::new(), &mut tell);
+    }
+    let warnings = |answer: &Answer| normal(&json!(answer.warnings), names);
+    let (theirs, ours) = (warnings(stock), warnings(trireme));
+    if theirs != ours {
+        tell("warnings", &theirs, &ours);
+    }
+    found.into_iter().collect()
+}
+
+fn verdict(code: u16, body: &Value) -> Value {
+    match body["message"].as_str() {
+        Some(message) if code >= 400 => format!("{code}: {message}").into(),
+        _ => code.to_string().into(),
+    }
+}
+
+fn brief(value: &Value) -> String {
+    let mut text = match value {
+        Value::Null => "nothing".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    if text.len() > 400 {
+        text.truncate(text.floor_char_boundary(400));
+        text.push('…');
+    }
+    text
+}
+
+fn walk(stock: &Value, trireme: &Value, path: String, tell: &mut dyn FnMut(&str, &Value, &Value)) {
+    if stock == trireme {
+        return;
+    }
+    match (stock, trireme) {
+        (Value::Object(one), Value::Object(other)) => {
+            let keys: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+            for key in keys {
+                let below = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
+                let (one, other) = (one.get(key), other.get(key));
+                match (one, other) {
+                    (Some(one), Some(other)) => walk(one, other, below, tell),
+                    (one, other) => tell(&below, one.unwrap_or(&Value::Null), other.unwrap_or(&Value::Null)),
+                }
+            }
+        }
+        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
+            for (one, other) in one.iter().zip(other) {
+                walk(one, other, format!("{path}[]"), tell);
+            }
+        }
+        _ => tell(&path, stock, trireme),
+    }
+}
+
+/// Fields that a server fills with something of its own.
+const OWN: &[&str] = &[
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "time",
+    "clusterIP",
+    "nodePort",
+    "healthCheckNodePort",
+    "continue",
+    "remainingItemCount",
+    "storageVersionHash",
+];
+
+fn normal(value: &Value, names: Names<'_>) -> Value {
+    match value {
+        Value::Object(map) => {
+            let entries = map.iter().map(|(key, value)| {
+                let own = OWN.contains(&key.as_str()) && (value.is_string() || value.is_number());
+                // `None` is a client's choice.
+                let value = match value {
+                    Value::String(text) if own && text != "None" && !text.is_empty() => json!("OWN"),
+                    Value::Number(_) if own => json!("OWN"),
+                    Value::Array(items)
+                        if key == "clusterIPs" && !items.is_empty() && items.iter().all(|item| item != "None") =>
+                    {
+                        json!(["OWN"])
+                    }
+                    other => normal(other, names),
+                };
+                (text(key, names), value)
+            });
+            let mut out: Map<String, Value> = entries.collect();
+            // Entries of managed fields are in order of time, and equal seconds are not.
+            if let Some(Value::Array(fields)) = out.get_mut("managedFields") {
+                fields.sort_by_key(Value::to_string);
+            }
+            Value::Object(out)
+        }
+        Value::Array(items) => Value::Array(items.iter().map(|item| normal(item, names)).collect()),
+        Value::String(found) => Value::String(text(found, names)),
+        other => other.clone(),
+    }
+}
+
+/// A text with names, uids, times of the run and versions made equal.
+fn text(found: &str, names: Names<'_>) -> String {
+    let mut found = found.to_owned();
+    for (name, standing) in names {
+        found = found.replace(name, standing);
+    }
+    let (mut out, mut rest) = (String::new(), found.as_str());
+    while let Some(letter) = rest.chars().next() {
+        if let Some(behind) = after_uid(rest) {
+            out.push_str("UID");
+            rest = behind;
+        } else if let Some(behind) = after_time(rest) {
+            out.push_str("TIME");
+            rest = behind;
+        } else if let Some(behind) = after_version(&out, rest) {
+            out.push_str("OWN");
+            rest = behind;
+        } else {
+            out.push(letter);
+            rest = &rest[letter.len_utf8()..];
+        }
+    }
+    out
+}
+
+/// The day of all times that requests hold.
+const SENT_DAY: &str = "2026-01-02";
+
+/// What is behind a time of the run at the beginning of a text.
+fn after_time(text: &str) -> Option<&str> {
+    let (time, behind) = text.split_at_checked(19)?;
+    let fits = |(index, byte): (usize, u8)| match index {
+        4 | 7 => byte == b'-',
+        10 => byte == b'T',
+        13 | 16 => byte == b':',
+        _ => byte.is_ascii_digit(),
+    };
+    if time.starts_with(SENT_DAY) || !time.bytes().enumerate().all(fits) {
+        return None;
+    }
+    let behind = behind.strip_prefix('.').map_or(behind, |parts| {
+        parts.trim_start_matches(|letter: char| letter.is_ascii_digit())
+    });
+    Some(behind.strip_prefix('Z').unwrap_or(behind))
+}
+
+/// What is behind a version in an object that is quoted in a text.
+fn after_version<'a>(before: &str, text: &'a str) -> Option<&'a str> {
+    let before = before.trim_end_matches(['"', '\\', ':', ' ']);
+    if !before.ends_with("resourceVersion") || !text.starts_with(|letter: char| letter.is_ascii_digit()) {
+        return None;
+    }
+    Some(text.trim_start_matches(|letter: char| letter.is_ascii_digit()))
+}
+
+/// What is behind a uid at the beginning of a text.
+fn after_uid(text: &str) -> Option<&str> {
+    let (uid, behind) = text.split_at_checked(36)?;
+    let fits = |(index, byte): (usize, u8)| match index {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
+    };
+    uid.bytes().enumerate().all(fits).then_some(behind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: Names<'static> = [("c1", "NAME"), ("compare-1", "NS")];
+
+    #[test]
+    fn a_quoted_object_is_made_equal_too() {
+        let quoted = |version: &str, time: &str| {
+            text(
+                &format!("Invalid value: \"{{\\\"resourceVersion\\\":\\\"{version}\\\",\\\"at\\\":\\\"{time}\\\"}}\""),
+                NAMES,
+            )
+        };
+        assert_eq!(
+            quoted("886", "2026-11-29T23:46:38Z"),
+            quoted("7", "2026-11-29T23:46:39.123456Z")
+        );
+        assert_ne!(quoted("886", "2026-01-02T03:04:05Z"), quoted("886", "2026-01-02T03:04:06Z"));
+    }
+
+    fn answer(code: u16, body: Value) -> Answer {
+        Answer {
+            code,
+            warnings: vec![],
+            body,
+        }
+    }
+
+    #[test]
+    fn what_must_differ_is_equal_and_what_must_not_is_told_once() {
+        let one = |uid: &str, version: &str, port: u16, name: &str| {
+            json!({"metadata": {"name": name, "uid": uid, "resourceVersion": version,
+                   "labels": {"controller-uid": uid}},
+                   "spec": {"ports": [{"port": 1, "nodePort": port}, {"port": 2}]}})
+        };
+        let stock = answer(200, one("5bd7ec3b-3c0a-4e5f-8f0e-0a4f6a2c7a10", "7", 30000, "c1"));
+        let same = answer(200, one("4bd7ec3b-3c0a-4e5f-8f0e-0a4f6a2c7a11", "9", 30001, "c1"));
+        assert_eq!(between(&stock, &same, NAMES), []);
+        let mut other = same.clone();
+        for port in other.body["spec"]["ports"].as_array_mut().unwrap() {
+            port["protocol"] = json!("TCP");
+        }
+        let found = between(&stock, &other, NAMES);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(
+            (&*found[0].path, &*found[0].stock, &*found[0].trireme),
+            ("spec.ports[].protocol", "nothing", "TCP")
+        );
+        let refused = answer(422, json!({"message": "Thing \"c1\" is invalid: 17 of them"}));
+        let found = between(&stock, &refused, NAMES);
+        assert_eq!(found[0].kind(), "code|#|#: Thing \"\" is invalid: # of them");
+    }
+}
