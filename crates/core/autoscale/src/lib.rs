@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use trireme_api::quantity;
+use trireme_api::selector::LabelSelector;
 
 pub use behavior::Memory;
 use replicas::Proposal;
@@ -36,6 +37,22 @@ pub struct Snapshot {
     pub pods: Vec<Arc<Pod>>,
     /// Usage by pod name, or why there is none.
     pub metrics: Result<BTreeMap<String, PodUsage>, String>,
+    /// Names of the autoscalers of its namespace that control one of these pods, itself among them ([`controlling`]).
+    pub controlling: Vec<String>,
+}
+
+/// The autoscalers, given by name and the selector of their target, that control one of these pods. Two that do would
+/// undo each other's work.
+#[must_use]
+pub fn controlling<'a>(pods: &[Arc<Pod>], selectors: impl Iterator<Item = (&'a str, &'a LabelSelector)>) -> Vec<String> {
+    let none = BTreeMap::new();
+    let labels: Vec<_> = pods.iter().map(|pod| pod.metadata.labels.as_ref().unwrap_or(&none)).collect();
+    let mut names: Vec<String> = selectors
+        .filter(|(_, selector)| labels.iter().any(|labels| selector.matches(labels)))
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    names.sort();
+    names
 }
 
 /// The `scale` subresource of the target.
@@ -74,9 +91,11 @@ pub struct ContainerUsage {
 pub struct Outcome {
     /// The size to set on the scale, where it is to change.
     pub scale_to: Option<i32>,
+    /// What is told of that: done or, with the error behind it, failed.
+    pub rescale: String,
     /// The status to write.
     pub status: HorizontalPodAutoscalerStatus,
-    /// Events, after the scale was set.
+    /// Other events, after the scale was set.
     pub events: Vec<Note>,
 }
 
@@ -172,12 +191,7 @@ impl Look<'_> {
             self.outcome.scale_to = Some(desired);
             let message = format!("the HPA controller was able to update the target scale to {desired}");
             self.condition("AbleToScale", "True", "SucceededRescale", message);
-            let message = format!("New size: {desired}; reason: {reason}");
-            self.outcome.events.push(Note {
-                warning: false,
-                reason: "SuccessfulRescale",
-                message,
-            });
+            self.outcome.rescale = format!("New size: {desired}; reason: {reason}");
             memory.scaled(current, desired, self.now);
             self.outcome.status.last_scale_time = Some(Time(self.now));
         }
@@ -193,14 +207,8 @@ impl Look<'_> {
 
     /// The largest proposal of all metrics and the metric's name; `None` where no scaling is safe.
     fn propose(&mut self, metrics: &[MetricSpec], scale: &Scale) -> (Option<(i32, String)>, Vec<MetricStatus>) {
-        if scale.selector.is_empty() {
-            self.warn("SelectorRequired", "selector is required".into());
-            self.condition(
-                "ScalingActive",
-                "False",
-                "InvalidSelector",
-                "the HPA target's scale is missing a selector".into(),
-            );
+        if let Err(why) = self.check_selector(scale) {
+            self.warn("FailedComputeMetricsReplicas", why);
             return (None, vec![]);
         }
         let mut best: Option<(i32, String)> = None;
@@ -217,8 +225,10 @@ impl Look<'_> {
                 Err(failure) => failures.push(failure),
             }
         }
-        if let Some((reason, message)) = failures.first() {
+        for (reason, message) in &failures {
             self.warn(reason, message.clone());
+        }
+        if let Some((reason, message)) = failures.first() {
             // With some metrics missing, growing is safe and shrinking is not.
             if best.as_ref().is_none_or(|(replicas, _)| *replicas < scale.desired) {
                 self.condition(
@@ -241,6 +251,34 @@ impl Look<'_> {
             self.condition("ScalingActive", "True", "ValidMetricFound", message);
         }
         (best, statuses)
+    }
+
+    /// Whether the selector says which pods are meant, and nobody else scales them. The error is what upstream reports.
+    fn check_selector(&mut self, scale: &Scale) -> Result<(), String> {
+        let controlling = &self.snapshot.controlling;
+        let (event, reason, why, shown) = if scale.selector.is_empty() {
+            let shown = "the HPA target's scale is missing a selector".to_owned();
+            (
+                "SelectorRequired",
+                "InvalidSelector",
+                "selector is required".to_owned(),
+                shown,
+            )
+        } else if let Err(error) = LabelSelector::parse(&scale.selector) {
+            let why = format!("couldn't convert selector into a corresponding internal selector object: {error}");
+            ("InvalidSelector", "InvalidSelector", why.clone(), why)
+        } else if controlling.len() > 1 {
+            let namespace = self.snapshot.autoscaler.metadata.namespace.as_deref().unwrap_or_default();
+            let keys: Vec<String> = controlling.iter().map(|name| format!("{{{name} {namespace}}}")).collect();
+            let (selector, keys) = (&scale.selector, keys.join(" "));
+            let why = format!("pods by selector {selector} are controlled by multiple HPAs: [{keys}]");
+            ("AmbiguousSelector", "AmbiguousSelector", why.clone(), why)
+        } else {
+            return Ok(());
+        };
+        self.warn(event, why.clone());
+        self.condition("ScalingActive", "False", reason, shown);
+        Err(why)
     }
 
     fn evaluate(&self, metric: &MetricSpec, scale: &Scale) -> Result<(i32, String, MetricStatus), (&'static str, String)> {

@@ -67,6 +67,7 @@ impl World {
             }),
             pods: names.iter().map(|name| pod(name, -1000)).collect(),
             metrics: Ok(names.iter().map(|name| (name.clone(), usage(name))).collect()),
+            controlling: vec!["web".into()],
         };
         let outcome = reconcile(&snapshot, &mut self.memory, at(second));
         self.replicas = outcome.scale_to.unwrap_or(self.replicas);
@@ -93,7 +94,7 @@ fn grows_at_once_in_steps_and_shrinks_after_its_window() {
     assert_eq!(world.replicas, 6, "at most double");
     assert_eq!(reason(&first, "ScalingLimited"), "ScaleUpLimit");
     assert_eq!(
-        first.events[0].message,
+        first.rescale,
         "New size: 6; reason: cpu resource utilization (percentage of request) above target"
     );
     world.look(15, 200);
@@ -113,7 +114,7 @@ fn grows_at_once_in_steps_and_shrinks_after_its_window() {
     assert_eq!(world.replicas, 10);
     let fallen = world.look(316, 0);
     assert_eq!((world.replicas, reason(&fallen, "ScalingLimited")), (1, "TooFewReplicas"));
-    assert_eq!(fallen.events[0].message, "New size: 1; reason: All metrics below target");
+    assert_eq!(fallen.rescale, "New size: 1; reason: All metrics below target");
 }
 
 #[test]
@@ -176,6 +177,7 @@ fn what_cannot_be_measured_dampens() {
         }),
         pods: vec![pod("a", -1000), pod("b", -1000)],
         metrics: Ok(BTreeMap::from([("a".to_owned(), usage)])),
+        controlling: vec!["web".into()],
     };
     assert_eq!(
         reconcile(&snapshot, &mut world.memory, at(0)).scale_to,
@@ -186,4 +188,50 @@ fn what_cannot_be_measured_dampens() {
     let failed = reconcile(&snapshot, &mut world.memory, at(15));
     assert_eq!(reason(&failed, "ScalingActive"), "FailedGetResourceMetric");
     assert_eq!(failed.scale_to, None);
+}
+
+#[test]
+fn two_autoscalers_of_the_same_pods_scale_nothing_and_say_so() {
+    let mut labelled = Pod::clone(&pod("a", -1000));
+    labelled.metadata.labels = Some(BTreeMap::from([("app".to_owned(), "web".to_owned())]));
+    let selectors = ["app=web", "app in (web,db)", "app=db"].map(|text| LabelSelector::parse(text).unwrap());
+    let named = ["one", "two", "other"].into_iter().zip(&selectors);
+    let controlling = controlling(&[Arc::new(labelled)], named);
+    assert_eq!(controlling, ["one", "two"]);
+    let autoscaler = json!({"metadata": {"name": "one", "namespace": "ns"},
+        "spec": {"maxReplicas": 9, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}});
+    let snapshot = Snapshot {
+        autoscaler: Arc::new(serde_json::from_value(autoscaler).unwrap()),
+        scale: Ok(Scale {
+            desired: 2,
+            current: 2,
+            selector: "app=web".into(),
+        }),
+        pods: vec![],
+        metrics: Ok(BTreeMap::new()),
+        controlling,
+    };
+    let outcome = reconcile(&snapshot, &mut Memory::default(), at(0));
+    assert_eq!(
+        (outcome.scale_to, reason(&outcome, "ScalingActive")),
+        (None, "AmbiguousSelector")
+    );
+    let why = "pods by selector app=web are controlled by multiple HPAs: [{one ns} {two ns}]";
+    let events: Vec<_> = outcome
+        .events
+        .iter()
+        .map(|note| (note.warning, note.reason, note.message.as_str()))
+        .collect();
+    assert_eq!(
+        events,
+        [(true, "AmbiguousSelector", why), (true, "FailedComputeMetricsReplicas", why)]
+    );
+    let active = outcome
+        .status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "ScalingActive");
+    assert_eq!(active.unwrap().status, "False");
+    assert_eq!(active.unwrap().message.as_deref(), Some(why));
 }

@@ -239,7 +239,7 @@ fn new_slice(
     let name = service.metadata.name.clone().unwrap_or_default();
     EndpointSlice {
         metadata: ObjectMeta {
-            name: Some(format!("{name}-{}", suffix())),
+            name: Some(ownership::generated_name(&name, suffix)),
             generate_name: Some(format!("{name}-")),
             namespace: service.metadata.namespace.clone(),
             labels: Some(labels(service)),

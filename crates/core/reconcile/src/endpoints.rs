@@ -14,26 +14,34 @@ use crate::replicaset::to_value;
 /// Most addresses in one Endpoints object; more are left out and an annotation says so.
 pub const CAPACITY: usize = 1000;
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
-const LABEL_MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+/// Label of Endpoints that this controller keeps.
+pub const LABEL_MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const LABEL_HEADLESS: &str = "service.kubernetes.io/headless";
 const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// What the controller looks at.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Desired.
-    pub service: Arc<Service>,
+    /// Desired; absent where it was deleted.
+    pub service: Option<Arc<Service>>,
     /// All pods of its namespace.
     pub pods: Vec<Arc<Pod>>,
     /// The Endpoints of the Service's name.
     pub endpoints: Option<Arc<Endpoints>>,
 }
 
-/// Plans the one change.
+/// Plans the one change. Endpoints go with their Service, whoever wrote them.
 #[must_use]
 pub fn reconcile(snapshot: &Snapshot) -> Plan {
-    let service = &snapshot.service;
     let mut plan = Plan::default();
+    let Some(service) = &snapshot.service else {
+        plan.actions.extend(snapshot.endpoints.iter().map(|endpoints| Action::Delete {
+            target: ownership::object_ref("v1", "Endpoints", &endpoints.metadata),
+            grace_period_seconds: None,
+            propagation: None,
+        }));
+        return plan;
+    };
     if !endpoints_of::has_endpoints(service) || service.metadata.deletion_timestamp.is_some() {
         return plan;
     }

@@ -32,7 +32,7 @@ pub struct Backend {
     pub ports: Vec<Port>,
     /// Ready and not being deleted, or to be published anyway.
     pub ready: bool,
-    /// Ready, also while being deleted.
+    /// Ready, also while being deleted; not ready if it is published without being so.
     pub serving: bool,
     /// Being deleted.
     pub terminating: bool,
@@ -115,7 +115,7 @@ pub fn backends(service: &Service, all: &[Arc<Pod>], family: Family) -> Vec<Back
             let address = addresses
                 .chain(status.pod_ip.clone())
                 .find(|address| !address.is_empty() && family.has(address))?;
-            let serving = pods::is_ready(pod) || publish_unready;
+            let serving = pods::is_ready(pod);
             let terminating = pod.metadata.deletion_timestamp.is_some();
             let ready = publish_unready || (serving && !terminating);
             Some(Backend {

@@ -104,6 +104,13 @@ pub fn claim(owner: &OwnerReference, owner_deleting: bool, metadata: &ObjectMeta
     }
 }
 
+/// A name as the API server would generate it from `{base}-`: cut so that the whole stays within 63 characters.
+#[must_use]
+pub fn generated_name(base: &str, suffix: &mut dyn FnMut() -> String) -> String {
+    let base: String = format!("{base}-").chars().take(58).collect();
+    format!("{base}{}", suffix())
+}
+
 /// Names an object for a plan.
 #[must_use]
 pub fn object_ref(api_version: &str, kind: &str, metadata: &ObjectMeta) -> ObjectRef {

@@ -72,6 +72,27 @@ pub enum Action {
     },
     /// A Kubernetes Event about an object. Never fails a plan.
     Event(EventNote),
+    /// An action with the Events that tell of it: one if it did something, another if it failed.
+    Told {
+        /// The action, which is no event.
+        action: Box<Action>,
+        /// The event once it is done. Not recorded where there was nothing left to do.
+        done: Option<EventNote>,
+        /// The event if it failed; the API's message is put behind this one's, after a colon. Not recorded where it lost a
+        /// race against another writer: it is tried again on what there is then.
+        failed: Option<EventNote>,
+    },
+}
+
+impl Action {
+    /// The effect itself, without what is told of it.
+    #[must_use]
+    pub fn effect(&self) -> &Self {
+        match self {
+            Self::Told { action, .. } => action.effect(),
+            other => other,
+        }
+    }
 }
 
 /// An object by name and UID.

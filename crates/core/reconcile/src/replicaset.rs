@@ -16,9 +16,32 @@ use crate::pods;
 /// Most pods made or deleted by one plan.
 pub const BURST_REPLICAS: usize = 500;
 
+/// In what the kinds differ that this reconciler keeps.
+#[derive(Debug)]
+pub struct Kind {
+    /// `apiVersion`.
+    pub api_version: &'static str,
+    /// `kind`.
+    pub name: &'static str,
+    /// Whether its status has `terminatingReplicas`.
+    pub tells_terminating: bool,
+    /// The object to write, out of the ReplicaSet that stands for it.
+    pub write: fn(&ReplicaSet) -> Value,
+}
+
+/// ReplicaSets themselves.
+pub const KIND: Kind = Kind {
+    api_version: "apps/v1",
+    name: "ReplicaSet",
+    tells_terminating: true,
+    write: to_value,
+};
+
 /// What the controller looks at.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
+    /// What the object is.
+    pub kind: &'static Kind,
     /// Desired.
     pub replica_set: Arc<ReplicaSet>,
     /// All pods of its namespace.
@@ -43,7 +66,7 @@ pub fn reconcile(snapshot: &Snapshot, now: Timestamp, suffix: &mut dyn FnMut() -
     let Some(spec) = &replica_set.spec else {
         return Plan::default();
     };
-    let owner = ownership::controller_reference("apps/v1", "ReplicaSet", &replica_set.metadata);
+    let owner = ownership::controller_reference(snapshot.kind.api_version, snapshot.kind.name, &replica_set.metadata);
     let deleting = replica_set.metadata.deletion_timestamp.is_some();
     let mut plan = Plan::default();
     let mut ours: Vec<&Arc<Pod>> = Vec::new();
@@ -76,18 +99,22 @@ pub fn reconcile(snapshot: &Snapshot, now: Timestamp, suffix: &mut dyn FnMut() -
             let template = spec.template.clone().unwrap_or_default();
             for _ in 0..(wanted - active.len()).min(BURST_REPLICAS) {
                 let pod = pod_from_template(&template, &replica_set.metadata, owner.clone(), suffix);
-                create_pod(&mut plan, regarding(replica_set), pod);
+                create_pod(&mut plan, &regarding(snapshot), &pod);
             }
         } else {
             for pod in to_delete(&active, active.len() - wanted, snapshot, now) {
                 let target = ownership::object_ref("v1", "Pod", &pod.metadata);
-                let message = format!("Deleted pod: {}", target.name);
-                plan.actions.push(Action::Delete {
-                    target,
-                    grace_period_seconds: None,
-                    propagation: None,
+                let owner = regarding(snapshot);
+                let deleted = format!("Deleted pod: {}", target.name);
+                plan.actions.push(Action::Told {
+                    done: Some(note(&owner, EventKind::Normal, "SuccessfulDelete", deleted)),
+                    failed: Some(note(&owner, EventKind::Warning, "FailedDelete", "Error deleting".into())),
+                    action: Box::new(Action::Delete {
+                        target,
+                        grace_period_seconds: None,
+                        propagation: None,
+                    }),
                 });
-                plan.actions.push(event(regarding(replica_set), "SuccessfulDelete", message));
             }
         }
     }
@@ -99,17 +126,17 @@ pub fn reconcile(snapshot: &Snapshot, now: Timestamp, suffix: &mut dyn FnMut() -
     plan
 }
 
-fn regarding(replica_set: &ReplicaSet) -> ObjectRef {
-    ownership::object_ref("apps/v1", "ReplicaSet", &replica_set.metadata)
+fn regarding(snapshot: &Snapshot) -> ObjectRef {
+    ownership::object_ref(snapshot.kind.api_version, snapshot.kind.name, &snapshot.replica_set.metadata)
 }
 
-fn event(regarding: ObjectRef, reason: &str, message: String) -> Action {
-    Action::Event(EventNote {
-        regarding,
-        kind: EventKind::Normal,
+fn note(regarding: &ObjectRef, kind: EventKind, reason: &str, message: String) -> EventNote {
+    EventNote {
+        regarding: regarding.clone(),
+        kind,
         reason: reason.into(),
         message,
-    })
+    }
 }
 
 /// A pod with a name of its own: the owner's name, a dash and the suffix.
@@ -122,13 +149,10 @@ pub fn pod_from_template(
 ) -> Pod {
     let metadata = template.metadata.clone().unwrap_or_default();
     let owner_name = owner.name.clone().unwrap_or_default();
-    // As upstream's generateName: the base is cut so that the whole stays within 63 characters.
-    let prefix = format!("{owner_name}-");
-    let base: String = prefix.chars().take(58).collect();
     Pod {
         metadata: ObjectMeta {
-            name: Some(format!("{base}{}", suffix())),
-            generate_name: Some(prefix),
+            name: Some(ownership::generated_name(&owner_name, suffix)),
+            generate_name: Some(format!("{owner_name}-")),
             namespace: owner.namespace.clone(),
             labels: metadata.labels,
             annotations: metadata.annotations,
@@ -142,13 +166,16 @@ pub fn pod_from_template(
 }
 
 /// Creates a pod and tells so.
-pub fn create_pod(plan: &mut Plan, owner: ObjectRef, pod: Pod) {
-    let message = format!("Created pod: {}", pod.metadata.name.as_deref().unwrap_or_default());
-    plan.actions.push(Action::Create {
-        object: to_value(&pod),
-        exists_is_done: false,
+pub fn create_pod(plan: &mut Plan, owner: &ObjectRef, pod: &Pod) {
+    let created = format!("Created pod: {}", pod.metadata.name.as_deref().unwrap_or_default());
+    plan.actions.push(Action::Told {
+        action: Box::new(Action::Create {
+            object: to_value(pod),
+            exists_is_done: false,
+        }),
+        done: Some(note(owner, EventKind::Normal, "SuccessfulCreate", created)),
+        failed: Some(note(owner, EventKind::Warning, "FailedCreate", "Error creating".into())),
     });
-    plan.actions.push(event(owner, "SuccessfulCreate", message));
 }
 
 /// A typed object as JSON.
@@ -222,7 +249,7 @@ fn push_status(plan: &mut Plan, snapshot: &Snapshot, ours: &[&Arc<Pod>], active:
         fully_labeled_replicas: nonzero(fully_labeled.count()),
         ready_replicas: nonzero(ready.count()),
         available_replicas: nonzero(available.count()),
-        terminating_replicas: Some(count(ours.len() - active.len())),
+        terminating_replicas: snapshot.kind.tells_terminating.then(|| count(ours.len() - active.len())),
         observed_generation: replica_set.metadata.generation,
         conditions: conditions(&old, snapshot.failure.as_ref(), now),
     };
@@ -230,7 +257,7 @@ fn push_status(plan: &mut Plan, snapshot: &Snapshot, ours: &[&Arc<Pod>], active:
         let mut changed = ReplicaSet::clone(replica_set);
         changed.status = Some(status);
         plan.actions.push(Action::UpdateStatus {
-            object: to_value(&changed),
+            object: (snapshot.kind.write)(&changed),
         });
     }
 }
@@ -307,6 +334,7 @@ mod tests {
         };
         reconcile(
             &Snapshot {
+                kind: &KIND,
                 replica_set: replica_set(replicas),
                 pods,
                 failure: None,
@@ -322,16 +350,24 @@ mod tests {
         let created: Vec<_> = plan
             .actions
             .iter()
-            .filter_map(|action| match action {
+            .filter_map(|action| match action.effect() {
                 Action::Create { object, .. } => object["metadata"]["name"].as_str(),
                 _ => None,
             })
             .collect();
         assert_eq!(created, ["web-00001"]);
-        assert!(
-            plan.actions
-                .iter()
-                .any(|action| matches!(action, Action::Event(note) if note.message == "Created pod: web-00001"))
+        let told = plan.actions.iter().find_map(|action| match action {
+            Action::Told { done, failed, .. } => done.as_ref().zip(failed.as_ref()),
+            _ => None,
+        });
+        let (done, failed) = told.unwrap();
+        assert_eq!(
+            (done.reason.as_str(), done.message.as_str()),
+            ("SuccessfulCreate", "Created pod: web-00001")
+        );
+        assert_eq!(
+            (failed.reason.as_str(), failed.message.as_str()),
+            ("FailedCreate", "Error creating")
         );
         assert!(matches!(&plan.actions[0], Action::UpdateStatus { object } if object["status"]["readyReplicas"] == 1));
     }
@@ -342,7 +378,7 @@ mod tests {
         let deleted: Vec<_> = plan
             .actions
             .iter()
-            .filter_map(|action| match action {
+            .filter_map(|action| match action.effect() {
                 Action::Delete { target, .. } => Some(target.name.as_str()),
                 _ => None,
             })
@@ -372,6 +408,7 @@ mod tests {
             conditions: None,
         });
         let snapshot = Snapshot {
+            kind: &KIND,
             replica_set: Arc::new(settled),
             pods: vec![pod("a", true, true)],
             failure: None,

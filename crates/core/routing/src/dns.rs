@@ -19,6 +19,8 @@ use crate::facts::{Cidr, Protocol};
 pub const TTL_S: u32 = 5;
 const SCHEMA_VERSION: &str = "1.1.0";
 const SCHEMA_TTL_S: u32 = 28_800;
+/// Aliases that are followed in a row; there may be a circle.
+const ALIASES_MAX: usize = 8;
 
 /// What names are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -312,18 +314,23 @@ impl Records {
                 chase: None,
             };
         }
-        // One step within the zone; an alias of an alias is left to the asker.
-        let plain = target.trim_end_matches('.');
-        let chase = match below(plain, &self.zone.domain) {
-            Some(prefix) if !self.is_alias(prefix) => {
+        // Those who ask resolve nothing themselves: they want all the way to the records.
+        let (mut next, mut chase) = (target, None);
+        for _ in 0..ALIASES_MAX {
+            let plain = next.trim_end_matches('.');
+            let Some(prefix) = below(plain, &self.zone.domain) else {
+                chase = Some(next.to_owned());
+                break;
+            };
+            let Some(further) = self.alias_of(prefix) else {
                 if let Answer::Records { answers: more, .. } = self.resolve(plain, kind) {
                     answers.extend(more);
                 }
-                None
-            }
-            Some(_) => None,
-            None => Some(target.to_owned()),
-        };
+                break;
+            };
+            answers.push(record(next, Data::Cname(further.to_owned())));
+            next = further;
+        }
         Answer::Records {
             answers,
             additional: Vec::new(),
@@ -331,13 +338,15 @@ impl Records {
         }
     }
 
-    fn is_alias(&self, prefix: &str) -> bool {
-        match prefix.split('.').collect::<Vec<_>>().as_slice() {
-            [service, namespace, "svc"] => {
-                let known = self.namespaces.get(*namespace).and_then(|services| services.get(*service));
-                matches!(known, Some(Entry::External { .. }))
-            }
-            _ => false,
+    /// What the name of an ExternalName Service leads to.
+    fn alias_of(&self, prefix: &str) -> Option<&str> {
+        let labels: Vec<&str> = prefix.split('.').collect();
+        let [service, namespace, "svc"] = labels.as_slice() else {
+            return None;
+        };
+        match self.namespaces.get(*namespace)?.get(*service)? {
+            Entry::External { target } => Some(target),
+            Entry::Cluster { .. } | Entry::Headless { .. } => None,
         }
     }
 

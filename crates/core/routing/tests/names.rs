@@ -17,6 +17,10 @@ fn records() -> Records {
         json!({"metadata": {"namespace": "shop", "name": "away"}, "spec": {"type": "ExternalName", "externalName": "www.Example.com"}}),
         json!({"metadata": {"namespace": "shop", "name": "alias"}, "spec": {"type": "ExternalName",
                "externalName": "kubernetes.default.svc.cluster.local"}}),
+        json!({"metadata": {"namespace": "shop", "name": "second"}, "spec": {"type": "ExternalName",
+               "externalName": "alias.shop.svc.cluster.local"}}),
+        json!({"metadata": {"namespace": "shop", "name": "circle"}, "spec": {"type": "ExternalName",
+               "externalName": "circle.shop.svc.cluster.local"}}),
     ];
     let slice = |service: &str, endpoints: Value| {
         json!({"metadata": {"namespace": "shop", "name": service, "labels": {"kubernetes.io/service-name": service}},
@@ -80,6 +84,15 @@ fn ask(records: &Records, name: &str, kind: Kind) -> String {
 }
 
 #[test]
+fn aliases_in_a_circle_come_to_an_end() {
+    let answer = ask(&records(), "circle.shop.svc.cluster.local.", Kind::A);
+    assert!(
+        answer.split(", ").all(|name| name == "circle.shop.svc.cluster.local."),
+        "{answer}"
+    );
+}
+
+#[test]
 fn questions_get_the_answers_of_the_schema() {
     let records = records();
     let table = [
@@ -130,6 +143,11 @@ fn questions_get_the_answers_of_the_schema() {
             "alias.shop.svc.cluster.local.",
             Kind::A,
             "kubernetes.default.svc.cluster.local., 10.43.0.1",
+        ),
+        (
+            "second.shop.svc.cluster.local.",
+            Kind::A,
+            "alias.shop.svc.cluster.local., kubernetes.default.svc.cluster.local., 10.43.0.1",
         ),
         ("10-42-3-4.shop.pod.cluster.local.", Kind::A, "10.42.3.4"),
         ("10-42-3-4.shop.pod.cluster.local.", Kind::Aaaa, "no data"),

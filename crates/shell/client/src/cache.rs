@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use trireme_api::Object;
 
+use crate::refused::Refused;
 use crate::store::{Change, Progress, Store};
 use crate::transport::{ListOptions, ResourceRef, Transport};
 use crate::typed::ApiObject;
@@ -21,6 +22,7 @@ pub struct Cache {
     transport: Arc<dyn Transport>,
     shutdown: CancellationToken,
     stores: RwLock<HashMap<ResourceRef, (Arc<Store>, CancellationToken)>>,
+    refused: Refused,
 }
 
 impl Cache {
@@ -31,6 +33,7 @@ impl Cache {
             transport: Arc::clone(client.transport()),
             shutdown,
             stores: RwLock::default(),
+            refused: Refused::default(),
         })
     }
 
@@ -162,10 +165,23 @@ impl Cache {
         self.store(resource)?.by_uid(uid)
     }
 
+    /// An object of a change, typed. `None` where it does not fit its type, which is told once and counted.
+    #[must_use]
+    pub fn typed<K: ApiObject>(&self, object: &Object) -> Option<Arc<K>> {
+        self.refused.typed(object)
+    }
+
+    /// How many objects that are held do not fit the type they were asked for, in the text format of `/metrics`.
+    #[must_use]
+    pub fn render_metrics(&self) -> String {
+        self.refused
+            .render(|resource, namespace, name| self.object(resource, namespace, name).is_some())
+    }
+
     /// One object.
     #[must_use]
     pub fn get<K: ApiObject>(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        decoded(&self.object(&ResourceRef::of::<K>(), namespace, name)?)
+        self.typed(&self.object(&ResourceRef::of::<K>(), namespace, name)?)
     }
 
     /// All objects of a namespace, or all there are.
@@ -173,7 +189,7 @@ impl Cache {
     pub fn list<K: ApiObject>(&self, namespace: Option<&str>) -> Vec<Arc<K>> {
         self.objects(&ResourceRef::of::<K>(), namespace)
             .iter()
-            .filter_map(decoded)
+            .filter_map(|object| self.typed(object))
             .collect()
     }
 
@@ -192,14 +208,14 @@ impl Cache {
     ) -> Vec<Arc<K>> {
         let objects = self.objects(&ResourceRef::of::<K>(), namespace);
         let selected = objects.iter().filter(|object| matches(&object.header().labels));
-        selected.filter_map(decoded).collect()
+        selected.filter_map(|object| self.typed(object)).collect()
     }
 
     /// Objects that name this UID as an owner.
     #[must_use]
     pub fn by_owner<K: ApiObject>(&self, uid: &str) -> Vec<Arc<K>> {
         let objects = self.objects_by_owner(&ResourceRef::of::<K>(), uid);
-        objects.iter().filter_map(decoded).collect()
+        objects.iter().filter_map(|object| self.typed(object)).collect()
     }
 
     /// Calls a function for every object held and for every change from now on, in order, until it returns false. It
@@ -227,16 +243,6 @@ impl Cache {
             });
         }
         Subscription(queue)
-    }
-}
-
-fn decoded<K: ApiObject>(object: &Object) -> Option<Arc<K>> {
-    match object.typed() {
-        Ok(typed) => Some(typed),
-        Err(error) => {
-            tracing::warn!(?object, "an object does not fit its type: {error}");
-            None
-        }
     }
 }
 
@@ -339,6 +345,37 @@ mod tests {
             .unwrap();
         assert!(cache.wait_gone(&maps(), &uid).await);
         assert_eq!(cache.count(&maps()), 0);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_decode_hides_nothing_else_and_is_counted_while_it_is_there() {
+        let fake = FakeTransport::new();
+        let client = Client::new(fake.clone());
+        let mut bad = map("bad", "u");
+        bad["data"] = 5.into();
+        fake.seed(&maps(), bad);
+        fake.seed(&maps(), map("good", "u"));
+        let cache = Cache::new(&client, CancellationToken::new());
+        cache.synced(&[maps()]).await;
+        let counted = |cache: &Cache| {
+            let text = cache.render_metrics();
+            text.lines()
+                .find_map(|line| line.strip_prefix("trireme_undecodable_objects{group=\"\",resource=\"configmaps\"} "))
+                .map(str::to_owned)
+        };
+        assert_eq!(counted(&cache), None);
+        for _ in 0..3 {
+            assert_eq!(cache.list::<ConfigMap>(None).len(), 1);
+            assert_eq!(cache.by_owner::<ConfigMap>("u").len(), 1);
+        }
+        assert!(cache.get::<ConfigMap>("default", "bad").is_none());
+        assert_eq!(counted(&cache).as_deref(), Some("1"));
+        let listed = client.list::<ConfigMap>(None, &ListOptions::default()).await.unwrap();
+        assert_eq!(listed.len(), 1);
+        let revision = fake.seed(&maps(), map("bad", "u")).header().resource_version;
+        assert!(cache.wait_revision(&maps(), revision).await);
+        assert_eq!(cache.list::<ConfigMap>(None).len(), 2);
+        assert_eq!(counted(&cache), None);
     }
 
     #[tokio::test]

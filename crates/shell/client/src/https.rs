@@ -231,28 +231,36 @@ struct RawEvent<'a> {
     object: &'a RawValue,
 }
 
-/// An item of a list; other servers leave its apiVersion and kind out.
-fn item(raw: &RawValue, api_version: &str, kind: &str) -> Result<Object, Status> {
-    let object = parse(Bytes::copy_from_slice(raw.get().as_bytes()))?;
-    if !object.header().kind.is_empty() {
-        return Ok(object);
-    }
-    let mut value = object.value();
-    value["apiVersion"] = api_version.into();
-    value["kind"] = kind.into();
-    Object::from_value(&value).map_err(|error| Status::internal(&error.to_string()))
+/// An item of a list, which leaves its apiVersion and kind out. `None`, told, for one that is no object: it must not hide
+/// the others.
+fn item(raw: &RawValue, api_version: &str, kind: &str) -> Option<Object> {
+    let read = Object::parse(Bytes::copy_from_slice(raw.get().as_bytes())).and_then(|object| {
+        if !object.header().kind.is_empty() {
+            return Ok(object);
+        }
+        let mut value = object.value();
+        value["apiVersion"] = api_version.into();
+        value["kind"] = kind.into();
+        Object::from_value(&value)
+    });
+    read.inspect_err(|error| tracing::warn!(kind, "an item of a list is no object and is left out: {error}"))
+        .ok()
 }
 
-fn event(line: &[u8]) -> Result<WatchEvent, Status> {
+/// One line of a watch. `None`, told, for an event whose object is none: it must not end the watch of the others.
+fn event(line: &[u8]) -> Result<Option<WatchEvent>, Status> {
     let raw: RawEvent = serde_json::from_slice(line).map_err(|error| Status::internal(&format!("watch event: {error}")))?;
     let bytes = Bytes::copy_from_slice(raw.object.get().as_bytes());
-    match raw.kind {
-        "ADDED" => Ok(WatchEvent::Added(parse(bytes)?)),
-        "MODIFIED" => Ok(WatchEvent::Modified(parse(bytes)?)),
-        "DELETED" => Ok(WatchEvent::Deleted(parse(bytes)?)),
-        "BOOKMARK" => Ok(WatchEvent::Bookmark(parse(bytes)?.header().resource_version)),
-        _ => Err(serde_json::from_slice(&bytes).unwrap_or_else(|_| Status::internal("watch ended with an unknown event"))),
-    }
+    let made: fn(Object) -> WatchEvent = match raw.kind {
+        "ADDED" => WatchEvent::Added,
+        "MODIFIED" => WatchEvent::Modified,
+        "DELETED" => WatchEvent::Deleted,
+        "BOOKMARK" => |object| WatchEvent::Bookmark(object.header().resource_version),
+        _ => return Err(serde_json::from_slice(&bytes).unwrap_or_else(|_| Status::internal("watch ended with an unknown event"))),
+    };
+    let read =
+        Object::parse(bytes).inspect_err(|error| tracing::warn!("an event of a watch holds no object and is left out: {error}"));
+    Ok(read.ok().map(made))
 }
 
 /// Splits a body into lines and those into events; ends after the first error.
@@ -281,9 +289,14 @@ fn events(body: Body) -> BoxStream<'static, Result<WatchEvent, Status>> {
                 if line.is_empty() {
                     continue;
                 }
-                let event = event(&line);
-                state.ended = event.is_err();
-                return Some((event, state));
+                match event(&line) {
+                    Ok(None) => continue,
+                    Ok(Some(event)) => return Some((Ok(event), state)),
+                    Err(status) => {
+                        state.ended = true;
+                        return Some((Err(status), state));
+                    }
+                }
             }
             state.searched = state.buffer.len();
             if state.searched > LINE_BYTES_MAX {
@@ -362,8 +375,8 @@ impl Transport for HttpsTransport {
             resource_version: list.metadata.resource_version.parse().unwrap_or(0),
             items: items
                 .into_iter()
-                .map(|raw| item(raw, &list.api_version, kind))
-                .collect::<Result<_, _>>()?,
+                .filter_map(|raw| item(raw, &list.api_version, kind))
+                .collect(),
         })
     }
 
@@ -453,10 +466,24 @@ mod tests {
         assert_eq!(path, "/api/v1/pods?labelSelector=a%20in%20%28b%2Cc%29");
     }
 
+    #[test]
+    fn an_item_that_is_no_object_hides_no_other() {
+        let list: RawList = serde_json::from_str(
+            r#"{"kind":"PodList","apiVersion":"v1","metadata":{},"items":[{"metadata":{"name":5}},{"metadata":{"name":"a"}}]}"#,
+        )
+        .unwrap();
+        let items = list.items.unwrap();
+        let read: Vec<_> = items.iter().filter_map(|raw| item(raw, &list.api_version, "Pod")).collect();
+        assert_eq!(read.len(), 1);
+        assert_eq!(read[0].header().kind, "Pod");
+    }
+
     #[tokio::test]
     async fn a_watch_body_becomes_events_and_ends_at_the_error() {
         let body = concat!(
             r#"{"type":"ADDED","object":{"kind":"Pod","metadata":{"name":"a","resourceVersion":"5"}}}"#,
+            "\n",
+            r#"{"type":"MODIFIED","object":{"kind":"Pod","metadata":{"name":5}}}"#,
             "\n",
             r#"{"type":"BOOKMARK","object":{"kind":"Pod","metadata":{"resourceVersion":"9"}}}"#,
             "\n",

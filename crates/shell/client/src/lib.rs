@@ -15,6 +15,7 @@ pub mod typed;
 
 mod correlate;
 mod reflector;
+mod refused;
 mod store;
 
 pub use cache::{Cache, Subscription};

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use trireme_api::{Object, Status};
 
+use crate::refused::Refused;
 use crate::transport::{DeleteOptions, ListOptions, Patch, ResourceRef, ScopeName, Target, Transport, WriteOptions};
 
 /// Attempts of [`retry_on_conflict`], and its first pause.
@@ -49,6 +50,7 @@ impl<K> ApiObject for K where
 pub struct Client {
     transport: Arc<dyn Transport>,
     field_manager: Option<String>,
+    refused: Arc<Refused>,
 }
 
 impl Client {
@@ -58,6 +60,7 @@ impl Client {
         Self {
             transport,
             field_manager: None,
+            refused: Arc::default(),
         }
     }
 
@@ -67,6 +70,7 @@ impl Client {
         Self {
             transport: Arc::clone(&self.transport),
             field_manager: Some(manager.to_owned()),
+            refused: Arc::clone(&self.refused),
         }
     }
 
@@ -111,13 +115,13 @@ impl Client {
         }
     }
 
-    /// LIST; `None` means all namespaces.
+    /// LIST; `None` means all namespaces. An object that does not fit the type is told and left out.
     ///
     /// # Errors
     /// The API's status.
     pub async fn list<K: ApiObject>(&self, namespace: Option<&str>, options: &ListOptions) -> Result<Vec<Arc<K>>, Status> {
         let list = self.transport.list(&ResourceRef::of::<K>(), namespace, options).await?;
-        list.items.iter().map(decode).collect()
+        Ok(list.items.iter().filter_map(|object| self.refused.typed(object)).collect())
     }
 
     /// POST; namespace and name are the object's own.

@@ -4,18 +4,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use hickory_proto::op::{Edns, Header, HeaderCounts, MessageType, Metadata, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{DNSClass, Name, RecordType};
+use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
+use hickory_proto::serialize::binary::BinEncoder;
 use hickory_server::net::runtime::Time;
+use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
-use hickory_server::zone_handler::MessageResponseBuilder;
+use hickory_server::zone_handler::{MessageResponse, MessageResponseBuilder};
 use trireme_routing::dns::{Answer, Records, Zone};
 
 use crate::Current;
 use crate::answer::{self, Response};
 use crate::forward::Forwarder;
+use crate::shape;
 
 /// Largest datagram we promise to take or send, so that none is cut into fragments.
 const DATAGRAM_BYTES: u16 = 1232;
+/// Largest datagram to those who say nothing of sizes (RFC 1035, 4.2.1).
+const PLAIN_DATAGRAM_BYTES: u16 = 512;
 
 pub(crate) struct Handler {
     records: Current,
@@ -70,10 +75,7 @@ impl Handler {
                 chase,
             } => {
                 let mut answers = answer::records(query.name(), &answers);
-                if chase.is_none() && answers.len() > 1 {
-                    let turn = self.turn.fetch_add(1, Ordering::Relaxed) % answers.len();
-                    answers.rotate_left(turn);
-                }
+                shape::turn(&mut answers, self.turn.fetch_add(1, Ordering::Relaxed));
                 let mut response = Response {
                     authoritative: true,
                     answers,
@@ -105,32 +107,40 @@ impl Handler {
     }
 }
 
+type Section<'a> = std::slice::Iter<'a, Record>;
+type Message<'a> = MessageResponse<'a, 'a, Section<'a>, Section<'a>, Section<'a>, Section<'a>>;
+
 #[async_trait]
 impl RequestHandler for Handler {
     async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut response_handle: R) -> ResponseInfo {
-        let response = self.respond(request).await;
+        let mut response = self.respond(request).await;
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.response_code = response.code;
         metadata.authoritative = response.authoritative;
         metadata.recursion_available = true;
         let edns = request.edns.as_ref().map(|asked| {
             let mut edns = Edns::new();
-            edns.set_max_payload(asked.max_payload().clamp(512, DATAGRAM_BYTES))
+            edns.set_max_payload(asked.max_payload().clamp(PLAIN_DATAGRAM_BYTES, DATAGRAM_BYTES))
                 .set_version(0);
             edns
         });
-        let mut builder = MessageResponseBuilder::from_message_request(request);
-        if let Some(edns) = &edns {
-            builder.edns(edns);
-        }
-        let none = Vec::new();
-        let message = builder.build(
-            metadata,
-            &response.answers,
-            &response.authorities,
-            &none,
-            &response.additionals,
-        );
+        let limit = match (request.protocol(), &edns) {
+            (Protocol::Udp, Some(edns)) => edns.max_payload(),
+            (Protocol::Udp, None) => PLAIN_DATAGRAM_BYTES,
+            _ => u16::MAX,
+        };
+        // Told by the encoder itself: it cuts within a record.
+        let fits = |kept: &shape::Kept<'_>| {
+            let mut bytes = Vec::new();
+            let mut encoder = BinEncoder::new(&mut bytes);
+            encoder.set_max_size(limit);
+            let emitted = message(request, metadata, edns.as_ref(), kept).destructive_emit(&mut encoder);
+            emitted.is_ok_and(|info| !info.truncation)
+        };
+        let cut = shape::fit(&mut response, fits);
+        metadata.truncation = cut;
+        let whole = shape::Kept::of(&response, usize::MAX);
+        let message = message(request, metadata, edns.as_ref(), &whole);
         match response_handle.send_response(message).await {
             Ok(info) => info,
             Err(error) => {
@@ -143,4 +153,13 @@ impl RequestHandler for Handler {
             }
         }
     }
+}
+
+/// A response for the encoder.
+fn message<'a>(request: &'a Request, metadata: Metadata, edns: Option<&'a Edns>, kept: &shape::Kept<'a>) -> Message<'a> {
+    let mut builder = MessageResponseBuilder::from_message_request(request);
+    if let Some(edns) = edns {
+        builder.edns(edns);
+    }
+    builder.build(metadata, kept.answers, kept.authorities, &[], kept.additionals)
 }

@@ -7,6 +7,7 @@
 mod answer;
 mod forward;
 mod handler;
+mod shape;
 
 use std::io;
 use std::net::SocketAddr;

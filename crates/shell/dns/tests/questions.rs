@@ -1,11 +1,13 @@
 //! Questions over real sockets: UDP and TCP, cluster names and others, before and after Services were seen.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hickory_proto::op::{Message, OpCode, Query, ResponseCode};
+use hickory_proto::op::{Edns, Message, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
@@ -34,11 +36,30 @@ fn question(name: &str, kind: RecordType) -> Message {
 }
 
 async fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Message {
+    ask_for(server, name, kind, None).await
+}
+
+/// Asks by a datagram that promises to take answers of a size, and reads the answer to its last byte.
+async fn ask_for(server: SocketAddr, name: &str, kind: RecordType, size: Option<u16>) -> Message {
+    let mut message = question(name, kind);
+    message.edns = size.map(|size| {
+        let mut edns = Edns::new();
+        edns.set_max_payload(size);
+        edns
+    });
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    socket.send_to(&question(name, kind).to_vec().unwrap(), server).await.unwrap();
+    socket.send_to(&message.to_vec().unwrap(), server).await.unwrap();
     let mut buffer = [0; 4096];
     let length = socket.recv(&mut buffer).await.unwrap();
-    Message::from_vec(&buffer[..length]).unwrap()
+    assert!(
+        length <= usize::from(size.unwrap_or(512)),
+        "{length} bytes were not asked for"
+    );
+    let mut decoder = BinDecoder::new(&buffer[..length]);
+    let answer = Message::read(&mut decoder).unwrap();
+    assert!(decoder.is_empty(), "{} bytes behind the last record", decoder.len());
+    assert_eq!(answer.edns.is_some(), size.is_some());
+    answer
 }
 
 async fn ask_tcp(server: SocketAddr, name: &str, kind: RecordType) -> Message {
@@ -95,7 +116,17 @@ fn seed(fake: &FakeTransport) {
         &services,
         service("away", json!({"type": "ExternalName", "externalName": "www.example.com"})),
     );
-    fake.seed(&services, service("db", json!({"clusterIP": "None"})));
+    fake.seed(
+        &services,
+        service("db", json!({"clusterIP": "None", "ports": [{"name": "sql", "port": 5432}]})),
+    );
+    fake.seed(
+        &services,
+        service(
+            "alias",
+            json!({"type": "ExternalName", "externalName": "db.shop.svc.cluster.local"}),
+        ),
+    );
 }
 
 fn endpoints(fake: &FakeTransport, count: usize) {
@@ -105,6 +136,7 @@ fn endpoints(fake: &FakeTransport, count: usize) {
     fake.seed(
         &ResourceRef::of::<EndpointSlice>(),
         json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "endpoints": endpoints,
+               "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}],
                "metadata": {"name": "db-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "db"}}}),
     );
 }
@@ -175,6 +207,18 @@ async fn questions_are_answered_over_both_protocols() {
     let unknown = ask(server, "nothing.example.com.", RecordType::A).await;
     assert_eq!(unknown.metadata.response_code, ResponseCode::NXDomain);
 
+    // An alias within the cluster stands before its addresses, whichever of them is first.
+    let mut firsts = BTreeSet::new();
+    for _ in 0..6 {
+        let answer = ask(server, "alias.shop.svc.cluster.local.", RecordType::A).await;
+        let kinds: Vec<_> = answer.answers.iter().map(Record::record_type).collect();
+        assert_eq!(kinds, [RecordType::CNAME, RecordType::A, RecordType::A, RecordType::A]);
+        assert_eq!(answer.answers[0].name.to_ascii(), "alias.shop.svc.cluster.local.");
+        assert_eq!(answer.answers[1].name.to_ascii(), "db.shop.svc.cluster.local.");
+        firsts.insert(answer.answers[1].data.to_string());
+    }
+    assert_eq!(firsts.len(), 3, "the addresses take turns");
+
     // A change is seen; what does not fit a datagram says so and comes whole by TCP.
     endpoints(&fake, 100);
     let mut cut = ask(server, "db.shop.svc.cluster.local.", RecordType::A).await;
@@ -189,6 +233,25 @@ async fn questions_are_answered_over_both_protocols() {
             .len(),
         100
     );
+    // 12 bytes of header, 31 of the question, 41 of the first record, 16 of each other, 11 that say how much is taken.
+    for (size, records) in [(None, 27), (Some(512), 27), (Some(1232), 72)] {
+        let cut = ask_for(server, "db.shop.svc.cluster.local.", RecordType::A, size).await;
+        assert!(cut.metadata.truncation);
+        assert_eq!(cut.answers.len(), records);
+    }
+    let aliased = ask(server, "alias.shop.svc.cluster.local.", RecordType::A).await;
+    assert_eq!(aliased.answers[0].record_type(), RecordType::CNAME);
+    let served = ask(server, "_sql._tcp.db.shop.svc.cluster.local.", RecordType::SRV).await;
+    assert!(served.metadata.truncation && served.additionals.is_empty() && !served.answers.is_empty());
+    // Only addresses that save a question are missing: nothing that the asker needs.
+    endpoints(&fake, 7);
+    let mut whole = ask(server, "_sql._tcp.db.shop.svc.cluster.local.", RecordType::SRV).await;
+    while whole.metadata.truncation {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        whole = ask(server, "_sql._tcp.db.shop.svc.cluster.local.", RecordType::SRV).await;
+    }
+    assert_eq!(whole.answers.len(), 7);
+    assert!(whole.additionals.len() < 7, "{}", whole.additionals.len());
     shutdown.cancel();
     task.await.unwrap();
 }

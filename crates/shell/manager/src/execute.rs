@@ -1,8 +1,7 @@
 //! Carries out a plan, action by action.
 //!
-//! Invariant: it adds no decision. It stops at the first action that fails. Two things let a plan speak of what only the
-//! execution knows: `{created}` in an event's message is the name of the object that the plan created last, and a
-//! `Successful…` event right behind an action that failed is recorded as `Failed…` with the error.
+//! Invariant: it adds no decision. It stops at the first action that fails; what is told of an action, done or failed,
+//! stands in the plan.
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -17,8 +16,14 @@ use crate::metrics::ControllerMetrics;
 use crate::registration::{Context, Failure};
 use crate::written::Written;
 
-/// What in an event's message stands for the name of the object created last.
-pub const CREATED: &str = "{created}";
+/// What an action came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    /// It was carried out.
+    Acted,
+    /// There was nothing left to do.
+    Needless,
+}
 
 /// Carries out plans for one controller.
 pub struct Executor<'a> {
@@ -38,18 +43,30 @@ impl Executor<'_> {
     /// # Errors
     /// The first action that failed and its status; what stood behind it was not done.
     pub async fn execute(&self, plan: &Plan) -> Result<(), (Failure, Status)> {
-        let mut created = String::new();
-        for (at, action) in plan.actions.iter().enumerate() {
-            if let Action::Event(note) = action {
-                self.record(note, &note.reason, note.message.replace(CREATED, &created));
-                continue;
-            }
-            match self.act(action).await {
-                Ok(Some(name)) => created = name,
-                Ok(None) => {}
+        for action in &plan.actions {
+            let (done, failed) = match action {
+                Action::Event(note) => {
+                    self.record(note, note.message.clone());
+                    continue;
+                }
+                Action::Told { done, failed, .. } => (done.as_ref(), failed.as_ref()),
+                _ => (None, None),
+            };
+            let effect = action.effect();
+            match self.act(effect).await {
+                Ok(Done::Acted) => {
+                    if let Some(note) = done {
+                        self.record(note, note.message.clone());
+                    }
+                }
+                Ok(Done::Needless) => {}
                 Err(status) => {
-                    self.tell_failure(action, plan.actions.get(at + 1), &status);
-                    let failure = match action {
+                    // A race that was lost is no failure: what there is now is looked at again.
+                    if let Some(note) = failed.filter(|_| status.code != 409) {
+                        self.record(note, format!("{}: {status}", note.message));
+                    }
+                    let failure = match effect {
+                        _ if status.code == 409 => Failure::Other(status.message.clone()),
                         Action::Create { .. } => Failure::Create(status.message.clone()),
                         Action::Delete { .. } => Failure::Delete(status.message.clone()),
                         _ => Failure::Other(status.message.clone()),
@@ -62,24 +79,7 @@ impl Executor<'_> {
         Ok(())
     }
 
-    fn tell_failure(&self, action: &Action, next: Option<&Action>, status: &Status) {
-        let Some(Action::Event(note)) = next else { return };
-        let Some(what) = note.reason.strip_prefix("Successful") else {
-            return;
-        };
-        let doing = match action {
-            Action::Create { .. } => "creating",
-            Action::Delete { .. } => "deleting",
-            _ => "updating",
-        };
-        let failed = EventNote {
-            kind: EventKind::Warning,
-            ..note.clone()
-        };
-        self.record(&failed, &format!("Failed{what}"), format!("Error {doing}: {status}"));
-    }
-
-    fn record(&self, note: &EventNote, reason: &str, message: String) {
+    fn record(&self, note: &EventNote, message: String) {
         let about = &note.regarding;
         let regarding = Regarding {
             api_version: about.api_version.clone(),
@@ -93,11 +93,11 @@ impl Executor<'_> {
             EventKind::Normal => EventType::Normal,
             EventKind::Warning => EventType::Warning,
         };
-        self.events.record(regarding, kind, reason, message);
+        self.events.record(regarding, kind, &note.reason, message);
     }
 
-    /// One action other than an event; the name of the object if it created one.
-    async fn act(&self, action: &Action) -> Result<Option<String>, Status> {
+    /// One effect.
+    async fn act(&self, action: &Action) -> Result<Done, Status> {
         let transport = self.context.client.transport();
         let options = self.context.client.write_options();
         match action {
@@ -107,11 +107,11 @@ impl Executor<'_> {
                 match transport.create(&target, encode(object), &options).await {
                     Ok(answer) => {
                         self.written.wrote(&target.resource, &answer);
-                        Ok(Some(answer.header().name.clone()))
+                        Ok(Done::Acted)
                     }
-                    Err(status) if *exists_is_done && status.is_already_exists() => Ok(None),
+                    Err(status) if *exists_is_done && status.is_already_exists() => Ok(Done::Needless),
                     // What is going away needs nothing new in it.
-                    Err(status) if namespace_ends(&status) => Ok(None),
+                    Err(status) if namespace_ends(&status) => Ok(Done::Needless),
                     Err(status) => Err(status),
                 }
             }
@@ -119,13 +119,13 @@ impl Executor<'_> {
                 let target = self.target_of_value(object, None)?;
                 let answer = transport.update(&target, encode(object), &options).await?;
                 self.note(&target, &answer);
-                Ok(None)
+                Ok(Done::Acted)
             }
             Action::UpdateStatus { object } => {
                 let target = self.target_of_value(object, Some("status"))?;
                 let answer = transport.update(&target, encode(object), &options).await?;
                 self.note(&target, &answer);
-                Ok(None)
+                Ok(Done::Acted)
             }
             Action::UpdateSubresource {
                 target,
@@ -135,7 +135,7 @@ impl Executor<'_> {
                 let target = self.target_of_ref(target, Some(subresource))?;
                 let answer = transport.update(&target, encode(object), &options).await?;
                 self.note(&target, &answer);
-                Ok(None)
+                Ok(Done::Acted)
             }
             Action::Patch {
                 target: about,
@@ -149,7 +149,7 @@ impl Executor<'_> {
                 }
                 let answer = transport.patch(&target, &Patch::Merge(encode(&patch)), &options).await?;
                 self.note(&target, &answer);
-                Ok(None)
+                Ok(Done::Acted)
             }
             Action::Apply { object, manager } => {
                 let target = self.target_of_value(object, None)?;
@@ -168,10 +168,10 @@ impl Executor<'_> {
                 propagation,
             } => {
                 let target = self.target_of_ref(about, None)?;
-                self.delete(&target, about, *grace_period_seconds, *propagation).await?;
-                Ok(None)
+                self.delete(&target, about, *grace_period_seconds, *propagation).await
             }
-            Action::Event(_) => Ok(None),
+            // A plan tells events and effects apart.
+            Action::Event(_) | Action::Told { .. } => Ok(Done::Needless),
         }
     }
 
@@ -181,7 +181,7 @@ impl Executor<'_> {
         about: &ObjectRef,
         grace: Option<i64>,
         propagation: Option<&'static str>,
-    ) -> Result<(), Status> {
+    ) -> Result<Done, Status> {
         let options = DeleteOptions {
             grace_period_seconds: grace,
             uid: (!about.uid.is_empty()).then(|| about.uid.clone()),
@@ -196,7 +196,7 @@ impl Executor<'_> {
         match self.context.client.transport().delete(target, &options).await {
             Ok(Some(answer)) => self.note(target, &answer),
             Ok(None) => self.written.removed(&target.resource, &about.uid),
-            Err(status) if status.is_not_found() => {}
+            Err(status) if status.is_not_found() => return Ok(Done::Needless),
             // Another object of that name: the one meant is gone.
             Err(status) if status.is_conflict() && !about.uid.is_empty() => {
                 // By a list, since the roles of those who delete pods do not have `get`.
@@ -211,10 +211,11 @@ impl Executor<'_> {
                 if held.items.iter().any(|object| object.header().uid == about.uid) {
                     return Err(status);
                 }
+                return Ok(Done::Needless);
             }
             Err(status) => return Err(status),
         }
-        Ok(())
+        Ok(Done::Acted)
     }
 
     /// Notes an answer, unless it is of another kind than the object's own (`scale`, `binding`).

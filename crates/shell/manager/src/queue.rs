@@ -118,6 +118,12 @@ impl Queue {
         self.filled.notify_one();
     }
 
+    /// How often in a row a key has failed.
+    #[must_use]
+    pub fn failures(&self, key: &Key) -> u32 {
+        self.state.lock().failures.get(key).copied().unwrap_or(0)
+    }
+
     /// How busy it is.
     #[must_use]
     pub fn load(&self) -> Load {
@@ -239,7 +245,7 @@ mod tests {
         let taken = queue.next().await;
         queue.finish(taken, Outcome::Failed);
         let again = queue.next().await;
-        assert_eq!(queue.state.lock().failures[&again], 1);
+        assert_eq!(queue.failures(&again), 1);
         queue.finish(again, Outcome::Again(Duration::from_secs(3600)));
         assert!(queue.state.lock().failures.is_empty());
         queue.add(key("a"));

@@ -8,6 +8,7 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use trireme_api::Status;
 use trireme_client::{Cache, Client, Clock, EventRecorder, Kinds, ResourceRef};
 
 use crate::execute::Executor;
@@ -15,6 +16,9 @@ use crate::metrics::{ControllerMetrics, Metrics};
 use crate::queue::{Outcome, Queue};
 use crate::registration::{Context, Failure, Key, Registration};
 use crate::written::Written;
+
+/// Races that a key loses in a row before somebody is told: by then it is more than a race.
+const RACES_MAX: u32 = 8;
 
 type Access = Arc<dyn Fn(&'static str) -> Client + Send + Sync>;
 
@@ -228,8 +232,7 @@ impl Controller {
             }
             Err(status) => {
                 self.metrics.failed.inc();
-                // Losing a race is an ordinary event.
-                if status.is_conflict() {
+                if is_race(&status) && self.queue.failures(key) < RACES_MAX {
                     tracing::debug!(controller = self.registration.name, ?key, "{status}");
                 } else {
                     tracing::warn!(
@@ -244,6 +247,12 @@ impl Controller {
             }
         }
     }
+}
+
+/// Whether an action only came too late or too early: another writer was first, or what it was about is gone. That is
+/// ordinary, and the next look sees what there is.
+fn is_race(status: &Status) -> bool {
+    status.is_conflict() || status.is_already_exists() || status.is_not_found()
 }
 
 #[cfg(test)]
@@ -301,6 +310,20 @@ mod tests {
         )
         .primary::<Namespace>()
         .watch::<ServiceAccount>(|_, change| vec![Key::new("", &change.namespace)])
+    }
+
+    #[test]
+    fn a_lost_race_is_told_apart_from_a_failure() {
+        let race = [
+            (409, "Conflict", true),
+            (409, "AlreadyExists", true),
+            (404, "NotFound", true),
+            (403, "Forbidden", false),
+            (500, "InternalError", false),
+        ];
+        for (code, reason, expected) in race {
+            assert_eq!(is_race(&Status::failure(code, reason, "")), expected, "{reason}");
+        }
     }
 
     #[tokio::test]

@@ -72,6 +72,7 @@ impl Scheduler {
             let (results, done) = mpsc::channel(BINDINGS_MAX);
             let running = Running {
                 client: self.client.with_field_manager("kube-scheduler"),
+                cache: self.cache,
                 clock: self.clock,
                 events,
                 cluster: ClusterState::default(),
@@ -101,6 +102,7 @@ struct Bound {
 
 struct Running {
     client: Client,
+    cache: Arc<Cache>,
     clock: Arc<dyn Clock>,
     events: EventRecorder,
     cluster: ClusterState,
@@ -143,7 +145,10 @@ impl Running {
     fn take(&mut self, change: &Change) {
         let room = match change.resource.plural.as_ref() {
             "pods" => self.take_pod(change),
-            "nodes" => self.cluster.take_node(change),
+            "nodes" => {
+                let node = change.new.as_ref().and_then(|object| self.cache.typed::<Node>(object));
+                self.cluster.take_node(&change.name, node)
+            }
             _ => self.cluster.take_namespace(change),
         };
         if room {
@@ -153,7 +158,7 @@ impl Running {
 
     /// Takes a changed pod; whether others may now have a chance.
     fn take_pod(&mut self, change: &Change) -> bool {
-        let typed = |object: &trireme_api::Object| object.typed::<Pod>().ok();
+        let typed = |object: &trireme_api::Object| self.cache.typed::<Pod>(object);
         let (old, new) = (change.old.as_ref().and_then(typed), change.new.as_ref().and_then(typed));
         let uid_of = |pod: &Arc<Pod>| pod.metadata.uid.clone().unwrap_or_default();
         let mut room = false;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Pod;
-use trireme_client::Change;
+use trireme_client::{Cache, Change};
 use trireme_routing::{HostPort, Protocol};
 
 pub(crate) struct HostPorts {
@@ -21,8 +21,8 @@ impl HostPorts {
     }
 
     /// Takes a change in; true if it changed the host ports.
-    pub(crate) fn note(&mut self, change: &Change) -> bool {
-        let pod = change.new.as_ref().and_then(|object| object.typed::<Pod>().ok());
+    pub(crate) fn note(&mut self, cache: &Cache, change: &Change) -> bool {
+        let pod = change.new.as_ref().and_then(|object| cache.typed::<Pod>(object));
         let ports = pod.map(|pod| published(&pod, &self.node)).unwrap_or_default();
         let place = (change.namespace.clone(), change.name.clone());
         if ports.is_empty() {

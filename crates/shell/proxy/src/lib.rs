@@ -110,7 +110,7 @@ impl Proxy {
     /// Whether a change may concern the rules.
     fn note(&mut self, change: &Change) -> bool {
         if change.resource.plural == "pods" {
-            self.host_ports.note(change)
+            self.host_ports.note(&self.cache, change)
         } else {
             true
         }

@@ -52,6 +52,9 @@ impl ControlPlane {
         let metrics = Arc::new(Metrics::default());
         let shown = Arc::clone(&metrics);
         server.add_metrics(move || shown.render());
+        // Weak, since the cache reads through the server.
+        let held = Arc::downgrade(cache);
+        server.add_metrics(move || held.upgrade().map(|cache| cache.render_metrics()).unwrap_or_default());
         Ok(Self {
             server: Arc::clone(server),
             cache: Arc::clone(cache),

@@ -159,14 +159,31 @@ impl Work<'_> {
         self.before.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
     }
 
-    fn event(&mut self, reason: &str, message: String) {
-        let regarding = ownership::object_ref("apps/v1", "Deployment", &self.before.metadata);
-        self.plan.actions.push(Action::Event(EventNote {
-            regarding,
-            kind: EventKind::Normal,
+    fn note(&self, kind: EventKind, reason: &str, message: String) -> EventNote {
+        EventNote {
+            regarding: ownership::object_ref("apps/v1", "Deployment", &self.before.metadata),
+            kind,
             reason: reason.into(),
             message,
-        }));
+        }
+    }
+
+    fn event(&mut self, reason: &str, message: String) {
+        let note = self.note(EventKind::Normal, reason, message);
+        self.plan.actions.push(Action::Event(note));
+    }
+
+    fn create(&self, set: &ReplicaSet) -> Action {
+        let name = set.metadata.name.as_deref().unwrap_or_default();
+        let failed = format!("Failed to create new replica set \"{name}\"");
+        Action::Told {
+            action: Box::new(Action::Create {
+                object: to_value(set),
+                exists_is_done: false,
+            }),
+            done: None,
+            failed: Some(self.note(EventKind::Warning, "ReplicaSetCreateError", failed)),
+        }
     }
 
     /// Old pods go before new ones come.
@@ -241,17 +258,14 @@ impl Work<'_> {
 
     /// Writes ReplicaSets that differ from what they were, before the events and the status that speak of them.
     fn finish(self) -> Plan {
-        let mut actions = Vec::new();
+        let mut actions: Vec<Action> = Vec::new();
         for set in self.new.iter().chain(&self.old) {
             match &set.before {
                 Some(before) if **before == set.now => {}
                 Some(_) => actions.push(Action::Update {
                     object: to_value(&set.now),
                 }),
-                None => actions.push(Action::Create {
-                    object: to_value(&set.now),
-                    exists_is_done: false,
-                }),
+                None => actions.push(self.create(&set.now)),
             }
         }
         actions.extend(self.plan.actions);

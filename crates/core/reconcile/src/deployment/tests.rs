@@ -51,7 +51,7 @@ impl World {
         let plan = reconcile(&snapshot, now());
         let moved = !plan.actions.is_empty();
         for action in plan.actions {
-            match action {
+            match action.effect().clone() {
                 Action::Create { object, .. } | Action::Update { object } => {
                     let mut set: ReplicaSet = serde_json::from_value(object).unwrap();
                     let name = set.metadata.name.clone().unwrap();

@@ -1,7 +1,7 @@
 //! Endpoints of Services with a selector.
 
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
-use trireme_client::{Cache, Change};
+use trireme_client::{Cache, Change, ResourceRef};
 use trireme_reconcile::endpoints::{self, Snapshot};
 
 use crate::registration::{Context, Key, Registration};
@@ -12,8 +12,24 @@ pub(super) fn registration() -> Registration {
         .account("endpoint-controller")
         .queue("endpoint")
         .primary::<Service>()
-        .primary::<Endpoints>()
+        .watch::<Endpoints>(with_service)
         .watch::<Pod>(selecting)
+}
+
+/// Endpoints that have a Service, or that this controller left behind without one. Others are somebody's own: only the end
+/// of a Service ends them.
+fn with_service(cache: &Cache, change: &Change) -> Vec<Key> {
+    let has_service = cache
+        .object(&ResourceRef::of::<Service>(), &change.namespace, &change.name)
+        .is_some();
+    let is_ours = change
+        .latest()
+        .is_some_and(|object| object.header().labels.contains_key(endpoints::LABEL_MANAGED_BY));
+    if has_service || is_ours {
+        vec![Key::of(change)]
+    } else {
+        Vec::new()
+    }
 }
 
 /// The Services that select a pod as it is or as it was.
@@ -41,7 +57,7 @@ pub(super) fn selecting(cache: &Cache, change: &Change) -> Vec<Key> {
 
 fn snapshot(context: &Context, key: &Key) -> Option<Snapshot> {
     Some(Snapshot {
-        service: context.cache.get::<Service>(&key.namespace, &key.name)?,
+        service: context.cache.get::<Service>(&key.namespace, &key.name),
         pods: context.cache.list::<Pod>(Some(&key.namespace)),
         endpoints: context.cache.get::<Endpoints>(&key.namespace, &key.name),
     })

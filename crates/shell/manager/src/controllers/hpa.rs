@@ -28,8 +28,15 @@ struct Look {
     scale: Option<Value>,
 }
 
-/// What earlier looks remember, by key.
-type Memories = Arc<Mutex<HashMap<Key, Memory>>>;
+/// What earlier looks remember of an autoscaler.
+#[derive(Default)]
+struct Known {
+    memory: Memory,
+    /// Which pods its target has, as last read.
+    selector: Option<LabelSelector>,
+}
+
+type Memories = Arc<Mutex<HashMap<Key, Known>>>;
 
 pub(super) fn registration() -> Registration {
     let memories = Memories::default();
@@ -42,10 +49,10 @@ pub(super) fn registration() -> Registration {
     .component("horizontal-pod-autoscaler")
     .account("horizontal-pod-autoscaler")
     .queue("horizontalpodautoscaler")
-    .watch::<HorizontalPodAutoscaler>(|_, change| {
+    .watch::<HorizontalPodAutoscaler>(|cache, change| {
         // A new status is this controller's own doing.
         let spec = |object: &Option<Object>| {
-            let autoscaler = object.as_ref()?.typed::<HorizontalPodAutoscaler>().ok()?;
+            let autoscaler = cache.typed::<HorizontalPodAutoscaler>(object.as_ref()?)?;
             Some((autoscaler.metadata.uid.clone(), autoscaler.spec.clone()))
         };
         if spec(&change.old) == spec(&change.new) {
@@ -75,14 +82,24 @@ async fn look(context: Context, key: Key, memories: Memories) -> Result<Option<L
         Ok(value) => (Ok(scale_of(&value)), Some(value)),
         Err(message) => (Err(message), None),
     };
-    let selector = scale.as_ref().map(|scale| scale.selector.clone()).unwrap_or_default();
-    let (pods, metrics) = if selector.is_empty() {
-        (Vec::new(), Ok(BTreeMap::new()))
-    } else {
-        (
-            selected(&context, &key, &selector),
-            read_metrics(&context, &key, &selector).await,
-        )
+    let text = scale.as_ref().map(|scale| scale.selector.clone()).unwrap_or_default();
+    let selector = LabelSelector::parse(&text).ok().filter(|_| !text.is_empty());
+    let (pods, metrics) = match &selector {
+        None => (Vec::new(), Ok(BTreeMap::new())),
+        Some(selector) => {
+            let matches = |labels: &BTreeMap<String, String>| selector.matches(labels);
+            let pods = context.cache.list_where::<Pod>(Some(&key.namespace), matches);
+            (pods, read_metrics(&context, &key, &text).await)
+        }
+    };
+    let controlling = {
+        let mut memories = memories.lock();
+        if selector.is_some() {
+            memories.entry(key.clone()).or_default().selector = selector;
+        }
+        let here = memories.iter().filter(|(other, _)| other.namespace == key.namespace);
+        let selectors = here.filter_map(|(other, known)| Some((other.name.as_str(), known.selector.as_ref()?)));
+        trireme_autoscale::controlling(&pods, selectors)
     };
     Ok(Some(Look {
         key,
@@ -91,6 +108,7 @@ async fn look(context: Context, key: Key, memories: Memories) -> Result<Option<L
             scale,
             pods,
             metrics,
+            controlling,
         },
         target,
         scale: raw,
@@ -122,15 +140,6 @@ fn scale_of(value: &Value) -> Scale {
         desired: number(&value["spec"]["replicas"]),
         current: number(&value["status"]["replicas"]),
         selector: value["status"]["selector"].as_str().unwrap_or_default().to_owned(),
-    }
-}
-
-fn selected(context: &Context, key: &Key, selector: &str) -> Vec<Arc<Pod>> {
-    match LabelSelector::parse(selector) {
-        Ok(selector) => context
-            .cache
-            .list_where::<Pod>(Some(&key.namespace), |labels| selector.matches(labels)),
-        Err(_) => Vec::new(),
     }
 }
 
@@ -181,8 +190,8 @@ fn usage_of(value: &Value) -> Option<PodUsage> {
 
 fn decide(look: &Look, memories: &Memories, now: Timestamp) -> Plan {
     let mut memories = memories.lock();
-    let memory = memories.entry(look.key.clone()).or_default();
-    let outcome = trireme_autoscale::reconcile(&look.snapshot, memory, now);
+    let known = memories.entry(look.key.clone()).or_default();
+    let outcome = trireme_autoscale::reconcile(&look.snapshot, &mut known.memory, now);
     drop(memories);
     Plan {
         actions: actions(look, &outcome),
@@ -193,23 +202,30 @@ fn decide(look: &Look, memories: &Memories, now: Timestamp) -> Plan {
 fn actions(look: &Look, outcome: &Outcome) -> Vec<Action> {
     let autoscaler = &*look.snapshot.autoscaler;
     let mut actions = Vec::new();
+    let regarding = object_ref("autoscaling/v2", "HorizontalPodAutoscaler", &autoscaler.metadata);
+    let note = |kind, reason: &str, message: String| EventNote {
+        regarding: regarding.clone(),
+        kind,
+        reason: reason.to_owned(),
+        message,
+    };
     if let (Some(replicas), Some(scale)) = (outcome.scale_to, &look.scale) {
         let mut object = scale.clone();
         object["spec"]["replicas"] = json!(replicas);
-        actions.push(Action::UpdateSubresource {
-            target: look.target.clone(),
-            subresource: "scale",
-            object,
+        let failed = format!("{}; error", outcome.rescale);
+        actions.push(Action::Told {
+            action: Box::new(Action::UpdateSubresource {
+                target: look.target.clone(),
+                subresource: "scale",
+                object,
+            }),
+            done: Some(note(EventKind::Normal, "SuccessfulRescale", outcome.rescale.clone())),
+            failed: Some(note(EventKind::Warning, "FailedRescale", failed)),
         });
     }
-    let regarding = object_ref("autoscaling/v2", "HorizontalPodAutoscaler", &autoscaler.metadata);
-    actions.extend(outcome.events.iter().map(|note| {
-        Action::Event(EventNote {
-            regarding: regarding.clone(),
-            kind: if note.warning { EventKind::Warning } else { EventKind::Normal },
-            reason: note.reason.to_owned(),
-            message: note.message.clone(),
-        })
+    actions.extend(outcome.events.iter().map(|told| {
+        let kind = if told.warning { EventKind::Warning } else { EventKind::Normal };
+        Action::Event(note(kind, told.reason, told.message.clone()))
     }));
     if autoscaler.status.as_ref() != Some(&outcome.status) {
         let mut autoscaler = autoscaler.clone();

@@ -27,14 +27,15 @@
 //! `patch`, the plan updates; where it has `list` but not `get`, a live snapshot lists by `metadata.name`.
 //!
 //! Snapshots that need a live read use `Registration::with_live_snapshot`. Controllers that allocate from a pool use
-//! `.workers(1)`. In an event's message `{created}` is the name of the object that the plan created last; an event
-//! `SuccessfulCreate` behind a `Create` becomes `FailedCreate` with `Error creating: …` where that fails.
+//! `.workers(1)`. An action whose end is told is `Action::Told` with the events for either end.
 
 mod account_token;
 mod cluster_role_aggregation;
 mod csr;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
+mod endpoint_slice_mirroring;
 mod endpoints;
 mod garbage;
 mod hpa;
@@ -102,14 +103,16 @@ pub fn all(settings: &Settings, kinds: &Kinds) -> Vec<Registration> {
         taint_eviction::registration(),
         node_ipam::registration(ranges.collect()),
         deployment::registration(),
-        replicaset::registration(),
         endpoints::registration(),
         endpoint_slice::registration(),
+        endpoint_slice_mirroring::registration(),
         service::registration(settings.load_balancer_pool.clone()),
         hpa::registration(),
         cluster_role_aggregation::registration(),
         resource_quota::registration(kinds),
     ];
+    all.extend(replicaset::registrations());
+    all.extend(disruption::registrations());
     all.extend(csr::registrations(settings.signer.clone()));
     let root_ca = settings.root_ca_pem.as_str();
     all.extend(

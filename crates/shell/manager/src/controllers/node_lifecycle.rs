@@ -50,7 +50,7 @@ fn readiness(node: &Node) -> Option<&str> {
 
 /// A node whose readiness changed may change the case of all others.
 fn concerned(cache: &Cache, change: &Change) -> Vec<Key> {
-    let typed = |object: Option<&trireme_api::Object>| object.and_then(|object| object.typed::<Node>().ok());
+    let typed = |object: Option<&trireme_api::Object>| object.and_then(|object| cache.typed::<Node>(object));
     let (old, new) = (typed(change.old.as_ref()), typed(change.new.as_ref()));
     if old.as_deref().map(readiness) == new.as_deref().map(readiness) {
         return vec![Key::of(change)];

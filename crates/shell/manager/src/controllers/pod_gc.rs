@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
 use trireme_api::Status;
-use trireme_client::Change;
+use trireme_client::{Cache, Change};
 use trireme_reconcile::pod_gc::{self, Snapshot, TERMINATED_MAX};
 
 use crate::registration::{Context, Key, Registration};
@@ -37,25 +37,25 @@ pub(super) fn registration() -> Registration {
     .account("pod-garbage-collector")
     .queue("orphaned_pods_nodes")
     .workers(1)
-    .watch::<Pod>(|_, change| only_if(concerns(change)))
-    .watch::<Node>(|_, change| only_if(change.new.is_none() || change.old.is_none() || is_tainted(change)))
+    .watch::<Pod>(|cache, change| only_if(concerns(cache, change)))
+    .watch::<Node>(|cache, change| only_if(change.new.is_none() || change.old.is_none() || is_tainted(cache, change)))
 }
 
 fn only_if(wanted: bool) -> Vec<Key> {
     if wanted { vec![Key::new("", "pods")] } else { Vec::new() }
 }
 
-fn is_tainted(change: &Change) -> bool {
-    let node = change.new.as_ref().and_then(|object| object.typed::<Node>().ok());
+fn is_tainted(cache: &Cache, change: &Change) -> bool {
+    let node = change.new.as_ref().and_then(|object| cache.typed::<Node>(object));
     let taints = node.as_ref().and_then(|node| node.spec.as_ref()?.taints.as_ref());
     taints.is_some_and(|taints| taints.iter().any(|taint| taint.key == "node.kubernetes.io/out-of-service"))
 }
 
 /// Whether a pod became one that may have to go: new here, being deleted, or finished.
-fn concerns(change: &Change) -> bool {
+fn concerns(cache: &Cache, change: &Change) -> bool {
     let Some(new) = &change.new else { return false };
     let finished = |object: &trireme_api::Object| {
-        let pod = object.typed::<Pod>().ok();
+        let pod = cache.typed::<Pod>(object);
         pod.is_some_and(|pod| trireme_reconcile::pods::is_finished(&pod))
     };
     match &change.old {

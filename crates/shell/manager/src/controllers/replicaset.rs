@@ -1,33 +1,69 @@
-//! ReplicaSets.
+//! ReplicaSets, and ReplicationControllers, which are the same thing in an older form.
+
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
-use trireme_client::{Cache, Change};
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use trireme_client::{ApiObject, Cache, Change};
 use trireme_reconcile::ownership;
-use trireme_reconcile::replicaset::{self, Snapshot};
+use trireme_reconcile::replicaset::{self, Kind, Snapshot};
+use trireme_reconcile::replication_controller;
 
 use super::suffix;
 use crate::registration::{Context, Failure, Key, Registration};
 
-pub(super) fn registration() -> Registration {
-    Registration::new("replicaset", snapshot, |snapshot: &Snapshot, now| {
-        replicaset::reconcile(snapshot, now, &mut suffix)
-    })
-    .component("replicaset-controller")
-    .account("replicaset-controller")
-    .primary::<ReplicaSet>()
-    .controlled::<Pod, ReplicaSet>()
-    .watch::<Pod>(orphaned)
+/// What keeps a number of pods alike.
+trait Replicates: ApiObject {
+    const KEPT_AS: &'static Kind;
+
+    fn as_replica_set(object: Arc<Self>) -> Arc<ReplicaSet>;
 }
 
-/// A pod without a controller may be adopted by whichever ReplicaSet selects it.
-fn orphaned(cache: &Cache, change: &Change) -> Vec<Key> {
+impl Replicates for ReplicaSet {
+    const KEPT_AS: &'static Kind = &replicaset::KIND;
+
+    fn as_replica_set(object: Arc<Self>) -> Arc<ReplicaSet> {
+        object
+    }
+}
+
+impl Replicates for ReplicationController {
+    const KEPT_AS: &'static Kind = &replication_controller::KIND;
+
+    fn as_replica_set(object: Arc<Self>) -> Arc<ReplicaSet> {
+        replication_controller::as_replica_set(&object)
+    }
+}
+
+pub(super) fn registrations() -> [Registration; 2] {
+    [
+        registration::<ReplicaSet>("replicaset")
+            .component("replicaset-controller")
+            .account("replicaset-controller"),
+        registration::<ReplicationController>("replicationcontroller")
+            .component("replication-controller")
+            .account("replication-controller")
+            .queue("replicationmanager"),
+    ]
+}
+
+fn registration<K: Replicates>(name: &'static str) -> Registration {
+    Registration::new(name, snapshot::<K>, |snapshot: &Snapshot, now| {
+        replicaset::reconcile(snapshot, now, &mut suffix)
+    })
+    .primary::<K>()
+    .controlled::<Pod, K>()
+    .watch::<Pod>(orphaned::<K>)
+}
+
+/// A pod without a controller may be adopted by whichever of them selects it.
+fn orphaned<K: Replicates>(cache: &Cache, change: &Change) -> Vec<Key> {
     let Some(new) = &change.new else { return Vec::new() };
     if new.header().owners.iter().any(|owner| owner.controller) {
         return Vec::new();
     }
-    let sets = cache.list::<ReplicaSet>(Some(&change.namespace));
-    let selecting = sets.iter().filter(|set| {
+    let sets = cache.list::<K>(Some(&change.namespace)).into_iter().map(K::as_replica_set);
+    let selecting = sets.filter(|set| {
         let spec = set.spec.as_ref();
         spec.is_some_and(|spec| ownership::selects(&spec.selector, Some(&new.header().labels)))
     });
@@ -36,9 +72,10 @@ fn orphaned(cache: &Cache, change: &Change) -> Vec<Key> {
         .collect()
 }
 
-fn snapshot(context: &Context, key: &Key) -> Option<Snapshot> {
+fn snapshot<K: Replicates>(context: &Context, key: &Key) -> Option<Snapshot> {
     Some(Snapshot {
-        replica_set: context.cache.get::<ReplicaSet>(&key.namespace, &key.name)?,
+        kind: K::KEPT_AS,
+        replica_set: K::as_replica_set(context.cache.get::<K>(&key.namespace, &key.name)?),
         pods: context.cache.list::<Pod>(Some(&key.namespace)),
         failure: match &context.failure {
             Some(Failure::Create(message)) => Some(replicaset::Failure::Create(message.clone())),

@@ -25,7 +25,13 @@ pub(super) fn registration(pool: Vec<IpAddr>) -> Registration {
         }
         keys
     })
-    .watch::<Node>(|cache, change| if matters(change) { load_balancers(cache) } else { Vec::new() })
+    .watch::<Node>(|cache, change| {
+        if matters(cache, change) {
+            load_balancers(cache)
+        } else {
+            Vec::new()
+        }
+    })
 }
 
 fn load_balancers(cache: &Cache) -> Vec<Key> {
@@ -46,9 +52,9 @@ fn load_balancers(cache: &Cache) -> Vec<Key> {
 }
 
 /// Whether more than a node's heartbeats changed.
-fn matters(change: &Change) -> bool {
+fn matters(cache: &Cache, change: &Change) -> bool {
     let facts = |object: &Option<trireme_api::Object>| {
-        let node = object.as_ref()?.typed::<Node>().ok()?;
+        let node = cache.typed::<Node>(object.as_ref()?)?;
         let status = node.status.as_ref();
         let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         let ready = conditions.iter().find(|condition| condition.type_ == "Ready");

@@ -60,7 +60,7 @@ fn going<K: ApiObject>(cache: &Cache, namespace: Option<&str>) -> Vec<Key> {
 /// An object, typed and whole.
 fn held<K: ApiObject>(context: &Context, key: &Key) -> Option<(Arc<K>, Value)> {
     let object = context.cache.object(&ResourceRef::of::<K>(), &key.namespace, &key.name)?;
-    Some((object.typed::<K>().ok()?, object.value()))
+    Some((context.cache.typed::<K>(&object)?, object.value()))
 }
 
 fn claim(context: &Context, key: &Key) -> Option<Snapshot> {

@@ -43,7 +43,7 @@ fn node_of(pod: &Pod) -> &str {
 /// The pods of a node whose NoExecute taints changed.
 fn tainted(cache: &Cache, change: &Change) -> Vec<Key> {
     let taints = |object: Option<&trireme_api::Object>| {
-        let node = object.and_then(|object| object.typed::<Node>().ok());
+        let node = object.and_then(|object| cache.typed::<Node>(object));
         node.map(|node| no_execute(&node)).unwrap_or_default()
     };
     if taints(change.old.as_ref()) == taints(change.new.as_ref()) {

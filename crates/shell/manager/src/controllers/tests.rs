@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ResourceQuota, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Event, Namespace, Node, Pod, ResourceQuota, Secret, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trireme_client::testing::FakeTransport;
@@ -236,6 +239,125 @@ async fn an_autoscaler_raises_its_target_when_the_pods_are_busy() {
                 .any(|autoscaler| autoscaler.status.as_ref().is_some_and(|status| status.desired_replicas == 4))
         })
         .await;
+}
+
+#[tokio::test]
+async fn endpoints_go_with_their_service_and_hand_made_ones_are_mirrored() {
+    let ground = start();
+    ground.seed::<Namespace>(json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}}));
+    let named = |name: &str, spec: Value| json!({"metadata": {"name": name, "namespace": "a"}, "spec": spec});
+    let by_hand = |name: &str| {
+        json!({"metadata": {"name": name, "namespace": "a"},
+            "subsets": [{"addresses": [{"ip": "10.1.2.3"}], "ports": [{"port": 80, "protocol": "TCP"}]}]})
+    };
+    ground.seed::<Endpoints>(by_hand("alone"));
+    ground.seed::<Service>(named("none", json!({"selector": {"no": "pod"}, "ports": [{"port": 80}]})));
+    ground.seed::<Service>(named("hand", json!({"ports": [{"port": 80}]})));
+    ground.seed::<Endpoints>(by_hand("hand"));
+    let has = |all: &[Arc<Endpoints>], name: &str| all.iter().any(|one| one.metadata.name.as_deref() == Some(name));
+    ground
+        .until::<Endpoints>("Endpoints of no pods", |all| has(all, "none"))
+        .await;
+    let mirrors = |all: &[Arc<EndpointSlice>]| {
+        let addresses = all
+            .iter()
+            .flat_map(|slice| slice.endpoints.iter().flatten())
+            .map(|one| one.addresses[0].clone());
+        addresses.collect::<Vec<_>>()
+    };
+    ground
+        .until::<EndpointSlice>("a mirror", |all| mirrors(all) == ["10.1.2.3"])
+        .await;
+    let mut changed = by_hand("hand");
+    changed["subsets"][0]["addresses"][0]["ip"] = "10.2.3.4".into();
+    ground.seed::<Endpoints>(changed);
+    ground
+        .until::<EndpointSlice>("a changed mirror", |all| mirrors(all) == ["10.2.3.4"])
+        .await;
+    for name in ["none", "hand"] {
+        ground
+            .client
+            .delete::<Service>("a", name, &DeleteOptions::default())
+            .await
+            .unwrap();
+    }
+    let left = ground
+        .until::<Endpoints>("Endpoints gone", |all| !has(all, "none") && !has(all, "hand"))
+        .await;
+    assert!(has(&left, "alone"), "only a Service's end ends them");
+    ground
+        .until::<EndpointSlice>("the mirror gone", |all| mirrors(all).is_empty())
+        .await;
+}
+
+#[tokio::test]
+async fn pods_made_and_not_made_are_told_by_events_of_their_own() {
+    let ground = start();
+    ground.seed::<Namespace>(json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}}));
+    ground.fake.fail_next(
+        "POST pods",
+        trireme_api::Status::failure(403, "Forbidden", "exceeded quota: q"),
+    );
+    ground.seed::<ReplicaSet>(json!({"metadata": {"name": "web", "namespace": "a"}, "spec": {"replicas": 1,
+        "selector": {"matchLabels": {"app": "web"}}, "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": []}}}}));
+    let pods = ground.until::<Pod>("a pod", |all| all.len() == 1).await;
+    let told = |all: &[Arc<Event>], kind: &str, reason: &str, message: &str| {
+        all.iter().any(|event| {
+            let seen = [&event.type_, &event.reason, &event.message].map(|text| text.as_deref().unwrap_or_default());
+            seen == [kind, reason, message]
+        })
+    };
+    ground
+        .until::<Event>("the failure", |all| {
+            told(all, "Warning", "FailedCreate", "Error creating: exceeded quota: q")
+        })
+        .await;
+    let created = format!("Created pod: {}", pods[0].metadata.name.as_deref().unwrap());
+    ground
+        .until::<Event>("the success", |all| told(all, "Normal", "SuccessfulCreate", &created))
+        .await;
+}
+
+#[tokio::test]
+async fn two_autoscalers_of_one_target_are_told_and_scale_nothing() {
+    let ground = start();
+    ground.seed::<Namespace>(json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}}));
+    ground.seed::<Pod>(
+        json!({"metadata": {"name": "web-0", "namespace": "a", "labels": {"app": "web"}}, "spec": {"containers": []}}),
+    );
+    let target = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web"});
+    ground.seed::<StatefulSet>(
+        json!({"metadata": {"name": "web", "namespace": "a"}, "spec": {"replicas": 1, "serviceName": "w",
+        "selector": {"matchLabels": {"app": "web"}}, "template": {}}, "status": {"replicas": 1, "selector": "app=web"}}),
+    );
+    let metric =
+        json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}});
+    let seed = |name: &str| {
+        ground.seed::<HorizontalPodAutoscaler>(json!({"metadata": {"name": name, "namespace": "a"},
+            "spec": {"maxReplicas": 5, "scaleTargetRef": target, "metrics": [metric]}}))
+    };
+    let reason = |all: &[Arc<HorizontalPodAutoscaler>], name: &str| {
+        let one = all.iter().find(|one| one.metadata.name.as_deref() == Some(name))?;
+        let conditions = one.status.as_ref()?.conditions.as_ref()?;
+        let active = conditions.iter().find(|condition| condition.type_ == "ScalingActive")?;
+        Some((active.status.clone(), active.reason.clone()?))
+    };
+    seed("one");
+    ground
+        .until::<HorizontalPodAutoscaler>("a first look", |all| reason(all, "one").is_some())
+        .await;
+    seed("two");
+    let ambiguous = Some(("False".to_owned(), "AmbiguousSelector".to_owned()));
+    ground
+        .until::<HorizontalPodAutoscaler>("the second is told", |all| reason(all, "two") == ambiguous)
+        .await;
+    assert!(
+        !ground
+            .fake
+            .calls()
+            .iter()
+            .any(|call| call.starts_with("PUT statefulsets/scale"))
+    );
 }
 
 #[test]

@@ -41,24 +41,24 @@ impl ClusterState {
     }
 
     /// A changed node; whether waiting pods may have a chance now.
-    pub(super) fn take_node(&mut self, change: &Change) -> bool {
-        let Some(new) = change.new.as_ref().and_then(|object| object.typed::<Node>().ok()) else {
-            if let Some(gone) = self.snapshot.nodes.remove(&change.name) {
-                let strays = self.strays.entry(change.name.clone()).or_default();
+    pub(super) fn take_node(&mut self, name: &str, node: Option<Arc<Node>>) -> bool {
+        let Some(new) = node else {
+            if let Some(gone) = self.snapshot.nodes.remove(name) {
+                let strays = self.strays.entry(name.to_owned()).or_default();
                 strays.extend(gone.pods.into_iter().map(|(uid, placed)| (uid, placed.pod)));
             }
             return false;
         };
-        if let Some(state) = self.snapshot.nodes.get_mut(&change.name) {
+        if let Some(state) = self.snapshot.nodes.get_mut(name) {
             let opens = opens(&state.node, &new);
             state.set_node(new);
             return opens;
         }
         let mut state = NodeState::new(new);
-        for pod in self.strays.remove(&change.name).into_iter().flatten() {
+        for pod in self.strays.remove(name).into_iter().flatten() {
             state.add_pod(pod.1);
         }
-        self.snapshot.nodes.insert(change.name.clone(), state);
+        self.snapshot.nodes.insert(name.to_owned(), state);
         true
     }
 

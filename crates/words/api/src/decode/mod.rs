@@ -7,6 +7,7 @@
 
 mod body;
 mod canonical;
+mod complete;
 mod scalar;
 mod syntax;
 mod typed;
@@ -14,6 +15,7 @@ mod yaml;
 
 pub use body::{Body, any, type_meta};
 pub use canonical::canonicalize;
+pub use complete::complete;
 pub use typed::{json, untyped, value, value_at};
 pub use yaml::{YamlError, yaml};
 
