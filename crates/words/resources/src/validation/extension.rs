@@ -1,12 +1,13 @@
 //! Webhook configurations, admission policies and certificate requests
 //! (pkg/apis/admissionregistration/validation, pkg/apis/certificates/validation).
 //!
-//! Invariant: expressions are looked at for being there; whether they compile is for the language's own crate to say.
+//! Invariant: expressions are looked at for being there and for their syntax (`expression`), not for their types.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::container::label_key;
+use super::expression::Expressions;
 use super::metadata;
 use super::names;
 use super::node::{Errors, Node};
@@ -32,8 +33,9 @@ pub(super) fn webhooks(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'
     unique.sort_unstable();
     let unique = unique.windows(2).all(|pair| pair[0] != pair[1]);
     let mut seen: Vec<&str> = Vec::new();
+    let mut expressions = Expressions::new(old);
     for hook in root.at("webhooks").items() {
-        webhook(errors, &hook, quiet);
+        webhook(errors, &hook, quiet, &mut expressions);
         review_versions(errors, &hook.at("admissionReviewVersions"), known);
         let name = hook.at("name");
         if unique && !name.is_empty() {
@@ -46,7 +48,7 @@ pub(super) fn webhooks(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'
     }
 }
 
-fn webhook(errors: &mut Errors, hook: &Node<'_>, quiet: bool) {
+fn webhook(errors: &mut Errors, hook: &Node<'_>, quiet: bool, expressions: &mut Expressions<'_>) {
     let name = hook.at("name");
     let messages = names::subdomain(name.str());
     if name.is_empty() {
@@ -87,7 +89,7 @@ fn webhook(errors: &mut Errors, hook: &Node<'_>, quiet: bool) {
         reinvocation.one_of(errors, REINVOCATION);
     }
     client(errors, &hook.at("clientConfig"));
-    match_conditions(errors, &hook.at("matchConditions"));
+    match_conditions(errors, &hook.at("matchConditions"), expressions);
 }
 
 /// Where a webhook listens.
@@ -248,7 +250,7 @@ fn resources(errors: &mut Errors, node: &Node<'_>) {
     }
 }
 
-fn match_conditions(errors: &mut Errors, node: &Node<'_>) {
+fn match_conditions(errors: &mut Errors, node: &Node<'_>, expressions: &mut Expressions<'_>) {
     if node.len() > 64 {
         errors.push(node.too_many(node.len(), 64));
     }
@@ -257,6 +259,8 @@ fn match_conditions(errors: &mut Errors, node: &Node<'_>) {
         let (name, expression) = (condition.at("name"), condition.at("expression"));
         if expression.str().trim().is_empty() {
             errors.push(expression.required(""));
+        } else {
+            expressions.check(errors, &expression);
         }
         if name.is_empty() {
             errors.push(name.required(""));
@@ -271,7 +275,7 @@ fn match_conditions(errors: &mut Errors, node: &Node<'_>) {
     }
 }
 
-fn policy_head(errors: &mut Errors, spec: &Node<'_>, mutating: bool) {
+fn policy_head(errors: &mut Errors, spec: &Node<'_>, mutating: bool, expressions: &mut Expressions<'_>) {
     spec.at("failurePolicy").need_one_of(errors, FAILURE);
     param_kind(errors, &spec.at("paramKind"));
     let constraints = spec.at("matchConstraints");
@@ -290,7 +294,7 @@ fn policy_head(errors: &mut Errors, spec: &Node<'_>, mutating: bool) {
     } else {
         errors.push(constraints.required(""));
     }
-    match_conditions(errors, &spec.at("matchConditions"));
+    match_conditions(errors, &spec.at("matchConditions"), expressions);
     for variable in spec.at("variables").items() {
         let (name, expression) = (variable.at("name"), variable.at("expression"));
         if name.str().trim().is_empty() {
@@ -300,6 +304,8 @@ fn policy_head(errors: &mut Errors, spec: &Node<'_>, mutating: bool) {
         }
         if expression.str().trim().is_empty() {
             errors.push(expression.required("expression is not specified"));
+        } else {
+            expressions.check(errors, &expression);
         }
     }
 }
@@ -394,10 +400,11 @@ fn match_resources(errors: &mut Errors, node: &Node<'_>) {
 }
 
 /// A policy that validates.
-pub(super) fn validating_policy(errors: &mut Errors, root: &Node<'_>) {
+pub(super) fn validating_policy(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
     const ONE: &str = "validations or auditAnnotations must contain at least one item";
     let spec = root.at("spec");
-    policy_head(errors, &spec, false);
+    let mut expressions = Expressions::new(old);
+    policy_head(errors, &spec, false, &mut expressions);
     let (validations, annotations) = (spec.at("validations"), spec.at("auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
         errors.extend([validations.required(ONE), annotations.required(ONE)]);
@@ -407,11 +414,15 @@ pub(super) fn validating_policy(errors: &mut Errors, root: &Node<'_>) {
         let expression = validation.at("expression");
         if expression.str().trim().is_empty() {
             errors.push(expression.required("expression is not specified"));
+        } else {
+            expressions.check(errors, &expression);
         }
         for name in ["messageExpression", "message"] {
             let text = validation.at(name);
             if !text.is_empty() && text.str().trim().is_empty() {
                 errors.push(text.bad("must be non-empty if specified"));
+            } else if name == "messageExpression" && !text.is_empty() {
+                expressions.check(errors, &text);
             } else if name == "message" && text.str().trim().contains(['\n', '\r']) {
                 errors.push(text.bad("must not contain line breaks"));
             }
@@ -446,6 +457,8 @@ pub(super) fn validating_policy(errors: &mut Errors, root: &Node<'_>) {
             errors.push(value.required("valueExpression is not specified"));
         } else if value.str().trim().len() > 5 * 1024 {
             errors.push(value.required("must not exceed 5kb in length"));
+        } else {
+            expressions.check(errors, &value);
         }
         if seen.contains(&key.str()) {
             errors.push(key.duplicate());
@@ -455,9 +468,10 @@ pub(super) fn validating_policy(errors: &mut Errors, root: &Node<'_>) {
 }
 
 /// A policy that mutates.
-pub(super) fn mutating_policy(errors: &mut Errors, root: &Node<'_>) {
+pub(super) fn mutating_policy(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
     let spec = root.at("spec");
-    policy_head(errors, &spec, true);
+    let mut expressions = Expressions::new(old);
+    policy_head(errors, &spec, true, &mut expressions);
     let mutations = spec.at("mutations");
     if mutations.is_empty() {
         errors.push(mutations.required("mutations must contain at least one item"));
@@ -477,6 +491,8 @@ pub(super) fn mutating_policy(errors: &mut Errors, root: &Node<'_>) {
             errors.push(patch.required(format!("must be specified when patchType is {}", kind.str())));
         } else if patch.text("expression").trim().is_empty() {
             errors.push(patch.at("expression").required(""));
+        } else {
+            expressions.check(errors, &patch.at("expression"));
         }
         if mutation.has(other) {
             let detail = format!("must not be specified when patchType is {}", kind.str());

@@ -468,10 +468,8 @@ pub(super) static KINDS: &[Kind] = &[
         before: WHOLE,
         ..kind(
             "admissionregistration.k8s.io/validatingadmissionpolicies",
-            extension::validating_policy,
-            |e, n, _| {
-                extension::validating_policy(e, n);
-            },
+            |e, n| extension::validating_policy(e, n, None),
+            |e, n, o| extension::validating_policy(e, n, Some(o)),
         )
     },
     Kind {
@@ -479,10 +477,8 @@ pub(super) static KINDS: &[Kind] = &[
         before: WHOLE,
         ..kind(
             "admissionregistration.k8s.io/mutatingadmissionpolicies",
-            extension::mutating_policy,
-            |e, n, _| {
-                extension::mutating_policy(e, n);
-            },
+            |e, n| extension::mutating_policy(e, n, None),
+            |e, n, o| extension::mutating_policy(e, n, Some(o)),
         )
     },
     Kind {

@@ -10,6 +10,7 @@ mod config;
 mod container;
 mod device;
 mod diff;
+mod expression;
 mod extension;
 mod flow;
 mod ip;

@@ -391,6 +391,59 @@ fn schedules_of_cron_jobs() {
 }
 
 #[test]
+fn expressions_of_admission() {
+    let hook = |expression: &str| {
+        json!({"webhooks": [{
+            "name": "a.b.c", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": {"url": "https://x.y/z"},
+            "matchConditions": [{"name": "c", "expression": expression}],
+        }]})
+    };
+    let refused = "webhooks[0].matchConditions[0].expression: Invalid value: \"a b\": compilation failed: ERROR: <input>:1:3: Syntax error: extraneous input 'b' expecting <EOF>\n | a b\n | ..^";
+    for plural in ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"] {
+        let cases = [
+            (hook("object.metadata.name != 'x'"), &[] as &[&str]),
+            (hook("a b"), &[refused]),
+        ];
+        check("admissionregistration.k8s.io", plural, &cases);
+        // What is stored already is taken as it is.
+        check_update("admissionregistration.k8s.io", plural, &hook("a b"), &[(hook("a b"), &[])]);
+        check_update(
+            "admissionregistration.k8s.io",
+            plural,
+            &hook("c d"),
+            &[(hook("a b"), &[refused])],
+        );
+    }
+    let policy = json!({"spec": {
+        "matchConstraints": {"resourceRules": [
+            {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]},
+        "matchConditions": [{"name": "x", "expression": "1 +"}],
+        "variables": [{"name": "v", "expression": "a b"}],
+        "validations": [{"expression": "a b", "messageExpression": "c d"}],
+        "auditAnnotations": [{"key": "k", "valueExpression": "e f"}],
+    }});
+    let row = row("admissionregistration.k8s.io", "validatingadmissionpolicies");
+    let found = super::create(row, &whole(row, &policy));
+    let fields: Vec<_> = found.iter().map(|error| error.path.to_string()).collect();
+    assert_eq!(
+        fields,
+        [
+            "spec.matchConditions[0].expression",
+            "spec.variables[0].expression",
+            "spec.validations[0].expression",
+            "spec.validations[0].messageExpression",
+            "spec.auditAnnotations[0].valueExpression",
+        ]
+    );
+    assert!(
+        found
+            .iter()
+            .all(|error| error.to_string().contains(": compilation failed: ERROR: "))
+    );
+}
+
+#[test]
 fn a_suspended_job_may_be_sized_anew() {
     let job = |suspend: bool, status: Value, cpu: &str, image: &str| {
         let container = json!({"name": "a", "image": image, "resources": {"requests": {"cpu": cpu}}});
