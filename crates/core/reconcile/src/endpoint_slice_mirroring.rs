@@ -171,6 +171,8 @@ fn wanted(endpoints: &Endpoints, plan: &mut Plan) -> BTreeMap<Group, Vec<Endpoin
     groups
 }
 
+/// An address by its text and the uid of what it belongs to, with whether it is ready.
+type Held<'a> = ((&'a str, &'a str), bool);
 /// Ports, and the addresses that all of them have, with whether they are ready.
 type Packed<'a> = Vec<(Vec<Port>, Vec<(&'a EndpointAddress, bool)>)>;
 
@@ -197,7 +199,7 @@ fn repack(subsets: &[EndpointSubset]) -> Packed<'_> {
             }
         }
     }
-    let mut by_addresses: BTreeMap<Vec<((&str, &str), bool)>, Vec<Port>> = BTreeMap::new();
+    let mut by_addresses: BTreeMap<Vec<Held>, Vec<Port>> = BTreeMap::new();
     for (port, held) in by_port {
         by_addresses.entry(held.into_iter().collect()).or_default().extend(port);
     }

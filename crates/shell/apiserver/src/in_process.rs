@@ -185,7 +185,7 @@ impl Transport for InProcess {
             .server
             .list(&target, &options, &selection)
             .await
-            .map_err(|failure| failure.status)?;
+            .map_err(|failure| *failure.status)?;
         Ok(ObjectList {
             resource_version: listing.revision,
             items: listing.items,

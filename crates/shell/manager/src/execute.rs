@@ -160,7 +160,7 @@ impl Executor<'_> {
                 };
                 let answer = transport.patch(&target, &Patch::Apply(encode(object)), &options).await?;
                 self.note(&target, &answer);
-                Ok(None)
+                Ok(Done::Acted)
             }
             Action::Delete {
                 target: about,

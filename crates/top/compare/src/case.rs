@@ -90,7 +90,7 @@ impl<'a> Case<'a> {
         let dry = example.is_global();
         let validation = ["Strict", "Warn", "Ignore", "Strict"];
         let first = Action::Create {
-            validation: *chance.pick(&validation),
+            validation: chance.word(&validation),
         };
         let mut steps = vec![Step {
             edits: edits(&mut chance, 3),
@@ -101,13 +101,13 @@ impl<'a> Case<'a> {
             for _ in 0..1 + chance.below(4) {
                 let action = match chance.below(20) {
                     0..=3 => Action::Put {
-                        validation: *chance.pick(&validation),
+                        validation: chance.word(&validation),
                     },
                     4..=9 => Action::Patch {
-                        form: *chance.pick(&[MERGE, STRATEGIC, JSON_PATCH]),
+                        form: chance.word(&[MERGE, STRATEGIC, JSON_PATCH]),
                     },
                     10..=12 => Action::Apply {
-                        manager: *chance.pick(&["one", "two"]),
+                        manager: chance.word(&["one", "two"]),
                         force: chance.percent(40),
                     },
                     13..=14 => match example
@@ -123,14 +123,14 @@ impl<'a> Case<'a> {
                         None => Action::Get { accept: JSON },
                     },
                     15..=16 => Action::Get {
-                        accept: *chance.pick(&[JSON, TABLE, METADATA]),
+                        accept: chance.word(&[JSON, TABLE, METADATA]),
                     },
                     17..=18 => Action::List {
-                        accept: *chance.pick(&[JSON, TABLE, METADATA]),
-                        query: *chance.pick(&["", "&limit=1", "&fieldSelector=metadata.name%3Dx", "&resourceVersion=0"]),
+                        accept: chance.word(&[JSON, TABLE, METADATA]),
+                        query: chance.word(&["", "&limit=1", "&fieldSelector=metadata.name%3Dx", "&resourceVersion=0"]),
                     },
                     _ => Action::Delete {
-                        query: *chance.pick(&["", "dryRun=All", "propagationPolicy=Orphan", "gracePeriodSeconds=-1"]),
+                        query: chance.word(&["", "dryRun=All", "propagationPolicy=Orphan", "gracePeriodSeconds=-1"]),
                     },
                 };
                 let changes = matches!(
@@ -278,7 +278,7 @@ impl Place<'_> {
                 request.body = Some(self.changed(step, last));
                 query.push(format!("fieldValidation={validation}"));
             }
-            Action::Patch { form } => self.patch(&mut request, *form, step, last),
+            Action::Patch { form } => self.patch(&mut request, form, step, last),
             Action::Apply { manager, force } => {
                 self.patch(&mut request, APPLY, step, last);
                 query.push(format!("fieldManager={manager}&force={force}"));
@@ -297,7 +297,7 @@ impl Place<'_> {
                         request.body = Some(json!({"spec": {"replicas": step.edits.len()}}));
                     }
                     Some(form) => {
-                        self.patch(&mut request, *form, step, last);
+                        self.patch(&mut request, form, step, last);
                         if *form == APPLY {
                             query.push("fieldManager=one&force=true".to_owned());
                         }

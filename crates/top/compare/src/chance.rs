@@ -30,6 +30,11 @@ impl Chance {
         self.below(100) < percent
     }
 
+    /// One of some words.
+    pub(crate) fn word(&mut self, some: &[&'static str]) -> &'static str {
+        some[self.below(some.len())]
+    }
+
     /// One of some.
     pub(crate) fn pick<'a, T>(&mut self, some: &'a [T]) -> &'a T {
         &some[self.below(some.len())]

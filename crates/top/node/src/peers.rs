@@ -204,9 +204,10 @@ mod tests {
     use std::time::{SystemTime, UNIX_EPOCH};
 
     use tokio::io::AsyncReadExt as _;
-    use trireme_store::{Start, StoreConfig};
+    use trireme_store::StoreConfig;
 
     use super::*;
+    use crate::place::Addresses;
 
     #[tokio::test]
     async fn silent_strangers_make_way_for_a_peer() {
@@ -215,17 +216,18 @@ mod tests {
         }
         let directory = tempfile::tempdir().unwrap();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let (tls, _) = PeerTls::open(directory.path(), 1, now).unwrap();
-        let tls = Arc::new(tls);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let member = Member {
-            id: 1,
-            name: "one".into(),
-            peer: listener.local_addr().unwrap().to_string(),
+        let address = listener.local_addr().unwrap();
+        let addresses = Addresses {
+            node: address.ip(),
+            peer: address.to_string(),
             api: "https://127.0.0.1:6443".into(),
-            version: String::new(),
         };
-        let config = StoreConfig::new(directory.path().join("store"), Start::Cluster(member.clone()));
+        let place = Place::find(directory.path(), "one", addresses, None).await.unwrap();
+        let (tls, _) = PeerTls::open(&place, now).unwrap();
+        let tls = Arc::new(tls);
+        let member = place.member().clone();
+        let config = StoreConfig::new(place.store(), place.start());
         let store = RaftStore::open(config).await.unwrap();
         let shares = Shares::of(256);
         let strangers = strangers(&shares);

@@ -422,6 +422,7 @@ fn a_pod_on_a_node_is_resized_to_what_the_node_can_do() {
             object: &mut object,
             old: Some(&old),
             lookup: world,
+            authority: &Nobody,
             warnings: &mut Vec::new(),
         })
         .map_err(|status| {

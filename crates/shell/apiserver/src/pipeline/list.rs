@@ -29,7 +29,7 @@ pub struct Listing {
 #[derive(Debug)]
 pub struct ListFailure {
     /// The status.
-    pub status: Status,
+    pub status: Box<Status>,
     /// `metadata.continue` of the status.
     pub continuation: String,
 }
@@ -37,7 +37,7 @@ pub struct ListFailure {
 impl From<Status> for ListFailure {
     fn from(status: Status) -> Self {
         Self {
-            status,
+            status: Box::new(status),
             continuation: String::new(),
         }
     }
@@ -140,7 +140,7 @@ impl ApiServer {
             .range(prefix, after, limit, snapshot.at)
             .map_err(|error| match (error, &snapshot.token) {
                 (ReadError::Compacted { .. }, Some(token)) => ListFailure {
-                    status: Status::expired(STALE_CONTINUE),
+                    status: Box::new(Status::expired(STALE_CONTINUE)),
                     continuation: token.inconsistent(),
                 },
                 (ReadError::Compacted { .. }, None) => Status::expired(oldest_text).into(),

@@ -131,8 +131,11 @@ fn whole_numbers(value: &mut Value) {
     }
 }
 
-/// Parses a patch body that must be an object; none for null.
-fn object(patch: &[u8], look: bool) -> Result<(Option<Map<String, Value>>, Vec<String>), DecodeError> {
+/// An object's members, none for null, and what a strict look at it finds.
+type Members = (Option<Map<String, Value>>, Vec<String>);
+
+/// Parses a patch body that must be an object or null.
+fn object(patch: &[u8], look: bool) -> Result<Members, DecodeError> {
     let decoded = decode::any(patch, look, &mut Ledger::new())?;
     match decoded.value {
         Value::Object(members) => Ok((Some(members), decoded.warnings)),
