@@ -150,6 +150,9 @@ async fn write(shared: &Shared, base: Object, status: &PodStatus, fresh: bool) -
 /// Ours, with the conditions of others as they are now; a final phase stays.
 fn merged(ours: &PodStatus, theirs: Option<&PodStatus>, now: Timestamp) -> PodStatus {
     let mut status = ours.clone();
+    // Which claims a pod has, controllers and the scheduler say; a node that says otherwise is refused.
+    status.resource_claim_statuses = theirs.and_then(|status| status.resource_claim_statuses.clone());
+    status.extended_resource_claim_status = theirs.and_then(|status| status.extended_resource_claim_status.clone());
     let foreign: Vec<PodCondition> = theirs
         .and_then(|status| status.conditions.as_ref())
         .into_iter()
@@ -225,5 +228,19 @@ mod tests {
         ] {
             assert_eq!(merged(&ours, Some(&shown), now), wanted, "{shown:?}");
         }
+    }
+
+    #[test]
+    fn claims_are_told_as_others_said_them() {
+        let claims = |name: &str| -> PodStatus {
+            serde_json::from_value(json!({"resourceClaimStatuses": [{"name": "r", "resourceClaimName": name}],
+                "extendedResourceClaimStatus": {"resourceClaimName": name, "requestMappings": []}}))
+            .unwrap()
+        };
+        let (old, new) = (claims("old"), claims("new"));
+        let told = merged(&old, Some(&new), Timestamp::UNIX_EPOCH);
+        assert_eq!(told.resource_claim_statuses, new.resource_claim_statuses);
+        assert_eq!(told.extended_resource_claim_status, new.extended_resource_claim_status);
+        assert_eq!(merged(&old, None, Timestamp::UNIX_EPOCH).resource_claim_statuses, None);
     }
 }
