@@ -273,3 +273,32 @@ pub(super) struct SnapshotHead {
     pub(super) vote: Vote,
     pub(super) meta: SnapshotMeta,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_come_back_as_they_were() {
+        let bytes = br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","resourceVersion":"7"}}"#;
+        let object = Object::parse(Bytes::from_static(bytes)).unwrap();
+        for applied in [
+            Applied::Committed {
+                revision: 7,
+                objects: vec![object.clone(), object.clone()],
+            },
+            Applied::Conflict {
+                write: 1,
+                current: Some(object),
+            },
+            Applied::Conflict { write: 2, current: None },
+            Applied::Unguarded { guard: 3 },
+            Applied::Fenced { term: 4 },
+            Applied::Done,
+        ] {
+            let (read, revision) = take_applied(put_applied(&applied, 9).into()).unwrap();
+            assert_eq!((format!("{read:?}"), revision), (format!("{applied:?}"), 9));
+        }
+        assert!(take_applied(Bytes::from_static(&[0; 9])).is_none(), "cut short");
+    }
+}
