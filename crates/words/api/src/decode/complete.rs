@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::canonical::zero;
-use crate::schema::{Field, Struct, Type};
+use crate::schema::{self, Field, Struct, Type};
 
 /// The zero time, as Go would write it if it did not write null.
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
@@ -58,8 +58,16 @@ fn complete_member(member: &mut Value, ty: &Type) {
                 complete_element(item, inner);
             }
         }
+        Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrStrings => match member {
+            Value::Array(items) => items.iter_mut().for_each(complete_schema),
+            other => complete_schema(other),
+        },
         _ => {}
     }
+}
+
+fn complete_schema(schema: &mut Value) {
+    complete(schema, schema::json_schema_props());
 }
 
 /// An element cannot be left out, so that a null one becomes what Go reads in it.
@@ -68,7 +76,7 @@ fn complete_element(item: &mut Value, ty: &Type) {
         *item = match ty {
             Type::Time | Type::MicroTime => Value::from(ZERO_TIME),
             Type::Bytes => Value::from(""),
-            Type::List(_) | Type::StringItems => Value::Array(Vec::new()),
+            Type::List(_) | Type::StringItems | Type::SchemaOrStrings => Value::Array(Vec::new()),
             Type::Map(_) => Value::Object(Map::new()),
             _ => zero(ty),
         };
