@@ -24,6 +24,8 @@ pub struct Memory {
     recommendations: Vec<(Timestamp, i32)>,
     ups: Vec<(Timestamp, i32)>,
     downs: Vec<(Timestamp, i32)>,
+    /// The change that the last look decided on: when, from and to which size. It counts once it is seen.
+    decided: Option<(Timestamp, i32, i32)>,
 }
 
 /// A size within all limits, and the conditions that tell of the limits.
@@ -55,13 +57,18 @@ impl Memory {
         if self.recommendations.is_empty() {
             self.recommendations.push((now, current));
         }
+        if let Some((then, from, to)) = self.decided.take()
+            && current == to
+        {
+            let list = if to > from { &mut self.ups } else { &mut self.downs };
+            list.retain(|(then, _)| seconds_ago(*then, now) <= PERIOD_SECONDS_MAX);
+            list.push((then, (to - from).abs()));
+        }
     }
 
-    /// Notes a change of size.
-    pub(crate) fn scaled(&mut self, from: i32, to: i32, now: Timestamp) {
-        let list = if to > from { &mut self.ups } else { &mut self.downs };
-        list.retain(|(then, _)| seconds_ago(*then, now) <= PERIOD_SECONDS_MAX);
-        list.push((now, (to - from).abs()));
+    /// A change of size was decided on; whether it is written, the next look sees.
+    pub(crate) fn decide(&mut self, from: i32, to: i32, now: Timestamp) {
+        self.decided = Some((now, from, to));
     }
 
     pub(crate) fn normalize(

@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub pods: Vec<Arc<Pod>>,
     /// Usage by pod name, or why there is none.
     pub metrics: Result<BTreeMap<String, PodUsage>, String>,
+    /// Why the scale could not be set, if the last look tried and failed: this one tells of it, the next tries again.
+    pub failure: Option<String>,
     /// Names of the autoscalers of its namespace that control one of these pods, itself among them ([`controlling`]).
     pub controlling: Vec<String>,
 }
@@ -187,12 +189,20 @@ impl Look<'_> {
             }
             (normal.desired, reason)
         };
+        if desired != current
+            && let Some(why) = &self.snapshot.failure
+        {
+            let message = format!("the HPA controller was unable to update the target scale: {why}");
+            self.condition("AbleToScale", "False", "FailedUpdateScale", message);
+            self.finish(current, self.outcome.status.desired_replicas, statuses);
+            return;
+        }
         if desired != current {
             self.outcome.scale_to = Some(desired);
             let message = format!("the HPA controller was able to update the target scale to {desired}");
             self.condition("AbleToScale", "True", "SucceededRescale", message);
             self.outcome.rescale = format!("New size: {desired}; reason: {reason}");
-            memory.scaled(current, desired, self.now);
+            memory.decide(current, desired, self.now);
             self.outcome.status.last_scale_time = Some(Time(self.now));
         }
         self.finish(current, desired, statuses);

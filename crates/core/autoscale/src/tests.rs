@@ -25,6 +25,10 @@ struct World {
     replicas: i32,
     memory: Memory,
     status: HorizontalPodAutoscalerStatus,
+    /// Why the scale cannot be set.
+    refusal: Option<String>,
+    /// What the last look failed by.
+    failure: Option<String>,
 }
 
 impl World {
@@ -38,6 +42,8 @@ impl World {
             replicas,
             memory: Memory::default(),
             status: HorizontalPodAutoscalerStatus::default(),
+            refusal: None,
+            failure: None,
         }
     }
 
@@ -67,11 +73,15 @@ impl World {
             }),
             pods: names.iter().map(|name| pod(name, -1000)).collect(),
             metrics: Ok(names.iter().map(|name| (name.clone(), usage(name))).collect()),
+            failure: self.failure.clone(),
             controlling: vec!["web".into()],
         };
         let outcome = reconcile(&snapshot, &mut self.memory, at(second));
-        self.replicas = outcome.scale_to.unwrap_or(self.replicas);
-        self.status = outcome.status.clone();
+        self.failure = self.refusal.clone().filter(|_| outcome.scale_to.is_some());
+        if self.failure.is_none() {
+            self.replicas = outcome.scale_to.unwrap_or(self.replicas);
+            self.status = outcome.status.clone();
+        }
         outcome
     }
 }
@@ -177,6 +187,7 @@ fn what_cannot_be_measured_dampens() {
         }),
         pods: vec![pod("a", -1000), pod("b", -1000)],
         metrics: Ok(BTreeMap::from([("a".to_owned(), usage)])),
+        failure: None,
         controlling: vec!["web".into()],
     };
     assert_eq!(
@@ -209,6 +220,7 @@ fn two_autoscalers_of_the_same_pods_scale_nothing_and_say_so() {
         }),
         pods: vec![],
         metrics: Ok(BTreeMap::new()),
+        failure: None,
         controlling,
     };
     let outcome = reconcile(&snapshot, &mut Memory::default(), at(0));
@@ -234,4 +246,35 @@ fn two_autoscalers_of_the_same_pods_scale_nothing_and_say_so() {
         .find(|condition| condition.type_ == "ScalingActive");
     assert_eq!(active.unwrap().status, "False");
     assert_eq!(active.unwrap().message.as_deref(), Some(why));
+}
+
+#[test]
+fn a_size_that_could_not_be_set_is_told_and_counts_for_nothing() {
+    let one_a_minute = json!({"scaleUp": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}});
+    let mut world = World::new(2, one_a_minute);
+    world.refusal = Some("exceeded quota".into());
+    assert_eq!(world.look(0, 500).scale_to, Some(3));
+    assert_eq!(world.replicas, 2);
+    let told = world.look(1, 500);
+    assert_eq!((told.scale_to, reason(&told, "AbleToScale")), (None, "FailedUpdateScale"));
+    let able = told
+        .status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "AbleToScale")
+        .unwrap();
+    assert_eq!(able.status, "False");
+    assert_eq!(
+        able.message.as_deref(),
+        Some("the HPA controller was unable to update the target scale: exceeded quota")
+    );
+    assert_eq!((told.status.current_replicas, told.status.last_scale_time), (Some(2), None));
+    world.refusal = None;
+    assert_eq!(
+        world.look(16, 500).scale_to,
+        Some(3),
+        "the step that was not made is still to be had"
+    );
+    assert_eq!(world.look(31, 500).scale_to, None, "and then none for a minute");
 }

@@ -69,6 +69,7 @@ impl Executor<'_> {
                         _ if status.code == 409 => Failure::Other(status.message.clone()),
                         Action::Create { .. } => Failure::Create(status.message.clone()),
                         Action::Delete { .. } => Failure::Delete(status.message.clone()),
+                        Action::UpdateSubresource { .. } => Failure::Subresource(status.message.clone()),
                         _ => Failure::Other(status.message.clone()),
                     };
                     return Err((failure, status));

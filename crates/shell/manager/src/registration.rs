@@ -59,7 +59,9 @@ pub enum Failure {
     Create(String),
     /// A deletion.
     Delete(String),
-    /// Something else.
+    /// A write of a subresource other than the status (`scale`).
+    Subresource(String),
+    /// Something else, or a race that was lost.
     Other(String),
 }
 

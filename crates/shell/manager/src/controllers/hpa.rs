@@ -18,7 +18,7 @@ use trireme_client::{ListOptions, ResourceRef};
 use trireme_reconcile::ownership::object_ref;
 use trireme_reconcile::plan::{Action, EventKind, EventNote, ObjectRef, Plan};
 
-use crate::registration::{Context, Key, Registration};
+use crate::registration::{Context, Failure, Key, Registration};
 
 /// What a look saw: the snapshot, and the scale as it was read, to be written back.
 struct Look {
@@ -108,6 +108,10 @@ async fn look(context: Context, key: Key, memories: Memories) -> Result<Option<L
             scale,
             pods,
             metrics,
+            failure: match context.failure {
+                Some(Failure::Subresource(why)) => Some(why),
+                _ => None,
+            },
             controlling,
         },
         target,

@@ -80,7 +80,7 @@ fn snapshot<K: Replicates>(context: &Context, key: &Key) -> Option<Snapshot> {
         failure: match &context.failure {
             Some(Failure::Create(message)) => Some(replicaset::Failure::Create(message.clone())),
             Some(Failure::Delete(message)) => Some(replicaset::Failure::Delete(message.clone())),
-            Some(Failure::Other(_)) | None => None,
+            Some(Failure::Subresource(_) | Failure::Other(_)) | None => None,
         },
     })
 }
