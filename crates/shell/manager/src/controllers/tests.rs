@@ -251,7 +251,11 @@ async fn endpoints_go_with_their_service_and_hand_made_ones_are_mirrored() {
             "subsets": [{"addresses": [{"ip": "10.1.2.3"}], "ports": [{"port": 80, "protocol": "TCP"}]}]})
     };
     ground.seed::<Endpoints>(by_hand("alone"));
-    ground.seed::<Service>(named("none", json!({"selector": {"no": "pod"}, "ports": [{"port": 80}]})));
+    // As Go clients send conditions.
+    let mut none = named("none", json!({"selector": {"no": "pod"}, "ports": [{"port": 80}]}));
+    none["status"] =
+        json!({"conditions": [{"type": "A", "status": "True", "reason": "R", "message": "", "lastTransitionTime": null}]});
+    ground.seed::<Service>(none);
     ground.seed::<Service>(named("hand", json!({"ports": [{"port": 80}]})));
     ground.seed::<Endpoints>(by_hand("hand"));
     let has = |all: &[Arc<Endpoints>], name: &str| all.iter().any(|one| one.metadata.name.as_deref() == Some(name));
