@@ -281,7 +281,6 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "core/replicationcontrollers",
         stored_as: ("", "v1"),
         hash: "Jond2If31h0=",
-        unenforced: Some(Unenforced::always("no pods are made for it")),
         ..BASE
     },
     Resource {

@@ -101,9 +101,6 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "policy/poddisruptionbudgets",
         stored_as: ("policy", "v1"),
         hash: "EVWiDmWqyJw=",
-        unenforced: Some(Unenforced::always(
-            "nobody counts the disruptions that it allows, so that no pod of it can be evicted",
-        )),
         ..BASE
     },
     Resource {
