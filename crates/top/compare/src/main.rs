@@ -161,9 +161,13 @@ async fn run(options: &Options) -> Result<bool> {
         }
     }
     drop(outcomes);
-    let mut found = Vec::new();
-    for (index, (key, (case, mut kind))) in kinds.into_iter().enumerate() {
-        if kind.reason.is_none() && index < options.shrink && Instant::now() < deadline {
+    let mut kinds: Vec<(String, (Case, Kind))> = kinds.into_iter().collect();
+    // The frequent ones first, should there be no time for all.
+    kinds.sort_by_key(|(_, (_, kind))| std::cmp::Reverse(kind.count));
+    let (mut found, mut left) = (Vec::new(), options.shrink);
+    for (key, (case, mut kind)) in kinds {
+        if kind.reason.is_none() && left > 0 && Instant::now() < deadline {
+            left -= 1;
             ground.shrink(&case, &key, &mut kind).await?;
         }
         found.push(kind);
