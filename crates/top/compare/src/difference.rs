@@ -145,6 +145,9 @@ const OWN: &[&str] = &[
     "storageVersionHash",
 ];
 
+/// Some builds of the stock server add a source of their vendor's to token volumes, which upstream does not have.
+const VENDORS: &str = "openshift-service-ca.crt";
+
 fn normal(value: &Value, names: Names<'_>) -> Value {
     match value {
         Value::Object(map) => {
@@ -170,7 +173,10 @@ fn normal(value: &Value, names: Names<'_>) -> Value {
             }
             Value::Object(out)
         }
-        Value::Array(items) => Value::Array(items.iter().map(|item| normal(item, names)).collect()),
+        Value::Array(items) => {
+            let own = items.iter().filter(|item| item["configMap"]["name"] != VENDORS);
+            Value::Array(own.map(|item| normal(item, names)).collect())
+        }
         Value::String(found) => Value::String(text(found, names)),
         other => other.clone(),
     }
