@@ -17,6 +17,7 @@ use crate::server::{Answer, Request, Server};
 const JSON: &str = "application/json";
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 const METADATA: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json";
+const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json";
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const JSON_PATCH: &str = "application/json-patch+json";
@@ -126,8 +127,8 @@ impl<'a> Case<'a> {
                         accept: chance.word(&[JSON, TABLE, METADATA]),
                     },
                     17..=18 => Action::List {
-                        accept: chance.word(&[JSON, TABLE, METADATA]),
-                        query: chance.word(&["", "&limit=1", "&fieldSelector=metadata.name%3Dx", "&resourceVersion=0"]),
+                        accept: chance.word(&[JSON, TABLE, METADATA_LIST]),
+                        query: chance.word(&["", "&limit=1", "&labelSelector=a%3Db", "&resourceVersion=0"]),
                     },
                     _ => Action::Delete {
                         query: chance.word(&["", "dryRun=All", "propagationPolicy=Orphan", "gracePeriodSeconds=-1"]),
@@ -307,7 +308,7 @@ impl Place<'_> {
             Action::List { accept, query: more } => {
                 request.accept = *accept;
                 request.path.clone_from(&self.collection);
-                query.push(format!("labelSelector=nobody%3D{}{more}", self.name));
+                query.push(format!("fieldSelector=metadata.name%3D{}{more}", self.name));
             }
             Action::Delete { query: more } => {
                 request.method = Method::DELETE;
@@ -394,7 +395,7 @@ fn form_name(form: &str) -> &'static str {
 fn as_what(accept: &str) -> &'static str {
     match accept {
         TABLE => " as table",
-        METADATA => " as metadata",
+        METADATA | METADATA_LIST => " as metadata",
         _ => "",
     }
 }
