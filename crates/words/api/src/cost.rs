@@ -19,6 +19,8 @@ pub const VALUES_MAX: usize = 100_000;
 pub const SHIFTED_MAX: usize = 10_000_000;
 /// Bytes of text that decoding may write about unknown, duplicate and misfitting fields; what exceeds it goes untold.
 pub const TOLD_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of field errors that one answer tells; the error that exceeds it is the last.
+pub const ERRORS_BYTES_MAX: usize = 1024 * 1024;
 
 /// Why a request is refused for what it would cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

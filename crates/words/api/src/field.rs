@@ -1,6 +1,8 @@
 //! Field errors as upstream's `field.Error` prints them
 //! (staging/src/k8s.io/apimachinery/pkg/util/validation/field/errors.go).
 
+use std::collections::HashSet;
+
 /// Which kind of error; it decides the cause's reason and the first words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldErrorType {
@@ -98,15 +100,21 @@ impl std::fmt::Display for FieldError {
 /// Several errors as `ErrorList.ToAggregate()` prints them: one bare, several in brackets, equal texts once.
 #[must_use]
 pub fn aggregate(errors: &[FieldError]) -> String {
-    let mut texts: Vec<String> = Vec::with_capacity(errors.len());
+    let mut seen: HashSet<String> = HashSet::with_capacity(errors.len());
+    let mut texts = String::new();
     for error in errors {
         let text = error.to_string();
-        if !texts.contains(&text) {
-            texts.push(text);
+        if seen.contains(&text) {
+            continue;
         }
+        if !seen.is_empty() {
+            texts.push_str(", ");
+        }
+        texts.push_str(&text);
+        seen.insert(text);
     }
-    match texts.as_slice() {
-        [one] => one.clone(),
-        _ => format!("[{}]", texts.join(", ")),
+    match seen.len() {
+        1 => texts,
+        _ => format!("[{texts}]"),
     }
 }

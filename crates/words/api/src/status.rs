@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cost::ERRORS_BYTES_MAX;
+
 /// `v1.Status`. It is the error type of every API operation, in process and over HTTP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "camelCase", default)]
@@ -185,9 +187,16 @@ impl Status {
         Self::failure(410, "Expired", message)
     }
 
-    /// 422 from a kind, a name and all field errors.
+    /// 422 from a kind, a name and the field errors: all of them, up to [`ERRORS_BYTES_MAX`].
     #[must_use]
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[crate::field::FieldError]) -> Self {
+        let mut bytes = 0;
+        let told = errors.iter().take_while(|error| {
+            let fits = bytes < ERRORS_BYTES_MAX;
+            bytes += error.path.len() + error.value.len() + error.detail.len();
+            fits
+        });
+        let errors = &errors[..told.count()];
         let causes: Vec<_> = errors
             .iter()
             .map(|error| StatusCause {

@@ -3,6 +3,7 @@
 //! Invariant: a stored object in JSON is sent as its stored bytes; a list splices them into an envelope, leaving out the
 //! `kind` and `apiVersion` of items as upstream does.
 
+use std::collections::HashSet;
 use std::io::Write as _;
 
 use bytes::{Bytes, BytesMut};
@@ -414,6 +415,19 @@ pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn warnings_are_told_once_and_cut_where_they_are_too_long() {
+        let told = |warnings: &[String]| -> Vec<usize> {
+            let mut response = text(200, "");
+            add_warnings(&mut response, warnings);
+            let values = response.headers().get_all(header::WARNING).iter();
+            values.map(|value| value.len() - "299 - \"\"".len()).collect()
+        };
+        assert_eq!(told(&["a".repeat(4000), "b".into(), "b".into()]), [4000, 1]);
+        let many: Vec<String> = (0..100).map(|number| format!("{number:0300}")).collect();
+        assert_eq!(told(&many), [256; 16]);
+    }
 
     #[test]
     fn warnings_are_quoted() {

@@ -6,6 +6,7 @@ use super::container::label_key;
 use super::metadata;
 use super::names;
 use super::node::{Errors, Node};
+use super::seen::Seen;
 use super::show;
 
 const TAINT_EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
@@ -157,7 +158,7 @@ fn effect(errors: &mut Errors, node: &Node<'_>) {
 
 /// Taints of a node.
 pub(super) fn taints(errors: &mut Errors, node: &Node<'_>) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let mut seen: Seen<(&str, &str)> = Seen::default();
     for taint in node.items() {
         label_key(errors, &taint.at("key"));
         let value = taint.at("value");

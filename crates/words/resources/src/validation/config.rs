@@ -17,6 +17,7 @@ use super::names;
 use super::node::{Errors, Node, same};
 use super::pod::{self, counts};
 use super::resources;
+use super::seen::Seen;
 use super::show;
 use super::workloads::{int_or_percent, most_hundred};
 
@@ -210,7 +211,7 @@ fn node_resources(errors: &mut Errors, root: &Node<'_>) {
 /// An update of a node.
 pub(super) fn node_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     node_resources(errors, root);
-    let mut seen: Vec<&Value> = Vec::new();
+    let mut seen: Seen<&Value> = Seen::default();
     for address in root.get("status.addresses").items() {
         if seen.contains(&address.value) {
             errors.push(address.duplicate_as(show::internal("api/core/v1", "NodeAddress", address.value)));
@@ -684,7 +685,7 @@ pub(super) fn runtime_class(errors: &mut Errors, root: &Node<'_>) {
     metadata::labels(errors, &scheduling.at("nodeSelector"));
     let tolerations = scheduling.at("tolerations");
     affinity::tolerations(errors, &tolerations);
-    let mut seen: Vec<[&str; 4]> = Vec::new();
+    let mut seen: Seen<[&str; 4]> = Seen::default();
     for toleration in tolerations.items() {
         let key = ["key", "operator", "value", "effect"].map(|name| toleration.text(name));
         if seen.contains(&key) {

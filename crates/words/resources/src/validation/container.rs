@@ -2,12 +2,15 @@
 //!
 //! Invariant: what depends on the pod around comes in as [`Around`]; the order of problems is upstream's.
 
+use std::collections::HashMap;
+
 use super::metadata;
 use super::names;
 use super::node::{Errors, Node};
 use super::probe;
 use super::resources::{self, Scope};
 use super::security;
+use super::seen::Seen;
 use super::volume::{descending, no_backsteps};
 
 /// What a container's rules need to know of its pod.
@@ -32,7 +35,7 @@ pub(super) fn containers(errors: &mut Errors, node: &Node<'_>, around: &Around<'
         errors.push(node.required(""));
         return;
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for container in node.items() {
         common(errors, &container, around);
         let name = container.at("name");
@@ -53,7 +56,7 @@ fn name_duplicate(name: &Node<'_>) -> trireme_api::field::FieldError {
 
 /// Containers that run before the others.
 pub(super) fn init_containers(errors: &mut Errors, node: &Node<'_>, others: &Node<'_>, around: &Around<'_>) {
-    let mut seen: Vec<&str> = others.items().iter().map(|container| container.text("name")).collect();
+    let mut seen: Seen<&str> = others.items().iter().map(|container| container.text("name")).collect();
     for container in node.items() {
         common(errors, &container, around);
         let rules = container.at("restartPolicyRules");
@@ -103,12 +106,9 @@ pub(super) fn init_containers(errors: &mut Errors, node: &Node<'_>, others: &Nod
 pub(super) fn ephemeral(errors: &mut Errors, pod: &Node<'_>, around: &Around<'_>) {
     const NOT_HERE: &str = "cannot be set for an Ephemeral Container";
     let (containers, inits) = (pod.at("containers").items(), pod.at("initContainers").items());
-    let others: Vec<&str> = containers
-        .iter()
-        .chain(&inits)
-        .map(|container| container.text("name"))
-        .collect();
-    let mut seen = others.clone();
+    let names = || containers.iter().chain(&inits).map(|container| container.text("name"));
+    let others: Seen<&str> = names().collect();
+    let mut seen: Seen<&str> = names().collect();
     for container in pod.at("ephemeralContainers").items() {
         common(errors, &container, around);
         image_spaces(errors, &container);
@@ -184,7 +184,7 @@ fn common(errors: &mut Errors, node: &Node<'_>, around: &Around<'_>) {
 pub(super) const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 fn ports(errors: &mut Errors, node: &Node<'_>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for port in node.items() {
         let name = port.at("name");
         if !name.is_empty() {
@@ -213,7 +213,7 @@ fn ports(errors: &mut Errors, node: &Node<'_>) {
 }
 
 fn host_ports(errors: &mut Errors, list: &Node<'_>, containers: &[Node<'_>]) {
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: Seen<String> = Seen::default();
     for (index, container) in containers.iter().enumerate() {
         // Upstream counts the containers of the list it was given.
         let ports = list.index(index).at("ports").path;
@@ -346,17 +346,46 @@ fn env_from(errors: &mut Errors, node: &Node<'_>) {
     }
 }
 
+/// The volumes of a pod by name; of equal names the first.
+pub(super) fn by_name<'n, 'a>(volumes: &'n [Node<'a>]) -> HashMap<&'a str, &'n Node<'a>> {
+    let mut named = HashMap::with_capacity(volumes.len());
+    for volume in volumes {
+        named.entry(volume.text("name")).or_insert(volume);
+    }
+    named
+}
+
+/// Names and paths that mounts or devices of a container take.
+struct Taken<'a> {
+    names: Seen<&'a str>,
+    paths: Seen<&'a str>,
+}
+
+impl<'a> Taken<'a> {
+    fn of(items: &[Node<'a>], path: &str) -> Self {
+        Self {
+            names: items.iter().map(|item| item.text("name")).collect(),
+            paths: items.iter().map(|item| item.text(path)).collect(),
+        }
+    }
+}
+
 fn mounts(errors: &mut Errors, container: &Node<'_>, around: &Around<'_>) {
     let list = container.at("volumeMounts");
+    if list.is_empty() {
+        return;
+    }
     let devices = container.at("volumeDevices").items();
+    let taken = Taken::of(&devices, "devicePath");
+    let volumes = by_name(&around.volumes);
     let privileged = container.at("securityContext").is("privileged");
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for mount in list.items() {
         let (name, path) = (mount.at("name"), mount.at("mountPath"));
         if name.is_empty() {
             errors.push(name.required(""));
         }
-        if !around.volumes.iter().any(|volume| volume.text("name") == name.str()) {
+        if !volumes.contains_key(name.str()) {
             errors.push(name.not_found());
         }
         if path.is_empty() {
@@ -366,10 +395,10 @@ fn mounts(errors: &mut Errors, container: &Node<'_>, around: &Around<'_>) {
             errors.push(path.bad("must be unique"));
         }
         seen.push(path.str());
-        if devices.iter().any(|device| device.text("name") == name.str()) {
+        if taken.names.contains(&name.str()) {
             errors.push(name.bad("must not already exist in volumeDevices"));
         }
-        if devices.iter().any(|device| device.text("devicePath") == path.str()) {
+        if taken.paths.contains(&path.str()) {
             errors.push(path.bad("must not already exist as a path in volumeDevices"));
         }
         // Upstream tells what follows at the list's own path.
@@ -407,11 +436,16 @@ fn mounts(errors: &mut Errors, container: &Node<'_>, around: &Around<'_>) {
 }
 
 fn devices(errors: &mut Errors, container: &Node<'_>, around: &Around<'_>) {
+    if container.at("volumeDevices").is_empty() {
+        return;
+    }
     let mounts = container.at("volumeMounts").items();
-    let (mut names_seen, mut paths_seen): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    let (mut names_seen, mut paths_seen): (Seen<&str>, Seen<&str>) = (Seen::default(), Seen::default());
+    let mounted = Taken::of(&mounts, "mountPath");
+    let volumes = by_name(&around.volumes);
     for device in container.at("volumeDevices").items() {
         let (name, path) = (device.at("name"), device.at("devicePath"));
-        let volume = around.volumes.iter().find(|volume| volume.text("name") == name.str());
+        let volume = volumes.get(name.str());
         if name.is_empty() {
             errors.push(name.required(""));
         }
@@ -436,10 +470,10 @@ fn devices(errors: &mut Errors, container: &Node<'_>, around: &Around<'_>) {
         } else {
             paths_seen.push(path.str());
         }
-        if mounts.iter().any(|mount| mount.text("name") == name.str()) {
+        if mounted.names.contains(&name.str()) {
             errors.push(name.bad("must not already exist in volumeMounts"));
         }
-        if mounts.iter().any(|mount| mount.text("mountPath") == path.str()) {
+        if mounted.paths.contains(&path.str()) {
             errors.push(path.bad("must not already exist as a path in volumeMounts"));
         }
         if !name.is_empty() {
@@ -449,7 +483,7 @@ fn devices(errors: &mut Errors, container: &Node<'_>, around: &Around<'_>) {
 }
 
 fn resize_policy(errors: &mut Errors, node: &Node<'_>, restart: &str) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for policy in node.items() {
         let (resource, action) = (policy.at("resourceName"), policy.at("restartPolicy"));
         if seen.contains(&resource.str()) {

@@ -6,6 +6,7 @@ use super::affinity;
 use super::metadata;
 use super::names;
 use super::node::{Errors, IMMUTABLE, Node, same};
+use super::seen::Seen;
 use super::show;
 use super::volume::{driver_name, template_metadata};
 
@@ -32,7 +33,7 @@ fn set<'a>(
     if !each(errors, node, most, check) {
         return;
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for item in node.items() {
         let key = key(&item);
         if seen.contains(&key) {

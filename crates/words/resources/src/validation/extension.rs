@@ -11,6 +11,7 @@ use super::expression::Expressions;
 use super::metadata;
 use super::names;
 use super::node::{Errors, Node};
+use super::seen::Seen;
 use super::show;
 use super::volume::signer_name;
 
@@ -32,8 +33,8 @@ pub(super) fn webhooks(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'
     let mut unique: Vec<&str> = before.iter().map(|hook| hook.text("name")).collect();
     unique.sort_unstable();
     let unique = unique.windows(2).all(|pair| pair[0] != pair[1]);
-    let mut seen: Vec<&str> = Vec::new();
     let mut expressions = Expressions::new(old);
+    let mut seen: Seen<&str> = Seen::default();
     for hook in root.at("webhooks").items() {
         webhook(errors, &hook, quiet, &mut expressions);
         review_versions(errors, &hook.at("admissionReviewVersions"), known);
@@ -171,12 +172,14 @@ fn review_versions(errors: &mut Errors, node: &Node<'_>, known: bool) {
         errors.push(node.required(format!("must specify one of {}", REVIEWS.join(", "))));
         return;
     }
-    for (index, version) in node.items().iter().enumerate() {
-        if all[..index].contains(&version.str()) {
+    let mut seen: Seen<&str> = Seen::default();
+    for version in node.items() {
+        if seen.contains(&version.str()) {
             errors.push(version.bad("duplicate version"));
         } else {
             version.each(errors, names::label_1035(version.str()));
         }
+        seen.push(version.str());
     }
     if known && !all.iter().any(|version| REVIEWS.contains(version)) {
         errors.push(node.invalid(format!("must include at least one of {}", REVIEWS.join(", "))));
@@ -254,7 +257,7 @@ fn match_conditions(errors: &mut Errors, node: &Node<'_>, expressions: &mut Expr
     if node.len() > 64 {
         errors.push(node.too_many(node.len(), 64));
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for condition in node.items() {
         let (name, expression) = (condition.at("name"), condition.at("expression"));
         if expression.str().trim().is_empty() {
@@ -385,7 +388,7 @@ fn match_resources(errors: &mut Errors, node: &Node<'_>) {
     }
     for list in ["resourceRules", "excludeResourceRules"] {
         for rule in node.at(list).items() {
-            let mut seen: Vec<&str> = Vec::new();
+            let mut seen: Seen<&str> = Seen::default();
             for name in rule.at("resourceNames").items() {
                 name.each(errors, names::path_segment(name.str()));
                 if seen.contains(&name.str()) {
@@ -444,7 +447,7 @@ pub(super) fn validating_policy(errors: &mut Errors, root: &Node<'_>, old: Optio
         ));
     }
     let name = root.at("metadata").text("name");
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for annotation in annotations.items() {
         let (key, value) = (annotation.at("key"), annotation.at("valueExpression"));
         let full = if name.is_empty() {
@@ -539,11 +542,13 @@ pub(super) fn validating_binding(errors: &mut Errors, root: &Node<'_>) {
     binding(errors, &spec);
     let actions = spec.at("validationActions");
     let all = actions.strings();
-    for (index, action) in actions.items().iter().enumerate() {
+    let mut seen: Seen<&str> = Seen::default();
+    for action in actions.items() {
         action.one_of(errors, &["Audit", "Deny", "Warn"]);
-        if all[..index].contains(&action.str()) {
+        if seen.contains(&action.str()) {
             errors.push(action.duplicate());
         }
+        seen.push(action.str());
     }
     if all.contains(&"Deny") && all.contains(&"Warn") {
         errors.push(actions.invalid("must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)"));
@@ -599,11 +604,12 @@ pub(super) fn signing_request(errors: &mut Errors, root: &Node<'_>) {
     for usage in usages.items() {
         usage.one_of(errors, USAGES);
     }
-    let all = usages.strings();
-    for (index, usage) in usages.items().iter().enumerate() {
-        if all[..index].contains(&usage.str()) {
+    let mut seen: Seen<&str> = Seen::default();
+    for usage in usages.items() {
+        if seen.contains(&usage.str()) {
             errors.push(usage.duplicate());
         }
+        seen.push(usage.str());
     }
     let signer = spec.at("signerName");
     if signer.str() == "kubernetes.io/legacy-unknown" {
@@ -619,7 +625,7 @@ pub(super) fn signing_request(errors: &mut Errors, root: &Node<'_>) {
 }
 
 fn conditions(errors: &mut Errors, node: &Node<'_>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     let mut decided = "";
     for condition in node.items() {
         let (kind, status) = (condition.at("type"), condition.at("status"));

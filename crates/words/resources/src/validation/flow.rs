@@ -4,6 +4,7 @@
 
 use super::names;
 use super::node::{Errors, Node};
+use super::seen::Seen;
 
 const VERBS: &[&str] = &[
     "create",
@@ -48,7 +49,7 @@ pub(super) fn schema(errors: &mut Errors, root: &Node<'_>) {
 }
 
 fn conditions(errors: &mut Errors, root: &Node<'_>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for kind in root
         .get("status.conditions")
         .items()

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::names::{self, NameRule};
 use super::node::{Errors, Node};
+use super::seen::Seen;
 use super::show;
 
 /// All annotations together may have this many bytes.
@@ -105,7 +106,7 @@ pub(super) fn update(errors: &mut Errors, meta: &Node<'_>, old: &Node<'_>, rules
 
 fn unchanged(errors: &mut Errors, meta: &Node<'_>, old: &Node<'_>) {
     if old.has("deletionTimestamp") {
-        let before = old.at("finalizers").strings();
+        let before: Seen<&str> = old.at("finalizers").strings().into_iter().collect();
         let mut added: Vec<&str> = meta.at("finalizers").strings();
         added.retain(|finalizer| !before.contains(finalizer));
         added.sort_unstable();
@@ -291,7 +292,7 @@ pub(super) fn selector(errors: &mut Errors, node: &Node<'_>) {
 
 /// Conditions of the common form.
 pub(super) fn conditions(errors: &mut Errors, node: &Node<'_>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for condition in node.items() {
         let kind = condition.at("type");
         if seen.contains(&kind.str()) {

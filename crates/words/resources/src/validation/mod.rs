@@ -26,6 +26,7 @@ mod rbac;
 mod resources;
 mod review;
 mod security;
+mod seen;
 mod service;
 mod show;
 mod show_orders;

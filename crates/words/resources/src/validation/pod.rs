@@ -12,6 +12,7 @@ use super::names;
 use super::node::{Errors, NEGATIVE, Node};
 use super::resources::{self, Scope};
 use super::security;
+use super::seen::Seen;
 use super::volume;
 
 pub(super) use crate::references::MIRROR;
@@ -109,14 +110,18 @@ pub(super) fn annotations(errors: &mut Errors, node: &Node<'_>, spec: &Node<'_>)
     for (key, value) in of_pod.chain(of_containers) {
         seccomp(errors, key, &value);
     }
+    let mut containers: Option<Seen<&str>> = None;
     for (key, value) in node.entries() {
         let Some(container) = key.strip_prefix(APP_ARMOR) else {
             continue;
         };
-        if !security::every_container(spec)
-            .iter()
-            .any(|known| known.text("name") == container)
-        {
+        let names = || {
+            security::every_container(spec)
+                .iter()
+                .map(|known| known.text("name"))
+                .collect()
+        };
+        if !containers.get_or_insert_with(names).contains(&container) {
             errors.push(value.bad_text(container, "container not found"));
         }
         let text = value.str();
@@ -251,7 +256,7 @@ pub(super) fn overhead(errors: &mut Errors, node: &Node<'_>) {
 }
 
 fn resource_claims(errors: &mut Errors, node: &Node<'_>, meta: Option<&Node<'_>>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for claim in node.items() {
         if meta.is_some_and(|meta| meta.at("annotations").has(MIRROR)) {
             errors.push(
@@ -417,7 +422,7 @@ fn dns(errors: &mut Errors, spec: &Node<'_>) {
 }
 
 fn scheduling_gates(errors: &mut Errors, node: &Node<'_>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for gate in node.items() {
         let name = gate.at("name").moved(gate.path.clone());
         container::label_key(errors, &name);
@@ -449,13 +454,14 @@ fn hostname_override(errors: &mut Errors, spec: &Node<'_>) {
 
 fn file_keys(errors: &mut Errors, spec: &Node<'_>) {
     let volumes = spec.at("volumes").items();
+    let volumes = super::container::by_name(&volumes);
     for container in security::every_container(spec) {
         for variable in container.at("env").items() {
             let name = variable.get("valueFrom.fileKeyRef.volumeName");
             if !variable.at("valueFrom").has("fileKeyRef") {
                 continue;
             }
-            match volumes.iter().find(|volume| volume.text("name") == name.str()) {
+            match volumes.get(name.str()) {
                 None => errors.push(name.not_found()),
                 Some(volume) if !volume.has("emptyDir") => {
                     errors.push(name.bad("referenced volume must be of type emptyDir"));

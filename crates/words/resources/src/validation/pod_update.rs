@@ -12,6 +12,7 @@ use super::metadata;
 use super::names;
 use super::node::{Errors, Node, same};
 use super::pod::{APP_ARMOR, MIRROR, RULES, annotations, metadata_and_spec};
+use super::seen::Seen;
 
 const UPDATABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
@@ -187,7 +188,7 @@ fn added_tolerations(errors: &mut Errors, new: &Node<'_>, old: &Node<'_>) {
         }
         value
     };
-    let now: Vec<Value> = new.items().iter().map(plain).collect();
+    let now: Seen<Value> = new.items().iter().map(plain).collect();
     if old.items().iter().any(|toleration| !now.contains(&plain(toleration))) {
         errors.push(new.forbidden("existing toleration can not be modified except its tolerationSeconds"));
         return;
@@ -196,7 +197,7 @@ fn added_tolerations(errors: &mut Errors, new: &Node<'_>, old: &Node<'_>) {
 }
 
 fn deleted_gates(errors: &mut Errors, new: &Node<'_>, old: &Node<'_>) {
-    let before: Vec<&str> = old.items().iter().map(|gate| gate.text("name")).collect();
+    let before: Seen<&str> = old.items().iter().map(|gate| gate.text("name")).collect();
     for gate in new.items() {
         let name = gate.at("name");
         if !before.contains(&name.str()) {

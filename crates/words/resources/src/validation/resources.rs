@@ -7,6 +7,7 @@ use trireme_api::quantity::Quantity;
 use super::metadata;
 use super::names;
 use super::node::{Errors, Node};
+use super::seen::Seen;
 
 const HUGE: &str = "hugepages-";
 const STANDARD_QUOTA: &[&str] = &[
@@ -197,8 +198,14 @@ fn huge_pages(errors: &mut Errors, node: &Node<'_>, called: &str, seen: &mut boo
     }
 }
 
+/// Unknown claims that are told, each with the names of all known ones.
+const UNKNOWN_MAX: usize = 100;
+
 fn claim_names(errors: &mut Errors, node: &Node<'_>, claims: &[&str]) {
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: Seen<String> = Seen::default();
+    let mut used: Seen<&str> = Seen::default();
+    let known: Seen<&str> = claims.iter().copied().collect();
+    let mut unknown = 0;
     for claim in node.items() {
         let called = claim.text("name");
         if called.is_empty() {
@@ -206,7 +213,7 @@ fn claim_names(errors: &mut Errors, node: &Node<'_>, claims: &[&str]) {
             continue;
         }
         let duplicate = |text: &str| claim.duplicate_as(super::show::quoted(text));
-        if seen.iter().any(|other| other == called) {
+        if seen.contains(&called.to_owned()) {
             errors.push(duplicate(called));
         } else {
             let mut key = called.to_owned();
@@ -217,12 +224,14 @@ fn claim_names(errors: &mut Errors, node: &Node<'_>, claims: &[&str]) {
             }
             if seen.contains(&key) {
                 errors.push(duplicate(&key));
-            } else if request.is_empty() && seen.iter().any(|other| other.split('/').next() == Some(called)) {
+            } else if request.is_empty() && used.contains(&called) {
                 errors.push(duplicate(called));
             }
             seen.push(key);
+            used.push(called);
         }
-        if !claims.contains(&called) {
+        if !known.contains(&called) && unknown < UNKNOWN_MAX {
+            unknown += 1;
             let mut sorted = claims.to_vec();
             sorted.sort_unstable();
             let mut error = claim.at("name").moved(claim.path.clone()).not_found();

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::names;
 use super::node::{Errors, Node};
+use super::seen::Seen;
 use super::volume::descending;
 
 /// Containers of a pod in the order in which upstream visits them.
@@ -106,7 +107,7 @@ fn sysctl_name(name: &str) -> bool {
 }
 
 fn sysctls(errors: &mut Errors, node: &Node<'_>, spec: &Node<'_>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for sysctl in node.items() {
         let name = sysctl.at("name");
         if name.is_empty() {

@@ -8,6 +8,7 @@ use super::metadata;
 use super::names;
 use super::node::{Errors, Node, same};
 use super::probe;
+use super::seen::Seen;
 use super::show;
 
 const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
@@ -78,7 +79,7 @@ fn type_rules(errors: &mut Errors, spec: &Node<'_>) {
 }
 
 fn ports(errors: &mut Errors, node: &Node<'_>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for port in node.items() {
         let (name, number) = (port.at("name"), port.at("port"));
         if name.is_empty() {
@@ -137,7 +138,7 @@ fn port_sets(errors: &mut Errors, spec: &Node<'_>) {
             errors.push(port.forbidden("may not be used when `type` is 'ClusterIP'"));
         }
     }
-    let mut seen: Vec<(&str, i64)> = Vec::new();
+    let mut seen: Seen<(&str, i64)> = Seen::default();
     for port in &ports {
         let number = port.at("nodePort");
         let key = (port.text("protocol"), number.int());
@@ -257,7 +258,7 @@ pub(super) fn addresses(errors: &mut Errors, spec: &Node<'_>, old: Option<&Node<
     } else if all[0] != first {
         errors.push(list.invalid("first value must match `clusterIP`"));
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for family in families.items() {
         family.one_of(errors, &["IPv4", "IPv6"]);
         if seen.contains(&family.str()) {
@@ -483,7 +484,7 @@ fn slice_ports(errors: &mut Errors, node: &Node<'_>) {
         errors.push(node.too_many(node.len(), 20000));
         return;
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for port in node.items() {
         let (name, protocol) = (port.at("name"), port.at("appProtocol"));
         if !name.is_empty() {
@@ -540,7 +541,7 @@ fn slice_endpoints(errors: &mut Errors, node: &Node<'_>, kind: &str) {
                 errors.push(hints.too_many(hints.len(), 8));
                 break;
             }
-            let mut seen: Vec<&str> = Vec::new();
+            let mut seen: Seen<&str> = Seen::default();
             for name in hints.items().iter().map(|hint| hint.at("name")) {
                 if seen.contains(&name.str()) {
                     errors.push(name.duplicate());

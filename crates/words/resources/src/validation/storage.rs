@@ -12,6 +12,7 @@ use super::metadata;
 use super::names;
 use super::node::{Errors, IMMUTABLE, NEGATIVE, Node, same};
 use super::resources;
+use super::seen::Seen;
 use super::show;
 use super::volume::{self, Source, needs};
 
@@ -533,21 +534,23 @@ pub(super) fn class(errors: &mut Errors, root: &Node<'_>) {
             if values.is_empty() {
                 errors.push(values.required(""));
             }
-            let mut seen: Vec<String> = Vec::new();
+            let mut seen: Seen<&str> = Seen::default();
+            let mut distinct: Vec<String> = Vec::new();
             for value in values.items() {
-                if seen.iter().any(|other| other == value.str()) {
+                if seen.contains(&value.str()) {
                     errors.push(value.duplicate());
                 } else {
-                    seen.push(value.str().to_owned());
+                    seen.push(value.str());
+                    distinct.push(value.str().to_owned());
                 }
             }
             label_key(errors, &key);
             if map.iter().any(|(other, _)| other == key.str()) {
                 errors.push(key.duplicate());
             }
-            seen.sort_unstable();
+            distinct.sort_unstable();
             map.retain(|(other, _)| other != key.str());
-            map.push((key.str().to_owned(), seen));
+            map.push((key.str().to_owned(), distinct));
         }
         map.sort_unstable();
         if earlier.contains(&map) {
@@ -620,7 +623,7 @@ pub(super) fn attachment(errors: &mut Errors, root: &Node<'_>) {
 
 /// What a node says of its CSI drivers.
 pub(super) fn csi_node(errors: &mut Errors, root: &Node<'_>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::default();
     for driver in root.get("spec.drivers").items() {
         let (name, id, count) = (driver.at("name"), driver.at("nodeID"), driver.get("allocatable.count"));
         volume::driver_name(errors, &name);
