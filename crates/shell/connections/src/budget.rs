@@ -292,6 +292,27 @@ impl Place {
         Some((self.budget.epoch + Duration::from_millis(since_ms) + limit, over))
     }
 
+    /// Resolves when no request has run for so long, from the call on. Cancel-safe.
+    pub async fn rests(&self, time: Duration) {
+        let mut since = Instant::now();
+        let mut look_again = time;
+        loop {
+            let now = Instant::now();
+            if self.is_idle() {
+                let idle_since_ms = self.seat.idle_since_ms.load(Ordering::Acquire);
+                since = since.max(self.budget.epoch + Duration::from_millis(idle_since_ms));
+                if since + time <= now {
+                    return;
+                }
+                tokio::time::sleep_until(since + time).await;
+            } else {
+                // A watch runs for long: it is looked at ever less often.
+                tokio::time::sleep_until(now + look_again).await;
+                look_again = (look_again * 2).min(self.budget.limits.idle);
+            }
+        }
+    }
+
     /// Resolves when the connection has to end. Cancel-safe.
     pub async fn over(&self) -> Over {
         loop {

@@ -5,18 +5,18 @@
 //! been idle the longest makes way (`trireme_connections`; tests/connections.rs holds it). On shutdown no new request is
 //! taken, those running are ended within the grace.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use trireme_connections::{Counted, Guarded, Over, Place};
 
 use super::body::Body;
-use super::frugal::Frugal;
+use super::frugal::{Frugal, Known};
 use super::handle::LongRunning;
 use super::unread;
 use crate::authn::PeerCertificate;
@@ -42,6 +42,8 @@ const PING: Duration = Duration::from_secs(30);
 const PING_MAX: Duration = Duration::from_secs(15);
 /// How long a TCP connection may say nothing before the kernel asks whether its other end is there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long a connection keeps its buffers after a request.
+const REST: Duration = Duration::from_secs(5);
 /// Time for running requests at shutdown.
 const DRAIN: Duration = Duration::from_secs(3);
 /// How a connection ended that did not end well.
@@ -126,10 +128,10 @@ where
     let peer = PeerCertificate::new(session.peer_certificates().unwrap_or_default());
     let http2 = session.alpn_protocol() == Some(b"h2");
     let held = Arc::clone(&place);
-    let watching = Arc::new(AtomicBool::new(false));
-    let watches = Arc::clone(&watching);
+    let known = Arc::new(Known::default());
+    let stream = Arc::clone(&known);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let (server, place, watches) = (Arc::clone(&server), Arc::clone(&held), Arc::clone(&watches));
+        let (server, place, stream) = (Arc::clone(&server), Arc::clone(&held), Arc::clone(&stream));
         let busy = place.request();
         if let Some(peer) = &peer {
             request.extensions_mut().insert(peer.clone());
@@ -146,38 +148,98 @@ where
                 place.becomes_stream();
             }
             let answer: Response<Counted<Body>> = if answer.extensions().get::<LongRunning>().is_some() {
-                watches.store(true, Ordering::Release);
+                if !http2 {
+                    stream.set_watching();
+                }
                 answer.map(|body| Counted::new(body, busy))
             } else {
                 answer.map(|body| Counted::finite(body, busy))
             };
-            Ok::<_, std::convert::Infallible>(answer)
+            Ok::<_, Infallible>(answer)
         })
     });
-    if http2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_MAX)
-            .max_pending_accept_reset_streams(Some(RESETS_MAX))
-            .keep_alive_interval(Some(PING))
-            .keep_alive_timeout(PING_MAX)
-            .initial_stream_window_size(256 * 1024)
-            .initial_connection_window_size(1024 * 1024);
-        let serving = Box::pin(builder.serve_connection(TokioIo::new(tls), service));
-        drive(serving, http2::Connection::graceful_shutdown, &place, &shutdown).await
-    } else {
+    let mut io = Frugal::new(tls, Arc::clone(&known));
+    if !http2 {
         place.counts_bytes();
-        let mut builder = http1::Builder::new();
-        // The place's deadlines take the whole head in, and the wait before it.
-        builder.header_read_timeout(None).keep_alive(true);
-        let stream = TokioIo::new(Frugal::new(tls, watching));
-        let serving = Box::pin(builder.serve_connection(stream, service).with_upgrades());
-        drive(serving, http1::UpgradeableConnection::graceful_shutdown, &place, &shutdown).await
+        return serve_http1(io, (service, &known), &place, &shutdown).await;
+    }
+    if !wait(&mut io, &place, &shutdown).await? {
+        return Ok(());
+    }
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(Some(RESETS_MAX))
+        .keep_alive_interval(Some(PING))
+        .keep_alive_timeout(PING_MAX)
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024);
+    let serving = Box::pin(builder.serve_connection(TokioIo::new(io), service));
+    drive(serving, http2::Connection::graceful_shutdown, &place, &shutdown).await
+}
+
+/// Waits until the client sends something. Where it ends or has to end before, it is told, and the answer is false.
+async fn wait<S>(io: &mut Frugal<S>, place: &Place, shutdown: &CancellationToken) -> Result<bool, Broken>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    tokio::select! {
+        readable = io.readable() => return Ok(readable?),
+        over = place.over() => {
+            if over == Over::Displaced {
+                return Ok(false);
+            }
+        }
+        () = shutdown.cancelled() => {}
+    }
+    match tokio::time::timeout(DRAIN, io.shutdown()).await {
+        Ok(done) => done?,
+        Err(_) => tracing::trace!("a client does not take the end of its connection"),
+    }
+    Ok(false)
+}
+
+/// Serves HTTP/1.1. Between requests the connection is taken apart: an idle one keeps its TLS session and no buffers.
+async fn serve_http1<S, V>(
+    mut io: Frugal<Guarded<S>>,
+    (mut service, known): (V, &Known),
+    place: &Place,
+    shutdown: &CancellationToken,
+) -> Result<(), Broken>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    V: Service<Request<Incoming>, Response = Response<Counted<Body>>, Error = Infallible>,
+{
+    let mut builder = http1::Builder::new();
+    // The place's deadlines take the whole head in, and the wait before it.
+    builder.header_read_timeout(None).keep_alive(true);
+    loop {
+        if !wait(&mut io, place, shutdown).await? {
+            return Ok(());
+        }
+        let close = http1::UpgradeableConnection::graceful_shutdown;
+        let mut serving = Box::pin(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
+        tokio::select! {
+            biased;
+            done = serving.as_mut() => return Ok(done?),
+            over = place.over() => return end(serving, close, Some(over), place).await,
+            () = place.rests(REST) => {}
+            () = shutdown.cancelled() => return end(serving, close, None, place).await,
+        }
+        if known.is_unsent() {
+            return drive(serving, close, place, shutdown).await;
+        }
+        let Some(parts) = Pin::into_inner(serving).into_parts() else {
+            return Ok(());
+        };
+        io = parts.io.into_inner();
+        io.give_back(parts.read_buf);
+        service = parts.service;
     }
 }
 
-/// Serves until the connection ends by itself, or has to: then its client is told, and has a moment to read that.
+/// Serves until the connection ends by itself, or has to.
 async fn drive<C>(
     mut serving: Pin<Box<C>>,
     close: impl FnOnce(Pin<&mut C>),
@@ -187,16 +249,28 @@ async fn drive<C>(
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    tokio::select! {
+    let over = tokio::select! {
         done = serving.as_mut() => return Ok(done?),
-        over = place.over() => {
-            tracing::trace!(?over, "closing a connection");
-            if over == Over::Stalled || (over == Over::Displaced && place.is_idle()) {
-                // Its client does not read, or somebody waits for its place.
-                return Ok(());
-            }
-        }
-        () = shutdown.cancelled() => {}
+        over = place.over() => Some(over),
+        () = shutdown.cancelled() => None,
+    };
+    end(serving, close, over, place).await
+}
+
+/// Ends a connection that has to: its client is told, and what runs has a moment.
+async fn end<C>(
+    mut serving: Pin<Box<C>>,
+    close: impl FnOnce(Pin<&mut C>),
+    over: Option<Over>,
+    place: &Place,
+) -> Result<(), Broken>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    tracing::trace!(?over, "closing a connection");
+    if over == Some(Over::Stalled) || (over == Some(Over::Displaced) && place.is_idle()) {
+        // Its client does not read, or somebody waits for its place.
+        return Ok(());
     }
     close(serving.as_mut());
     match tokio::time::timeout(DRAIN, serving).await {

@@ -168,6 +168,36 @@ async fn an_idle_http1_connection_ends_and_a_watch_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_goes_on_after_rests_also_within_a_head() {
+    let host = Host::new().await;
+    let (mut stream, ended) = host.tls(b"http/1.1").await;
+    let get = "GET /api/v1/namespaces/default HTTP/1.1\r\nhost: a\r\nauthorization: Bearer ADMIN\r\n\r\n";
+    for pause in [0, 1, 20, 60] {
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+        stream.write_all(get.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        let text = answer(&mut stream).await;
+        assert!(text.starts_with("HTTP/1.1 200"), "after {pause} s: {text}");
+    }
+    for part in [&get[..10], &get[10..50], &get[50..]] {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        stream.write_all(part.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+    let text = answer(&mut stream).await;
+    assert!(text.starts_with("HTTP/1.1 200"), "in parts: {text}");
+    // Two at once, behind a rest.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let last = get.replace("host: a", "host: a\r\nconnection: close");
+    stream.write_all(format!("{get}{last}").as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert_eq!(text.matches("HTTP/1.1 200").count(), 2, "{text}");
+    ended.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_nobody_takes_is_given_up() {
     let host = Host::new().await;
     let row = trireme_resources::find("", "v1", "configmaps").unwrap();
