@@ -2,8 +2,8 @@
 //! is closed so that its client still reads the last answer.
 //!
 //! Invariant: a port holds no more descriptors than its [`Limits`] say (and [`CLOSING_MAX`] that are being closed), so that
-//! a flood at one port leaves the others theirs. A connection on which nothing runs ends by itself. The tests in
-//! `budget.rs` hold both.
+//! a flood at one port leaves the others theirs. A connection on which nothing runs ends by itself. The tests of
+//! `budget` hold both.
 //!
 //! It knows no protocol: who serves tells when a request begins and ends.
 
