@@ -38,7 +38,8 @@ impl ApiServer {
         applied: bool,
     ) -> Result<Written, Status> {
         let mut warnings = Vec::new();
-        match self.create_warning(target, value, options, applied, &mut warnings).await {
+        // Apart from the connection's own state, which every idle watch would otherwise carry.
+        match Box::pin(self.create_warning(target, value, options, applied, &mut warnings)).await {
             Ok(object) => Ok(Written {
                 object,
                 created: true,
