@@ -503,7 +503,7 @@ async fn what_does_nothing_yet_says_so_unless_told_not_to() {
         let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "i"}],
             "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]}});
         let pod = call(&server, "POST", PODS, pod).await;
-        let limit = "spec.volumes[0].emptyDir.sizeLimit: accepted but not enforced yet: the volume may grow beyond it";
+        let limit = "spec.volumes[0].emptyDir.sizeLimit: accepted but not enforced yet: a volume on disk may grow beyond it";
         assert_eq!(pod.warnings, wanted.iter().map(|_| limit.to_owned()).collect::<Vec<_>>());
     }
 }

@@ -47,15 +47,11 @@ const fn refused(path: &'static str, text: &'static str) -> Field {
 }
 
 const GATE: &str = "dropped: its feature gate is off";
+const PROFILE: &str = "a pod that asks for one does not start";
 const VOLUME: &str = "a pod with such a volume does not start";
 
 /// Of a pod's spec, and of a template's.
 pub(super) static POD: &[Field] = &[
-    ignored_if(
-        "securityContext.supplementalGroupsPolicy",
-        |_, value| value == "Strict",
-        "the groups of the image's user are added all the same",
-    ),
     ignored_if(
         "securityContext.fsGroupChangePolicy",
         |_, value| value == "OnRootMismatch",
@@ -64,26 +60,8 @@ pub(super) static POD: &[Field] = &[
     ignored("securityContext.seLinuxOptions", "no label is set"),
     ignored("securityContext.seLinuxChangePolicy", "no label is set"),
     ignored("securityContext.windowsOptions", "pods run on Linux"),
-    ignored_if(
-        "securityContext.appArmorProfile",
-        |_, value| value["type"] != "Unconfined",
-        "no profile is set",
-    ),
-    ignored(
-        "securityContext.seccompProfile.localhostProfile",
-        "profiles of the node are not loaded: the containers run without one",
-    ),
     ignored("containers[].securityContext.seLinuxOptions", "no label is set"),
     ignored("containers[].securityContext.windowsOptions", "pods run on Linux"),
-    ignored_if(
-        "containers[].securityContext.appArmorProfile",
-        |_, value| value["type"] != "Unconfined",
-        "no profile is set",
-    ),
-    ignored(
-        "containers[].securityContext.seccompProfile.localhostProfile",
-        "profiles of the node are not loaded: the container runs without one",
-    ),
     ignored(
         "containers[].resources.limits{ephemeral-storage}",
         "the container may use more",
@@ -93,20 +71,18 @@ pub(super) static POD: &[Field] = &[
         "it counts when a node is chosen and is not kept free afterwards",
     ),
     ignored("containers[].resources.claims", "no device is given"),
-    ignored_if(
-        "containers[].volumeMounts[].recursiveReadOnly",
-        |_, value| value == "Enabled",
-        "mounts below it may be writable",
-    ),
     ignored("containers[].env[].valueFrom.fileKeyRef", "the variable is not set"),
     ignored("resources.claims", "no device is given"),
     ignored("resourceClaims", "no device is allocated"),
-    ignored_if("os.name", |_, value| value == "windows", "pods run on Linux"),
     ignored_if(
         "volumes[].emptyDir.sizeLimit",
         |volume, _| volume["medium"] != "Memory",
-        "the volume may grow beyond it",
+        "a volume on disk may grow beyond it",
     ),
+    refused("securityContext.appArmorProfile", PROFILE),
+    refused("securityContext.seccompProfile.localhostProfile", PROFILE),
+    refused("containers[].securityContext.appArmorProfile", PROFILE),
+    refused("containers[].securityContext.seccompProfile.localhostProfile", PROFILE),
     refused("containers[].volumeDevices", VOLUME),
     refused("containers[].lifecycle.stopSignal", GATE),
     refused("schedulingGroup", GATE),

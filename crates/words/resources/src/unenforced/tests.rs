@@ -46,7 +46,10 @@ const ENFORCED: &[(&str, &str)] = &[
     ("ContainerResizePolicy", "resourceName restartPolicy"),
     ("ContainerRestartRule", "action exitCodes"),
     ("ContainerRestartRuleOnExitCodes", "operator values"),
-    ("VolumeMount", "name readOnly mountPath subPath mountPropagation subPathExpr"),
+    (
+        "VolumeMount",
+        "name readOnly recursiveReadOnly mountPath subPath mountPropagation subPathExpr",
+    ),
     (
         "Probe",
         "exec httpGet tcpSocket grpc initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold \
@@ -69,7 +72,7 @@ const ENFORCED: &[(&str, &str)] = &[
     ("SeccompProfile", "type"),
     (
         "PodSecurityContext",
-        "runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup sysctls seccompProfile",
+        "runAsUser runAsGroup runAsNonRoot supplementalGroups supplementalGroupsPolicy fsGroup sysctls seccompProfile",
     ),
     ("Sysctl", "name value"),
     ("LocalObjectReference", "name"),
@@ -106,7 +109,7 @@ const ENFORCED: &[(&str, &str)] = &[
         "TopologySpreadConstraint",
         "maxSkew topologyKey whenUnsatisfiable labelSelector minDomains nodeAffinityPolicy nodeTaintsPolicy matchLabelKeys",
     ),
-    ("PodOS", ""),
+    ("PodOS", "name"),
     ("PodSchedulingGate", "name"),
     (
         "Volume",
@@ -261,15 +264,15 @@ fn kinds_that_do_nothing_say_so() {
 fn limits_that_do_not_hold_are_told_with_their_path() {
     let spec = json!({
         "containers": [{"name": "a", "resources": {"limits": {"cpu": "1", "ephemeral-storage": "1Gi"}}}],
-        "initContainers": [{"name": "b", "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}],
+        "initContainers": [{"name": "b", "securityContext": {"seLinuxOptions": {"level": "s0"}}}],
         "volumes": [{"name": "m", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}, {"name": "d", "emptyDir": {"sizeLimit": "1Mi"}}],
-        "os": {"name": "linux"},
+        "securityContext": {"fsGroupChangePolicy": "Always"},
     });
     let pod = find("", "v1", "pods").unwrap();
     let told = [
-        "initContainers[0].securityContext.appArmorProfile: accepted but not enforced yet: no profile is set",
+        "initContainers[0].securityContext.seLinuxOptions: accepted but not enforced yet: no label is set",
         "containers[0].resources.limits[ephemeral-storage]: accepted but not enforced yet: the container may use more",
-        "volumes[1].emptyDir.sizeLimit: accepted but not enforced yet: the volume may grow beyond it",
+        "volumes[1].emptyDir.sizeLimit: accepted but not enforced yet: a volume on disk may grow beyond it",
     ];
     let value = json!({"spec": spec});
     assert_eq!(warnings(pod, &value, None, None), told.map(|text| format!("spec.{text}")));
