@@ -27,7 +27,7 @@ use lifecycle::{crowd, logs_and_exit, out_of_memory, signals, start_errors};
 use limits::changed_limits;
 use pod::{PATIENCE, Place};
 use pulls::pulls;
-use sharing::{namespaces, propagation, shared_pids, targets};
+use sharing::{namespaces, propagation, recursive_read_only, shared_pids, targets};
 use streams::{attaches, execs, shared_pids_and_ports};
 use survival::{reboot, survives_a_kill, victim};
 use users::{image_volumes, user_namespaces, user_namespaces_shared};
@@ -68,6 +68,7 @@ async fn scenario(place: Place, only: Option<String>) -> bool {
         shared_pids,
         namespaces,
         propagation,
+        recursive_read_only,
         targets,
         escapes,
         proc_mounts,

@@ -163,3 +163,32 @@ pub(crate) async fn targets(runtime: Arc<Runtime>, place: Place) {
     }
     pod.remove().await;
 }
+
+/// A mount that is read-only covers what is mounted below it only where it is asked to.
+pub(crate) async fn recursive_read_only(runtime: Arc<Runtime>, place: Place) {
+    let outside = place.root.join("recursive");
+    let below = outside.join("below");
+    std::fs::create_dir_all(&below).expect("directory");
+    mount(Some("tmpfs"), &below, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount");
+    let pod = Pod::new(&runtime, &place, "recursive").await;
+    for (name, recursive_read_only, written) in [("plain", false, true), ("recursive", true, false)] {
+        let mut config = shell(
+            name,
+            "echo x > /v/top || echo refused; echo x > /v/below/file && echo written; true",
+        );
+        config.mounts = vec![Mount {
+            container_path: "/v".into(),
+            host_path: outside.clone(),
+            readonly: true,
+            recursive_read_only,
+            ..Mount::default()
+        }];
+        let id = pod.run(&config).await;
+        assert_eq!(pod.end(&id).await.exit_code, 0, "{}", pod.log(name));
+        let log = pod.log(name);
+        assert!(log.contains("stdout F refused\n"), "{name}: {log}");
+        assert_eq!(log.contains("stdout F written\n"), written, "{name}: {log}");
+    }
+    pod.remove().await;
+    umount(&below).expect("unmount");
+}
