@@ -14,6 +14,6 @@ pub struct Isolation {
 
 /// What this build enforces. Whoever builds one of these sets it here, in the same commit.
 pub const ENFORCED: Isolation = Isolation {
-    host_users: false,
-    os: false,
+    host_users: true,
+    os: true,
 };
