@@ -133,6 +133,12 @@ impl Request<'_> {
         self.is("", "pods") && self.subresource.is_empty() && self.operation == Operation::Create
     }
 
+    /// Whether a pod gets other resources. One that is being deleted is left alone.
+    fn is_resize(&self) -> bool {
+        let going = self.old.is_some_and(|old| !old["metadata"]["deletionTimestamp"].is_null());
+        self.is("", "pods") && self.subresource == "resize" && self.operation == Operation::Update && !going
+    }
+
     /// The name that messages show: `generateName` where there is no name yet.
     fn shown_name(&self) -> String {
         if !self.name.is_empty() {
@@ -156,8 +162,10 @@ impl Request<'_> {
 pub fn mutate(request: &mut Request<'_>, suffix: &mut dyn FnMut() -> String) -> Result<(), Status> {
     namespace::check(request)?;
     let new_pod = request.is_new_pod();
-    if new_pod {
+    if new_pod || request.is_resize() {
         limit_ranger::fill(request);
+    }
+    if new_pod {
         service_account::fill(request, suffix)?;
     }
     node_restriction::check(request)?;

@@ -468,3 +468,58 @@ fn a_pod_on_a_node_is_resized_to_what_the_node_can_do() {
         "only a resize is asked about room"
     );
 }
+
+#[test]
+fn a_resize_stays_within_the_namespaces_ranges() {
+    let ranges = |limits: Value| {
+        World(vec![
+            (
+                "namespaces",
+                json!({"metadata": {"name": "ns"}, "status": {"phase": "Active"}}),
+            ),
+            (
+                "limitranges",
+                json!({"metadata": {"name": "l", "namespace": "ns"}, "spec": {"limits": limits}}),
+            ),
+        ])
+    };
+    let world = ranges(json!([
+        {"type": "Container", "default": {"cpu": "300m", "memory": "100Mi"}, "defaultRequest": {"cpu": "300m", "memory": "50Mi"}},
+        {"type": "Pod", "max": {"cpu": "1"}}]));
+    let pod = |resources: Value| json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "resources": resources}, {"name": "d"}]}});
+    let resize = |old: &Value, resources: Value| {
+        let mut object = pod(resources);
+        let mut request = Request {
+            group: "",
+            resource: "pods",
+            subresource: "resize",
+            operation: Operation::Update,
+            namespace: "ns",
+            name: "p",
+            user: "alice",
+            groups: &[],
+            object: &mut object,
+            old: Some(old),
+            lookup: &world,
+            warnings: &mut Vec::new(),
+        };
+        mutate(&mut request, &mut || "abcde".into())?;
+        validate(&mut request)?;
+        Ok::<_, Status>(object["spec"]["containers"].clone())
+    };
+    // The answers are a stock server's.
+    let old = pod(json!({"requests": {"cpu": "100m"}}));
+    let filled = |cpu: &str| json!({"limits": {"cpu": "300m", "memory": "100Mi"}, "requests": {"cpu": cpu, "memory": "50Mi"}});
+    assert_eq!(
+        resize(&old, json!({"requests": {"cpu": "150m"}})).unwrap(),
+        json!([{"name": "c", "resources": filled("150m")}, {"name": "d", "resources": filled("300m")}])
+    );
+    let more = json!({"requests": {"cpu": "800m"}, "limits": {"cpu": "800m"}});
+    assert_eq!(
+        resize(&old, more.clone()).unwrap_err().message,
+        "pods \"p\" is forbidden: maximum cpu usage per Pod is 1, but limit is 1100m"
+    );
+    let mut going = old;
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    assert!(resize(&going, more).is_ok(), "what is being deleted is left alone");
+}
