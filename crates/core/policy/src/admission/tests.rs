@@ -501,6 +501,7 @@ fn a_resize_stays_within_the_namespaces_ranges() {
             object: &mut object,
             old: Some(old),
             lookup: &world,
+            authority: &Nobody,
             warnings: &mut Vec::new(),
         };
         mutate(&mut request, &mut || "abcde".into())?;

@@ -3,7 +3,6 @@
 //! Invariant: a stored object in JSON is sent as its stored bytes; a list splices them into an envelope, leaving out the
 //! `kind` and `apiVersion` of items as upstream does.
 
-use std::collections::HashSet;
 use std::io::Write as _;
 
 use bytes::{Bytes, BytesMut};
