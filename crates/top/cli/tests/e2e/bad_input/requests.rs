@@ -497,7 +497,7 @@ pub(super) fn values(cluster: &Cluster) -> Result<()> {
         (deployment(&format!("{{replicas: -1, selector: {{matchLabels: {{a: b}}}}, {template}}}")), "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
         ("{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 0}]}}".to_owned(), "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive"),
         ("{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {type: Odd, ports: [{port: 1}]}}".to_owned(), "spec.type: Unsupported value: \"Odd\""),
-        ("{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: 192.0.2.1, ports: [{port: 1}]}}".to_owned(), "the provided IP (192.0.2.1) is not in the valid range"),
+        ("{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: 192.0.2.1, ports: [{port: 1}]}}".to_owned(), "failed to allocate IP 192.0.2.1: the provided network does not match the current range"),
         ("{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {type: NodePort, ports: [{port: 1, nodePort: 80}]}}".to_owned(), "provided port is not in the valid range. The range of valid ports is 30000-32767"),
         ("{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: a}, spec: {maxReplicas: 0, scaleTargetRef: {kind: Deployment, name: a}}}".to_owned(), "spec.maxReplicas: Required value: must be set and greater than 0"),
     ] {
