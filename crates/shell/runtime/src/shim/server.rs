@@ -576,10 +576,12 @@ impl Server {
             return;
         };
         let (log, now) = (&mut container.log, Instant::now());
-        container.outputs.retain_mut(|output| {
+        let ended = container.outputs.extract_if(.., |output| {
             output.flush(now);
-            output.stalled() || !output.pump(log, CHUNKS_PER_TURN)
+            !output.stalled() && output.pump(log, CHUNKS_PER_TURN)
         });
+        // The last of it may have come faster than a reader takes it.
+        self.lingering.extend(ended.filter(Output::stalled));
     }
 
     fn flush_lingering(&mut self) {

@@ -81,6 +81,7 @@ pub fn yaml<'a>(bytes: &'a [u8], ledger: &mut Ledger) -> Result<(Body<'a>, Vec<S
             Ok(mut node) if super::typed::duplicates(&node).is_empty() => {
                 *ledger = attempt;
                 go_floats(&mut node);
+                go_order(&mut node);
                 return Ok((Body(node), Vec::new()));
             }
             Err(super::DecodeError::Cost(error)) => return Err(error.into()),
@@ -103,8 +104,21 @@ pub fn yaml<'a>(bytes: &'a [u8], ledger: &mut Ledger) -> Result<(Body<'a>, Vec<S
         inside_alias: 0,
         duplicates: Vec::new(),
     };
-    let node = builder.node(document.root, 0)?;
+    let mut node = builder.node(document.root, 0)?;
+    go_order(&mut node);
     Ok((Body(node), builder.duplicates))
+}
+
+/// Members in the order in which Go writes a map: what strict decoding finds is told in it.
+fn go_order(node: &mut Node<'_>) {
+    match node {
+        Node::Array(items) => items.iter_mut().for_each(go_order),
+        Node::Object(members) => {
+            members.sort_by(|(one, _), (other, _)| one.cmp(other));
+            members.iter_mut().for_each(|(_, member)| go_order(member));
+        }
+        _ => {}
+    }
 }
 
 /// A float of a JSON text in the form that a YAML reader and a JSON writer give it.
