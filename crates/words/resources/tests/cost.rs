@@ -10,7 +10,7 @@ use trireme_api::decode::{self, FieldValidation};
 use trireme_api::selector::{FieldSelector, LabelSelector};
 use trireme_api::{protobuf, schema};
 use trireme_resources::apply::{self, Applier, Updater};
-use trireme_resources::{Resource, find, patch};
+use trireme_resources::{Resource, find, patch, validation};
 
 /// Address space of the child in KiB: the test binary with its threads takes a quarter of it.
 const ADDRESS_SPACE_KIB: u32 = 512 * 1024;
@@ -45,10 +45,26 @@ fn in_a_child() {
     told_fields();
     long_lists();
     owners();
+    volumes();
 }
 
 fn row(group: &str, plural: &str) -> &'static Resource {
     find(group, "v1", plural).unwrap()
+}
+
+/// Volumes of a pod, the last name twice.
+fn volumes() {
+    let mut volumes: Vec<Value> = (0..40_000)
+        .map(|number| json!({"name": format!("v{number}"), "emptyDir": {}}))
+        .collect();
+    volumes.push(json!({"name": "v39999", "emptyDir": {}}));
+    let spec = json!({"containers": [{"name": "a", "image": "i"}], "volumes": volumes});
+    let errors = validation::create(
+        row("", "pods"),
+        &json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec}),
+    );
+    let twice = "spec.volumes[40000].name: Duplicate value: \"v39999\"";
+    assert!(errors.iter().any(|error| error.to_string() == twice), "{}", errors.len());
 }
 
 /// Operations that double a list, or put in front of a long one.

@@ -2,9 +2,12 @@
 //!
 //! Invariant: sources are looked at in upstream's order; the second one that is set is told, not looked into.
 
+use std::collections::HashSet;
+
 use super::metadata;
 use super::names;
 use super::node::{Errors, Node};
+use super::seen::Seen;
 use super::{resources, show, storage};
 
 /// What checks one source: the errors, the source.
@@ -77,7 +80,8 @@ const SOURCES: &[Source] = &[
 /// The volumes of a pod; returns those that are in order. `name` is the pod's, empty in a template.
 pub(super) fn volumes<'a>(errors: &mut Errors, node: &Node<'a>, name: &str, is_pod: bool) -> Vec<Node<'a>> {
     let mut good: Vec<Node<'a>> = Vec::new();
-    let created: Vec<String> = node
+    let mut seen: Seen<&str> = Seen::default();
+    let created: HashSet<String> = node
         .items()
         .iter()
         .filter(|volume| !name.is_empty() && volume.has("ephemeral"))
@@ -92,15 +96,16 @@ pub(super) fn volumes<'a>(errors: &mut Errors, node: &Node<'a>, name: &str, is_p
         } else {
             called.each(&mut found, names::label(called.str()));
         }
-        if good.iter().any(|other| other.text("name") == called.str()) {
+        if seen.contains(&called.str()) {
             found.push(called.duplicate());
         }
         if found.is_empty() {
+            seen.push(called.str());
             good.push(volume.clone());
         }
         errors.append(&mut found);
         let claim = volume.get("persistentVolumeClaim.claimName");
-        if volume.has("persistentVolumeClaim") && created.iter().any(|created| created == claim.str()) {
+        if volume.has("persistentVolumeClaim") && created.contains(claim.str()) {
             errors.push(claim.bad("must not reference a PVC that gets created for an ephemeral volume"));
         }
     }
