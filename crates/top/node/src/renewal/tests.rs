@@ -1,3 +1,5 @@
+//! Renewal of certificates: what is made anew and when, and what connections see of it.
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
