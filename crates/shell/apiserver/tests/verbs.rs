@@ -203,14 +203,15 @@ async fn lists_are_paged_selected_and_shaped() {
     );
     let odd = call(&server, "GET", &format!("{MAPS}?labelSelector=p%3Dodd"), Value::Null).await;
     assert_eq!(names(&odd), ["m1", "m3"]);
-    let one = call(
-        &server,
-        "GET",
-        &format!("{MAPS}?fieldSelector=metadata.name%3Dm2"),
-        Value::Null,
-    )
-    .await;
-    assert_eq!(names(&one), ["m2"]);
+    for (limit, name, found) in [("", "m2", &["m2"][..]), ("&limit=1", "m2", &["m2"]), ("&limit=1", "m", &[])] {
+        let path = format!("{MAPS}?fieldSelector=metadata.name%3D{name}{limit}");
+        let one = call(&server, "GET", &path, Value::Null).await;
+        assert_eq!(names(&one), found, "{path}");
+        assert!(
+            one.body["metadata"]["continue"].is_null(),
+            "a name is looked up, there is no next page: {path}"
+        );
+    }
     let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let table = send(&server, "GET", MAPS, &table, Bytes::new()).await;
     assert_eq!(

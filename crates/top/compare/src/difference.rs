@@ -69,7 +69,11 @@ pub(crate) fn between(stock: &Answer, trireme: &Answer, names: Names<'_>) -> Vec
     }
     if theirs["kind"] == "Status" && theirs["message"] != ours["message"] {
         // The rest of it says the same once more.
-        tell("message", &theirs["message"], &ours["message"]);
+        let texts = (theirs["message"].as_str(), ours["message"].as_str());
+        let shuffled = matches!(texts, (Some(stock), Some(trireme)) if same_but_for_order(stock, trireme));
+        if !shuffled {
+            tell("message", &theirs["message"], &ours["message"]);
+        }
     } else {
         walk(&theirs, &ours, String::new(), &mut tell);
     }
@@ -79,6 +83,41 @@ pub(crate) fn between(stock: &Answer, trireme: &Answer, names: Names<'_>) -> Vec
         tell("warnings", &theirs, &ours);
     }
     found.into_iter().collect()
+}
+
+/// Whether two messages list the same faults, and only those of the members of one map stand in another order: a stock server
+/// walks maps by chance, so that two answers of its own differ in this.
+fn same_but_for_order(stock: &str, trireme: &str) -> bool {
+    let faults = |text: &str| -> Option<Vec<String>> {
+        let (head, list) = text.split_once(": [")?;
+        let mut all = vec![head.to_owned()];
+        // A fault begins with a path; what has none goes on with the one before.
+        for part in list.strip_suffix(']')?.split(", ") {
+            let begins = part.split_once(": ").is_some_and(|(path, _)| !path.contains([' ', '"']));
+            match all.last_mut().filter(|_| !begins) {
+                Some(last) => {
+                    last.push_str(", ");
+                    last.push_str(part);
+                }
+                None => all.push(part.to_owned()),
+            }
+        }
+        Some(all)
+    };
+    let (Some(stock), Some(trireme)) = (faults(stock), faults(trireme)) else {
+        return false;
+    };
+    let place = |fault: &str| {
+        let path = fault.split_once(": ").map_or(fault, |(path, _)| path);
+        path.split_once('[').map_or(path, |(map, _)| map).to_owned()
+    };
+    let places = |faults: &[String]| faults.iter().map(|fault| place(fault)).collect::<Vec<_>>();
+    let sorted = |faults: &[String]| {
+        let mut faults = faults.to_vec();
+        faults.sort();
+        faults
+    };
+    places(&stock) == places(&trireme) && sorted(&stock) == sorted(&trireme)
 }
 
 fn verdict(code: u16, body: &Value) -> Value {
@@ -171,6 +210,13 @@ fn normal(value: &Value, names: Names<'_>) -> Value {
             if let Some(Value::Array(fields)) = out.get_mut("managedFields") {
                 fields.sort_by_key(Value::to_string);
             }
+            // Causes of one map's members, and of conflicts with several managers, are in the order of a Go map.
+            if let Some(Value::Array(causes)) = out.get_mut("causes") {
+                causes.sort_by_key(Value::to_string);
+            }
+            if out.get("kind").is_some_and(|kind| kind == "Table") {
+                own_cells(&mut out);
+            }
             Value::Object(out)
         }
         Value::Array(items) => {
@@ -182,9 +228,66 @@ fn normal(value: &Value, names: Names<'_>) -> Value {
     }
 }
 
+/// Columns of a table whose cells a server fills with something of its own.
+const OWN_COLUMNS: &[&str] = &["Age", "Cluster-IP", "Last Seen", "First Seen", "Duration"];
+
+/// Makes ages, addresses and ports in a table's cells equal.
+fn own_cells(table: &mut Map<String, Value>) {
+    let names: Vec<Value> = table
+        .get("columnDefinitions")
+        .and_then(Value::as_array)
+        .map(|columns| columns.iter().map(|column| column["name"].clone()).collect())
+        .unwrap_or_default();
+    let rows = table.get_mut("rows").and_then(Value::as_array_mut).into_iter().flatten();
+    for row in rows {
+        let cells = row["cells"].as_array_mut().into_iter().flatten();
+        for (name, cell) in names.iter().zip(cells) {
+            let Value::String(text) = cell else { continue };
+            if OWN_COLUMNS.iter().any(|own| name == own) && text.starts_with(|letter: char| letter.is_ascii_digit()) {
+                *text = "OWN".to_owned();
+            } else if name == "Port(s)" {
+                *text = ports(text);
+            }
+        }
+    }
+}
+
+/// Ports of a Service as a table tells them (`80:30123/TCP`), node ports made equal.
+fn ports(text: &str) -> String {
+    let one = |port: &str| match (port.split_once(':'), port.split_once('/')) {
+        (Some((port, _)), Some((_, protocol))) => format!("{port}:OWN/{protocol}"),
+        _ => port.to_owned(),
+    };
+    text.split(',').map(one).collect::<Vec<_>>().join(",")
+}
+
+/// Names that a server makes begin so; what follows is by chance.
+const GENERATED: &str = "kube-api-access-";
+/// How many letters of a generated name are by chance.
+const GENERATED_LETTERS: usize = 5;
+
+/// A text with the random ends of names that a server made equal.
+fn without_chance(text: &str) -> String {
+    let mut parts = text.split(GENERATED);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let made = part.split_at_checked(GENERATED_LETTERS);
+        let random = |chance: &str| chance.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        out.push_str(GENERATED);
+        match made.filter(|(chance, _)| random(chance)) {
+            Some((_, behind)) => {
+                out.push_str("OWN");
+                out.push_str(behind);
+            }
+            None => out.push_str(part),
+        }
+    }
+    out
+}
+
 /// A text with names, uids, times of the run and versions made equal.
 fn text(found: &str, names: Names<'_>) -> String {
-    let mut found = found.to_owned();
+    let mut found = without_chance(found);
     for (name, standing) in names {
         found = found.replace(name, standing);
     }
@@ -274,6 +377,49 @@ mod tests {
             warnings: vec![],
             body,
         }
+    }
+
+    #[test]
+    fn what_a_server_chose_is_equal_in_tables_and_names() {
+        let table = |address: &str, ports: &str, age: &str| {
+            let columns = json!([{"name": "Name"}, {"name": "Cluster-IP"}, {"name": "Port(s)"}, {"name": "Age"}]);
+            let rows = json!([{"cells": ["c1", address, ports, age]}]);
+            answer(200, json!({"kind": "Table", "columnDefinitions": columns, "rows": rows}))
+        };
+        let stock = table("10.96.0.7", "80:30001/TCP,81/UDP", "0s");
+        assert_eq!(between(&stock, &table("10.96.0.8", "80:30002/TCP,81/UDP", "1s"), NAMES), []);
+        assert_eq!(between(&stock, &table("None", "80:30002/TCP,81/UDP", "1s"), NAMES).len(), 1);
+        assert_eq!(
+            between(&stock, &table("10.96.0.8", "80:30002/TCP,82/UDP", "1s"), NAMES).len(),
+            1
+        );
+        let volume = |name: &str| answer(201, json!({"volumes": [{"name": name}]}));
+        assert_eq!(
+            between(&volume("kube-api-access-abc12"), &volume("kube-api-access-zz999"), NAMES),
+            []
+        );
+        assert_eq!(
+            between(&volume("kube-api-access-abc12"), &volume("kube-api-token-abc12"), NAMES).len(),
+            1
+        );
+    }
+
+    #[test]
+    fn only_the_members_of_one_map_may_be_told_in_another_order() {
+        let refused = |message: &str| answer(422, json!({"kind": "Status", "message": message}));
+        let stock = refused(
+            "Pod \"c1\" is invalid: [labels: Invalid value: \"b\": no, never, labels: Invalid value: \"a\": no, spec: Required value]",
+        );
+        let sorted = refused(
+            "Pod \"c1\" is invalid: [labels: Invalid value: \"a\": no, labels: Invalid value: \"b\": no, never, spec: Required value]",
+        );
+        assert_eq!(between(&stock, &sorted, NAMES), []);
+        let moved = refused(
+            "Pod \"c1\" is invalid: [spec: Required value, labels: Invalid value: \"a\": no, labels: Invalid value: \"b\": no, never]",
+        );
+        assert_eq!(between(&stock, &moved, NAMES).len(), 1);
+        let fewer = refused("Pod \"c1\" is invalid: [labels: Invalid value: \"a\": no, spec: Required value]");
+        assert_eq!(between(&stock, &fewer, NAMES).len(), 1);
     }
 
     #[test]

@@ -79,6 +79,8 @@ impl ApiServer {
                 remaining: (page.remaining > 0).then_some(page.remaining),
                 items: page.items.into_iter().map(|(_, object)| object).collect(),
             }
+        } else if let Some(name) = only_name(target, options, selection) {
+            self.list_one(target.key_of(name).as_ref(), &snapshot, selection)?
         } else {
             self.list_selected(&prefix, limit, &snapshot, selection)?
         };
@@ -88,6 +90,21 @@ impl ApiServer {
             }
         }
         Ok(listing)
+    }
+
+    /// The object of one key, where it is selected: looked up, and like upstream without a next page.
+    fn list_one(&self, key: &str, snapshot: &Snapshot, selection: &Selection) -> Result<Listing, ListFailure> {
+        // Of all keys that begin so the key itself comes first.
+        let page = self.page(key, None, Some(1), snapshot)?;
+        let found = page
+            .items
+            .into_iter()
+            .filter(|(found, object)| found.as_ref() == key && selection.matches(object));
+        Ok(Listing {
+            revision: page.revision,
+            items: found.map(|(_, object)| object).collect(),
+            ..Listing::default()
+        })
     }
 
     fn list_selected(
@@ -179,6 +196,13 @@ impl ApiServer {
             token: None,
         })
     }
+}
+
+/// The name of the one object that a list can find, where it says so and asks one namespace (or none is there).
+fn only_name<'a>(target: &Target, options: &ListOptions, selection: &'a Selection) -> Option<&'a str> {
+    let one_place = !target.row.namespaced || !target.namespace.is_empty();
+    let name = selection.only_name()?;
+    (one_place && options.continuation.is_empty() && !name.is_empty()).then_some(name)
 }
 
 fn token(prefix: &str, last: Option<&str>, left: usize, revision: u64) -> String {

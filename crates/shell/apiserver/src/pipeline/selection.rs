@@ -59,6 +59,14 @@ impl Selection {
         self.labels.is_empty() && self.fields.is_empty() && self.name.is_none()
     }
 
+    /// The one name that its fields allow, where they name one.
+    #[must_use]
+    pub fn only_name(&self) -> Option<&str> {
+        self.fields
+            .demands()
+            .find_map(|(path, demand)| demand.only().filter(|_| path == NAME))
+    }
+
     /// The object in the version that its fields are selected in.
     fn shown(&self, object: &Object) -> Value {
         match self.row.filter(|row| rules::converts(row)) {

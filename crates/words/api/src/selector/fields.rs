@@ -52,6 +52,15 @@ impl Demand {
         };
         equal && !self.unequal.contains(value)
     }
+
+    /// The one value that fulfils it, where only one can.
+    #[must_use]
+    pub fn only(&self) -> Option<&str> {
+        match self.equal.len() {
+            1 => self.equal.first().map(String::as_str),
+            _ => None,
+        }
+    }
 }
 
 impl FieldSelector {
