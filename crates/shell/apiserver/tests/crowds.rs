@@ -11,7 +11,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use common::{made, server};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::resource::{Resource, setrlimit};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use serde_json::json;
@@ -95,7 +99,7 @@ struct Served {
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
     address: String,
-    connector: TlsConnector,
+    roots: Arc<rustls::RootCertStore>,
 }
 
 impl Served {
@@ -114,27 +118,56 @@ impl Served {
         let address = said(&mut output, "ADDRESS ");
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from(certificate)).unwrap();
-        let mut config = rustls::ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self {
             child,
             input,
             output,
             address,
-            connector: TlsConnector::from(Arc::new(config)),
+            roots: Arc::new(roots),
         }
     }
 
     /// A connection after its handshake; an error where it was refused.
     async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connect_as("http/1.1").await
+    }
+
+    async fn connect_as(&self, protocol: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut config = rustls::ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(Arc::clone(&self.roots))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
         let stream = TcpStream::connect(&self.address).await?;
-        self.connector
+        TlsConnector::from(Arc::new(config))
             .connect(ServerName::try_from("localhost").unwrap(), stream)
             .await
+    }
+
+    /// A connection of HTTP/2, whose streams take in little that nobody reads.
+    async fn streams(&self) -> SendRequest<Empty<Bytes>> {
+        let stream = self.connect_as("h2").await.unwrap();
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(Some(65_535))
+            .handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    /// Resident memory once it grows no more.
+    async fn settled(&mut self) -> u64 {
+        let mut last = self.resident();
+        loop {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let now = self.resident();
+            if now <= last + 64 * 1024 {
+                return now.max(last);
+            }
+            last = now;
+        }
     }
 
     /// What a request on a new connection is answered with.
@@ -207,10 +240,12 @@ async fn hundreds_of_silent_connections_leave_the_api_to_others() {
     assert!(displaced >= 600 - shares.api_per_source as u64, "{displaced}");
 }
 
+/// Watches that nobody reads, and what each may cost: 200 of them 20 MiB.
+const WATCHES: usize = 80;
+const EACH_MAX: u64 = 20 * 1024 * 1024 / 200;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watches_that_nobody_reads_hold_nothing_of_their_own() {
-    const WATCHES: usize = 80;
-    const EACH_MAX: u64 = 20 * 1024 * 1024 / 200;
     let mut server = Served::start();
     // What the first of anything costs is not what the next ones do.
     for _ in 0..3 {
@@ -234,15 +269,7 @@ async fn watches_that_nobody_reads_hold_nothing_of_their_own() {
     }
     assert_eq!(server.figure("apiserver_longrunning_requests ").await, WATCHES as u64 + 1);
     // Each fills what it may, until that is all.
-    let mut last = server.resident();
-    let after = loop {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let now = server.resident();
-        if now <= last + 64 * 1024 {
-            break now.max(last);
-        }
-        last = now;
-    };
+    let after = server.settled().await;
     let each = after.saturating_sub(before) / WATCHES as u64;
     assert!(each <= EACH_MAX, "{each} bytes a watch");
     // They are watches all the same: one that is read tells everything.
@@ -250,5 +277,38 @@ async fn watches_that_nobody_reads_hold_nothing_of_their_own() {
     let mut buffer = vec![0; 64 * 1024];
     while read < 3_700_000 {
         read += watching[1].read(&mut buffer).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_watches_that_nobody_reads_hold_nothing_of_their_own() {
+    let mut server = Served::start();
+    for _ in 0..3 {
+        server.get("/api/v1/namespaces/default/configmaps").await.unwrap();
+    }
+    let mut sender = server.streams().await;
+    let mut watching = Vec::new();
+    let mut before = 0;
+    for number in 0..=WATCHES {
+        if number == 1 {
+            before = server.settled().await;
+        }
+        let request = hyper::Request::get("https://localhost/api/v1/namespaces/default/configmaps?watch=1")
+            .header("authorization", "Bearer ADMIN")
+            .body(Empty::new())
+            .unwrap();
+        sender.ready().await.unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        watching.push(answer.into_body());
+    }
+    let after = server.settled().await;
+    let each = after.saturating_sub(before) / WATCHES as u64;
+    assert!(each <= EACH_MAX, "{each} bytes a watch");
+    // A stream that is read tells everything, though the others of its connection stand still.
+    let mut read = 0;
+    while read < 3_700_000 {
+        let frame = watching[1].frame().await.unwrap().unwrap();
+        read += frame.data_ref().map_or(0, Bytes::len);
     }
 }

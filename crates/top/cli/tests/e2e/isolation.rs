@@ -63,6 +63,18 @@ fn user_namespace(cluster: &Cluster) -> Result<()> {
         contains(&exec, "mine\n0\n")?;
     }
     ensure!(ranges[0] != ranges[1], "{ranges:?}");
+
+    // Of its own users' /proc nothing need be hidden, where it says so; others' is masked.
+    let covered = "grep -c ' /proc/' /proc/mounts; sleep 3600";
+    for (name, security, unmasked) in [
+        ("masked", "", false),
+        ("unmasked", "securityContext: {procMount: Unmasked},", true),
+    ] {
+        let container = format!("{security} command: [sh, -c, \"{covered}\"]");
+        space.apply(&pod(name, "hostUsers: false,", &container, ""))?;
+        let log = space.until(&["logs", name], PATIENCE, |log| log.ends_with('\n'))?;
+        ensure!((log.trim() == "0") == unmasked, "{name}: {log} mounts below /proc");
+    }
     Ok(())
 }
 

@@ -6,8 +6,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::Scenario;
 use crate::ground::{Ground, PATIENCE, Report, eventually};
+use crate::order;
 
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
+    ("namespaces_are_everywhere_at_once", order::namespaces),
     ("leader_killed", leader_killed),
     ("follower_killed", follower_killed),
     ("leader_stopped_cleanly", leader_stopped_cleanly),

@@ -304,6 +304,11 @@ impl Ground {
         })
     }
 
+    /// The APIs of all hosts.
+    pub(crate) fn servers(&self) -> Result<Vec<Server>> {
+        self.hosts().iter().map(|host| self.server(host)).collect()
+    }
+
     /// Writes, watches and visits go on while `fault` happens and is mended; then everything is judged. `touched` are the
     /// hosts whose own clients may see failures.
     pub(crate) fn trial(&self, touched: &[usize], fault: impl FnOnce(&Trial) -> Result<()>) -> Result<Report> {
@@ -311,7 +316,7 @@ impl Ground {
         let number = self.trials.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("trial-{number}");
         self.kubectl(0, &["create", "namespace", &namespace])?;
-        let servers: Vec<Server> = self.hosts().iter().map(|host| self.server(host)).collect::<Result<_>>()?;
+        let servers = self.servers()?;
         let shared = Arc::new(Shared {
             servers: servers.clone(),
             namespace: namespace.clone(),

@@ -51,7 +51,13 @@ impl Shared {
     }
 }
 
-async fn ask(server: &Server, method: Method, url: &str, body: Option<Value>) -> Result<(StatusCode, Value), reqwest::Error> {
+/// Asks a server something and waits for the answer, but not for ever.
+pub(crate) async fn ask(
+    server: &Server,
+    method: Method,
+    url: &str,
+    body: Option<Value>,
+) -> Result<(StatusCode, Value), reqwest::Error> {
     let mut request = server.client.request(method, url).timeout(ANSWER_WITHIN);
     if let Some(body) = body {
         request = request.header("content-type", "application/json").body(body.to_string());

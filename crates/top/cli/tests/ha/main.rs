@@ -7,6 +7,7 @@
 mod faults;
 mod ground;
 mod load;
+mod order;
 mod recorder;
 mod visitors;
 
