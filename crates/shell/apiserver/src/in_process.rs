@@ -229,7 +229,7 @@ impl Transport for InProcess {
             "" if target.row.virtual_ => {
                 value["kind"] = target.row.kind.into();
                 value["apiVersion"] = target.row.api_version().into();
-                let review = crate::reviews::review(&self.server, target.row.kind, value, &self.user, &target.namespace);
+                let review = crate::reviews::review(&self.server, target.row, value, &self.user);
                 rules::object_of(&review.await?)
             }
             "" => {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use http::{Method, Request, Response};
 use serde_json::{Value, json};
 use trireme_api::Status;
-use trireme_api::field::FieldErrorType;
+use trireme_api::selector::{FieldSelector, LabelSelector};
+use trireme_resources::rows::Resource;
+use trireme_resources::{strategy, validation};
 
 use crate::authorization::{Attributes, Decision};
 use crate::http::accept::{Offer, Shape};
@@ -52,10 +54,11 @@ where
         kind => {
             let mut value = value;
             crate::pipeline::create::match_namespace(&target, &mut value)?;
+            strategy::wipe_system_fields(&mut value);
             value["kind"] = kind.into();
             value["apiVersion"] = row.api_version().into();
             rules::update_managers(&target, None, &mut value, &write, "");
-            let review = review(server, kind, value, &user, &target.namespace).await?;
+            let review = review(server, row, value, &user).await?;
             if style.accepted.shape == Shape::Metadata {
                 let kind = "PartialObjectMetadata";
                 respond::value(&style, 201, "meta.k8s.io/v1", kind, &respond::partial(&review))
@@ -82,39 +85,34 @@ fn component_status<B>(incoming: &Incoming<B>, target: &Target) -> Result<Respon
 }
 
 /// Answers one review for a user.
-pub(crate) async fn review(
-    server: &ApiServer,
-    kind: &str,
-    mut value: Value,
-    user: &UserInfo,
-    namespace: &str,
-) -> Result<Value, Status> {
+pub(crate) async fn review(server: &ApiServer, row: &Resource, mut value: Value, user: &UserInfo) -> Result<Value, Status> {
     if !value["metadata"].is_object() {
         value["metadata"] = json!({});
     }
-    match kind {
+    match row.kind {
         "SelfSubjectReview" => {
             value["metadata"]["creationTimestamp"] = now().into();
             value["status"] = json!({"userInfo": user_value(user)});
         }
         "TokenReview" => token_review(server, &mut value).await?,
         "SelfSubjectAccessReview" => {
-            let spec = value["spec"].clone();
-            check_spec(&spec, false, None)?;
-            value["status"] = decide(server, user, &spec);
+            check(row, &value)?;
+            value["status"] = decide(server, user, &value["spec"]);
         }
         "SubjectAccessReview" | "LocalSubjectAccessReview" => {
-            let spec = value["spec"].clone();
-            check_spec(&spec, true, (kind == "LocalSubjectAccessReview").then_some(namespace))?;
-            let subject = user_of(&spec);
-            value["status"] = decide(server, &subject, &spec);
+            check(row, &value)?;
+            let subject = user_of(&value["spec"]);
+            value["status"] = decide(server, &subject, &value["spec"]);
         }
         "SelfSubjectRulesReview" => {
             let namespace = value["spec"]["namespace"].as_str().unwrap_or_default();
             if namespace.is_empty() {
                 return Err(Status::bad_request("no namespace on request"));
             }
+            // Upstream answers with an object of its own.
             value["status"] = rules_of(server, user, namespace);
+            value["metadata"] = json!({});
+            value["spec"] = json!({});
         }
         _ => return Err(not_allowed()),
     }
@@ -153,60 +151,14 @@ fn user_of(spec: &Value) -> UserInfo {
     }
 }
 
-fn check_spec(spec: &Value, subject: bool, local: Option<&str>) -> Result<(), Status> {
-    let mut errors = Vec::new();
-    let mut add = |kind, path: &str, value: &str, detail: &str| errors.push(options::error(kind, path, value, detail));
-    match (
-        spec["resourceAttributes"].is_object(),
-        spec["nonResourceAttributes"].is_object(),
-    ) {
-        (true, true) => add(
-            FieldErrorType::Invalid,
-            "spec.nonResourceAttributes",
-            &go_path(&spec["nonResourceAttributes"]),
-            "cannot be specified in combination with resourceAttributes",
-        ),
-        (false, false) => add(
-            FieldErrorType::Invalid,
-            "spec.resourceAttributes",
-            &spec["resourceAttributes"].to_string(),
-            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
-        ),
-        _ => {}
-    }
-    let groups = spec["groups"].as_array().is_some_and(|groups| !groups.is_empty());
-    if subject && spec["user"].as_str().unwrap_or_default().is_empty() && !groups {
-        add(
-            FieldErrorType::Invalid,
-            "spec.user",
-            "\"\"",
-            "at least one of user or group must be specified",
-        );
-    }
-    let asked = spec["resourceAttributes"]["namespace"].as_str().unwrap_or_default();
-    if local.is_some_and(|namespace| namespace != asked) && spec["resourceAttributes"].is_object() {
-        add(
-            FieldErrorType::Invalid,
-            "spec.resourceAttributes.namespace",
-            &options::quoted(asked),
-            "must match metadata.namespace",
-        );
-    }
+/// Refuses a question that is not well-formed. Upstream leaves the kind out here.
+fn check(row: &Resource, value: &Value) -> Result<(), Status> {
+    let errors = validation::create(row, value);
     if errors.is_empty() {
         Ok(())
     } else {
-        // Upstream leaves the kind out here.
-        Err(Status::invalid("authorization.k8s.io", "", "", &errors))
+        Err(Status::invalid(row.group, "", "", &errors))
     }
-}
-
-/// Non-resource attributes as upstream's internal type shows them.
-fn go_path(attributes: &Value) -> String {
-    json!({
-        "Path": attributes["path"].as_str().unwrap_or_default(),
-        "Verb": attributes["verb"].as_str().unwrap_or_default(),
-    })
-    .to_string()
 }
 
 fn attributes_of(spec: &Value) -> Attributes {
@@ -247,7 +199,43 @@ fn decide(server: &ApiServer, user: &UserInfo, spec: &Value) -> Value {
     if !reason.is_empty() {
         status["reason"] = reason.into();
     }
+    let unread = unread_selectors(&spec["resourceAttributes"]);
+    if !unread.is_empty() {
+        status["evaluationError"] = unread.into();
+    }
     status
+}
+
+/// What of the selectors of a question cannot be read: it is left out of account, which asks for more.
+fn unread_selectors(resource: &Value) -> String {
+    let mut told = Vec::new();
+    let mut look = |name: &str, raw: fn(&str) -> bool, one: fn(&Value) -> bool| {
+        let text = resource[name]["rawSelector"].as_str().unwrap_or_default();
+        let requirements = resource[name]["requirements"].as_array().map_or(&[][..], Vec::as_slice);
+        let read = requirements.iter().filter(|requirement| one(requirement)).count();
+        let all = read == requirements.len() && (text.is_empty() || !requirements.is_empty() || raw(text));
+        if !all {
+            let partially = if read > 0 { "partially " } else { "" };
+            told.push(format!("spec.resourceAttributes.{name} {partially}ignored due to parse error"));
+        }
+    };
+    fn operator(requirement: &Value) -> &str {
+        requirement["operator"].as_str().unwrap_or_default()
+    }
+    fn values_of(requirement: &Value) -> usize {
+        requirement["values"].as_array().map_or(0, Vec::len)
+    }
+    look(
+        "fieldSelector",
+        |text| FieldSelector::parse(text).is_ok(),
+        |requirement| matches!(operator(requirement), "In" | "NotIn") && values_of(requirement) == 1,
+    );
+    look(
+        "labelSelector",
+        |text| LabelSelector::parse(text).is_ok(),
+        |requirement| matches!(operator(requirement), "In" | "NotIn" | "Exists" | "DoesNotExist"),
+    );
+    told.join("; ")
 }
 
 fn rules_of(server: &ApiServer, user: &UserInfo, namespace: &str) -> Value {
@@ -283,24 +271,32 @@ async fn token_review(server: &ApiServer, value: &mut Value) -> Result<(), Statu
         .map_err(|_| Status::bad_request("token is not a header value"))?
         .into_parts()
         .0;
-    value["status"] = match server.plugins.authenticator.authenticate(&parts, None).await {
-        Ok(Some(user)) => {
-            let mut status = json!({"authenticated": true, "user": user_value(&user.authenticated())});
-            if let Some(audiences) = value["spec"]["audiences"].as_array().filter(|list| !list.is_empty()) {
-                status["audiences"] = audiences.clone().into();
+    // What the client wrote into the status stays where nothing takes its place, as upstream's does.
+    let mut status = value["status"].as_object().cloned().unwrap_or_default();
+    status.remove("authenticated");
+    status.entry("user").or_insert_with(|| json!({}));
+    match server.plugins.authenticator.authenticate(&parts, None).await {
+        Ok(found) => {
+            let anonymous = || server.config.anonymous.then(UserInfo::anonymous);
+            if let Some(user) = found.map(|user| user.authenticated()).or_else(anonymous) {
+                status.insert("authenticated".to_owned(), true.into());
+                status.insert("user".to_owned(), user_value(&user));
+                match value["spec"]["audiences"].as_array().filter(|list| !list.is_empty()) {
+                    Some(audiences) => status.insert("audiences".to_owned(), audiences.clone().into()),
+                    None => status.remove("audiences"),
+                };
             }
-            status
         }
-        Ok(None) => json!({"user": {}}),
-        Err(status) => {
-            let why = if status.reason == "Unauthorized" {
+        Err(failure) => {
+            let why = if failure.reason == "Unauthorized" {
                 "invalid bearer token".to_owned()
             } else {
-                status.message
+                failure.message
             };
-            json!({"user": {}, "error": why})
+            status.insert("error".to_owned(), why.into());
         }
-    };
+    }
+    value["status"] = status.into();
     Ok(())
 }
 

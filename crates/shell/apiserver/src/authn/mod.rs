@@ -78,8 +78,9 @@ pub fn unauthorized() -> Status {
 pub fn bearer_token(parts: &http::request::Parts) -> Option<String> {
     if let Some(value) = parts.headers.get(http::header::AUTHORIZATION) {
         let text = value.to_str().ok()?;
-        let (scheme, token) = text.split_once(' ')?;
-        let token = token.trim();
+        // As upstream: what stands between the first and the second space.
+        let mut words = text.trim().splitn(3, ' ');
+        let (scheme, token) = (words.next()?, words.next()?);
         return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned());
     }
     const PREFIX: &str = "base64url.bearer.authorization.k8s.io.";

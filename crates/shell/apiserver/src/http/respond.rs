@@ -187,6 +187,12 @@ pub fn table_of(style: &Style, row: &Resource, objects: &[Value], metadata: Valu
             entry
         })
         .collect();
+    // Where a kind has no columns of its own, upstream makes no list of rows before there is one.
+    let rows = if rows.is_empty() && !trireme_resources::table::has_columns(row) {
+        Value::Null
+    } else {
+        rows.into()
+    };
     let columns = if columns { rules::columns(row) } else { Value::Null };
     json!({"kind": "Table", "apiVersion": META, "metadata": metadata, "columnDefinitions": columns, "rows": rows})
 }

@@ -120,7 +120,8 @@ impl ApiServer {
         warn(warnings, rules::warnings(target, &value, None, self.config.warn_unenforced));
         self.validate(target, Operation::Create, &mut value, None, options, warnings)?;
         writes.extend(self.charge(target, Operation::Create, &mut value, None, options, warnings)?);
-        if !given_version.is_empty() {
+        // What is no number is no version, and is forgotten; a dry run does not get as far as the store, which asks.
+        if !options.dry_run && given_version.parse::<u64>().is_ok_and(|version| version != 0) {
             return Err(Status {
                 reason: String::new(),
                 ..Status::failure(500, "", "resourceVersion should not be set on objects to be created")
@@ -135,7 +136,12 @@ impl ApiServer {
             }
             return Ok(match self.store.get(&key) {
                 Some(current) => Outcome::Exists(Some(current)),
-                None => Outcome::Done(rules::object_of(&value)?),
+                None => {
+                    if !given_version.is_empty() {
+                        metadata(&mut value).insert("resourceVersion".into(), given_version.into());
+                    }
+                    Outcome::Done(rules::object_of(&value)?)
+                }
             });
         }
         let body = Body::new(value);

@@ -58,10 +58,22 @@ impl ApiServer {
     ///
     /// # Errors
     /// As upstream.
-    pub async fn update(&self, target: &Target, value: Value, options: &WriteOptions) -> Result<Written, Status> {
+    pub async fn update(&self, target: &Target, mut value: Value, options: &WriteOptions) -> Result<Written, Status> {
         check_name(target, &value)?;
+        match_namespace(target, &mut value)?;
         self.barrier().await?;
         if target.subresource.is_empty() && rules::allow_create_on_update(target.row) && self.store.get(&target.key()).is_none() {
+            let uid = meta_text(&value, "uid");
+            if !uid.is_empty() {
+                return Err(target.conflict(&uid_differs(target, uid, "")));
+            }
+            let version = meta_text(&value, "resourceVersion");
+            if !version.is_empty() && version.parse::<u64>().is_err() {
+                return Err(no_version(version));
+            }
+            if !options.dry_run {
+                metadata(&mut value).remove("resourceVersion");
+            }
             return self.create(target, value, options).await;
         }
         let mut make = |_: &Value| Ok(Made::plain(value.clone()));
@@ -253,17 +265,17 @@ impl ApiServer {
             text => match text.parse::<u64>() {
                 Ok(revision) if revision == header.resource_version => Ok(true),
                 Ok(_) => Err(target.modified()),
-                Err(_) => {
-                    let problem = error(
-                        trireme_api::field::FieldErrorType::Invalid,
-                        "metadata.resourceVersion",
-                        super::options::quoted(text),
-                        format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
-                    );
-                    Err(target.invalid(&target.name, &[problem]))
-                }
+                Err(_) => Err(no_version(text)),
             },
         }
+    }
+}
+
+/// Upstream's answer to a resourceVersion that is no number: its store's error, bare.
+fn no_version(text: &str) -> Status {
+    Status {
+        reason: String::new(),
+        ..Status::failure(500, "", &format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Defaults of the smaller groups (pkg/apis/*/v1/defaults.go).
 
 use serde_json::{Value, json};
+use trireme_api::path;
 
 use super::{Fields, is_zero, object, set, set_zero, text};
 
@@ -62,6 +63,16 @@ pub(super) fn apply(package: &str, name: &str, fields: &mut Fields) {
 fn definition(name: &str, fields: &mut Fields) {
     match name {
         "ServiceReference" => set(fields, "port", 443),
+        "CustomResourceDefinition" => {
+            let versions = fields.get("spec").map_or(&[][..], |spec| path::list(spec, &["versions"]));
+            let stored = versions
+                .iter()
+                .find(|version| path::bool(version, &["storage"]))
+                .map(|version| path::str(version, &["name"]).to_owned());
+            if let Some(stored) = stored {
+                set_zero(object(fields, "status"), "storedVersions", json!([stored]));
+            }
+        }
         "CustomResourceDefinitionSpec" => {
             let names = object(fields, "names");
             let kind = text(names, "kind").to_owned();

@@ -121,6 +121,9 @@ fn role_binding(name: &'static str) -> Vec<Column> {
     ]
 }
 
+/// What every resource has.
+pub(super) const COMMON: &[Column] = &[NAME, CREATED];
+
 pub(super) fn of(row: &Resource) -> Vec<Column> {
     match (row.group, row.plural) {
         ("", "pods") => vec![
@@ -466,6 +469,6 @@ pub(super) fn of(row: &Resource) -> Vec<Column> {
             text("Available", "Whether it answers."),
             AGE,
         ],
-        _ => vec![NAME, CREATED],
+        _ => COMMON.to_vec(),
     }
 }

@@ -57,6 +57,12 @@ pub fn columns(row: &Resource) -> Vec<Column> {
     columns::of(row)
 }
 
+/// Whether a resource has columns of its own, more than name and creation time.
+#[must_use]
+pub fn has_columns(row: &Resource) -> bool {
+    columns::of(row) != columns::COMMON
+}
+
 /// The cells of an object in the row's version.
 #[must_use]
 pub fn cells(row: &Resource, value: &Value, now: Timestamp) -> Vec<Value> {

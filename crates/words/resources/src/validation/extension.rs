@@ -1,10 +1,6 @@
-//! Webhook configurations, admission policies and certificate requests
-//! (pkg/apis/admissionregistration/validation, pkg/apis/certificates/validation).
+//! Webhook configurations and admission policies (pkg/apis/admissionregistration/validation).
 //!
 //! Invariant: expressions are looked at for being there and for their syntax (`expression`), not for their types.
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 
 use super::container::label_key;
 use super::expression::Expressions;
@@ -13,7 +9,6 @@ use super::names;
 use super::node::{Errors, Node};
 use super::seen::Seen;
 use super::show;
-use super::volume::signer_name;
 
 const FAILURE: &[&str] = &["Fail", "Ignore"];
 const MATCH: &[&str] = &["Equivalent", "Exact"];
@@ -94,7 +89,7 @@ fn webhook(errors: &mut Errors, hook: &Node<'_>, quiet: bool, expressions: &mut 
 }
 
 /// Where a webhook listens.
-fn client(errors: &mut Errors, node: &Node<'_>) {
+pub(super) fn client(errors: &mut Errors, node: &Node<'_>) {
     let (url, service) = (node.at("url"), node.at("service"));
     if url.set() == service.set() {
         errors.push(node.required("exactly one of url or service is required"));
@@ -166,7 +161,8 @@ fn service_ref(errors: &mut Errors, node: &Node<'_>) {
     }
 }
 
-fn review_versions(errors: &mut Errors, node: &Node<'_>, known: bool) {
+/// Versions of the review that a webhook reads; `known` says whether one that is known must be among them.
+pub(super) fn review_versions(errors: &mut Errors, node: &Node<'_>, known: bool) {
     let all = node.strings();
     if all.is_empty() {
         errors.push(node.required(format!("must specify one of {}", REVIEWS.join(", "))));
@@ -561,95 +557,4 @@ pub(super) fn validating_binding(errors: &mut Errors, root: &Node<'_>) {
 /// Where a mutating policy applies.
 pub(super) fn mutating_binding(errors: &mut Errors, root: &Node<'_>) {
     binding(errors, &root.at("spec"));
-}
-
-const USAGES: &[&str] = &[
-    "any",
-    "cert sign",
-    "client auth",
-    "code signing",
-    "content commitment",
-    "crl sign",
-    "data encipherment",
-    "decipher only",
-    "digital signature",
-    "email protection",
-    "encipher only",
-    "ipsec end system",
-    "ipsec tunnel",
-    "ipsec user",
-    "key agreement",
-    "key encipherment",
-    "microsoft sgc",
-    "netscape sgc",
-    "ocsp signing",
-    "s/mime",
-    "server auth",
-    "signing",
-    "timestamping",
-];
-
-/// A request for a certificate.
-pub(super) fn signing_request(errors: &mut Errors, root: &Node<'_>) {
-    let spec = root.at("spec");
-    let request = spec.at("request");
-    let text = STANDARD.decode(request.str()).unwrap_or_default();
-    if !String::from_utf8_lossy(&text).contains("-----BEGIN CERTIFICATE REQUEST-----") {
-        errors.push(request.bad("PEM block type must be CERTIFICATE REQUEST"));
-    }
-    let usages = spec.at("usages");
-    if usages.is_empty() {
-        errors.push(usages.required(""));
-    }
-    for usage in usages.items() {
-        usage.one_of(errors, USAGES);
-    }
-    let mut seen: Seen<&str> = Seen::default();
-    for usage in usages.items() {
-        if seen.contains(&usage.str()) {
-            errors.push(usage.duplicate());
-        }
-        seen.push(usage.str());
-    }
-    let signer = spec.at("signerName");
-    if signer.str() == "kubernetes.io/legacy-unknown" {
-        errors.push(signer.bad("the legacy signerName is not allowed via this API version"));
-    } else {
-        signer_name(errors, &signer);
-    }
-    let expiration = spec.at("expirationSeconds");
-    if expiration.set() && expiration.int() < 600 {
-        errors.push(expiration.bad_int("may not specify a duration less than 600 seconds (10 minutes)"));
-    }
-    conditions(errors, &root.get("status.conditions"));
-}
-
-fn conditions(errors: &mut Errors, node: &Node<'_>) {
-    let mut seen: Seen<&str> = Seen::default();
-    let mut decided = "";
-    for condition in node.items() {
-        let (kind, status) = (condition.at("type"), condition.at("status"));
-        if kind.is_empty() {
-            errors.push(kind.required(""));
-        }
-        if matches!(kind.str(), "Approved" | "Denied" | "Failed") {
-            if status.is_empty() {
-                errors.push(status.required(""));
-            } else if status.str() != "True" {
-                errors.push(status.unsupported(&["True"]));
-            }
-        } else {
-            status.need_one_of(errors, &["True", "False", "Unknown"]);
-        }
-        if matches!(kind.str(), "Approved" | "Denied") {
-            if !decided.is_empty() && decided != kind.str() {
-                errors.push(kind.bad("Approved and Denied conditions are mutually exclusive"));
-            }
-            decided = kind.str();
-        }
-        if seen.contains(&kind.str()) {
-            errors.push(kind.duplicate());
-        }
-        seen.push(kind.str());
-    }
 }

@@ -5,7 +5,7 @@
 use super::metadata::Rules;
 use super::names::{self, NameRule};
 use super::node::{Errors, Node};
-use super::{autoscaling, batch, config, device, extension, flow, network, pod, rbac, service, storage, workloads};
+use super::{aggregation, autoscaling, batch, certificates, config, definition, device, extension, flow, network, pod, rbac, service, storage, workloads};
 
 /// Checks an object to create.
 type Create = fn(&mut Errors, &Node<'_>);
@@ -521,13 +521,30 @@ pub(super) static KINDS: &[Kind] = &[
         before: WHOLE,
         after: CHANGE,
         name: names::any,
+        status: certificates::update_status,
         ..kind(
             "certificates.k8s.io/certificatesigningrequests",
-            extension::signing_request,
-            |e, n, _| {
-                extension::signing_request(e, n);
-            },
+            |e, n| certificates::request(e, n, None),
+            certificates::update,
         )
+    },
+    Kind {
+        looks: false,
+        standard_finalizers: false,
+        status: definition::update_status,
+        ..kind(
+            "apiextensions.k8s.io/customresourcedefinitions",
+            definition::create,
+            definition::update,
+        )
+    },
+    Kind {
+        looks: false,
+        standard_finalizers: false,
+        status: aggregation::update_status,
+        ..kind("apiregistration.k8s.io/apiservices", aggregation::service, |e, n, _| {
+            aggregation::service(e, n);
+        })
     },
     Kind {
         name: names::long_name,

@@ -36,15 +36,25 @@ fn masked(name: &str) -> String {
 
 /// Metadata of an object to create.
 pub(super) fn create(errors: &mut Errors, meta: &Node<'_>, rules: Rules) {
+    create_with(errors, meta, rules, &|_| None);
+}
+
+/// Likewise, of a kind whose name follows from the rest of the object: `also` says what is wrong with a name besides.
+pub(super) fn create_with(errors: &mut Errors, meta: &Node<'_>, rules: Rules, also: &dyn Fn(&str) -> Option<String>) {
+    let messages = |name: &str| {
+        let mut messages = (rules.name)(name);
+        messages.extend(also(name));
+        messages
+    };
     let generate = meta.at("generateName");
     if !generate.is_empty() {
-        generate.each(errors, (rules.name)(&masked(generate.str())));
+        generate.each(errors, messages(&masked(generate.str())));
     }
     let name = meta.at("name");
     if name.is_empty() {
         errors.push(name.required("name or generateName is required"));
     } else {
-        name.each(errors, (rules.name)(name.str()));
+        name.each(errors, messages(name.str()));
     }
     common(errors, meta, rules.namespaced);
     if rules.standard_finalizers {

@@ -4,10 +4,13 @@
 //! canonical and with defaults. Nothing here asks whether something else exists.
 
 mod affinity;
+mod aggregation;
 mod autoscaling;
 mod batch;
+mod certificates;
 mod config;
 mod container;
+mod definition;
 mod device;
 mod diff;
 mod expression;

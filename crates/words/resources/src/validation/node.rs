@@ -162,6 +162,12 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// How many bytes a text in base64 stands for.
+    pub fn bytes(&self) -> usize {
+        let text = self.str();
+        text.len() / 4 * 3 - text.bytes().rev().take(2).filter(|byte| *byte == b'=').count()
+    }
+
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

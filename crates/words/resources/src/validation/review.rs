@@ -2,8 +2,10 @@
 //!
 //! Invariant: the question's form alone; the answer is for the authorizer.
 
+use serde_json::Value;
+
 use super::metadata;
-use super::node::{Errors, Node};
+use super::node::{Errors, Node, same};
 use super::show;
 
 /// Whose access a review asks for.
@@ -36,6 +38,20 @@ pub(super) fn access(errors: &mut Errors, root: &Node<'_>, subject: Subject) {
     }
     for name in ["fieldSelector", "labelSelector"] {
         selector(errors, &resource.at(name));
+    }
+    let meta = root.at("metadata");
+    let own = |name: &str| name == "managedFields" || (name == "namespace" && subject == Subject::Local);
+    let mut members = meta.value.as_object().into_iter().flatten();
+    if members.any(|(name, value)| !own(name) && !same(value, &Value::Null)) {
+        let shown = show::internal("apimachinery/pkg/apis/meta/v1", "ObjectMeta", meta.value);
+        errors.push(meta.invalid_as(
+            shown,
+            if subject == Subject::Local {
+                "must be empty except for namespace"
+            } else {
+                "must be empty"
+            },
+        ));
     }
     if subject == Subject::Local {
         let namespace = resource.at("namespace");

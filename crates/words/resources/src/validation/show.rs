@@ -4,6 +4,7 @@
 //! and every field, set or not; structs of the metadata package in their JSON form.
 
 use serde_json::Value;
+use trireme_api::go;
 use trireme_api::schema::{self, Field, Struct, Type};
 
 use super::show_orders::ORDERS;
@@ -65,6 +66,22 @@ pub(super) fn internal(package: &str, name: &str, value: &Value) -> String {
     let mut out = String::new();
     write(&mut out, &Type::Json, None, value, Some(ty), None);
     out
+}
+
+/// A schema of a custom resource.
+fn schema_props(value: &Value) -> String {
+    internal("apiextensions-apiserver/pkg/apis/apiextensions/v1", "JSONSchemaProps", value)
+}
+
+/// One schema, or a list of them, as the field that takes either holds it.
+pub(super) fn schemas(value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(schema_props).collect();
+            format!("{{\"Schema\":null,\"JSONSchemas\":[{}]}}", items.join(","))
+        }
+        one => format!("{{\"Schema\":{},\"JSONSchemas\":null}}", schema_props(one)),
+    }
 }
 
 /// A selector in its JSON form.
@@ -129,6 +146,7 @@ const INITIALISMS: &[(&str, &str)] = &[
     ("caBundle", "CABundle"),
     ("ipMode", "IPMode"),
     ("http", "HTTP"),
+    ("jsonPath", "JSONPath"),
     ("url", "URL"),
     ("wwids", "WWIDs"),
     ("discoveryCHAPAuth", "DiscoveryCHAPAuth"),
@@ -148,7 +166,7 @@ fn go_name(json: &str) -> String {
 }
 
 /// Fields of a struct as the server has them: name, field, whether it stands in the struct around.
-fn fields(ty: &'static Struct, around: Option<&'static Struct>) -> Vec<(String, &'static Field, bool)> {
+pub(super) fn fields(ty: &'static Struct, around: Option<&'static Struct>) -> Vec<(String, &'static Field, bool)> {
     let Some((_, names)) = ORDERS.iter().find(|(name, _)| *name == ty.name) else {
         return ty.fields.iter().map(|field| (go_name(field.json), field, false)).collect();
     };
@@ -185,6 +203,17 @@ fn write(out: &mut String, ty: &Type, field: Option<&Field>, value: &Value, root
         return;
     }
     match (ty, value) {
+        (Type::SchemaOrBool, value) if !value.is_null() => {
+            let (allows, schema) = value.as_bool().map_or((true, value), |allows| (allows, &Value::Null));
+            out.push_str(&format!("{{\"Allows\":{allows},\"Schema\":{}}}", schema_props(schema)));
+        }
+        (Type::SchemaOrArray, value) if !value.is_null() => out.push_str(&schemas(value)),
+        (Type::SchemaOrStrings, Value::Array(_)) => {
+            out.push_str(&format!("{{\"Schema\":null,\"Property\":{}}}", json(value)));
+        }
+        (Type::SchemaOrStrings, value) if !value.is_null() => {
+            out.push_str(&format!("{{\"Schema\":{},\"Property\":null}}", schema_props(value)));
+        }
         (Type::List(inner), Value::Array(items)) => {
             out.push('[');
             for (index, item) in items.iter().enumerate() {
@@ -218,6 +247,7 @@ fn write(out: &mut String, ty: &Type, field: Option<&Field>, value: &Value, root
         (Type::Bool, Value::Null) => out.push_str("false"),
         (Type::Quantity, Value::Null) => out.push_str("\"0\""),
         (Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString, Value::Null) => out.push('0'),
+        (Type::Double, Value::Number(number)) => out.push_str(&go::plain(&Value::Number(number.clone()))),
         (_, value) => out.push_str(&json(value)),
     }
 }

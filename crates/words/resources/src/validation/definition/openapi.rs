@@ -1,0 +1,548 @@
+//! What OpenAPI parts a schema may have, and how the extensions of Kubernetes go together.
+//!
+//! Invariant: expressions are looked at only where the schema around and below them is right, and by their syntax alone.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+use trireme_api::schema;
+
+use super::super::expression::Expressions;
+use super::super::node::{Errors, Node};
+use super::super::show;
+use super::{Options, PACKAGE, parts, structural};
+
+const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
+/// Parts that a root may have besides, where the status is a subresource and so judged by itself.
+const AT_ROOT: &[&str] = &[
+    "Description",
+    "Type",
+    "Format",
+    "Title",
+    "Maximum",
+    "ExclusiveMaximum",
+    "Minimum",
+    "ExclusiveMinimum",
+    "MaxLength",
+    "MinLength",
+    "Pattern",
+    "MaxItems",
+    "MinItems",
+    "UniqueItems",
+    "MultipleOf",
+    "Required",
+    "Items",
+    "Properties",
+    "ExternalDocs",
+    "Example",
+    "XPreserveUnknownFields",
+    "XValidations",
+];
+/// Most bytes of all rules of one schema that are parsed; what stands behind is taken unparsed.
+const RULE_BYTES_MAX: usize = 32 * 1024;
+/// Most bytes of one rule that is parsed.
+const ONE_RULE_BYTES_MAX: usize = 10 * 1024;
+
+/// Whether a part of a schema is as if it were not there.
+pub(super) fn zero(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        _ => false,
+    }
+}
+
+/// Whether something holds of a schema or of one inside it.
+pub(super) fn any(schema: &Node<'_>, holds: &dyn Fn(&Node<'_>) -> bool) -> bool {
+    if !schema.value.is_object() {
+        return false;
+    }
+    let list = |name: &str| schema.at(name).items().iter().any(|one| any(one, holds));
+    let map = |name: &str| schema.at(name).entries().iter().any(|(_, one)| any(one, holds));
+    holds(schema)
+        || ["items", "not", "additionalProperties", "additionalItems"]
+            .iter()
+            .any(|name| any(&schema.at(name), holds))
+        || ["items", "allOf", "anyOf", "oneOf"].iter().any(|name| list(name))
+        || ["properties", "patternProperties", "definitions", "dependencies"]
+            .iter()
+            .any(|name| map(name))
+}
+
+/// Whether a schema uses an extension of Kubernetes.
+pub(super) fn extended(schema: &Node<'_>) -> bool {
+    ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type"]
+        .iter()
+        .any(|name| schema.has(name))
+        || [
+            "x-kubernetes-embedded-resource",
+            "x-kubernetes-int-or-string",
+            "x-kubernetes-list-map-keys",
+            "x-kubernetes-validations",
+        ]
+        .iter()
+        .any(|name| !zero(schema.at(name).value))
+}
+
+/// Whether a schema is of a type that there is not.
+pub(super) fn unknown_type(schema: &Node<'_>) -> bool {
+    let kind = schema.text("type");
+    !kind.is_empty() && !TYPES.contains(&kind)
+}
+
+/// Whether a schema is a set of what is owned in parts.
+pub(super) fn granular_set(schema: &Node<'_>) -> bool {
+    if schema.text("x-kubernetes-list-type") != "set" {
+        return false;
+    }
+    let items = schema.at("items");
+    match items.text("type") {
+        "array" => items.has("x-kubernetes-list-type") && items.text("x-kubernetes-list-type") != "atomic",
+        "object" => items.text("x-kubernetes-map-type") != "atomic",
+        _ => false,
+    }
+}
+
+/// Whether a schema is a list whose elements may lack a key.
+pub(super) fn loose_keys(schema: &Node<'_>) -> bool {
+    let mut errors = Errors::new();
+    list_keys(&mut errors, schema);
+    !errors.is_empty()
+}
+
+/// What a root may have where the status is a subresource: the first that it may not is told.
+pub(super) fn root_fields(errors: &mut Errors, schema: &Node<'_>) {
+    let Some(ty) = schema::named(PACKAGE, "JSONSchemaProps") else { return };
+    for (name, field, _) in show::fields(ty, None) {
+        let value = schema.at(field.json);
+        let there = if field.pointer { value.set() } else { !zero(value.value) };
+        if !there {
+            continue;
+        }
+        if name == "Type" {
+            if value.str() != "object" {
+                errors.push(value.bad(
+                    "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled",
+                ));
+                return;
+            }
+        } else if !AT_ROOT.contains(&name.as_str()) {
+            errors.push(schema.bad_struct(
+                PACKAGE,
+                "JSONSchemaProps",
+                format!(
+                    "only [{}] fields are allowed at the root of the schema if the status subresource is enabled",
+                    AT_ROOT.join(" ")
+                ),
+            ));
+            return;
+        }
+    }
+}
+
+/// Where a schema stands.
+#[derive(Clone, Default)]
+struct Place {
+    root: bool,
+    inside_metadata: bool,
+    /// Why no default may stand here.
+    no_default: Option<String>,
+    /// The path above whose values are not told apart between two states of an object.
+    uncorrelated: Option<String>,
+    /// Whether rules are looked at.
+    rules: bool,
+}
+
+impl Place {
+    fn child(&self) -> Self {
+        Self {
+            root: false,
+            ..self.clone()
+        }
+    }
+
+    fn unruled(&self) -> Self {
+        Self {
+            rules: false,
+            ..self.child()
+        }
+    }
+
+    fn uncorrelated(mut self, path: &str) -> Self {
+        self.uncorrelated.get_or_insert_with(|| path.to_owned());
+        self
+    }
+}
+
+/// Walks a schema; problems of rules come behind the others.
+struct Walk<'o, 'a> {
+    options: &'o Options,
+    errors: Errors,
+    of_rules: Errors,
+    expressions: Expressions<'a>,
+    parsed: HashSet<&'a str>,
+    bytes_left: usize,
+}
+
+/// What is wrong with the parts of a schema. `rules` says whether expressions are looked at.
+pub(super) fn check(errors: &mut Errors, schema: &Node<'_>, options: &Options, rules: bool) {
+    let mut walk = Walk {
+        options,
+        errors: Errors::new(),
+        of_rules: Errors::new(),
+        expressions: Expressions::new(None),
+        parsed: HashSet::new(),
+        bytes_left: RULE_BYTES_MAX,
+    };
+    let place = Place {
+        root: true,
+        rules,
+        ..Place::default()
+    };
+    walk.schema(schema, &place);
+    errors.append(&mut walk.errors);
+    errors.append(&mut walk.of_rules);
+}
+
+impl<'a> Walk<'_, 'a> {
+    fn schema(&mut self, node: &Node<'a>, place: &Place) {
+        if !node.value.is_object() {
+            return;
+        }
+        let start = self.errors.len();
+        self.parts(node, place);
+        if node.is("uniqueItems") {
+            self.errors.push(
+                node.at("uniqueItems")
+                    .forbidden("uniqueItems cannot be set to true since the runtime complexity becomes quadratic"),
+            );
+        }
+        self.members(node, place);
+        self.inner(node, place);
+        self.extensions(node);
+        if self.options.list_keys {
+            list_keys(&mut self.errors, node);
+        }
+        self.rules(node, place, start);
+    }
+
+    fn parts(&mut self, node: &Node<'a>, place: &Place) {
+        let errors = &mut self.errors;
+        let kind = node.at("type");
+        if self.options.known_types && unknown_type(node) {
+            errors.push(kind.unsupported(TYPES));
+        }
+        if let Some(why) = &place.no_default
+            && node.has("default")
+        {
+            errors.push(node.child("default").forbidden(format!("must not be set {why}")));
+        }
+        let mut refused = |name: &str, there: bool| {
+            if there {
+                errors.push(node.child(name).forbidden(format!("{name} is not supported")));
+            }
+        };
+        refused("id", !node.text("id").is_empty());
+        refused("additionalItems", node.has("additionalItems"));
+        refused("patternProperties", !node.at("patternProperties").is_empty());
+        refused("definitions", !node.at("definitions").is_empty());
+        refused("dependencies", node.has("dependencies"));
+        refused("$ref", node.has("$ref"));
+        if kind.str() == "null" {
+            errors.push(kind.forbidden("type cannot be set to null, use nullable as an alternative"));
+        }
+        let items = node.at("items");
+        if items.value.is_array() && !items.is_empty() {
+            errors.push(items.forbidden("items must be a schema object and not an array"));
+        }
+        if place.inside_metadata && node.is("x-kubernetes-embedded-resource") {
+            errors.push(
+                node.at("x-kubernetes-embedded-resource")
+                    .forbidden("must not be used inside of resource meta"),
+            );
+        }
+    }
+
+    fn members(&mut self, node: &Node<'a>, place: &Place) {
+        let (properties, additional) = (node.at("properties"), node.at("additionalProperties"));
+        if additional.set() {
+            if !properties.is_empty() && additional.value != true {
+                self.errors
+                    .push(additional.forbidden("additionalProperties and properties are mutual exclusive"));
+            }
+            let mut below = place.child();
+            if place.inside_metadata {
+                below.no_default = Some("inside additionalProperties applying to object metadata".to_owned());
+            }
+            self.schema(&additional, &below);
+        }
+        for (name, property) in properties.entries() {
+            let mut below = place.child();
+            if !matches!(node.text("x-kubernetes-map-type"), "" | "granular") {
+                below = below.uncorrelated(&node.path);
+            }
+            let of_resource = place.root || node.is("x-kubernetes-embedded-resource");
+            if of_resource && matches!(name, "metadata" | "kind" | "apiVersion") {
+                below.inside_metadata = true;
+                if place.root {
+                    below.no_default = Some(format!("in top-level {name}"));
+                }
+            }
+            self.schema(&property, &below);
+        }
+    }
+
+    fn inner(&mut self, node: &Node<'a>, place: &Place) {
+        let unruled = place.unruled();
+        self.schema(&node.at("not"), &unruled);
+        for name in ["allOf", "oneOf", "anyOf"] {
+            for one in node.at(name).items() {
+                self.schema(&one, &unruled);
+            }
+        }
+        for (_, one) in node.at("definitions").entries() {
+            self.schema(&one, &unruled);
+        }
+        let items = node.at("items");
+        let mut below = place.child();
+        if node.text("x-kubernetes-list-type") != "map" {
+            below = below.uncorrelated(&node.path);
+        }
+        self.schema(&items, &below);
+        for one in items.items() {
+            self.schema(&one, &below);
+        }
+        for (_, one) in node.at("dependencies").entries() {
+            self.schema(&one, &unruled);
+        }
+    }
+
+    fn extensions(&mut self, node: &Node<'a>) {
+        let errors = &mut self.errors;
+        let kind = node.at("type");
+        let preserve = node.at("x-kubernetes-preserve-unknown-fields");
+        if preserve.value == false {
+            errors.push(preserve.invalid("must be true or undefined"));
+        }
+        let of_type = |errors: &mut Errors, wanted: &str, detail: &str| {
+            if kind.is_empty() {
+                errors.push(kind.required(detail));
+            } else if kind.str() != wanted {
+                errors.push(kind.bad(detail));
+            }
+        };
+        let map_type = node.at("x-kubernetes-map-type");
+        if map_type.set() {
+            of_type(errors, "object", "must be object if x-kubernetes-map-type is specified");
+            map_type.one_of(errors, &["atomic", "granular"]);
+        }
+        let list_type = node.at("x-kubernetes-list-type");
+        let items = node.at("items");
+        if list_type.set() && kind.str() != "array" {
+            of_type(errors, "array", "must be array if x-kubernetes-list-type is specified");
+        } else if self.options.atomic_sets && granular_set(node) {
+            let name = if items.text("type") == "array" {
+                "x-kubernetes-list-type"
+            } else {
+                "x-kubernetes-map-type"
+            };
+            // Upstream shows the list's type in both cases.
+            let shown = show::value(items.at("x-kubernetes-list-type").value);
+            errors.push(
+                items
+                    .child(name)
+                    .invalid_as(shown, "must be atomic as item of a list with x-kubernetes-list-type=set"),
+            );
+        }
+        if list_type.set() {
+            list_type.one_of(errors, &["atomic", "set", "map"]);
+        }
+        let keys = node.at("x-kubernetes-list-map-keys");
+        if !keys.is_empty() && list_type.str() != "map" {
+            const MAP: &str = "must be map if x-kubernetes-list-map-keys is non-empty";
+            errors.push(if list_type.set() { list_type.bad(MAP) } else { list_type.required(MAP) });
+        }
+        if list_type.str() == "map" {
+            map_list(errors, &keys, &items);
+        }
+    }
+
+    /// Rules in CEL; `start` is where the problems of this schema begin.
+    fn rules(&mut self, node: &Node<'a>, place: &Place, start: usize) {
+        let rules = node.at("x-kubernetes-validations").items();
+        if rules.is_empty() {
+            return;
+        }
+        let paths = structural::unsupported(node).is_none();
+        for rule in &rules {
+            rule_form(&mut self.errors, rule, paths.then_some(node));
+        }
+        if self.errors.len() > start || !place.rules {
+            return;
+        }
+        for rule in &rules {
+            let text = rule.at("rule");
+            if let Some(why) = self.parse(&text) {
+                self.of_rules
+                    .push(text.invalid_as(show::internal(PACKAGE, "ValidationRule", rule.value), why));
+            }
+            let message = rule.at("messageExpression");
+            if !message.is_empty()
+                && let Some(why) = self.parse(&message)
+            {
+                self.of_rules
+                    .push(message.invalid_as(show::internal(PACKAGE, "ValidationRule", rule.value), why));
+            }
+            let optional = rule.at("optionalOldSelf");
+            if names_old(text.str()) {
+                if let Some(path) = &place.uncorrelated {
+                    self.of_rules.push(text.bad(format!(
+                        "oldSelf cannot be used on the uncorrelatable portion of the schema within {path}"
+                    )));
+                }
+            } else if optional.set() {
+                self.of_rules
+                    .push(optional.invalid("may not be set if oldSelf is not used in rule"));
+            }
+        }
+    }
+
+    /// Why a text is no expression. Each text is parsed once, and all together as far as the budget goes.
+    fn parse(&mut self, node: &Node<'a>) -> Option<String> {
+        let text = node.str();
+        if text.len() > ONE_RULE_BYTES_MAX || !self.parsed.insert(text) {
+            return None;
+        }
+        self.bytes_left = self.bytes_left.checked_sub(text.len())?;
+        let mut errors = Errors::new();
+        self.expressions.check(&mut errors, node);
+        errors.pop().map(|error| error.detail)
+    }
+}
+
+/// Whether an expression names the object's former state.
+fn names_old(rule: &str) -> bool {
+    rule.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+        .any(|word| word == "oldSelf")
+}
+
+/// The form of one rule. `schema` is what its field path is looked up in, unless it cannot be.
+fn rule_form(errors: &mut Errors, rule: &Node<'_>, schema: Option<&Node<'_>>) {
+    const BLANK: &str = "must be non-empty if specified";
+    const BREAKS: &str = "must not contain line breaks";
+    let (text, message) = (rule.at("rule"), rule.at("message"));
+    let (expression, reason, path) = (rule.at("messageExpression"), rule.at("reason"), rule.at("fieldPath"));
+    let broken = |text: &str| text.contains(['\n', '\r']);
+    let blank = |node: &Node<'_>| !node.is_empty() && node.str().trim().is_empty();
+    if text.str().trim().is_empty() {
+        errors.push(text.required("rule is not specified"));
+    } else if blank(&message) {
+        errors.push(message.bad(BLANK));
+    } else if broken(message.str().trim()) {
+        errors.push(message.bad(BREAKS));
+    } else if broken(text.str().trim()) && message.is_empty() {
+        errors.push(message.required("message must be specified if rule contains line breaks"));
+    }
+    if blank(&expression) {
+        errors.push(expression.required("messageExpression must be non-empty if specified"));
+    }
+    if reason.set() {
+        reason.one_of(
+            errors,
+            &[
+                "FieldValueDuplicate",
+                "FieldValueForbidden",
+                "FieldValueInvalid",
+                "FieldValueRequired",
+            ],
+        );
+    }
+    if blank(&path) {
+        errors.push(path.bad(BLANK));
+    }
+    if broken(path.str()) {
+        errors.push(path.bad(BREAKS));
+    }
+    if !path.is_empty()
+        && let Some(schema) = schema
+        && parts::field_path(path.str(), schema, true).is_err()
+    {
+        errors.push(path.bad("must be a valid path"));
+    }
+}
+
+/// A list whose elements are told apart by keys.
+fn map_list(errors: &mut Errors, keys: &Node<'_>, items: &Node<'_>) {
+    const OBJECT: &str = "must be object if parent array's x-kubernetes-list-type is map";
+    if keys.is_empty() {
+        errors.push(keys.required("must not be empty if x-kubernetes-list-type is map"));
+    }
+    if !items.set() {
+        errors.push(items.required("must have a schema if x-kubernetes-list-type is map"));
+        return;
+    }
+    if items.value.is_array() {
+        let shown = show::schemas(items.value);
+        errors.push(items.invalid_as(shown, "must only have a single schema if x-kubernetes-list-type is map"));
+        return;
+    }
+    if items.text("type") != "object" {
+        errors.push(items.at("type").bad(OBJECT));
+        return;
+    }
+    let mut seen = HashSet::new();
+    for key in keys.strings() {
+        let property = items.at("properties").key(key);
+        if !property.set() {
+            errors.push(keys.invalid("entries must all be names of item properties"));
+        } else if matches!(property.text("type"), "array" | "object") {
+            errors.push(property.at("type").bad_text(
+                items.text("type"),
+                "must be a scalar type if parent array's x-kubernetes-list-type is map",
+            ));
+        }
+        if !seen.insert(key) {
+            errors.push(keys.invalid("must not contain duplicate entries"));
+        }
+    }
+}
+
+/// That elements of sets and maps, and their keys, are always there.
+fn list_keys(errors: &mut Errors, node: &Node<'_>) {
+    let items = node.at("items");
+    let kind = node.text("x-kubernetes-list-type");
+    if !items.value.is_object() || !matches!(kind, "set" | "map") {
+        return;
+    }
+    if items.is("nullable") {
+        errors.push(
+            items
+                .at("nullable")
+                .forbidden(format!("cannot be nullable when x-kubernetes-list-type is {kind}")),
+        );
+    }
+    if kind == "set" {
+        return;
+    }
+    let required = items.at("required").strings();
+    for key in node.at("x-kubernetes-list-map-keys").strings() {
+        let property = items.at("properties").key(key);
+        if !property.set() {
+            continue;
+        }
+        if !required.contains(&key) && !property.has("default") {
+            errors.push(property.child("default").required(
+                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
+            ));
+        }
+        if property.is("nullable") {
+            errors.push(
+                property
+                    .at("nullable")
+                    .forbidden("this property is in x-kubernetes-list-map-keys, so it cannot be nullable"),
+            );
+        }
+    }
+}
