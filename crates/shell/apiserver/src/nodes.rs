@@ -79,6 +79,9 @@ pub trait TokenIssuer: Send + Sync + 'static {
     /// As the API answers them.
     async fn issue(&self, account: &Object, request: Value, user: &UserInfo) -> Result<Value, Status>;
 
+    /// The audiences that this API server answers to.
+    fn audiences(&self) -> Vec<String>;
+
     /// The JSON Web Key Set that tokens are verified with.
     fn key_set(&self) -> Value;
 

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderValue, Method, Request, Response};
 use serde_json::{Value, json};
 use trireme_api::Status;
 use trireme_api::selector::{FieldSelector, LabelSelector};
@@ -20,7 +22,7 @@ use crate::http::resources::{expected, not_allowed, read_object};
 use crate::http::respond;
 use crate::pipeline::{Target, options, rules};
 use crate::server::{ApiServer, now};
-use crate::user::UserInfo;
+use crate::user::{ANONYMOUS, UserInfo};
 
 /// Serves a virtual row.
 pub(crate) async fn serve<B>(server: &Arc<ApiServer>, mut incoming: Incoming<B>, target: Target) -> Result<Response<Body>, Status>
@@ -58,7 +60,9 @@ where
             value["kind"] = kind.into();
             value["apiVersion"] = row.api_version().into();
             rules::update_managers(&target, None, &mut value, &write, "");
-            let review = review(server, row, value, &user).await?;
+            let review = review(server, row, value, &user)
+                .await
+                .map_err(|status| status.warning(warnings.clone()))?;
             if style.accepted.shape == Shape::Metadata {
                 let kind = "PartialObjectMetadata";
                 respond::value(&style, 201, "meta.k8s.io/v1", kind, &respond::partial(&review))
@@ -216,7 +220,9 @@ fn unread_selectors(resource: &Value) -> String {
         let all = read == requirements.len() && (text.is_empty() || !requirements.is_empty() || raw(text));
         if !all {
             let partially = if read > 0 { "partially " } else { "" };
-            told.push(format!("spec.resourceAttributes.{name} {partially}ignored due to parse error"));
+            told.push(format!(
+                "spec.resourceAttributes.{name} {partially}ignored due to parse error"
+            ));
         }
     };
     fn operator(requirement: &Value) -> &str {
@@ -260,7 +266,9 @@ async fn token_review(server: &ApiServer, value: &mut Value) -> Result<(), Statu
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
-    let mut request = Request::builder().header("authorization", format!("Bearer {token}"));
+    let credentials = HeaderValue::from_bytes(format!("Bearer {token}").as_bytes());
+    let credentials = credentials.map_err(|_| Status::bad_request("token is not a header value"))?;
+    let mut request = Request::builder().header("authorization", credentials);
     for audience in value["spec"]["audiences"].as_array().into_iter().flatten() {
         if let Some(audience) = audience.as_str() {
             request = request.header(AUDIENCE_HEADER, audience);
@@ -279,17 +287,22 @@ async fn token_review(server: &ApiServer, value: &mut Value) -> Result<(), Statu
         Ok(found) => {
             let anonymous = || server.config.anonymous.then(UserInfo::anonymous);
             if let Some(user) = found.map(|user| user.authenticated()).or_else(anonymous) {
-                status.insert("authenticated".to_owned(), true.into());
-                status.insert("user".to_owned(), user_value(&user));
-                match value["spec"]["audiences"].as_array().filter(|list| !list.is_empty()) {
-                    Some(audiences) => status.insert("audiences".to_owned(), audiences.clone().into()),
-                    None => status.remove("audiences"),
-                };
+                match audiences(server, &token, &user, &value["spec"]) {
+                    Some(audiences) => {
+                        status.insert("authenticated".to_owned(), true.into());
+                        status.insert("user".to_owned(), user_value(&user));
+                        status.remove("audiences");
+                        if !audiences.is_empty() {
+                            status.insert("audiences".to_owned(), audiences.into());
+                        }
+                    }
+                    None => drop(status.insert("error".to_owned(), NO_TOKEN.into())),
+                }
             }
         }
         Err(failure) => {
             let why = if failure.reason == "Unauthorized" {
-                "invalid bearer token".to_owned()
+                NO_TOKEN.to_owned()
             } else {
                 failure.message
             };
@@ -298,6 +311,41 @@ async fn token_review(server: &ApiServer, value: &mut Value) -> Result<(), Statu
     }
     value["status"] = status.into();
     Ok(())
+}
+
+const NO_TOKEN: &str = "invalid bearer token";
+
+/// The audiences that a token is for, of those that are asked for, or of this server's own where none are; none where it is
+/// for none of them. A service account's token says for whom it is; any other is for this server.
+fn audiences(server: &ApiServer, token: &str, user: &UserInfo, spec: &Value) -> Option<Vec<String>> {
+    let texts = |value: &Value| -> Vec<String> {
+        let all = value.as_array().into_iter().flatten();
+        all.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let own = server
+        .plugins
+        .tokens
+        .as_ref()
+        .map(|tokens| tokens.audiences())
+        .unwrap_or_default();
+    let mut wanted = texts(&spec["audiences"]);
+    if wanted.is_empty() {
+        wanted.clone_from(&own);
+    }
+    if own.is_empty() || user.name == ANONYMOUS {
+        return Some(wanted);
+    }
+    let named = token
+        .split('.')
+        .nth(1)
+        .filter(|_| user.name.starts_with("system:serviceaccount:"))
+        .and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok())
+        .and_then(|claims| serde_json::from_slice::<Value>(&claims).ok())
+        .map(|claims| texts(&claims["aud"]));
+    // Tokens of hand-made Secrets name none.
+    let held = named.filter(|named| !named.is_empty()).unwrap_or(own);
+    wanted.retain(|audience| held.contains(audience));
+    (!wanted.is_empty()).then_some(wanted)
 }
 
 /// Header by which a token review tells the authenticator which audiences it asks for; a client's own is removed by the

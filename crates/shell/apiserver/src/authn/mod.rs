@@ -77,7 +77,7 @@ pub fn unauthorized() -> Status {
 #[must_use]
 pub fn bearer_token(parts: &http::request::Parts) -> Option<String> {
     if let Some(value) = parts.headers.get(http::header::AUTHORIZATION) {
-        let text = value.to_str().ok()?;
+        let text = String::from_utf8_lossy(value.as_bytes());
         // As upstream: what stands between the first and the second space.
         let mut words = text.trim().splitn(3, ' ');
         let (scheme, token) = (words.next()?, words.next()?);

@@ -328,6 +328,10 @@ impl TokenIssuer for ServiceAccountTokens {
         Ok(request)
     }
 
+    fn audiences(&self) -> Vec<String> {
+        self.audiences.clone()
+    }
+
     fn key_set(&self) -> Value {
         self.key_set.clone()
     }

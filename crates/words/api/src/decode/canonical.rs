@@ -10,10 +10,7 @@ use crate::time;
 
 /// Lists of which an empty one is not the same as none, by struct and field. Validation refuses it, so that it is never
 /// stored.
-const EMPTY_IS_TOLD: &[(&str, &str)] = &[
-    ("CustomResourceDefinitionSpec", "versions"),
-    ("HPAScalingRules", "policies"),
-];
+const EMPTY_IS_TOLD: &[(&str, &str)] = &[("CustomResourceDefinitionSpec", "versions"), ("HPAScalingRules", "policies")];
 
 /// Brings a value into the form that Go's typed round trip gives: unknown fields and nulls dropped, empty `omitempty`
 /// fields dropped, zero values added where Go writes them, quantities and times in canonical form.

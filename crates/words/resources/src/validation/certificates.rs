@@ -82,7 +82,10 @@ pub(super) fn request(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_
     let kept = old.map_or_else(Kept::default, |old| Kept::of(root, old));
     let spec = root.at("spec");
     let request = spec.at("request");
-    if blocks(&request).first().is_none_or(|block| block.kind != "CERTIFICATE REQUEST") {
+    if blocks(&request)
+        .first()
+        .is_none_or(|block| block.kind != "CERTIFICATE REQUEST")
+    {
         errors.push(request.invalid("PEM block type must be CERTIFICATE REQUEST"));
     }
     let usages = spec.at("usages");
@@ -216,10 +219,7 @@ fn blocks(node: &Node<'_>) -> Vec<Block> {
     let mut found = Vec::new();
     let mut lines = text.lines().map(str::trim_end);
     while let Some(line) = lines.next() {
-        let Some(kind) = line
-            .strip_prefix("-----BEGIN ")
-            .and_then(|rest| rest.strip_suffix("-----"))
-        else {
+        let Some(kind) = line.strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----")) else {
             continue;
         };
         let end = format!("-----END {kind}-----");

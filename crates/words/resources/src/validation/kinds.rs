@@ -5,7 +5,10 @@
 use super::metadata::Rules;
 use super::names::{self, NameRule};
 use super::node::{Errors, Node};
-use super::{aggregation, autoscaling, batch, certificates, config, definition, device, extension, flow, network, pod, rbac, service, storage, workloads};
+use super::{
+    aggregation, autoscaling, batch, certificates, config, definition, device, extension, flow, network, pod, rbac, service,
+    storage, workloads,
+};
 
 /// Checks an object to create.
 type Create = fn(&mut Errors, &Node<'_>);

@@ -272,9 +272,11 @@ fn rest(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
     approval(errors, root, old);
     let preserve = root.get("spec.preserveUnknownFields");
     if preserve.value == true && old.is_none_or(|old| old.get("spec.preserveUnknownFields").value != true) {
-        errors.push(preserve.invalid(
-            "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead",
-        ));
+        errors.push(
+            preserve.invalid(
+                "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead",
+            ),
+        );
     }
 }
 
@@ -305,7 +307,10 @@ fn check(errors: &mut Errors, spec: &Spec<'_>, mut options: Options) {
             }
         }
     }
-    if spec.schemas().any(|schema| openapi::any(&schema, &|schema| schema.has("default"))) {
+    if spec
+        .schemas()
+        .any(|schema| openapi::any(&schema, &|schema| schema.has("default")))
+    {
         options.structural = true;
         if !pruning {
             errors.push(
@@ -336,7 +341,11 @@ fn versions(errors: &mut Errors, spec: &Spec<'_>, options: &Options) {
         if !messages.is_empty() {
             errors.push(version.node.at("name").bad(messages.join(",")));
         }
-        let subresources = if some_status { &version.subresources } else { &spec.subresources };
+        let subresources = if some_status {
+            &version.subresources
+        } else {
+            &spec.subresources
+        };
         self::version(errors, version, subresources.has("status"), options);
     }
     let all = spec.node.child("versions");

@@ -114,7 +114,9 @@ pub(super) fn loose_keys(schema: &Node<'_>) -> bool {
 
 /// What a root may have where the status is a subresource: the first that it may not is told.
 pub(super) fn root_fields(errors: &mut Errors, schema: &Node<'_>) {
-    let Some(ty) = schema::named(PACKAGE, "JSONSchemaProps") else { return };
+    let Some(ty) = schema::named(PACKAGE, "JSONSchemaProps") else {
+        return;
+    };
     for (name, field, _) in show::fields(ty, None) {
         let value = schema.at(field.json);
         let there = if field.pointer { value.set() } else { !zero(value.value) };
@@ -362,7 +364,11 @@ impl<'a> Walk<'_, 'a> {
         let keys = node.at("x-kubernetes-list-map-keys");
         if !keys.is_empty() && list_type.str() != "map" {
             const MAP: &str = "must be map if x-kubernetes-list-map-keys is non-empty";
-            errors.push(if list_type.set() { list_type.bad(MAP) } else { list_type.required(MAP) });
+            errors.push(if list_type.set() {
+                list_type.bad(MAP)
+            } else {
+                list_type.required(MAP)
+            });
         }
         if list_type.str() == "map" {
             map_list(errors, &keys, &items);
@@ -533,9 +539,11 @@ fn list_keys(errors: &mut Errors, node: &Node<'_>) {
             continue;
         }
         if !required.contains(&key) && !property.has("default") {
-            errors.push(property.child("default").required(
-                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
-            ));
+            errors.push(
+                property.child("default").required(
+                    "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
+                ),
+            );
         }
         if property.is("nullable") {
             errors.push(

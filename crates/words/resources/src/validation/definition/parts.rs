@@ -73,7 +73,10 @@ pub(super) fn deprecation(errors: &mut Errors, version: &Node<'_>) {
 }
 
 fn printable(letter: char) -> bool {
-    letter == ' ' || !(letter.is_control() || letter.is_whitespace() || matches!(u32::from(letter), 0xad | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0xe000..=0xf8ff | 0xfeff))
+    letter == ' '
+        || !(letter.is_control()
+            || letter.is_whitespace()
+            || matches!(u32::from(letter), 0xad | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0xe000..=0xf8ff | 0xfeff))
 }
 
 /// A column of tables.
@@ -234,7 +237,11 @@ fn unescape(text: &str) -> Result<String, NoField> {
         }
         match letters.next() {
             Some(escaped @ ('\'' | '\\')) => out.push(escaped),
-            other => return Err(NoField::Escape(other.map_or_else(|| "\\".to_owned(), |other| format!("\\{other}")))),
+            other => {
+                return Err(NoField::Escape(
+                    other.map_or_else(|| "\\".to_owned(), |other| format!("\\{other}")),
+                ));
+            }
         }
     }
     Ok(out)

@@ -38,12 +38,7 @@ pub(super) enum Problem {
 
 /// What is wrong with a text, the first of it.
 pub(super) fn problem(text: &str) -> Option<Problem> {
-    let mut parser = Parser {
-        text,
-        at: 0,
-        groups: 0,
-        names: Vec::new(),
-    };
+    let mut parser = Parser { text, at: 0, groups: 0 };
     parser.run().err()
 }
 
@@ -51,7 +46,6 @@ struct Parser<'a> {
     text: &'a str,
     at: usize,
     groups: usize,
-    names: Vec<&'a str>,
 }
 
 impl<'a> Parser<'a> {
@@ -160,7 +154,8 @@ impl<'a> Parser<'a> {
             Some((low, high)) => (low, Some(high)),
         };
         let number = |text: &str| {
-            let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && (text.len() == 1 || !text.starts_with('0'));
+            let plain =
+                !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && (text.len() == 1 || !text.starts_with('0'));
             plain.then(|| text.parse::<u32>().unwrap_or(u32::MAX))
         };
         let Some(low) = number(low) else { return Ok(false) };
@@ -186,10 +181,9 @@ impl<'a> Parser<'a> {
             };
             let (name, whole) = (&name[..end], rest[..prefix.len() + end + 1].to_owned());
             let fits = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-            if !fits || self.names.contains(&name) {
-                return Err(Problem::Name(if fits { name.to_owned() } else { whole }));
+            if !fits {
+                return Err(Problem::Name(whole));
             }
-            self.names.push(name);
             self.open()?;
             self.at += prefix.len() + end + 1;
             return Ok(());
@@ -263,7 +257,11 @@ impl<'a> Parser<'a> {
                 return Err(Problem::Escape(rest[..2].to_owned()));
             }
             '0'..='7' => {
-                let digits = rest[1..].bytes().take(3).take_while(|byte| (b'0'..=b'7').contains(byte)).count();
+                let digits = rest[1..]
+                    .bytes()
+                    .take(3)
+                    .take_while(|byte| (b'0'..=b'7').contains(byte))
+                    .count();
                 let value = u32::from_str_radix(&rest[1..=digits], 8).unwrap_or(0);
                 (char::from_u32(value).unwrap_or('\0'), 1 + digits)
             }

@@ -137,7 +137,11 @@ fn invariants(errors: &mut Errors, schema: &Node<'_>, level: Level) {
     value_validation(errors, schema, either(&schema.at("anyOf")), either(&first_all.at("anyOf")));
     if embedded && kind.str() != "object" {
         const OBJECT: &str = "must be object if x-kubernetes-embedded-resource is true";
-        errors.push(if kind.is_empty() { kind.required(OBJECT) } else { kind.bad(OBJECT) });
+        errors.push(if kind.is_empty() {
+            kind.required(OBJECT)
+        } else {
+            kind.bad(OBJECT)
+        });
     } else if kind.is_empty() && !number_or_text && !preserved {
         errors.push(kind.required(match level {
             Level::Root => "must not be empty at the root",
@@ -165,9 +169,11 @@ fn invariants(errors: &mut Errors, schema: &Node<'_>, level: Level) {
             errors.push(metadata.at("type").bad("must be object"));
         }
         if level == Level::Root && says_more(metadata.value) {
-            errors.push(metadata.forbidden(
-                "must not specify anything other than name and generateName, but metadata is implicitly specified",
-            ));
+            errors.push(
+                metadata.forbidden(
+                    "must not specify anything other than name and generateName, but metadata is implicitly specified",
+                ),
+            );
         }
     }
     if embedded && !preserved && all.is_empty() {
@@ -179,15 +185,19 @@ fn invariants(errors: &mut Errors, schema: &Node<'_>, level: Level) {
 
 /// Whether a schema of metadata speaks of more than the two names.
 fn says_more(metadata: &Value) -> bool {
-    metadata.as_object().into_iter().flatten().any(|(name, value)| match name.as_str() {
-        "type" | "default" => false,
-        "properties" => value
-            .as_object()
-            .into_iter()
-            .flatten()
-            .any(|(name, _)| !matches!(name.as_str(), "name" | "generateName")),
-        _ => !zero(value),
-    })
+    metadata
+        .as_object()
+        .into_iter()
+        .flatten()
+        .any(|(name, value)| match name.as_str() {
+            "type" | "default" => false,
+            "properties" => value
+                .as_object()
+                .into_iter()
+                .flatten()
+                .any(|(name, _)| !matches!(name.as_str(), "name" | "generateName")),
+            _ => !zero(value),
+        })
 }
 
 /// Whether alternatives are the two that a number or a text needs.
@@ -212,7 +222,9 @@ fn value_validation(errors: &mut Errors, schema: &Node<'_>, skip_any: bool, skip
     }
     let pattern = schema.at("pattern");
     if let Some(why) = pattern::problem(pattern.str()) {
-        errors.push(pattern.bad(format!("must be a valid regular expression, but isn't: error parsing regexp: {why}")));
+        errors.push(pattern.bad(format!(
+            "must be a valid regular expression, but isn't: error parsing regexp: {why}"
+        )));
     }
 }
 

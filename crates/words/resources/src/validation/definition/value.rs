@@ -115,9 +115,6 @@ pub(super) fn check(errors: &mut Errors, at: &Node<'_>, schema: &Value, budget: 
 }
 
 fn types(schema: &Value) -> Vec<&str> {
-    if schema.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
-        return vec!["integer", "string"];
-    }
     text(schema, "type").into_iter().collect()
 }
 
@@ -281,7 +278,10 @@ fn is_uuid(value: &str, version: &str) -> bool {
 }
 
 fn of_number(value: &Value, schema: &Value, name: &str) -> Found {
-    let mut found = Found { matched: 1, ..Found::default() };
+    let mut found = Found {
+        matched: 1,
+        ..Found::default()
+    };
     let number = value.as_f64().unwrap_or_default();
     let limit = |name: &str| schema.get(name).and_then(Value::as_f64);
     let format = text(schema, "format").unwrap_or_default();
@@ -308,7 +308,11 @@ fn of_number(value: &Value, schema: &Value, name: &str) -> Found {
     };
     if let Some(factor) = limit("multipleOf") {
         let factor = fitted(factor);
-        let times = if factor < 1.0 { 1.0 / factor * number } else { number / factor };
+        let times = if factor < 1.0 {
+            1.0 / factor * number
+        } else {
+            number / factor
+        };
         if factor <= 0.0 {
             let message = format!("factor MultipleOf declared for {name} must be positive: {}", shown(factor));
             found.invalid(name, shown(factor), message);
@@ -338,7 +342,10 @@ fn of_number(value: &Value, schema: &Value, name: &str) -> Found {
 }
 
 fn of_list(items: &[Value], schema: &Value, name: &str, budget: &mut Budget) -> Found {
-    let mut found = Found { matched: 1, ..Found::default() };
+    let mut found = Found {
+        matched: 1,
+        ..Found::default()
+    };
     if let Some(inner) = schema.get("items").filter(|inner| inner.is_object()) {
         for (index, item) in items.iter().enumerate() {
             found.merge(judge(item, inner, &format!("{name}[{index}]"), budget));
@@ -346,7 +353,11 @@ fn of_list(items: &[Value], schema: &Value, name: &str, budget: &mut Budget) -> 
     }
     let size = i64::try_from(items.len()).unwrap_or(i64::MAX);
     if let Some(least) = count(schema, "minItems").filter(|least| size < *least) {
-        found.invalid(name, size.to_string(), format!("{name} in body should have at least {least} items"));
+        found.invalid(
+            name,
+            size.to_string(),
+            format!("{name} in body should have at least {least} items"),
+        );
     }
     if let Some(most) = count(schema, "maxItems").filter(|most| size > *most) {
         too_many(&mut found, name, size, most, "items");
@@ -389,7 +400,11 @@ fn of_object(members: &serde_json::Map<String, Value>, schema: &Value, name: &st
     match schema.get("additionalProperties") {
         Some(Value::Bool(false)) => {
             for key in members.keys().filter(|key| !known(key)) {
-                found.invalid(name, show::quoted(key), format!("{name}.{key} in body is a forbidden property"));
+                found.invalid(
+                    name,
+                    show::quoted(key),
+                    format!("{name}.{key} in body is a forbidden property"),
+                );
             }
         }
         Some(inner @ Value::Object(_)) => {
@@ -401,7 +416,11 @@ fn of_object(members: &serde_json::Map<String, Value>, schema: &Value, name: &st
     }
     for (key, inner) in properties.into_iter().flatten() {
         if let Some(value) = members.get(key) {
-            let path = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+            let path = if name.is_empty() {
+                key.clone()
+            } else {
+                format!("{name}.{key}")
+            };
             found.merge(judge(value, inner, &path, budget));
         }
     }
@@ -425,14 +444,21 @@ fn of_junctors(value: &Value, schema: &Value, name: &str, budget: &mut Budget) -
         match closest(value, any, name, budget) {
             (passed, first) if passed > 0 => found.merge(first),
             (_, best) => {
-                found.invalid("", shown, format!("{} must validate at least one schema (anyOf)", quoted_path(name)));
+                found.invalid(
+                    "",
+                    shown,
+                    format!("{} must validate at least one schema (anyOf)", quoted_path(name)),
+                );
                 found.merge(best);
             }
         }
     }
     let one = list("oneOf");
     if !one.is_empty() {
-        let passed = one.iter().filter(|schema| judge(value, schema, name, budget).faults.is_empty()).count();
+        let passed = one
+            .iter()
+            .filter(|schema| judge(value, schema, name, budget).faults.is_empty())
+            .count();
         if passed == 1 {
             found.merge(closest(value, one, name, budget).1);
         } else {
@@ -442,7 +468,11 @@ fn of_junctors(value: &Value, schema: &Value, name: &str, budget: &mut Budget) -
                 format!("Found {passed} valid alternatives")
             };
             let path = quoted_path(name);
-            found.invalid("", shown, format!("{path} must validate one and only one schema (oneOf). {why}"));
+            found.invalid(
+                "",
+                shown,
+                format!("{path} must validate one and only one schema (oneOf). {why}"),
+            );
             if passed == 0 {
                 found.merge(closest(value, one, name, budget).1);
             }
@@ -462,7 +492,9 @@ fn of_junctors(value: &Value, schema: &Value, name: &str, budget: &mut Budget) -
             found.invalid("", shown, format!("{path} must validate all the schemas (allOf){none}"));
         }
     }
-    if let Some(not) = schema.get("not").filter(|not| !not.is_null() && (not.is_object() || !zero(not)))
+    if let Some(not) = schema
+        .get("not")
+        .filter(|not| !not.is_null() && (not.is_object() || !zero(not)))
         && judge(value, not, name, budget).faults.is_empty()
     {
         found.invalid("", shown, format!("{} must not validate the schema (not)", quoted_path(name)));
