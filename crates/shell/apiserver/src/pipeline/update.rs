@@ -275,7 +275,7 @@ impl ApiServer {
 fn no_version(text: &str) -> Status {
     Status {
         reason: String::new(),
-        ..Status::failure(500, "", &format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
+        ..Status::failure(500, "", format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
     }
 }
 
