@@ -14,6 +14,7 @@ pub mod endpoint_slice_mirroring;
 pub mod endpoints;
 pub mod endpoints_of;
 pub mod garbage;
+pub mod history;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::{Set, Work};
+use crate::history::without_nothing;
 use crate::ownership;
 use crate::replicaset::to_value;
 
@@ -52,27 +53,7 @@ pub(super) fn same_template(deployment: &Deployment, set: &ReplicaSet) -> bool {
     if let Some(labels) = held.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
         labels.remove(HASH);
     }
-    without_empty(wanted) == without_empty(held)
-}
-
-/// Absent and empty are the same in a template.
-fn without_empty(value: Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let kept = map.into_iter().map(|(key, value)| (key, without_empty(value)));
-            Value::Object(kept.filter(|(_, value)| !is_nothing(value)).collect())
-        }
-        other => other,
-    }
-}
-
-fn is_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Object(map) => map.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        _ => false,
-    }
+    without_nothing(wanted) == without_nothing(held)
 }
 
 /// FNV-1a of the template and the collision count, in letters that spell no word.
