@@ -38,8 +38,8 @@ where
         return Err(not_allowed());
     }
     let style = style(&incoming.parts, &incoming.query, Offer::Review)?;
-    let write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
-    let (value, warnings) = read_object(&mut incoming, expected(row), write.validation).await?;
+    let mut write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
+    let (value, warnings) = read_object(&mut incoming, expected(row), &mut write).await?;
     let user = Arc::clone(&incoming.user);
     let mut answer = match row.kind {
         "Binding" => {

@@ -505,6 +505,7 @@ impl ApiServer {
         let entries = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
         // The same port under two protocols shares one node port, if the service is new.
         let mut shared: BTreeMap<i64, i64> = BTreeMap::new();
+        let mut seen: BTreeSet<(&str, i64)> = BTreeSet::new();
         for (index, entry) in entries.iter().enumerate() {
             let (number, own) = (whole(&entry["port"]), whole(&entry["nodePort"]));
             if own == 0 && !allocates {
@@ -532,6 +533,11 @@ impl ApiServer {
                 requested
             };
             shared.entry(number).or_insert(node_port);
+            let protocol = text(entry, "protocol");
+            if !seen.insert((protocol, node_port)) && !ports.new {
+                let message = format!("duplicate nodePort: {{{protocol} {node_port}}}");
+                return Err(Status::failure(500, "", message));
+            }
             service["spec"]["ports"][index]["nodePort"] = node_port.into();
         }
         Ok(())

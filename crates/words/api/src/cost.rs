@@ -137,6 +137,12 @@ impl Size {
         size
     }
 
+    /// Bytes of a string as JSON with its quotes.
+    #[must_use]
+    pub fn of_text(text: &str) -> usize {
+        text_bytes(text)
+    }
+
     fn add(&mut self, value: &Value) {
         self.values += 1;
         self.bytes += match value {

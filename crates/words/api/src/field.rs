@@ -35,8 +35,8 @@ pub struct FieldError {
     pub kind: FieldErrorType,
     /// Path, for example `spec.containers[0].name`.
     pub path: String,
-    /// The bad value already as Go would print it (strings quoted, numbers bare, objects as JSON); empty where the
-    /// kind shows none.
+    /// The bad value already as Go would print it (strings quoted, numbers bare, objects as JSON); empty where none is
+    /// shown.
     pub value: String,
     /// What is wrong and what is right.
     pub detail: String,
@@ -79,7 +79,7 @@ impl FieldError {
             FieldErrorType::Required | FieldErrorType::Forbidden | FieldErrorType::TooLong | FieldErrorType::Internal
         );
         let mut text = title.to_owned();
-        if shows_value {
+        if shows_value && !self.value.is_empty() {
             text.push_str(": ");
             text.push_str(&self.value);
         }

@@ -298,7 +298,12 @@ fn scaler_to_v2(value: &mut Value) {
     if let Some(behavior) = read(value, BEHAVIOR).filter(|found| found.as_object().is_some_and(|found| !found.is_empty())) {
         path::set(value, &["spec", "behavior"], recased(&behavior, false));
     }
-    drop(path::remove(value, &["status", "currentCPUUtilizationPercentage"]));
+    let utilization = path::remove(value, &["status", "currentCPUUtilizationPercentage"]).filter(|found| !found.is_null());
+    if let Some(utilization) = utilization {
+        let current = json!({"averageUtilization": utilization});
+        let current = json!([{"type": "Resource", "resource": {"name": "cpu", "current": current}}]);
+        path::set(value, &["status", "currentMetrics"], current);
+    }
     if let Some(current) = list(read(value, CURRENT_METRICS)) {
         let current: Vec<Value> = current
             .iter()

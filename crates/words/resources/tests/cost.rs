@@ -77,12 +77,18 @@ fn patches() {
         (r#"{"op":"copy","from":"/l","path":"/o/x"}"#, 10_000),
     ] {
         let body = format!("[{}]", vec![operation; times].join(","));
-        let answer = patch::json_patch(&doc, body.as_bytes(), true).map(|patched| patched.value.to_string().len());
+        let answer = patch::json_patch(row("", "pods").schema(), &doc, body.as_bytes(), true)
+            .map(|patched| patched.document.to_text().len());
         assert!(answer.map_or_else(|status| status.code == 422, |length| length < BODY_BYTES_MAX));
     }
     let long = json!({"l": vec![0; 50_000]});
     let front = format!("[{}]", vec![r#"{"op":"add","path":"/l/0","value":1}"#; 10_000].join(","));
-    assert_eq!(patch::json_patch(&long, front.as_bytes(), true).unwrap_err().code, 413);
+    assert_eq!(
+        patch::json_patch(row("", "pods").schema(), &long, front.as_bytes(), true)
+            .unwrap_err()
+            .code,
+        413
+    );
 }
 
 /// Many values in few bytes, aliases, depth.

@@ -192,7 +192,11 @@ pub fn validate(request: &mut Request<'_>) -> Result<(), Status> {
     limit_ranger::check(request)?;
     service_account::check(request)?;
     pod_resize::check(request)?;
-    pod_security::check(request)
+    pod_security::check(request)?;
+    if request.is_new_pod() {
+        pod::check_runtime_class(request)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

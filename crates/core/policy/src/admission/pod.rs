@@ -86,29 +86,55 @@ pub(super) fn keep_priority(request: &mut Request<'_>) {
     }
 }
 
+/// What upstream's client says of a name with which it cannot ask for an object.
+pub(super) fn bad_name(name: &str) -> Option<String> {
+    if name.is_empty() {
+        return Some("resource name may not be empty".to_owned());
+    }
+    let mut problems = Vec::new();
+    if matches!(name, "." | "..") {
+        problems.push(format!("may not be '{name}'"));
+    }
+    problems.extend(
+        ["/", "%"]
+            .iter()
+            .filter(|part| name.contains(**part))
+            .map(|part| format!("may not contain '{part}'")),
+    );
+    (!problems.is_empty()).then(|| format!("invalid resource name \"{name}\": [{}]", problems.join(" ")))
+}
+
+/// The runtime class that a pod names.
+fn runtime_class(request: &Request<'_>) -> Result<Option<Value>, Status> {
+    let Some(name) = request.object["spec"]["runtimeClassName"].as_str() else {
+        return Ok(None);
+    };
+    let class = request.lookup.get("node.k8s.io", "runtimeclasses", "", name);
+    match (class, bad_name(name)) {
+        (Some(class), _) => Ok(Some(class)),
+        (None, Some(why)) => Err(Status::failure(500, "", why)),
+        (None, None) => Err(request.forbid(&format!("pod rejected: RuntimeClass \"{name}\" not found"))),
+    }
+}
+
+const OTHER_OVERHEAD: &str = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
+
 /// What a runtime class adds to its pods: overhead, node selector, tolerations.
 pub(super) fn fill_runtime_class(request: &mut Request<'_>) -> Result<(), Status> {
-    let Some(name) = request.object["spec"]["runtimeClassName"].as_str().map(str::to_owned) else {
-        if !request.object["spec"]["overhead"].is_null() {
-            let why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
-            return Err(request.forbid(why));
-        }
+    let Some(class) = runtime_class(request)? else {
         return Ok(());
-    };
-    let Some(class) = request.lookup.get("node.k8s.io", "runtimeclasses", "", &name) else {
-        return Err(request.forbid(&format!("pod rejected: RuntimeClass \"{name}\" not found")));
     };
     let overhead = &class["overhead"]["podFixed"];
     let given = &request.object["spec"]["overhead"];
-    if !given.is_null() && given != overhead {
-        return Err(request.forbid("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"));
+    if !overhead.is_null() && !given.is_null() && given != overhead {
+        return Err(request.forbid(OTHER_OVERHEAD));
     }
     for (key, value) in class["scheduling"]["nodeSelector"].as_object().into_iter().flatten() {
         let held = &request.object["spec"]["nodeSelector"][key];
         if !held.is_null() && held != value {
-            let why = format!(
-                "pod rejected: conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}; pod.spec.nodeSelector[{key}] = {held}"
-            );
+            let [value, held] = [value, held].map(|text| text.as_str().unwrap_or_default());
+            let why =
+                format!("conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}; pod.spec.nodeSelector[{key}] = {held}");
             return Err(request.forbid(&why));
         }
     }
@@ -128,6 +154,20 @@ pub(super) fn fill_runtime_class(request: &mut Request<'_>) -> Result<(), Status
             }
         }
         spec["tolerations"] = json!(tolerations);
+    }
+    Ok(())
+}
+
+/// A pod has its class's overhead, and none where that has none.
+pub(super) fn check_runtime_class(request: &Request<'_>) -> Result<(), Status> {
+    let class = runtime_class(request)?.unwrap_or_default();
+    let (wanted, given) = (&class["overhead"]["podFixed"], &request.object["spec"]["overhead"]);
+    if wanted.is_null() && !given.is_null() {
+        let why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+        return Err(request.forbid(why));
+    }
+    if wanted != given {
+        return Err(request.forbid(OTHER_OVERHEAD));
     }
     Ok(())
 }

@@ -21,9 +21,8 @@ fn lookup(request: &Request<'_>, name: &str) -> Result<Value, Status> {
         .get("", "serviceaccounts", request.namespace, name)
         .ok_or_else(|| {
             let place = request.namespace;
-            request.forbid(&format!(
-                "error looking up service account {place}/{name}: serviceaccount \"{name}\" not found"
-            ))
+            let why = super::pod::bad_name(name).unwrap_or_else(|| format!("serviceaccount \"{name}\" not found"));
+            request.forbid(&format!("error looking up service account {place}/{name}: {why}"))
         })
 }
 

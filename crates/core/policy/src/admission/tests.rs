@@ -163,6 +163,16 @@ fn refusals_say_why() {
         ),
         (
             "ns",
+            json!({"serviceAccountName": "a/b"}),
+            "pods \"p\" is forbidden: error looking up service account ns/a/b: invalid resource name \"a/b\": [may not contain '/']",
+        ),
+        (
+            "ns",
+            json!({"runtimeClassName": "a/b%"}),
+            "invalid resource name \"a/b%\": [may not contain '/' may not contain '%']",
+        ),
+        (
+            "ns",
             json!({"priorityClassName": "x"}),
             "pods \"p\" is forbidden: no PriorityClass with name x was found",
         ),

@@ -186,25 +186,13 @@ fn check_type(expected: Expected<'_>, api_version: &str, kind: &str, bytes: &Byt
     {
         return Ok(());
     }
-    // The delete options, bindings and evictions of every group and version are the same.
-    let why = if let Some(ty) = schema::kind(group, version, kind).filter(|ty| ty.is_kind()) {
-        if group == expected.group && version == expected.version || kind != expected.kind {
-            format!(
-                "converting ({}.{kind}) to ({}.{}): unknown conversion",
-                ty.version(),
-                rules::internal_package(expected.group),
-                expected.kind
-            )
-        } else {
-            return Ok(());
-        }
+    let shown = if group.is_empty() {
+        version.to_owned()
     } else {
-        let shown = if group.is_empty() {
-            version.to_owned()
-        } else {
-            format!("{group}/{version}")
-        };
-        format!("no kind {kind:?} is registered for version {shown:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"")
+        format!("{group}/{version}")
+    };
+    let Some(why) = rules::misfit((expected.group, expected.version, expected.kind), &shown, kind) else {
+        return Ok(());
     };
     Err(Status::bad_request(format!(
         "{kind} in version {version:?} cannot be handled as a {}: {why}",

@@ -19,7 +19,7 @@ use super::watch_stream;
 use crate::pipeline::delete::{answers_object, success};
 use crate::pipeline::patch::PatchKind;
 use crate::pipeline::selection::Selection;
-use crate::pipeline::{Target, Written, options, rules};
+use crate::pipeline::{Target, WriteOptions, Written, options, rules};
 use crate::server::ApiServer;
 use crate::{discovery, metrics_api, proxy, reviews};
 
@@ -146,11 +146,11 @@ fn allows(row: &Resource, verb: &str, method: &Method, in_namespace: bool, name:
     fits && row.has_verb(verb)
 }
 
-/// The write options and the decoded, defaulted body of a request.
+/// The decoded body of a request and its warnings; what was sent empty is noted in the options.
 pub(crate) async fn read_object<B>(
     incoming: &mut Incoming<B>,
     expected: Expected<'_>,
-    validation: FieldValidation,
+    write: &mut WriteOptions,
 ) -> Result<(Value, Vec<String>), Status>
 where
     B: http_body::Body<Data = bytes::Bytes> + Unpin,
@@ -158,7 +158,8 @@ where
 {
     let format = decode::content_type(&incoming.parts.headers)?;
     let bytes = body::read(&mut incoming.body).await?;
-    let decoded = decode::body(format, &bytes, expected, validation)?;
+    let decoded = decode::body(format, &bytes, expected, write.validation)?;
+    write.empty = decoded.empty;
     Ok((decoded.value, decoded.warnings))
 }
 
@@ -197,7 +198,7 @@ where
         "create" => {
             let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
             let mut write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
-            let (mut value, warnings) = read_object(&mut incoming, expected(target.row), write.validation).await?;
+            let (mut value, warnings) = read_object(&mut incoming, expected(target.row), &mut write).await?;
             write.shares_labels = rules::shares_labels(target.row, &value);
             rules::defaults(target.row, &mut value);
             let written = server.create(&target, value, &write).await;
@@ -205,8 +206,8 @@ where
         }
         "update" => {
             let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
-            let write = options::write(&incoming.query, "UpdateOptions", None, incoming.header("user-agent"))?;
-            let (mut value, warnings) = read_object(&mut incoming, expected(target.row), write.validation).await?;
+            let mut write = options::write(&incoming.query, "UpdateOptions", None, incoming.header("user-agent"))?;
+            let (mut value, warnings) = read_object(&mut incoming, expected(target.row), &mut write).await?;
             rules::defaults(target.row, &mut value);
             let written = server.update(&target, value, &write).await;
             written_answer(&style, &target, written, warnings)
@@ -393,14 +394,14 @@ where
     if method == Method::POST {
         return posted(server, incoming, target, &style).await;
     }
-    let write = options::write(&incoming.query, "UpdateOptions", None, incoming.header("user-agent"))?;
+    let mut write = options::write(&incoming.query, "UpdateOptions", None, incoming.header("user-agent"))?;
     if sub == "scale" {
         let row = crate::pipeline::subresources::scale_row();
-        let (value, warnings) = read_object(&mut incoming, expected(row), write.validation).await?;
+        let (value, warnings) = read_object(&mut incoming, expected(row), &mut write).await?;
         let written = server.update_scale(&target, value, &write).await;
         return written_answer(&style, &as_answered(target), written, warnings);
     }
-    let (mut value, warnings) = read_object(&mut incoming, expected(target.row), write.validation).await?;
+    let (mut value, warnings) = read_object(&mut incoming, expected(target.row), &mut write).await?;
     rules::defaults(target.row, &mut value);
     let written = server.update(&target, value, &write).await;
     written_answer(&style, &target, written, warnings)
@@ -418,7 +419,7 @@ where
     B::Error: std::fmt::Display,
 {
     let known = target.row.subresource(&target.subresource).ok_or_else(no_such_resource)?;
-    let write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
+    let mut write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
     let (group, version) = if known.version.is_empty() {
         (target.row.group, target.row.version)
     } else {
@@ -429,7 +430,7 @@ where
         version,
         kind: known.kind,
     };
-    let (value, warnings) = read_object(&mut incoming, expected, write.validation).await?;
+    let (value, warnings) = read_object(&mut incoming, expected, &mut write).await?;
     let mut answer = match target.subresource.as_str() {
         "binding" => respond::status(style, &server.bind(&target, value, &write).await?),
         "eviction" => respond::status(style, &server.evict(&target, value, &write).await?),

@@ -188,7 +188,7 @@ pub fn table_of(style: &Style, row: &Resource, objects: &[Value], metadata: Valu
         })
         .collect();
     // Where a kind has no columns of its own, upstream makes no list of rows before there is one.
-    let rows = if rows.is_empty() && !trireme_resources::table::has_columns(row) {
+    let rows = if rows.is_empty() && !rules::has_own_columns(row) {
         Value::Null
     } else {
         rows.into()

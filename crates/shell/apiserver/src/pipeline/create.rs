@@ -26,20 +26,20 @@ impl ApiServer {
     /// # Errors
     /// As upstream.
     pub async fn create(&self, target: &Target, value: Value, options: &WriteOptions) -> Result<Written, Status> {
-        self.create_as(target, value, options, false).await
+        self.create_as(target, value, options, By::Post).await
     }
 
-    /// Creates an object; `applied` says that server-side apply made it, managed fields included.
+    /// Creates an object, which is asked for in one of the three ways.
     pub(crate) async fn create_as(
         &self,
         target: &Target,
         value: Value,
         options: &WriteOptions,
-        applied: bool,
+        by: By,
     ) -> Result<Written, Status> {
         let mut warnings = Vec::new();
         // Apart from the connection's own state, which every idle watch would otherwise carry.
-        match Box::pin(self.create_warning(target, value, options, applied, &mut warnings)).await {
+        match Box::pin(self.create_warning(target, value, options, by, &mut warnings)).await {
             Ok(object) => Ok(Written {
                 object,
                 created: true,
@@ -55,20 +55,31 @@ impl ApiServer {
         target: &Target,
         mut value: Value,
         options: &WriteOptions,
-        applied: bool,
+        by: By,
         warnings: &mut Vec<String>,
     ) -> Result<Object, Status> {
         match_namespace(target, &mut value)?;
         let given_version = meta_text(&value, "resourceVersion").to_owned();
         fill_system_fields(target, &mut value);
-        let given_version = if applied { String::new() } else { given_version };
-        if !applied {
+        if by != By::Apply {
             owners::deduplicate(&mut value, owners::Found::Sent, warnings);
-            rules::update_managers(target, None, &mut value, options, "");
+            rules::update_managers(target, None, &mut value, options, &target.subresource);
         }
         self.admit_new(target, &mut value, options, warnings).await?;
         owners::deduplicate(&mut value, owners::Found::AfterAdmission, warnings);
         match_namespace(target, &mut value)?;
+        // What cannot be read is no version to a POST, and a mistake to the others; what can, the other way round.
+        let refused = match (by, super::update::version(&given_version)) {
+            (By::Post, version) => version.is_ok_and(|version| version > 0),
+            (By::Put | By::Apply, version) => {
+                version?;
+                false
+            }
+        };
+        let given = Given {
+            version: &given_version,
+            refused,
+        };
         let mut value = rules::to_stored(target.row, value)?;
         let generated = meta_text(&value, "name").is_empty() && !meta_text(&value, "generateName").is_empty();
         let mut attempt = 0;
@@ -82,7 +93,7 @@ impl ApiServer {
             // Only generated names, allocations and quotas are ever tried again.
             let again = generated || target.row.plural == "services" || self.has_quota(target);
             let candidate = if again { value.clone() } else { std::mem::take(&mut value) };
-            let outcome = self.create_once(target, candidate, options, &given_version, warnings).await?;
+            let outcome = self.create_once(target, candidate, options, &given, warnings).await?;
             match outcome {
                 Outcome::Done(object) => return rules::to_version(target.row, object),
                 Outcome::Exists(_) if generated && attempt < RETRIES_MAX => {}
@@ -106,22 +117,35 @@ impl ApiServer {
         target: &Target,
         mut value: Value,
         options: &WriteOptions,
-        given_version: &str,
+        given: &Given<'_>,
         warnings: &mut Vec<String>,
     ) -> Result<Outcome, Status> {
         warn(warnings, rules::prepare_create(target, &mut value, options));
-        let mut writes = self.allocate_create(target, &mut value)?;
+        // What is created through its status gets nothing allocated.
+        let mut writes = if target.subresource.is_empty() {
+            self.allocate_create(target, &mut value)?
+        } else {
+            Vec::new()
+        };
         let name = meta_text(&value, "name").to_owned();
         let errors = rules::validate_create(target, &value);
+        let errors = rules::told_as_sent(target, errors, &value, None, &options.empty);
         if !errors.is_empty() {
             return Err(target.invalid(&name, &errors));
         }
         rules::canonicalize(target.row, &mut value);
-        warn(warnings, rules::warnings(target, &value, None, self.config.warn_unenforced));
+        let whole;
+        let judged = if target.subresource.is_empty() {
+            target
+        } else {
+            whole = target.whole();
+            &whole
+        };
+        warn(warnings, rules::warnings(judged, &value, None, self.config.warn_unenforced));
         self.validate(target, Operation::Create, &mut value, None, options, warnings)?;
         writes.extend(self.charge(target, Operation::Create, &mut value, None, options, warnings)?);
-        // What is no number is no version, and is forgotten; a dry run does not get as far as the store, which asks.
-        if !options.dry_run && given_version.parse::<u64>().is_ok_and(|version| version != 0) {
+        // A dry run does not get as far as the store, which asks.
+        if given.refused && !options.dry_run {
             return Err(Status {
                 reason: String::new(),
                 ..Status::failure(500, "", "resourceVersion should not be set on objects to be created")
@@ -134,14 +158,12 @@ impl ApiServer {
             if guards.iter().any(|guard| self.going(guard) != Some(false)) {
                 return Err(self.namespace_lost(target, &name));
             }
+            if !given.version.is_empty() {
+                metadata(&mut value).insert("resourceVersion".into(), given.version.into());
+            }
             return Ok(match self.store.get(&key) {
                 Some(current) => Outcome::Exists(Some(current)),
-                None => {
-                    if !given_version.is_empty() {
-                        metadata(&mut value).insert("resourceVersion".into(), given_version.into());
-                    }
-                    Outcome::Done(rules::object_of(&value)?)
-                }
+                None => Outcome::Done(rules::object_of(&value)?),
             });
         }
         let body = Body::new(value);
@@ -314,6 +336,25 @@ pub(crate) fn warn(warnings: &mut Vec<String>, more: Vec<String>) {
             warnings.push(warning);
         }
     }
+}
+
+/// How a creation is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// POST to the collection.
+    Post,
+    /// PUT where nothing is.
+    Put,
+    /// Server-side apply, which made the managed fields, too.
+    Apply,
+}
+
+/// The resourceVersion that comes with an object to create.
+struct Given<'a> {
+    /// As text, empty where there is none; a dry run shows it.
+    version: &'a str,
+    /// Whether an object to create must not have it.
+    refused: bool,
 }
 
 enum Outcome {

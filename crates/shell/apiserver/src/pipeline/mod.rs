@@ -20,6 +20,7 @@ pub mod watch;
 use std::sync::Arc;
 
 use serde_json::Value;
+use trireme_api::decode::Empty;
 use trireme_api::{Object, Status};
 use trireme_resources::Resource;
 use trireme_store::Key;
@@ -47,6 +48,15 @@ impl Target {
     #[must_use]
     pub fn stored(&self) -> &'static Resource {
         rules::stored(self.row)
+    }
+
+    /// The object itself, whatever the subresource.
+    #[must_use]
+    pub fn whole(&self) -> Self {
+        Self {
+            subresource: String::new(),
+            ..self.clone()
+        }
     }
 
     /// Key of the object called `name`.
@@ -121,6 +131,8 @@ pub struct WriteOptions {
     pub validation: rules::FieldValidation,
     /// Whether a new object's labels are its template's own ([`rules::shares_labels`]).
     pub shares_labels: bool,
+    /// The lists and maps that the client sent empty.
+    pub empty: Vec<Empty>,
 }
 
 /// The answer to a write.

@@ -6,12 +6,12 @@
 use bytes::Bytes;
 use serde_json::Value;
 use trireme_api::cost::Ledger;
-use trireme_api::decode::{DecodeError, FieldValidation, YamlError, yaml};
+use trireme_api::decode::{Body, DecodeError, Decoded, FieldValidation, Node, YamlError, unstructured, yaml};
 use trireme_api::field::FieldErrorType;
-use trireme_api::schema::{Struct, Type};
 use trireme_api::{Status, go};
 use trireme_resources::patch::{self, Patched};
 
+use super::create::By;
 use super::options::{error, quoted};
 use super::update::{Behaviour, Made};
 use super::{Target, WriteOptions, Written, meta_text, rules};
@@ -57,34 +57,25 @@ impl ApiServer {
             patch: true,
             ..Behaviour::default()
         };
-        let mut make = |current: &Value| {
-            let patched = patched(target, kind, current, body, options.validation)?;
-            decode_patched(target, patched, Shown::of(kind, body), options)
-        };
+        let mut make = |current: &Value| patched(target, kind, current, body, options);
         self.change(target, options, behaviour, &mut make).await
     }
 
     async fn apply(&self, target: &Target, body: &Bytes, options: &WriteOptions) -> Result<Written, Status> {
-        let Config { value: applied, strict } = config(body, options.validation)?;
-        check_applied(target, &applied)?;
         self.barrier().await?;
-        if self.store.get(&target.key()).is_none() {
-            if !target.subresource.is_empty() {
-                return Err(target.not_found());
-            }
+        let absent = self.store.get(&target.key()).is_none();
+        if absent && !target.subresource.is_empty() && !rules::allow_create_on_update(target.row) {
+            return Err(target.not_found());
+        }
+        let Config { value: applied, strict } = config(body, options.validation)?;
+        if absent {
             return self.apply_new(target, &applied, strict, options).await;
         }
-        let version = meta_text(&applied, "resourceVersion").to_owned();
         let behaviour = Behaviour {
             patch: true,
             ..Behaviour::default()
         };
-        let mut make = |current: &Value| {
-            if !version.is_empty() && version != meta_text(current, "resourceVersion") {
-                return Err(target.modified());
-            }
-            made_by_apply(target, Some(current), &applied, &strict, options)
-        };
+        let mut make = |current: &Value| made_by_apply(target, Some(current), &applied, &strict, options);
         self.change(target, options, behaviour, &mut make).await
     }
 
@@ -100,9 +91,18 @@ impl ApiServer {
             ..options.clone()
         };
         let mut made = made_by_apply(target, None, applied, &strict, options)?;
+        let uid = meta_text(&made.value, "uid");
+        if !uid.is_empty() {
+            let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            return Err(target.conflict(&why));
+        }
         super::create::match_namespace(target, &mut made.value)?;
         super::update::check_name(target, &made.value)?;
-        let mut written = self.create_as(target, made.value, options, true).await?;
+        let options = &WriteOptions {
+            empty: made.empty,
+            ..options.clone()
+        };
+        let mut written = self.create_as(target, made.value, options, By::Apply).await?;
         made.warnings.append(&mut written.warnings);
         written.warnings = made.warnings;
         Ok(written)
@@ -172,166 +172,106 @@ pub(crate) fn made_by_apply(
     options: &WriteOptions,
 ) -> Result<Made, Status> {
     let value = rules::apply(target, current, applied, options)?;
-    let mut warnings = strict.told(options.validation)?;
-    let patched = Patched {
-        value,
-        strict: Vec::new(),
-    };
-    let mut made = decode_patched(target, patched, Shown::Object, options)?;
-    warnings.append(&mut made.warnings);
+    let decoded = unstructured(value, target.row.schema(), FieldValidation::Ignore).map_err(|why| match why {
+        DecodeError::Cost(error) => error.into(),
+        why => unconvertible(target, applied, &why),
+    })?;
+    let warnings = strict.told(options.validation)?;
+    let mut value = decoded.value;
+    trireme_resources::apply::settle(target.row, &mut value);
+    rules::defaults(target.row, &mut value);
     Ok(Made {
         warnings,
-        managed: true,
-        ..made
+        empty: decoded.empty,
+        ..Made::managed(value)
     })
 }
 
-/// The present object with a patch applied.
+/// Upstream's refusal of an apply whose outcome does not fit its type.
+fn unconvertible(target: &Target, applied: &Value, why: &DecodeError) -> Status {
+    let kind = format!("{}/{}, Kind={}", target.row.group, target.row.version, target.row.kind);
+    let (namespace, name) = (meta_text(applied, "namespace"), meta_text(applied, "name"));
+    Status::failure(
+        500,
+        "",
+        format!(
+            "failed to convert new object ({namespace}/{name}; {kind}) to proper version: unable to convert unstructured object to \
+             {kind}: {why}"
+        ),
+    )
+}
+
+/// The present object with a patch applied, decoded and defaulted.
 pub(crate) fn patched(
     target: &Target,
     kind: PatchKind,
     current: &Value,
     body: &Bytes,
-    validation: FieldValidation,
-) -> Result<Patched, Status> {
-    let look = validation != FieldValidation::Ignore;
+    options: &WriteOptions,
+) -> Result<Made, Status> {
+    let look = options.validation != FieldValidation::Ignore;
+    let ty = target.row.schema();
     match kind {
-        PatchKind::Json => patch::json_patch(current, body, look),
-        PatchKind::Merge => patch::merge_patch(current, body, look),
-        PatchKind::Strategic => patch::strategic_merge(target.row, current, body, look),
+        PatchKind::Json => decode_patched(target, patch::json_patch(ty, current, body, look)?, options),
+        PatchKind::Merge => decode_patched(target, patch::merge_patch(ty, current, body, look)?, options),
+        PatchKind::Strategic => {
+            let Patched { document, strict } = patch::strategic_merge(target.row, current, body, look)?;
+            let decoded = unstructured(document.value, ty, options.validation);
+            settled(target, decoded, strict, options, || document.shown.clone())
+        }
         PatchKind::Apply => Err(Status::internal("apply is not a patch of this path")),
     }
 }
 
-/// What upstream's errors show of a patch that gave no valid object.
-#[derive(Clone, Copy)]
-pub(crate) enum Shown<'a> {
-    /// The object that it gave.
-    Object,
-    /// The strategic patch itself.
-    Patch(&'a Bytes),
-}
-
-impl<'a> Shown<'a> {
-    pub(crate) fn of(kind: PatchKind, body: &'a Bytes) -> Self {
-        match kind {
-            PatchKind::Strategic => Self::Patch(body),
-            _ => Self::Object,
+/// Decodes and defaults what a JSON or merge patch gave.
+fn decode_patched(target: &Target, patched: Patched<Node<'_>>, options: &WriteOptions) -> Result<Made, Status> {
+    let body = Body::of_node(patched.document);
+    let expected = (target.row.group, target.row.version, target.row.kind);
+    let decoded = match body.type_meta() {
+        Err(error) => Err(DecodeError::Type(format!(
+            "couldn't get version/kind; json parse error: {error}"
+        ))),
+        // To upstream that is its internal form, which has no names in JSON.
+        Ok((version, kind)) if version.is_empty() && (kind.is_empty() || kind == target.row.kind) => {
+            return Err(super::update::nameless(target));
         }
-    }
+        Ok((version, kind)) => match rules::misfit(expected, &version, &kind) {
+            Some(why) => Err(DecodeError::Type(why)),
+            None => body.typed_as_sent(target.row.schema(), options.validation),
+        },
+    };
+    settled(target, decoded, patched.strict, options, || body.node().to_text())
 }
 
-/// Decodes and defaults what a patch gave.
-pub(crate) fn decode_patched(
+/// What decoding of a patch's outcome gave, with defaults; or upstream's refusal, which shows the outcome or the patch.
+fn settled(
     target: &Target,
-    patched: Patched,
-    shown: Shown<'_>,
+    decoded: Result<Decoded, DecodeError>,
+    strict: Vec<String>,
     options: &WriteOptions,
+    shown: impl FnOnce() -> String,
 ) -> Result<Made, Status> {
-    let Patched { value: patched, strict } = patched;
-    let bad = |patched: &Value, why: String| {
-        let shown = match shown {
-            Shown::Object => go_json(target.row.schema(), patched),
-            Shown::Patch(body) => go::plain(&serde_json::from_slice(body).unwrap_or_default()),
-        };
-        Status::invalid("", "", "", &[error(FieldErrorType::Invalid, "patch", quoted(&shown), why)])
-    };
-    if patched["kind"].as_str() != Some(target.row.kind) || patched["apiVersion"].as_str() != Some(&target.api_version()) {
-        let why = format!(
-            "{} in version {:?} cannot be handled as a {}: converting ({}) to ({}): unknown conversion",
-            patched["kind"].as_str().unwrap_or_default(),
-            target.row.version,
-            target.row.kind,
-            patched["kind"].as_str().unwrap_or_default(),
-            target.row.kind,
-        );
-        return Err(bad(&patched, why));
-    }
     let strictly = options.validation == FieldValidation::Strict && !strict.is_empty();
-    let decoded = match rules::decode_value(target.row, &patched, options.validation) {
+    let why = match decoded {
         Ok(decoded) if strictly => {
             debug_assert!(decoded.warnings.is_empty(), "strict decoding warns of nothing");
-            return Err(bad(&patched, DecodeError::Strict(strict).to_string()));
+            DecodeError::Strict(strict)
         }
-        Ok(decoded) => decoded,
-        Err(DecodeError::Strict(found)) => {
-            let all = strict.into_iter().chain(found).collect();
-            return Err(bad(&patched, DecodeError::Strict(all).to_string()));
-        }
-        Err(DecodeError::Cost(error)) => return Err(error.into()),
-        Err(why) => return Err(bad(&patched, why.to_string())),
-    };
-    let mut value = decoded.value;
-    let mut warnings = strict;
-    warnings.extend(decoded.warnings);
-    rules::defaults(target.row, &mut value);
-    Ok(Made {
-        value,
-        warnings,
-        managed: false,
-    })
-}
-
-/// The patched object as upstream's errors show it: the top level sorted, what lies below in the order of declaration.
-fn go_json(ty: &Struct, value: &Value) -> String {
-    let Value::Object(members) = value else {
-        return value.to_string();
-    };
-    let shown = members.iter().map(|(name, member)| {
-        let text = ty
-            .field(name)
-            .map_or_else(|| member.to_string(), |field| declared(field.ty, member));
-        format!("{}:{text}", Value::from(name.as_str()))
-    });
-    format!("{{{}}}", shown.collect::<Vec<_>>().join(","))
-}
-
-fn declared(ty: Type, value: &Value) -> String {
-    match (ty, value) {
-        (Type::List(inner), Value::Array(items)) => {
-            let items: Vec<String> = items.iter().map(|item| declared(*inner, item)).collect();
-            format!("[{}]", items.join(","))
-        }
-        (Type::Map(inner), Value::Object(members)) => {
-            let members = members
-                .iter()
-                .map(|(name, member)| format!("{}:{}", Value::from(name.as_str()), declared(*inner, member)));
-            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
-        }
-        (Type::Struct(reference), Value::Object(members)) => {
-            let known = reference.fields.iter().filter_map(|field| {
-                let member = members.get(field.json)?;
-                Some(format!("\"{}\":{}", field.json, declared(field.ty, member)))
+        Ok(decoded) => {
+            let mut value = decoded.value;
+            let mut warnings = strict;
+            warnings.extend(decoded.warnings);
+            rules::defaults(target.row, &mut value);
+            return Ok(Made {
+                warnings,
+                empty: decoded.empty,
+                ..Made::plain(value)
             });
-            let unknown = members
-                .iter()
-                .filter(|(name, _)| reference.field(name).is_none())
-                .map(|(name, member)| format!("{}:{member}", Value::from(name.as_str())));
-            format!("{{{}}}", known.chain(unknown).collect::<Vec<_>>().join(","))
         }
-        _ => value.to_string(),
-    }
-}
-
-/// What is wrong with an applied configuration whatever the object is.
-pub(crate) fn check_applied(target: &Target, applied: &Value) -> Result<(), Status> {
-    let text = |name: &str| applied[name].as_str().unwrap_or_default();
-    let (api_version, kind) = (text("apiVersion"), text("kind"));
-    if api_version != target.api_version() || kind != target.row.kind {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        return Err(Status::bad_request(format!(
-            "invalid object type: {group}/{version}, Kind={kind}"
-        )));
-    }
-    if applied["metadata"]["managedFields"]
-        .as_array()
-        .is_some_and(|list| !list.is_empty())
-    {
-        return Err(Status::bad_request("metadata.managedFields must be nil"));
-    }
-    let name = meta_text(applied, "name");
-    if !name.is_empty() && name != target.name {
-        return super::update::check_name(target, applied);
-    }
-    Ok(())
+        Err(DecodeError::Strict(found)) => DecodeError::Strict(strict.into_iter().chain(found).collect()),
+        Err(DecodeError::Cost(error)) => return Err(error.into()),
+        Err(why) => why,
+    };
+    let problem = error(FieldErrorType::Invalid, "patch", quoted(&shown()), why.to_string());
+    Err(Status::invalid("", "", "", &[problem]))
 }

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use trireme_api::decode::Empty;
 pub use trireme_api::decode::FieldValidation;
-use trireme_api::decode::{Body, DecodeError, Decoded};
 use trireme_api::field::FieldError;
-use trireme_api::{Object, Status, decode};
+use trireme_api::{Object, Status, decode, schema};
 use trireme_resources::apply::{Applier, Updater};
 use trireme_resources::{Resource, convert, defaults, strategy, table, unenforced, validation};
 
@@ -77,10 +77,15 @@ pub fn object_of(value: &Value) -> Result<Object, Status> {
     Object::from_value(value).map_err(|error| Status::internal(&error.to_string()))
 }
 
-/// Fills in defaults and brings twin fields into step, as upstream's decoding does.
-pub fn defaults(row: &Resource, value: &mut Value) {
+/// Fills in defaults and brings twin fields into step, as upstream's decoding does. A version in which objects are not
+/// stored goes by way of the stored one, which adds what only that one has defaults for.
+pub fn defaults(row: &'static Resource, value: &mut Value) {
     defaults::apply(row, value);
     strategy::normalize(row, value);
+    if converts(row) {
+        convert(row, stored(row), value);
+        convert(stored(row), row, value);
+    }
 }
 
 fn door(target: &Target) -> Option<&str> {
@@ -128,6 +133,12 @@ pub fn allow_unconditional_update(target: &Target) -> bool {
     strategy::allow_unconditional_update(target.row)
 }
 
+/// Whether the garbage collector cares for objects of a row: policies of deletion mean nothing to others.
+#[must_use]
+pub fn collects_garbage(row: &Resource) -> bool {
+    row.kind != "Event"
+}
+
 /// Whether deletion without a policy leaves dependents.
 #[must_use]
 pub fn orphans_by_default(row: &Resource) -> bool {
@@ -145,6 +156,37 @@ pub fn validate_create(target: &Target, value: &Value) -> Vec<FieldError> {
 #[must_use]
 pub fn validate_update(target: &Target, value: &Value, old: &Value) -> Vec<FieldError> {
     validation::update_stored(target.row, value, old, door(target))
+}
+
+/// Kinds whose maps upstream compares to the letter: an empty one is not the same as none.
+const TELLS_EMPTY: &[&str] = &["core/configmaps", "core/secrets"];
+
+/// The problems of an object as upstream tells them: it sees what was sent empty, where the canonical form has nothing.
+/// Looked at is a copy, and for updates one of the old object that has nothing there, too: upstream takes both for equal.
+#[must_use]
+pub fn told_as_sent(
+    target: &Target,
+    errors: Vec<FieldError>,
+    value: &Value,
+    old: Option<&Value>,
+    empty: &[Empty],
+) -> Vec<FieldError> {
+    let exact = TELLS_EMPTY.contains(&target.row.storage);
+    if empty.is_empty() || (errors.is_empty() && !exact) {
+        return errors;
+    }
+    let Some(sent) = decode::as_sent(value, empty) else {
+        return errors;
+    };
+    let told = match old {
+        None => validate_create(target, &sent),
+        Some(old) if exact => validate_update(target, &sent, old),
+        Some(old) => {
+            let emptied = decode::as_sent(old, empty);
+            validate_update(target, &sent, emptied.as_ref().unwrap_or(old))
+        }
+    };
+    if told.len() < errors.len() { errors } else { told }
 }
 
 /// Warnings about an accepted object; `unenforced_too` says whether those of kinds and fields that do nothing yet are given.
@@ -195,17 +237,7 @@ pub fn apply(target: &Target, live: Option<&Value>, config: &Value, options: &Wr
         subresource: door(target),
         now: &now,
     };
-    let mut applied = trireme_resources::apply::apply(target.row, live, config, by)?.value;
-    trireme_resources::apply::settle(target.row, &mut applied);
-    Ok(applied)
-}
-
-/// A value of a row's kind as a write sends it. Empty lists stay until ownership of fields has seen them.
-///
-/// # Errors
-/// What is wrong, in Go's words; or that it would cost too much.
-pub fn decode_value(row: &Resource, value: &Value, mode: FieldValidation) -> Result<Decoded, DecodeError> {
-    Body::of(value)?.typed_as_sent(row.schema(), mode)
+    trireme_resources::apply::apply(target.row, live, config, by).map(|applied| applied.value)
 }
 
 /// The labels of an object.
@@ -258,6 +290,32 @@ pub fn internal_package(group: &str) -> &str {
     }
 }
 
+/// Why an object that says it is of that version and kind is none of the expected group, version and kind; none where it
+/// is, or says nothing.
+#[must_use]
+pub fn misfit(expected: (&str, &str, &str), api_version: &str, kind: &str) -> Option<String> {
+    let kind = if kind.is_empty() { expected.2 } else { kind };
+    let (group, version) = match api_version.split('/').collect::<Vec<_>>()[..] {
+        [""] => (expected.0, expected.1),
+        [version] => ("", version),
+        [group, version] => (group, version),
+        _ => return Some(format!("unexpected GroupVersion string: {api_version}")),
+    };
+    if (group, version, kind) == expected {
+        return None;
+    }
+    let Some(ty) = schema::kind(group, version, kind).filter(|ty| ty.is_kind()) else {
+        return Some(format!(
+            "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        ));
+    };
+    let package = internal_package(expected.0);
+    let from = if api_version.is_empty() { package } else { ty.version() };
+    // The delete options, bindings and evictions of every group and version are the same.
+    let same = kind == expected.2 && (group, version) != (expected.0, expected.1);
+    (!same).then(|| format!("converting ({from}.{kind}) to ({package}.{}): unknown conversion", expected.2))
+}
+
 /// Column definitions of a row's table.
 #[must_use]
 pub fn columns(row: &Resource) -> Value {
@@ -274,6 +332,12 @@ pub fn columns(row: &Resource) -> Value {
         })
     });
     columns.collect()
+}
+
+/// Whether a row's table has columns of its own.
+#[must_use]
+pub fn has_own_columns(row: &Resource) -> bool {
+    row.kind == "Scale" || table::has_columns(row)
 }
 
 /// The cells of an object.

@@ -11,7 +11,7 @@ use trireme_api::{Status, StatusCause, StatusDetails};
 use trireme_resources::{Resource, apply};
 
 use super::options::{self, DeleteOptions, error, quoted};
-use super::patch::{PatchKind, Shown, check_applied, config, decode_patched, made_by_apply, patched};
+use super::patch::{PatchKind, config, made_by_apply, patched};
 use super::update::{Behaviour, Made, check_name};
 use super::{Target, WriteOptions, Written, meta_text, metadata, rules};
 use crate::admission::Operation;
@@ -170,12 +170,7 @@ impl ApiServer {
         let scale_target = scale_target(target);
         if kind == PatchKind::Apply {
             let config = config(body, options.validation)?;
-            check_applied(&scale_target, &config.value)?;
-            let version = meta_text(&config.value, "resourceVersion").to_owned();
             let mut make = |old: &Value| {
-                if !version.is_empty() && version != meta_text(old, "resourceVersion") {
-                    return Err(target.modified());
-                }
                 let made = made_by_apply(&scale_target, Some(old), &config.value, &config.strict, options)?;
                 check_name(target, &made.value)?;
                 Ok(made)
@@ -183,8 +178,7 @@ impl ApiServer {
             return self.change_scale(target, options, true, &mut make).await;
         }
         let mut make = |old: &Value| {
-            let patched = patched(&scale_target, kind, old, body, options.validation)?;
-            let mut made = decode_patched(&scale_target, patched, Shown::of(kind, body), options)?;
+            let mut made = patched(&scale_target, kind, old, body, options)?;
             check_name(target, &made.value)?;
             rules::update_managers(&scale_target, Some(old), &mut made.value, options, "scale");
             Ok(made)
@@ -232,9 +226,8 @@ impl ApiServer {
                 }
             }
             Ok(Made {
-                value: object,
                 warnings,
-                managed: true,
+                ..Made::managed(object)
             })
         };
         let behaviour = Behaviour {
@@ -274,11 +267,11 @@ impl ApiServer {
         let mut make = |pod: &Value| {
             let own = meta_text(pod, "uid");
             if !uid.is_empty() && uid != own {
-                return Err(target.conflict(&super::update::uid_differs(target, &uid, own)));
+                return Err(target.conflict(&super::update::uid_differs(target, &uid, own, options.dry_run)));
             }
             let present = meta_text(pod, "resourceVersion");
             if !version.is_empty() && version != present {
-                return Err(target.conflict(&super::update::version_differs(target, &version, present)));
+                return Err(target.conflict(&super::update::version_differs(target, &version, present, options.dry_run)));
             }
             if !pod["metadata"]["deletionTimestamp"].is_null() {
                 return Err(refuse(format!(
@@ -307,11 +300,7 @@ impl ApiServer {
                 }
             }
             scheduled(&mut pod);
-            Ok(Made {
-                value: pod,
-                warnings: Vec::new(),
-                managed: true,
-            })
+            Ok(Made::managed(pod))
         };
         let behaviour = Behaviour {
             patch: true,
@@ -470,11 +459,7 @@ impl ApiServer {
                 budget["status"]["disruptedPods"] = json!({});
             }
             budget["status"]["disruptedPods"][pod.as_str()] = now().into();
-            Ok(Made {
-                value: budget,
-                warnings: Vec::new(),
-                managed: true,
-            })
+            Ok(Made::managed(budget))
         };
         let behaviour = Behaviour {
             patch: true,
@@ -500,11 +485,7 @@ impl ApiServer {
                     "message": "Eviction API: evicting", "lastProbeTime": null,
                 }),
             );
-            Ok(Made {
-                value: pod,
-                warnings: Vec::new(),
-                managed: true,
-            })
+            Ok(Made::managed(pod))
         };
         let behaviour = Behaviour {
             patch: true,

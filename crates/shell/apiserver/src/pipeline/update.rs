@@ -3,10 +3,11 @@
 //! Invariant: a change is committed only onto the revision that it was made from. An unchanged object is not written.
 
 use serde_json::Value;
+use trireme_api::decode::Empty;
 use trireme_api::{Object, Status};
 use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Write};
 
-use super::create::{match_namespace, warn};
+use super::create::{By, match_namespace, warn};
 use super::options::error;
 use super::{RETRIES_MAX, Target, WriteOptions, Written, meta_list_len, meta_text, metadata, owners, rules};
 use crate::admission::Operation;
@@ -23,6 +24,8 @@ pub struct Made {
     pub warnings: Vec<String>,
     /// Whether managed fields are already as they are to be (server-side apply).
     pub managed: bool,
+    /// The lists and maps that were sent empty.
+    pub empty: Vec<Empty>,
 }
 
 impl Made {
@@ -33,6 +36,16 @@ impl Made {
             value,
             warnings: Vec::new(),
             managed: false,
+            empty: Vec::new(),
+        }
+    }
+
+    /// A new object whose managed fields are as they are to be.
+    #[must_use]
+    pub fn managed(value: Value) -> Self {
+        Self {
+            managed: true,
+            ..Self::plain(value)
         }
     }
 }
@@ -59,24 +72,22 @@ impl ApiServer {
     /// # Errors
     /// As upstream.
     pub async fn update(&self, target: &Target, mut value: Value, options: &WriteOptions) -> Result<Written, Status> {
-        check_name(target, &value)?;
         match_namespace(target, &mut value)?;
+        check_name(target, &value)?;
         self.barrier().await?;
-        if target.subresource.is_empty() && rules::allow_create_on_update(target.row) && self.store.get(&target.key()).is_none() {
+        if rules::allow_create_on_update(target.row) && self.store.get(&target.key()).is_none() {
             let uid = meta_text(&value, "uid");
             if !uid.is_empty() {
-                return Err(target.conflict(&uid_differs(target, uid, "")));
+                return Err(target.conflict(&uid_differs(target, uid, "", options.dry_run)));
             }
-            let version = meta_text(&value, "resourceVersion");
-            if !version.is_empty() && version.parse::<u64>().is_err() {
-                return Err(no_version(version));
-            }
-            if !options.dry_run {
-                metadata(&mut value).remove("resourceVersion");
-            }
-            return self.create(target, value, options).await;
+            return self.create_as(target, value, options, By::Put).await;
         }
-        let mut make = |_: &Value| Ok(Made::plain(value.clone()));
+        let mut make = |_: &Value| {
+            Ok(Made {
+                empty: options.empty.clone(),
+                ..Made::plain(value.clone())
+            })
+        };
         let behaviour = Behaviour {
             whole: true,
             ..Behaviour::default()
@@ -139,14 +150,19 @@ impl ApiServer {
         (current, shown, made): (Object, Value, Made),
         warnings: &mut Vec<String>,
     ) -> Result<Option<Object>, Status> {
-        let Made { mut value, managed, .. } = made;
+        let Made {
+            mut value,
+            managed,
+            empty,
+            ..
+        } = made;
         value["apiVersion"] = Value::String(target.api_version());
         value["kind"] = Value::String(target.row.kind.to_owned());
         match_namespace(target, &mut value)?;
         if behaviour.patch && !behaviour.raw {
             check_name(target, &value)?;
         }
-        let pinned = self.check_identity(target, behaviour, &current, &mut value)?;
+        check_uid(target, (behaviour, options.dry_run), &current, &mut value)?;
         if behaviour.whole {
             owners::deduplicate(&mut value, owners::Found::Sent, warnings);
         }
@@ -157,6 +173,7 @@ impl ApiServer {
             self.mutate(target, Operation::Update, &mut value, Some(&shown), options, warnings)?;
             owners::deduplicate(&mut value, owners::Found::AfterAdmission, warnings);
         }
+        let pinned = check_version(target, behaviour, &current, &value)?;
         let old = current.value();
         let mut value = rules::to_stored(target.row, value)?;
         keep_system_fields(&old, &mut value);
@@ -166,11 +183,14 @@ impl ApiServer {
             rules::canonicalize(target.row, &mut value);
             Vec::new()
         } else {
-            self.refine(target, options, &old, &shown, &mut value, warnings)?
+            self.refine(target, options, (&old, &shown), (&mut value, &empty), warnings)?
         };
         metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
         let done = |object: Object| rules::to_version(target.row, object).map(Some);
         let goes = goes_now(&value);
+        if !options.dry_run {
+            metadata(&mut value).remove("selfLink"); // it is not stored
+        }
         if !goes && (value == old || rules::differ_in_times_only(&old, &value)) {
             return done(current);
         }
@@ -216,14 +236,14 @@ impl ApiServer {
         &self,
         target: &Target,
         options: &WriteOptions,
-        old: &Value,
-        shown: &Value,
-        value: &mut Value,
+        (old, shown): (&Value, &Value),
+        (value, empty): (&mut Value, &[Empty]),
         warnings: &mut Vec<String>,
     ) -> Result<Vec<Write>, Status> {
         let mut writes = self.allocate_update(target, old, value)?;
         rules::prepare_update(target, old, value);
         let errors = rules::validate_update(target, value, old);
+        let errors = rules::told_as_sent(target, errors, value, Some(old), empty);
         if !errors.is_empty() {
             return Err(target.invalid(&target.name, &errors));
         }
@@ -237,46 +257,54 @@ impl ApiServer {
         writes.extend(self.charge(target, Operation::Update, value, Some(shown), options, warnings)?);
         Ok(writes)
     }
+}
 
-    /// Checks uid and resourceVersion; whether the client pinned a resourceVersion.
-    fn check_identity(&self, target: &Target, behaviour: Behaviour, current: &Object, value: &mut Value) -> Result<bool, Status> {
-        let header = current.header();
-        let uid = meta_text(value, "uid").to_owned();
-        if behaviour.whole && !uid.is_empty() && uid != header.uid {
-            return Err(target.conflict(&uid_differs(target, &uid, &header.uid)));
+/// Checks the uid of a whole object and fills in an absent one.
+fn check_uid(
+    target: &Target,
+    (behaviour, dry_run): (Behaviour, bool),
+    current: &Object,
+    value: &mut Value,
+) -> Result<(), Status> {
+    let header = current.header();
+    let uid = meta_text(value, "uid");
+    if behaviour.whole && !uid.is_empty() && uid != header.uid {
+        return Err(target.conflict(&uid_differs(target, uid, &header.uid, dry_run)));
+    }
+    if uid.is_empty() {
+        metadata(value).insert("uid".into(), Value::String(header.uid.clone()));
+    }
+    Ok(())
+}
+
+/// Checks the resourceVersion; whether the client pinned one.
+fn check_version(target: &Target, behaviour: Behaviour, current: &Object, value: &Value) -> Result<bool, Status> {
+    match version(meta_text(value, "resourceVersion"))? {
+        0 if !rules::allow_unconditional_update(target) && !behaviour.patch => {
+            let problem = error(
+                trireme_api::field::FieldErrorType::Invalid,
+                "metadata.resourceVersion",
+                "0",
+                "must be specified for an update",
+            );
+            Err(Status::invalid(target.row.group, target.row.plural, &target.name, &[problem]))
         }
-        if uid.is_empty() {
-            metadata(value).insert("uid".into(), Value::String(header.uid.clone()));
-        }
-        let version = meta_text(value, "resourceVersion").to_owned();
-        match version.as_str() {
-            "" | "0" => {
-                if !rules::allow_unconditional_update(target) && !behaviour.patch {
-                    let problem = error(
-                        trireme_api::field::FieldErrorType::Invalid,
-                        "metadata.resourceVersion",
-                        "0",
-                        "must be specified for an update",
-                    );
-                    return Err(Status::invalid(target.row.group, target.row.plural, &target.name, &[problem]));
-                }
-                Ok(false)
-            }
-            text => match text.parse::<u64>() {
-                Ok(revision) if revision == header.resource_version => Ok(true),
-                Ok(_) => Err(target.modified()),
-                Err(_) => Err(no_version(text)),
-            },
-        }
+        0 => Ok(false),
+        revision if revision == current.header().resource_version => Ok(true),
+        _ => Err(target.modified()),
     }
 }
 
-/// Upstream's answer to a resourceVersion that is no number: its store's error, bare.
-fn no_version(text: &str) -> Status {
-    Status {
-        reason: String::new(),
-        ..Status::failure(500, "", format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
+/// A resourceVersion as upstream reads an object's: none is 0.
+pub(crate) fn version(text: &str) -> Result<u64, Status> {
+    if text.is_empty() {
+        return Ok(0);
     }
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse::<u64>().ok().filter(|_| digits).ok_or_else(|| {
+        let why = if digits { "value out of range" } else { "invalid syntax" };
+        Status::failure(500, "", format!("strconv.ParseUint: parsing {text:?}: {why}"))
+    })
 }
 
 /// An object that is gone, with the revision of its deletion.
@@ -290,10 +318,7 @@ pub(crate) fn at_revision_of(mut value: Value, deleted: &Object) -> Result<Objec
 pub(crate) fn check_name(target: &Target, value: &Value) -> Result<(), Status> {
     let name = meta_text(value, "name");
     if name.is_empty() {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({} based on URL) was undeterminable: name must be provided",
-            target.name
-        )));
+        return Err(nameless(target));
     }
     if name != target.name {
         return Err(Status::bad_request(format!(
@@ -304,23 +329,35 @@ pub(crate) fn check_name(target: &Target, value: &Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// 400: the object has no name.
+pub(crate) fn nameless(target: &Target) -> Status {
+    Status::bad_request(format!(
+        "the name of the object ({} based on URL) was undeterminable: name must be provided",
+        target.name
+    ))
+}
+
 /// Upstream's text for a uid that is not the object's.
-pub(crate) fn uid_differs(target: &Target, wanted: &str, actual: &str) -> String {
+pub(crate) fn uid_differs(target: &Target, wanted: &str, actual: &str, dry_run: bool) -> String {
     precondition_failed(
         target,
+        dry_run,
         &format!("UID in precondition: {wanted}, UID in object meta: {actual}"),
     )
 }
 
 /// The same for a resourceVersion.
-pub(crate) fn version_differs(target: &Target, wanted: &str, actual: &str) -> String {
+pub(crate) fn version_differs(target: &Target, wanted: &str, actual: &str, dry_run: bool) -> String {
     precondition_failed(
         target,
+        dry_run,
         &format!("ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {actual}"),
     )
 }
 
-fn precondition_failed(target: &Target, what: &str) -> String {
+fn precondition_failed(target: &Target, dry_run: bool, what: &str) -> String {
+    // A dry run does not ask the store, which would put its own prefix before the key.
+    let root = if dry_run { "" } else { "/registry" };
     let stored = target.stored();
     let place = match (stored.group, stored.plural) {
         ("", "services") => "services/specs",
@@ -336,7 +373,7 @@ fn precondition_failed(target: &Target, what: &str) -> String {
         String::new()
     };
     format!(
-        "StorageError: invalid object, Code: 4, Key: /registry/{place}/{namespace}{}, ResourceVersion: 0, \
+        "StorageError: invalid object, Code: 4, Key: {root}/{place}/{namespace}{}, ResourceVersion: 0, \
          AdditionalErrorMsg: Precondition failed: {what}",
         target.name
     )

@@ -21,12 +21,24 @@ impl<'a> Body<'a> {
         parse(bytes, &mut Ledger::new()).map(Self)
     }
 
-    /// Looks at a value that is already parsed, for example out of a patch.
+    /// Looks at a value that is already parsed.
     ///
     /// # Errors
     /// For its number of values.
     pub fn of(value: &'a Value) -> Result<Self, CostError> {
         Node::of(value, &mut Ledger::new()).map(Body)
+    }
+
+    /// Looks at a tree that is already there, for example out of a patch.
+    #[must_use]
+    pub fn of_node(node: Node<'a>) -> Self {
+        Self(node)
+    }
+
+    /// The tree.
+    #[must_use]
+    pub fn node(&self) -> &Node<'a> {
+        &self.0
     }
 
     /// The whole as a plain value; of equal names in an object the last counts.
@@ -106,12 +118,22 @@ impl<'a> Body<'a> {
 /// # Errors
 /// With Go's text for the syntax error, or for its number of values.
 pub fn any(bytes: &[u8], look: bool, ledger: &mut Ledger) -> Result<Decoded, DecodeError> {
-    let node = parse(bytes, ledger)?;
-    let warnings = if look { typed::duplicates(&node) } else { Vec::new() };
+    let (node, warnings) = any_node(bytes, look, ledger)?;
     Ok(Decoded {
         value: node.into_value(),
         warnings,
+        empty: Vec::new(),
     })
+}
+
+/// Like [`any`], keeping the order of the text.
+///
+/// # Errors
+/// As [`any`].
+pub fn any_node<'a>(bytes: &'a [u8], look: bool, ledger: &mut Ledger) -> Result<(Node<'a>, Vec<String>), DecodeError> {
+    let node = parse(bytes, ledger)?;
+    let warnings = if look { typed::duplicates(&node) } else { Vec::new() };
+    Ok((node, warnings))
 }
 
 /// `apiVersion` and `kind` of a JSON body, empty where absent: [`Body::parse`] and [`Body::type_meta`] in one.

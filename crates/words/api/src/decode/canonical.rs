@@ -171,6 +171,9 @@ fn canonical(value: &mut Value, ty: &Type, empty: Empty) {
                     return;
                 }
                 for member in members.values_mut() {
+                    if **inner == Type::Bytes && member.is_null() {
+                        *member = Value::from(""); // nothing and no bytes are one to storage
+                    }
                     canonical(member, inner, empty);
                 }
             }

@@ -8,15 +8,20 @@
 mod body;
 mod canonical;
 mod complete;
+mod empty;
 mod scalar;
 mod syntax;
 mod typed;
+mod unstructured;
 mod yaml;
 
-pub use body::{Body, any, type_meta};
+pub use body::{Body, any, any_node, type_meta};
 pub use canonical::canonicalize;
 pub use complete::complete;
+pub use empty::{Empty, as_sent};
+pub use syntax::Node;
 pub use typed::{json, untyped, value, value_at};
+pub use unstructured::unstructured;
 pub use yaml::{YamlError, yaml};
 
 use serde_json::Value;
@@ -55,6 +60,8 @@ pub struct Decoded {
     pub value: Value,
     /// Warnings such as `unknown field "spec.foo"`, in the order of the body.
     pub warnings: Vec<String>,
+    /// The lists and maps that were sent empty.
+    pub empty: Vec<Empty>,
 }
 
 /// Why a body is refused. `Display` is what upstream puts after `X in version "v1" cannot be handled as a X: `.

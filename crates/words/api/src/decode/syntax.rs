@@ -15,19 +15,25 @@ pub(super) const DEPTH_MAX: usize = 125;
 
 /// A JSON value as written.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Node<'a> {
+pub enum Node<'a> {
+    /// `null`.
     Null,
+    /// `true` or `false`.
     Bool(bool),
     /// The literal as written.
     Number(Cow<'a, str>),
+    /// A string without its escapes.
     String(Cow<'a, str>),
+    /// Elements in order.
     Array(Vec<Node<'a>>),
+    /// Members in the order of the text, duplicates included.
     Object(Vec<(Cow<'a, str>, Node<'a>)>),
 }
 
 impl Node<'_> {
     /// Go's name of the kind of value.
-    pub(super) fn kind(&self) -> &'static str {
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "bool",
@@ -38,8 +44,48 @@ impl Node<'_> {
         }
     }
 
+    /// The value as Go's encoder writes it, in the order of the tree: compact, and safe inside HTML.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut String) {
+        match self {
+            Self::Null => out.push_str("null"),
+            Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+            Self::Number(text) => out.push_str(text),
+            Self::String(text) => write_text(out, text),
+            Self::Array(items) => {
+                out.push('[');
+                for (index, item) in items.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    item.write(out);
+                }
+                out.push(']');
+            }
+            Self::Object(members) => {
+                out.push('{');
+                for (index, (name, member)) in members.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    write_text(out, name);
+                    out.push(':');
+                    member.write(out);
+                }
+                out.push('}');
+            }
+        }
+    }
+
     /// The tree without duplicates: the last of equal names wins.
-    pub(super) fn to_value(&self) -> Value {
+    #[must_use]
+    pub fn to_value(&self) -> Value {
         match self {
             Self::Null => Value::Null,
             Self::Bool(value) => Value::Bool(*value),
@@ -57,7 +103,8 @@ impl Node<'_> {
     }
 
     /// Like [`Self::to_value`], keeping the texts that are its own.
-    pub(super) fn into_value(self) -> Value {
+    #[must_use]
+    pub fn into_value(self) -> Value {
         match self {
             Self::String(text) => Value::String(text.into_owned()),
             Self::Array(items) => Value::Array(items.into_iter().map(Node::into_value).collect()),
@@ -75,7 +122,10 @@ impl Node<'_> {
 
 impl<'a> Node<'a> {
     /// A tree over a value, whose texts stay where they are.
-    pub(super) fn of(value: &'a Value, ledger: &mut Ledger) -> Result<Self, CostError> {
+    ///
+    /// # Errors
+    /// For its number of values.
+    pub fn of(value: &'a Value, ledger: &mut Ledger) -> Result<Self, CostError> {
         ledger.value()?;
         Ok(match value {
             Value::Null => Node::Null,
@@ -95,6 +145,30 @@ impl<'a> Node<'a> {
             }
         })
     }
+}
+
+/// A string as Go writes it in JSON.
+fn write_text(out: &mut String, text: &str) {
+    out.push('"');
+    for letter in text.chars() {
+        match letter {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..'\u{20}' => {
+                out.push_str("\\u");
+                for shift in [12, 8, 4, 0] {
+                    out.extend(char::from_digit(u32::from(letter) >> shift & 15, 16));
+                }
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
 }
 
 /// A whole number that fits 64 bits stays whole; everything else is a float.

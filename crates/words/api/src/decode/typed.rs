@@ -1,6 +1,6 @@
 //! Typed decoding: a JSON tree against a struct of the field table, with Go's words for what does not fit.
 //!
-//! Invariant: like Go's decoder it goes on after a wrong type and tells the first such error, but a scalar that parses
+//! Invariant: like Go's decoder it goes on after a wrong type and tells the first such error, but a type that parses
 //! itself (quantity, time) ends decoding at once. A duplicate field's value is laid over the first one's.
 
 use std::collections::HashSet;
@@ -10,10 +10,10 @@ use serde_json::{Map, Value};
 
 use super::canonical::canonicalize_sent;
 use super::syntax::{Node, number, parse};
-use super::{DecodeError, Decoded, FieldValidation, canonicalize};
+use super::{DecodeError, Decoded, Empty, FieldValidation, canonicalize};
 use crate::cost::Ledger;
 use crate::quantity::Quantity;
-use crate::schema::{self, Struct, Type};
+use crate::schema::{self, Field, Struct, Type};
 use crate::time;
 
 /// How many unknown or duplicate fields are told.
@@ -102,6 +102,17 @@ pub(super) fn decode_sent(
     decoder.finish(target)
 }
 
+/// A value of a type that parses itself, as a text of its own: errors know no place.
+pub(super) fn alone(value: &Value, ty: &Type) -> Result<Value, String> {
+    let node = Node::of(value, &mut Ledger::new()).map_err(|error| error.to_string())?;
+    let mut decoder = Decoder::new(FieldValidation::Ignore);
+    let decoded = decoder.scalar(&node, ty, "")?;
+    match decoder.saved {
+        Some(error) => Err(error),
+        None => Ok(decoded.unwrap_or_default()),
+    }
+}
+
 /// An error that ends decoding at once.
 type Abort = String;
 
@@ -115,11 +126,11 @@ struct Decoder {
     silent: u32,
     /// First error that did not end decoding.
     saved: Option<String>,
-    /// Innermost struct's name and the names of fields from the root.
-    owner: Option<&'static str>,
-    stack: Vec<&'static str>,
+    /// The fields from the root, each with the struct that it is of.
+    stack: Vec<(&'static Struct, &'static Field)>,
     /// Path with indices and keys.
     path: String,
+    empty: Vec<Empty>,
 }
 
 impl Decoder {
@@ -131,9 +142,9 @@ impl Decoder {
             ledger: Ledger::new(),
             silent: 0,
             saved: None,
-            owner: None,
             stack: Vec::new(),
             path: String::new(),
+            empty: Vec::new(),
         }
     }
 
@@ -144,6 +155,7 @@ impl Decoder {
         Ok(Decoded {
             value,
             warnings: self.strict,
+            empty: self.empty,
         })
     }
 
@@ -168,11 +180,19 @@ impl Decoder {
     }
 
     fn wrong(&self, found: &str, go_type: &str) -> String {
-        match self.owner {
-            Some(owner) => format!(
-                "json: cannot unmarshal {found} into Go struct field {owner}.{} of type {go_type}",
-                self.stack.join(".")
-            ),
+        match self.stack.last() {
+            Some((owner, _)) => {
+                let mut place = owner.name.to_owned();
+                for (owner, field) in &self.stack {
+                    for step in owner.embeds_of(field) {
+                        place.push('.');
+                        place.push_str(step);
+                    }
+                    place.push('.');
+                    place.push_str(field.json);
+                }
+                format!("json: cannot unmarshal {found} into Go struct field {place} of type {go_type}")
+            }
             None => format!("json: cannot unmarshal {found} into Go value of type {go_type}"),
         }
     }
@@ -214,15 +234,13 @@ impl Decoder {
             } else {
                 known.push(field.json);
             }
-            let owner = self.owner.replace(ty.name);
-            self.stack.push(field.json);
+            self.stack.push((ty, field));
             let object = target.as_object_mut().expect("made an object above");
             let mut slot = object.remove(field.json).unwrap_or(Value::Null);
             let result = self.inside(name, |decoder| {
                 decoder.member(member, &field.ty, field.go_type, field.pointer, &mut slot)
             });
             self.stack.pop();
-            self.owner = owner;
             result?;
             let object = target.as_object_mut().expect("made an object above");
             object.insert(field.json.to_owned(), slot);
@@ -268,6 +286,9 @@ impl Decoder {
             self.save(error);
             return Ok(());
         };
+        if items.is_empty() {
+            self.empty.push(Empty::list(&self.path));
+        }
         let element = element(go, inner);
         let mut out = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
@@ -289,6 +310,9 @@ impl Decoder {
         };
         if !slot.is_object() {
             *slot = Value::Object(Map::new());
+        }
+        if members.is_empty() {
+            self.empty.push(Empty::map(&self.path));
         }
         let element = element(go, inner);
         let mut known: HashSet<&str> = HashSet::with_capacity(members.len());
@@ -333,8 +357,7 @@ impl Decoder {
                     },
                     other => other.kind().to_owned(),
                 };
-                let error = self.wrong(&found, "int32");
-                return self.own(node, error);
+                return Err(self.wrong(&found, "int32"));
             }
             (Type::Time | Type::MicroTime | Type::Duration, _) => return self.instant(node, ty),
             (Type::RawExtension | Type::Json | Type::FieldsV1, _) => return Ok(Some(node.to_value())),
@@ -346,16 +369,6 @@ impl Decoder {
         Ok(None)
     }
 
-    /// What becomes of an error of a type that parses itself: a scalar ends decoding, a list or object does not.
-    fn own(&mut self, node: &Node<'_>, error: String) -> Result<Option<Value>, Abort> {
-        if matches!(node, Node::Array(_) | Node::Object(_)) {
-            self.save(error);
-            Ok(None)
-        } else {
-            Err(error)
-        }
-    }
-
     fn bytes(&mut self, node: &Node<'_>, go: &str) -> Result<Option<Value>, Abort> {
         match node {
             Node::String(text) => match unbase64(text) {
@@ -365,6 +378,23 @@ impl Decoder {
                     Ok(None)
                 }
             },
+            Node::Array(items) => {
+                // A list of numbers is a list of bytes to Go.
+                let mut raw = Vec::with_capacity(items.len());
+                for item in items {
+                    let (byte, found) = match item {
+                        Node::Null => (Some(0), String::new()),
+                        Node::Number(text) => (text.parse::<u8>().ok(), format!("number {text}")),
+                        other => (None, other.kind().to_owned()),
+                    };
+                    if byte.is_none() {
+                        let error = self.wrong(&found, "uint8");
+                        self.save(error);
+                    }
+                    raw.push(byte.unwrap_or_default());
+                }
+                Ok(Some(Value::from(base64::engine::general_purpose::STANDARD.encode(raw))))
+            }
             other => {
                 let error = self.wrong(other.kind(), go);
                 self.save(error);
@@ -381,14 +411,13 @@ impl Decoder {
         };
         match Quantity::parse(text) {
             Ok(quantity) => Ok(Some(Value::from(quantity.to_string()))),
-            Err(error) => self.own(node, error.to_string()),
+            Err(error) => Err(error.to_string()),
         }
     }
 
     fn instant(&mut self, node: &Node<'_>, ty: &Type) -> Result<Option<Value>, Abort> {
         let Node::String(text) = node else {
-            let error = self.wrong(node.kind(), "string");
-            return self.own(node, error);
+            return Err(self.wrong(node.kind(), "string"));
         };
         let problem = match ty {
             Type::Time => time::parse(text).err().map(|error| error.to_string()),
@@ -414,9 +443,8 @@ impl Decoder {
             (Node::Object(_), _) => {
                 let mut value = Value::Null;
                 // Upstream decodes apart and tells the error with the place outside.
-                let (owner, depth) = (self.owner, self.stack.len());
+                let depth = self.stack.len();
                 self.structure(node, props, "v1.JSONSchemaProps", &mut value)?;
-                self.owner = owner;
                 self.stack.truncate(depth);
                 Ok(Some(value))
             }
@@ -435,7 +463,7 @@ impl Decoder {
                 Ok(Some(value))
             }
             (Node::Bool(value), Type::SchemaOrBool) => Ok(Some(Value::from(*value))),
-            (_, Type::SchemaOrBool) => self.own(node, "boolean or JSON schema expected".into()),
+            (_, Type::SchemaOrBool) => Err("boolean or JSON schema expected".into()),
             _ => Ok(Some(Value::Null)),
         }
     }
@@ -463,7 +491,7 @@ impl Decoder {
 }
 
 /// Go's name of an element's type out of the list's or map's.
-fn element(go: &str, inner: &Type) -> String {
+pub(super) fn element(go: &str, inner: &Type) -> String {
     if let Some(rest) = go.strip_prefix("[]") {
         return rest.to_owned();
     }
@@ -479,7 +507,7 @@ fn element(go: &str, inner: &Type) -> String {
 }
 
 /// Standard base64 with line breaks ignored; the position of the first bad byte as Go counts it.
-fn unbase64(text: &str) -> Result<Vec<u8>, usize> {
+pub(super) fn unbase64(text: &str) -> Result<Vec<u8>, usize> {
     let engine = base64::engine::general_purpose::STANDARD;
     let stripped: String = text.chars().filter(|c| !matches!(c, '\n' | '\r')).collect();
     engine.decode(&stripped).map_err(|_| bad_byte(text.as_bytes()))

@@ -224,6 +224,26 @@ impl Struct {
             .map(|found| &fields[usize::from(self.by_name[found])])
     }
 
+    /// The names of the inlined structs that a field is in, from the outside, as Go's decoding errors show them.
+    #[must_use]
+    pub fn embeds_of(&self, field: &Field) -> Vec<&'static str> {
+        if field.tag == 0 && self.is_kind() && matches!(field.json, "kind" | "apiVersion") {
+            return vec!["TypeMeta"];
+        }
+        if !field.embedded {
+            return Vec::new();
+        }
+        let around = self
+            .embeds
+            .iter()
+            .find_map(|embed| embed.ty.get().field(field.json).map(|inner| (embed.ty.get(), inner)));
+        around.map_or_else(Vec::new, |(ty, inner)| {
+            let mut names = vec![ty.name];
+            names.extend(ty.embeds_of(inner));
+            names
+        })
+    }
+
     /// Version part of the package, as Go prints it before the name: `v1`.
     #[must_use]
     pub fn version(&self) -> &'static str {

@@ -17,7 +17,20 @@ use super::shape::{Shape, element_of};
 /// The problems of a configuration, as one text; none when it fits.
 #[must_use]
 pub fn problems(value: &Value, root: Shape) -> Option<String> {
-    let mut found = Problems::default();
+    told(value, root, Problems::default())
+}
+
+/// The problems of an object as it is stored, whose lists may hold elements twice.
+#[must_use]
+pub fn problems_of_stored(value: &Value, root: Shape) -> Option<String> {
+    let found = Problems {
+        twice: true,
+        ..Problems::default()
+    };
+    told(value, root, found)
+}
+
+fn told(value: &Value, root: Shape, mut found: Problems) -> Option<String> {
     by_shape(value, root, &Path::Root, &mut found);
     match found.texts.as_slice() {
         [] => None,
@@ -59,6 +72,8 @@ impl fmt::Display for Path<'_> {
 #[derive(Default)]
 struct Problems {
     texts: Vec<String>,
+    /// Whether elements may stand twice.
+    twice: bool,
     ledger: Ledger,
 }
 
@@ -109,7 +124,7 @@ fn by_shape(value: &Value, shape: Shape, path: &Path<'_>, found: &mut Problems) 
                         return;
                     }
                 };
-                if seen.contains(&element) {
+                if !found.twice && seen.contains(&element) {
                     found.tell(path, &format!("duplicate entries for key {}", show(&element)));
                 }
                 let inside = Path::Element(path, &element);
@@ -130,7 +145,7 @@ fn by_type(value: &Value, ty: &'static Type, path: &Path<'_>, found: &mut Proble
         return;
     }
     match ty {
-        Type::String | Type::Bytes | Type::Time | Type::MicroTime | Type::Duration if !value.is_string() => {
+        Type::String | Type::Bytes | Type::Duration if !value.is_string() => {
             let shown = source(value);
             found.tell(
                 path,
@@ -143,7 +158,7 @@ fn by_type(value: &Value, ty: &'static Type, path: &Path<'_>, found: &mut Proble
         Type::Int32 | Type::Int64 | Type::Double if !value.is_number() => {
             found.tell(path, &format!("expected numeric (int or float), got {}", type_name(value)));
         }
-        Type::Quantity | Type::IntOrString if value.is_object() || value.is_array() => {
+        Type::Quantity | Type::IntOrString | Type::Time | Type::MicroTime if value.is_object() || value.is_array() => {
             found.tell(path, &format!("expected any scalar, got &{{{}}}", plain(value)));
         }
         Type::List(element) => {

@@ -116,13 +116,27 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
         )));
     }
     let meta = config.get("metadata");
-    if meta
-        .and_then(|meta| meta.get("managedFields"))
-        .is_some_and(|fields| !fields.is_null())
-    {
+    if meta.and_then(|meta| meta.get("managedFields")).is_some_and(Value::is_array) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     let shape = Shape::of_row(row);
+    let stored = live.and_then(|live| live.pointer("/metadata/managedFields"));
+    let managers =
+        managers::read(stored).map_err(|why| Status::failure(500, "", format!("failed to decode managed fields: {why}")))?;
+    if let Some(live) = live.filter(|_| managers.is_empty())
+        && let Some(problem) = check::problems_of_stored(live, shape)
+    {
+        let (namespace, name) = (text(&live["metadata"], "namespace"), text(&live["metadata"], "name"));
+        return Err(Status::failure(
+            500,
+            "",
+            format!(
+                "failed to create manager for existing fields: failed to convert new object ({namespace}/{name}; {}/{}, \
+                 Kind={kind}) to smd typed: {problem}",
+                row.group, row.version
+            ),
+        ));
+    }
     if let Some(problem) = check::problems(config, shape) {
         let of_meta = |name| {
             meta.and_then(|meta| meta.get(name))
@@ -147,9 +161,7 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
         api_version: &api_version,
     };
     let live_value = live.unwrap_or_else(|| blank(row));
-    let stored = live_value.pointer("/metadata/managedFields");
-    let mut managers =
-        managers::read(stored).map_err(|why| Status::failure(500, "", format!("failed to decode managed fields: {why}")))?;
+    let mut managers = managers;
     if managers.is_empty() && live.is_some() {
         // Nobody was tracked so far: what is there belongs to a stand-in.
         managers = engine.updated(blank(row), live_value, managers, "before-first-apply", by.subresource, by.now);
@@ -494,6 +506,9 @@ impl Engine<'_> {
         let Ok(delta) = self.take(old, new, &mut managers, None, true, subresource) else {
             return managers;
         };
+        if delta.untold {
+            return Managers::new();
+        }
         let mut own = delta.modified;
         own.extend(&delta.added);
         if let Some(reset) = reset_fields(self.row, subresource) {

@@ -65,7 +65,7 @@ impl Shape {
         match ty {
             Type::Struct(reference) if !reference.get().atomic => Self::Struct(reference.get()),
             Type::Map(value) => Self::Map(value),
-            Type::RawExtension | Type::FieldsV1 | Type::Json => Self::Deduced,
+            Type::Json => Self::Deduced,
             _ => Self::Leaf,
         }
     }
@@ -137,6 +137,18 @@ fn quoted(keys: &[&str]) -> String {
     keys.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(" ")
 }
 
+/// The default that upstream's schema gives a field, as JSON: scalars that are always written have their zero value.
+fn default_of(field: &Field) -> Option<&'static str> {
+    let zero = match field.ty {
+        _ if field.pointer || field.omitempty => None,
+        Type::String => Some("\"\""),
+        Type::Bool => Some("false"),
+        Type::Int32 | Type::Int64 | Type::Double => Some("0"),
+        _ => None,
+    };
+    field.default.or(zero)
+}
+
 /// The serialised path element of a list's element.
 ///
 /// # Errors
@@ -153,7 +165,7 @@ pub fn element_of(shape: Shape, value: &Value) -> Result<String, ElementError> {
             for key in keys {
                 if let Some(value) = object.get(*key) {
                     parts.push((key, value.to_string()));
-                } else if let Some(default) = ty.field(key).and_then(|field| field.default) {
+                } else if let Some(default) = ty.field(key).and_then(default_of) {
                     parts.push((key, default.to_owned()));
                 }
             }

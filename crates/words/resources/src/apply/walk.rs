@@ -20,6 +20,8 @@ pub struct Delta {
     pub modified: Set,
     /// In the old one only.
     pub removed: Set,
+    /// Whether a list that differs has an element that has no place in it: then upstream tracks nobody.
+    pub untold: bool,
 }
 
 #[derive(Default)]
@@ -27,10 +29,12 @@ struct DeltaNode {
     added: Node,
     modified: Node,
     removed: Node,
+    untold: bool,
 }
 
 impl DeltaNode {
     fn put(&mut self, element: &str, prefix: &str, child: DeltaNode) {
+        self.untold |= child.untold;
         for (set, node) in [
             (&mut self.added, child.added),
             (&mut self.modified, child.modified),
@@ -51,6 +55,7 @@ pub fn compare(old: &Value, new: &Value, shape: Shape) -> Delta {
         added: node.added.below,
         modified: node.modified.below,
         removed: node.removed.below,
+        untold: node.untold,
     }
 }
 
@@ -115,13 +120,15 @@ fn compare_at(old: Option<&Value>, new: Option<&Value>, shape: Shape) -> DeltaNo
 fn compare_items(old: &[Value], new: &[Value], shape: Shape, out: &mut DeltaNode) {
     let mut by_element: BTreeMap<String, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
     for item in old {
-        if let Ok(element) = element_of(shape, item) {
-            by_element.entry(element).or_default().0.push(item);
+        match element_of(shape, item) {
+            Ok(element) => by_element.entry(element).or_default().0.push(item),
+            Err(_) => out.untold = true,
         }
     }
     for item in new {
-        if let Ok(element) = element_of(shape, item) {
-            by_element.entry(element).or_default().1.push(item);
+        match element_of(shape, item) {
+            Ok(element) => by_element.entry(element).or_default().1.push(item),
+            Err(_) => out.untold = true,
         }
     }
     for (element, (old, new)) in by_element {

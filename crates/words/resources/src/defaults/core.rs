@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Fields, is_zero, object, set, set_zero, text};
+use super::{Fields, image, is_zero, object, set, set_zero, text};
 use crate::quota;
 
 pub(super) fn apply(name: &str, fields: &mut Fields) {
@@ -50,22 +50,8 @@ pub(super) fn apply(name: &str, fields: &mut Fields) {
     }
 }
 
-/// The tag of an image reference; `latest` where it has neither a tag nor a digest, nothing where it is none.
-fn image_tag(image: &str) -> &str {
-    if image.contains('@') {
-        return "";
-    }
-    let last = image.rsplit('/').next().unwrap_or_default();
-    let (name, tag) = last.split_once(':').unwrap_or((last, "latest"));
-    let letters = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
-    if name.is_empty() || !name.bytes().all(letters) {
-        return "";
-    }
-    tag
-}
-
 fn pull_policy(image: &str) -> &'static str {
-    if image_tag(image) == "latest" {
+    if image::tag(image) == Some("latest") {
         "Always"
     } else {
         "IfNotPresent"

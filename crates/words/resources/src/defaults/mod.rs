@@ -4,6 +4,7 @@
 //! field table; those that depend on other fields are functions of one struct, wherever the struct stands.
 
 mod core;
+mod image;
 mod other;
 mod workloads;
 

@@ -4,10 +4,12 @@
 //! Invariant: what operations copy and shift is charged before it happens, so a patch costs what its body and these
 //! limits say, whatever it does to the document.
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
+
 use trireme_api::cost::{CostError, Ledger, Size};
-use trireme_api::decode::{self, DecodeError};
-use trireme_api::go::kind;
+use trireme_api::decode::{self, DecodeError, Node};
+
+use super::lazy::{Lazy, Members};
 
 /// Why a patch does not apply. Upstream tells the client none of the causes but the limit on operations.
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -20,48 +22,77 @@ pub(super) enum Refused {
     Cost(#[from] CostError),
 }
 
-/// The operations of a patch, and what strict decoding finds in it (where `look` says so).
-pub(super) fn operations(patch: &[u8], look: bool, ledger: &mut Ledger) -> Result<(Vec<Value>, Vec<String>), DecodeError> {
-    let decoded = decode::any(patch, look, ledger)?;
+/// One operation of a patch.
+#[derive(Debug, Default)]
+pub(super) struct Operation<'a> {
+    op: Option<Cow<'a, str>>,
+    path: Option<Cow<'a, str>>,
+    from: Option<Cow<'a, str>>,
+    value: Option<Node<'a>>,
+}
+
+/// The operations of a patch, and what strict decoding finds in it (where `look` says so). What is no object is none.
+pub(super) fn operations<'a>(
+    patch: &'a [u8],
+    look: bool,
+    ledger: &mut Ledger,
+) -> Result<(Vec<Option<Operation<'a>>>, Vec<String>), DecodeError> {
+    let (node, mut strict) = decode::any_node(patch, look, ledger)?;
     let wrong = |text: String| Err(DecodeError::Type(text));
-    let operations = match decoded.value {
-        Value::Array(operations) => operations,
-        Value::Null => Vec::new(),
+    let sent = match node {
+        Node::Array(operations) => operations,
+        Node::Null => Vec::new(),
         other => {
             return wrong(format!(
                 "json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",
-                kind(&other)
+                other.kind()
             ));
         }
     };
-    let mut strict = decoded.warnings;
-    for (index, operation) in operations.iter().enumerate() {
+    let mut operations = Vec::with_capacity(sent.len());
+    for (index, operation) in sent.into_iter().enumerate() {
         let members = match operation {
-            Value::Object(members) => members,
-            Value::Null => continue,
+            Node::Object(members) => members,
+            Node::Null => {
+                operations.push(None);
+                continue;
+            }
             other => {
                 return wrong(format!(
                     "json: cannot unmarshal {} into Go value of type handlers.jsonPatchOp",
-                    kind(other)
+                    other.kind()
                 ));
             }
         };
+        let mut operation = Operation::default();
         for (name, member) in members {
-            match name.as_str() {
-                "op" | "path" | "from" if !(member.is_string() || member.is_null()) => {
-                    return wrong(format!(
-                        "json: cannot unmarshal {} into Go struct field jsonPatchOp.{name} of type string",
-                        kind(member)
-                    ));
+            let text = match name.as_ref() {
+                "op" => &mut operation.op,
+                "path" => &mut operation.path,
+                "from" => &mut operation.from,
+                "value" => {
+                    operation.value = Some(member);
+                    continue;
                 }
-                "op" | "path" | "from" | "value" => {}
                 other => {
                     if look && strict.len() < 100 && ledger.tell(other.len() + 32) {
                         strict.push(format!("unknown field \"[{index}].{other}\""));
                     }
+                    continue;
                 }
-            }
+            };
+            *text = match member {
+                Node::String(text) => Some(text),
+                Node::Null => None,
+                other => {
+                    return wrong(format!(
+                        "json: cannot unmarshal {} into Go struct field jsonPatchOp.{name} of type string",
+                        other.kind()
+                    ));
+                }
+            };
         }
+        operations.push(Some(operation));
     }
     for text in &mut strict {
         text.insert_str(0, "json patch ");
@@ -70,54 +101,63 @@ pub(super) fn operations(patch: &[u8], look: bool, ledger: &mut Ledger) -> Resul
 }
 
 /// Applies operations in order.
-pub(super) fn apply(mut document: Value, operations: Vec<Value>, ledger: &mut Ledger) -> Result<Value, Refused> {
+pub(super) fn apply<'a>(
+    document: Members<'a>,
+    operations: Vec<Option<Operation<'a>>>,
+    ledger: &mut Ledger,
+) -> Result<Lazy<'a>, Refused> {
+    let mut document = Lazy::Object(document);
     for operation in operations {
-        let Value::Object(members) = operation else {
-            return Err(Refused::Unfit);
-        };
-        one(&mut document, members, ledger)?;
+        one(&mut document, operation.ok_or(Refused::Unfit)?, ledger)?;
     }
     Ok(document)
 }
 
-fn text<'a>(operation: &'a Map<String, Value>, name: &str) -> Result<&'a str, Refused> {
-    operation.get(name).and_then(Value::as_str).ok_or(Refused::Unfit)
-}
-
-fn one(document: &mut Value, mut operation: Map<String, Value>, ledger: &mut Ledger) -> Result<(), Refused> {
-    let sent = operation.remove("value");
-    let kind = text(&operation, "op")?;
-    match kind {
-        "add" => Place::find(document, text(&operation, "path")?)?.add(sent.unwrap_or_default(), ledger),
-        "remove" => Place::find(document, text(&operation, "path")?)?.remove(ledger).map(drop),
-        "replace" => match text(&operation, "path")? {
-            "" => match sent {
-                Some(whole @ (Value::Object(_) | Value::Array(_))) => {
-                    *document = whole;
-                    Ok(())
+fn one<'a>(document: &mut Lazy<'a>, operation: Operation<'a>, ledger: &mut Ledger) -> Result<(), Refused> {
+    let kind = operation.op.ok_or(Refused::Unfit)?;
+    let path = || operation.path.as_deref().ok_or(Refused::Unfit);
+    let from = || operation.from.as_deref().ok_or(Refused::Unfit);
+    let sent = operation.value;
+    let given = |sent: Option<Node<'a>>| Lazy::Sent(sent.unwrap_or(Node::Null));
+    match kind.as_ref() {
+        "add" => Place::find(document, path()?)?.add(given(sent), ledger),
+        "remove" => Place::find(document, path()?)?.remove(ledger).map(drop),
+        "replace" => match path()? {
+            "" => {
+                let mut whole = given(sent);
+                if whole.as_members().is_none() && whole.as_items().is_none() {
+                    return Err(Refused::Unfit);
                 }
-                _ => Err(Refused::Unfit),
-            },
-            path => Place::find(document, path)?.replace(sent.unwrap_or_default()),
+                *document = whole;
+                Ok(())
+            }
+            path => Place::find(document, path)?.replace(given(sent)),
         },
         "move" => {
-            let moved = Place::find(document, text(&operation, "from")?)?.remove(ledger)?;
-            Place::find(document, text(&operation, "path")?)?.add(moved, ledger)
+            let moved = Place::find(document, from()?)?.remove(ledger)?;
+            Place::find(document, path()?)?.add(moved, ledger)
         }
         "copy" => {
-            let found = Place::find(document, text(&operation, "from")?)?.get()?;
-            ledger.copy(found.map_or_else(Size::default, Size::of))?;
-            let copy = found.cloned().unwrap_or_default();
-            Place::find(document, text(&operation, "path")?)?.add(copy, ledger)
+            let found = Place::find(document, from()?)?.get()?;
+            ledger.copy(found.as_ref().map_or_else(Size::default, |found| found.size()))?;
+            let copy = found.map_or(Lazy::Sent(Node::Null), |found| found.clone());
+            Place::find(document, path()?)?.add(copy, ledger)
         }
         "test" => {
-            let found = match text(&operation, "path")? {
-                "" => Some(&*document),
+            let found = match path()? {
+                "" => Some(document),
                 path => Place::find(document, path)?.get()?,
             };
             let equal = match found {
-                None | Some(Value::Null) => sent.is_none_or(|sent| sent.is_null()),
-                Some(found) => sent.is_some_and(|sent| sent == *found),
+                Some(found) if !found.is_null() => {
+                    let equal = sent.is_some_and(|sent| found.is(&sent));
+                    if equal {
+                        // To compare it, upstream looks into all of it.
+                        found.open();
+                    }
+                    equal
+                }
+                _ => sent.is_none_or(|sent| sent == Node::Null),
             };
             if equal { Ok(()) } else { Err(Refused::Unfit) }
         }
@@ -126,47 +166,49 @@ fn one(document: &mut Value, mut operation: Map<String, Value>, ledger: &mut Led
 }
 
 /// A member of an object or an element of a list, there or not.
-enum Place<'a> {
-    Member(&'a mut Map<String, Value>, String),
-    Element(&'a mut Vec<Value>, String),
+enum Place<'d, 'a> {
+    Member(&'d mut Members<'a>, String),
+    Element(&'d mut Vec<Lazy<'a>>, String),
 }
 
-impl<'a> Place<'a> {
+impl<'d, 'a> Place<'d, 'a> {
     /// What a path names; its parent must be there.
-    fn find(document: &'a mut Value, path: &str) -> Result<Self, Refused> {
+    fn find(document: &'d mut Lazy<'a>, path: &str) -> Result<Self, Refused> {
         let (parents, last) = path.rsplit_once('/').ok_or(Refused::Unfit)?;
         let mut at = document;
         // What stands before the first slash is ignored, as upstream ignores it.
         for part in parents.split('/').skip(1) {
             let part = unescape(part);
-            at = match at {
-                Value::Object(members) => members.get_mut(&part),
-                Value::Array(items) => index(&part, items.len()).and_then(|index| items.get_mut(index)),
-                _ => None,
+            at = if at.is_array() {
+                let items = at.as_items().ok_or(Refused::Unfit)?;
+                index(&part, items.len()).and_then(|index| items.get_mut(index))
+            } else {
+                at.as_members().ok_or(Refused::Unfit)?.get_mut(part.as_str())
             }
             .ok_or(Refused::Unfit)?;
         }
-        match at {
-            Value::Object(members) => Ok(Self::Member(members, unescape(last))),
-            Value::Array(items) => Ok(Self::Element(items, unescape(last))),
-            _ => Err(Refused::Unfit),
+        if at.is_array() {
+            let items = at.as_items().ok_or(Refused::Unfit)?;
+            return Ok(Self::Element(items, unescape(last)));
         }
+        let members = at.as_members().ok_or(Refused::Unfit)?;
+        Ok(Self::Member(members, unescape(last)))
     }
 
     /// What is there; none for an absent member.
-    fn get(self) -> Result<Option<&'a Value>, Refused> {
+    fn get(self) -> Result<Option<&'d mut Lazy<'a>>, Refused> {
         match self {
-            Self::Member(members, name) => Ok(members.get(&name)),
+            Self::Member(members, name) => Ok(members.get_mut(name.as_str())),
             Self::Element(items, key) => {
                 let index = index(&key, items.len()).ok_or(Refused::Unfit)?;
-                items.get(index).map(Some).ok_or(Refused::Unfit)
+                items.get_mut(index).map(Some).ok_or(Refused::Unfit)
             }
         }
     }
 
-    fn add(self, value: Value, ledger: &mut Ledger) -> Result<(), Refused> {
+    fn add(self, value: Lazy<'a>, ledger: &mut Ledger) -> Result<(), Refused> {
         match self {
-            Self::Member(members, name) => drop(members.insert(name, value)),
+            Self::Member(members, name) => drop(members.insert(name.into(), value)),
             Self::Element(items, key) if key == "-" => items.push(value),
             Self::Element(items, key) => {
                 // Counted from the end, the new element counts, too.
@@ -179,9 +221,9 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    fn replace(self, value: Value) -> Result<(), Refused> {
+    fn replace(self, value: Lazy<'a>) -> Result<(), Refused> {
         match self {
-            Self::Member(members, name) => drop(members.insert(name, value)),
+            Self::Member(members, name) => drop(members.insert(name.into(), value)),
             Self::Element(items, key) => {
                 let slot = index(&key, items.len()).and_then(|index| items.get_mut(index));
                 *slot.ok_or(Refused::Unfit)? = value;
@@ -190,9 +232,9 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    fn remove(self, ledger: &mut Ledger) -> Result<Value, Refused> {
+    fn remove(self, ledger: &mut Ledger) -> Result<Lazy<'a>, Refused> {
         match self {
-            Self::Member(members, name) => members.remove(&name).ok_or(Refused::Unfit),
+            Self::Member(members, name) => members.remove(name.as_str()).ok_or(Refused::Unfit),
             Self::Element(items, key) => {
                 let index = index(&key, items.len()).filter(|index| *index < items.len());
                 let index = index.ok_or(Refused::Unfit)?;
@@ -220,11 +262,16 @@ fn unescape(part: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::patch::lazy;
+    use serde_json::{Value, json};
+    use trireme_api::schema;
 
-    fn run(document: Value, operations: Value) -> Result<Value, Refused> {
-        let Value::Array(operations) = operations else { panic!() };
-        apply(document, operations, &mut Ledger::new())
+    fn run(document: Value, patch: Value) -> Result<Value, Refused> {
+        let (patch, mut ledger) = (patch.to_string(), Ledger::new());
+        let (operations, _) = operations(patch.as_bytes(), false, &mut ledger).unwrap();
+        let ty = schema::kind("", "v1", "ConfigMap").unwrap();
+        let patched = apply(lazy::document(&document, ty), operations, &mut ledger)?;
+        Ok(patched.into_node(&mut Ledger::new()).unwrap().into_value())
     }
 
     #[test]
@@ -302,7 +349,7 @@ mod tests {
     fn lists_are_not_shifted_without_end() {
         let operations = vec![json!({"op": "add", "path": "/l/0", "value": 1}); 10_000];
         let document = json!({"l": vec![1; 5_000]});
-        let refused = apply(document, operations, &mut Ledger::new()).unwrap_err();
+        let refused = run(document, Value::Array(operations)).unwrap_err();
         assert_eq!(refused, Refused::Cost(CostError::Shifted));
     }
 

@@ -4,12 +4,16 @@
 //! decoded again against the field table. Work and memory are bounded by the ledger, not only by the body.
 
 mod json;
+mod lazy;
 mod strategic;
 
 use serde_json::{Map, Value};
 use trireme_api::cost::{CostError, Ledger};
-use trireme_api::decode::{self, DecodeError};
+use trireme_api::decode::{self, DecodeError, Node};
+use trireme_api::schema::Struct;
 use trireme_api::{Status, StatusDetails, go};
+
+use self::lazy::{Lazy, Members};
 
 use crate::rows::Resource;
 
@@ -18,18 +22,19 @@ pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
 
 /// What a patch gives.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Patched {
+pub struct Patched<T> {
     /// The document with the patch applied.
-    pub value: Value,
+    pub document: T,
     /// What strict decoding finds in the patch itself, such as `duplicate field "spec.replicas"`.
     pub strict: Vec<String>,
 }
 
-/// Applies a JSON patch (RFC 6902). `look` says whether strict decoding's findings are wanted.
+/// Applies a JSON patch (RFC 6902) to an object of that type. `look` says whether strict decoding's findings are wanted. The
+/// outcome is in the order in which upstream writes it.
 ///
 /// # Errors
 /// 400 for what is no patch, 413 for too many operations or one that costs too much, 422 where an operation does not apply.
-pub fn json_patch(doc: &Value, patch: &[u8], look: bool) -> Result<Patched, Status> {
+pub fn json_patch<'a>(ty: &'static Struct, doc: &'a Value, patch: &'a [u8], look: bool) -> Result<Patched<Node<'a>>, Status> {
     let mut ledger = Ledger::new();
     let (operations, strict) = json::operations(patch, look, &mut ledger).map_err(|why| no_patch(why, true))?;
     if operations.len() > JSON_PATCH_OPERATIONS_MAX {
@@ -42,8 +47,11 @@ pub fn json_patch(doc: &Value, patch: &[u8], look: bool) -> Result<Patched, Stat
             ),
         ));
     }
-    match json::apply(doc.clone(), operations, &mut ledger) {
-        Ok(value) => Ok(Patched { value, strict }),
+    match json::apply(lazy::document(doc, ty), operations, &mut ledger) {
+        Ok(document) => Ok(Patched {
+            document: document.into_node(&mut Ledger::new())?,
+            strict,
+        }),
         // Upstream hides its limit on copies like everything else; the limit of our own on shifting is told.
         Err(json::Refused::Cost(error @ CostError::Shifted)) => Err(error.into()),
         Err(json::Refused::Unfit | json::Refused::Cost(_)) => Err(unprocessable()),
@@ -60,91 +68,98 @@ fn unprocessable() -> Status {
     .with_details(StatusDetails::default())
 }
 
-/// Applies a merge patch (RFC 7386).
+/// Applies a merge patch (RFC 7386) to an object of that type. The outcome is in the order in which upstream writes it.
 ///
 /// # Errors
 /// 400 when the patch is not a JSON object.
-pub fn merge_patch(doc: &Value, patch: &[u8], look: bool) -> Result<Patched, Status> {
-    let (patch, strict) = object(patch, look).map_err(|why| no_patch(why, true))?;
-    let patch = patch.ok_or_else(|| Status::bad_request("Invalid JSON Patch"))?;
-    let mut value = doc.clone();
-    merge(&mut value, patch);
-    Ok(Patched { value, strict })
+pub fn merge_patch<'a>(ty: &'static Struct, doc: &'a Value, patch: &'a [u8], look: bool) -> Result<Patched<Node<'a>>, Status> {
+    let mut ledger = Ledger::new();
+    let (patch, strict) = decode::any_node(patch, look, &mut ledger).map_err(|why| no_patch(why, true))?;
+    let mut patch = match patch {
+        patch @ Node::Object(_) => Lazy::Sent(patch),
+        Node::Null => return Err(Status::bad_request("Invalid JSON Patch")),
+        other => return Err(no_patch(no_object(other.kind()), true)),
+    };
+    let mut document = lazy::document(doc, ty);
+    if let Some(sent) = patch.as_members() {
+        merge(&mut document, std::mem::take(sent));
+    }
+    Ok(Patched {
+        document: lazy::written(document, &mut Ledger::new())?,
+        strict,
+    })
 }
 
-/// Lays a merge patch over a value: nulls remove, objects merge, all else replaces.
-fn merge(value: &mut Value, patch: Map<String, Value>) {
-    if !value.is_object() {
-        *value = Value::Object(Map::new());
-    }
-    let Value::Object(members) = value else { return };
-    for (name, sent) in patch {
-        match sent {
-            Value::Null => drop(members.remove(&name)),
-            Value::Object(sent) => merge(members.entry(name).or_insert(Value::Null), sent),
-            Value::Array(mut items) => {
-                items.iter_mut().for_each(prune);
-                members.insert(name, Value::Array(items));
+/// Lays a merge patch over an object: nulls remove, objects merge, all else replaces.
+fn merge<'a>(members: &mut Members<'a>, patch: Members<'a>) {
+    for (name, mut sent) in patch {
+        if sent.is_null() {
+            members.remove(&name);
+            continue;
+        }
+        match members.get_mut(&name).filter(|present| !present.is_null()) {
+            None => {
+                sent.prune();
+                members.insert(name, sent);
             }
-            other => drop(members.insert(name, other)),
+            Some(present) => match present.as_members() {
+                Some(present) => match sent.as_members() {
+                    Some(sent) => merge(present, std::mem::take(sent)),
+                    None => drop(members.insert(name, sent)),
+                },
+                None => {
+                    sent.prune();
+                    *present = sent;
+                }
+            },
         }
     }
 }
 
-/// Takes nulls out of the objects of a list; those of the list itself stay.
-fn prune(value: &mut Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(prune),
-        Value::Object(members) => {
-            members.retain(|_, member| !member.is_null());
-            members.values_mut().for_each(prune);
-        }
-        _ => {}
-    }
+/// What a strategic patch gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Merged {
+    /// The document with the patch applied, still to be converted to its type.
+    pub value: Value,
+    /// The patch as upstream's errors show it.
+    pub shown: String,
 }
 
 /// Applies a strategic merge patch along the field table.
 ///
 /// # Errors
 /// 400 for a malformed directive, 500 (as upstream) for a missing merge key, an unknown directive or a wrong order.
-pub fn strategic_merge(row: &Resource, doc: &Value, patch: &[u8], look: bool) -> Result<Patched, Status> {
+pub fn strategic_merge(row: &Resource, doc: &Value, patch: &[u8], look: bool) -> Result<Patched<Merged>, Status> {
     let (patch, strict) = object(patch, look).map_err(|why| no_patch(why, false))?;
-    let mut patch = patch.unwrap_or_default();
-    patch.values_mut().for_each(whole_numbers);
+    let patch = Value::Object(patch.unwrap_or_default());
+    let shown = go::plain(&patch);
+    let Value::Object(patch) = patch else {
+        unreachable!("made an object above")
+    };
     let value = strategic::merge(row.schema(), doc, patch)?;
-    Ok(Patched { value, strict })
-}
-
-/// Takes floats without a fraction for whole numbers, as upstream's conversion from a map does.
-fn whole_numbers(value: &mut Value) {
-    match value {
-        Value::Number(number) if number.is_f64() => {
-            if let Some(float) = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 9e15) {
-                #[allow(clippy::cast_possible_truncation)] // whole and below 2^53
-                let whole = float as i64;
-                *value = Value::from(whole);
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
-        Value::Object(members) => members.values_mut().for_each(whole_numbers),
-        _ => {}
-    }
+    Ok(Patched {
+        document: Merged { value, shown },
+        strict,
+    })
 }
 
 /// An object's members, none for null, and what a strict look at it finds.
-type Members = (Option<Map<String, Value>>, Vec<String>);
+type Told = (Option<Map<String, Value>>, Vec<String>);
 
 /// Parses a patch body that must be an object or null.
-fn object(patch: &[u8], look: bool) -> Result<Members, DecodeError> {
+fn object(patch: &[u8], look: bool) -> Result<Told, DecodeError> {
     let decoded = decode::any(patch, look, &mut Ledger::new())?;
     match decoded.value {
         Value::Object(members) => Ok((Some(members), decoded.warnings)),
         Value::Null => Ok((None, Vec::new())),
-        other => Err(DecodeError::Type(format!(
-            "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
-            go::kind(&other)
-        ))),
+        other => Err(no_object(go::kind(&other))),
     }
+}
+
+fn no_object(kind: &str) -> DecodeError {
+    DecodeError::Type(format!(
+        "json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
+    ))
 }
 
 fn no_patch(why: DecodeError, told: bool) -> Status {

@@ -313,7 +313,11 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, meta: &Meta, deletes: boo
     if original.is_empty() && patch.is_empty() {
         return Ok(original);
     }
-    let of_maps = match element_kind(original.iter().chain(&patch))? {
+    let mixed = || {
+        let shown = [&original, &patch].map(|items| plain(&Value::Array(items.clone())));
+        other(format!("list element types are not identical: [{}]", shown.join(" ")))
+    };
+    let of_maps = match element_kind(original.iter().chain(&patch), mixed)? {
         Some(kind) => kind == "map",
         None => false,
     };
@@ -492,7 +496,10 @@ fn order_elements(
 }
 
 /// The kind of all elements; lists are refused, kinds must not mix.
-fn element_kind<'a>(items: impl Iterator<Item = &'a Value>) -> Result<Option<&'static str>> {
+fn element_kind<'a>(
+    items: impl Iterator<Item = &'a Value>,
+    mixed: impl FnOnce() -> Result<Option<&'static str>>,
+) -> Result<Option<&'static str>> {
     let mut kind = None;
     for item in items {
         let this = match item {
@@ -506,7 +513,7 @@ fn element_kind<'a>(items: impl Iterator<Item = &'a Value>) -> Result<Option<&'s
         match kind {
             None => kind = Some(this),
             Some(before) if before != this => {
-                return other("list element types are not identical");
+                return mixed();
             }
             Some(_) => {}
         }

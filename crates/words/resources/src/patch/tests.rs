@@ -12,7 +12,12 @@ fn pods() -> &'static Resource {
 fn strategic(doc: Value, patch: Value) -> Value {
     strategic_merge(pods(), &doc, patch.to_string().as_bytes(), false)
         .unwrap()
+        .document
         .value
+}
+
+fn schema() -> &'static Struct {
+    find("apps", "v1", "deployments").unwrap().schema()
 }
 
 fn refused(doc: Value, patch: Value) -> (u16, String) {
@@ -135,7 +140,7 @@ fn json_patches_apply_in_order_or_not_at_all() {
     let doc = json!({"metadata": {"name": "n", "labels": {"a": "1"}}});
     let patch = br#"[{"op":"test","path":"/metadata/name","value":"n"},{"op":"add","path":"/metadata/labels/b","value":"2"},{"op":"remove","path":"/metadata/labels/a"}]"#;
     assert_eq!(
-        json_patch(&doc, patch, true).unwrap().value,
+        json_patch(schema(), &doc, patch, true).unwrap().document.to_value(),
         json!({"metadata": {"name": "n", "labels": {"b": "2"}}})
     );
     for bad in [
@@ -143,27 +148,65 @@ fn json_patches_apply_in_order_or_not_at_all() {
         br#"[{"op":"remove","path":"/nope"}]"#,
         br#"[{"op":"smash","path":"/metadata"}]"#,
     ] {
-        let status = json_patch(&doc, bad, true).unwrap_err();
+        let status = json_patch(schema(), &doc, bad, true).unwrap_err();
         assert_eq!((status.code, status.reason.as_str()), (422, "Invalid"));
     }
     let many = format!(
         "[{}]",
         vec![r#"{"op":"test","path":"/metadata/name","value":"n"}"#; JSON_PATCH_OPERATIONS_MAX + 1].join(",")
     );
-    assert_eq!(json_patch(&doc, many.as_bytes(), true).unwrap_err().code, 413);
-    assert_eq!(json_patch(&doc, b"{}", true).unwrap_err().code, 400);
+    assert_eq!(json_patch(schema(), &doc, many.as_bytes(), true).unwrap_err().code, 413);
+    assert_eq!(json_patch(schema(), &doc, b"{}", true).unwrap_err().code, 400);
 }
 
 #[test]
 fn merge_patches_must_be_objects() {
     let doc = json!({"data": {"a": "1", "b": "2"}});
     assert_eq!(
-        merge_patch(&doc, br#"{"data":{"a":null,"c":"3"}}"#, true).unwrap().value,
+        merge_patch(schema(), &doc, br#"{"data":{"a":null,"c":"3"}}"#, true)
+            .unwrap()
+            .document
+            .to_value(),
         json!({"data": {"b": "2", "c": "3"}})
     );
     assert_eq!(
-        merge_patch(&doc, b"[1]", true).unwrap_err().message,
+        merge_patch(schema(), &doc, b"[1]", true).unwrap_err().message,
         "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
+    );
+}
+
+#[test]
+fn what_a_patch_looked_into_is_written_sorted_and_all_else_as_it_came() {
+    let doc = json!({
+        "kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": "n", "labels": {"a": "<"}, "annotations": {"b": "c"}},
+        "spec": {"replicas": 1, "minReadySeconds": 2, "selector": {"matchLabels": {"a": "b"}}},
+    });
+    let merged = |patch: &str| {
+        merge_patch(schema(), &doc, patch.as_bytes(), true)
+            .unwrap()
+            .document
+            .to_text()
+    };
+    let patched = |patch: &str| json_patch(schema(), &doc, patch.as_bytes(), true).unwrap().document.to_text();
+    let untouched =
+        r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"n","labels":{"a":"\u003c"},"annotations":{"b":"c"}},"#;
+    let sorted =
+        r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"annotations":{"b":"c"},"labels":{"a":"\u003c"},"name":"n"},"#;
+    let spec = r#""spec":{"replicas":1,"selector":{"matchLabels":{"a":"b"}},"minReadySeconds":2}}"#;
+    assert_eq!(merged("{}"), [untouched, spec].concat());
+    assert_eq!(merged(r#"{"metadata":{}}"#), [sorted, spec].concat());
+    // A test that passes looks into all that it compares; one for a member, into what holds it.
+    assert_eq!(
+        patched(r#"[{"op":"test","path":"/metadata/name","value":"n"}]"#),
+        [sorted, spec].concat()
+    );
+    assert_eq!(
+        patched(r#"[{"op":"replace","path":"/spec","value":{"z":1.0,"a":{"d":1,"c":2}}}]"#),
+        [untouched, r#""spec":{"z":1.0,"a":{"d":1,"c":2}}}"#].concat()
+    );
+    assert_eq!(
+        patched(r#"[{"op":"add","path":"/status","value":{"z":1,"a":{"d":1,"c":2}}},{"op":"remove","path":"/status/z"}]"#),
+        [untouched, &spec[..spec.len() - 1], r#","status":{"a":{"d":1,"c":2}}}"#].concat()
     );
 }
 
@@ -171,14 +214,17 @@ fn merge_patches_must_be_objects() {
 fn names_that_stand_twice_in_a_patch_are_told() {
     let doc = json!({"spec": {"replicas": 1}});
     let twice = br#"{"spec":{"replicas":7,"replicas":8,"x":[null,{"a":null}]}}"#;
-    let patched = merge_patch(&doc, twice, true).unwrap();
-    assert_eq!(patched.value, json!({"spec": {"replicas": 8, "x": [null, {}]}}));
+    let patched = merge_patch(schema(), &doc, twice, true).unwrap();
+    assert_eq!(patched.document.to_value(), json!({"spec": {"replicas": 8, "x": [null, {}]}}));
     assert_eq!(patched.strict, ["duplicate field \"spec.replicas\""]);
-    assert!(merge_patch(&doc, twice, false).unwrap().strict.is_empty());
+    assert!(merge_patch(schema(), &doc, twice, false).unwrap().strict.is_empty());
     let pod = br#"{"spec":{"nodeName":"a","nodeName":"b"}}"#;
     let patched = strategic_merge(pods(), &json!({}), pod, true).unwrap();
     assert_eq!(patched.strict, ["duplicate field \"spec.nodeName\""]);
-    assert_eq!(merge_patch(&doc, b"null", true).unwrap_err().message, "Invalid JSON Patch");
+    assert_eq!(
+        merge_patch(schema(), &doc, b"null", true).unwrap_err().message,
+        "Invalid JSON Patch"
+    );
 }
 
 #[test]

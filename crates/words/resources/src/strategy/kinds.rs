@@ -14,7 +14,12 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) -> Vec<String
     let mut warnings = Vec::new();
     match (row.group, row.plural) {
         ("", "pods") => {
-            let mut status = json!({"phase": "Pending", "qosClass": pod_qos(value)});
+            // Upstream takes a class that is there for the one it computed before.
+            let class = match path::str(value, &["status", "qosClass"]) {
+                "" => pod_qos(value),
+                sent => sent,
+            };
+            let mut status = json!({"phase": "Pending", "qosClass": class});
             if !path::list(value, &["spec", "schedulingGates"]).is_empty() {
                 status["conditions"] = json!([{
                     "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
@@ -301,14 +306,8 @@ fn data_sources(value: &mut Value, in_use: bool) {
             spec.insert("dataSourceRef".to_owned(), source);
         }
         (None, Some(mut reference)) if path::str(&reference, &["namespace"]).is_empty() => {
-            let (group, kind) = (path::str(&reference, &["apiGroup"]), path::str(&reference, &["kind"]));
-            if matches!(
-                (group, kind),
-                ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
-            ) {
-                drop(path::remove(&mut reference, &["namespace"]));
-                spec.insert("dataSource".to_owned(), reference);
-            }
+            drop(path::remove(&mut reference, &["namespace"]));
+            spec.insert("dataSource".to_owned(), reference);
         }
         _ => {}
     }

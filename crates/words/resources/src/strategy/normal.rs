@@ -102,26 +102,29 @@ fn pod_spec(spec: Option<&mut Value>) {
     }
 }
 
-/// A single field and its list: the list's first is the single one, an empty list takes it from there.
+/// A single field and its list: where both are there and differ, the single one is right.
 fn twins(value: &mut Value, part: &str, single: &str, list: &str, member: Option<&str>) {
     let Some(part) = value.get_mut(part) else { return };
-    let first = match part.get(list).and_then(Value::as_array).and_then(|items| items.first()) {
-        Some(first) => member
-            .map_or(Some(first), |member| first.get(member))
-            .and_then(Value::as_str)
-            .map(str::to_owned),
-        None => None,
-    };
+    let items = part.get(list).and_then(Value::as_array);
+    let first = items.and_then(|items| items.first()).map(|first| {
+        let text = member.map_or(Some(first), |member| first.get(member));
+        text.and_then(Value::as_str).unwrap_or_default().to_owned()
+    });
     let one = path::str(part, &[single]).to_owned();
     match first {
-        Some(first) if one.is_empty() => path::set(part, &[single], first),
-        None if !one.is_empty() => {
+        Some(first) if one.is_empty() => {
+            if !first.is_empty() {
+                path::set(part, &[single], first);
+            }
+        }
+        Some(first) if first == one => {}
+        _ if one.is_empty() => {}
+        _ => {
             let item = match member {
                 Some(member) => Value::Object(Map::from_iter([(member.to_owned(), Value::String(one))])),
                 None => Value::String(one),
             };
             path::set(part, &[list], Value::Array(vec![item]));
         }
-        _ => {}
     }
 }

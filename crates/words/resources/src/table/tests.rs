@@ -36,9 +36,11 @@ fn pods_say_what_is_wrong_with_them() {
     let pod = |status: Value, more: Value| {
         let mut pod = json!({"metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:59:00Z"},
             "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}, "status": status});
-        pod = crate::patch::merge_patch(&pod, more.to_string().as_bytes(), false)
+        let schema = find("", "v1", "pods").unwrap().schema();
+        pod = crate::patch::merge_patch(schema, &pod, more.to_string().as_bytes(), false)
             .unwrap()
-            .value;
+            .document
+            .to_value();
         let cells = cells_of("", "v1", "pods", pod);
         [1, 2, 3].map(|at| cells[at].as_str().unwrap().to_owned()).join(" ")
     };

@@ -26,7 +26,20 @@ pub(super) fn autoscaler(errors: &mut Errors, root: &Node<'_>, old: Option<&Node
     if least.set() && most.int() < least.int() {
         errors.push(most.bad_int("must be greater than or equal to `minReplicas`"));
     }
-    target_ref(errors, &spec.at("scaleTargetRef"), true);
+    let target = spec.at("scaleTargetRef");
+    let before = old.map(|old| old.get("spec.scaleTargetRef"));
+    let kept = before.is_some_and(|before| {
+        ["apiVersion", "kind"]
+            .iter()
+            .all(|name| before.text(name) == target.text(name))
+    });
+    let version = match target.text("kind") {
+        _ if kept => Version::Any,
+        // The one kind that scales and has no group.
+        "ReplicationController" => Version::Whole,
+        _ => Version::Grouped,
+    };
+    target_ref(errors, &target, version);
     let metrics = spec.at("metrics");
     for metric in metrics.items() {
         self::metric(errors, &metric);
@@ -43,7 +56,18 @@ pub(super) fn autoscaler(errors: &mut Errors, root: &Node<'_>, old: Option<&Node
     }
 }
 
-fn target_ref(errors: &mut Errors, node: &Node<'_>, grouped: bool) {
+/// What a reference's `apiVersion` has to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// Anything: it was there before.
+    Any,
+    /// One that can be read.
+    Whole,
+    /// One with a group.
+    Grouped,
+}
+
+fn target_ref(errors: &mut Errors, node: &Node<'_>, wanted: Version) {
     for name in ["kind", "name"] {
         let text = node.at(name);
         if text.is_empty() {
@@ -53,9 +77,13 @@ fn target_ref(errors: &mut Errors, node: &Node<'_>, grouped: bool) {
         }
     }
     let version = node.at("apiVersion");
+    if wanted == Version::Any {
+        return;
+    }
+    let group = version.str().split_once('/').map_or("", |(group, _)| group);
     if version.str().matches('/').count() > 1 {
         errors.push(version.bad(format!("unexpected GroupVersion string: {}", version.str())));
-    } else if grouped && !version.str().contains('/') {
+    } else if wanted == Version::Grouped && group.is_empty() {
         errors.push(version.bad("apiVersion must specify API group"));
     }
 }
@@ -139,7 +167,7 @@ fn source(errors: &mut Errors, node: &Node<'_>, kind: &str) {
     let target = node.at("target");
     let (value, average, utilization) = (target.at("value"), target.at("averageValue"), target.at("averageUtilization"));
     match kind {
-        "object" => target_ref(errors, &node.at("describedObject"), false),
+        "object" => target_ref(errors, &node.at("describedObject"), Version::Whole),
         "resource" | "containerResource" => {
             let name = node.at("name");
             if name.is_empty() {

@@ -10,7 +10,7 @@ use super::container::label_key;
 use super::metadata;
 use super::names;
 use super::network::domain_path;
-use super::node::{Errors, IMMUTABLE, Node, same};
+use super::node::{Errors, IMMUTABLE, NOT_SHOWN, Node, same};
 use super::pod::{self, counts};
 use super::show;
 
@@ -228,7 +228,7 @@ fn failure_policy(errors: &mut Errors, spec: &Node<'_>, policy: &Node<'_>) {
             (false, false) => "specifying one of OnExitCodes and OnPodConditions is required",
             _ => continue,
         };
-        errors.push(rule.invalid_as("{}", clash));
+        errors.push(rule.invalid_as(NOT_SHOWN, clash));
     }
 }
 
@@ -305,9 +305,15 @@ fn success_policy(errors: &mut Errors, spec: &Node<'_>, policy: &Node<'_>) {
 
 /// How many indexes a list such as `0-3,5` holds.
 fn index_count(text: &str, completions: i64) -> Result<i64, String> {
-    let (mut last, mut total): (Option<i64>, i64) = (None, 0);
+    let ranges = index_ranges(text, completions)?;
+    Ok(ranges.into_iter().map(|(first, end)| end - first + 1).sum())
+}
+
+/// The ranges of a list such as `0-3,5`, first and last index of each.
+pub(super) fn index_ranges(text: &str, completions: i64) -> Result<Vec<(i64, i64)>, String> {
+    let (mut last, mut ranges): (Option<i64>, Vec<(i64, i64)>) = (None, Vec::new());
     if text.is_empty() {
-        return Ok(0);
+        return Ok(ranges);
     }
     let index = |text: &str| -> Result<i64, String> {
         let shown = show::quoted(text);
@@ -338,10 +344,10 @@ fn index_count(text: &str, completions: i64) -> Result<i64, String> {
         if let Some(last) = last.filter(|last| *last >= first) {
             return Err(format!("non-increasing order, previous: {last}, current: {first}"));
         }
-        total += end - first + 1;
+        ranges.push((first, end));
         last = Some(end);
     }
-    Ok(total)
+    Ok(ranges)
 }
 
 /// What may not change about a job.
@@ -443,116 +449,6 @@ fn put(value: &mut Value, path: &str, new: Option<&Value>) {
     match new {
         Some(new) => drop(members.insert(name.to_owned(), new.clone())),
         None => drop(members.remove(name)),
-    }
-}
-
-/// Status of a job.
-pub(super) fn job_status(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
-    let (status, before) = (root.at("status"), old.at("status"));
-    counts(errors, &status, &["active", "succeeded", "failed", "ready", "terminating"]);
-    let is = |status: &Node<'_>, kind: &str| {
-        let conditions = status.at("conditions").items();
-        conditions
-            .iter()
-            .any(|condition| condition.text("type") == kind && condition.text("status") == "True")
-    };
-    let (complete, failed) = (is(&status, "Complete"), is(&status, "Failed"));
-    let conditions = status.child("conditions");
-    let both = |one: bool, other: bool, text: &str, errors: &mut Errors| {
-        if one && other {
-            errors.push(conditions.invalid_as("{}", text));
-        }
-    };
-    let (criteria, target) = (is(&status, "SuccessCriteriaMet"), is(&status, "FailureTarget"));
-    both(
-        complete,
-        failed,
-        "cannot set Complete=True and Failed=true conditions",
-        errors,
-    );
-    both(
-        complete,
-        target,
-        "cannot set Complete=True and FailureTarget=true conditions",
-        errors,
-    );
-    let (start, completion) = (status.at("startTime"), status.at("completionTime"));
-    if completion.set() && !complete {
-        errors.push(completion.invalid("cannot set completionTime when there is no Complete=True condition"));
-    }
-    if !completion.set() && complete {
-        errors.push(completion.required("completionTime is required for Complete jobs"));
-    }
-    if start.set() && completion.set() && completion.str() < start.str() {
-        errors.push(completion.invalid("must be equal to or after `startTime`"));
-    }
-    both(
-        failed,
-        !target,
-        "cannot set Failed=True condition without the FailureTarget=true condition",
-        errors,
-    );
-    both(
-        complete,
-        !criteria,
-        "cannot set Complete=True condition without the SuccessCriteriaMet=true condition",
-        errors,
-    );
-    let finished = complete || failed;
-    let active = status.at("active");
-    if finished && active.int() > 0 {
-        errors.push(active.bad_int("active>0 is invalid for finished job"));
-    }
-    if finished && !start.set() {
-        errors.push(start.required("startTime is required for finished job"));
-    }
-    let (indexes, indexed) = (
-        status.at("completedIndexes"),
-        root.at("spec").text("completionMode") == "Indexed",
-    );
-    let completions = root.get("spec.completions");
-    if completions.set()
-        && let Err(problem) = index_count(indexes.str(), completions.int())
-    {
-        errors.push(indexes.bad(format!("error parsing completedIndexes: {problem}")));
-    }
-    if !indexes.is_empty() && !indexed {
-        errors.push(indexes.bad("cannot set non-empty completedIndexes when non-indexed completion mode"));
-    }
-    let (terminating, ready) = (status.at("terminating"), status.at("ready"));
-    if finished && terminating.int() > 0 {
-        errors.push(terminating.bad_int("terminating>0 is invalid for finished job"));
-    }
-    if ready.int() > active.int() {
-        errors.push(ready.bad_int("cannot set more ready pods than active"));
-    }
-    both(
-        criteria,
-        failed,
-        "cannot set SuccessCriteriaMet=True and Failed=true conditions",
-        errors,
-    );
-    both(
-        criteria,
-        target,
-        "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions",
-        errors,
-    );
-    for kind in ["Failed", "Complete", "FailureTarget"] {
-        if is(&before, kind) && !is(&status, kind) {
-            errors.push(conditions.invalid_as("{}", format!("cannot disable the terminal {kind}=True condition")));
-        }
-    }
-    for name in ["failed", "succeeded"] {
-        if status.at(name).int() < before.at(name).int() {
-            errors.push(status.at(name).bad_int(format!("cannot decrease the {name} counter")));
-        }
-    }
-    if completion.set() && before.has("completionTime") && completion.value != before.at("completionTime").value {
-        errors.push(completion.invalid(IMMUTABLE));
-    }
-    if before.has("startTime") && start.value != before.at("startTime").value && !root.at("spec").is("suspend") {
-        errors.push(start.invalid("field is immutable for unsuspended job once set"));
     }
 }
 

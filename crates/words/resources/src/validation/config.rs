@@ -189,6 +189,14 @@ pub(super) fn node(errors: &mut Errors, root: &Node<'_>) {
     let spec = root.at("spec");
     affinity::taints(errors, &spec.at("taints").moved("metadata.taints"));
     node_resources(errors, root);
+    let swap = root.get("status.nodeInfo.swap.capacity");
+    if swap.set() && swap.int() <= 0 {
+        errors.push(
+            swap.moved("metadata.nodeSwapStatus.capacity")
+                .bad_int("must be greater than zero"),
+        );
+    }
+    declared_features(errors, &root.get("status.declaredFeatures"));
     let blocks = spec.at("podCIDRs");
     for block in blocks.items() {
         ip::block(errors, &block, &[]);
@@ -208,9 +216,40 @@ fn node_resources(errors: &mut Errors, root: &Node<'_>) {
     }
 }
 
+/// Names of features in alphabetical order, parts parted by slashes.
+fn declared_features(errors: &mut Errors, features: &Node<'_>) {
+    let features = features.items();
+    for (at, feature) in features.iter().enumerate() {
+        let name = feature.str();
+        let shown = show::quoted(name);
+        let word = |part: &str, first: fn(&char) -> bool| {
+            part.chars().next().is_some_and(|letter| first(&letter)) && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        };
+        let mut parts = name.split('/');
+        let fits = parts.next().is_some_and(|part| word(part, char::is_ascii_uppercase))
+            && parts.all(|part| word(part, char::is_ascii_alphabetic));
+        if name.len() > 253 {
+            errors.push(feature.bad(format!("invalid feature name {shown}: must be no more than 253 characters")));
+        } else if !fits {
+            errors.push(feature.bad(format!(
+                "invalid feature name {shown}: must start with an UpperCamelCase segment, with subsequent segments separated by '/' \
+                 (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes"
+            )));
+        }
+        if let Some(next) = features.get(at + 1) {
+            if next.str() == name {
+                errors.push(next.duplicate());
+            } else if name > next.str() {
+                errors.push(next.bad("list must be sorted alphabetically"));
+            }
+        }
+    }
+}
+
 /// An update of a node.
 pub(super) fn node_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     node_resources(errors, root);
+    declared_features(errors, &root.get("status.declaredFeatures"));
     let mut seen: Seen<&Value> = Seen::default();
     for address in root.get("status.addresses").items() {
         if seen.contains(&address.value) {

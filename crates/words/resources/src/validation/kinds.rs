@@ -6,8 +6,8 @@ use super::metadata::Rules;
 use super::names::{self, NameRule};
 use super::node::{Errors, Node};
 use super::{
-    aggregation, autoscaling, batch, certificates, config, definition, device, extension, flow, network, pod, rbac, service,
-    storage, workloads,
+    aggregation, autoscaling, batch, certificates, config, definition, device, extension, flow, job_status, network, pod, rbac,
+    service, storage, workloads,
 };
 
 /// Checks an object to create.
@@ -299,7 +299,7 @@ pub(super) static KINDS: &[Kind] = &[
     },
     Kind {
         twice: true,
-        status: batch::job_status,
+        status: job_status::job_status,
         ..kind("batch/jobs", batch::job, batch::job_update)
     },
     kind(

@@ -17,6 +17,7 @@ mod expression;
 mod extension;
 mod flow;
 mod ip;
+mod job_status;
 mod kinds;
 mod metadata;
 mod names;

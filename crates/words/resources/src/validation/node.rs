@@ -336,25 +336,28 @@ impl<'a> Node<'a> {
 
 pub(super) const NEGATIVE: &str = "must be greater than or equal to 0";
 pub(super) const IMMUTABLE: &str = "field is immutable";
+/// Of a value that an error does not show.
+pub(super) const NOT_SHOWN: &str = "";
 
-/// Equal as upstream's semantic comparison sees it: nothing, null and empty are one.
+/// Equal as upstream's semantic comparison sees it: a list that is empty and none are one, and so is a field that is zero.
+/// An object is not none: in the canonical form only pointers to structs are empty objects.
 pub(super) fn same(a: &Value, b: &Value) -> bool {
     fn empty(value: &Value) -> bool {
         match value {
             Value::Null => true,
             Value::Array(items) => items.is_empty(),
-            Value::Object(members) => members.values().all(empty),
             _ => false,
         }
     }
     match (a, b) {
         (Value::Object(one), Value::Object(other)) => {
             one.iter().all(|(key, value)| same(value, other.get(key).unwrap_or(&NULL)))
-                && other.iter().all(|(key, value)| one.contains_key(key) || empty(value))
+                && other.iter().all(|(key, value)| one.contains_key(key) || same(&NULL, value))
         }
         (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
             one.iter().zip(other).all(|(one, other)| same(one, other))
         }
-        _ => a == b || (empty(a) && empty(b) && (a.is_null() || b.is_null() || a.is_array() == b.is_array())),
+        (Value::Object(_), _) | (_, Value::Object(_)) => false,
+        _ => a == b || (empty(a) && empty(b)),
     }
 }

@@ -79,7 +79,7 @@ pub(super) fn is_standard_quota(name: &str) -> bool {
     STANDARD_QUOTA.contains(&name) || is_huge(name) || name.starts_with("requests.hugepages-")
 }
 
-fn is_native(name: &str) -> bool {
+pub(super) fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 

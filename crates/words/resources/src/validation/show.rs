@@ -155,6 +155,15 @@ const INITIALISMS: &[(&str, &str)] = &[
     ("chapAuthSession", "SessionCHAPAuth"),
 ];
 
+/// Fields that are pointers in the API and none inside the server.
+const PLAIN: &[(&str, &str)] = &[
+    ("RollingUpdateDaemonSet", "maxSurge"),
+    ("RollingUpdateDaemonSet", "maxUnavailable"),
+    ("RollingUpdateDeployment", "maxSurge"),
+    ("RollingUpdateDeployment", "maxUnavailable"),
+    ("RollingUpdateStatefulSetStrategy", "partition"),
+];
+
 fn go_name(json: &str) -> String {
     if let Some((_, name)) = INITIALISMS.iter().find(|(known, _)| *known == json) {
         return (*name).to_owned();
@@ -191,7 +200,8 @@ fn write(out: &mut String, ty: &Type, field: Option<&Field>, value: &Value, root
         (None, Type::Struct(inner)) => Some(inner.get()),
         _ => None,
     };
-    let pointer = field.is_some_and(|field| field.pointer);
+    let plain = |field: &Field| around.is_some_and(|(ty, _)| PLAIN.contains(&(ty.name, field.json)));
+    let pointer = field.is_some_and(|field| field.pointer && !plain(field));
     if let Some(inner) = inner {
         if value.is_null() && (pointer || root.is_some()) {
             out.push_str("null");
@@ -281,7 +291,13 @@ fn versioned(out: &mut String, ty: &'static Struct, value: &Value) {
     out.push('{');
     let mut first = true;
     for field in ty.fields {
-        let Some(member) = value.get(field.json).filter(|member| !member.is_null()) else {
+        let empty = |member: &&Value| match member {
+            Value::Array(items) => items.is_empty(),
+            Value::Object(members) => members.is_empty() && matches!(field.ty, Type::Map(_)),
+            other => other.is_null(),
+        };
+        let member = value.get(field.json).filter(|member| !member.is_null());
+        let Some(member) = member.filter(|member| !(field.omitempty && empty(member))) else {
             continue;
         };
         if !first {

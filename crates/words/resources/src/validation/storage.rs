@@ -478,10 +478,42 @@ pub(super) fn claim_status(errors: &mut Errors, root: &Node<'_>) {
     for (_, amount) in status.at("capacity").entries() {
         basic(errors, &amount);
     }
-    for (name, amount) in status.at("allocatedResources").entries() {
-        basic(errors, &amount);
-        resources::amount(errors, &amount, name);
+    const PHASES: &[&str] = &[
+        "ControllerResizeInProgress",
+        "ControllerResizeInfeasible",
+        "NodeResizeInProgress",
+        "NodeResizeInfeasible",
+        "NodeResizePending",
+    ];
+    let phases = status.at("allocatedResourceStatuses");
+    for (name, phase) in phases.entries() {
+        errors.extend(claim_resource(&phases, name));
+        if !PHASES.contains(&phase.str()) {
+            errors.push(phases.unsupported_as(show::quoted(name), PHASES));
+        }
     }
+    let allocated = status.at("allocatedResources");
+    for (name, amount) in allocated.entries() {
+        let problems = claim_resource(&allocated, name);
+        if !problems.is_empty() {
+            errors.extend(problems);
+            continue;
+        }
+        let known = errors.len();
+        basic(errors, &amount);
+        if errors.len() == known {
+            resources::amount(errors, &amount, "storage");
+        }
+    }
+}
+
+/// A name of a resource that a claim has: storage, or one of somebody else's.
+fn claim_resource(list: &Node<'_>, name: &str) -> Errors {
+    let messages = names::qualified(name);
+    if messages.is_empty() && resources::is_native(name) && name != "storage" {
+        return vec![list.unsupported_as(show::quoted(name), &["storage"])];
+    }
+    messages.into_iter().map(|message| list.bad_text(name, message)).collect()
 }
 
 fn provisioner(errors: &mut Errors, node: &Node<'_>) {

@@ -3,6 +3,8 @@
 //!
 //! Invariant: a template is checked as a pod template, and once more for what its owner demands.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 use trireme_api::selector::LabelSelector;
 
@@ -38,12 +40,7 @@ fn parsed(node: &Node<'_>) -> Option<LabelSelector> {
 
 fn unmatched(errors: &mut Errors, template: &Node<'_>) {
     let labels = template.get("metadata.labels");
-    let shown = if labels.is_empty() {
-        "null".to_owned()
-    } else {
-        show::json(labels.value)
-    };
-    errors.push(labels.invalid_as(shown, NO_MATCH));
+    errors.push(labels.invalid_as(show::json(labels.value), NO_MATCH));
 }
 
 fn matches(selector: &LabelSelector, template: &Node<'_>) -> bool {
@@ -292,7 +289,19 @@ fn with_claims(spec: &Node<'_>) -> Value {
     pod.remove("subdomain");
     pod.remove("hostname");
     let claims = spec.at("volumeClaimTemplates").items();
-    let names: Vec<&str> = claims.iter().map(|claim| claim.at("metadata").text("name")).collect();
+    let mut names: Vec<&str> = Vec::with_capacity(claims.len());
+    let mut known: HashSet<&str> = HashSet::with_capacity(claims.len());
+    for claim in &claims {
+        let name = claim
+            .at("metadata")
+            .value
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        if known.insert(name) {
+            names.push(name);
+        }
+    }
     if !names.is_empty() {
         let mut volumes: Vec<Value> = names
             .iter()
@@ -301,7 +310,7 @@ fn with_claims(spec: &Node<'_>) -> Value {
         let own = pod.get("volumes").and_then(Value::as_array).cloned().unwrap_or_default();
         volumes.extend(
             own.into_iter()
-                .filter(|volume| !names.iter().any(|name| volume["name"] == *name)),
+                .filter(|volume| !known.contains(volume["name"].as_str().unwrap_or_default())),
         );
         pod.insert("volumes".into(), Value::Array(volumes));
     }

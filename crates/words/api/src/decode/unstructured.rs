@@ -1,0 +1,329 @@
+//! Values without a type to a typed form, as strategic patches and server-side apply get there: Go's conversion of a map to
+//! a struct, which knows other mistakes, and other words for them, than decoding of JSON.
+//!
+//! Invariant: fields are looked at in the order of declaration and the first misfit ends it. Whole numbers wrap where
+//! their type is too small, as Go's conversion wraps them. Where several members of one map misfit, upstream tells any of
+//! them; this tells the first by name.
+
+use base64::Engine as _;
+use serde_json::{Map, Value};
+
+use super::canonical::canonicalize_sent;
+use super::typed::{alone, element, unbase64};
+use super::{DecodeError, Decoded, Empty, FieldValidation};
+use crate::cost::Ledger;
+use crate::schema::{Struct, Type};
+
+/// Converts a value to a type's form; unknown fields are dropped and told sorted.
+///
+/// # Errors
+/// As [`DecodeError`] says, in the words of Go's conversion.
+pub fn unstructured(value: Value, ty: &'static Struct, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+    let mut converter = Converter {
+        told: (mode != FieldValidation::Ignore).then(Vec::new),
+        path: String::new(),
+        empty: Vec::new(),
+        ledger: Ledger::new(),
+    };
+    let mut value = converter.structure(value, ty).map_err(DecodeError::Type)?;
+    let mut warnings = converter.told.unwrap_or_default();
+    warnings.sort_unstable();
+    if mode == FieldValidation::Strict && !warnings.is_empty() {
+        return Err(DecodeError::Strict(warnings));
+    }
+    canonicalize_sent(&mut value, ty);
+    Ok(Decoded {
+        value,
+        warnings,
+        empty: converter.empty,
+    })
+}
+
+struct Converter {
+    /// Unknown fields, where they are wanted.
+    told: Option<Vec<String>>,
+    path: String,
+    empty: Vec<Empty>,
+    ledger: Ledger,
+}
+
+/// Go's kind of a value without a type.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "invalid",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "slice",
+        Value::Object(_) => "map",
+    }
+}
+
+impl Converter {
+    fn inside<R>(&mut self, step: &str, run: impl FnOnce(&mut Self) -> R) -> R {
+        let length = self.path.len();
+        if length > 0 && !step.starts_with('[') {
+            self.path.push('.');
+        }
+        self.path.push_str(step);
+        let result = run(self);
+        self.path.truncate(length);
+        result
+    }
+
+    fn tell_unknown(&mut self, name: &str) {
+        let Some(told) = &mut self.told else { return };
+        if self.ledger.tell(self.path.len() + name.len() + 16) || told.is_empty() {
+            let dot = if self.path.is_empty() { "" } else { "." };
+            told.push(format!("unknown field \"{}{dot}{name}\"", self.path));
+        }
+    }
+
+    fn structure(&mut self, value: Value, ty: &'static Struct) -> Result<Value, String> {
+        let Value::Object(mut members) = value else {
+            return Err(format!("cannot restore struct from: {}", kind(&value)));
+        };
+        let mut out = Map::new();
+        for field in ty.fields {
+            let Some(member) = members.remove(field.json) else { continue };
+            let converted = self.inside(field.json, |inner| inner.value(member, &field.ty, field.go_type))?;
+            out.insert(field.json.to_owned(), converted);
+        }
+        for name in members.keys() {
+            self.tell_unknown(name);
+        }
+        Ok(Value::Object(out))
+    }
+
+    fn value(&mut self, value: Value, ty: &Type, go: &str) -> Result<Value, String> {
+        if value.is_null() {
+            return Ok(Value::Null);
+        }
+        match ty {
+            Type::Struct(reference) => self.structure(value, reference.get()),
+            Type::List(inner) => self.list(value, inner, go),
+            Type::StringItems => self.list(value, &Type::String, go),
+            Type::Map(inner) => self.map(value, inner, go),
+            Type::Bytes => bytes(value),
+            Type::String | Type::Bool | Type::Int32 | Type::Int64 | Type::Double => scalar(value, ty, go),
+            // What parses itself gets the value as JSON.
+            _ => alone(&as_marshalled(value), ty),
+        }
+    }
+
+    fn list(&mut self, value: Value, inner: &Type, go: &str) -> Result<Value, String> {
+        let Value::Array(items) = value else {
+            return Err(format!("cannot restore slice from {}", kind(&value)));
+        };
+        if items.is_empty() {
+            self.empty.push(Empty::list(&self.path));
+        }
+        let element = element(go, inner);
+        let mut out = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            out.push(self.inside(&format!("[{index}]"), |converter| converter.value(item, inner, &element))?);
+        }
+        Ok(Value::Array(out))
+    }
+
+    fn map(&mut self, value: Value, inner: &Type, go: &str) -> Result<Value, String> {
+        let Value::Object(members) = value else {
+            return Err(format!("cannot restore map from {}", kind(&value)));
+        };
+        if members.is_empty() {
+            self.empty.push(Empty::map(&self.path));
+        }
+        let element = element(go, inner);
+        let mut out = Map::new();
+        for (name, member) in members {
+            // Names of a map are no part of the path that upstream tells.
+            let converted = self.value(member, inner, &element)?;
+            out.insert(name, converted);
+        }
+        Ok(Value::Object(out))
+    }
+}
+
+fn bytes(value: Value) -> Result<Value, String> {
+    match value {
+        Value::String(text) => {
+            let raw =
+                unbase64(&text).map_err(|at| format!("error decoding from json: illegal base64 data at input byte {at}"))?;
+            Ok(base64::engine::general_purpose::STANDARD.encode(raw).into())
+        }
+        Value::Array(items) => {
+            // A list of numbers is a list of bytes to Go.
+            let mut raw = Vec::with_capacity(items.len());
+            for item in items {
+                raw.push(byte(&item)?);
+            }
+            Ok(base64::engine::general_purpose::STANDARD.encode(raw).into())
+        }
+        other => Err(format!("cannot restore slice from {}", kind(&other))),
+    }
+}
+
+fn byte(value: &Value) -> Result<u8, String> {
+    let number = match value {
+        Value::Null => return Ok(0),
+        Value::Number(number) => number,
+        _ => return Err("unrecognized type: uint8".to_owned()),
+    };
+    let whole = match (number.as_i64(), number.as_f64()) {
+        (Some(whole), _) => whole,
+        (None, Some(float)) if float.fract() == 0.0 => truncated(float),
+        _ => return Err("cannot convert float64 to uint8".to_owned()),
+    };
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "Go's conversion keeps the low bits, too"
+    )]
+    Ok(whole as u8)
+}
+
+fn scalar(value: Value, ty: &Type, go: &str) -> Result<Value, String> {
+    let wanted = match ty {
+        Type::String => "string",
+        Type::Bool => "bool",
+        Type::Int32 => "int32",
+        Type::Int64 => "int64",
+        _ => "float64",
+    };
+    let number = match (&value, ty) {
+        (Value::String(_), Type::String) | (Value::Bool(_), Type::Bool) => return Ok(value),
+        (Value::Number(number), _) => number,
+        _ => return Err(format!("unrecognized type: {wanted}")),
+    };
+    let whole = match (number.as_i64(), number.as_f64(), ty) {
+        (_, Some(float), Type::Double) => return Ok(Value::from(float)),
+        (Some(whole), ..) => Some(whole),
+        (None, Some(float), _) if float.fract() == 0.0 => Some(truncated(float)),
+        _ => None,
+    };
+    match (whole, ty) {
+        #[allow(clippy::cast_possible_truncation, reason = "Go's conversion keeps the low bits, too")]
+        (Some(whole), Type::Int32) => Ok(Value::from(whole as i32)),
+        (Some(whole), Type::Int64) => Ok(Value::from(whole)),
+        // To Go whole numbers convert to strings, though not here; fractions and truth values convert to nothing.
+        (_, Type::Bool) => Err(format!("unrecognized type: {wanted}")),
+        (_, Type::String) if number.is_f64() => Err(format!("unrecognized type: {wanted}")),
+        _ => Err(format!("cannot convert {} to {go}", kind(&value))),
+    }
+}
+
+/// A float as a whole number: what does not fit becomes the least one, as processors have it.
+fn truncated(float: f64) -> i64 {
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    #[allow(clippy::cast_possible_truncation, reason = "within the range")]
+    if (-LIMIT..LIMIT).contains(&float) {
+        float as i64
+    } else {
+        i64::MIN
+    }
+}
+
+/// A value as it is after Go wrote and read it: floats without a fraction are written without a point.
+fn as_marshalled(value: Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => match number.as_f64() {
+            Some(float) if float.fract() == 0.0 && float.abs() < 9e15 => Value::from(truncated(float)),
+            _ => Value::Number(number),
+        },
+        Value::Array(items) => items.into_iter().map(as_marshalled).collect(),
+        Value::Object(members) => Value::Object(
+            members
+                .into_iter()
+                .map(|(name, member)| (name, as_marshalled(member)))
+                .collect(),
+        ),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema;
+    use serde_json::json;
+
+    fn check(group: &str, kind: &str, value: Value, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+        unstructured(value, schema::kind(group, "v1", kind).unwrap(), mode)
+    }
+
+    #[test]
+    fn misfits_are_told_in_the_words_of_gos_conversion() {
+        for (group, kind, value, message) in [
+            ("", "Pod", json!({"metadata": 7}), "cannot restore struct from: int64"),
+            (
+                "",
+                "Pod",
+                json!({"metadata": {"labels": []}}),
+                "cannot restore map from slice",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"volumes": 1.5}}),
+                "cannot restore slice from float64",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"restartPolicy": 7}}),
+                "cannot convert int64 to v1.RestartPolicy",
+            ),
+            ("", "Pod", json!({"spec": {"nodeName": 1.5}}), "unrecognized type: string"),
+            ("", "Pod", json!({"spec": {"hostNetwork": "true"}}), "unrecognized type: bool"),
+            ("", "Pod", json!({"spec": {"hostNetwork": 1}}), "unrecognized type: bool"),
+            (
+                "apps",
+                "Deployment",
+                json!({"spec": {"replicas": 1.5}}),
+                "cannot convert float64 to int32",
+            ),
+            (
+                "apps",
+                "Deployment",
+                json!({"spec": {"replicas": {}}}),
+                "unrecognized type: int32",
+            ),
+            (
+                "",
+                "ConfigMap",
+                json!({"binaryData": {"a": "!!"}}),
+                "error decoding from json: illegal base64 data at input byte 0",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"metadata": {"creationTimestamp": 7}}),
+                "json: cannot unmarshal number into Go value of type string",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"tolerations": [{"key": 7}], "nodeName": []}}),
+                "unrecognized type: string",
+            ),
+        ] {
+            let error = check(group, kind, value.clone(), FieldValidation::Warn).unwrap_err();
+            assert_eq!(error, DecodeError::Type(message.into()), "{value}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_wrap_and_unknown_fields_are_told_sorted() {
+        let value = json!({"spec": {"replicas": 2_147_483_648_i64, "zeta": 1, "minReadySeconds": 3.0}, "alpha": 1});
+        let decoded = check("apps", "Deployment", value.clone(), FieldValidation::Warn).unwrap();
+        assert_eq!(decoded.value["spec"]["replicas"], -2_147_483_648_i64);
+        assert_eq!(decoded.value["spec"]["minReadySeconds"], 3);
+        assert_eq!(decoded.warnings, ["unknown field \"alpha\"", "unknown field \"spec.zeta\""]);
+        let strict = check("apps", "Deployment", value, FieldValidation::Strict).unwrap_err();
+        assert_eq!(
+            strict.to_string(),
+            "strict decoding error: unknown field \"alpha\", unknown field \"spec.zeta\""
+        );
+    }
+}
