@@ -89,7 +89,10 @@ fn may_import(package: &str, layer: &str, dependency: &str, other: &str) -> bool
     let short = |name: &str| name.trim_start_matches("trireme-").to_owned();
     let (package, dependency) = (short(package), short(dependency));
     match (layer, other) {
-        ("words", "words") => package == "resources" && dependency == "api",
+        ("words", "words") => matches!(
+            (package.as_str(), dependency.as_str()),
+            ("cel" | "resources", "api") | ("resources", "cel")
+        ),
         ("core" | "shell" | "top", "words") | ("top", "top") => true,
         ("shell" | "top", "core") => true,
         ("top", "shell") => true,

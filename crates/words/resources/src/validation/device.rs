@@ -1,8 +1,11 @@
 //! Device classes, claims, claim templates and slices (pkg/apis/resource/validation).
 //!
-//! Invariant: expressions are looked at for their length; whether they compile is for the language's own crate to say.
+//! Invariant: expressions are compiled (`expression`) when they are new; claims and templates do not change.
+
+use trireme_cel::Wanted;
 
 use super::affinity;
+use super::expression::Expressions;
 use super::metadata;
 use super::names;
 use super::node::{Errors, IMMUTABLE, Node, same};
@@ -44,7 +47,8 @@ fn set<'a>(
     }
 }
 
-fn selectors(errors: &mut Errors, node: &Node<'_>) {
+/// Selectors; those that are `stored` know what the next version brings, too.
+fn selectors(errors: &mut Errors, node: &Node<'_>, stored: bool, expressions: &mut Expressions) {
     each(errors, node, 32, |errors, selector| {
         let cel = selector.at("cel");
         let expression = cel.at("expression");
@@ -52,6 +56,8 @@ fn selectors(errors: &mut Errors, node: &Node<'_>) {
             errors.push(cel.required(""));
         } else if expression.len() > 10 * 1024 {
             errors.push(expression.too_long(10 * 1024));
+        } else {
+            expressions.check(errors, &expression, trireme_cel::device(stored), &Wanted::Selection);
         }
     });
 }
@@ -74,9 +80,11 @@ fn configuration(errors: &mut Errors, node: &Node<'_>) {
 }
 
 /// A device class.
-pub(super) fn class(errors: &mut Errors, root: &Node<'_>) {
+pub(super) fn class(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
     let spec = root.at("spec");
-    selectors(errors, &spec.at("selectors"));
+    let all = spec.at("selectors");
+    let stored = old.is_some_and(|old| same(all.value, old.at("spec").at("selectors").value));
+    selectors(errors, &all, stored, &mut Expressions::new());
     each(errors, &spec.at("config"), 32, configuration);
     let extended = spec.at("extendedResourceName");
     let name = extended.str();
@@ -121,6 +129,8 @@ pub(super) fn claim_template_update(errors: &mut Errors, root: &Node<'_>, old: &
 fn claim_spec(errors: &mut Errors, spec: &Node<'_>) {
     let devices = spec.at("devices");
     let requests = devices.at("requests");
+    let mut expressions = Expressions::new();
+    let request = |errors: &mut Errors, node: &Node<'_>| request(errors, node, &mut expressions);
     set(errors, &requests, REQUESTS_MAX, request, |item| item.text("name"));
     let mut known: Vec<String> = Vec::new();
     for request in requests.items() {
@@ -174,7 +184,7 @@ fn request_ref(errors: &mut Errors, node: &Node<'_>, known: &[String]) {
     }
 }
 
-fn request(errors: &mut Errors, node: &Node<'_>) {
+fn request(errors: &mut Errors, node: &Node<'_>, expressions: &mut Expressions) {
     let (name, exactly, first) = (node.at("name"), node.at("exactly"), node.at("firstAvailable"));
     name.each(errors, names::label(name.str()));
     match (exactly.set(), !first.is_empty()) {
@@ -183,7 +193,7 @@ fn request(errors: &mut Errors, node: &Node<'_>) {
             "null",
             "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
         )),
-        (true, false) => exact(errors, &exactly),
+        (true, false) => exact(errors, &exactly, expressions),
         (false, true) => set(
             errors,
             &first,
@@ -191,21 +201,21 @@ fn request(errors: &mut Errors, node: &Node<'_>) {
             |errors, sub| {
                 let name = sub.at("name");
                 name.each(errors, names::label(name.str()));
-                exact(errors, sub);
+                exact(errors, sub, expressions);
             },
             |item| item.text("name"),
         ),
     }
 }
 
-fn exact(errors: &mut Errors, node: &Node<'_>) {
+fn exact(errors: &mut Errors, node: &Node<'_>, expressions: &mut Expressions) {
     let (class, mode, count) = (node.at("deviceClassName"), node.at("allocationMode"), node.at("count"));
     if class.is_empty() {
         errors.push(class.required(""));
     } else {
         class.each(errors, names::subdomain(class.str()));
     }
-    selectors(errors, &node.at("selectors"));
+    selectors(errors, &node.at("selectors"), false, expressions);
     match mode.str() {
         "All" if count.int() != 0 => errors.push(count.bad_int("must not be specified when allocationMode is 'All'")),
         "ExactCount" if count.int() <= 0 => errors.push(count.bad_int("must be greater than zero")),

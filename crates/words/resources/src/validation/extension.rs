@@ -1,14 +1,26 @@
 //! Webhook configurations and admission policies (pkg/apis/admissionregistration/validation).
 //!
-//! Invariant: expressions are looked at for being there and for their syntax (`expression`), not for their types.
+//! Invariant: expressions are compiled with the names that their place knows (`expression`), those of before the update, too:
+//! what else changed may have taken a name away.
+
+use std::sync::LazyLock;
+
+use trireme_cel::{Admission, Environment, Type, Wanted};
 
 use super::container::label_key;
 use super::expression::Expressions;
 use super::metadata;
 use super::names;
-use super::node::{Errors, Node};
+use super::node::{Errors, Node, same};
 use super::seen::Seen;
 use super::show;
+
+/// What messages give.
+static TEXT: LazyLock<Wanted> = LazyLock::new(|| Wanted::OneOf(vec![Type::String]));
+/// What annotations give.
+static ANNOTATION: LazyLock<Wanted> = LazyLock::new(|| Wanted::OneOf(vec![Type::String, Type::Null]));
+/// What conditions and validations give.
+static TRUTH: LazyLock<Wanted> = LazyLock::new(|| Wanted::OneOf(vec![Type::Bool]));
 
 const FAILURE: &[&str] = &["Fail", "Ignore"];
 const MATCH: &[&str] = &["Equivalent", "Exact"];
@@ -28,10 +40,21 @@ pub(super) fn webhooks(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'
     let mut unique: Vec<&str> = before.iter().map(|hook| hook.text("name")).collect();
     unique.sort_unstable();
     let unique = unique.windows(2).all(|pair| pair[0] != pair[1]);
-    let mut expressions = Expressions::new(old);
+    let hooks = root.at("webhooks").items();
+    // Conditions that all stay as they were are not judged again.
+    let stay = old.is_some()
+        && hooks.len() == before.len()
+        && hooks
+            .iter()
+            .zip(&before)
+            .all(|(hook, old)| same(hook.at("matchConditions").value, old.at("matchConditions").value));
+    let mut known_names = ConditionNames::new(false);
     let mut seen: Seen<&str> = Seen::default();
-    for hook in root.at("webhooks").items() {
-        webhook(errors, &hook, quiet, &mut expressions);
+    for hook in hooks {
+        webhook(errors, &hook, quiet);
+        if !stay {
+            match_conditions(errors, &hook.at("matchConditions"), &mut known_names);
+        }
         review_versions(errors, &hook.at("admissionReviewVersions"), known);
         let name = hook.at("name");
         if unique && !name.is_empty() {
@@ -44,7 +67,25 @@ pub(super) fn webhooks(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'
     }
 }
 
-fn webhook(errors: &mut Errors, hook: &Node<'_>, quiet: bool, expressions: &mut Expressions<'_>) {
+/// The expressions of one object's conditions, and the names that they know.
+struct ConditionNames {
+    expressions: Expressions,
+    params: bool,
+    environment: Option<Environment>,
+}
+
+impl ConditionNames {
+    /// For conditions that know `params`, or do not.
+    fn new(params: bool) -> Self {
+        Self {
+            expressions: Expressions::new(),
+            params,
+            environment: None,
+        }
+    }
+}
+
+fn webhook(errors: &mut Errors, hook: &Node<'_>, quiet: bool) {
     let name = hook.at("name");
     let messages = names::subdomain(name.str());
     if name.is_empty() {
@@ -85,7 +126,6 @@ fn webhook(errors: &mut Errors, hook: &Node<'_>, quiet: bool, expressions: &mut 
         reinvocation.one_of(errors, REINVOCATION);
     }
     client(errors, &hook.at("clientConfig"));
-    match_conditions(errors, &hook.at("matchConditions"), expressions);
 }
 
 /// Where a webhook listens.
@@ -249,7 +289,8 @@ fn resources(errors: &mut Errors, node: &Node<'_>) {
     }
 }
 
-fn match_conditions(errors: &mut Errors, node: &Node<'_>, expressions: &mut Expressions<'_>) {
+fn match_conditions(errors: &mut Errors, node: &Node<'_>, known: &mut ConditionNames) {
+    let params = known.params;
     if node.len() > 64 {
         errors.push(node.too_many(node.len(), 64));
     }
@@ -259,7 +300,15 @@ fn match_conditions(errors: &mut Errors, node: &Node<'_>, expressions: &mut Expr
         if expression.str().trim().is_empty() {
             errors.push(expression.required(""));
         } else {
-            expressions.check(errors, &expression);
+            let environment = known.environment.get_or_insert_with(|| {
+                let names = Admission {
+                    params,
+                    authorizer: true,
+                    patches: false,
+                };
+                names.environment()
+            });
+            known.expressions.check_trimmed(errors, &expression, environment, &TRUTH);
         }
         if name.is_empty() {
             errors.push(name.required(""));
@@ -274,7 +323,21 @@ fn match_conditions(errors: &mut Errors, node: &Node<'_>, expressions: &mut Expr
     }
 }
 
-fn policy_head(errors: &mut Errors, spec: &Node<'_>, mutating: bool, expressions: &mut Expressions<'_>) {
+/// The expressions of a policy, and the names that they know.
+struct Policy {
+    expressions: Expressions,
+    /// With the authorizer; of mutating policies, with what makes patches, once variables are declared.
+    environment: Environment,
+}
+
+impl Policy {
+    fn check(&mut self, errors: &mut Errors, node: &Node<'_>) {
+        self.expressions.check(errors, node, &self.environment, &TRUTH);
+    }
+}
+
+/// What policies have in common; the names that their expressions know.
+fn policy_head(errors: &mut Errors, spec: &Node<'_>, old: Option<&Node<'_>>, mutating: bool) -> Policy {
     spec.at("failurePolicy").need_one_of(errors, FAILURE);
     param_kind(errors, &spec.at("paramKind"));
     let constraints = spec.at("matchConstraints");
@@ -293,8 +356,34 @@ fn policy_head(errors: &mut Errors, spec: &Node<'_>, mutating: bool, expressions
     } else {
         errors.push(constraints.required(""));
     }
-    match_conditions(errors, &spec.at("matchConditions"), expressions);
-    for variable in spec.at("variables").items() {
+    let params = spec.at("paramKind").set();
+    let mut conditions = ConditionNames::new(params);
+    let stay = old.is_some_and(|old| {
+        let stays = |name| same(spec.at(name).value, old.at("spec").at(name).value);
+        stays("paramKind") && stays("matchConditions")
+    });
+    if !stay {
+        match_conditions(errors, &spec.at("matchConditions"), &mut conditions);
+    }
+    let names = Admission {
+        params,
+        authorizer: true,
+        patches: false,
+    };
+    let mut policy = Policy {
+        expressions: conditions.expressions,
+        environment: names.environment(),
+    };
+    variables(errors, &spec.at("variables"), mutating, &mut policy);
+    policy
+}
+
+/// Variables, each of which knows those before it.
+fn variables(errors: &mut Errors, node: &Node<'_>, mutating: bool, policy: &mut Policy) {
+    if mutating || !node.is_empty() {
+        policy.environment.declare_variables();
+    }
+    for variable in node.items() {
         let (name, expression) = (variable.at("name"), variable.at("expression"));
         if name.str().trim().is_empty() {
             errors.push(name.required("name is not specified"));
@@ -304,7 +393,9 @@ fn policy_head(errors: &mut Errors, spec: &Node<'_>, mutating: bool, expressions
         if expression.str().trim().is_empty() {
             errors.push(expression.required("expression is not specified"));
         } else {
-            expressions.check(errors, &expression);
+            let environment = &policy.environment;
+            let gives = policy.expressions.check(errors, &expression, environment, &Wanted::Anything);
+            policy.environment.declare_policy_variable(name.str(), gives.as_ref());
         }
     }
 }
@@ -402,8 +493,10 @@ fn match_resources(errors: &mut Errors, node: &Node<'_>) {
 pub(super) fn validating_policy(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
     const ONE: &str = "validations or auditAnnotations must contain at least one item";
     let spec = root.at("spec");
-    let mut expressions = Expressions::new(old);
-    policy_head(errors, &spec, false, &mut expressions);
+    let mut policy = policy_head(errors, &spec, old, false);
+    // Messages do not know the authorizer.
+    let mut message_names = policy.environment.clone();
+    message_names.forget_authorizer();
     let (validations, annotations) = (spec.at("validations"), spec.at("auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
         errors.extend([validations.required(ONE), annotations.required(ONE)]);
@@ -414,14 +507,14 @@ pub(super) fn validating_policy(errors: &mut Errors, root: &Node<'_>, old: Optio
         if expression.str().trim().is_empty() {
             errors.push(expression.required("expression is not specified"));
         } else {
-            expressions.check(errors, &expression);
+            policy.check(errors, &expression);
         }
         for name in ["messageExpression", "message"] {
             let text = validation.at(name);
             if !text.is_empty() && text.str().trim().is_empty() {
                 errors.push(text.bad("must be non-empty if specified"));
             } else if name == "messageExpression" && !text.is_empty() {
-                expressions.check(errors, &text);
+                policy.expressions.check(errors, &text, &message_names, &TEXT);
             } else if name == "message" && text.str().trim().contains(['\n', '\r']) {
                 errors.push(text.bad("must not contain line breaks"));
             }
@@ -455,9 +548,12 @@ pub(super) fn validating_policy(errors: &mut Errors, root: &Node<'_>, old: Optio
         if value.str().trim().is_empty() {
             errors.push(value.required("valueExpression is not specified"));
         } else if value.str().trim().len() > 5 * 1024 {
-            errors.push(value.required("must not exceed 5kb in length"));
+            errors.push(value.required("must not exceed 5120 bytes in length"));
         } else {
-            expressions.check(errors, &value);
+            let (text, told) = (value.str().trim(), value.str());
+            policy
+                .expressions
+                .check_as(errors, &value, text, told, &policy.environment, &ANNOTATION);
         }
         if seen.contains(&key.str()) {
             errors.push(key.duplicate());
@@ -469,8 +565,8 @@ pub(super) fn validating_policy(errors: &mut Errors, root: &Node<'_>, old: Optio
 /// A policy that mutates.
 pub(super) fn mutating_policy(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
     let spec = root.at("spec");
-    let mut expressions = Expressions::new(old);
-    policy_head(errors, &spec, true, &mut expressions);
+    let mut policy = policy_head(errors, &spec, old, true);
+    policy.environment.allow_patches();
     let mutations = spec.at("mutations");
     if mutations.is_empty() {
         errors.push(mutations.required("mutations must contain at least one item"));
@@ -491,7 +587,14 @@ pub(super) fn mutating_policy(errors: &mut Errors, root: &Node<'_>, old: Option<
         } else if patch.text("expression").trim().is_empty() {
             errors.push(patch.at("expression").required(""));
         } else {
-            expressions.check(errors, &patch.at("expression"));
+            let expression = patch.at("expression");
+            let wanted = match wanted {
+                "jsonPatch" => Wanted::json_patch(),
+                _ => Wanted::applied_object(),
+            };
+            policy
+                .expressions
+                .check_trimmed(errors, &expression, &policy.environment, &wanted);
         }
         if mutation.has(other) {
             let detail = format!("must not be specified when patchType is {}", kind.str());

@@ -552,7 +552,11 @@ pub(super) static KINDS: &[Kind] = &[
     Kind {
         name: names::long_name,
         before: BOTH,
-        ..kind("resource.k8s.io/deviceclasses", device::class, |e, n, _| device::class(e, n))
+        ..kind(
+            "resource.k8s.io/deviceclasses",
+            |e, n| device::class(e, n, None),
+            |e, n, o| device::class(e, n, Some(o)),
+        )
     },
     Kind {
         before: BOTH,

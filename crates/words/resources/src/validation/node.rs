@@ -236,6 +236,11 @@ impl<'a> Node<'a> {
         self.error(FieldErrorType::Forbidden, String::new(), detail)
     }
 
+    /// The server itself failed to judge the value.
+    pub fn internal(&self, detail: impl Into<String>) -> FieldError {
+        self.error(FieldErrorType::Internal, String::new(), detail)
+    }
+
     /// Names nothing that exists.
     pub fn not_found(&self) -> FieldError {
         self.error(FieldErrorType::NotFound, show::quoted(self.str()), "")

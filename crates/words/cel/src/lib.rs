@@ -1,0 +1,99 @@
+//! Expressions in CEL as Kubernetes 1.36 takes them: parsed, their types checked, their literals looked at. Nothing is
+//! evaluated here.
+//!
+//! What is refused, in which order and in which words, is cel-go's; `tests/stock.rs` replays what a stock server said.
+//! Invariant: the work is bounded by the text's length (the limits stand in `parse`, `unify` and below), but it descends as deep
+//! as cel-go's: callers give it a thread with [`STACK_BYTES`] of stack.
+
+mod ast;
+mod check;
+mod constants;
+mod declare;
+mod format;
+mod goregex;
+mod library;
+mod literals;
+mod lookup;
+mod macros;
+mod parse;
+mod problem;
+mod source;
+mod syntax;
+mod token;
+mod types;
+mod unescape;
+mod unify;
+mod uses;
+
+use std::sync::Arc;
+
+pub use constants::Unfit;
+pub use declare::Environment;
+pub use goregex::RegexFault;
+pub use source::Issues;
+pub use types::{Declared, Type};
+pub use uses::{Admission, Unwanted, Wanted, device};
+
+use check::Unchecked;
+use parse::Unparsed;
+use source::Source;
+
+/// Stack that compiling needs, in an unoptimised build, four times over.
+pub const STACK_BYTES: usize = 64 * 1024 * 1024;
+
+/// Steps of comparing types that every expression may take, and how many more for each of its bytes.
+const STEPS_BASE: u32 = 50_000;
+const STEPS_PER_BYTE: u32 = 100;
+
+/// A compiled expression.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The type of what it gives.
+    pub result: Type,
+}
+
+/// Why an expression is refused.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Refused {
+    /// It is wrong.
+    #[error("compilation failed: {0}")]
+    Issues(Issues),
+    /// It gives something else than its place wants.
+    #[error("{0}")]
+    Unwanted(Unwanted),
+    /// It is right, but no program can be made of it: an error of the server in upstream's eyes.
+    #[error("program instantiation failed: {0}")]
+    Unfit(Unfit),
+    /// Its macros or its types make too much of it.
+    #[error("compilation failed: the expression is too complex")]
+    Complex,
+}
+
+impl Environment {
+    /// Compiles `text`, which must give what is `wanted`.
+    pub fn compile(&self, text: &str, wanted: &Wanted) -> Result<Compiled, Refused> {
+        let source = Arc::new(Source::new(text));
+        let refused = |issues| Refused::Issues(Issues::new(Arc::clone(&source), issues));
+        let ast = match parse::parse(&source, self.bindings) {
+            Ok(ast) => ast,
+            Err(Unparsed::Syntax) => return Err(refused(syntax::issues(text, &source))),
+            Err(Unparsed::Issues(issues)) => return Err(refused(issues)),
+            Err(Unparsed::Nodes) => return Err(Refused::Complex),
+        };
+        let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        let steps = STEPS_BASE.saturating_add(length.saturating_mul(STEPS_PER_BYTE));
+        let checked = match check::check(self, &source, &ast, steps) {
+            Ok(checked) => checked,
+            Err(Unchecked::Issues(issues)) => return Err(refused(issues)),
+            Err(Unchecked::Exhausted) => return Err(Refused::Complex),
+        };
+        let issues = literals::issues(&source, &ast, &checked);
+        if !issues.is_empty() {
+            return Err(refused(issues));
+        }
+        let result = checked.types[ast.root.0 as usize].clone().unwrap_or(Type::Dyn);
+        wanted.judge(&result).map_err(Refused::Unwanted)?;
+        constants::judge(&ast, &checked).map_err(Refused::Unfit)?;
+        Ok(Compiled { result })
+    }
+}
