@@ -219,12 +219,12 @@ impl<'a> Checker<'a> {
 
     fn call(&mut self, id: ExprId, target: Option<ExprId>, function: &str, arguments: &[ExprId]) -> Type {
         let at = self.at(id);
-        if let ("_?._", &[operand, field]) = (function, arguments) {
-            if let Expr::Literal(Literal::String(field)) = &self.ast.node(field).expr {
-                let found = self.field(id, operand, field, true);
-                self.overloads.insert(id.0, vec!["select_optional_field"]);
-                return self.known.put_in(&found, false);
-            }
+        if let ("_?._", &[operand, field]) = (function, arguments)
+            && let Expr::Literal(Literal::String(field)) = &self.ast.node(field).expr
+        {
+            let found = self.field(id, operand, field, true);
+            self.overloads.insert(id.0, vec!["select_optional_field"]);
+            return self.known.put_in(&found, false);
         }
         for argument in arguments {
             self.check(*argument);

@@ -93,10 +93,10 @@ fn overload(line: &'static str) -> Option<(&'static str, Overload)> {
 }
 
 fn collect(of: &Type, into: &mut Vec<u32>) {
-    if let Type::Param(number) = of {
-        if !into.contains(number) {
-            into.push(*number);
-        }
+    if let Type::Param(number) = of
+        && !into.contains(number)
+    {
+        into.push(*number);
     }
     for parameter in of.parameters() {
         collect(parameter, into);

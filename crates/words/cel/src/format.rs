@@ -98,8 +98,11 @@ fn precision(text: &str) -> Result<usize, FormatFault> {
     }
 }
 
+/// Whether a clause can show a type.
+type Allowed = fn(&Type) -> bool;
+
 /// What a clause says of an argument that it cannot show, and which types it can.
-fn allowed(clause: char) -> Option<(&'static str, fn(&Type) -> bool)> {
+fn allowed(clause: char) -> Option<(&'static str, Allowed)> {
     Some(match clause {
         's' => (
             "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps",

@@ -316,16 +316,17 @@ fn class(whole: &str) -> Rest<'_> {
     let mut first = true;
     while first || !text.starts_with(']') {
         first = false;
-        if text.len() > 2 && text.starts_with("[:") {
-            if let Some(end) = text[2..].find(":]") {
-                let (name, rest) = (&text[..end + 4], &text[end + 4..]);
-                let inner = &text[2..2 + end];
-                if !CLASSES.contains(&inner.strip_prefix('^').unwrap_or(inner)) {
-                    return fault(CHAR_RANGE, name);
-                }
-                text = rest;
-                continue;
+        if text.len() > 2
+            && text.starts_with("[:")
+            && let Some(end) = text[2..].find(":]")
+        {
+            let (name, rest) = text.split_at(end + 4);
+            let inner = &text[2..2 + end];
+            if !CLASSES.contains(&inner.strip_prefix('^').unwrap_or(inner)) {
+                return fault(CHAR_RANGE, name);
             }
+            text = rest;
+            continue;
         }
         if let Some(rest) = shorthand(text)? {
             text = rest;

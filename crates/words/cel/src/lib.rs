@@ -34,6 +34,7 @@ pub use source::Issues;
 pub use types::{Declared, Type};
 pub use uses::{Admission, Unwanted, Wanted, device};
 
+use ast::Ast;
 use check::Unchecked;
 use parse::Unparsed;
 use source::Source;
@@ -69,17 +70,27 @@ pub enum Refused {
     Complex,
 }
 
+/// Refuses what cannot be parsed; no name is looked up.
+pub fn parse(text: &str) -> Result<(), Refused> {
+    parsed(text, &Arc::new(Source::new(text)), true).map(drop)
+}
+
+fn parsed(text: &str, source: &Arc<Source>, bindings: bool) -> Result<Ast, Refused> {
+    let issues = match parse::parse(source, bindings) {
+        Ok(ast) => return Ok(ast),
+        Err(Unparsed::Syntax) => syntax::issues(text, source),
+        Err(Unparsed::Issues(issues)) => issues,
+        Err(Unparsed::Nodes) => return Err(Refused::Complex),
+    };
+    Err(Refused::Issues(Issues::new(Arc::clone(source), issues)))
+}
+
 impl Environment {
     /// Compiles `text`, which must give what is `wanted`.
     pub fn compile(&self, text: &str, wanted: &Wanted) -> Result<Compiled, Refused> {
         let source = Arc::new(Source::new(text));
         let refused = |issues| Refused::Issues(Issues::new(Arc::clone(&source), issues));
-        let ast = match parse::parse(&source, self.bindings) {
-            Ok(ast) => ast,
-            Err(Unparsed::Syntax) => return Err(refused(syntax::issues(text, &source))),
-            Err(Unparsed::Issues(issues)) => return Err(refused(issues)),
-            Err(Unparsed::Nodes) => return Err(Refused::Complex),
-        };
+        let ast = parsed(text, &source, self.bindings)?;
         let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
         let steps = STEPS_BASE.saturating_add(length.saturating_mul(STEPS_PER_BYTE));
         let checked = match check::check(self, &source, &ast, steps) {

@@ -4,8 +4,11 @@ use crate::declare::{Environment, Fields, Overload, read_type};
 use crate::library;
 use crate::types::Type;
 
+/// Name, type, and names and types of the fields.
+type Message = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
 /// Types of protocol buffers that cel-go knows, with their fields.
-const MESSAGES: &[(&str, &str, &[(&str, &str)])] = &[
+const MESSAGES: &[Message] = &[
     ("Any", "any", &[("type_url", "string"), ("value", "bytes")]),
     ("BoolValue", "bool", &[("value", "bool")]),
     ("BytesValue", "bytes", &[("value", "bytes")]),
@@ -90,7 +93,7 @@ pub(crate) fn struct_type(environment: &Environment, name: &str) -> Option<Type>
     }
 }
 
-fn message(name: &str) -> Option<&'static (&'static str, &'static str, &'static [(&'static str, &'static str)])> {
+fn message(name: &str) -> Option<&'static Message> {
     let name = name.strip_prefix(PROTOBUF)?;
     MESSAGES.iter().find(|(known, ..)| *known == name)
 }

@@ -65,16 +65,24 @@ impl Expressions {
         None
     }
 
+    /// Why `text` cannot be parsed, if it cannot; for expressions whose names nobody knows yet.
+    pub fn unparsed(&mut self, text: &str) -> Option<String> {
+        self.run(text, || trireme_cel::parse(text)).err().map(|why| why.to_string())
+    }
+
     fn compile(&mut self, text: &str, environment: &Environment, wanted: &Wanted) -> Result<Compiled, Uncompiled> {
+        self.run(text, || environment.compile(text, wanted))
+    }
+
+    /// Does `work` on `text`, if the budget allows.
+    fn run<T: Send>(&mut self, text: &str, work: impl FnOnce() -> Result<T, Refused> + Send) -> Result<T, Uncompiled> {
         if text.len() > EXPRESSION_BYTES_MAX {
             return Err(Uncompiled::Long);
         }
         self.bytes_left = self.bytes_left.checked_sub(text.len()).ok_or(Uncompiled::Many)?;
         // A thread of its own for its stack: the caller's may be a worker's, of which little is left.
         thread::scope(|scope| {
-            let compiling = thread::Builder::new()
-                .stack_size(STACK_BYTES)
-                .spawn_scoped(scope, || environment.compile(text, wanted));
+            let compiling = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
             match compiling.map(thread::ScopedJoinHandle::join) {
                 Ok(Ok(result)) => result.map_err(Uncompiled::Refused),
                 Ok(Err(_)) | Err(_) => Err(Uncompiled::Compiler),

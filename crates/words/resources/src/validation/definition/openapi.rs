@@ -183,7 +183,7 @@ struct Walk<'o, 'a> {
     options: &'o Options,
     errors: Errors,
     of_rules: Errors,
-    expressions: Expressions<'a>,
+    expressions: Expressions,
     parsed: HashSet<&'a str>,
     bytes_left: usize,
 }
@@ -194,7 +194,7 @@ pub(super) fn check(errors: &mut Errors, schema: &Node<'_>, options: &Options, r
         options,
         errors: Errors::new(),
         of_rules: Errors::new(),
-        expressions: Expressions::new(None),
+        expressions: Expressions::new(),
         parsed: HashSet::new(),
         bytes_left: RULE_BYTES_MAX,
     };
@@ -422,9 +422,7 @@ impl<'a> Walk<'_, 'a> {
             return None;
         }
         self.bytes_left = self.bytes_left.checked_sub(text.len())?;
-        let mut errors = Errors::new();
-        self.expressions.check(&mut errors, node);
-        errors.pop().map(|error| error.detail)
+        self.expressions.unparsed(text.trim())
     }
 }
 
