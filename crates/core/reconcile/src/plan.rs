@@ -54,6 +54,13 @@ pub enum Action {
         /// JSON merge patch.
         patch: Value,
     },
+    /// Takes one finalizer off an object and leaves the others be; `uid` is checked, an absent object is done.
+    RemoveFinalizer {
+        /// What to take it off.
+        target: ObjectRef,
+        /// Its name.
+        finalizer: &'static str,
+    },
     /// Server-side apply by force. It needs no precondition: what it says is all that its manager ever wants to hold.
     Apply {
         /// The fields that the manager holds from now on.

@@ -103,18 +103,7 @@ pub fn reconcile(snapshot: &Snapshot, now: Timestamp, suffix: &mut dyn FnMut() -
             }
         } else {
             for pod in to_delete(&active, active.len() - wanted, snapshot, now) {
-                let target = ownership::object_ref("v1", "Pod", &pod.metadata);
-                let owner = regarding(snapshot);
-                let deleted = format!("Deleted pod: {}", target.name);
-                plan.actions.push(Action::Told {
-                    done: Some(note(&owner, EventKind::Normal, "SuccessfulDelete", deleted)),
-                    failed: Some(note(&owner, EventKind::Warning, "FailedDelete", "Error deleting".into())),
-                    action: Box::new(Action::Delete {
-                        target,
-                        grace_period_seconds: None,
-                        propagation: None,
-                    }),
-                });
+                delete_pod(&mut plan, &regarding(snapshot), pod);
             }
         }
     }
@@ -175,6 +164,21 @@ pub fn create_pod(plan: &mut Plan, owner: &ObjectRef, pod: &Pod) {
         }),
         done: Some(note(owner, EventKind::Normal, "SuccessfulCreate", created)),
         failed: Some(note(owner, EventKind::Warning, "FailedCreate", "Error creating".into())),
+    });
+}
+
+/// Deletes a pod and tells so.
+pub fn delete_pod(plan: &mut Plan, owner: &ObjectRef, pod: &Pod) {
+    let target = ownership::object_ref("v1", "Pod", &pod.metadata);
+    let deleted = format!("Deleted pod: {}", target.name);
+    plan.actions.push(Action::Told {
+        done: Some(note(owner, EventKind::Normal, "SuccessfulDelete", deleted)),
+        failed: Some(note(owner, EventKind::Warning, "FailedDelete", "Error deleting".into())),
+        action: Box::new(Action::Delete {
+            target,
+            grace_period_seconds: None,
+            propagation: None,
+        }),
     });
 }
 

@@ -4,7 +4,7 @@
 //! stands in the plan.
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 use trireme_api::{Object, Status};
 use trireme_client::typed::target_of;
 use trireme_client::{
@@ -150,6 +150,20 @@ impl Executor<'_> {
                 }
                 let answer = transport.patch(&target, &Patch::Merge(encode(&patch)), &options).await?;
                 self.note(&target, &answer);
+                Ok(Done::Acted)
+            }
+            Action::RemoveFinalizer {
+                target: about,
+                finalizer,
+            } => {
+                let target = self.target_of_ref(about, None)?;
+                // By name, so that a finalizer which another writer adds meanwhile stays.
+                let patch = json!({"metadata": {"uid": about.uid, "$deleteFromPrimitiveList/finalizers": [finalizer]}});
+                match transport.patch(&target, &Patch::Strategic(encode(&patch)), &options).await {
+                    Ok(answer) => self.note(&target, &answer),
+                    Err(status) if status.is_not_found() => return Ok(Done::Needless),
+                    Err(status) => return Err(status),
+                }
                 Ok(Done::Acted)
             }
             Action::Apply { object, manager } => {

@@ -39,6 +39,7 @@ mod endpoint_slice_mirroring;
 mod endpoints;
 mod garbage;
 mod hpa;
+mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -113,6 +114,7 @@ pub fn all(settings: &Settings, kinds: &Kinds) -> Vec<Registration> {
     ];
     all.extend(replicaset::registrations());
     all.extend(disruption::registrations());
+    all.extend(job::registrations());
     all.extend(csr::registrations(settings.signer.clone()));
     let root_ca = settings.root_ca_pem.as_str();
     all.extend(

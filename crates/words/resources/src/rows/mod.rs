@@ -349,6 +349,7 @@ mod tests {
             "apps/deployments",
             "apps/replicasets",
             "autoscaling/horizontalpodautoscalers",
+            "batch/jobs",
             "certificates.k8s.io/certificatesigningrequests",
             "core/endpoints",
             "core/limitranges",

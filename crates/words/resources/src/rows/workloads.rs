@@ -275,7 +275,6 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "batch/jobs",
         stored_as: ("batch", "v1"),
         hash: "mudhfqk/qZY=",
-        unenforced: Some(Unenforced::always("no pods are made for it")),
         ..BASE
     },
 ];
