@@ -252,6 +252,7 @@ impl ApiServer {
             held: old.map(|old| claims(old).ports).unwrap_or_default(),
             taken: BTreeSet::new(),
             new: old.is_none(),
+            searched: 0,
         };
         self.node_ports(&mut ports, service)?;
         if !old.is_some_and(|old| needs_health_check_port(&old["spec"])) {
@@ -506,6 +507,11 @@ impl ApiServer {
         // The same port under two protocols shares one node port, if the service is new.
         let mut shared: BTreeMap<i64, i64> = BTreeMap::new();
         let mut seen: BTreeSet<(&str, i64)> = BTreeSet::new();
+        // What the first entry of a port that wishes for a node port wishes.
+        let mut wishes: BTreeMap<i64, i64> = BTreeMap::new();
+        for entry in entries.iter().filter(|entry| whole(&entry["nodePort"]) != 0) {
+            wishes.entry(whole(&entry["port"])).or_insert(whole(&entry["nodePort"]));
+        }
         for (index, entry) in entries.iter().enumerate() {
             let (number, own) = (whole(&entry["port"]), whole(&entry["nodePort"]));
             if own == 0 && !allocates {
@@ -514,11 +520,7 @@ impl ApiServer {
             let known = shared.get(&number).copied().filter(|_| ports.new);
             let requested = match known {
                 Some(known) if own == 0 => known,
-                None if ports.new => {
-                    let alike = entries.iter().filter(|entry| whole(&entry["port"]) == number);
-                    let mut wished = alike.map(|entry| whole(&entry["nodePort"]));
-                    wished.find(|port| *port != 0).unwrap_or(0)
-                }
+                None if ports.new => wishes.get(&number).copied().unwrap_or(0),
                 _ => own,
             };
             let node_port = if requested == 0 {
@@ -583,7 +585,16 @@ impl ApiServer {
         };
         let mut random = rand::rng();
         let mut tries = (0..RANDOM_TRIES).map(|_| random.random_range(range.clone()));
-        let found = tries.find(free).or_else(|| range.clone().find(free))?;
+        let found = match tries.find(free) {
+            Some(found) => found,
+            None => {
+                // What was not free before is not free now.
+                let rest = ports.searched.max(*range.start())..=*range.end();
+                let found = rest.clone().find(free);
+                ports.searched = found.unwrap_or(*rest.end());
+                found?
+            }
+        };
         ports.taken.insert(found);
         Some(found.into())
     }
@@ -609,6 +620,8 @@ struct Ports {
     taken: BTreeSet<u16>,
     /// Whether the service is new.
     new: bool,
+    /// Ports below this one are not free.
+    searched: u16,
 }
 
 /// Why a service does not get the node port that it wishes.
@@ -694,12 +707,14 @@ fn patch_allocated(old: &Value, service: &mut Value) {
                 .collect::<BTreeSet<_>>()
         };
         let kept: BTreeSet<u16> = used(before).intersection(&used(spec)).copied().collect();
-        let known = entries(before);
+        let held = entries(before);
+        // Of equal names the last.
+        let known: BTreeMap<&str, &Value> = held.iter().map(|old| (text(old, "name"), old)).collect();
         for entry in spec["ports"].as_array_mut().into_iter().flatten() {
             if port(&entry["nodePort"]).is_some() {
                 continue;
             }
-            let same = known.iter().rev().find(|old| text(old, "name") == text(entry, "name"));
+            let same = known.get(text(entry, "name"));
             if let Some(node_port) = same
                 .and_then(|old| port(&old["nodePort"]))
                 .filter(|port| !kept.contains(port))

@@ -135,9 +135,13 @@ impl Object {
     /// # Errors
     /// When the bytes are not a JSON object or the header's fields have other types.
     pub fn parse(bytes: Bytes) -> Result<Self, serde_json::Error> {
-        let envelope: Envelope = serde_json::from_slice(&bytes)?;
+        let envelope = serde_json::from_slice(&bytes)?;
+        Ok(Self::from_parts(bytes, Self::header_of(envelope)))
+    }
+
+    fn header_of(envelope: Envelope) -> Header {
         let metadata = envelope.metadata;
-        let header = Header {
+        Header {
             api_version: envelope.api_version,
             kind: envelope.kind,
             name: metadata.name,
@@ -148,8 +152,7 @@ impl Object {
             deleting: metadata.deletion_timestamp.is_some(),
             finalizers: metadata.finalizers,
             owners: metadata.owner_references,
-        };
-        Ok(Self::from_parts(bytes, header))
+        }
     }
 
     /// Serialises a value and parses its header.
@@ -157,7 +160,9 @@ impl Object {
     /// # Errors
     /// When the value is not an object of the header's shape.
     pub fn from_value(value: &serde_json::Value) -> Result<Self, serde_json::Error> {
-        Self::parse(Bytes::from(serde_json::to_vec(value)?))
+        // The header is in the value: what lies beside it is not read again.
+        let header = Self::header_of(Envelope::deserialize(value)?);
+        Ok(Self::from_parts(Bytes::from(serde_json::to_vec(value)?), header))
     }
 
     /// Puts bytes and an already known header together. The caller vouches that they agree.

@@ -117,6 +117,15 @@ pub struct Request<'a> {
     pub warnings: &'a mut Vec<String>,
 }
 
+/// Appends to a list, which is made where there is none and something comes.
+fn append(list: &mut Value, mut more: Vec<Value>) {
+    match list {
+        _ if more.is_empty() => {}
+        Value::Array(items) => items.append(&mut more),
+        other => *other = Value::Array(more),
+    }
+}
+
 impl Request<'_> {
     fn warn(&mut self, warning: String) {
         // A lost race asks again.

@@ -1,16 +1,17 @@
 //! Small plugins: DefaultTolerationSeconds, Priority, RuntimeClass, DefaultIngressClass, DefaultStorageClass.
 
-use serde_json::{Value, json};
-use trireme_api::Status;
+use std::collections::HashSet;
 
-use super::{Operation, Request};
+use serde_json::{Value, json};
+use trireme_api::{Status, path};
+
+use super::{Operation, Request, append};
 
 const TOLERATION_SECONDS: i64 = 300;
 
 /// A pod stays five minutes on a node that is not ready or not reachable, unless it says otherwise.
 pub(super) fn fill_tolerations(request: &mut Request<'_>) {
-    let spec = &mut request.object["spec"];
-    let mut tolerations = spec["tolerations"].as_array().cloned().unwrap_or_default();
+    let tolerations = path::list(request.object, &["spec", "tolerations"]);
     let covers = |toleration: &Value, key: &str| {
         let text = |name: &str| toleration[name].as_str().unwrap_or_default();
         (text("key") == key || text("key").is_empty()) && matches!(text("effect"), "NoExecute" | "")
@@ -18,14 +19,9 @@ pub(super) fn fill_tolerations(request: &mut Request<'_>) {
     let missing: Vec<_> = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
         .into_iter()
         .filter(|key| !tolerations.iter().any(|toleration| covers(toleration, key)))
+        .map(|key| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS}))
         .collect();
-    for key in missing {
-        tolerations
-            .push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS}));
-    }
-    if !tolerations.is_empty() {
-        spec["tolerations"] = json!(tolerations);
-    }
+    append(&mut request.object["spec"]["tolerations"], missing);
 }
 
 /// The number behind a priority class; the class marked as default where none is named.
@@ -147,13 +143,10 @@ pub(super) fn fill_runtime_class(request: &mut Request<'_>) -> Result<(), Status
     }
     let added = class["scheduling"]["tolerations"].as_array().cloned().unwrap_or_default();
     if !added.is_empty() {
-        let mut tolerations = spec["tolerations"].as_array().cloned().unwrap_or_default();
-        for toleration in added {
-            if !tolerations.contains(&toleration) {
-                tolerations.push(toleration);
-            }
-        }
-        spec["tolerations"] = json!(tolerations);
+        let tolerations = spec["tolerations"].as_array().into_iter().flatten();
+        let mut held: HashSet<Value> = tolerations.cloned().collect();
+        let new = added.into_iter().filter(|toleration| held.insert(toleration.clone()));
+        append(&mut spec["tolerations"], new.collect());
     }
     Ok(())
 }

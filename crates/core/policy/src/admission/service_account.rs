@@ -1,11 +1,13 @@
 //! ServiceAccount: every pod has one, and a token of it unless it declines; an account may say which Secrets its pods may
 //! refer to (plugin/pkg/admission/serviceaccount).
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 use trireme_api::Status;
 use trireme_resources::references::{self, Reference, Referent, is_mirror};
 
-use super::{Operation, Request};
+use super::{Operation, Request, append};
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// One hour and seven seconds: the odd number tells tokens that were made for this mount.
@@ -71,24 +73,31 @@ fn mount_token(spec: &mut Value, suffix: &mut dyn FnMut() -> String) {
     let mut needed = false;
     for list in ["initContainers", "containers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            let mounts = container["volumeMounts"].as_array().cloned().unwrap_or_default();
-            if mounts.iter().any(|mount| mount["mountPath"] == MOUNT_PATH) {
+            let mounts = &mut container["volumeMounts"];
+            if mounts
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|mount| mount["mountPath"] == MOUNT_PATH)
+            {
                 continue; // Somebody mounts something of their own there.
             }
-            let mut mounts = mounts;
-            mounts.push(json!({"name": volume, "readOnly": true, "mountPath": MOUNT_PATH}));
-            container["volumeMounts"] = json!(mounts);
+            append(
+                mounts,
+                vec![json!({"name": volume, "readOnly": true, "mountPath": MOUNT_PATH})],
+            );
             needed = true;
         }
     }
     if held.is_none() && needed {
-        let mut volumes = spec["volumes"].as_array().cloned().unwrap_or_default();
-        volumes.push(json!({"name": volume, "projected": {"defaultMode": 0o644, "sources": [
-            {"serviceAccountToken": {"expirationSeconds": EXPIRATION_SECONDS, "path": "token"}},
-            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-            {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
-        ]}}));
-        spec["volumes"] = json!(volumes);
+        append(
+            &mut spec["volumes"],
+            vec![json!({"name": volume, "projected": {"defaultMode": 0o644, "sources": [
+                {"serviceAccountToken": {"expirationSeconds": EXPIRATION_SECONDS, "path": "token"}},
+                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
+            ]}})],
+        );
     }
 }
 
@@ -138,9 +147,14 @@ fn check_account(request: &Request<'_>, pod: &Value, counts: impl Fn(&Reference<
     if !limits.is_some_and(|value| TRUE.contains(&value)) {
         return Ok(());
     }
-    let lists = |list: &str, name: &str| {
-        let entries = account[list].as_array();
-        entries.into_iter().flatten().any(|entry| entry["name"] == name)
+    let names = |list: &str| -> HashSet<&str> {
+        let entries = account[list].as_array().into_iter().flatten();
+        entries.filter_map(|entry| entry["name"].as_str()).collect()
+    };
+    let (secrets, pull_secrets) = (names("secrets"), names("imagePullSecrets"));
+    let lists = |list: List, name: &str| match list {
+        List::Secrets => secrets.contains(name),
+        List::PullSecrets => pull_secrets.contains(name),
     };
     // Upstream looks at volumes first, then at init containers and containers, and tells the first that is not allowed.
     let mut refused: Vec<(Order, String)> = Vec::new();
@@ -149,7 +163,7 @@ fn check_account(request: &Request<'_>, pod: &Value, counts: impl Fn(&Reference<
             .then(|| describe(reference))
             .flatten();
         if let Some(told) = told
-            && !lists(told.list, &reference.name)
+            && !lists(told.list, reference.name.as_ref())
         {
             let why = format!(
                 "{} is not allowed because service account {name} does not reference that {}",
@@ -169,6 +183,15 @@ fn check_account(request: &Request<'_>, pod: &Value, counts: impl Fn(&Reference<
 /// Kind of reference, container, and whether it is a whole Secret that becomes variables.
 type Order = (usize, usize, bool);
 
+/// A list of an account.
+#[derive(Clone, Copy)]
+enum List {
+    /// `secrets`.
+    Secrets,
+    /// `imagePullSecrets`.
+    PullSecrets,
+}
+
 /// How a reference that an account may forbid is told.
 struct Told {
     /// When it is looked at.
@@ -176,7 +199,7 @@ struct Told {
     /// The reference.
     what: String,
     /// The account's list that allows it.
-    list: &'static str,
+    list: List,
     /// What such an entry is called.
     kind: &'static str,
 }
@@ -188,7 +211,7 @@ fn describe(reference: &Reference<'_>) -> Option<Told> {
         return Some(Told {
             order: (0, 0, false),
             what: format!("volume with secret.secretName=\"{name}\""),
-            list: "secrets",
+            list: List::Secrets,
             kind: "secret",
         });
     }
@@ -197,7 +220,7 @@ fn describe(reference: &Reference<'_>) -> Option<Told> {
         return Some(Told {
             order: (4, 0, false),
             what: format!("imagePullSecrets[{index}].name=\"{name}\""),
-            list: "imagePullSecrets",
+            list: List::PullSecrets,
             kind: "imagePullSecret",
         });
     }
@@ -217,7 +240,7 @@ fn describe(reference: &Reference<'_>) -> Option<Told> {
     Some(Told {
         order: (order, reference.items[0].0, whole),
         what: format!("{title} {container} with {through} referencing secret.secretName=\"{name}\""),
-        list: "secrets",
+        list: List::Secrets,
         kind: "secret",
     })
 }

@@ -4,6 +4,8 @@
 //! also demands that its namespace is there and not being deleted. What this replica would refuse it looks at again once it
 //! has caught up with the others.
 
+use std::collections::HashSet;
+
 use rand::Rng as _;
 use serde_json::Value;
 use trireme_api::{Object, Status};
@@ -331,11 +333,11 @@ impl ApiServer {
 
 /// Adds what is not there yet: an attempt that is lost is made again.
 pub(crate) fn warn(warnings: &mut Vec<String>, more: Vec<String>) {
-    for warning in more {
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
-        }
+    if more.is_empty() {
+        return;
     }
+    let mut told: HashSet<String> = warnings.iter().cloned().collect();
+    warnings.extend(more.into_iter().filter(|warning| told.insert(warning.clone())));
 }
 
 /// How a creation is asked for.

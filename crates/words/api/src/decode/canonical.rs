@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 
 use crate::quantity::Quantity;
-use crate::schema::{self, Struct, Type};
+use crate::schema::{self, Field, Struct, Type};
 use crate::time;
 
 /// Lists of which an empty one is not the same as none, by struct and field. Validation refuses it, so that it is never
@@ -54,68 +54,39 @@ fn object_of(object: &mut Map<String, Value>, ty: &'static Struct, empty: Empty)
 }
 
 fn members(object: &mut Map<String, Value>, ty: &'static Struct, kept: Empty) {
-    object.retain(|name, value| match ty.field(name) {
-        Some(field) => !(value.is_null() && (field.pointer || field.omitempty)),
-        None => false,
-    });
-    for field in ty.fields {
-        if let Some(value) = object.get_mut(field.json) {
-            let required = matches!(field.ty, Type::List(_)) && !field.pointer && !field.omitempty;
-            // An empty list of owners is the request to forget them.
-            let meant = required || field.json == "managedFields";
-            let told = EMPTY_IS_TOLD.contains(&(ty.name, field.json));
-            let keep = told || kept == Empty::Kept && meant;
-            if keep && value.as_array().is_some_and(Vec::is_empty) {
-                continue;
-            }
-            if !(value.is_null() && field.pointer) {
-                canonical(value, &field.ty, kept);
-            }
-            let empty = if field.pointer {
-                value.is_null() && field.omitempty
-            } else {
-                (field.omitempty && go_empty(value, &field.ty)) || (field.omitzero && value.is_null())
-            };
-            if empty {
-                object.remove(field.json);
-            }
-            continue;
-        }
-        let zero = if field.pointer {
-            (!field.omitempty).then_some(Value::Null)
-        } else if field.omitzero || (field.omitempty && !is_struct(&field.ty)) {
-            None
-        } else {
-            Some(zero(&field.ty))
-        };
-        if let Some(zero) = zero {
+    object.retain(|name, value| ty.field(name).is_some_and(|field| member(value, field, ty, kept)));
+    for field in ty.always_written() {
+        if !object.contains_key(field.json) {
+            let zero = if field.pointer { Value::Null } else { zero(&field.ty) };
             object.insert(field.json.to_owned(), zero);
         }
     }
 }
 
-/// Types that are structs in Go: `omitempty` does not leave them out.
-fn is_struct(ty: &Type) -> bool {
-    matches!(
-        ty,
-        Type::Struct(_)
-            | Type::Quantity
-            | Type::IntOrString
-            | Type::Time
-            | Type::MicroTime
-            | Type::Duration
-            | Type::RawExtension
-            | Type::Json
-            | Type::FieldsV1
-            | Type::SchemaOrBool
-            | Type::SchemaOrArray
-            | Type::SchemaOrStrings
-    )
+/// Brings a member that is there into its form; whether it stays.
+fn member(value: &mut Value, field: &'static Field, ty: &'static Struct, kept: Empty) -> bool {
+    if value.is_null() && (field.pointer || field.omitempty) {
+        return false;
+    }
+    let required = matches!(field.ty, Type::List(_)) && !field.pointer && !field.omitempty;
+    // An empty list of owners is the request to forget them.
+    let meant = required || field.json == "managedFields";
+    if value.as_array().is_some_and(Vec::is_empty)
+        && (kept == Empty::Kept && meant || EMPTY_IS_TOLD.contains(&(ty.name, field.json)))
+    {
+        return true;
+    }
+    canonical(value, &field.ty, kept);
+    if field.pointer {
+        !(value.is_null() && field.omitempty)
+    } else {
+        !((field.omitempty && go_empty(value, &field.ty)) || (field.omitzero && value.is_null()))
+    }
 }
 
 fn go_empty(value: &Value, ty: &Type) -> bool {
     match value {
-        Value::Null => !is_struct(ty),
+        Value::Null => !ty.is_struct(),
         Value::Bool(value) => *value == (ty != &Type::Bool) && ty == &Type::Bool,
         Value::Number(number) => matches!(ty, Type::Int32 | Type::Int64 | Type::Double) && number.as_f64() == Some(0.0),
         Value::String(text) => matches!(ty, Type::String | Type::Bytes) && text.is_empty(),

@@ -24,6 +24,10 @@ pub struct Struct {
     /// Whether server-side apply replaces it as a whole (`structType=atomic`).
     pub atomic: bool,
     by_name: &'static [u16],
+    /// Indices of the fields that Go writes where they are absent.
+    always: &'static [u16],
+    /// Indices of the fields that have a default.
+    defaulted: &'static [u16],
     /// What the message holds, by tag.
     pub(crate) wire: &'static [Part],
 }
@@ -167,6 +171,38 @@ pub enum Type {
     SchemaOrStrings,
 }
 
+impl Type {
+    /// Whether it is a struct in Go: `omitempty` does not leave it out.
+    pub(crate) fn is_struct(&self) -> bool {
+        matches!(
+            self,
+            Self::Struct(_)
+                | Self::Quantity
+                | Self::IntOrString
+                | Self::Time
+                | Self::MicroTime
+                | Self::Duration
+                | Self::RawExtension
+                | Self::Json
+                | Self::FieldsV1
+                | Self::SchemaOrBool
+                | Self::SchemaOrArray
+                | Self::SchemaOrStrings
+        )
+    }
+}
+
+impl Field {
+    /// Whether Go writes it also where it is absent.
+    pub(crate) fn always_written(&self) -> bool {
+        if self.pointer {
+            !self.omitempty
+        } else {
+            !self.omitzero && (!self.omitempty || self.ty.is_struct())
+        }
+    }
+}
+
 /// Reference to a struct of the table; derefs to it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StructRef(u16);
@@ -242,6 +278,18 @@ impl Struct {
             names.extend(ty.embeds_of(inner));
             names
         })
+    }
+
+    /// The fields that Go writes also where they are absent, in the order of declaration.
+    pub(crate) fn always_written(&self) -> impl Iterator<Item = &'static Field> {
+        let fields = self.fields;
+        self.always.iter().map(|index| &fields[usize::from(*index)])
+    }
+
+    /// The fields that have a default, in the order of declaration.
+    pub fn defaulted(&self) -> impl Iterator<Item = &'static Field> {
+        let fields = self.fields;
+        self.defaulted.iter().map(|index| &fields[usize::from(*index)])
     }
 
     /// Version part of the package, as Go prints it before the name: `v1`.

@@ -43,6 +43,11 @@ pub(super) fn parse(text: &'static str) -> Table {
         flatten(&own, number, false, &mut fields, &mut embeds);
         let mut by_name: Vec<u16> = (0..u16::try_from(fields.len()).expect("a struct has few fields")).collect();
         by_name.sort_by_key(|index| fields[usize::from(*index)].json);
+        let those = |of: fn(&Field) -> bool| -> &'static [u16] {
+            let indices = (0u16..).zip(&fields).filter(|(_, field)| of(field));
+            Vec::leak(indices.map(|(index, _)| index).collect())
+        };
+        let (always, defaulted) = (those(Field::always_written), those(|field| field.default.is_some()));
         let mut wire: Vec<(u32, Part)> = (0u16..)
             .zip(&fields)
             .filter(|(_, field)| !field.embedded && field.tag != 0)
@@ -58,6 +63,8 @@ pub(super) fn parse(text: &'static str) -> Table {
             embeds: Vec::leak(embeds),
             atomic: raw.atomic,
             by_name: Vec::leak(by_name),
+            always,
+            defaulted,
         });
     }
     let mut kinds = HashMap::new();

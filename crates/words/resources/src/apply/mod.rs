@@ -185,7 +185,7 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
         outcome => outcome,
     };
     let (merged, mut managers) = outcome.map_err(|conflicts| conflict_status(&conflicts))?;
-    let changed = without_managers(&merged) != without_managers(live_value);
+    let changed = !equal_but_for_managers(&merged, live_value);
     let mut value = if changed {
         if let Some(entry) = managers.get_mut(&Id::applier(by.manager, by.subresource.unwrap_or_default())) {
             entry.time = Some(by.now.to_owned());
@@ -205,10 +205,8 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn without_managers(value: &Value) -> Value {
-    let mut value = value.clone();
-    set_managers(&mut value, Managers::new());
-    value
+fn equal_but_for_managers(a: &Value, b: &Value) -> bool {
+    equal_but_for(a, b, "metadata") && equal_but_for(&a["metadata"], &b["metadata"], "managedFields")
 }
 
 fn set_managers(value: &mut Value, managers: Managers) {
@@ -287,8 +285,7 @@ pub fn differ_in_times_only(old: &Value, new: &Value) -> bool {
     before.len() == after.len()
         && before.iter().zip(after).all(|(a, b)| equal_but_for(a, b, "time"))
         && times(before) != times(after)
-        && equal_but_for(old, new, "metadata")
-        && equal_but_for(&old["metadata"], &new["metadata"], "managedFields")
+        && equal_but_for_managers(old, new)
 }
 
 fn managed_fields(value: &Value) -> Option<&Vec<Value>> {
@@ -510,7 +507,7 @@ impl Engine<'_> {
             return Managers::new();
         }
         let mut own = delta.modified;
-        own.extend(&delta.added);
+        own.absorb(delta.added);
         if let Some(reset) = reset_fields(self.row, subresource) {
             own.subtract_below(reset);
         }
@@ -522,7 +519,7 @@ impl Engine<'_> {
                 fields: Set::default(),
                 time: None,
             });
-            entry.fields.extend(&own);
+            entry.fields.absorb(own);
             entry.time = Some(now.to_owned());
         }
         managers::fold(&mut managers);

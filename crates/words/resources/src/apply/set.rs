@@ -92,6 +92,25 @@ impl Set {
         }
     }
 
+    /// Likewise, of one that nobody needs afterwards.
+    pub fn absorb(&mut self, other: Self) {
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        for (element, node) in other.0 {
+            match self.0.get_mut(&element) {
+                Some(mine) => {
+                    mine.member |= node.member;
+                    mine.below.absorb(node.below);
+                }
+                None => {
+                    self.0.insert(element, node);
+                }
+            }
+        }
+    }
+
     /// Paths of both.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
@@ -278,6 +297,9 @@ mod tests {
             prop_assert!(only_a.intersection(&b).is_empty());
             prop_assert_eq!(only_a.union(&both), a.clone());
             prop_assert_eq!(a.clone().union(&b), b.clone().union(&a));
+            let mut absorbed = a.clone();
+            absorbed.absorb(b.clone());
+            prop_assert_eq!(absorbed, a.clone().union(&b));
             prop_assert_eq!(Set::from_value(&a.clone().into_value()), a);
         }
     }

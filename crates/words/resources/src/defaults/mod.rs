@@ -28,22 +28,23 @@ pub fn apply(row: &Resource, value: &mut Value) {
 fn fill(of: &'static Struct, value: &mut Value) {
     let Some(fields) = value.as_object_mut() else { return };
     for_struct(of, fields);
-    for field in of.fields {
-        if field.json == "metadata" && of.is_kind() {
-            continue;
-        }
+    let whole = of.is_kind();
+    for field in of.defaulted().filter(|field| !(whole && field.json == "metadata")) {
         if let Some(default) = field.default
             && fields.get(field.json).is_none_or(Value::is_null)
             && let Some(value) = parse(default, field.pointer)
         {
             fields.insert(field.json.to_owned(), value);
         }
-        if let Some(value) = fields.get_mut(field.json) {
-            if field.go_type.ends_with("ResourceList") && of.package != "api/node/v1" {
-                round_amounts(value);
-            }
-            descend(&field.ty, value);
+    }
+    for (name, value) in fields {
+        let Some(field) = of.field(name).filter(|field| !(whole && field.json == "metadata")) else {
+            continue;
+        };
+        if value.is_object() && field.go_type.ends_with("ResourceList") && of.package != "api/node/v1" {
+            round_amounts(value);
         }
+        descend(&field.ty, value);
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Invariant: one function per door; a kind that is not named has no peculiarity there.
 
+use std::collections::{HashMap, HashSet, VecDeque};
+
 use serde_json::{Map, Value, json};
 use trireme_api::path;
 
@@ -192,9 +194,9 @@ fn copy_within(value: &mut Value, from: &[&str], to: &[&str]) {
 /// An endpoint's topology is from an older version: no more than what was there stays.
 fn topology(new: &mut Value, old: &Value) {
     let name = "deprecatedTopology";
-    let before: Vec<Value> = path::list(old, &["endpoints"])
+    let before: HashSet<&Value> = path::list(old, &["endpoints"])
         .iter()
-        .filter_map(|endpoint| endpoint.get(name).cloned())
+        .filter_map(|endpoint| endpoint.get(name))
         .collect();
     let Some(Value::Array(endpoints)) = new.get_mut("endpoints") else {
         return;
@@ -327,7 +329,7 @@ fn service_type_change(new: &mut Value, old: &Value) {
         gone.extend(["ipFamilies", "ipFamilyPolicy"].into_iter().filter(|name| same(new, name)));
     }
     if node_ports(&was) && !node_ports(&is) {
-        let ports = |value: &Value| -> Vec<i64> {
+        let ports = |value: &Value| -> HashSet<i64> {
             let ports = path::list(value, &["spec", "ports"]).iter();
             ports
                 .filter_map(|port| path::i64(port, &["nodePort"]))
@@ -419,23 +421,24 @@ fn keep_observed_generations(new: &mut Value, old: &Value) {
     if path::i64(new, &["status", at]).unwrap_or(0) == 0 {
         copy(new, old, &["status", at]);
     }
-    let mut before: Vec<(String, Option<Value>)> = path::list(old, &["status", "conditions"])
-        .iter()
-        .map(|condition| (path::str(condition, &["type"]).to_owned(), condition.get(at).cloned()))
-        .collect();
+    // Of equal types each is the next one's.
+    let mut before: HashMap<&str, VecDeque<Option<&Value>>> = HashMap::new();
+    for condition in path::list(old, &["status", "conditions"]) {
+        let of_type = before.entry(path::str(condition, &["type"])).or_default();
+        of_type.push_back(condition.get(at));
+    }
     let Some(Value::Array(conditions)) = path::get_mut(new, &["status", "conditions"]) else {
         return;
     };
     for condition in conditions {
-        let kind = path::str(condition, &["type"]).to_owned();
-        let Some(found) = before.iter().position(|(name, _)| *name == kind) else {
+        let of_type = before.get_mut(path::str(condition, &["type"]));
+        let Some(generation) = of_type.and_then(VecDeque::pop_front) else {
             continue;
         };
-        let (_, generation) = before.remove(found);
         if path::i64(condition, &[at]).unwrap_or(0) == 0
             && let Some(generation) = generation
         {
-            path::set(condition, &[at], generation);
+            path::set(condition, &[at], generation.clone());
         }
     }
 }
@@ -467,6 +470,13 @@ fn keep_conditions(new: &mut Value, old: &Value, kind: &str) {
 
 fn condition_times(new: &mut Value, old: &Value, now: &str) {
     let missing = |condition: &Value, name: &str| condition.get(name).is_none_or(Value::is_null);
+    fn alike(condition: &Value) -> (&str, &str) {
+        (path::str(condition, &["type"]), path::str(condition, &["status"]))
+    }
+    let timed = path::list(old, &["status", "conditions"]).iter().rev();
+    let timed = timed.filter(|condition| !missing(condition, "lastTransitionTime"));
+    // Of equal ones the first.
+    let before: HashMap<_, &Value> = timed.map(|condition| (alike(condition), condition)).collect();
     let Some(Value::Array(conditions)) = path::get_mut(new, &["status", "conditions"]) else {
         return;
     };
@@ -475,12 +485,7 @@ fn condition_times(new: &mut Value, old: &Value, now: &str) {
             path::set(condition, &["lastUpdateTime"], now);
         }
         if missing(condition, "lastTransitionTime") {
-            let same = |other: &&Value| {
-                path::str(other, &["type"]) == path::str(condition, &["type"])
-                    && path::str(other, &["status"]) == path::str(condition, &["status"])
-                    && !missing(other, "lastTransitionTime")
-            };
-            let before = path::list(old, &["status", "conditions"]).iter().find(same);
+            let before = before.get(&alike(condition));
             let time = before.map_or_else(|| Value::from(now), |other| other["lastTransitionTime"].clone());
             path::set(condition, &["lastTransitionTime"], time);
         }

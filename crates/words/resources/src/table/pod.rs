@@ -2,6 +2,8 @@
 //!
 //! Invariant: the word is the most telling one: a failing container before the phase, deletion before all.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde_json::Value;
 use trireme_api::path;
@@ -43,12 +45,11 @@ fn end_of(terminated: &Value) -> String {
 /// The state while init containers run; none when they are done.
 fn init_state(pod: &Value, restarts: &mut Restarts, sidecars: &mut Restarts, ready: &mut usize) -> Option<String> {
     let specs = path::list(pod, &["spec", "initContainers"]);
+    let sidecars_named = specs.iter().filter(|spec| is_sidecar(spec));
+    let named: HashSet<&str> = sidecars_named.map(|spec| path::str(spec, &["name"])).collect();
     for (number, status) in path::list(pod, &["status", "initContainerStatuses"]).iter().enumerate() {
         restarts.add(status);
-        let name = path::str(status, &["name"]);
-        let sidecar = specs
-            .iter()
-            .any(|spec| path::str(spec, &["name"]) == name && is_sidecar(spec));
+        let sidecar = named.contains(path::str(status, &["name"]));
         if sidecar {
             sidecars.add(status);
         }

@@ -147,20 +147,27 @@ fn look(value: &Value, path: &str, asks: fn(&Value, &Value) -> bool, place: &dyn
         }
         return;
     }
-    let (name, rest, shown) = if let Some(after) = path.strip_prefix('{') {
+    let (name, rest, kept) = if let Some(after) = path.strip_prefix('{') {
         let Some((key, rest)) = after.split_once('}') else { return };
-        (key, rest, format!("[{key}]"))
+        (key, rest, true)
     } else {
         let after = path.strip_prefix('.').unwrap_or(path);
         let end = after.find(['.', '[', '{']).unwrap_or(after.len());
-        (&after[..end], &after[end..], format!(".{}", &after[..end]))
+        (&after[..end], &after[end..], false)
+    };
+    let shown = || {
+        if kept {
+            format!("{}[{name}]", place())
+        } else {
+            format!("{}.{name}", place())
+        }
     };
     let Some(member) = value.get(name).filter(|member| !member.is_null()) else {
         return;
     };
     if !rest.is_empty() {
-        look(member, rest, asks, &|| place() + &shown, told);
+        look(member, rest, asks, &shown, told);
     } else if asks(value, member) {
-        told(place() + &shown);
+        told(shown());
     }
 }

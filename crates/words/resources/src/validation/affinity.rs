@@ -2,10 +2,13 @@
 //!
 //! Invariant: nothing here looks at containers.
 
+use std::collections::HashMap;
+
 use super::container::label_key;
+use super::errors::Errors;
 use super::metadata;
 use super::names;
-use super::node::{Errors, Node};
+use super::node::Node;
 use super::seen::Seen;
 use super::show;
 
@@ -129,21 +132,21 @@ fn label_keys(errors: &mut Errors, node: &Node<'_>) {
             label_key(errors, &key);
         }
     }
-    let wanted = matching.strings();
-    let mut keys: Vec<&str> = selector.at("matchLabels").entries().iter().map(|(key, _)| *key).collect();
+    let wanted: HashMap<&str, usize> = matching.strings().into_iter().zip(0..).collect();
+    let mut keys: Seen<&str> = selector.at("matchLabels").entries().iter().map(|(key, _)| *key).collect();
     for expression in selector.at("matchExpressions").items() {
         let key = expression.text("key");
-        if let Some(index) = wanted.iter().rposition(|wanted| *wanted == key)
+        if let Some(index) = wanted.get(key)
             && keys.contains(&key)
         {
             errors.push(
-                node.index(index)
+                node.index(*index)
                     .bad_text(key, "exists in both matchLabelKeys and labelSelector"),
             );
         }
         keys.push(key);
     }
-    let others = other.strings();
+    let others: Seen<&str> = other.strings().into_iter().collect();
     for key in matching.items() {
         if others.contains(&key.str()) {
             errors.push(key.bad("exists in both matchLabelKeys and mismatchLabelKeys"));
@@ -216,6 +219,10 @@ pub(super) fn tolerations(errors: &mut Errors, node: &Node<'_>) {
 /// How pods spread over topologies.
 pub(super) fn spread(errors: &mut Errors, node: &Node<'_>) {
     let all = node.items();
+    let pairs = all
+        .iter()
+        .map(|constraint| (constraint.text("topologyKey"), constraint.text("whenUnsatisfiable")));
+    let last: HashMap<_, usize> = pairs.zip(0..).collect();
     for (index, constraint) in all.iter().enumerate() {
         let skew = constraint.at("maxSkew");
         if skew.int() <= 0 {
@@ -226,9 +233,7 @@ pub(super) fn spread(errors: &mut Errors, node: &Node<'_>) {
             errors.push(key.required("can not be empty"));
         }
         action.one_of(errors, &["DoNotSchedule", "ScheduleAnyway"]);
-        let repeats =
-            |other: &Node<'_>| other.text("topologyKey") == key.str() && other.text("whenUnsatisfiable") == action.str();
-        if all[index + 1..].iter().any(repeats) {
+        if last[&(key.str(), action.str())] > index {
             let text = show::quoted(&format!("{{{}, {}}}", key.str(), action.str()));
             errors.push(constraint.child("{topologyKey, whenUnsatisfiable}").duplicate_as(text));
         }

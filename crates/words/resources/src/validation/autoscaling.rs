@@ -2,8 +2,9 @@
 //!
 //! Invariant: scaling to zero replicas is not allowed, as it is not in a stock server.
 
+use super::errors::Errors;
 use super::names;
-use super::node::{Errors, NEGATIVE, Node};
+use super::node::{NEGATIVE, Node};
 use super::resources;
 
 /// An autoscaler.

@@ -7,11 +7,13 @@ use serde_json::Value;
 use trireme_api::selector::LabelSelector;
 
 use super::container::label_key;
+use super::errors::Errors;
 use super::metadata;
 use super::names;
 use super::network::domain_path;
-use super::node::{Errors, IMMUTABLE, NOT_SHOWN, Node, same};
+use super::node::{IMMUTABLE, NOT_SHOWN, Node, same};
 use super::pod::{self, counts};
+use super::seen::Seen;
 use super::show;
 
 const GENERATED: [(&str, &str); 4] = [
@@ -194,9 +196,10 @@ fn failure_policy(errors: &mut Errors, spec: &Node<'_>, policy: &Node<'_>) {
         errors.push(rules.too_many(rules.len(), 20));
     }
     let pod = spec.get("template.spec");
-    let containers: Vec<Node<'_>> = ["containers", "initContainers"]
+    let containers: Seen<&str> = ["containers", "initContainers"]
         .iter()
         .flat_map(|list| pod.at(list).items())
+        .map(|container| container.text("name"))
         .collect();
     for rule in rules.items() {
         let action = rule.at("action");
@@ -232,14 +235,14 @@ fn failure_policy(errors: &mut Errors, spec: &Node<'_>, policy: &Node<'_>) {
     }
 }
 
-fn exit_codes(errors: &mut Errors, node: &Node<'_>, containers: &[Node<'_>]) {
+fn exit_codes(errors: &mut Errors, node: &Node<'_>, containers: &Seen<&str>) {
     let (operator, name, values) = (node.at("operator"), node.at("containerName"), node.at("values"));
     if operator.is_empty() {
         errors.push(operator.required("valid values: [\"In\" \"NotIn\"]"));
     } else {
         operator.one_of(errors, &["In", "NotIn"]);
     }
-    if name.set() && !containers.iter().any(|container| container.text("name") == name.str()) {
+    if name.set() && !containers.contains(&name.str()) {
         errors.push(name.bad("must be one of the container or initContainer names in the pod template"));
     }
     if values.is_empty() {
@@ -247,8 +250,8 @@ fn exit_codes(errors: &mut Errors, node: &Node<'_>, containers: &[Node<'_>]) {
     } else if values.len() > 255 {
         errors.push(values.too_many(values.len(), 255));
     }
-    let mut seen: Vec<i64> = Vec::new();
-    let mut ordered = true;
+    let mut seen: Seen<i64> = Seen::default();
+    let (mut ordered, mut last) = (true, i64::MIN);
     for value in values.items() {
         if operator.str() == "In" && value.int() == 0 {
             errors.push(value.bad_int("must not be 0 for the In operator"));
@@ -256,7 +259,8 @@ fn exit_codes(errors: &mut Errors, node: &Node<'_>, containers: &[Node<'_>]) {
         if seen.contains(&value.int()) {
             errors.push(value.duplicate());
         }
-        ordered &= seen.last().is_none_or(|last| *last <= value.int());
+        ordered &= last <= value.int();
+        last = value.int();
         seen.push(value.int());
     }
     if !ordered {

@@ -11,10 +11,11 @@ use trireme_api::quantity::{Format, Quantity};
 
 use super::affinity;
 use super::container::label_key;
+use super::errors::Errors;
 use super::ip;
 use super::metadata;
 use super::names;
-use super::node::{Errors, Node, same};
+use super::node::{Node, same};
 use super::pod::{self, counts};
 use super::resources;
 use super::seen::Seen;
@@ -199,7 +200,7 @@ pub(super) fn node(errors: &mut Errors, root: &Node<'_>) {
     declared_features(errors, &root.get("status.declaredFeatures"));
     let blocks = spec.at("podCIDRs");
     for block in blocks.items() {
-        ip::block(errors, &block, &[]);
+        ip::block(errors, &block, &Seen::default());
     }
     let all = blocks.strings();
     if all.len() > 1 && (!ip::dual_stack(&all) || all.len() > 2) {
@@ -282,7 +283,7 @@ pub(super) fn node_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) 
 
 /// A limit range.
 pub(super) fn limit_range(errors: &mut Errors, root: &Node<'_>) {
-    let mut kinds: Vec<&str> = Vec::new();
+    let mut kinds: Seen<&str> = Seen::default();
     for limit in root.get("spec.limits").items() {
         let kind = limit.at("type");
         let messages = names::qualified(kind.str());
@@ -335,7 +336,7 @@ pub(super) fn limit_range(errors: &mut Errors, root: &Node<'_>) {
 
 fn limit_amounts(errors: &mut Errors, limit: &Node<'_>, key: &str) {
     let pod = limit.text("type") == "Pod";
-    let of = |list: &str| {
+    let of = |list: &'static str| {
         let node = limit.at(list).key(key);
         let quantity = (node.set() && !(pod && list.starts_with("default"))).then(|| node.quantity());
         (node, quantity)
@@ -440,10 +441,16 @@ pub(super) fn quota(errors: &mut Errors, root: &Node<'_>) {
     let scopes = spec.at("scopes");
     let listed = scopes.strings();
     for scope in &listed {
+        if errors.full() {
+            break;
+        }
         if !standard_scope(scope) {
             errors.push(scopes.invalid("unsupported scope"));
         }
         for _ in known.iter().filter(|name| !scope_fits(scope, name)) {
+            if errors.full() {
+                break;
+            }
             errors.push(scopes.invalid("unsupported scope applied to resource"));
         }
     }
@@ -460,13 +467,19 @@ pub(super) fn quota(errors: &mut Errors, root: &Node<'_>) {
     let expressions = selector.at("matchExpressions");
     let mut named: Vec<&str> = Vec::new();
     for requirement in expressions.items() {
+        if errors.full() {
+            break;
+        }
         // Upstream tells all of them at the list's own path.
-        let at = |name: &str| requirement.at(name).moved(expressions.child(name).path);
+        let at = |name: &'static str| requirement.at(name).moved(expressions.child(name).path);
         let (scope, operator, values) = (at("scopeName"), at("operator"), at("values"));
         if !standard_scope(scope.str()) {
             errors.push(scope.bad("unsupported scope"));
         }
         for _ in known.iter().filter(|name| !scope_fits(scope.str(), name)) {
+            if errors.full() {
+                break;
+            }
             let shown = show::internal("api/core/v1", "ScopeSelector", selector.value);
             errors.push(expressions.invalid_as(shown, "unsupported scope applied to resource"));
         }

@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 
+use super::errors::Errors;
 use super::metadata;
 use super::names;
-use super::node::{Errors, Node};
+use super::node::Node;
 use super::probe;
 use super::resources::{self, Scope};
 use super::security;
@@ -16,8 +17,8 @@ use super::volume::{descending, no_backsteps};
 /// What a container's rules need to know of its pod.
 pub(super) struct Around<'a> {
     /// Volumes that are in order.
-    pub volumes: Vec<Node<'a>>,
-    /// Names of the pod's resource claims.
+    pub volumes: HashMap<&'a str, Node<'a>>,
+    /// Names of the pod's resource claims, sorted.
     pub claims: Vec<&'a str>,
     /// `terminationGracePeriodSeconds`.
     pub grace: Option<i64>,
@@ -346,11 +347,11 @@ fn env_from(errors: &mut Errors, node: &Node<'_>) {
     }
 }
 
-/// The volumes of a pod by name; of equal names the first.
-pub(super) fn by_name<'n, 'a>(volumes: &'n [Node<'a>]) -> HashMap<&'a str, &'n Node<'a>> {
-    let mut named = HashMap::with_capacity(volumes.len());
-    for volume in volumes {
-        named.entry(volume.text("name")).or_insert(volume);
+/// Things of a pod by name; of equal names the first.
+pub(super) fn by_name(items: Vec<Node<'_>>) -> HashMap<&str, Node<'_>> {
+    let mut named = HashMap::with_capacity(items.len());
+    for item in items {
+        named.entry(item.text("name")).or_insert(item);
     }
     named
 }
@@ -377,7 +378,6 @@ fn mounts(errors: &mut Errors, container: &Node<'_>, around: &Around<'_>) {
     }
     let devices = container.at("volumeDevices").items();
     let taken = Taken::of(&devices, "devicePath");
-    let volumes = by_name(&around.volumes);
     let privileged = container.at("securityContext").is("privileged");
     let mut seen: Seen<&str> = Seen::default();
     for mount in list.items() {
@@ -385,7 +385,7 @@ fn mounts(errors: &mut Errors, container: &Node<'_>, around: &Around<'_>) {
         if name.is_empty() {
             errors.push(name.required(""));
         }
-        if !volumes.contains_key(name.str()) {
+        if !around.volumes.contains_key(name.str()) {
             errors.push(name.not_found());
         }
         if path.is_empty() {
@@ -402,7 +402,7 @@ fn mounts(errors: &mut Errors, container: &Node<'_>, around: &Around<'_>) {
             errors.push(path.bad("must not already exist as a path in volumeDevices"));
         }
         // Upstream tells what follows at the list's own path.
-        let listed = |name: &str| mount.at(name).moved(list.child(name).path);
+        let listed = |name: &'static str| mount.at(name).moved(list.child(name).path);
         if !mount.text("subPath").is_empty() {
             descending(errors, &listed("subPath"));
         }
@@ -442,10 +442,9 @@ fn devices(errors: &mut Errors, container: &Node<'_>, around: &Around<'_>) {
     let mounts = container.at("volumeMounts").items();
     let (mut names_seen, mut paths_seen): (Seen<&str>, Seen<&str>) = (Seen::default(), Seen::default());
     let mounted = Taken::of(&mounts, "mountPath");
-    let volumes = by_name(&around.volumes);
     for device in container.at("volumeDevices").items() {
         let (name, path) = (device.at("name"), device.at("devicePath"));
-        let volume = volumes.get(name.str());
+        let volume = around.volumes.get(name.str());
         if name.is_empty() {
             errors.push(name.required(""));
         }

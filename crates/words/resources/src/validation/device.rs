@@ -2,13 +2,16 @@
 //!
 //! Invariant: expressions are compiled (`expression`) when they are new; claims and templates do not change.
 
+use std::collections::HashSet;
+
 use trireme_cel::Wanted;
 
 use super::affinity;
+use super::errors::Errors;
 use super::expression::Expressions;
 use super::metadata;
 use super::names;
-use super::node::{Errors, IMMUTABLE, Node, same};
+use super::node::{IMMUTABLE, Node, same};
 use super::seen::Seen;
 use super::show;
 use super::volume::{driver_name, template_metadata};
@@ -132,9 +135,9 @@ fn claim_spec(errors: &mut Errors, spec: &Node<'_>) {
     let mut expressions = Expressions::new();
     let request = |errors: &mut Errors, node: &Node<'_>| request(errors, node, &mut expressions);
     set(errors, &requests, REQUESTS_MAX, request, |item| item.text("name"));
-    let mut known: Vec<String> = Vec::new();
+    let mut known: HashSet<String> = HashSet::new();
     for request in requests.items() {
-        known.push(request.text("name").to_owned());
+        known.insert(request.text("name").to_owned());
         let subs = request.at("firstAvailable").items();
         known.extend(
             subs.iter()
@@ -171,7 +174,7 @@ fn claim_spec(errors: &mut Errors, spec: &Node<'_>) {
     });
 }
 
-fn request_ref(errors: &mut Errors, node: &Node<'_>, known: &[String]) {
+fn request_ref(errors: &mut Errors, node: &Node<'_>, known: &HashSet<String>) {
     const UNKNOWN: &str = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
     let parts: Vec<&str> = node.str().split('/').collect();
     if parts.len() <= 2 {
@@ -179,7 +182,7 @@ fn request_ref(errors: &mut Errors, node: &Node<'_>, known: &[String]) {
             errors.extend(names::label(part).into_iter().map(|message| node.bad_text(part, message)));
         }
     }
-    if !known.iter().any(|known| known == node.str()) {
+    if !known.contains(node.str()) {
         errors.push(node.bad(UNKNOWN));
     }
 }

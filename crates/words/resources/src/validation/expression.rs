@@ -7,7 +7,8 @@ use std::thread;
 
 use trireme_cel::{Compiled, Environment, Refused, STACK_BYTES, Type, Wanted};
 
-use super::node::{Errors, Node};
+use super::errors::Errors;
+use super::node::Node;
 
 /// Most bytes of one expression.
 const EXPRESSION_BYTES_MAX: usize = 10 * 1024;

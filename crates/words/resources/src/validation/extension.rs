@@ -8,10 +8,11 @@ use std::sync::LazyLock;
 use trireme_cel::{Admission, Environment, Type, Wanted};
 
 use super::container::label_key;
+use super::errors::Errors;
 use super::expression::Expressions;
 use super::metadata;
 use super::names;
-use super::node::{Errors, Node, same};
+use super::node::{Node, same};
 use super::seen::Seen;
 use super::show;
 
@@ -254,7 +255,7 @@ fn resources(errors: &mut Errors, node: &Node<'_>) {
     if node.is_empty() {
         errors.push(node.required(""));
     }
-    let (mut whole, mut everywhere): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    let (mut whole, mut everywhere): (Seen<&str>, Seen<&str>) = (Seen::default(), Seen::default());
     let (mut double, mut single, mut plain) = (false, false, false);
     for item in node.items() {
         let text = item.str();

@@ -2,8 +2,9 @@
 //!
 //! Invariant: the mandatory objects' fixed values are not compared here; their own controller puts them right.
 
+use super::errors::Errors;
 use super::names;
-use super::node::{Errors, Node};
+use super::node::Node;
 use super::seen::Seen;
 
 const VERBS: &[&str] = &[

@@ -5,7 +5,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::node::{Errors, Node};
+use super::errors::Errors;
+use super::node::Node;
+use super::seen::Seen;
 use super::show;
 
 /// An address, leading zeros allowed.
@@ -74,7 +76,7 @@ fn mapped(address: IpAddr) -> bool {
 }
 
 /// An address, where what stood there before stays allowed.
-pub(super) fn address(errors: &mut Errors, node: &Node<'_>, before: &[&str]) -> bool {
+pub(super) fn address(errors: &mut Errors, node: &Node<'_>, before: &Seen<&str>) -> bool {
     let text = node.str();
     if before.contains(&text) {
         return true;
@@ -96,7 +98,7 @@ pub(super) fn address(errors: &mut Errors, node: &Node<'_>, before: &[&str]) -> 
 
 /// An address in its one canonical form.
 pub(super) fn canonical_address(errors: &mut Errors, node: &Node<'_>) {
-    if address(errors, node, &[])
+    if address(errors, node, &Seen::default())
         && let Some(found) = parse(node.str())
         && found.to_string() != node.str()
     {
@@ -105,7 +107,7 @@ pub(super) fn canonical_address(errors: &mut Errors, node: &Node<'_>) {
 }
 
 /// A block of addresses, where what stood there before stays allowed.
-pub(super) fn block(errors: &mut Errors, node: &Node<'_>, before: &[&str]) -> bool {
+pub(super) fn block(errors: &mut Errors, node: &Node<'_>, before: &Seen<&str>) -> bool {
     let text = node.str();
     if before.contains(&text) {
         return true;
@@ -130,7 +132,7 @@ pub(super) fn block(errors: &mut Errors, node: &Node<'_>, before: &[&str]) -> bo
 
 /// A block in its one canonical form.
 pub(super) fn canonical_block(errors: &mut Errors, node: &Node<'_>) {
-    if block(errors, node, &[])
+    if block(errors, node, &Seen::default())
         && let Some((found, length)) = parse_block(node.str())
     {
         let canonical = format!("{}/{length}", masked(found, length));

@@ -2,9 +2,10 @@
 //!
 //! Invariant: rows say in which order upstream looks at metadata and content, so that problems come in its order.
 
+use super::errors::Errors;
 use super::metadata::Rules;
 use super::names::{self, NameRule};
-use super::node::{Errors, Node};
+use super::node::Node;
 use super::{
     aggregation, autoscaling, batch, certificates, config, definition, device, extension, flow, job_status, network, pod, rbac,
     service, storage, workloads,

@@ -5,8 +5,9 @@
 
 use serde_json::Value;
 
+use super::errors::Errors;
 use super::names::{self, NameRule};
-use super::node::{Errors, Node};
+use super::node::Node;
 use super::seen::Seen;
 use super::show;
 
@@ -186,7 +187,7 @@ fn owners(errors: &mut Errors, node: &Node<'_>) {
     let mut controller = String::new();
     for owner in node.items() {
         // Upstream tells all owners at the list's own path.
-        let at = |name: &str| node.child(name).path;
+        let at = |name: &'static str| node.child(name).path;
         let version = owner.text("apiVersion");
         let short = version.rsplit('/').next().unwrap_or_default();
         if short.is_empty() || version.matches('/').count() > 1 {

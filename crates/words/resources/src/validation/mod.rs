@@ -13,6 +13,7 @@ mod container;
 mod definition;
 mod device;
 mod diff;
+mod errors;
 mod expression;
 mod extension;
 mod flow;
@@ -23,6 +24,7 @@ mod metadata;
 mod names;
 mod network;
 mod node;
+mod path;
 mod pod;
 mod pod_update;
 mod probe;
@@ -48,9 +50,10 @@ use serde_json::Value;
 use trireme_api::field::FieldError;
 
 use crate::rows::Resource;
+use errors::Errors;
 use kinds::{KINDS, Kind, Look};
 use metadata::Rules;
-use node::{Errors, Node};
+use node::Node;
 
 fn kind(row: &Resource) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.storage == row.storage)
@@ -109,7 +112,7 @@ pub fn create_stored(row: &Resource, value: &Value) -> Vec<FieldError> {
         };
         metadata::create(&mut errors, &root.at("metadata"), rules);
     }
-    errors
+    errors.into()
 }
 
 /// Problems of an update; `subresource` says through which door it came.
@@ -148,7 +151,7 @@ pub fn update_stored(row: &Resource, new: &Value, old: &Value, subresource: Opti
             }
         }
     }
-    errors
+    errors.into()
 }
 
 /// Problems of the addresses and families of a service, which its allocation needs to be right beforehand.
@@ -157,7 +160,7 @@ pub fn service_addresses(service: &Value, old: Option<&Value>) -> Vec<FieldError
     let mut errors = Errors::new();
     let spec = Node::root(service).at("spec");
     service::addresses(&mut errors, &spec, old.map(|old| Node::root(old).at("spec")).as_ref());
-    errors
+    errors.into()
 }
 
 fn by_kind(errors: &mut Errors, row: &Resource, kind: &Kind, root: &Node<'_>, old: &Node<'_>, door: Option<&str>) {

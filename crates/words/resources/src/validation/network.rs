@@ -2,17 +2,19 @@
 //!
 //! Invariant: whether an address is free or a range in use is not looked at here.
 
+use super::errors::Errors;
 use super::ip;
 use super::metadata;
 use super::names;
-use super::node::{Errors, IMMUTABLE, Node};
+use super::node::{IMMUTABLE, Node};
+use super::seen::Seen;
 use super::show;
 
 /// A network policy; blocks that `old` had stay allowed.
 pub(super) fn policy(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
     let spec = root.at("spec");
     metadata::selector(errors, &spec.at("podSelector"));
-    let known: Vec<&str> = old.map(|old| blocks(&old.at("spec"))).unwrap_or_default();
+    let known: Seen<&str> = old.map(|old| blocks(&old.at("spec"))).unwrap_or_default();
     for (list, peers) in [("ingress", "from"), ("egress", "to")] {
         for rule in spec.at(list).items() {
             for port in rule.at("ports").items() {
@@ -33,8 +35,8 @@ pub(super) fn policy(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>
     }
 }
 
-fn blocks<'a>(spec: &Node<'a>) -> Vec<&'a str> {
-    let mut found = Vec::new();
+fn blocks<'a>(spec: &Node<'a>) -> Seen<&'a str> {
+    let mut found = Seen::default();
     for (list, peers) in [("ingress", "from"), ("egress", "to")] {
         for block in spec
             .at(list)
@@ -44,7 +46,7 @@ fn blocks<'a>(spec: &Node<'a>) -> Vec<&'a str> {
             .map(|peer| peer.at("ipBlock"))
         {
             found.push(block.text("cidr"));
-            found.extend(block.at("except").strings());
+            block.at("except").strings().into_iter().for_each(|except| found.push(except));
         }
     }
     found
@@ -73,7 +75,7 @@ fn port(errors: &mut Errors, node: &Node<'_>) {
     }
 }
 
-fn peer(errors: &mut Errors, node: &Node<'_>, known: &[&str]) {
+fn peer(errors: &mut Errors, node: &Node<'_>, known: &Seen<&str>) {
     let mut count = 0;
     for name in ["podSelector", "namespaceSelector"] {
         let selector = node.at(name);
@@ -94,7 +96,7 @@ fn peer(errors: &mut Errors, node: &Node<'_>, known: &[&str]) {
     }
 }
 
-fn ip_block(errors: &mut Errors, node: &Node<'_>, known: &[&str]) {
+fn ip_block(errors: &mut Errors, node: &Node<'_>, known: &Seen<&str>) {
     let whole = node.at("cidr");
     if whole.is_empty() {
         errors.push(whole.required(""));

@@ -7,52 +7,52 @@ use serde_json::Value;
 use trireme_api::field::{FieldError, FieldErrorType};
 use trireme_api::quantity::Quantity;
 
+use super::errors::Errors;
+use super::path::{Path, Step};
 use super::show;
 
 static NULL: Value = Value::Null;
 
-/// Where problems are collected.
-pub(super) type Errors = Vec<FieldError>;
-
 /// A field path and the value that stands there.
 #[derive(Clone, Debug)]
 pub(super) struct Node<'a> {
-    pub path: String,
+    pub path: Path<'a>,
     pub value: &'a Value,
-}
-
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
 }
 
 impl<'a> Node<'a> {
     /// The object itself.
     pub fn root(value: &'a Value) -> Self {
         Self {
-            path: String::new(),
+            path: Path::default(),
             value,
         }
     }
 
+    /// What stands a step from here. One that will be walked into keeps its path once for all below it.
+    fn step(&self, step: Step<'a>, value: Option<&'a Value>) -> Self {
+        let value = value.unwrap_or(&NULL);
+        let path = self.path.then(step);
+        let path = if value.is_object() || value.is_array() {
+            path.shared()
+        } else {
+            path
+        };
+        Self { path, value }
+    }
+
     /// The member of that name.
-    pub fn at(&self, name: &str) -> Self {
-        Self {
-            path: join(&self.path, name),
-            value: self.value.get(name).unwrap_or(&NULL),
-        }
+    pub fn at(&self, name: &'a str) -> Self {
+        self.step(Step::Member(name), self.value.get(name))
     }
 
     /// A member of a member, and so on; the names are parted by dots.
-    pub fn get(&self, names: &str) -> Self {
+    pub fn get(&self, names: &'a str) -> Self {
         names.split('.').fold(self.clone(), |node, name| node.at(name))
     }
 
     /// The same value under another path.
-    pub fn moved(&self, path: impl Into<String>) -> Self {
+    pub fn moved(&self, path: impl Into<Path<'a>>) -> Self {
         Self {
             path: path.into(),
             value: self.value,
@@ -60,58 +60,39 @@ impl<'a> Node<'a> {
     }
 
     /// The member `name`, called `shown` in paths.
-    pub fn at_as(&self, name: &str, shown: &str) -> Self {
-        self.at(name).moved(join(&self.path, shown))
+    pub fn at_as(&self, name: &str, shown: &'a str) -> Self {
+        self.step(Step::Member(shown), self.value.get(name))
     }
 
     /// The same path with a name after it, without a value.
-    pub fn child(&self, name: &str) -> Self {
-        Self {
-            path: join(&self.path, name),
-            value: &NULL,
-        }
+    pub fn child(&self, name: &'a str) -> Self {
+        self.step(Step::Member(name), None)
     }
 
     /// The element of that index.
     pub fn index(&self, index: usize) -> Self {
-        Self {
-            path: format!("{}[{index}]", self.path),
-            value: self.value.get(index).unwrap_or(&NULL),
-        }
+        self.step(Step::Index(index), self.value.get(index))
     }
 
     /// The entry of that key.
-    pub fn key(&self, key: &str) -> Self {
-        Self {
-            path: format!("{}[{key}]", self.path),
-            value: self.value.get(key).unwrap_or(&NULL),
-        }
+    pub fn key(&self, key: &'a str) -> Self {
+        self.step(Step::Key(key), self.value.get(key))
     }
 
     /// The elements of a list.
     pub fn items(&self) -> Vec<Self> {
-        (0..self.len())
-            .filter(|_| self.value.is_array())
-            .map(|index| self.index(index))
+        let items = self.value.as_array().map_or(&[][..], Vec::as_slice);
+        let elements = items.iter().enumerate();
+        elements
+            .map(|(index, item)| self.step(Step::Index(index), Some(item)))
             .collect()
     }
 
     /// The entries of a map, by key.
     pub fn entries(&self) -> Vec<(&'a str, Self)> {
-        let Some(members) = self.value.as_object() else {
-            return Vec::new();
-        };
+        let members = self.value.as_object().into_iter().flatten();
         members
-            .iter()
-            .map(|(key, value)| {
-                (
-                    key.as_str(),
-                    Self {
-                        path: format!("{}[{key}]", self.path),
-                        value,
-                    },
-                )
-            })
+            .map(|(key, value)| (key.as_str(), self.step(Step::Key(key), Some(value))))
             .collect()
     }
 
@@ -185,7 +166,7 @@ impl<'a> Node<'a> {
     fn error(&self, kind: FieldErrorType, value: String, detail: impl Into<String>) -> FieldError {
         FieldError {
             kind,
-            path: self.path.clone(),
+            path: self.path.to_string(),
             value,
             detail: detail.into(),
         }

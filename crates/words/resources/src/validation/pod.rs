@@ -2,14 +2,18 @@
 //!
 //! Invariant: the order of problems is upstream's. A pod's rules and a template's differ by the pod's metadata alone.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
+use trireme_api::quantity::{Format, Quantity};
 
 use super::affinity;
 use super::container::{self, Around};
+use super::errors::Errors;
 use super::ip;
 use super::metadata::{self, Rules};
 use super::names;
-use super::node::{Errors, NEGATIVE, Node};
+use super::node::{NEGATIVE, Node};
 use super::resources::{self, Scope};
 use super::security;
 use super::seen::Seen;
@@ -166,14 +170,12 @@ fn spec(errors: &mut Errors, node: &Node<'_>, meta: Option<&Node<'_>>) {
     let name = meta.map_or("", |meta| meta.text("name"));
     let volumes = volume::volumes(errors, &node.at("volumes"), name, meta.is_some());
     let claims = node.at("resourceClaims");
+    let mut claim_names: Vec<&str> = claims.items().iter().map(|claim| claim.text("name")).collect();
+    claim_names.retain(|name| !name.is_empty());
+    claim_names.sort_unstable();
     let around = Around {
-        volumes,
-        claims: claims
-            .items()
-            .iter()
-            .map(|claim| claim.text("name"))
-            .filter(|name| !name.is_empty())
-            .collect(),
+        volumes: container::by_name(volumes),
+        claims: claim_names,
         grace: grace.value.as_i64(),
         os: node.has("os").then(|| node.at("os").text("name")),
         restart: node.text("restartPolicy"),
@@ -212,7 +214,7 @@ fn spec(errors: &mut Errors, node: &Node<'_>, meta: Option<&Node<'_>>) {
     optional(errors, &node.at("subdomain"), names::label);
     affinity::tolerations(errors, &node.at("tolerations"));
     for alias in node.at("hostAliases").items() {
-        ip::address(errors, &alias.at("ip"), &[]);
+        ip::address(errors, &alias.at("ip"), &Seen::default());
         for name in alias.at("hostnames").items() {
             name.each(errors, names::subdomain(name.str()));
         }
@@ -309,9 +311,11 @@ fn pod_resources(errors: &mut Errors, spec: &Node<'_>, claims: &[&str]) {
         );
     }
     resources::requirements(errors, &node, Scope::Pod, claims);
+    let (requests, limits) = (aggregates(spec, "requests"), aggregates(spec, "limits"));
+    let zero = Quantity::zero(Format::DecimalSi);
     for (called, request) in node.at("requests").entries() {
-        let sum = aggregate(spec, "requests", called);
-        if sum > request.quantity() {
+        let sum = requests.get(called).unwrap_or(&zero);
+        if *sum > request.quantity() {
             errors.push(request.bad_quantity(format!(
                 "must be greater than or equal to aggregate container requests of {sum}"
             )));
@@ -323,8 +327,8 @@ fn pod_resources(errors: &mut Errors, spec: &Node<'_>, claims: &[&str]) {
         .into_iter()
         .filter(|(called, _)| resources::is_huge(called))
     {
-        let sum = aggregate(spec, "limits", called);
-        if sum > limit.quantity() {
+        let sum = limits.get(called).unwrap_or(&zero);
+        if *sum > limit.quantity() {
             errors.push(limit.bad_quantity(format!(
                 "must be greater than or equal to aggregate container limits of {sum}"
             )));
@@ -341,27 +345,34 @@ fn pod_resources(errors: &mut Errors, spec: &Node<'_>, claims: &[&str]) {
     }
 }
 
-/// What all containers need at once: those that run together summed up, against the largest start.
-fn aggregate(spec: &Node<'_>, list: &str, called: &str) -> trireme_api::quantity::Quantity {
-    let of = |container: &Node<'_>| container.at("resources").at(list).key(called).quantity();
-    let mut running = trireme_api::quantity::Quantity::zero(trireme_api::quantity::Format::DecimalSi);
-    let mut largest = running.clone();
+/// What all containers need at once of each resource: those that run together summed up, against the largest start.
+fn aggregates<'a>(spec: &Node<'a>, list: &'static str) -> HashMap<&'a str, Quantity> {
+    let zero = || Quantity::zero(Format::DecimalSi);
+    let mut sums: HashMap<&str, (Quantity, Quantity)> = HashMap::new();
     for container in spec.at("initContainers").items() {
-        let mut here = of(&container);
-        if container.text("restartPolicy") == "Always" {
-            running.add(&here);
-            here = running.clone();
-        } else {
-            here.add(&running);
-        }
-        if here > largest {
-            largest = here;
+        let sidecar = container.text("restartPolicy") == "Always";
+        for (called, amount) in container.at("resources").at(list).entries() {
+            let (running, largest) = sums.entry(called).or_insert_with(|| (zero(), zero()));
+            let mut here = amount.quantity();
+            if sidecar {
+                running.add(&here);
+                here = running.clone();
+            } else {
+                here.add(running);
+            }
+            if here > *largest {
+                *largest = here;
+            }
         }
     }
     for container in spec.at("containers").items() {
-        running.add(&of(&container));
+        for (called, amount) in container.at("resources").at(list).entries() {
+            let (running, _) = sums.entry(called).or_insert_with(|| (zero(), zero()));
+            running.add(&amount.quantity());
+        }
     }
-    if largest > running { largest } else { running }
+    let larger = |(running, largest): (Quantity, Quantity)| if largest > running { largest } else { running };
+    sums.into_iter().map(|(called, sum)| (called, larger(sum))).collect()
 }
 
 fn host_network(errors: &mut Errors, spec: &Node<'_>, is_pod: bool) {
@@ -395,7 +406,7 @@ fn dns(errors: &mut Errors, spec: &Node<'_>) {
         errors.push(servers.invalid("must not have more than 3 nameservers"));
     }
     for server in servers.items() {
-        ip::address(errors, &server, &[]);
+        ip::address(errors, &server, &Seen::default());
     }
     let searches = node.at("searches");
     if searches.len() > 32 {
@@ -453,8 +464,7 @@ fn hostname_override(errors: &mut Errors, spec: &Node<'_>) {
 }
 
 fn file_keys(errors: &mut Errors, spec: &Node<'_>) {
-    let volumes = spec.at("volumes").items();
-    let volumes = super::container::by_name(&volumes);
+    let volumes = container::by_name(spec.at("volumes").items());
     for container in security::every_container(spec) {
         for variable in container.at("env").items() {
             let name = variable.get("valueFrom.fileKeyRef.volumeName");

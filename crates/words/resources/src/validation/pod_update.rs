@@ -7,10 +7,11 @@ use serde_json::Value;
 use super::affinity;
 use super::container;
 use super::diff;
+use super::errors::Errors;
 use super::ip;
 use super::metadata;
 use super::names;
-use super::node::{Errors, Node, same};
+use super::node::{Node, same};
 use super::pod::{APP_ARMOR, MIRROR, RULES, annotations, metadata_and_spec};
 use super::seen::Seen;
 
@@ -260,7 +261,7 @@ pub(super) fn update_status(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>
 
 fn status_addresses(errors: &mut Errors, status: &Node<'_>, before: &Node<'_>, name: &str) {
     let list = status.at(name);
-    let known: Vec<&str> = before.at(name).items().iter().map(|address| address.text("ip")).collect();
+    let known: Seen<&str> = before.at(name).items().iter().map(|address| address.text("ip")).collect();
     let all: Vec<&str> = list.items().iter().map(|address| address.text("ip")).collect();
     if name == "hostIPs"
         && let Some(first) = all.first()
@@ -284,25 +285,25 @@ fn status_addresses(errors: &mut Errors, status: &Node<'_>, before: &Node<'_>, n
 }
 
 /// A container that ended stays ended, unless its policy restarts it.
-fn transitions(errors: &mut Errors, new: &Node<'_>, old: &Node<'_>, spec: &Node<'_>, containers: &str) {
+fn transitions(errors: &mut Errors, new: &Node<'_>, old: &Node<'_>, spec: &Node<'_>, containers: &'static str) {
     let policy = spec.text("restartPolicy");
+    let living: Seen<&str> = new
+        .items()
+        .iter()
+        .filter(|now| !now.get("state.terminated").set())
+        .map(|now| now.text("name"))
+        .collect();
+    let specified = container::by_name(spec.at(containers).items());
     for (index, before) in old.items().iter().enumerate() {
         let ended = before.get("state.terminated");
         if !ended.set() {
             continue;
         }
         let name = before.text("name");
-        let revived = new
-            .items()
-            .iter()
-            .any(|now| now.text("name") == name && !now.get("state.terminated").set());
-        let container = spec
-            .at(containers)
-            .items()
-            .into_iter()
-            .find(|container| container.text("name") == name);
+        let revived = living.contains(&name);
         let code = ended.at("exitCode").int();
-        let allowed = !containers.is_empty() && container.is_some_and(|container| restarts(&container, policy, code));
+        let container = specified.get(name).filter(|_| !containers.is_empty());
+        let allowed = container.is_some_and(|container| restarts(container, policy, code));
         if revived && !allowed {
             errors.push(
                 new.index(index)

@@ -3,8 +3,9 @@
 //! Invariant: exactly one handler each; the second one that is set is told, not looked into.
 
 use super::container::Around;
+use super::errors::Errors;
 use super::names;
-use super::node::{Errors, Node};
+use super::node::Node;
 
 /// Hooks and the three probes of a container.
 pub(super) fn all(errors: &mut Errors, container: &Node<'_>, around: &Around<'_>) {

@@ -4,9 +4,10 @@
 
 use trireme_api::selector::LabelSelector;
 
+use super::errors::Errors;
 use super::metadata;
 use super::names;
-use super::node::{Errors, Node};
+use super::node::Node;
 use super::show;
 
 const GROUP: &str = "rbac.authorization.k8s.io";

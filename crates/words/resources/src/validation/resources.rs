@@ -4,9 +4,10 @@
 
 use trireme_api::quantity::Quantity;
 
+use super::errors::Errors;
 use super::metadata;
 use super::names;
-use super::node::{Errors, Node};
+use super::node::Node;
 use super::seen::Seen;
 
 const HUGE: &str = "hugepages-";
@@ -201,10 +202,10 @@ fn huge_pages(errors: &mut Errors, node: &Node<'_>, called: &str, seen: &mut boo
 /// Unknown claims that are told, each with the names of all known ones.
 const UNKNOWN_MAX: usize = 100;
 
+/// `claims` are those of the pod, sorted.
 fn claim_names(errors: &mut Errors, node: &Node<'_>, claims: &[&str]) {
     let mut seen: Seen<String> = Seen::default();
     let mut used: Seen<&str> = Seen::default();
-    let known: Seen<&str> = claims.iter().copied().collect();
     let mut unknown = 0;
     for claim in node.items() {
         let called = claim.text("name");
@@ -230,15 +231,13 @@ fn claim_names(errors: &mut Errors, node: &Node<'_>, claims: &[&str]) {
             seen.push(key);
             used.push(called);
         }
-        if !known.contains(&called) && unknown < UNKNOWN_MAX {
+        if claims.binary_search(&called).is_err() && unknown < UNKNOWN_MAX {
             unknown += 1;
-            let mut sorted = claims.to_vec();
-            sorted.sort_unstable();
             let mut error = claim.at("name").moved(claim.path.clone()).not_found();
-            error.detail = if sorted.is_empty() {
+            error.detail = if claims.is_empty() {
                 "must be one of the names in pod.spec.resourceClaims which is empty".to_owned()
             } else {
-                format!("must be one of the names in pod.spec.resourceClaims: {}", sorted.join(", "))
+                format!("must be one of the names in pod.spec.resourceClaims: {}", claims.join(", "))
             };
             errors.push(error);
         }

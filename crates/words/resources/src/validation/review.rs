@@ -4,8 +4,9 @@
 
 use serde_json::Value;
 
+use super::errors::Errors;
 use super::metadata;
-use super::node::{Errors, Node, same};
+use super::node::{Node, same};
 use super::show;
 
 /// Whose access a review asks for.
@@ -78,9 +79,9 @@ fn selector(errors: &mut Errors, node: &Node<'_>) {
             node.path
         )));
     }
+    let labels = node.path.to_string().ends_with("labelSelector");
     for requirement in requirements.items() {
         let (key, values) = (requirement.at("key"), requirement.at("values"));
-        let labels = node.path.ends_with("labelSelector");
         if !labels && key.is_empty() {
             errors.push(key.required("must be specified"));
         }

@@ -4,8 +4,9 @@
 
 use serde_json::Value;
 
+use super::errors::Errors;
 use super::names;
-use super::node::{Errors, Node};
+use super::node::Node;
 use super::seen::Seen;
 use super::volume::descending;
 
@@ -418,10 +419,8 @@ pub(super) fn app_armor_annotations(errors: &mut Errors, annotations: &Node<'_>,
     for container in every_container(spec) {
         let own = container.get("securityContext.appArmorProfile");
         let profile = if own.set() { own.clone() } else { pod.clone() };
-        let annotation = annotations.key(&format!(
-            "container.apparmor.security.beta.kubernetes.io/{}",
-            container.text("name")
-        ));
+        let key = format!("container.apparmor.security.beta.kubernetes.io/{}", container.text("name"));
+        let annotation = annotations.key(&key);
         if !profile.set() || !annotation.set() {
             continue;
         }

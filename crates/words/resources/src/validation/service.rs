@@ -3,10 +3,12 @@
 //! Invariant: addresses are checked for their form; whether they are free is for the allocator to say.
 
 use super::container::{PROTOCOLS, label_key};
+use super::errors::Errors;
 use super::ip;
 use super::metadata;
 use super::names;
-use super::node::{Errors, Node, same};
+use super::node::{Node, same};
+use super::path::Path;
 use super::probe;
 use super::seen::Seen;
 use super::show;
@@ -124,6 +126,7 @@ fn affinity(errors: &mut Errors, spec: &Node<'_>) {
 
 fn external_addresses(errors: &mut Errors, spec: &Node<'_>, old: Option<&Node<'_>>) {
     let before = old.map(|old| old.get("spec.externalIPs").strings()).unwrap_or_default();
+    let before = before.into_iter().collect();
     for address in spec.at("externalIPs").items() {
         if ip::address(errors, &address, &before) {
             ip::endpoint(errors, &address);
@@ -167,30 +170,17 @@ fn source_ranges(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
     let balancer = spec.text("type") == "LoadBalancer";
     let ranges = spec.at_as("loadBalancerSourceRanges", "LoadBalancerSourceRanges");
     let annotation = root.get("metadata.annotations").key(RANGES);
-    let check = |errors: &mut Errors, path: &str, text: &str, before: &[&str]| {
+    let check = |errors: &mut Errors, path: &Path<'_>, text: &str, before: &Seen<&str>| {
         let value = serde_json::Value::from(text);
-        ip::block(
-            errors,
-            &Node {
-                path: path.to_owned(),
-                value: &value,
-            },
-            before,
-        );
+        let path = path.clone();
+        ip::block(errors, &Node { path, value: &value }, before);
     };
     if !ranges.is_empty() {
         if !balancer {
             errors.push(ranges.forbidden(ONLY));
         }
-        let before: Vec<&str> = old
-            .map(|old| {
-                old.get("spec.loadBalancerSourceRanges")
-                    .strings()
-                    .iter()
-                    .map(|text| text.trim())
-                    .collect()
-            })
-            .unwrap_or_default();
+        let before = old.map(|old| old.get("spec.loadBalancerSourceRanges").strings());
+        let before = before.iter().flatten().map(|text| text.trim()).collect();
         for range in ranges.items() {
             check(errors, &range.path, range.str().trim(), &before);
         }
@@ -201,7 +191,7 @@ fn source_ranges(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
         let same = old.is_some_and(|old| old.get("metadata.annotations").key(RANGES).str() == annotation.str());
         if !same && !annotation.str().trim().is_empty() {
             for range in annotation.str().trim().split(',') {
-                check(errors, &annotation.path, range.trim(), &[]);
+                check(errors, &annotation.path, range.trim(), &Seen::default());
             }
         }
     }
@@ -270,6 +260,7 @@ pub(super) fn addresses(errors: &mut Errors, spec: &Node<'_>, old: Option<&Node<
         policy.one_of(errors, &["PreferDualStack", "RequireDualStack", "SingleStack"]);
     }
     let before = old.map(|old| old.at("clusterIPs").strings()).unwrap_or_default();
+    let before = before.into_iter().collect();
     let mut invalid = false;
     for (index, address) in list.items().iter().enumerate() {
         if index == 0 && address.str() == "None" {
@@ -400,7 +391,7 @@ pub(super) fn balancer_status(errors: &mut Errors, root: &Node<'_>, old: &Node<'
         return;
     }
     let known = old.get("status.loadBalancer.ingress").items();
-    let known: Vec<&str> = known
+    let known: Seen<&str> = known
         .iter()
         .map(|one| one.text("ip"))
         .filter(|text| !text.is_empty())
@@ -440,7 +431,7 @@ pub(super) fn endpoints(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<
         }
         for address in lists.iter().flat_map(Node::items) {
             let (ip, host, node) = (address.at("ip"), address.at("hostname"), address.at("nodeName"));
-            ip::address(errors, &ip, &[]);
+            ip::address(errors, &ip, &Seen::default());
             if !host.is_empty() {
                 host.each(errors, names::label(host.str()));
             }
@@ -560,7 +551,7 @@ fn slice_address(errors: &mut Errors, list: &Node<'_>, address: &Node<'_>, kind:
         "IPv4" | "IPv6" => {
             let before = errors.len();
             if kind == "IPv4" {
-                ip::address(errors, address, &[]);
+                ip::address(errors, address, &Seen::default());
             } else {
                 ip::canonical_address(errors, address);
             }

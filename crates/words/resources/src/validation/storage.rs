@@ -3,16 +3,17 @@
 //!
 //! Invariant: sources of volumes are checked where pods have them too; here is only what differs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
 use super::affinity;
 use super::container::label_key;
 use super::diff;
+use super::errors::Errors;
 use super::metadata;
 use super::names;
-use super::node::{Errors, IMMUTABLE, NEGATIVE, Node, same};
+use super::node::{IMMUTABLE, NEGATIVE, Node, same};
 use super::resources;
 use super::seen::Seen;
 use super::show;
@@ -563,9 +564,9 @@ pub(super) fn class(errors: &mut Errors, root: &Node<'_>) {
     root.at("volumeBindingMode")
         .need_one_of(errors, &["Immediate", "WaitForFirstConsumer"]);
     let topologies = root.at("allowedTopologies");
-    let mut earlier: HashMap<Vec<(String, Vec<String>)>, usize> = HashMap::new();
+    let mut earlier: HashMap<BTreeMap<&str, Vec<String>>, usize> = HashMap::new();
     for term in topologies.items() {
-        let mut map: Vec<(String, Vec<String>)> = Vec::new();
+        let mut map: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for requirement in term.at("matchLabelExpressions").items() {
             let (key, values) = (requirement.at("key"), requirement.at("values"));
             if values.is_empty() {
@@ -582,14 +583,11 @@ pub(super) fn class(errors: &mut Errors, root: &Node<'_>) {
                 }
             }
             label_key(errors, &key);
-            if map.iter().any(|(other, _)| other == key.str()) {
+            distinct.sort_unstable();
+            if map.insert(key.str(), distinct).is_some() {
                 errors.push(key.duplicate());
             }
-            distinct.sort_unstable();
-            map.retain(|(other, _)| other != key.str());
-            map.push((key.str().to_owned(), distinct));
         }
-        map.sort_unstable();
         // Upstream's list of earlier terms begins with as many empty ones as there are terms.
         let blank = if map.is_empty() { topologies.len() } else { 0 };
         let earlier = earlier.entry(map).or_insert(blank);
@@ -680,7 +678,7 @@ pub(super) fn csi_node(errors: &mut Errors, root: &Node<'_>) {
             errors.push(name.duplicate());
         }
         seen.push(name.str());
-        let mut keys: Vec<&str> = Vec::new();
+        let mut keys: Seen<&str> = Seen::default();
         for key in driver.at("topologyKeys").strings() {
             if key.is_empty() {
                 errors.push(driver.required(""));
@@ -698,12 +696,12 @@ pub(super) fn csi_node(errors: &mut Errors, root: &Node<'_>) {
 pub(super) fn csi_node_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     csi_node(errors, root);
     let drivers = root.get("spec.drivers");
+    let mut named: HashMap<&str, Vec<Node<'_>>> = HashMap::new();
+    for driver in drivers.items() {
+        named.entry(driver.text("name")).or_default().push(driver);
+    }
     for before in old.get("spec.drivers").items() {
-        for now in drivers
-            .items()
-            .iter()
-            .filter(|driver| driver.text("name") == before.text("name"))
-        {
+        for now in named.get(before.text("name")).into_iter().flatten() {
             let plain = |node: &Node<'_>| {
                 let mut value = node.value.clone();
                 if let Some(fields) = value.as_object_mut() {
@@ -735,7 +733,7 @@ pub(super) fn csi_driver(errors: &mut Errors, root: &Node<'_>) {
         spec.at("fsGroupPolicy")
             .one_of(errors, &["File", "None", "ReadWriteOnceWithFSType"]);
     }
-    let mut audiences: Vec<&str> = Vec::new();
+    let mut audiences: Seen<&str> = Seen::default();
     for request in spec.at("tokenRequests").items() {
         let (audience, expiration) = (request.at("audience"), request.at("expirationSeconds"));
         if audiences.contains(&audience.str()) {

@@ -4,9 +4,10 @@
 
 use std::collections::HashSet;
 
+use super::errors::Errors;
 use super::metadata;
 use super::names;
-use super::node::{Errors, Node};
+use super::node::Node;
 use super::seen::Seen;
 use super::{resources, show, storage};
 
@@ -103,7 +104,7 @@ pub(super) fn volumes<'a>(errors: &mut Errors, node: &Node<'a>, name: &str, is_p
             seen.push(called.str());
             good.push(volume.clone());
         }
-        errors.append(&mut found);
+        errors.extend(found);
         let claim = volume.get("persistentVolumeClaim.claimName");
         if volume.has("persistentVolumeClaim") && created.contains(claim.str()) {
             errors.push(claim.bad("must not reference a PVC that gets created for an ephemeral volume"));
@@ -551,7 +552,7 @@ fn downward_file(errors: &mut Errors, node: &Node<'_>) {
     mode(errors, &node.at("mode"));
 }
 
-fn once<'a>(errors: &mut Errors, node: &Node<'_>, paths: &mut Vec<&'a str>, path: &'a str, shown: &str) {
+fn once<'a>(errors: &mut Errors, node: &Node<'_>, paths: &mut Seen<&'a str>, path: &'a str, shown: &str) {
     if paths.contains(&path) {
         errors.push(node.bad_text(shown, "conflicting duplicate paths"));
     } else {
@@ -561,7 +562,7 @@ fn once<'a>(errors: &mut Errors, node: &Node<'_>, paths: &mut Vec<&'a str>, path
 
 fn projected(errors: &mut Errors, node: &Node<'_>) {
     mode(errors, &node.at("defaultMode"));
-    let mut paths: Vec<&str> = Vec::new();
+    let mut paths: Seen<&str> = Seen::default();
     for source in node.at("sources").items() {
         let mut count = 0;
         for name in ["secret", "configMap"] {
@@ -657,7 +658,7 @@ fn trust_bundle(errors: &mut Errors, node: &Node<'_>) {
     node.need(errors, "path");
 }
 
-fn pod_certificate<'a>(errors: &mut Errors, volume: &Node<'_>, node: &Node<'a>, paths: &mut Vec<&'a str>) {
+fn pod_certificate<'a>(errors: &mut Errors, volume: &Node<'_>, node: &Node<'a>, paths: &mut Seen<&'a str>) {
     signer_name(errors, &node.at("signerName"));
     node.at("keyType").one_of(
         errors,

@@ -8,9 +8,10 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 use trireme_api::selector::LabelSelector;
 
+use super::errors::Errors;
 use super::metadata;
 use super::names;
-use super::node::{Errors, IMMUTABLE, Node, same};
+use super::node::{IMMUTABLE, Node, same};
 use super::pod::{self, counts};
 use super::show;
 use super::storage;

@@ -40,7 +40,7 @@ pub(super) fn of(storage: &str, door: Option<&str>, root: &Node<'_>, old: Option
         }
         ("core/services" | "networking.k8s.io/ingresses", Some("status")) => {
             for one in root.get("status.loadBalancer.ingress").items() {
-                address(out, &one.at("ip").moved(one.path.as_str()));
+                address(out, &one.at("ip").moved(one.path.clone()));
             }
         }
         (_, Some(door)) if door != "scale" => {}
@@ -60,11 +60,7 @@ pub(super) fn of(storage: &str, door: Option<&str>, root: &Node<'_>, old: Option
                 pod::pod(out, &spec.at("template"));
             }
             for claim in spec.at("volumeClaimTemplates").items() {
-                let shown = if new {
-                    claim.path.clone()
-                } else {
-                    format!("{}.Spec", claim.path)
-                };
+                let shown = if new { claim.path.clone() } else { claim.child("Spec").path };
                 claim_spec(out, &claim.at("spec").moved(shown));
             }
             if spec.at("revisionHistoryLimit").int() < 0 {

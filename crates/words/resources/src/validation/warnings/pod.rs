@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::super::names;
 use super::super::node::{Node, same};
+use super::super::path::Path;
 use super::super::security::every_container;
 use super::super::show::quoted;
 use super::{Warnings, address, claim_spec, fraction, paths};
@@ -124,13 +125,14 @@ pub(super) fn pod(out: &mut Warnings, node: &Node<'_>) {
     if !context.has("seccompProfile") && annotations.has(SECCOMP) {
         non_functional(out, &annotations.key(SECCOMP));
     }
+    let template = spec.path.to_string() != "spec";
     for container in every_container(&spec) {
         let key = format!("{SECCOMP_CONTAINER}{}", container.text("name"));
         if !container.at("securityContext").has("seccompProfile") && annotations.has(&key) {
             non_functional(out, &annotations.key(&key));
         }
         // A pod's own annotations were brought into its fields before.
-        if spec.path != "spec" {
+        if template {
             app_armor(out, &annotations, &context, &container);
         }
         for name in BYTES {
@@ -177,7 +179,8 @@ fn null_selector(out: &mut Warnings, node: &Node<'_>) {
 
 /// A container's AppArmor annotation in a template, where it is not what the pod's field says anyway.
 fn app_armor(out: &mut Warnings, annotations: &Node<'_>, context: &Node<'_>, container: &Node<'_>) {
-    let annotation = annotations.key(&app_armor_annotation(container.text("name")));
+    let key = app_armor_annotation(container.text("name"));
+    let annotation = annotations.key(&key);
     if container.at("securityContext").has("appArmorProfile") || !annotation.set() {
         return;
     }
@@ -292,7 +295,7 @@ fn host_addresses_and_overlaps(out: &mut Warnings, spec: &Node<'_>) {
 }
 
 fn names_of_ports(out: &mut Warnings, spec: &Node<'_>) {
-    let mut seen: HashMap<&str, String> = HashMap::new();
+    let mut seen: HashMap<&str, Path<'_>> = HashMap::new();
     for port in every_container(spec)
         .iter()
         .flat_map(|container| container.at("ports").items())
