@@ -17,6 +17,9 @@ use super::target::Endpoint;
 
 /// Longest wait for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Most headers of an answer, and bytes of its head: warnings may be many.
+const HEADERS_MAX: usize = 1024;
+const HEAD_BYTES_MAX: usize = 1024 * 1024;
 /// What is kept of an error's body.
 const ERROR_BYTES_MAX: usize = 2048;
 /// Who we say that we are; the part before the slash is the manager in managedFields.
@@ -105,7 +108,9 @@ impl Connection {
     }
 
     async fn over(endpoint: &Endpoint, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Self> {
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let mut client = http1::Builder::new();
+        client.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
+        let (sender, connection) = client.handshake(TokioIo::new(stream)).await?;
         // Its error reaches the request that it breaks.
         let driver = tokio::spawn(async move { drop(connection.await) });
         Ok(Self {

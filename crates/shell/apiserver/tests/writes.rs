@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use trireme_apiserver::authn::{Chain, TokenFile};
 use trireme_apiserver::{AdmitAll, AllowMasters, ApiServer, Config, Plugins};
 use trireme_store::MemoryStore;
@@ -129,6 +129,83 @@ async fn copies_that_double_a_list_are_refused_and_objects_do_not_grow_without_e
         (answer.code, answer.message()),
         (413, "Request entity too large: limit is 100000 values in one object")
     );
+}
+
+#[tokio::test]
+async fn what_an_object_may_cost_is_limited() {
+    let client = Client::new().await;
+    let refused = |limit: &str| (413, format!("Request entity too large: limit is {limit}"));
+    let told = |answer: &Answer| (answer.code, answer.message().to_owned());
+    let keys = |count: usize| (0..count).map(|n| (format!("k{n}"), json!(""))).collect::<Map<_, _>>();
+    let map = |count: usize| json!({"metadata": {"name": "a"}, "data": keys(count)});
+    let owned = refused("15000 values in the managed fields of one object");
+    assert_eq!(told(&client.json("POST", MAPS, &map(15_000)).await), owned);
+    assert_eq!(client.json("POST", MAPS, &map(14_000)).await.code, 201);
+    let one = format!("{MAPS}/a");
+    assert_eq!(told(&client.json("PUT", &one, &map(15_000)).await), owned);
+    let more = json!({"data": keys(15_000)}).to_string();
+    assert_eq!(told(&client.patch(&one, "merge-patch+json", more).await), owned);
+    // Rules have one owner as a whole.
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let role = |names: Vec<String>| json!({"metadata": {"name": "r"}, "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": names}]});
+    let many = |count: usize| (0..count).map(|n| format!("n{n}")).collect::<Vec<_>>();
+    let answer = client.json("POST", roles, &role(many(40_000))).await;
+    assert_eq!(
+        told(&answer),
+        refused("40000 values in one object of this kind, defaults included")
+    );
+    assert_eq!(client.json("POST", roles, &role(many(39_000))).await.code, 201);
+    let definition = |count: usize| {
+        let properties: Map<String, Value> = (0..count).map(|n| (format!("p{n}"), json!({"type": "string"}))).collect();
+        json!({"metadata": {"name": "bigs.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "bigs", "singular": "big", "kind": "Big", "listKind": "BigList"}, "versions": [{"name": "v1",
+            "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}}}]}})
+    };
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let answer = client.json("POST", definitions, &definition(33_000)).await;
+    assert_eq!(
+        told(&answer),
+        refused("65000 values in one object of this kind, defaults included")
+    );
+    // As large as the largest that is known.
+    assert_eq!(client.json("POST", definitions, &definition(26_240)).await.code, 201);
+}
+
+#[tokio::test]
+async fn an_object_grows_to_three_mebibytes() {
+    let client = Client::new().await;
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let long = |letter: &str| json!({"verbs": [letter.repeat(1_600_000)], "apiGroups": [""], "resources": ["pods"]});
+    let role = json!({"metadata": {"name": "r"}, "rules": [long("a")]});
+    assert_eq!(client.json("POST", roles, &role).await.code, 201);
+    let add = json!([{"op": "add", "path": "/rules/-", "value": long("b")}]).to_string();
+    let answer = client.patch(&format!("{roles}/r"), "json-patch+json", add).await;
+    assert_eq!(
+        (answer.code, answer.message()),
+        (413, "Request entity too large: limit is 3145728")
+    );
+    let kept = client.send("GET", &format!("{roles}/r"), "", "").await;
+    assert_eq!(kept.body["rules"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn field_errors_are_told_up_to_a_mebibyte() {
+    let client = Client::new().await;
+    let data: Map<String, Value> = (0..14_000).map(|n| (format!("k {n}"), json!(""))).collect();
+    let answer = client
+        .json("POST", MAPS, &json!({"metadata": {"name": "a"}, "data": data}))
+        .await;
+    assert_eq!(answer.code, 422);
+    let causes = answer.body["details"]["causes"].as_array().unwrap();
+    let bytes = |cause: &Value| cause["field"].as_str().unwrap().len() + cause["message"].as_str().unwrap().len();
+    let told: usize = causes.iter().map(bytes).sum();
+    // Of each cause, the first words are not counted.
+    assert!(
+        (1 << 20..(1 << 20) + 30 * causes.len()).contains(&told),
+        "{told} bytes in {}",
+        causes.len()
+    );
+    assert!(causes.len() < 14_000 && answer.message().matches("a valid config key").count() == causes.len());
 }
 
 #[tokio::test]

@@ -13,8 +13,17 @@ use crate::status::Status;
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// What the `copy` operations of one JSON patch may copy together, as JSON (upstream's `JSONPatchMaxCopyBytes`).
 pub const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
-/// Values (scalars, lists, objects) that one body or patch may hold or make. A large object of real life has some 40,000.
+/// Values (scalars, lists, objects) that one body or patch may hold or make: any object that is stored fits, with its
+/// managed fields.
 pub const VALUES_MAX: usize = 100_000;
+const _: () = assert!(VALUES_MAX > DEFINITION_VALUES_MAX + OWNED_MAX);
+/// Values of an object with all that defaults, admission and conversion put in, its managed fields apart.
+pub const OBJECT_VALUES_MAX: usize = 40_000;
+/// Likewise of a definition of custom resources, the largest objects of real life: KServe's `llminferenceservices` has
+/// 52,493, those of Argo Workflows up to 35,225.
+pub const DEFINITION_VALUES_MAX: usize = 65_000;
+/// Values in the managed fields of an object: a field that somebody owns is one, a list's element two.
+pub const OWNED_MAX: usize = 15_000;
 /// Elements of lists that one patch may shift aside to put in or take out others.
 pub const SHIFTED_MAX: usize = 10_000_000;
 /// Bytes of text that decoding may write about unknown, duplicate and misfitting fields; what exceeds it goes untold.
@@ -36,6 +45,12 @@ pub enum CostError {
     /// Too many values.
     #[error("limit is {VALUES_MAX} values in one object")]
     Values,
+    /// Too many values in what a request made of its object.
+    #[error("limit is {0} values in one object of this kind, defaults included")]
+    ObjectValues(usize),
+    /// Too many fields with owners.
+    #[error("limit is {OWNED_MAX} values in the managed fields of one object")]
+    Owned,
     /// Too much work on long lists.
     #[error("limit is {SHIFTED_MAX} elements of lists that one patch shifts")]
     Shifted,
@@ -55,6 +70,9 @@ impl From<CostError> for Status {
 pub struct Ledger {
     copied: usize,
     values: usize,
+    /// The most that the request's object had.
+    object_values: usize,
+    owned: usize,
     shifted: usize,
     told: usize,
 }
@@ -82,6 +100,24 @@ impl Ledger {
         self.values = self.values.saturating_add(count);
         if self.values > VALUES_MAX {
             return Err(CostError::Values);
+        }
+        Ok(())
+    }
+
+    /// Charges an object as it is about to be looked at or stored, with what defaults, admission and conversion put in.
+    ///
+    /// # Errors
+    /// When it has more values than its kind's limit, or its managed fields more than [`OWNED_MAX`].
+    pub fn object(&mut self, object: &Value, values_max: usize) -> Result<(), CostError> {
+        let owned = object.get("metadata").and_then(|metadata| metadata.get("managedFields"));
+        let owned = owned.map_or(0, values_in);
+        self.owned = self.owned.max(owned);
+        self.object_values = self.object_values.max(values_in(object) - owned);
+        if self.object_values > values_max {
+            return Err(CostError::ObjectValues(values_max));
+        }
+        if self.owned > OWNED_MAX {
+            return Err(CostError::Owned);
         }
         Ok(())
     }
@@ -116,6 +152,15 @@ impl Ledger {
     pub fn tell(&mut self, bytes: usize) -> bool {
         self.told = self.told.saturating_add(bytes);
         self.told <= TOLD_BYTES_MAX
+    }
+}
+
+/// Values in a value, itself included.
+fn values_in(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(values_in).sum::<usize>(),
+        Value::Object(members) => 1 + members.values().map(values_in).sum::<usize>(),
+        _ => 1,
     }
 }
 
@@ -217,6 +262,23 @@ mod tests {
         );
         assert_eq!(Ledger::new().values(VALUES_MAX), Ok(()));
         assert_eq!(Ledger::new().values(VALUES_MAX + 1), Err(CostError::Values));
+        let object = |values: usize, owned: usize| {
+            let fields: Value = (0..owned)
+                .map(|n| (format!("f:{n}"), json!({})))
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+            Ledger::new().object(
+                &json!({"metadata": {"managedFields": fields}, "l": vec![0; values]}),
+                OBJECT_VALUES_MAX,
+            )
+        };
+        // The object, its metadata and the list are values, too; of managed fields the list itself.
+        assert_eq!(object(OBJECT_VALUES_MAX - 3, OWNED_MAX - 1), Ok(()));
+        assert_eq!(
+            object(OBJECT_VALUES_MAX - 2, 0),
+            Err(CostError::ObjectValues(OBJECT_VALUES_MAX))
+        );
+        assert_eq!(object(0, OWNED_MAX), Err(CostError::Owned));
         assert_eq!(Ledger::new().shift(SHIFTED_MAX + 1), Err(CostError::Shifted));
         assert!(!Ledger::new().tell(TOLD_BYTES_MAX + 1));
         assert_eq!(Status::from(CostError::Object).code, 413);

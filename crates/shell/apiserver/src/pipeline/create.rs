@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use rand::Rng as _;
 use serde_json::Value;
+use trireme_api::cost::Ledger;
 use trireme_api::{Object, Status};
 use trireme_store::{Applied, Body, Key, Operation as StoreOperation, Precondition, Write};
 
@@ -60,6 +61,7 @@ impl ApiServer {
         by: By,
         warnings: &mut Vec<String>,
     ) -> Result<Object, Status> {
+        Ledger::new().object(&value, target.row.values_max)?;
         match_namespace(target, &mut value)?;
         let given_version = meta_text(&value, "resourceVersion").to_owned();
         fill_system_fields(target, &mut value);
@@ -123,6 +125,7 @@ impl ApiServer {
         warnings: &mut Vec<String>,
     ) -> Result<Outcome, Status> {
         warn(warnings, rules::prepare_create(target, &mut value, options));
+        Ledger::new().object(&value, target.row.values_max)?;
         // What is created through its status gets nothing allocated.
         let mut writes = if target.subresource.is_empty() {
             self.allocate_create(target, &mut value)?

@@ -23,14 +23,20 @@ pub fn deduplicate(value: &mut Value, found: Found, warnings: &mut Vec<String>) 
     if references.len() < 2 {
         return;
     }
+    let mut uids = HashSet::with_capacity(references.len());
+    if references.iter().all(|reference| uids.insert(reference["uid"].as_str())) {
+        return;
+    }
     let mut seen = HashSet::new();
+    let again: Vec<bool> = references.iter().map(|reference| !seen.insert(reference)).collect();
     let mut duplicates = Vec::new();
+    let mut again = again.into_iter();
     references.retain(|reference| {
-        let new = seen.insert(reference.to_string());
-        if !new {
+        let again = again.next().unwrap_or_default();
+        if again {
             duplicates.push(reference["uid"].as_str().unwrap_or_default().to_owned());
         }
-        new
+        !again
     });
     if duplicates.is_empty() {
         return;

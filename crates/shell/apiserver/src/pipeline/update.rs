@@ -3,6 +3,7 @@
 //! Invariant: a change is committed only onto the revision that it was made from. An unchanged object is not written.
 
 use serde_json::Value;
+use trireme_api::cost::Ledger;
 use trireme_api::decode::Empty;
 use trireme_api::{Object, Status};
 use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Write};
@@ -156,6 +157,9 @@ impl ApiServer {
             empty,
             ..
         } = made;
+        if !behaviour.raw {
+            Ledger::new().object(&value, target.row.values_max)?;
+        }
         value["apiVersion"] = Value::String(target.api_version());
         value["kind"] = Value::String(target.row.kind.to_owned());
         match_namespace(target, &mut value)?;
@@ -242,6 +246,7 @@ impl ApiServer {
     ) -> Result<Vec<Write>, Status> {
         let mut writes = self.allocate_update(target, old, value)?;
         rules::prepare_update(target, old, value);
+        Ledger::new().object(value, target.row.values_max)?;
         let errors = rules::validate_update(target, value, old);
         let errors = rules::told_as_sent(target, errors, value, Some(old), empty);
         if !errors.is_empty() {

@@ -19,6 +19,9 @@ use crate::rows::Resource;
 /// Members of an object.
 type Fields = Map<String, Value>;
 
+/// Structs in and below which nothing has a default: the largest objects consist of them.
+const WITHOUT: &[&str] = &["JSONSchemaProps"];
+
 /// Fills in the defaults of a row's kind.
 pub fn apply(row: &Resource, value: &mut Value) {
     fill(row.schema(), value);
@@ -26,6 +29,9 @@ pub fn apply(row: &Resource, value: &mut Value) {
 
 /// Outer structs before inner ones, as upstream's generated defaulters go.
 fn fill(of: &'static Struct, value: &mut Value) {
+    if WITHOUT.contains(&of.name) {
+        return;
+    }
     let Some(fields) = value.as_object_mut() else { return };
     for_struct(of, fields);
     let whole = of.is_kind();

@@ -1,6 +1,7 @@
 //! Defaults by kind, and that a second time changes nothing.
 
 use serde_json::json;
+use trireme_api::schema;
 
 use super::*;
 
@@ -151,4 +152,30 @@ fn an_autoscaler_watches_cpu() {
     assert_eq!(filled["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 80);
     assert_eq!(filled["spec"]["behavior"]["scaleDown"]["selectPolicy"], "Min");
     assert_eq!(filled["spec"]["behavior"]["scaleUp"]["policies"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn what_is_passed_over_has_no_defaults() {
+    assert_eq!(WITHOUT, ["JSONSchemaProps"]);
+    let mut next = vec![schema::json_schema_props()];
+    let mut met = std::collections::HashSet::new();
+    while let Some(of) = next.pop() {
+        if !met.insert((of.package, of.name)) {
+            continue;
+        }
+        let mut fields = Fields::new();
+        for_struct(of, &mut fields);
+        assert!(of.defaulted().next().is_none() && fields.is_empty(), "{of:?}");
+        for field in of.fields {
+            assert!(!field.go_type.ends_with("ResourceList"), "{field:?}");
+            let mut ty = &field.ty;
+            while let Type::List(inner) | Type::Map(inner) = ty {
+                ty = inner;
+            }
+            if let Type::Struct(inner) = ty {
+                next.push(inner.get());
+            }
+        }
+    }
+    assert!(met.len() > 2, "{met:?}");
 }

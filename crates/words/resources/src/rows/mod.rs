@@ -11,6 +11,7 @@ mod workloads;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use trireme_api::cost::OBJECT_VALUES_MAX;
 use trireme_api::schema::{self, Struct};
 
 /// A resource in one group and version.
@@ -47,6 +48,8 @@ pub struct Resource {
     pub hash: &'static str,
     /// Whether nothing of it is stored: reviews, bindings, component statuses.
     pub virtual_: bool,
+    /// Most values that an object may have ([`trireme_api::cost`]).
+    pub values_max: usize,
     /// What a client is told that stores one, as long as nothing acts on it.
     pub unenforced: Option<Unenforced>,
 }
@@ -123,6 +126,7 @@ const BASE: Resource = Resource {
     stored_as: ("", ""),
     hash: "",
     virtual_: false,
+    values_max: OBJECT_VALUES_MAX,
     unenforced: None,
 };
 

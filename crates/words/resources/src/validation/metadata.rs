@@ -211,7 +211,7 @@ fn owners(errors: &mut Errors, node: &Node<'_>) {
             let this = format!("{}/{}", owner.text("kind"), owner.text("name"));
             if controller.is_empty() {
                 controller = this;
-            } else {
+            } else if !errors.full() {
                 let all: Vec<String> = node.items().iter().map(|owner| owner_json(owner.value)).collect();
                 errors.push(node.invalid_as(
                     format!("[{}]", all.join(",")),
