@@ -2,9 +2,10 @@
 //!
 //! Invariant: the form alone; whether the service is there and answers is the aggregator's to say.
 
+use super::errors::Errors;
 use super::metadata::{self, Rules};
 use super::names;
-use super::node::{Errors, Node};
+use super::node::Node;
 use super::show;
 
 const RULES: Rules = Rules {

@@ -6,7 +6,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::node::{Errors, Node};
+use super::errors::Errors;
+use super::node::Node;
 use super::seen::Seen;
 use super::volume::signer_name;
 

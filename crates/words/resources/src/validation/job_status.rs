@@ -5,7 +5,8 @@
 use serde_json::Value;
 
 use super::batch::index_ranges;
-use super::node::{Errors, IMMUTABLE, NOT_SHOWN, Node, same};
+use super::errors::Errors;
+use super::node::{IMMUTABLE, NOT_SHOWN, Node, same};
 use super::pod::counts;
 use super::seen::Seen;
 

@@ -79,6 +79,12 @@ impl<'a> Node<'a> {
         self.step(Step::Key(key), self.value.get(key))
     }
 
+    /// The entry of that key, where there is one.
+    pub fn held(&self, key: &str) -> Option<Self> {
+        let (key, value) = self.value.as_object()?.get_key_value(key)?;
+        Some(self.step(Step::Key(key), Some(value)))
+    }
+
     /// The elements of a list.
     pub fn items(&self) -> Vec<Self> {
         let items = self.value.as_array().map_or(&[][..], Vec::as_slice);

@@ -5,9 +5,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::errors::Errors;
 use super::super::metadata::{self, Rules};
 use super::super::names;
-use super::super::node::{Errors, Node};
+use super::super::node::Node;
 use super::value::{self, Budget};
 use trireme_api::field::aggregate;
 
@@ -134,7 +135,7 @@ impl Walk {
         if inner.is_empty() {
             value::check(errors, default, schema.value, &mut self.budget);
         } else {
-            errors.push(default.invalid(format!("must result in valid metadata: {}", aggregate(&inner))));
+            errors.push(default.invalid(format!("must result in valid metadata: {}", aggregate(&Vec::from(inner)))));
         }
     }
 }
@@ -282,11 +283,11 @@ mod tests {
     fn told(schema: &Value) -> Vec<String> {
         let mut errors = Errors::new();
         let node = Node {
-            path: "s".to_owned(),
+            path: "s".into(),
             value: schema,
         };
         check(&mut errors, &node, true);
-        errors.iter().map(ToString::to_string).collect()
+        errors.into_iter().map(|error| error.to_string()).collect()
     }
 
     #[test]

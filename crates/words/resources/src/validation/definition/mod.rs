@@ -16,10 +16,11 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
+use super::errors::Errors;
 use super::extension;
 use super::metadata::{self, Rules};
 use super::names;
-use super::node::{Errors, IMMUTABLE, Node};
+use super::node::{IMMUTABLE, Node};
 use super::show;
 
 /// The package of the types, as the field table names it.
@@ -137,7 +138,7 @@ impl<'a> Spec<'a> {
     fn of(root: &Node<'a>) -> Self {
         let node = root.at("spec");
         let nodes = node.at("versions").items();
-        let part = |name: &str, shared_name: &str| {
+        let part = |name: &'static str, shared_name: &'static str| {
             let mut all = nodes.iter().map(|version| version.at(name));
             let first = all.next().map_or(&NULL, |node| node.value);
             let shared = all.all(|node| node.value == first);

@@ -7,8 +7,10 @@ use std::collections::HashSet;
 use serde_json::Value;
 use trireme_api::schema;
 
+use super::super::errors::Errors;
 use super::super::expression::Expressions;
-use super::super::node::{Errors, Node};
+use super::super::node::Node;
+use super::super::path::Path;
 use super::super::show;
 use super::{Options, PACKAGE, parts, structural};
 
@@ -146,18 +148,18 @@ pub(super) fn root_fields(errors: &mut Errors, schema: &Node<'_>) {
 
 /// Where a schema stands.
 #[derive(Clone, Default)]
-struct Place {
+struct Place<'a> {
     root: bool,
     inside_metadata: bool,
     /// Why no default may stand here.
     no_default: Option<String>,
     /// The path above whose values are not told apart between two states of an object.
-    uncorrelated: Option<String>,
+    uncorrelated: Option<Path<'a>>,
     /// Whether rules are looked at.
     rules: bool,
 }
 
-impl Place {
+impl<'a> Place<'a> {
     fn child(&self) -> Self {
         Self {
             root: false,
@@ -172,8 +174,8 @@ impl Place {
         }
     }
 
-    fn uncorrelated(mut self, path: &str) -> Self {
-        self.uncorrelated.get_or_insert_with(|| path.to_owned());
+    fn uncorrelated(mut self, path: &Path<'a>) -> Self {
+        self.uncorrelated.get_or_insert_with(|| path.clone());
         self
     }
 }
@@ -204,8 +206,8 @@ pub(super) fn check(errors: &mut Errors, schema: &Node<'_>, options: &Options, r
         ..Place::default()
     };
     walk.schema(schema, &place);
-    errors.append(&mut walk.errors);
-    errors.append(&mut walk.of_rules);
+    errors.extend(walk.errors);
+    errors.extend(walk.of_rules);
 }
 
 impl<'a> Walk<'_, 'a> {
@@ -241,7 +243,7 @@ impl<'a> Walk<'_, 'a> {
         {
             errors.push(node.child("default").forbidden(format!("must not be set {why}")));
         }
-        let mut refused = |name: &str, there: bool| {
+        let mut refused = |name: &'static str, there: bool| {
             if there {
                 errors.push(node.child(name).forbidden(format!("{name} is not supported")));
             }

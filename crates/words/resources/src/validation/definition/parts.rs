@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::super::errors::Errors;
 use super::super::names as rules;
-use super::super::node::{Errors, Node};
+use super::super::node::Node;
 
 /// Most fields that a version makes selectable.
 pub(super) const SELECTABLE_MAX: usize = 8;
@@ -205,11 +206,7 @@ pub(super) fn field_path<'a>(path: &str, schema: &Node<'a>, brackets: bool) -> R
             other => return Err(NoField::Start(other.to_owned())),
         };
         at = if !at.at("properties").is_empty() {
-            let found = at.at("properties").key(&name);
-            if !found.set() {
-                return Err(NoField::Unknown);
-            }
-            found
+            at.at("properties").held(&name).filter(Node::set).ok_or(NoField::Unknown)?
         } else if at.at("additionalProperties").value.is_object() {
             at.at("additionalProperties")
         } else {

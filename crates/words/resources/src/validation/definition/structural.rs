@@ -5,7 +5,8 @@
 
 use serde_json::{Value, json};
 
-use super::super::node::{Errors, Node};
+use super::super::errors::Errors;
+use super::super::node::Node;
 use super::openapi::zero;
 use super::pattern;
 
@@ -100,7 +101,7 @@ fn properties<'a>(schema: &Node<'a>) -> Vec<(&'a str, Node<'a>)> {
 }
 
 /// The schema of a member, where it is a schema and not just `true`.
-fn inner<'a>(schema: &Node<'a>, name: &str) -> Option<Node<'a>> {
+fn inner<'a>(schema: &Node<'a>, name: &'static str) -> Option<Node<'a>> {
     Some(schema.at(name)).filter(|node| node.value.is_object())
 }
 
@@ -237,7 +238,7 @@ fn nested(errors: &mut Errors, schema: &Node<'_>, skip_any: bool) {
     for (_, property) in properties(schema) {
         nested(errors, &property, false);
     }
-    let text = |errors: &mut Errors, name: &str, must: &str| {
+    let text = |errors: &mut Errors, name: &'static str, must: &str| {
         if !zero(schema.at(name).value) {
             errors.push(schema.child(name).forbidden(format!("must be {must} to be structural")));
         }
@@ -275,7 +276,7 @@ fn nested(errors: &mut Errors, schema: &Node<'_>, skip_any: bool) {
 
 /// That what junctors speak of is described outside of them. `outside` is the place there, `inside` the one under junctors.
 fn complete_value(errors: &mut Errors, value: &Node<'_>, outside: &Node<'_>, inside: &Node<'_>) {
-    let at = |name: &str| inside.child(name);
+    let at = |name: &'static str| inside.child(name);
     if let Some(not) = inner(value, "not") {
         complete(errors, &not, outside, &at("not"));
     }

@@ -9,9 +9,10 @@ use serde_json::Value;
 use trireme_api::field::{FieldError, FieldErrorType};
 use trireme_api::go;
 
+use super::super::errors::Errors;
 use super::super::ip;
 use super::super::names;
-use super::super::node::{Errors, Node};
+use super::super::node::Node;
 use super::super::show;
 use super::openapi::zero;
 
@@ -102,7 +103,7 @@ impl Found {
 pub(super) fn check(errors: &mut Errors, at: &Node<'_>, schema: &Value, budget: &mut Budget) {
     for fault in judge(at.value, schema, "", budget).faults {
         let path = match fault.name.strip_prefix('.').unwrap_or(&fault.name) {
-            "" => at.path.clone(),
+            "" => at.path.to_string(),
             name => format!("{}.{name}", at.path),
         };
         errors.push(FieldError {
