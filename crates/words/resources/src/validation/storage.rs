@@ -509,7 +509,7 @@ pub(super) fn claim_status(errors: &mut Errors, root: &Node<'_>) {
 }
 
 /// A name of a resource that a claim has: storage, or one of somebody else's.
-fn claim_resource(list: &Node<'_>, name: &str) -> Errors {
+fn claim_resource(list: &Node<'_>, name: &str) -> Vec<trireme_api::field::FieldError> {
     let messages = names::qualified(name);
     if messages.is_empty() && resources::is_native(name) && name != "storage" {
         return vec![list.unsupported_as(show::quoted(name), &["storage"])];
