@@ -7,6 +7,7 @@ pub mod csr;
 pub mod csr_approving;
 pub mod csr_cleaner;
 pub mod csr_signing;
+pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoint_slice;

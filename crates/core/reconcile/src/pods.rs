@@ -4,7 +4,8 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, Taint, Toleration};
+use trireme_api::fit;
 
 /// A condition of a pod by type.
 #[must_use]
@@ -54,6 +55,22 @@ pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option
     let since = ready.last_transition_time.as_ref()?.0;
     let at = since.as_second() + i64::from(min_ready_seconds);
     Some(Duration::from_secs(u64::try_from(at - now.as_second()).unwrap_or(0)))
+}
+
+/// Whether a toleration tolerates a taint, for however long.
+#[must_use]
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let toleration = fit::Toleration {
+        key: toleration.key.as_deref().unwrap_or_default(),
+        operator: toleration.operator.as_deref().unwrap_or_default(),
+        value: toleration.value.as_deref().unwrap_or_default(),
+        effect: toleration.effect.as_deref().unwrap_or_default(),
+    };
+    toleration.tolerates(&fit::Taint {
+        key: &taint.key,
+        value: taint.value.as_deref().unwrap_or_default(),
+        effect: &taint.effect,
+    })
 }
 
 /// Restarts of all containers together, sidecars included.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use crate::ownership::object_ref;
 use crate::plan::{Action, EventKind, EventNote, Plan};
 use crate::pod_gc::with_condition;
+use crate::pods::tolerates;
 
 /// A pod and the NoExecute taints of its node.
 #[derive(Clone, Debug)]
@@ -90,18 +91,6 @@ fn due(pod: &Pod, taints: &[(Taint, Timestamp)]) -> Option<Timestamp> {
         }
     }
     first
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let empty = |text: &Option<String>| text.as_deref().unwrap_or_default().is_empty();
-    let effect = empty(&toleration.effect) || toleration.effect.as_deref() == Some(&taint.effect);
-    let key = empty(&toleration.key) || toleration.key.as_deref() == Some(&taint.key);
-    let value = match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default(),
-        "Exists" => true,
-        _ => false,
-    };
-    effect && key && value
 }
 
 #[cfg(test)]

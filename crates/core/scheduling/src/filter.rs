@@ -1,6 +1,7 @@
 //! Filters that look at one node alone, in upstream's order.
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec, Taint, Toleration};
+use trireme_api::fit;
 
 use crate::node::NodeState;
 use crate::requests::PodRequests;
@@ -93,15 +94,17 @@ pub fn tolerates(spec: &PodSpec, taint: &Taint) -> bool {
 }
 
 pub(crate) fn tolerated_by(toleration: &Toleration, taint: &Taint) -> bool {
-    let (key, effect) = (toleration.key.as_deref().unwrap_or_default(), toleration.effect.as_deref());
-    if effect.is_some_and(|effect| !effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default(),
-        "Exists" => true,
-        _ => false,
-    }
+    let toleration = fit::Toleration {
+        key: toleration.key.as_deref().unwrap_or_default(),
+        operator: toleration.operator.as_deref().unwrap_or_default(),
+        value: toleration.value.as_deref().unwrap_or_default(),
+        effect: toleration.effect.as_deref().unwrap_or_default(),
+    };
+    toleration.tolerates(&fit::Taint {
+        key: &taint.key,
+        value: taint.value.as_deref().unwrap_or_default(),
+        effect: &taint.effect,
+    })
 }
 
 fn node_affinity(spec: &PodSpec, state: &NodeState) -> Result<(), Rejection> {

@@ -4,6 +4,7 @@
 pub mod cost;
 pub mod decode;
 pub mod field;
+pub mod fit;
 pub mod go;
 pub mod object;
 pub mod path;

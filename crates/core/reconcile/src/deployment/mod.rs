@@ -18,6 +18,8 @@ use crate::plan::{Action, EventKind, EventNote, Plan};
 use crate::pods;
 use crate::replicaset::to_value;
 
+pub(crate) use scaling::resolve;
+
 /// What the controller looks at.
 #[derive(Clone, Debug)]
 pub struct Snapshot {

@@ -275,7 +275,7 @@ enum Place {
 }
 
 /// A number of pods, or a percentage of them; absent means 25 %.
-fn resolve(value: Option<&IntOrString>, of: i32, round_up: bool) -> i32 {
+pub(crate) fn resolve(value: Option<&IntOrString>, of: i32, round_up: bool) -> i32 {
     let percent = match value {
         Some(IntOrString::Int(number)) => return (*number).max(0),
         Some(IntOrString::String(text)) => text.trim_end_matches('%').parse::<i64>().unwrap_or(0),

@@ -32,6 +32,7 @@
 mod account_token;
 mod cluster_role_aggregation;
 mod csr;
+mod daemon_set;
 mod deployment;
 mod disruption;
 mod endpoint_slice;
@@ -103,6 +104,7 @@ pub fn all(settings: &Settings, kinds: &Kinds) -> Vec<Registration> {
         node_lifecycle::registration(grace.unwrap_or(trireme_reconcile::node_lifecycle::GRACE)),
         taint_eviction::registration(),
         node_ipam::registration(ranges.collect()),
+        daemon_set::registration(),
         deployment::registration(),
         endpoints::registration(),
         endpoint_slice::registration(),

@@ -350,6 +350,7 @@ mod tests {
     #[test]
     fn what_nothing_acts_on_says_so() {
         const ACTED_ON: &[&str] = &[
+            "apps/daemonsets",
             "apps/deployments",
             "apps/replicasets",
             "autoscaling/horizontalpodautoscalers",

@@ -46,7 +46,6 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "apps/daemonsets",
         stored_as: ("apps", "v1"),
         hash: "dd7pWHUlMKQ=",
-        unenforced: Some(Unenforced::always("no pods are made for it")),
         ..BASE
     },
     Resource {

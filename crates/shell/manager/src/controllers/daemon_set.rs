@@ -1,0 +1,107 @@
+//! DaemonSets. Remembers where their pods failed, which no object says.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use parking_lot::Mutex;
+use trireme_api::Object;
+use trireme_client::{Cache, Change};
+use trireme_reconcile::daemon_set::backoff::Pauses;
+use trireme_reconcile::daemon_set::{self, Snapshot};
+use trireme_reconcile::ownership;
+
+use super::suffix;
+use crate::registration::{Context, Key, Registration};
+
+/// Pauses after failed pods, by DaemonSet. No two workers have one key, so each takes out what it works with.
+type Remembered = Arc<Mutex<HashMap<Key, Pauses>>>;
+
+pub(super) fn registration() -> Registration {
+    let remembered = Remembered::default();
+    let forgetting = Arc::clone(&remembered);
+    Registration::new(
+        "daemonset",
+        move |context, key| {
+            let snapshot = snapshot(context, key);
+            if snapshot.is_none() {
+                forgetting.lock().remove(key);
+            }
+            snapshot
+        },
+        move |snapshot: &Snapshot, now| {
+            let key = key_of(&snapshot.daemon_set.metadata);
+            let mut pauses = remembered.lock().remove(&key).unwrap_or_default();
+            let plan = daemon_set::reconcile(snapshot, &mut pauses, now, &mut suffix);
+            if !pauses.is_empty() {
+                remembered.lock().insert(key, pauses);
+            }
+            plan
+        },
+    )
+    .component("daemonset-controller")
+    .account("daemon-set-controller")
+    .primary::<DaemonSet>()
+    .controlled::<Pod, DaemonSet>()
+    .watch::<Pod>(orphaned)
+    .controlled::<ControllerRevision, DaemonSet>()
+    .watch::<ControllerRevision>(orphaned)
+    .watch::<Node>(all_if_placement_changed)
+}
+
+fn key_of(metadata: &ObjectMeta) -> Key {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    Key::new(text(&metadata.namespace), text(&metadata.name))
+}
+
+/// What has no controller may be adopted by whichever DaemonSet selects it.
+fn orphaned(cache: &Cache, change: &Change) -> Vec<Key> {
+    let Some(new) = &change.new else { return Vec::new() };
+    if new.header().owners.iter().any(|owner| owner.controller) {
+        return Vec::new();
+    }
+    let sets = cache.list::<DaemonSet>(Some(&change.namespace));
+    let selecting = sets.iter().filter(|set| {
+        let spec = set.spec.as_ref();
+        spec.is_some_and(|spec| ownership::selects(&spec.selector, Some(&new.header().labels)))
+    });
+    selecting.map(|set| key_of(&set.metadata)).collect()
+}
+
+/// A node that comes, goes, or changes its labels or taints may concern every DaemonSet; its heartbeats concern none.
+fn all_if_placement_changed(cache: &Cache, change: &Change) -> Vec<Key> {
+    let node = |object: Option<&Object>| object.and_then(|object| cache.typed::<Node>(object));
+    if let (Some(old), Some(new)) = (node(change.old.as_ref()), node(change.new.as_ref())) {
+        let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+        if old.metadata.labels == new.metadata.labels && taints(&old) == taints(&new) {
+            return Vec::new();
+        }
+    }
+    let sets = cache.list::<DaemonSet>(None);
+    sets.iter().map(|set| key_of(&set.metadata)).collect()
+}
+
+fn snapshot(context: &Context, key: &Key) -> Option<Snapshot> {
+    let cache = &context.cache;
+    let daemon_set = cache.get::<DaemonSet>(&key.namespace, &key.name)?;
+    let uid = daemon_set.metadata.uid.as_deref().unwrap_or_default();
+    let selector = daemon_set.spec.as_ref().map(|spec| &spec.selector);
+    let mut pods = cache.by_owner::<Pod>(uid);
+    let selected = cache.list_where::<Pod>(Some(&key.namespace), |labels| {
+        selector.is_some_and(|selector| ownership::selects(selector, Some(labels)))
+    });
+    // Owned ones are there already, those of others are none of its business.
+    let owned = |pod: &Pod| pod.metadata.owner_references.iter().flatten().any(|owner| owner.uid == uid);
+    let orphans = selected
+        .into_iter()
+        .filter(|pod| ownership::controller_of(&pod.metadata).is_none());
+    pods.extend(orphans.filter(|pod| !owned(pod)));
+    Some(Snapshot {
+        nodes: cache.list::<Node>(None),
+        revisions: cache.list::<ControllerRevision>(Some(&key.namespace)),
+        pods,
+        daemon_set,
+    })
+}
