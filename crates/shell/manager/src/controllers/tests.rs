@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, Pod, ResourceQuota, Secret, Service, ServiceAccount,
@@ -429,4 +429,39 @@ async fn a_quota_counts_what_there_is_and_gives_back_what_went() {
         .await
         .unwrap();
     becomes("a secret that went", none).await;
+}
+
+#[tokio::test]
+async fn a_daemon_set_follows_the_nodes_and_replaces_a_pod_that_failed() {
+    let ground = start();
+    let node = |name: &str, kind: &str| json!({"metadata": {"name": name, "labels": {"kind": kind}}});
+    ground.seed::<Node>(node("n1", "a"));
+    ground.seed::<Node>(node("n2", "b"));
+    let uid = ground.seed::<DaemonSet>(json!({
+        "metadata": {"name": "agent", "namespace": "ns", "generation": 1},
+        "spec": {"selector": {"matchLabels": {"app": "x"}}, "updateStrategy": {"type": "OnDelete"}, "template": {
+            "metadata": {"labels": {"app": "x"}}, "spec": {"nodeSelector": {"kind": "a"}, "containers": []}}},
+    }));
+    let pods = ground.until::<Pod>("one pod", |all| all.len() == 1).await;
+    let first = pods[0].metadata.clone();
+    assert_eq!(first.owner_references.as_ref().unwrap()[0].uid, uid);
+    let revisions = ground.until::<ControllerRevision>("a revision", |all| all.len() == 1).await;
+    assert_eq!(
+        revisions[0].metadata.labels.as_ref().unwrap()["controller-revision-hash"],
+        first.labels.as_ref().unwrap()["controller-revision-hash"]
+    );
+    let mut failed = serde_json::to_value(&*pods[0]).unwrap();
+    failed["status"] = json!({"phase": "Failed"});
+    ground.seed::<Pod>(failed);
+    let another = |all: &[Arc<Pod>]| all.len() == 1 && all[0].metadata.name != first.name;
+    ground.until::<Pod>("another pod", another).await;
+    ground.seed::<Node>(node("n2", "a"));
+    ground.until::<Pod>("a pod on each node", |all| all.len() == 2).await;
+    let told = |all: &[Arc<DaemonSet>]| {
+        all[0]
+            .status
+            .as_ref()
+            .is_some_and(|status| status.desired_number_scheduled == 2)
+    };
+    ground.until::<DaemonSet>("the status", told).await;
 }

@@ -9,6 +9,7 @@ mod autoscaling;
 mod bad_input;
 mod cluster;
 mod controllers;
+mod daemons;
 mod disk_full;
 mod host_ports;
 mod http;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         registry::SCENARIOS,
         disk_full::SCENARIOS,
         autoscaling::SCENARIOS,
+        daemons::SCENARIOS,
         controllers::SCENARIOS,
         bad_input::SCENARIOS,
         survival::SCENARIOS,
