@@ -45,7 +45,7 @@ pub(crate) async fn serve<B>(server: &ApiServer, incoming: &Incoming<B>) -> Resp
     answer(server, incoming).await.map_or_else(
         |status| respond::status(&style, &status),
         |(kind, value)| {
-            let mut json = style.clone();
+            let mut json = style;
             json.accepted = crate::http::accept::Accepted::default();
             respond::value(&json, 200, API_VERSION, kind, &value)
         },

@@ -11,8 +11,10 @@ mod body;
 mod budget;
 mod descriptors;
 mod guarded;
+mod seldom;
 
 pub use body::Counted;
 pub use budget::{Budget, Busy, CLOSING_MAX, Limits, Over, Place, open_metrics};
 pub use descriptors::{Shares, raise_limit};
 pub use guarded::Guarded;
+pub use seldom::Seldom;

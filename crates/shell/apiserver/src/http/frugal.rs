@@ -28,7 +28,7 @@ impl Known {
         self.watching.store(true, Ordering::Release);
     }
 
-    /// Whether the last that was written is still to be sent.
+    /// Whether the last that was written is still to be sent, or the stream's end is.
     pub(super) fn is_unsent(&self) -> bool {
         self.unsent.load(Ordering::Acquire)
     }
@@ -53,9 +53,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frugal<S> {
         }
     }
 
-    /// Gives back what was read last.
-    pub(super) fn give_back(&mut self, read: Bytes) {
-        self.unread = read;
+    /// Gives back what was read last, without the buffer that it was read into.
+    pub(super) fn give_back(&mut self, read: &[u8]) {
+        self.unread = Bytes::copy_from_slice(read);
     }
 
     /// Waits until there is something to read; false at the stream's end. Cancel-safe.
@@ -105,7 +105,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Frugal<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tls).poll_shutdown(context)
+        let this = self.get_mut();
+        this.known.unsent.store(true, Ordering::Release);
+        Pin::new(&mut this.tls).poll_shutdown(context)
     }
 
     fn poll_write_vectored(

@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing is looked up before it is allowed; an unknown resource is 403 to those who may not ask for it.
 
+use std::ops::{Deref, DerefMut};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,6 +50,14 @@ pub(super) struct LongRunning;
 
 /// Everything that the handlers behind the chain need of a request.
 pub struct Incoming<B> {
+    /// What is asked.
+    pub asked: Box<Asked<B>>,
+    /// Who asks, after impersonation.
+    pub user: Arc<UserInfo>,
+}
+
+/// A request, whoever it comes from.
+pub struct Asked<B> {
     /// Head of the request.
     pub parts: Parts,
     /// Body.
@@ -57,13 +66,25 @@ pub struct Incoming<B> {
     pub query: Query,
     /// What it asks for.
     pub info: RequestInfo,
-    /// Who asks, after impersonation.
-    pub user: Arc<UserInfo>,
     /// The connection, for those that may become a tunnel.
     pub upgrade: Option<OnUpgrade>,
 }
 
-impl<B> Incoming<B> {
+impl<B> Deref for Incoming<B> {
+    type Target = Asked<B>;
+
+    fn deref(&self) -> &Asked<B> {
+        &self.asked
+    }
+}
+
+impl<B> DerefMut for Incoming<B> {
+    fn deref_mut(&mut self) -> &mut Asked<B> {
+        &mut self.asked
+    }
+}
+
+impl<B> Asked<B> {
     /// A header's text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -116,14 +137,14 @@ fn style_base(parts: &Parts, query: &Query) -> Style {
             Some("Object") => IncludeObject::Object,
             _ => IncludeObject::Metadata,
         },
-        user_agent: user_agent.to_owned(),
         ..Style::default()
     }
 }
 
 impl ApiServer {
-    /// Serves one HTTP request.
-    pub async fn handle<B>(self: &Arc<Self>, request: Request<B>) -> Response<Body>
+    /// Serves one HTTP request. What the future holds is copied with every request, also by those that need little of it:
+    /// so it holds the request in one box, and [`resources::serve`] keeps what only some requests need in boxes of their own.
+    pub fn handle<B>(self: &Arc<Self>, request: Request<B>) -> impl Future<Output = Response<Body>>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: std::fmt::Display,
@@ -134,13 +155,27 @@ impl ApiServer {
         parts.headers.remove(crate::reviews::AUDIENCE_HEADER);
         let query = Query::parse(parts.uri.query());
         let info = request_info(&parts.method, parts.uri.path(), &query);
-        let observed = observed(&info);
-        let errors = error_style(&parts, &query);
+        let asked = Box::new(Asked {
+            parts,
+            body,
+            query,
+            info,
+            upgrade,
+        });
+        self.observed(asked, started)
+    }
+
+    async fn observed<B>(self: &Arc<Self>, asked: Box<Asked<B>>, started: Instant) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: std::fmt::Display,
+    {
+        let observed = observed(&asked.info);
+        let errors = error_style(&asked.parts, &asked.query);
         let long_running = matches!(observed.verb, "WATCH" | "CONNECT");
-        let mutating = !matches!(info.verb.as_str(), "get" | "list" | "watch");
+        let mutating = !matches!(asked.info.verb.as_str(), "get" | "list" | "watch");
         let serving = (!long_running).then(|| self.metrics.serving(mutating));
-        let request = Request::from_parts(parts, body);
-        let answering = AssertUnwindSafe(self.answer(request, query, info, upgrade, long_running)).catch_unwind();
+        let answering = AssertUnwindSafe(self.answer(asked, long_running)).catch_unwind();
         let answer = if long_running {
             answering.await
         } else {
@@ -172,39 +207,28 @@ impl ApiServer {
         answer
     }
 
-    async fn answer<B>(
-        self: &Arc<Self>,
-        request: Request<B>,
-        query: Query,
-        info: RequestInfo,
-        upgrade: Option<OnUpgrade>,
-        long_running: bool,
-    ) -> Result<Response<Body>, Status>
+    async fn answer<B>(self: &Arc<Self>, asked: Box<Asked<B>>, long_running: bool) -> Result<Response<Body>, Status>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: std::fmt::Display,
     {
-        let (parts, body) = request.into_parts();
-        let user = self.admit(&parts, &info, &query).await?;
-        let exempt = long_running || user.in_group(MASTERS) || !info.resource_request;
+        let user = self.admit(&asked.parts, &asked.info, &asked.query).await?;
+        let resource_request = asked.info.resource_request;
+        let exempt = long_running || user.in_group(MASTERS) || !resource_request;
         let _slot = if exempt {
             None
         } else {
             Some(self.slots.try_acquire().map_err(|_| too_many())?)
         };
         let incoming = Incoming {
-            parts,
-            body,
-            query,
-            info,
+            asked,
             user: Arc::new(user),
-            upgrade,
         };
-        Ok(if incoming.info.resource_request {
+        if resource_request {
             resources::serve(self, incoming).await
         } else {
-            non_resource::serve(self, incoming).await
-        })
+            Ok(Box::pin(non_resource::serve(self, incoming)).await)
+        }
     }
 
     async fn admit(&self, parts: &Parts, info: &RequestInfo, query: &Query) -> Result<UserInfo, Status> {

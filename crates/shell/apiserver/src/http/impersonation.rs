@@ -19,6 +19,9 @@ const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 /// # Errors
 /// 400 without a user name, 403 where the caller may not.
 pub(crate) fn apply(server: &ApiServer, caller: UserInfo, parts: &Parts, request: &Attributes) -> Result<UserInfo, Status> {
+    if !parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
+        return Ok(caller);
+    }
     let wished = wished(parts);
     if wished == UserInfo::default() {
         return Ok(caller);

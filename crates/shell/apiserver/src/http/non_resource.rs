@@ -10,7 +10,7 @@ use trireme_api::{Status, StatusDetails};
 
 use super::accept::{Offer, Shape};
 use super::body::Body;
-use super::handle::{Incoming, error_style, style};
+use super::handle::{Asked, Incoming, error_style, style};
 use super::respond::{self, Style, page_not_found, response, text};
 use crate::discovery;
 use crate::health::Endpoint;
@@ -91,8 +91,9 @@ where
         return page_not_found();
     };
     let style = error_style(&incoming.parts, &incoming.query);
-    let answer = match super::body::read(incoming.body).await {
-        Ok(body) => extension.handle(&incoming.user, &incoming.parts.method, path, body).await,
+    let Asked { parts, body, .. } = *incoming.asked;
+    let answer = match super::body::read(body).await {
+        Ok(body) => extension.handle(&incoming.user, &parts.method, path, body).await,
         Err(status) => Err(status),
     };
     match answer {

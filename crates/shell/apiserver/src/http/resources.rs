@@ -44,37 +44,40 @@ fn unsupported_patch() -> Status {
     Status::failure(415, "UnsupportedMediaType", "415: Unsupported Media Type").with_details(StatusDetails::default())
 }
 
-/// Serves a request for a resource.
-pub(crate) async fn serve<B>(server: &Arc<ApiServer>, incoming: Incoming<B>) -> Response<Body>
+/// Serves a request for a resource. Only reading goes without a box for its own state: what the others hold is more, and
+/// each request would carry it.
+///
+/// # Errors
+/// What the client is told.
+pub(crate) async fn serve<B>(server: &Arc<ApiServer>, incoming: Incoming<B>) -> Result<Response<Body>, Status>
 where
     B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
     B::Error: std::fmt::Display,
 {
     let info = &incoming.info;
     if (info.path.contains("//") && info.subresource != "proxy") || !discovery::knows_group(server, &info.path) {
-        return page_not_found();
+        return Ok(page_not_found());
     }
-    let errors = error_style(&incoming.parts, &incoming.query);
     if info.group == metrics_api::GROUP {
-        return metrics_api::serve(server, &incoming).await;
+        return Ok(Box::pin(metrics_api::serve(server, &incoming)).await);
     }
-    let route = match route(&incoming) {
-        Ok(route) => route,
-        Err(status) => return respond::status(&errors, &status),
-    };
-    let row = route.target.row;
+    let target = route(&incoming)?;
+    let row = target.row;
+    let endpoints = row.group.is_empty() && row.kind == "Endpoints";
+    let errors = endpoints.then(|| error_style(&incoming.parts, &incoming.query));
     let answer = if row.virtual_ {
-        reviews::serve(server, incoming, route.target).await
-    } else if !route.target.subresource.is_empty() {
-        subresource(server, incoming, route.target).await
+        Box::pin(reviews::serve(server, incoming, target)).await
+    } else if !target.subresource.is_empty() {
+        Box::pin(subresource(server, incoming, target)).await
     } else {
-        whole(server, incoming, route.target).await
+        whole(server, incoming, target).await
+    };
+    let Some(errors) = errors else {
+        return answer;
     };
     let mut answer = answer.unwrap_or_else(|status| respond::status(&errors, &status));
-    if row.group.is_empty() && row.kind == "Endpoints" {
-        respond::add_first_warning(&mut answer, ENDPOINTS_DEPRECATED);
-    }
-    answer
+    respond::add_first_warning(&mut answer, ENDPOINTS_DEPRECATED);
+    Ok(answer)
 }
 
 const ENDPOINTS_DEPRECATED: &str = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
@@ -88,11 +91,7 @@ fn deletion_warnings(target: &Target, options: &options::DeleteOptions) -> Vec<S
     if warned { vec![JOB_PODS_STAY.to_owned()] } else { Vec::new() }
 }
 
-struct Route {
-    target: Target,
-}
-
-fn route<B>(incoming: &Incoming<B>) -> Result<Route, Status> {
+fn route<B>(incoming: &Incoming<B>) -> Result<Target, Status> {
     let info = &incoming.info;
     let row = trireme_resources::find(&info.group, &info.version, &info.resource).ok_or_else(no_such_resource)?;
     let name = info.path_name().unwrap_or_default();
@@ -124,14 +123,12 @@ fn route<B>(incoming: &Incoming<B>) -> Result<Route, Status> {
         return Err(not_allowed());
     }
     let namespaces = row.group.is_empty() && row.plural == "namespaces";
-    Ok(Route {
-        target: Target {
-            row,
-            namespace: if namespaces { String::new() } else { info.namespace.clone() },
-            name: name.to_owned(),
-            subresource: info.subresource.clone(),
-            user: Arc::clone(&incoming.user),
-        },
+    Ok(Target {
+        row,
+        namespace: if namespaces { String::new() } else { info.namespace.clone() },
+        name: name.to_owned(),
+        subresource: info.subresource.clone(),
+        user: Arc::clone(&incoming.user),
     })
 }
 
@@ -184,69 +181,100 @@ where
             let object = server.get(&target, version).await?;
             Ok(respond::object(&style, 200, target.row, &object))
         }
-        "list" => {
-            let style = style(&incoming.parts, &incoming.query, Offer::List)?;
-            check_include(&incoming)?;
-            let list = options::list(&incoming.query, false)?;
-            let selection = Selection::parse(target.row, &list.label_selector, &list.field_selector)?;
-            match server.list(&target, &list, &selection).await {
-                Ok(listing) => Ok(respond::list(&style, target.row, listing)),
-                Err(failure) => Ok(respond::list_failure(&style, &failure)),
-            }
-        }
-        "watch" => watch(server, &incoming, &target).await,
-        "create" => {
-            let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
-            let mut write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
-            let (mut value, warnings) = read_object(&mut incoming, expected(target.row), &mut write).await?;
-            write.shares_labels = rules::shares_labels(target.row, &value);
-            rules::defaults(target.row, &mut value);
-            let written = server.create(&target, value, &write).await;
-            written_answer(&style, &target, written, warnings)
-        }
-        "update" => {
-            let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
-            let mut write = options::write(&incoming.query, "UpdateOptions", None, incoming.header("user-agent"))?;
-            let (mut value, warnings) = read_object(&mut incoming, expected(target.row), &mut write).await?;
-            rules::defaults(target.row, &mut value);
-            let written = server.update(&target, value, &write).await;
-            written_answer(&style, &target, written, warnings)
-        }
-        "patch" => patch(server, incoming, target).await,
-        "delete" => {
-            let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
-            let body = delete_body(&mut incoming).await?;
-            let delete = options::delete(&incoming.query, body.as_ref())?;
-            let mut warnings = deletion_warnings(&target, &delete);
-            let mut answer = match server.delete(&target, &delete).await {
-                Ok(deleted) => {
-                    warnings.extend_from_slice(&deleted.warnings);
-                    if answers_object(&target, &deleted) {
-                        respond::object(&style, 200, target.row, &deleted.object)
-                    } else {
-                        respond::status(&style, &success(&target, &deleted))
-                    }
-                }
-                Err(status) => respond::status(&error_style(&incoming.parts, &incoming.query), &status),
-            };
-            respond::add_warnings(&mut answer, &warnings);
-            Ok(answer)
-        }
-        "deletecollection" => {
-            let style = style(&incoming.parts, &incoming.query, Offer::List)?;
-            let list = options::list(&incoming.query, false)?;
-            let selection = Selection::parse(target.row, &list.label_selector, &list.field_selector)?;
-            let body = delete_body(&mut incoming).await?;
-            let delete = options::delete(&incoming.query, body.as_ref())?;
-            let mut answer = match server.delete_collection(&target, &list, &selection, &delete).await {
-                Ok(listing) => respond::list(&style, target.row, listing),
-                Err(failure) => respond::list_failure(&style, &failure),
-            };
-            respond::add_warnings(&mut answer, &deletion_warnings(&target, &delete));
-            Ok(answer)
-        }
+        "list" => Box::pin(list(server, &incoming, &target)).await,
+        "watch" => Box::pin(watch(server, &incoming, &target)).await,
+        "create" => Box::pin(create(server, &mut incoming, &target)).await,
+        "update" => Box::pin(update(server, &mut incoming, &target)).await,
+        "patch" => Box::pin(patch(server, incoming, target)).await,
+        "delete" => Box::pin(delete(server, &mut incoming, &target)).await,
+        "deletecollection" => Box::pin(delete_collection(server, &mut incoming, &target)).await,
         _ => Err(not_allowed()),
     }
+}
+
+async fn list<B>(server: &Arc<ApiServer>, incoming: &Incoming<B>, target: &Target) -> Result<Response<Body>, Status> {
+    let style = style(&incoming.parts, &incoming.query, Offer::List)?;
+    check_include(incoming)?;
+    let list = options::list(&incoming.query, false)?;
+    let selection = Selection::parse(target.row, &list.label_selector, &list.field_selector)?;
+    match server.list(target, &list, &selection).await {
+        Ok(listing) => Ok(respond::list(&style, target.row, listing)),
+        Err(failure) => Ok(respond::list_failure(&style, &failure)),
+    }
+}
+
+async fn create<B>(server: &Arc<ApiServer>, incoming: &mut Incoming<B>, target: &Target) -> Result<Response<Body>, Status>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
+    let mut write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
+    let (mut value, warnings) = read_object(incoming, expected(target.row), &mut write).await?;
+    write.shares_labels = rules::shares_labels(target.row, &value);
+    rules::defaults(target.row, &mut value);
+    let written = server.create(target, value, &write).await;
+    written_answer(&style, target, written, warnings)
+}
+
+/// PUT, of the object or of a part of it.
+async fn update<B>(server: &Arc<ApiServer>, incoming: &mut Incoming<B>, target: &Target) -> Result<Response<Body>, Status>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
+    let mut write = options::write(&incoming.query, "UpdateOptions", None, incoming.header("user-agent"))?;
+    let (mut value, warnings) = read_object(incoming, expected(target.row), &mut write).await?;
+    rules::defaults(target.row, &mut value);
+    let written = server.update(target, value, &write).await;
+    written_answer(&style, target, written, warnings)
+}
+
+async fn delete<B>(server: &Arc<ApiServer>, incoming: &mut Incoming<B>, target: &Target) -> Result<Response<Body>, Status>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
+    let body = delete_body(incoming).await?;
+    let delete = options::delete(&incoming.query, body.as_ref())?;
+    let mut warnings = deletion_warnings(target, &delete);
+    let mut answer = match server.delete(target, &delete).await {
+        Ok(deleted) => {
+            warnings.extend_from_slice(&deleted.warnings);
+            if answers_object(target, &deleted) {
+                respond::object(&style, 200, target.row, &deleted.object)
+            } else {
+                respond::status(&style, &success(target, &deleted))
+            }
+        }
+        Err(status) => respond::status(&error_style(&incoming.parts, &incoming.query), &status),
+    };
+    respond::add_warnings(&mut answer, &warnings);
+    Ok(answer)
+}
+
+async fn delete_collection<B>(
+    server: &Arc<ApiServer>,
+    incoming: &mut Incoming<B>,
+    target: &Target,
+) -> Result<Response<Body>, Status>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let style = style(&incoming.parts, &incoming.query, Offer::List)?;
+    let list = options::list(&incoming.query, false)?;
+    let selection = Selection::parse(target.row, &list.label_selector, &list.field_selector)?;
+    let body = delete_body(incoming).await?;
+    let delete = options::delete(&incoming.query, body.as_ref())?;
+    let mut answer = match server.delete_collection(target, &list, &selection, &delete).await {
+        Ok(listing) => respond::list(&style, target.row, listing),
+        Err(failure) => respond::list_failure(&style, &failure),
+    };
+    respond::add_warnings(&mut answer, &deletion_warnings(target, &delete));
+    Ok(answer)
 }
 
 /// Sends a written object, with the warnings of decoding before those of the pipeline.
@@ -263,7 +291,7 @@ pub(crate) fn written_answer(
         }
         Err(mut status) => {
             warnings.append(&mut status.warnings);
-            let mut plain = style.clone();
+            let mut plain = *style;
             plain.accepted.shape = super::accept::Shape::Plain;
             respond::status(&plain, &status)
         }
@@ -394,17 +422,14 @@ where
     if method == Method::POST {
         return posted(server, incoming, target, &style).await;
     }
-    let mut write = options::write(&incoming.query, "UpdateOptions", None, incoming.header("user-agent"))?;
-    if sub == "scale" {
-        let row = crate::pipeline::subresources::scale_row();
-        let (value, warnings) = read_object(&mut incoming, expected(row), &mut write).await?;
-        let written = server.update_scale(&target, value, &write).await;
-        return written_answer(&style, &as_answered(target), written, warnings);
+    if sub != "scale" {
+        return update(server, &mut incoming, &target).await;
     }
-    let (mut value, warnings) = read_object(&mut incoming, expected(target.row), &mut write).await?;
-    rules::defaults(target.row, &mut value);
-    let written = server.update(&target, value, &write).await;
-    written_answer(&style, &target, written, warnings)
+    let mut write = options::write(&incoming.query, "UpdateOptions", None, incoming.header("user-agent"))?;
+    let row = crate::pipeline::subresources::scale_row();
+    let (value, warnings) = read_object(&mut incoming, expected(row), &mut write).await?;
+    let written = server.update_scale(&target, value, &write).await;
+    written_answer(&style, &as_answered(target), written, warnings)
 }
 
 /// POST to a subresource: `binding`, `eviction`, `token`.

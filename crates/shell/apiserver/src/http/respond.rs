@@ -25,7 +25,7 @@ pub const GZIP_BYTES_MIN: usize = 128 * 1024;
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// How a request wants its answer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Style {
     /// Format and shape.
     pub accepted: Accepted,
@@ -35,8 +35,6 @@ pub struct Style {
     pub gzip: bool,
     /// `includeObject` of tables.
     pub include_object: IncludeObject,
-    /// Whether `watch` streams tell the time of tables' first event.
-    pub user_agent: String,
 }
 
 /// What of an object a table row carries.

@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use trireme_connections::{Counted, Guarded, Over, Place};
+use trireme_connections::{Counted, Guarded, Over, Place, Seldom};
 
 use super::body::Body;
 use super::frugal::{Frugal, Known};
@@ -43,7 +43,7 @@ const PING_MAX: Duration = Duration::from_secs(15);
 /// How long a TCP connection may say nothing before the kernel asks whether its other end is there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long a connection keeps its buffers after a request.
-const REST: Duration = Duration::from_secs(5);
+const REST: Duration = Duration::from_secs(1);
 /// Time for running requests at shutdown.
 const DRAIN: Duration = Duration::from_secs(3);
 /// How a connection ended that did not end well.
@@ -139,11 +139,14 @@ where
         if request.uri().path().contains("/proxy") {
             request.extensions_mut().insert(ClientAddress(address));
         }
+        let (request, left) = unread::watched(request);
         // Boxed: a connection keeps room for the future of its request, also while none runs.
         Box::pin(async move {
-            let (request, left) = unread::watched(request);
             let answer = server.handle(request).await;
-            let answer = unread::settle(answer, left, &place).await;
+            let answer = match unread::rest(left) {
+                Some(rest) => Box::pin(unread::settle(answer, rest, &place)).await,
+                None => answer,
+            };
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                 place.becomes_stream();
             }
@@ -159,13 +162,14 @@ where
         })
     });
     let mut io = Frugal::new(tls, Arc::clone(&known));
+    let end = Seldom::new(ended(&place, &shutdown));
     if !http2 {
         place.counts_bytes();
-        return serve_http1(io, (service, &known), &place, &shutdown).await;
+        return serve_http1(io, (service, &known), &place, end).await;
     }
-    if !wait(&mut io, &place, &shutdown).await? {
+    let Some(end) = wait(&mut io, end).await? else {
         return Ok(());
-    }
+    };
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -176,104 +180,120 @@ where
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(1024 * 1024);
     let serving = Box::pin(builder.serve_connection(TokioIo::new(io), service));
-    drive(serving, http2::Connection::graceful_shutdown, &place, &shutdown).await
+    drive(serving, http2::Connection::graceful_shutdown, &place, end).await
 }
 
-/// Waits until the client sends something. Where it ends or has to end before, it is told, and the answer is false.
-async fn wait<S>(io: &mut Frugal<S>, place: &Place, shutdown: &CancellationToken) -> Result<bool, Broken>
+/// Why a connection is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Over(Over),
+    Shutdown,
+}
+
+/// Resolves when a connection has to end.
+async fn ended(place: &Place, shutdown: &CancellationToken) -> Why {
+    tokio::select! {
+        over = place.over() => Why::Over(over),
+        () = shutdown.cancelled() => Why::Shutdown,
+    }
+}
+
+/// Waits until the client sends something, and gives the end back for what comes then. Where the connection ends or has to
+/// end before, the client is told, and there is nothing to give back.
+async fn wait<S, E>(io: &mut Frugal<S>, mut end: Seldom<E>) -> Result<Option<Seldom<E>>, Broken>
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    E: Future<Output = Why>,
 {
     tokio::select! {
-        readable = io.readable() => return Ok(readable?),
-        over = place.over() => {
-            if over == Over::Displaced {
-                return Ok(false);
+        biased;
+        readable = io.readable() => return Ok(readable?.then_some(end)),
+        why = &mut end => {
+            if why == Why::Over(Over::Displaced) {
+                return Ok(None);
             }
         }
-        () = shutdown.cancelled() => {}
     }
-    match tokio::time::timeout(DRAIN, io.shutdown()).await {
+    match Box::pin(tokio::time::timeout(DRAIN, io.shutdown())).await {
         Ok(done) => done?,
         Err(_) => tracing::trace!("a client does not take the end of its connection"),
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Serves HTTP/1.1. Between requests the connection is taken apart: an idle one keeps its TLS session and no buffers.
-async fn serve_http1<S, V>(
+async fn serve_http1<S, V, E>(
     mut io: Frugal<Guarded<S>>,
     (mut service, known): (V, &Known),
     place: &Place,
-    shutdown: &CancellationToken,
+    mut end: Seldom<E>,
 ) -> Result<(), Broken>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     V: Service<Request<Incoming>, Response = Response<Counted<Body>>, Error = Infallible>,
+    E: Future<Output = Why>,
 {
     let mut builder = http1::Builder::new();
     // The place's deadlines take the whole head in, and the wait before it.
     builder.header_read_timeout(None).keep_alive(true);
     loop {
-        if !wait(&mut io, place, shutdown).await? {
-            return Ok(());
-        }
+        end = match wait(&mut io, end).await? {
+            Some(end) => end,
+            None => return Ok(()),
+        };
         let close = http1::UpgradeableConnection::graceful_shutdown;
         let mut serving = Box::pin(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
+        let mut rested = Seldom::new(place.rests(REST));
         tokio::select! {
             biased;
             done = serving.as_mut() => return Ok(done?),
-            over = place.over() => return end(serving, close, Some(over), place).await,
-            () = place.rests(REST) => {}
-            () = shutdown.cancelled() => return end(serving, close, None, place).await,
+            why = &mut end => return finish(serving, close, why, place).await,
+            () = &mut rested => {}
         }
+        drop(rested);
         if known.is_unsent() {
-            return drive(serving, close, place, shutdown).await;
+            return drive(serving, close, place, end).await;
         }
         let Some(parts) = Pin::into_inner(serving).into_parts() else {
             return Ok(());
         };
         io = parts.io.into_inner();
-        io.give_back(parts.read_buf);
+        io.give_back(&parts.read_buf);
         service = parts.service;
     }
 }
 
 /// Serves until the connection ends by itself, or has to.
-async fn drive<C>(
+async fn drive<C, E>(
     mut serving: Pin<Box<C>>,
     close: impl FnOnce(Pin<&mut C>),
     place: &Place,
-    shutdown: &CancellationToken,
+    mut end: Seldom<E>,
 ) -> Result<(), Broken>
 where
     C: Future<Output = hyper::Result<()>>,
+    E: Future<Output = Why>,
 {
-    let over = tokio::select! {
+    let why = tokio::select! {
+        biased;
         done = serving.as_mut() => return Ok(done?),
-        over = place.over() => Some(over),
-        () = shutdown.cancelled() => None,
+        why = &mut end => why,
     };
-    end(serving, close, over, place).await
+    finish(serving, close, why, place).await
 }
 
 /// Ends a connection that has to: its client is told, and what runs has a moment.
-async fn end<C>(
-    mut serving: Pin<Box<C>>,
-    close: impl FnOnce(Pin<&mut C>),
-    over: Option<Over>,
-    place: &Place,
-) -> Result<(), Broken>
+async fn finish<C>(mut serving: Pin<Box<C>>, close: impl FnOnce(Pin<&mut C>), why: Why, place: &Place) -> Result<(), Broken>
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    tracing::trace!(?over, "closing a connection");
-    if over == Some(Over::Stalled) || (over == Some(Over::Displaced) && place.is_idle()) {
+    tracing::trace!(?why, "closing a connection");
+    if why == Why::Over(Over::Stalled) || (why == Why::Over(Over::Displaced) && place.is_idle()) {
         // Its client does not read, or somebody waits for its place.
         return Ok(());
     }
     close(serving.as_mut());
-    match tokio::time::timeout(DRAIN, serving).await {
+    match Box::pin(tokio::time::timeout(DRAIN, serving)).await {
         Ok(done) => Ok(done?),
         Err(_) => Ok(()),
     }

@@ -55,11 +55,13 @@ pub(super) fn watched(request: Request<Incoming>) -> (Request<Watched>, Left) {
     (request, left)
 }
 
+/// What was left of a body, if any was.
+pub(super) fn rest(left: Left) -> Option<Rest> {
+    left.and_then(|left| left.lock().take())
+}
+
 /// Takes in the rest of an unread body, or has the connection close behind the answer.
-pub(super) async fn settle(mut answer: Response<Body>, left: Left, place: &Place) -> Response<Body> {
-    let Some(mut rest) = left.and_then(|left| left.lock().take()) else {
-        return answer;
-    };
+pub(super) async fn settle(mut answer: Response<Body>, mut rest: Rest, place: &Place) -> Response<Body> {
     // One that waits to be asked is not asked: it sends its body or does not, and then closes.
     let dropped = !rest.unasked
         && matches!(

@@ -41,8 +41,7 @@ impl ApiServer {
         by: By,
     ) -> Result<Written, Status> {
         let mut warnings = Vec::new();
-        // Apart from the connection's own state, which every idle watch would otherwise carry.
-        match Box::pin(self.create_warning(target, value, options, by, &mut warnings)).await {
+        match self.create_warning(target, value, options, by, &mut warnings).await {
             Ok(object) => Ok(Written {
                 object,
                 created: true,

@@ -128,9 +128,8 @@ impl ApiServer {
         let shown = rules::to_version(target.row, current.clone())?.value();
         let mut made = make(&shown)?;
         let mut warnings = std::mem::take(&mut made.warnings);
-        // Apart from the connection's own state, which every idle watch would otherwise carry.
-        let changed = Box::pin(self.change_to(target, options, behaviour, (current, shown, made), &mut warnings)).await;
-        match changed {
+        let changed = self.change_to(target, options, behaviour, (current, shown, made), &mut warnings);
+        match changed.await {
             Ok(Some(object)) => Ok(Attempt::Done(Written {
                 object,
                 created: false,

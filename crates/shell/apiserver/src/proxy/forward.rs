@@ -62,6 +62,7 @@ where
     let called = called(&incoming);
     let headers = sent_headers(&incoming, false, Some(&path));
     let body = incoming
+        .asked
         .body
         .map_err(|error| std::io::Error::other(error.to_string()))
         .boxed_unsync();
@@ -398,7 +399,7 @@ async fn upgrade<B>(
     let mut headers = sent_headers(&incoming, true, None);
     headers.remove(header::CONTENT_LENGTH);
     let request = request(incoming.parts.method.clone(), path, headers, Empty::<Bytes>::new())?;
-    let Some(client) = incoming.upgrade else {
+    let Some(client) = incoming.asked.upgrade else {
         return Err(Status::bad_request("this connection cannot be upgraded"));
     };
     let answer = exchange(server, backend, request).await?;

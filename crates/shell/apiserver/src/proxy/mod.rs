@@ -22,7 +22,7 @@ use trireme_api::{Status, StatusDetails};
 
 use crate::admission::{Operation, Request as AdmissionRequest};
 use crate::http::body::Body;
-use crate::http::handle::{Incoming, wants_upgrade};
+use crate::http::handle::{Asked, Incoming, wants_upgrade};
 use crate::http::query::Query;
 use crate::nodes::NodeEndpoint;
 use crate::pipeline::Target;
@@ -94,7 +94,7 @@ pub(crate) async fn logs<B>(server: &Arc<ApiServer>, incoming: Incoming<B>, targ
         })
         .map_err(std::io::Error::other);
     if websocket::is_wanted(&incoming.parts) {
-        return websocket::serve(&incoming.parts, incoming.upgrade, Box::pin(stream));
+        return websocket::serve(&incoming.asked.parts, incoming.asked.upgrade, Box::pin(stream));
     }
     Ok(Response::from_parts(parts, Body::Stream(Box::pin(stream))))
 }
@@ -327,11 +327,12 @@ async fn tunnel_to_kubelet<B>(
     incoming: Incoming<B>,
     uri: &str,
 ) -> Result<Response<Body>, Status> {
-    let Some(client) = incoming.upgrade else {
+    let Asked { parts, upgrade, .. } = *incoming.asked;
+    let Some(client) = upgrade else {
         return Err(Status::bad_request("this connection cannot be upgraded"));
     };
-    let headers = passed_headers(&incoming.parts.headers, true);
-    let request = kubelet_request(incoming.parts.method.clone(), uri, headers, Bytes::new())?;
+    let headers = passed_headers(&parts.headers, true);
+    let request = kubelet_request(parts.method, uri, headers, Bytes::new())?;
     let answer = send(server, node, request).await?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (parts, stream) = answer.into_parts();
