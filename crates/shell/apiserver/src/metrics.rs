@@ -3,6 +3,8 @@
 //! Invariant: labels come from rows and from closed sets, never from what a client wrote. What other parts count is asked
 //! for when somebody reads it; they know nothing of this server.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -61,6 +63,45 @@ pub struct Observed {
     pub scope: &'static str,
 }
 
+/// Where the texts of [`RequestLabels`] lie, and the code. Equal texts in two places are found by both.
+type Places = ([usize; 6], u16);
+
+/// The metrics of one kind of request.
+#[derive(Clone)]
+struct Found {
+    requests: Counter,
+    /// None of watches and streams.
+    durations: Option<Histogram>,
+}
+
+/// Hashes places: they are the program's own, so nobody chooses them.
+#[derive(Default)]
+struct Fold(u64);
+
+impl Hasher for Fold {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u16(&mut self, number: u16) {
+        self.write_u64(number.into());
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(26)
+    }
+}
+
 type MakeHistogram = fn() -> Histogram;
 
 /// The metrics and their registry.
@@ -68,9 +109,22 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     durations: Family<DurationLabels, Histogram, MakeHistogram>,
-    inflight: Family<InflightLabels, Gauge>,
+    /// By the places of the labels' texts, which are all constants: most requests are of few kinds, and comparing and hashing
+    /// seven texts twice for each of them costs more than all else that is counted here.
+    found: RwLock<HashMap<Places, Found, BuildHasherDefault<Fold>>>,
+    reading: Gauge,
+    mutating: Gauge,
     watches: Gauge,
     others: RwLock<Vec<Source>>,
+}
+
+impl Found {
+    fn count(&self, took: Duration) {
+        self.requests.inc();
+        if let Some(durations) = &self.durations {
+            durations.observe(took.as_secs_f64());
+        }
+    }
 }
 
 /// Gives what another part of the process counted, as OpenMetrics text.
@@ -88,7 +142,9 @@ impl Default for Metrics {
         let mut registry = Registry::default();
         let requests = Family::default();
         let durations: Family<DurationLabels, Histogram, MakeHistogram> = Family::new_with_constructor(histogram);
-        let inflight = Family::default();
+        let inflight: Family<InflightLabels, Gauge> = Family::default();
+        let running = |request_kind| inflight.get_or_create(&InflightLabels { request_kind }).clone();
+        let (reading, mutating) = (running("readOnly"), running("mutating"));
         let watches = Gauge::default();
         // The encoder appends `_total` to a counter's name.
         registry.register("apiserver_request", "Requests by verb, resource and code", requests.clone());
@@ -111,7 +167,9 @@ impl Default for Metrics {
             registry,
             requests,
             durations,
-            inflight,
+            found: RwLock::default(),
+            reading,
+            mutating,
             watches,
             others: RwLock::default(),
         }
@@ -121,6 +179,24 @@ impl Default for Metrics {
 impl Metrics {
     /// Counts a finished request.
     pub fn observe(&self, what: Observed, code: u16, took: Duration) {
+        let texts = [
+            what.verb,
+            what.group,
+            what.version,
+            what.resource,
+            what.subresource,
+            what.scope,
+        ];
+        let places = (texts.map(|text| text.as_ptr() as usize), code);
+        let known = self.found.read().get(&places).map(|found| found.count(took)).is_some();
+        if !known {
+            let found = self.find(what, code);
+            found.count(took);
+            self.found.write().insert(places, found);
+        }
+    }
+
+    fn find(&self, what: Observed, code: u16) -> Found {
         let labels = RequestLabels {
             verb: what.verb,
             group: what.group,
@@ -130,10 +206,7 @@ impl Metrics {
             scope: what.scope,
             code,
         };
-        self.requests.get_or_create(&labels).inc();
-        if what.verb == "WATCH" || what.verb == "CONNECT" {
-            return;
-        }
+        let requests = self.requests.get_or_create(&labels).clone();
         let labels = DurationLabels {
             verb: labels.verb,
             group: labels.group,
@@ -142,14 +215,15 @@ impl Metrics {
             subresource: labels.subresource,
             scope: labels.scope,
         };
-        self.durations.get_or_create(&labels).observe(took.as_secs_f64());
+        let endless = what.verb == "WATCH" || what.verb == "CONNECT";
+        let durations = (!endless).then(|| self.durations.get_or_create(&labels).clone());
+        Found { requests, durations }
     }
 
     /// Counts a request as being served while the guard lives.
     #[must_use]
     pub fn serving(&self, mutating: bool) -> Serving {
-        let request_kind = if mutating { "mutating" } else { "readOnly" };
-        let gauge = self.inflight.get_or_create(&InflightLabels { request_kind }).clone();
+        let gauge = if mutating { &self.mutating } else { &self.reading }.clone();
         gauge.inc();
         Serving(gauge)
     }
@@ -217,6 +291,41 @@ impl Drop for Serving {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_is_counted_with_its_like_wherever_its_labels_lie() {
+        let metrics = Metrics::default();
+        let elsewhere: &'static str = String::from("GET").leak();
+        for (verb, code) in [("GET", 200), (elsewhere, 200), ("GET", 404), ("GET", 200), ("WATCH", 200)] {
+            let what = Observed {
+                verb,
+                ..Observed::default()
+            };
+            metrics.observe(what, code, Duration::from_millis(3));
+        }
+        let text = metrics.text();
+        let sample = |name: &str, verb: &str, code: &str| {
+            let labels =
+                format!("{name}{{verb=\"{verb}\",group=\"\",version=\"\",resource=\"\",subresource=\"\",scope=\"\"{code}}} ");
+            let line = text.lines().find_map(|line| line.strip_prefix(&labels));
+            line.map(str::to_owned)
+        };
+        assert_eq!(
+            sample("apiserver_request_total", "GET", ",code=\"200\"").as_deref(),
+            Some("3")
+        );
+        assert_eq!(
+            sample("apiserver_request_total", "GET", ",code=\"404\"").as_deref(),
+            Some("1")
+        );
+        assert_eq!(
+            sample("apiserver_request_total", "WATCH", ",code=\"200\"").as_deref(),
+            Some("1")
+        );
+        let durations = "apiserver_request_duration_seconds_count";
+        assert_eq!(sample(durations, "GET", "").as_deref(), Some("4"));
+        assert_eq!(sample(durations, "WATCH", ""), None);
+    }
 
     #[test]
     fn every_sample_stands_below_the_help_and_type_of_its_name() {

@@ -17,7 +17,7 @@ use trireme_connections::{Budget, Limits, Shares};
 use trireme_store::{Applied, Command, Key, Operation, Store, Write, WriteError};
 
 use crate::admission::{Admission, View};
-use crate::authn::Authenticator;
+use crate::authn::{Authenticator, PeerCertificates};
 use crate::authorization::Authorizer;
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -121,6 +121,7 @@ pub struct ApiServer {
     pub(crate) metrics: Metrics,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) connections: Arc<Budget>,
+    pub(crate) certificates: PeerCertificates,
 }
 
 /// Requests that are served at once, watches and streams not counted; more are told to come again.
@@ -134,6 +135,7 @@ impl ApiServer {
         let connections = Budget::new("api", config.connections);
         Arc::new(Self {
             connections,
+            certificates: PeerCertificates::default(),
             config,
             store,
             plugins,

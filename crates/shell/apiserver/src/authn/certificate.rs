@@ -5,11 +5,13 @@
 //! whether its time is up is looked at with every request, so that an expired one is told 401 in the API's form, also on
 //! a connection, or a resumed session, that is older than the expiry. It will not look at revocation lists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -25,9 +27,49 @@ use crate::user::UserInfo;
 /// What a client showed in the TLS handshake: its certificate and those between it and an authority. Its clones share
 /// what was found out about it.
 #[derive(Clone, Debug)]
-pub struct PeerCertificate {
-    chain: Arc<[CertificateDer<'static>]>,
-    known: Arc<OnceLock<Known>>,
+pub struct PeerCertificate(Arc<Peer>);
+
+#[derive(Debug)]
+struct Peer {
+    chain: Vec<CertificateDer<'static>>,
+    known: OnceLock<Known>,
+}
+
+/// The chains of a port's open connections: a client with many of them is looked at, and kept, once. Each of them has
+/// proven in its handshake that it has the key; what is shared is what follows from the chain alone.
+#[derive(Debug, Default)]
+pub struct PeerCertificates {
+    by_hash: Mutex<HashMap<u64, Weak<Peer>>>,
+    hashing: RandomState,
+}
+
+/// Chains of closed connections are forgotten when they are half of so many, or of more.
+const CHAINS_MIN: usize = 64;
+
+impl PeerCertificates {
+    /// A chain, the client's own certificate first; `None` where it is empty.
+    #[must_use]
+    pub fn shown(&self, chain: &[CertificateDer<'_>]) -> Option<PeerCertificate> {
+        if chain.is_empty() {
+            return None;
+        }
+        let hash = self.hashing.hash_one(chain);
+        let mut by_hash = self.by_hash.lock();
+        if let Some(peer) = by_hash.get(&hash).and_then(Weak::upgrade)
+            && peer.chain == chain
+        {
+            return Some(PeerCertificate(peer));
+        }
+        let peer = PeerCertificate::new(chain)?;
+        if by_hash.len() >= CHAINS_MIN && by_hash.len() == by_hash.capacity() {
+            by_hash.retain(|_, peer| peer.strong_count() > 0);
+            let room = (by_hash.len() * 2).max(CHAINS_MIN);
+            by_hash.shrink_to(room);
+            by_hash.reserve(room - by_hash.len());
+        }
+        by_hash.insert(hash, Arc::downgrade(&peer.0));
+        Some(peer)
+    }
 }
 
 /// A chain that was verified, and until when that holds.
@@ -41,10 +83,12 @@ impl PeerCertificate {
     /// A chain, the client's own certificate first; `None` where it is empty.
     #[must_use]
     pub fn new(chain: &[CertificateDer<'_>]) -> Option<Self> {
-        let chain: Arc<[_]> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        (!chain.is_empty()).then(|| Self {
-            chain,
-            known: Arc::default(),
+        let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        (!chain.is_empty()).then(|| {
+            Self(Arc::new(Peer {
+                chain,
+                known: OnceLock::new(),
+            }))
         })
     }
 }
@@ -66,13 +110,15 @@ impl ClientCertificate {
     }
 
     /// The user of a chain at a time, seconds since 1970; `None` where the certificate names nobody.
-    fn user_at(&self, peer: &PeerCertificate, now: u64) -> Result<Option<UserInfo>, rustls::Error> {
+    fn user_at(&self, PeerCertificate(peer): &PeerCertificate, now: u64) -> Result<Option<UserInfo>, rustls::Error> {
         if let Some(known) = peer.known.get()
             && now <= known.until
         {
             return Ok(known.user.clone());
         }
-        let [own, between @ ..] = &*peer.chain else { return Ok(None) };
+        let [own, between @ ..] = peer.chain.as_slice() else {
+            return Ok(None);
+        };
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now));
         self.0.verify_client_cert(own, between, time)?;
         let user = user_of(own);
@@ -101,7 +147,7 @@ impl Authenticator for ClientCertificate {
     ) -> Result<Option<UserInfo>, Status> {
         let Some(peer) = peer else { return Ok(None) };
         self.user_at(peer, UnixTime::now().as_secs()).map_err(|error| {
-            let user = peer.chain.first().and_then(|certificate| user_of(certificate));
+            let user = peer.0.chain.first().and_then(|certificate| user_of(certificate));
             let user = user.map(|user| user.name).unwrap_or_default();
             tracing::warn!(claimed_user = user, %error, "a client certificate is no good");
             unauthorized()
@@ -218,6 +264,25 @@ mod tests {
     }
 
     #[test]
+    fn connections_of_one_certificate_share_what_is_known_of_it_while_one_is_open() {
+        let shown = PeerCertificates::default();
+        let chain = |number: u32| [CertificateDer::from(number.to_be_bytes().to_vec())];
+        assert!(shown.shown(&[]).is_none());
+        let (first, second) = (shown.shown(&chain(1)).unwrap(), shown.shown(&chain(1)).unwrap());
+        let other = shown.shown(&[chain(1), chain(2)].concat()).unwrap();
+        assert!(Arc::ptr_eq(&first.0, &second.0) && !Arc::ptr_eq(&first.0, &other.0));
+        let before = Arc::downgrade(&first.0);
+        drop((first, second));
+        assert!(before.upgrade().is_none(), "nothing is kept of a client that is gone");
+        // A flood of certificates leaves little behind, and those of open connections stay shared.
+        for number in 10..100_000 {
+            shown.shown(&chain(number)).unwrap();
+        }
+        assert!(shown.by_hash.lock().len() <= 4 * CHAINS_MIN);
+        assert!(Arc::ptr_eq(&other.0, &shown.shown(&[chain(1), chain(2)].concat()).unwrap().0));
+    }
+
+    #[test]
     fn a_chain_is_good_from_its_beginning_to_its_end_and_of_its_authority_alone() {
         let (ours, theirs) = (authority(), authority());
         let mut roots = RootCertStore::empty();
@@ -243,12 +308,12 @@ mod tests {
         );
         assert!(user.extra["authentication.kubernetes.io/credential-id"][0].starts_with("X509SHA256="));
         // What was found out on a connection ends with the certificate.
-        assert!(peer.known.get().is_some());
+        assert!(peer.0.known.get().is_some());
         assert!(authenticator.user_at(&peer, to).unwrap().is_some());
         assert!(authenticator.user_at(&peer, to + 1).is_err());
         assert_eq!(authenticator.user_at(&show(&ours, ""), from).unwrap(), None);
         let stranger = show(&theirs, "ada");
         assert!(authenticator.user_at(&stranger, from).is_err());
-        assert!(stranger.known.get().is_none());
+        assert!(stranger.0.known.get().is_none());
     }
 }

@@ -17,7 +17,7 @@ use trireme_api::Status;
 use crate::user::UserInfo;
 
 pub use bootstrap_token::BootstrapTokens;
-pub use certificate::{AskForCertificate, ClientCertificate, PeerCertificate};
+pub use certificate::{AskForCertificate, ClientCertificate, PeerCertificate, PeerCertificates};
 pub use service_account::{SecretTokens, ServiceAccountTokens};
 pub use token_file::TokenFile;
 

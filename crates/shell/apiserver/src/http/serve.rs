@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -27,7 +28,6 @@ use super::body::Body;
 use super::frugal::{Frugal, Known};
 use super::handle::LongRunning;
 use super::unread;
-use crate::authn::PeerCertificate;
 use crate::proxy::ClientAddress;
 use crate::server::ApiServer;
 
@@ -43,7 +43,7 @@ const PING_MAX: Duration = Duration::from_secs(15);
 /// How long a TCP connection may say nothing before the kernel asks whether its other end is there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long a connection keeps its buffers after a request.
-const REST: Duration = Duration::from_secs(1);
+const REST: Duration = Duration::from_millis(200);
 /// Time for running requests at shutdown.
 const DRAIN: Duration = Duration::from_secs(3);
 /// How a connection ended that did not end well.
@@ -82,15 +82,16 @@ impl ApiServer {
                 continue;
             };
             let (server, acceptor, shutdown) = (Arc::clone(&self), acceptor.clone(), shutdown.clone());
-            connections.spawn(async move {
-                let served = async {
-                    tune(&stream)?;
-                    connection(server, acceptor, stream, (address.ip(), place), shutdown).await
-                };
-                if let Err(error) = served.await {
+            if let Err(error) = tune(&stream) {
+                tracing::debug!(%error, "a connection was gone at once");
+                continue;
+            }
+            let served = connection(server, acceptor, stream, (address.ip(), place), shutdown);
+            connections.spawn(served.map(|ended| {
+                if let Err(error) = ended {
                     tracing::debug!(%error, "connection ended");
                 }
-            });
+            }));
         }
         self.health.set_shutting_down();
         connections.close();
@@ -125,7 +126,7 @@ where
         () = shutdown.cancelled() => return Ok(()),
     };
     let session = tls.get_ref().1;
-    let peer = PeerCertificate::new(session.peer_certificates().unwrap_or_default());
+    let peer = server.certificates.shown(session.peer_certificates().unwrap_or_default());
     let http2 = session.alpn_protocol() == Some(b"h2");
     let held = Arc::clone(&place);
     let known = Arc::new(Known::default());
@@ -233,15 +234,15 @@ where
     V: Service<Request<Incoming>, Response = Response<Counted<Body>>, Error = Infallible>,
     E: Future<Output = Why>,
 {
-    let mut builder = http1::Builder::new();
-    // The place's deadlines take the whole head in, and the wait before it.
-    builder.header_read_timeout(None).keep_alive(true);
     loop {
         end = match wait(&mut io, end).await? {
             Some(end) => end,
             None => return Ok(()),
         };
         let close = http1::UpgradeableConnection::graceful_shutdown;
+        let mut builder = http1::Builder::new();
+        // The place's deadlines take the whole head in, and the wait before it.
+        builder.header_read_timeout(None).keep_alive(true);
         let mut serving = Box::pin(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
         let mut rested = Seldom::new(place.rests(REST));
         tokio::select! {

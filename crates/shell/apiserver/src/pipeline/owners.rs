@@ -17,7 +17,8 @@ pub enum Found {
 
 /// Drops owner references that equal one before them, with upstream's warning.
 pub fn deduplicate(value: &mut Value, found: Found, warnings: &mut Vec<String>) {
-    let Some(Value::Array(references)) = value.pointer_mut("/metadata/ownerReferences") else {
+    let references = value.get_mut("metadata").and_then(|meta| meta.get_mut("ownerReferences"));
+    let Some(Value::Array(references)) = references else {
         return;
     };
     if references.len() < 2 {

@@ -294,3 +294,21 @@ async fn a_client_that_waits_to_be_asked_for_its_body_is_told_to_close() {
     assert!(text.starts_with("HTTP/1.1 401"), "{text}");
     assert!(text.to_lowercase().contains("connection: close"), "{text}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_being_closed_does_not_count_as_one_that_rests() {
+    let host = Host::new().await;
+    let (mut stream, ended) = host.tls(b"http/1.1").await;
+    let head = "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nhost: a\r\nauthorization: Bearer WRONG\r\n\
+                content-length: 2000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b' '; 300 * 1024]).await.unwrap();
+    stream.flush().await.unwrap();
+    let text = answer(&mut stream).await;
+    assert!(text.to_lowercase().contains("connection: close"), "{text}");
+    let began = Instant::now();
+    assert!(
+        seconds(began, ended.await.unwrap()) <= 3,
+        "it waited for more than what was still sent"
+    );
+}
