@@ -289,7 +289,12 @@ pub fn differ_in_times_only(old: &Value, new: &Value) -> bool {
 }
 
 fn managed_fields(value: &Value) -> Option<&Vec<Value>> {
-    value.pointer("/metadata/managedFields").and_then(Value::as_array)
+    stored_managers(value).and_then(Value::as_array)
+}
+
+/// The managed fields of an object, as they are written. (A JSON pointer would make strings of each of its steps.)
+fn stored_managers(value: &Value) -> Option<&Value> {
+    value.get("metadata")?.get("managedFields")
 }
 
 /// Whether two objects have the same members, one left out.
@@ -314,7 +319,7 @@ fn renew(row: &Resource, old: Option<&Value>, new: &mut Value, by: Updater<'_>) 
         return;
     };
     let sent = meta.remove("managedFields");
-    let of_old = || managers::read(old.and_then(|old| old.pointer("/metadata/managedFields"))).unwrap_or_default();
+    let of_old = || managers::read(old.and_then(stored_managers)).unwrap_or_default();
     let managers = if by.subresource.is_some() {
         of_old()
     } else if managers::is_reset(sent.as_ref()) {
