@@ -120,7 +120,7 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     let shape = Shape::of_row(row);
-    let stored = live.and_then(|live| live.pointer("/metadata/managedFields"));
+    let stored = live.and_then(stored_managers);
     let managers =
         managers::read(stored).map_err(|why| Status::failure(500, "", format!("failed to decode managed fields: {why}")))?;
     if let Some(live) = live.filter(|_| managers.is_empty())
