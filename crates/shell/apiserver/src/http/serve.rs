@@ -234,6 +234,7 @@ where
     V: Service<Request<Incoming>, Response = Response<Counted<Body>>, Error = Infallible>,
     E: Future<Output = Why>,
 {
+    let mut rest = REST;
     loop {
         end = match wait(&mut io, end).await? {
             Some(end) => end,
@@ -244,7 +245,7 @@ where
         // The place's deadlines take the whole head in, and the wait before it.
         builder.header_read_timeout(None).keep_alive(true);
         let mut serving = Box::pin(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
-        let mut rested = Seldom::new(place.rests(REST));
+        let mut rested = Seldom::new(place.rests(rest));
         tokio::select! {
             biased;
             done = serving.as_mut() => return Ok(done?),
@@ -258,6 +259,8 @@ where
         let Some(parts) = Pin::into_inner(serving).into_parts() else {
             return Ok(());
         };
+        // Who sends a head in small pieces has the connection put together ever less often.
+        rest = if parts.read_buf.is_empty() { REST } else { rest * 2 };
         io = parts.io.into_inner();
         io.give_back(&parts.read_buf);
         service = parts.service;
