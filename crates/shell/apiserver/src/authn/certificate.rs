@@ -63,9 +63,10 @@ impl PeerCertificates {
         let peer = PeerCertificate::new(chain)?;
         if by_hash.len() >= CHAINS_MIN && by_hash.len() == by_hash.capacity() {
             by_hash.retain(|_, peer| peer.strong_count() > 0);
-            let room = (by_hash.len() * 2).max(CHAINS_MIN);
+            let open = by_hash.len();
+            let room = (open * 2).max(CHAINS_MIN);
             by_hash.shrink_to(room);
-            by_hash.reserve(room - by_hash.len());
+            by_hash.reserve(room - open);
         }
         by_hash.insert(hash, Arc::downgrade(&peer.0));
         Some(peer)
