@@ -146,7 +146,10 @@ impl ApiServer {
             &whole
         };
         warn(warnings, rules::warnings(judged, &value, None, self.config.warn_unenforced));
-        self.validate(target, Operation::Create, &mut value, None, options, warnings)?;
+        match rules::told_to_admission(target, &value, &options.empty) {
+            Some(mut told) => self.validate(target, Operation::Create, &mut told, None, options, warnings)?,
+            None => self.validate(target, Operation::Create, &mut value, None, options, warnings)?,
+        }
         writes.extend(self.charge(target, Operation::Create, &mut value, None, options, warnings)?);
         // A dry run does not get as far as the store, which asks.
         if given.refused && !options.dry_run {

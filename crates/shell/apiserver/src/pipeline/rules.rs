@@ -189,6 +189,17 @@ pub fn told_as_sent(
     if told.len() < errors.len() { errors } else { told }
 }
 
+/// What validating admission tells from nothing although it is empty: a pod's overhead.
+#[must_use]
+pub fn told_to_admission(target: &Target, value: &Value, empty: &[Empty]) -> Option<Value> {
+    let told = empty
+        .iter()
+        .filter(|empty| empty.path() == "spec.overhead")
+        .cloned()
+        .collect::<Vec<_>>();
+    decode::as_sent(value, &told).filter(|_| target.row.storage == "core/pods")
+}
+
 /// Warnings about an accepted object; `unenforced_too` says whether those of kinds and fields that do nothing yet are given.
 #[must_use]
 pub fn warnings(target: &Target, value: &Value, old: Option<&Value>, unenforced_too: bool) -> Vec<String> {

@@ -9,8 +9,9 @@ use base64::Engine as _;
 use serde_json::{Map, Value};
 
 use super::canonical::canonicalize_sent;
+use super::empty::Empties;
 use super::syntax::{Node, number, parse};
-use super::{DecodeError, Decoded, Empty, FieldValidation, canonicalize};
+use super::{DecodeError, Decoded, FieldValidation, canonicalize};
 use crate::cost::Ledger;
 use crate::quantity::Quantity;
 use crate::schema::{self, Field, Struct, Type};
@@ -130,7 +131,7 @@ struct Decoder {
     stack: Vec<(&'static Struct, &'static Field)>,
     /// Path with indices and keys.
     path: String,
-    empty: Vec<Empty>,
+    empty: Empties,
 }
 
 impl Decoder {
@@ -144,7 +145,7 @@ impl Decoder {
             saved: None,
             stack: Vec::new(),
             path: String::new(),
-            empty: Vec::new(),
+            empty: Empties::default(),
         }
     }
 
@@ -155,7 +156,7 @@ impl Decoder {
         Ok(Decoded {
             value,
             warnings: self.strict,
-            empty: self.empty,
+            empty: self.empty.found,
         })
     }
 
@@ -287,7 +288,7 @@ impl Decoder {
             return Ok(());
         };
         if items.is_empty() {
-            self.empty.push(Empty::list(&self.path));
+            self.empty.list(&self.path);
         }
         let element = element(go, inner);
         let mut out = Vec::with_capacity(items.len());
@@ -312,7 +313,7 @@ impl Decoder {
             *slot = Value::Object(Map::new());
         }
         if members.is_empty() {
-            self.empty.push(Empty::map(&self.path));
+            self.empty.map(&self.path);
         }
         let element = element(go, inner);
         let mut known: HashSet<&str> = HashSet::with_capacity(members.len());

@@ -9,8 +9,9 @@ use base64::Engine as _;
 use serde_json::{Map, Value};
 
 use super::canonical::canonicalize_sent;
+use super::empty::Empties;
 use super::typed::{alone, element, unbase64};
-use super::{DecodeError, Decoded, Empty, FieldValidation};
+use super::{DecodeError, Decoded, FieldValidation};
 use crate::cost::Ledger;
 use crate::schema::{Struct, Type};
 
@@ -22,7 +23,7 @@ pub fn unstructured(value: Value, ty: &'static Struct, mode: FieldValidation) ->
     let mut converter = Converter {
         told: (mode != FieldValidation::Ignore).then(Vec::new),
         path: String::new(),
-        empty: Vec::new(),
+        empty: Empties::default(),
         ledger: Ledger::new(),
     };
     let mut value = converter.structure(value, ty).map_err(DecodeError::Type)?;
@@ -35,7 +36,7 @@ pub fn unstructured(value: Value, ty: &'static Struct, mode: FieldValidation) ->
     Ok(Decoded {
         value,
         warnings,
-        empty: converter.empty,
+        empty: converter.empty.found,
     })
 }
 
@@ -43,7 +44,7 @@ struct Converter {
     /// Unknown fields, where they are wanted.
     told: Option<Vec<String>>,
     path: String,
-    empty: Vec<Empty>,
+    empty: Empties,
     ledger: Ledger,
 }
 
@@ -117,7 +118,7 @@ impl Converter {
             return Err(format!("cannot restore slice from {}", kind(&value)));
         };
         if items.is_empty() {
-            self.empty.push(Empty::list(&self.path));
+            self.empty.list(&self.path);
         }
         let element = element(go, inner);
         let mut out = Vec::with_capacity(items.len());
@@ -132,7 +133,7 @@ impl Converter {
             return Err(format!("cannot restore map from {}", kind(&value)));
         };
         if members.is_empty() {
-            self.empty.push(Empty::map(&self.path));
+            self.empty.map(&self.path);
         }
         let element = element(go, inner);
         let mut out = Map::new();

@@ -229,13 +229,25 @@ pub fn show(element: &str) -> String {
         "f" => format!(".{rest}"),
         "k" => match serde_json::from_str::<Map<String, Value>>(rest) {
             Ok(keys) => {
-                let keys: Vec<_> = keys.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                let keys: Vec<_> = keys.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
                 format!("[{}]", keys.join(","))
             }
             Err(_) => format!("[{rest}]"),
         },
         "v" => format!("[={rest}]"),
         _ => format!("[{rest}]"),
+    }
+}
+
+/// A key as upstream shows it, which prints objects without braces.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, member)| format!("{name}={}", shown(member)))
+            .collect(),
+        Value::Array(items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(",")),
+        scalar => scalar.to_string(),
     }
 }
 

@@ -289,7 +289,12 @@ fn data_sources(value: &mut Value, in_use: bool) {
     let Some(Value::Object(spec)) = value.get_mut("spec") else {
         return;
     };
-    if let Some(source) = spec.get("dataSource") {
+    let elsewhere = |reference: &Value| !path::str(reference, &["namespace"]).is_empty();
+    if !in_use && spec.get("dataSourceRef").is_some_and(elsewhere) {
+        spec.remove("dataSourceRef");
+    }
+    // Who knows of the reference means what is in the source; others were never told of a mistake in it.
+    if let Some(source) = spec.get("dataSource").filter(|_| !spec.contains_key("dataSourceRef")) {
         let (group, kind) = (path::str(source, &["apiGroup"]), path::str(source, &["kind"]));
         let known = matches!(
             (group, kind),
@@ -298,10 +303,6 @@ fn data_sources(value: &mut Value, in_use: bool) {
         if !in_use && !known {
             spec.remove("dataSource");
         }
-    }
-    let elsewhere = |reference: &Value| !path::str(reference, &["namespace"]).is_empty();
-    if !in_use && spec.get("dataSourceRef").is_some_and(elsewhere) {
-        spec.remove("dataSourceRef");
     }
     match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
         (Some(source), None) => {

@@ -44,8 +44,8 @@ pub fn wipe_system_fields(value: &mut Value) {
 /// warned of comes back.
 pub fn prepare_create(row: &Resource, value: &mut Value, now: &str) -> Vec<String> {
     normalize(row, value);
-    // A node comes with the status that its kubelet found.
-    if rules::clears_status(row) && row.plural != "nodes" {
+    // A node comes with the status that its kubelet found; a pod's begins by what is peculiar to pods.
+    if rules::clears_status(row) && !matches!((row.group, row.plural), ("", "nodes" | "pods")) {
         put(value, "status", blank(row).get("status"));
     }
     if !matches!(rules::generation(row), None | Some(rules::Generation::SpecLater)) {

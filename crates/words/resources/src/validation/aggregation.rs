@@ -12,6 +12,7 @@ const RULES: Rules = Rules {
     name: names::any,
     namespaced: false,
     standard_finalizers: false,
+    any_base: false,
 };
 
 /// An APIService, new or changed.

@@ -79,11 +79,7 @@ fn job_spec(errors: &mut Errors, spec: &Node<'_>) {
     };
     let labels = template.get("metadata.labels");
     if parsed.is_some_and(|parsed| !parsed.matches_value(labels.set().then_some(labels.value))) {
-        let shown = if labels.is_empty() {
-            "null".to_owned()
-        } else {
-            show::json(labels.value)
-        };
+        let shown = show::json(labels.value);
         errors.push(labels.invalid_as(shown, "`selector` does not match template `labels`"));
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Kind {
     pub looks: bool,
     /// Whether finalizers without a domain must be standard ones.
     pub standard_finalizers: bool,
+    /// Whether the base of a generated name is not looked at.
+    pub any_base: bool,
     /// Content on creation.
     pub create: Create,
     /// Whether an update is first checked as if it were a creation.
@@ -56,6 +58,7 @@ impl Kind {
             name: self.name,
             namespaced,
             standard_finalizers: self.standard_finalizers,
+            any_base: self.any_base,
         }
     }
 }
@@ -72,6 +75,7 @@ const BASE: Kind = Kind {
     name: names::subdomain,
     looks: true,
     standard_finalizers: true,
+    any_base: false,
     create: nothing,
     twice: false,
     before: CHANGE,
@@ -121,6 +125,7 @@ pub(super) static KINDS: &[Kind] = &[
     ),
     Kind {
         name: names::long_name,
+        any_base: true,
         status: counted,
         ..kind("core/replicationcontrollers", workloads::replication_controller, |e, n, _| {
             workloads::replication_controller(e, n);
@@ -552,6 +557,7 @@ pub(super) static KINDS: &[Kind] = &[
     },
     Kind {
         name: names::long_name,
+        any_base: true,
         before: BOTH,
         ..kind(
             "resource.k8s.io/deviceclasses",

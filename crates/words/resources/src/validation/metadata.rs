@@ -25,6 +25,8 @@ pub(super) struct Rules {
     pub namespaced: bool,
     /// Whether finalizers without a domain must be standard ones.
     pub standard_finalizers: bool,
+    /// Whether the base of a generated name is not looked at: a name that was given despite it counts alone.
+    pub any_base: bool,
 }
 
 fn masked(name: &str) -> String {
@@ -48,7 +50,7 @@ pub(super) fn create_with(errors: &mut Errors, meta: &Node<'_>, rules: Rules, al
         messages
     };
     let generate = meta.at("generateName");
-    if !generate.is_empty() {
+    if !generate.is_empty() && !rules.any_base {
         generate.each(errors, messages(&masked(generate.str())));
     }
     let name = meta.at("name");

@@ -109,6 +109,7 @@ pub fn create_stored(row: &Resource, value: &Value) -> Vec<FieldError> {
             name: names::path_segment,
             namespaced: row.namespaced,
             standard_finalizers: false,
+            any_base: false,
         };
         metadata::create(&mut errors, &root.at("metadata"), rules);
     }

@@ -30,6 +30,7 @@ pub(super) const RULES: Rules = Rules {
     name: names::subdomain,
     namespaced: true,
     standard_finalizers: true,
+    any_base: false,
 };
 
 /// A pod to create.
@@ -304,7 +305,7 @@ fn pod_resources(errors: &mut Errors, spec: &Node<'_>, claims: &[&str]) {
         errors.push(node.forbidden("may not be set for a windows pod"));
         return;
     }
-    if !node.at("claims").is_empty() {
+    if node.has("claims") {
         errors.push(
             node.at("claims")
                 .forbidden("claims may not be set for Resources at pod-level"),

@@ -157,12 +157,7 @@ fn volume_spec(errors: &mut Errors, node: &Node<'_>, name: &str, inline: bool) {
             errors.push(capacity.required(""));
         }
         if !capacity.has("storage") || capacity.len() > 1 {
-            let shown = if capacity.is_empty() {
-                "null".to_owned()
-            } else {
-                show::json(capacity.value)
-            };
-            errors.push(capacity.unsupported_as(shown, &["storage"]));
+            errors.push(capacity.unsupported_as(show::json(capacity.value), &["storage"]));
         }
         for (_, amount) in capacity.entries() {
             basic(errors, &amount);
