@@ -161,6 +161,13 @@ pub fn validate_update(target: &Target, value: &Value, old: &Value) -> Vec<Field
 /// Kinds whose maps upstream compares to the letter: an empty one is not the same as none.
 const TELLS_EMPTY: &[&str] = &["core/configmaps", "core/secrets"];
 
+/// Whether upstream refuses what was sent empty at a path as it does what has something in it.
+fn forbids_empty(path: &str) -> bool {
+    let metadata = ["finalizers", "ownerReferences", "managedFields"];
+    let inner = |name: &&str| path.strip_suffix(*name).is_some_and(|place| place.ends_with(".metadata."));
+    path.contains("ephemeralContainers[") || path.ends_with("spec.resources.claims") || metadata.iter().any(inner)
+}
+
 /// The problems of an object as upstream tells them: it sees what was sent empty, where the canonical form has nothing.
 /// Looked at is a copy, and for updates one of the old object that has nothing there, too: upstream takes both for equal.
 #[must_use]
@@ -172,9 +179,13 @@ pub fn told_as_sent(
     empty: &[Empty],
 ) -> Vec<FieldError> {
     let exact = TELLS_EMPTY.contains(&target.row.storage);
-    if empty.is_empty() || (errors.is_empty() && !exact) {
-        return errors;
-    }
+    let forbidden: Vec<Empty>;
+    let empty = if errors.is_empty() && !exact {
+        forbidden = empty.iter().filter(|empty| forbids_empty(empty.path())).cloned().collect();
+        &forbidden
+    } else {
+        empty
+    };
     let Some(sent) = decode::as_sent(value, empty) else {
         return errors;
     };

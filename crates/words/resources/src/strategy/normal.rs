@@ -31,6 +31,12 @@ pub fn normalize(row: &Resource, value: &mut Value) {
             pod_spec(path::get_mut(value, &["spec", "template", "spec"]));
             let annotations = path::object_mut(value, &["metadata", "annotations"]);
             annotations.entry(TEMPLATE_GENERATION).or_insert_with(|| Value::from("0"));
+            // Inside upstream's server neither is a pointer.
+            if let Some(Value::Object(rolling)) = path::get_mut(value, &["spec", "updateStrategy", "rollingUpdate"]) {
+                for name in ["maxUnavailable", "maxSurge"] {
+                    rolling.entry(name).or_insert_with(|| Value::from(0));
+                }
+            }
         }
         ("apps", "statefulsets") => {
             pod_spec(path::get_mut(value, &["spec", "template", "spec"]));

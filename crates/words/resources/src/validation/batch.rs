@@ -158,7 +158,7 @@ fn completion_mode(errors: &mut Errors, spec: &Node<'_>) {
         if parallelism.int() > 100_000 {
             errors.push(parallelism.bad_int("must be less than or equal to 100000 when completion mode is Indexed"));
         }
-        if completions.set() && failed.int() > completions.int() {
+        if completions.set() && failed.set() && failed.int() > completions.int() {
             errors.push(failed.bad_int("must be less than or equal to completions"));
         }
         if failed.int() > 100_000 {

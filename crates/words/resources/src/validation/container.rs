@@ -136,9 +136,7 @@ pub(super) fn ephemeral(errors: &mut Errors, pod: &Node<'_>, around: &Around<'_>
         ];
         for name in banned {
             let member = container.at(name);
-            if member.set()
-                && !(member.is_empty() && matches!(name, "ports" | "resources" | "resizePolicy" | "restartPolicyRules"))
-            {
+            if member.set() && !(member.is_empty() && name == "resources") {
                 errors.push(member.forbidden(NOT_HERE));
             }
         }
