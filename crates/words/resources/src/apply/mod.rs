@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
-use trireme_api::decode::canonicalize;
+use trireme_api::decode::{self, FieldValidation, canonicalize};
 use trireme_api::schema::{self, Struct};
 use trireme_api::{Status, StatusCause, StatusDetails};
 
@@ -199,6 +199,15 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
         renew_last_applied(&mut value, config);
     }
     Ok(Applied { value, changed })
+}
+
+/// Whether managed fields are a list of entries; upstream sees none where one of them is none.
+fn names_managers(fields: &Value) -> bool {
+    let Some(ty) = schema::named(schema::META, "ManagedFieldsEntry") else {
+        return false;
+    };
+    let reads = |entry: &Value| decode::unstructured(entry.clone(), ty, FieldValidation::Ignore).is_ok();
+    fields.as_array().is_some_and(|entries| entries.iter().all(reads))
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {

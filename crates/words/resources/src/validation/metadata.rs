@@ -99,6 +99,10 @@ pub(super) fn standard_finalizer(errors: &mut Errors, node: &Node<'_>) {
 
 /// What every update is checked for, before the kind's own rules.
 pub(super) fn update_common(errors: &mut Errors, meta: &Node<'_>, old: &Node<'_>, namespaced: bool) {
+    let base = meta.at("generateName");
+    if !base.is_empty() {
+        base.each(errors, names::path_segment(&masked(base.str())));
+    }
     let name = meta.at("name");
     if name.is_empty() {
         errors.push(name.required("name or generateName is required"));
