@@ -30,6 +30,7 @@ pub mod resource_quota;
 pub mod root_ca;
 pub mod service;
 pub mod service_account;
+pub mod statefulset;
 pub mod storage_protection;
 pub mod taint_eviction;
 pub mod token_cleaner;

@@ -50,6 +50,7 @@ mod resource_quota;
 mod root_ca;
 mod service;
 mod service_account;
+mod statefulset;
 mod storage_protection;
 mod taint_eviction;
 
@@ -106,6 +107,7 @@ pub fn all(settings: &Settings, kinds: &Kinds) -> Vec<Registration> {
         node_ipam::registration(ranges.collect()),
         daemon_set::registration(),
         deployment::registration(),
+        statefulset::registration(),
         endpoints::registration(),
         endpoint_slice::registration(),
         endpoint_slice_mirroring::registration(),

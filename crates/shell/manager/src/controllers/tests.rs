@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, Namespace, Node, Pod, ResourceQuota, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
@@ -24,6 +24,11 @@ struct Ground {
 }
 
 fn start() -> Ground {
+    start_without("")
+}
+
+/// All controllers but one.
+fn start_without(name: &str) -> Ground {
     let fake = FakeTransport::new();
     let client = Client::new(fake.clone());
     let shutdown = CancellationToken::new();
@@ -34,7 +39,8 @@ fn start() -> Ground {
         cluster_cidrs: vec!["10.42.0.0/16".into()],
         ..Settings::default()
     };
-    let registrations = all(&settings, &kinds);
+    let mut registrations = all(&settings, &kinds);
+    registrations.retain(|registration| registration.name != name);
     let manager = Manager::new(client.clone(), cache, kinds, Arc::new(SystemClock)).register_all(registrations);
     tokio::spawn(manager.run(shutdown.clone()));
     Ground { fake, client, shutdown }
@@ -184,10 +190,55 @@ async fn a_deployment_becomes_pods_and_goes_with_them() {
 }
 
 #[tokio::test]
-async fn an_autoscaler_raises_its_target_when_the_pods_are_busy() {
+async fn a_stateful_set_becomes_pods_with_names_and_goes_with_them() {
     let ground = start();
     let labels = json!({"app": "web"});
-    // The API in memory serves an object as its own scale.
+    ground.seed::<StatefulSet>(json!({
+        "metadata": {"name": "web", "namespace": "a", "generation": 1},
+        "spec": {
+            "replicas": 3, "selector": {"matchLabels": labels}, "serviceName": "web", "podManagementPolicy": "Parallel",
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "nginx"}]}},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}],
+        },
+    }));
+    let pods = ground.until::<Pod>("three pods", |all| all.len() == 3).await;
+    let mut names: Vec<_> = pods.iter().filter_map(|pod| pod.metadata.name.clone()).collect();
+    names.sort();
+    assert_eq!(names, ["web-0", "web-1", "web-2"]);
+    ground
+        .until::<PersistentVolumeClaim>("three claims", |all| all.len() == 3)
+        .await;
+    ground.until::<ControllerRevision>("one revision", |all| all.len() == 1).await;
+    // A lost pod comes back under its name.
+    let lost = ground.client.delete::<Pod>("a", "web-1", &DeleteOptions::default()).await;
+    lost.unwrap();
+    let before: Vec<_> = pods.iter().map(|pod| pod.metadata.uid.clone()).collect();
+    ground
+        .until::<Pod>("web-1 anew", |all| {
+            let named = |pod: &&Arc<Pod>| pod.metadata.name.as_deref() == Some("web-1");
+            all.iter().find(named).is_some_and(|pod| !before.contains(&pod.metadata.uid))
+        })
+        .await;
+    ground
+        .client
+        .delete::<StatefulSet>("a", "web", &DeleteOptions::default())
+        .await
+        .unwrap();
+    ground.until::<ControllerRevision>("no revision", <[_]>::is_empty).await;
+    ground.until::<Pod>("no pods", <[_]>::is_empty).await;
+    let claims = ground
+        .client
+        .list::<PersistentVolumeClaim>(None, &ListOptions::default())
+        .await;
+    assert_eq!(claims.unwrap().len(), 3, "claims are retained");
+}
+
+#[tokio::test]
+async fn an_autoscaler_raises_its_target_when_the_pods_are_busy() {
+    // The API in memory serves an object as its own scale, so that nobody else may write its status.
+    let ground = start_without("statefulset");
+    let labels = json!({"app": "web"});
     ground.seed::<StatefulSet>(json!({
         "metadata": {"name": "web", "namespace": "a"},
         "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "serviceName": "web", "template": {}},

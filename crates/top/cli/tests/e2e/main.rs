@@ -20,6 +20,7 @@ mod port_forward;
 mod proxies;
 mod reachability;
 mod registry;
+mod stateful;
 mod survival;
 
 use std::process::ExitCode;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         disk_full::SCENARIOS,
         autoscaling::SCENARIOS,
         daemons::SCENARIOS,
+        stateful::SCENARIOS,
         controllers::SCENARIOS,
         bad_input::SCENARIOS,
         survival::SCENARIOS,

@@ -353,6 +353,7 @@ mod tests {
             "apps/daemonsets",
             "apps/deployments",
             "apps/replicasets",
+            "apps/statefulsets",
             "autoscaling/horizontalpodautoscalers",
             "batch/jobs",
             "certificates.k8s.io/certificatesigningrequests",

@@ -115,7 +115,6 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "apps/statefulsets",
         stored_as: ("apps", "v1"),
         hash: "H+vl74LkKdo=",
-        unenforced: Some(Unenforced::always("no pods are made for it")),
         ..BASE
     },
     Resource {
