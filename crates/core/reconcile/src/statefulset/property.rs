@@ -38,10 +38,10 @@ fn start() -> impl Strategy<Value = Start> {
     let image = prop_oneof![Just("a"), Just("b"), Just("c")];
     let state = prop_oneof![
         3 => Just(State::Ready),
-        Just(State::Waiting),
-        Just(State::Failed),
-        Just(State::Succeeded),
-        Just(State::Going),
+        1 => Just(State::Waiting),
+        1 => Just(State::Failed),
+        1 => Just(State::Succeeded),
+        1 => Just(State::Going),
     ];
     (0..7, image, state, any::<bool>()).prop_map(|(ordinal, image, state, owned)| Start {
         ordinal,
