@@ -282,10 +282,22 @@ impl Quantity {
         i32::try_from(self.value.signum()).unwrap_or(0)
     }
 
+    /// Whole units, rounded away from zero; of more than 64 bits the lower ones, as Go takes them.
+    #[must_use]
+    pub fn wrapped_value(&self) -> i64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.scaled(0).to_le_bytes();
+        i64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// Value in units of `10^scale`, rounded away from zero, saturating.
     #[must_use]
     pub fn scaled_value(&self, scale: i32) -> i64 {
-        let value = if self.scale >= scale {
+        let value = self.scaled(scale);
+        i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
+    }
+
+    fn scaled(&self, scale: i32) -> i128 {
+        if self.scale >= scale {
             let factor = u32::try_from(self.scale - scale).ok().and_then(power);
             match factor.and_then(|factor| self.value.checked_mul(factor)) {
                 Some(value) => value,
@@ -294,8 +306,7 @@ impl Quantity {
             }
         } else {
             shrink(self.value, self.scale.abs_diff(scale)).0
-        };
-        i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
+        }
     }
 
     /// Whole units, rounded away from zero.

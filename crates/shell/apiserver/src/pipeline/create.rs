@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use rand::Rng as _;
 use serde_json::Value;
 use trireme_api::cost::Ledger;
+use trireme_api::field::{FieldError, FieldErrorType};
 use trireme_api::{Object, Status};
 use trireme_store::{Applied, Body, Key, Operation as StoreOperation, Precondition, Write};
 
@@ -132,7 +133,8 @@ impl ApiServer {
             Vec::new()
         };
         let name = meta_text(&value, "name").to_owned();
-        let errors = rules::validate_create(target, &value);
+        let mut errors = self.admin_access(target, &value);
+        errors.extend(rules::validate_create(target, &value));
         let errors = rules::told_as_sent(target, errors, &value, None, &options.empty);
         if !errors.is_empty() {
             return Err(target.invalid(&name, &errors));
@@ -195,6 +197,20 @@ impl ApiServer {
                 Err(Status::internal("the store answered a transaction with something else"))
             }
         }
+    }
+
+    /// That a claim asks for devices that others use only in a namespace that is labelled for it.
+    fn admin_access(&self, target: &Target, value: &Value) -> Vec<FieldError> {
+        let Some(path) = trireme_resources::validation::asks_for_admin(target.row, value) else {
+            return Vec::new();
+        };
+        const LABEL: &str = "resource.kubernetes.io/admin-access";
+        let namespace = self.store.get(&keys::object("", "namespaces", "", &target.namespace));
+        if namespace.is_some_and(|namespace| namespace.value()["metadata"]["labels"][LABEL] == "true") {
+            return Vec::new();
+        }
+        let detail = format!("admin access to devices requires the `{LABEL}: true` label on the containing namespace");
+        vec![super::options::error(FieldErrorType::Forbidden, &path, "", detail)]
     }
 
     /// What must live for an object to be created: its namespace. Where nobody demands that there be one (without

@@ -8,9 +8,14 @@ use crate::quantity::Quantity;
 use crate::schema::{self, Field, Struct, Type};
 use crate::time;
 
-/// Lists of which an empty one is not the same as none, by struct and field. Validation refuses it, so that it is never
+/// Lists and maps of which an empty one is not the same as none, by struct and field. Validation refuses it, so that it is never
 /// stored.
-const EMPTY_IS_TOLD: &[(&str, &str)] = &[("CustomResourceDefinitionSpec", "versions"), ("HPAScalingRules", "policies")];
+const EMPTY_IS_TOLD: &[(&str, &str)] = &[
+    ("CustomResourceDefinitionSpec", "versions"),
+    ("HPAScalingRules", "policies"),
+    ("NodeSelector", "nodeSelectorTerms"),
+    ("PersistentVolumeSpec", "capacity"),
+];
 
 /// Brings a value into the form that Go's typed round trip gives: unknown fields and nulls dropped, empty `omitempty`
 /// fields dropped, zero values added where Go writes them, quantities and times in canonical form.
@@ -71,9 +76,9 @@ fn member(value: &mut Value, field: &'static Field, ty: &'static Struct, kept: E
     let required = matches!(field.ty, Type::List(_)) && !field.pointer && !field.omitempty;
     // An empty list of owners is the request to forget them.
     let meant = required || field.json == "managedFields";
-    if value.as_array().is_some_and(Vec::is_empty)
-        && (kept == Empty::Kept && meant || EMPTY_IS_TOLD.contains(&(ty.name, field.json)))
-    {
+    let none = value.as_array().is_some_and(Vec::is_empty);
+    let told = |none: bool| none && EMPTY_IS_TOLD.contains(&(ty.name, field.json));
+    if none && kept == Empty::Kept && meant || told(none || value.as_object().is_some_and(Map::is_empty)) {
         return true;
     }
     canonical(value, &field.ty, kept);

@@ -2,7 +2,7 @@
 //!
 //! Invariant: expressions are compiled (`expression`) when they are new; claims and templates do not change.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use trireme_cel::Wanted;
 
@@ -17,9 +17,13 @@ use super::show;
 use super::volume::{driver_name, template_metadata};
 
 const REQUESTS_MAX: usize = 32;
+const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "None"];
+const COUNTERS_MAX: usize = 32;
+const ATTRIBUTE_VALUES_MAX: usize = 48;
+const TAINTS_MAX: usize = 16;
 
 /// Elements one by one, unless there are too many.
-fn each(errors: &mut Errors, node: &Node<'_>, most: usize, mut check: impl FnMut(&mut Errors, &Node<'_>)) -> bool {
+pub(super) fn each(errors: &mut Errors, node: &Node<'_>, most: usize, mut check: impl FnMut(&mut Errors, &Node<'_>)) -> bool {
     if node.len() > most {
         errors.push(node.too_many(node.len(), most));
         return false;
@@ -29,7 +33,7 @@ fn each(errors: &mut Errors, node: &Node<'_>, most: usize, mut check: impl FnMut
 }
 
 /// Likewise; then the keys must differ.
-fn set<'a>(
+pub(super) fn set<'a>(
     errors: &mut Errors,
     node: &Node<'a>,
     most: usize,
@@ -65,7 +69,7 @@ fn selectors(errors: &mut Errors, node: &Node<'_>, stored: bool, expressions: &m
     });
 }
 
-fn configuration(errors: &mut Errors, node: &Node<'_>) {
+pub(super) fn configuration(errors: &mut Errors, node: &Node<'_>) {
     let opaque = node.at("opaque");
     if !opaque.set() {
         errors.push(opaque.required(""));
@@ -135,15 +139,7 @@ fn claim_spec(errors: &mut Errors, spec: &Node<'_>) {
     let mut expressions = Expressions::new();
     let request = |errors: &mut Errors, node: &Node<'_>| request(errors, node, &mut expressions);
     set(errors, &requests, REQUESTS_MAX, request, |item| item.text("name"));
-    let mut known: HashSet<String> = HashSet::new();
-    for request in requests.items() {
-        known.insert(request.text("name").to_owned());
-        let subs = request.at("firstAvailable").items();
-        known.extend(
-            subs.iter()
-                .map(|sub| format!("{}/{}", request.text("name"), sub.text("name"))),
-        );
-    }
+    let known = self::requests(&devices);
     let references = |errors: &mut Errors, node: &Node<'_>| {
         set(
             errors,
@@ -174,7 +170,24 @@ fn claim_spec(errors: &mut Errors, spec: &Node<'_>) {
     });
 }
 
-fn request_ref(errors: &mut Errors, node: &Node<'_>, known: &HashSet<String>) {
+/// The names by which a claim's requests and their alternatives are referred to. Where a name stands twice, the last counts.
+pub(super) fn requests(devices: &Node<'_>) -> HashSet<String> {
+    let mut alternatives: HashMap<&str, Vec<&str>> = HashMap::new();
+    let requests = devices.at("requests").items();
+    for request in &requests {
+        let subs = request.at("firstAvailable").items();
+        alternatives.insert(request.text("name"), subs.iter().map(|sub| sub.text("name")).collect());
+    }
+    let mut known = HashSet::new();
+    for (name, subs) in alternatives {
+        known.extend(subs.into_iter().map(|sub| format!("{name}/{sub}")));
+        known.insert(name.to_owned());
+    }
+    known
+}
+
+/// A reference to a request, or to an alternative of one.
+pub(super) fn request_ref(errors: &mut Errors, node: &Node<'_>, known: &HashSet<String>) {
     const UNKNOWN: &str = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
     let parts: Vec<&str> = node.str().split('/').collect();
     if parts.len() <= 2 {
@@ -224,6 +237,55 @@ fn exact(errors: &mut Errors, node: &Node<'_>, expressions: &mut Expressions) {
         "ExactCount" if count.int() <= 0 => errors.push(count.bad_int("must be greater than zero")),
         "All" | "ExactCount" => {}
         _ => errors.push(mode.unsupported(&["All", "ExactCount"])),
+    }
+    for toleration in node.at("tolerations").items() {
+        self::toleration(errors, &toleration);
+    }
+}
+
+fn toleration(errors: &mut Errors, node: &Node<'_>) {
+    let (key, value, effect) = (node.at("key"), node.at("value"), node.at("effect"));
+    if !key.is_empty() {
+        metadata::label_name(errors, &key, key.str());
+    }
+    match node.text("operator") {
+        "Exists" if !value.is_empty() => errors.push(value.bad("must be empty for operator `Exists`")),
+        "Exists" => {}
+        "Equal" => value.each(errors, names::label_value(value.str())),
+        _ => node.at("operator").need_one_of(errors, &["Equal", "Exists"]),
+    }
+    if !effect.is_empty() {
+        effect.one_of(errors, EFFECTS);
+    }
+}
+
+/// What must be so before a pod is bound to a device, and what must not.
+pub(super) fn binding_conditions(errors: &mut Errors, node: &Node<'_>) {
+    const MOST: usize = 4;
+    let (conditions, failures) = (node.at("bindingConditions"), node.at("bindingFailureConditions"));
+    for list in [&conditions, &failures] {
+        each(errors, list, MOST, |errors, name| {
+            metadata::label_name(errors, name, name.str())
+        });
+    }
+    for list in [&conditions, &failures] {
+        let mut seen: Seen<&str> = Seen::default();
+        for name in list.items() {
+            if seen.contains(&name.str()) {
+                errors.push(name.duplicate());
+            } else {
+                seen.push(name.str());
+            }
+            if list.path == failures.path && conditions.strings().contains(&name.str()) {
+                errors.push(name.bad("bindingFailureConditions must not overlap with bindingConditions"));
+            }
+        }
+    }
+    if conditions.is_empty() && !failures.is_empty() {
+        errors.push(conditions.invalid("bindingConditions are required to use bindingFailureConditions"));
+    }
+    if failures.is_empty() && !conditions.is_empty() {
+        errors.push(failures.invalid("bindingFailureConditions are required to use bindingConditions"));
     }
 }
 
@@ -281,9 +343,10 @@ pub(super) fn slice(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>
         errors.push(pool.at("generation").bad_int("must be greater than or equal to zero"));
     }
     if let Some(old) = old {
-        for name in ["pool.name", "driver", "nodeName"] {
-            spec.get(name).immutable(errors, &old.at("spec").get(name));
+        for name in ["pool.name", "driver"] {
+            spec.get(name).immutable_text(errors, &old.at("spec").get(name));
         }
+        spec.at("nodeName").immutable(errors, &old.get("spec.nodeName"));
     }
     let mut places = Vec::new();
     place(
@@ -291,6 +354,7 @@ pub(super) fn slice(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>
         &spec,
         &mut places,
         "must be either unset or set to a non-empty string",
+        true,
     );
     let each_device = spec.at("perDeviceNodeSelection");
     if spec.is("perDeviceNodeSelection") {
@@ -310,10 +374,16 @@ pub(super) fn slice(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>
         errors.push(spec.bad_text("", "only one of `sharedCounters` or `devices` is allowed"));
     }
     let devices = spec.at("devices");
-    let advanced = devices
-        .items()
-        .iter()
-        .any(|device| !device.at("taints").is_empty() || !device.at("consumesCounters").is_empty());
+    let advanced = devices.items().iter().any(|device| {
+        let listed = |(_, attribute): (&str, Node<'_>)| {
+            ["bools", "ints", "strings", "versions"]
+                .iter()
+                .any(|name| attribute.has(name))
+        };
+        !device.at("taints").is_empty()
+            || !device.at("consumesCounters").is_empty()
+            || device.at("attributes").entries().into_iter().any(listed)
+    });
     let per_device = spec.is("perDeviceNodeSelection");
     let most = if advanced { 64 } else { 128 };
     set(
@@ -329,12 +399,23 @@ pub(super) fn slice(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>
         8,
         |errors, counters| {
             counter_name(errors, &counters.at("name"));
-            if counters.at("counters").is_empty() {
-                errors.push(counters.at("counters").required(""));
-            }
+            self::counters(errors, &counters.at("counters"));
         },
         |item| item.text("name"),
     );
+}
+
+/// Counters by name.
+fn counters(errors: &mut Errors, node: &Node<'_>) {
+    if node.is_empty() {
+        errors.push(node.required(""));
+    } else if node.len() > COUNTERS_MAX {
+        errors.push(node.too_many(node.len(), COUNTERS_MAX));
+    } else {
+        for (name, _) in node.entries() {
+            errors.extend(names::label(name).into_iter().map(|message| node.bad_text(name, message)));
+        }
+    }
 }
 
 fn counter_name(errors: &mut Errors, node: &Node<'_>) {
@@ -345,7 +426,7 @@ fn counter_name(errors: &mut Errors, node: &Node<'_>) {
     }
 }
 
-fn pool_name(errors: &mut Errors, node: &Node<'_>) {
+pub(super) fn pool_name(errors: &mut Errors, node: &Node<'_>) {
     if node.is_empty() {
         errors.push(node.required(""));
         return;
@@ -359,7 +440,7 @@ fn pool_name(errors: &mut Errors, node: &Node<'_>) {
 }
 
 /// Where devices can be reached: names what is set.
-fn place(errors: &mut Errors, node: &Node<'_>, places: &mut Vec<&'static str>, empty: &str) {
+fn place(errors: &mut Errors, node: &Node<'_>, places: &mut Vec<&'static str>, empty: &str, one_term: bool) {
     let (name, selector, all) = (node.at("nodeName"), node.at("nodeSelector"), node.at("allNodes"));
     if name.set() {
         if name.is_empty() {
@@ -372,6 +453,13 @@ fn place(errors: &mut Errors, node: &Node<'_>, places: &mut Vec<&'static str>, e
     if selector.set() {
         places.push("`nodeSelector`");
         affinity::node_selector(errors, &selector);
+        let terms = selector.at("nodeSelectorTerms");
+        if one_term && terms.len() != 1 {
+            errors.push(terms.invalid_as(
+                show::internal_list("api/core/v1", "NodeSelectorTerm", terms.value),
+                "must have exactly one node selector term",
+            ));
+        }
     }
     if node.is("allNodes") {
         places.push("`allNodes`");
@@ -390,6 +478,18 @@ fn device(errors: &mut Errors, node: &Node<'_>, per_device: bool) {
             "the total number of attributes and capacities must not exceed 32",
         ));
     }
+    let lists = ["bools", "ints", "strings", "versions"];
+    let values: usize = attributes
+        .entries()
+        .iter()
+        .map(|(_, attribute)| lists.iter().map(|name| attribute.at(name).len()).sum::<usize>().max(1))
+        .sum();
+    if values > ATTRIBUTE_VALUES_MAX {
+        errors.push(node.invalid_as(
+            values.to_string(),
+            format!("the total number of attribute values must not exceed {ATTRIBUTE_VALUES_MAX}"),
+        ));
+    }
     for (key, attribute) in attributes.entries() {
         attribute_name(errors, &attributes, key, false);
         self::attribute(errors, &attribute);
@@ -400,22 +500,26 @@ fn device(errors: &mut Errors, node: &Node<'_>, per_device: bool) {
             errors.push(amount.at("requestPolicy").forbidden("allowMultipleAllocations must be true"));
         }
     }
-    for taint in node.at("taints").items() {
+    each(errors, &node.at("taints"), TAINTS_MAX, |errors, taint| {
         metadata::label_name(errors, &taint.at("key"), taint.text("key"));
         let value = taint.at("value");
         value.each(errors, names::label_value(value.str()));
-        taint.at("effect").need_one_of(errors, &["NoExecute", "NoSchedule", "None"]);
-    }
-    for consumed in node.at("consumesCounters").items() {
-        counter_name(errors, &consumed.at("counterSet"));
-        if consumed.at("counters").is_empty() {
-            errors.push(consumed.at("counters").required(""));
-        }
-    }
+        taint.at("effect").need_one_of(errors, EFFECTS);
+    });
+    set(
+        errors,
+        &node.at("consumesCounters"),
+        2,
+        |errors, consumed| {
+            counter_name(errors, &consumed.at("counterSet"));
+            counters(errors, &consumed.at("counters"));
+        },
+        |item| item.text("counterSet"),
+    );
     if per_device {
         const ONE: &str = "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
         let mut places = Vec::new();
-        place(errors, node, &mut places, "must not be empty");
+        place(errors, node, &mut places, "must not be empty", false);
         match places.len() {
             0 => errors.push(node.required(ONE)),
             1 => {}
@@ -424,6 +528,7 @@ fn device(errors: &mut Errors, node: &Node<'_>, per_device: bool) {
     } else if ["nodeName", "nodeSelector", "allNodes"].iter().any(|name| node.has(name)) {
         errors.push(node.invalid_as("null", "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec"));
     }
+    binding_conditions(errors, node);
 }
 
 fn attribute(errors: &mut Errors, node: &Node<'_>) {

@@ -7,7 +7,7 @@ use super::metadata::Rules;
 use super::names::{self, NameRule};
 use super::node::Node;
 use super::{
-    aggregation, autoscaling, batch, certificates, config, definition, device, extension, flow, job_status, network, pod, rbac,
+    aggregation, autoscaling, batch, certificates, claims, config, definition, device, extension, flow, job_status, network, pod, rbac,
     service, storage, workloads,
 };
 
@@ -154,7 +154,7 @@ pub(super) static KINDS: &[Kind] = &[
     Kind {
         before: BOTH,
         ..kind("core/secrets", config::secret, |e, n, o| {
-            n.at("type").immutable(e, &o.at("type"));
+            n.at("type").immutable_text(e, &o.at("type"));
             config::immutable(e, n, o, &["data"]);
             config::secret(e, n);
         })
@@ -342,7 +342,7 @@ pub(super) static KINDS: &[Kind] = &[
     Kind {
         before: BOTH,
         ..kind("networking.k8s.io/ingressclasses", network::ingress_class, |e, n, o| {
-            n.get("spec.controller").immutable(e, &o.get("spec.controller"));
+            n.get("spec.controller").immutable_text(e, &o.get("spec.controller"));
             network::ingress_class(e, n);
         })
     },
@@ -359,7 +359,7 @@ pub(super) static KINDS: &[Kind] = &[
     Kind {
         twice: true,
         ..kind("node.k8s.io/runtimeclasses", config::runtime_class, |e, n, o| {
-            n.at("handler").immutable(e, &o.at("handler"));
+            n.at("handler").immutable_text(e, &o.at("handler"));
         })
     },
     Kind {
@@ -567,6 +567,7 @@ pub(super) static KINDS: &[Kind] = &[
     },
     Kind {
         before: BOTH,
+        status: claims::status,
         ..kind("resource.k8s.io/resourceclaims", device::claim, device::claim_update)
     },
     Kind {

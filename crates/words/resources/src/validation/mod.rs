@@ -8,6 +8,7 @@ mod aggregation;
 mod autoscaling;
 mod batch;
 mod certificates;
+mod claims;
 mod config;
 mod container;
 mod definition;
@@ -153,6 +154,20 @@ pub fn update_stored(row: &Resource, new: &Value, old: &Value, subresource: Opti
         }
     }
     errors.into()
+}
+
+/// Where a claim or a template of claims asks first for devices that others use: the path that upstream names.
+#[must_use]
+pub fn asks_for_admin(row: &Resource, value: &Value) -> Option<String> {
+    let spec = match row.storage {
+        "resource.k8s.io/resourceclaims" => "spec",
+        "resource.k8s.io/resourceclaimtemplates" => "spec.spec",
+        _ => return None,
+    };
+    let value = stored(row, value);
+    let requests = Node::root(&value).get(spec).get("devices.requests").items();
+    let index = requests.iter().position(|request| request.at("exactly").is("adminAccess"))?;
+    Some(format!("spec.devices.requests[{index}].adminAccess"))
 }
 
 /// Problems of the addresses and families of a service, which its allocation needs to be right beforehand.

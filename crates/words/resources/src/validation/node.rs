@@ -320,8 +320,15 @@ impl<'a> Node<'a> {
 
     /// Must be what it was; `new` is `self`.
     pub fn immutable(&self, errors: &mut Errors, old: &Node<'_>) {
-        if !same(self.value, old.value) {
+        if self.value != old.value {
             errors.push(self.invalid(IMMUTABLE));
+        }
+    }
+
+    /// Likewise, where a text that is not there is an empty one.
+    pub fn immutable_text(&self, errors: &mut Errors, old: &Node<'_>) {
+        if self.str() != old.str() {
+            errors.push(self.bad(IMMUTABLE));
         }
     }
 }

@@ -466,7 +466,7 @@ pub(super) fn slice(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>
         slice_endpoints(errors, &endpoints, root.text("addressType"));
     }
     if let Some(old) = old {
-        root.at("addressType").immutable(errors, &old.at("addressType"));
+        root.at("addressType").immutable_text(errors, &old.at("addressType"));
     }
 }
 

@@ -68,6 +68,15 @@ pub(super) fn internal(package: &str, name: &str, value: &Value) -> String {
     out
 }
 
+/// Structs of package and name, likewise.
+pub(super) fn internal_list(package: &str, name: &str, value: &Value) -> String {
+    let Some(items) = value.as_array() else {
+        return "null".to_owned();
+    };
+    let items: Vec<String> = items.iter().map(|item| internal(package, name, item)).collect();
+    format!("[{}]", items.join(","))
+}
+
 /// A schema of a custom resource.
 fn schema_props(value: &Value) -> String {
     internal("apiextensions-apiserver/pkg/apis/apiextensions/v1", "JSONSchemaProps", value)

@@ -248,7 +248,7 @@ fn source(errors: &mut Errors, node: &Node<'_>, name: &str) {
 }
 
 fn basic(errors: &mut Errors, node: &Node<'_>) {
-    let value = node.quantity().value();
+    let value = node.quantity().wrapped_value();
     if value < 0 {
         errors.push(node.invalid_as(value.to_string(), "must be a valid resource quantity"));
     }
@@ -274,7 +274,7 @@ pub(super) fn volume_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>
     {
         csi.remove("controllerExpandSecretRef");
     }
-    if !same(&new, &was) {
+    if new != was {
         let text = diff::unified("api/core/v1", "PersistentVolumeSource", &was, &new);
         errors.push(
             spec.child("persistentvolumesource")
@@ -436,7 +436,7 @@ pub(super) fn claim_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>)
             }
         }
     }
-    if !same(&new, &was) {
+    if new != was {
         let text = diff::unified("api/core/v1", "PersistentVolumeClaimSpec", &was, &new);
         errors.push(spec.forbidden(format!(
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n{text}"
@@ -595,7 +595,9 @@ pub(super) fn class(errors: &mut Errors, root: &Node<'_>) {
 
 /// What may not change about a storage class.
 pub(super) fn class_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
-    for name in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+    root.at("parameters").immutable(errors, &old.at("parameters"));
+    root.at("provisioner").immutable_text(errors, &old.at("provisioner"));
+    for name in ["reclaimPolicy", "volumeBindingMode"] {
         root.at(name).immutable(errors, &old.at(name));
     }
 }

@@ -482,3 +482,63 @@ fn warnings_for_what_is_accepted() {
         ["spec.containers[0].ports[1]: duplicate port definition with spec.containers[0].ports[0]"]
     );
 }
+
+#[test]
+fn claims_and_what_may_not_change() {
+    let request = |more: Value| {
+        let mut exactly = json!({"deviceClassName": "c"});
+        exactly.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"spec": {"devices": {"requests": [{"name": "r", "exactly": exactly}]}}})
+    };
+    const EXACTLY: &str = "spec.devices.requests[0].exactly";
+    check(
+        "resource.k8s.io",
+        "resourceclaims",
+        &[
+            (
+                request(json!({"tolerations": [{"operator": "Exists", "value": "x"}]})),
+                &[&format!(
+                    "{EXACTLY}.tolerations[0].value: Invalid value: \"x\": must be empty for operator `Exists`"
+                )],
+            ),
+            (
+                request(json!({"tolerations": [{"operator": "In", "effect": "No"}]})),
+                &[
+                    &format!(
+                        "{EXACTLY}.tolerations[0].operator: Unsupported value: \"In\": supported values: \"Equal\", \"Exists\""
+                    ),
+                    &format!(
+                        "{EXACTLY}.tolerations[0].effect: Unsupported value: \"No\": supported values: \"NoExecute\", \"NoSchedule\", \"None\""
+                    ),
+                ],
+            ),
+        ],
+    );
+    check_update(
+        "networking.k8s.io",
+        "ingressclasses",
+        &json!({"spec": {"controller": "a.example/b"}}),
+        &[(
+            json!({"spec": {}}),
+            &[
+                "spec.controller: Invalid value: \"\": field is immutable",
+                "spec.controller: Required value",
+            ],
+        )],
+    );
+}
+
+#[test]
+fn a_claim_asks_for_the_devices_of_others_by_name() {
+    let row = row("resource.k8s.io", "resourceclaims");
+    let claim = |admin: bool| {
+        let request = |admin: bool| json!({"name": "r", "exactly": {"deviceClassName": "c", "adminAccess": admin}});
+        whole(
+            row,
+            &json!({"spec": {"devices": {"requests": [request(false), request(admin)]}}}),
+        )
+    };
+    assert_eq!(super::asks_for_admin(row, &claim(false)), None);
+    let path = super::asks_for_admin(row, &claim(true));
+    assert_eq!(path.as_deref(), Some("spec.devices.requests[1].adminAccess"));
+}

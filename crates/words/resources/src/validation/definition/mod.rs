@@ -34,6 +34,36 @@ const RULES: Rules = Rules {
     standard_finalizers: false,
 };
 
+/// Formats of texts, without dashes.
+const FORMATS: &[&str] = &[
+    "bsonobjectid",
+    "byte",
+    "cidr",
+    "creditcard",
+    "date",
+    "datetime",
+    "duration",
+    "email",
+    "hexcolor",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "k8slongname",
+    "k8sshortname",
+    "mac",
+    "password",
+    "rgbcolor",
+    "ssn",
+    "uri",
+    "uuid",
+    "uuid3",
+    "uuid4",
+    "uuid5",
+];
+
 static NULL: Value = Value::Null;
 
 /// What is asked of a definition. On creation everything; on update not what the old one did not keep either.
@@ -226,6 +256,26 @@ impl<'a> Spec<'a> {
         }
         format!("[{}]", all.join(","))
     }
+}
+
+/// The formats in a definition's schemas that nobody knows.
+pub(super) fn unknown_formats(root: &Node<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    for schema in Spec::of(root).schemas() {
+        openapi::each(&schema, &mut |schema| {
+            let (format, kind) = (schema.text("format"), schema.text("type"));
+            let known = match kind {
+                "" | "string" => FORMATS.contains(&format.replace('-', "").as_str()),
+                "integer" => matches!(format, "int32" | "int64"),
+                "number" => matches!(format, "float" | "double"),
+                _ => false,
+            };
+            if !format.is_empty() && !known {
+                found.push(format.to_owned());
+            }
+        });
+    }
+    found
 }
 
 /// A definition to create.

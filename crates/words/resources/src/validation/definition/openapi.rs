@@ -56,6 +56,15 @@ pub(super) fn zero(value: &Value) -> bool {
     }
 }
 
+/// Looks at a schema and all inside it.
+pub(super) fn each(schema: &Node<'_>, look: &mut dyn FnMut(&Node<'_>)) {
+    let look = std::cell::RefCell::new(look);
+    any(schema, &|schema| {
+        (look.borrow_mut())(schema);
+        false
+    });
+}
+
 /// Whether something holds of a schema or of one inside it.
 pub(super) fn any(schema: &Node<'_>, holds: &dyn Fn(&Node<'_>) -> bool) -> bool {
     if !schema.value.is_object() {
