@@ -15,7 +15,6 @@ pub(crate) struct Checked {
     /// The type of each node that has one.
     pub types: Vec<Option<Type>>,
     /// The overloads that each call could mean.
-    #[expect(dead_code, reason = "the estimate of costs reads it")]
     pub overloads: HashMap<u32, Vec<&'static str>>,
     /// The whole names of nodes that name a variable or a type.
     pub names: HashMap<u32, Box<str>>,

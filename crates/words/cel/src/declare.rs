@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::cost::Limit;
 use crate::types::Type;
 
 /// One way to call a function.
@@ -178,6 +179,8 @@ pub struct Environment {
     pub(crate) patches: bool,
     /// Whether `cel.bind` is there.
     pub(crate) bindings: bool,
+    /// What an expression may cost at most, if that is limited when it is written.
+    pub(crate) limit: Option<Limit>,
 }
 
 impl Environment {
@@ -189,6 +192,7 @@ impl Environment {
             functions: Arc::new(Functions::new()),
             patches: false,
             bindings: false,
+            limit: None,
         }
     }
 

@@ -8,6 +8,7 @@
 mod ast;
 mod check;
 mod constants;
+mod cost;
 mod declare;
 mod format;
 mod goregex;
@@ -65,6 +66,9 @@ pub enum Refused {
     /// It is right, but no program can be made of it: an error of the server in upstream's eyes.
     #[error("program instantiation failed: {0}")]
     Unfit(Unfit),
+    /// Evaluating it might cost more than its place allows.
+    #[error("too complex, exceeds cost limit")]
+    Costly,
     /// Its macros or its types make too much of it.
     #[error("compilation failed: the expression is too complex")]
     Complex,
@@ -105,6 +109,11 @@ impl Environment {
         let result = checked.types[ast.root.0 as usize].clone().unwrap_or(Type::Dyn);
         wanted.judge(&result).map_err(Refused::Unwanted)?;
         constants::judge(&ast, &checked).map_err(Refused::Unfit)?;
+        if let Some(limit) = &self.limit
+            && cost::most(&ast, &checked, limit.size_of) > limit.most
+        {
+            return Err(Refused::Costly);
+        }
         Ok(Compiled { result })
     }
 }

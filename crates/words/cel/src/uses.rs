@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use crate::cost::Limit;
 use crate::declare::{Environment, Functions, functions, read_type};
 use crate::library::kubernetes;
 use crate::types::Type;
@@ -168,6 +169,28 @@ fn admission() -> Environment {
     environment
 }
 
+/// What evaluating a selector for one device may cost.
+const DEVICE_COST_MAX: u64 = 1_000_000;
+
+/// How large what is at `path` can be: the letters of names and values, the entries of maps.
+fn device_size(path: &[&str]) -> Option<u64> {
+    const ENTRIES: u64 = 32;
+    let into = |part: &str| matches!(part, "@items" | "@values");
+    match path {
+        ["device"] => Some(0),
+        ["device", "driver"] => Some(63),
+        ["device", "allowMultipleAllocations"] => Some(1),
+        ["device", "attributes" | "capacity"] => Some(ENTRIES),
+        ["device", "attributes" | "capacity", "@keys"] => Some(63),
+        ["device", "attributes" | "capacity", outer] if into(outer) => Some(ENTRIES),
+        ["device", "attributes" | "capacity", outer, "@keys"] if into(outer) => Some(32),
+        // An attribute, whatever its name.
+        ["device", "attributes", outer, _] if into(outer) => Some(64),
+        ["device", "capacity", outer, inner] if into(outer) && into(inner) => Some(0),
+        _ => None,
+    }
+}
+
 /// The environment of expressions that select devices. One that is `stored` knows what the next version brings, too.
 pub fn device(stored: bool) -> &'static Environment {
     static NEW: LazyLock<Environment> = LazyLock::new(|| {
@@ -176,6 +199,10 @@ pub fn device(stored: bool) -> &'static Environment {
         environment.name_parts("kubernetes.DRADevice");
         environment.declare("device", of);
         environment.bindings = true;
+        environment.limit = Some(Limit {
+            most: DEVICE_COST_MAX,
+            size_of: device_size,
+        });
         environment
     });
     static STORED: LazyLock<Environment> = LazyLock::new(|| {

@@ -61,6 +61,7 @@ impl Expressions {
             Err(Uncompiled::Refused(Refused::Unfit(why))) => {
                 errors.push(node.internal(format!("program instantiation failed: {why}")));
             }
+            Err(Uncompiled::Refused(why @ Refused::Costly)) => errors.push(node.forbidden(why.to_string())),
             Err(why) => errors.push(node.bad_text(told, why.to_string())),
         }
         None
