@@ -260,6 +260,7 @@ fn resources(errors: &mut Errors, value: &Node<'_>, schema: &Value, resource: bo
                 name: names::path_segment,
                 namespaced: !meta.text("namespace").is_empty(),
                 standard_finalizers: false,
+                any_base: false,
             };
             let mut named = meta.value.clone();
             if meta.text("name").is_empty()

@@ -32,6 +32,7 @@ const RULES: Rules = Rules {
     name: names::subdomain,
     namespaced: false,
     standard_finalizers: false,
+    any_base: false,
 };
 
 /// Formats of texts, without dashes.
