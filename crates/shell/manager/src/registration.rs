@@ -65,6 +65,23 @@ pub enum Failure {
     Other(String),
 }
 
+/// The controlling owners of a kind that a changed object had and has.
+pub(crate) fn controllers_of<Owner: ApiObject>(change: &Change) -> Vec<Key> {
+    let mut keys = Vec::new();
+    for object in change.old.iter().chain(&change.new) {
+        let header = object.header();
+        let owners = header.owners.iter();
+        for owner in owners.filter(|owner| owner.controller && owner.kind == Owner::KIND) {
+            let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+            let key = Key::new(&header.namespace, &owner.name);
+            if group == Owner::GROUP && !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+    }
+    keys
+}
+
 type Map = Arc<dyn Fn(&Cache, &Change) -> Vec<Key> + Send + Sync>;
 type Step = Arc<dyn Fn(Context, Key, Timestamp) -> BoxFuture<'static, Result<Option<Plan>, Status>> + Send + Sync>;
 
@@ -183,21 +200,7 @@ impl Registration {
     /// kind; a change wakes the old and the new owner.
     #[must_use]
     pub fn controlled<K: ApiObject, Owner: ApiObject>(self) -> Self {
-        self.watch::<K>(|_, change| {
-            let mut keys = Vec::new();
-            for object in change.old.iter().chain(&change.new) {
-                let header = object.header();
-                let owners = header.owners.iter();
-                for owner in owners.filter(|owner| owner.controller && owner.kind == Owner::KIND) {
-                    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-                    let key = Key::new(&header.namespace, &owner.name);
-                    if group == Owner::GROUP && !keys.contains(&key) {
-                        keys.push(key);
-                    }
-                }
-            }
-            keys
-        })
+        self.watch::<K>(|_, change| controllers_of::<Owner>(change))
     }
 
     /// Watches a resource with a mapping of its own.

@@ -14,7 +14,7 @@ use trireme_reconcile::daemon_set::{self, Snapshot};
 use trireme_reconcile::ownership;
 
 use super::suffix;
-use crate::registration::{Context, Key, Registration};
+use crate::registration::{Context, Key, Registration, controllers_of};
 
 /// Pauses after failed pods, by DaemonSet. No two workers have one key, so each takes out what it works with.
 type Remembered = Arc<Mutex<HashMap<Key, Pauses>>>;
@@ -46,7 +46,7 @@ pub(super) fn registration() -> Registration {
     .primary::<DaemonSet>()
     .controlled::<Pod, DaemonSet>()
     .watch::<Pod>(orphaned)
-    .controlled::<ControllerRevision, DaemonSet>()
+    .watch::<ControllerRevision>(changed_of_ours)
     .watch::<ControllerRevision>(orphaned)
     .watch::<Node>(all_if_placement_changed)
 }
@@ -68,6 +68,15 @@ fn orphaned(cache: &Cache, change: &Change) -> Vec<Key> {
         spec.is_some_and(|spec| ownership::selects(&spec.selector, Some(&new.header().labels)))
     });
     selecting.map(|set| key_of(&set.metadata)).collect()
+}
+
+/// A revision that changes or goes concerns its DaemonSet. One that comes with its controller concerns nobody, as upstream
+/// has it: it is the controller's own, or somebody's who shall see it for a while.
+fn changed_of_ours(_: &Cache, change: &Change) -> Vec<Key> {
+    if change.old.is_none() {
+        return Vec::new();
+    }
+    controllers_of::<DaemonSet>(change)
 }
 
 /// A node that comes, goes, or changes its labels or taints may concern every DaemonSet; its heartbeats concern none.
