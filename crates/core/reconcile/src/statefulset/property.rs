@@ -247,12 +247,13 @@ proptest! {
         let status = &world.set["status"];
         prop_assert_eq!(status["replicas"].as_i64(), Some(replicas));
         prop_assert_eq!(status["availableReplicas"].as_i64(), Some(replicas));
-        prop_assert_eq!(status["updateRevision"].as_str(), Some(name_of("b").as_str()));
+        let update = name_of("b");
+        prop_assert_eq!(status["updateRevision"].as_str(), Some(update.as_str()));
         if case.spec["updateStrategy"]["type"] == "RollingUpdate" {
             let partition = case.spec["updateStrategy"]["rollingUpdate"]["partition"].as_u64().unwrap();
             for name in wanted.iter().skip(usize::try_from(partition).unwrap()) {
                 let labels = &world.pods[name]["metadata"]["labels"];
-                prop_assert_eq!(labels["controller-revision-hash"].as_str(), Some(name_of("b").as_str()));
+                prop_assert_eq!(labels["controller-revision-hash"].as_str(), Some(update.as_str()));
             }
         }
         for (name, pod) in &world.pods {
