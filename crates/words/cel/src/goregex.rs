@@ -37,6 +37,28 @@ const CLASSES: &[&str] = &[
     "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word", "xdigit",
 ];
 
+/// Categories and scripts of Unicode, by the names that Go knows them by.
+const CLASSES_OF_UNICODE: &str = "Adlam Ahom Anatolianhieroglyphs Any Arabic Armenian Ascii Assigned Avestan Balinese Bamum Bassavah Batak Bengali \
+     Beriaerfe Bhaiksuki Bopomofo Brahmi Braille Buginese Buhid C Canadianaboriginal Carian Casedletter Caucasianalbanian Cc \
+     Cf Chakma Cham Cherokee Chorasmian Closepunctuation Cn Cntrl Co Combiningmark Common Connectorpunctuation Control Coptic \
+     Cs Cuneiform Currencysymbol Cypriot Cyprominoan Cyrillic Dashpunctuation Decimalnumber Deseret Devanagari Digit \
+     Divesakuru Dogra Duployan Egyptianhieroglyphs Elbasan Elymaic Enclosingmark Ethiopic Finalpunctuation Format Garay \
+     Georgian Glagolitic Gothic Grantha Greek Gujarati Gunjalagondi Gurmukhi Gurungkhema Han Hangul Hanifirohingya Hanunoo \
+     Hatran Hebrew Hiragana Imperialaramaic Inherited Initialpunctuation Inscriptionalpahlavi Inscriptionalparthian Javanese \
+     Kaithi Kannada Katakana Kawi Kayahli Kharoshthi Khitansmallscript Khmer Khojki Khudawadi Kiratrai L Lao Latin Lc Lepcha \
+     Letter Letternumber Limbu Lineara Linearb Lineseparator Lisu Ll Lm Lo Lowercaseletter Lt Lu Lycian Lydian M Mahajani \
+     Makasar Malayalam Mandaic Manichaean Marchen Mark Masaramgondi Mathsymbol Mc Me Medefaidrin Meeteimayek Mendekikakui \
+     Meroiticcursive Meroitichieroglyphs Miao Mn Modi Modifierletter Modifiersymbol Mongolian Mro Multani Myanmar N Nabataean \
+     Nagmundari Nandinagari Nd Newa Newtailue Nko Nl No Nonspacingmark Number Nushu Nyiakengpuachuehmong Ogham Olchiki \
+     Oldhungarian Olditalic Oldnortharabian Oldpermic Oldpersian Oldsogdian Oldsoutharabian Oldturkic Olduyghur Olonal \
+     Openpunctuation Oriya Osage Osmanya Other Otherletter Othernumber Otherpunctuation Othersymbol P Pahawhhmong Palmyrene \
+     Paragraphseparator Paucinhau Pc Pd Pe Pf Phagspa Phoenician Pi Po Privateuse Ps Psalterpahlavi Punct Punctuation Rejang \
+     Runic S Samaritan Saurashtra Sc Separator Sharada Shavian Siddham Sidetic Signwriting Sinhala Sk Sm So Sogdian \
+     Sorasompeng Soyombo Spaceseparator Spacingmark Sundanese Sunuwar Surrogate Sylotinagri Symbol Syriac Tagalog Tagbanwa \
+     Taile Taitham Taiviet Taiyo Takri Tamil Tangsa Tangut Telugu Thaana Thai Tibetan Tifinagh Tirhuta Titlecaseletter Todhri \
+     Tolongsiki Toto Tulutigalari Ugaritic Unassigned Uppercaseletter Vai Vithkuqi Wancho Warangciti Yezidi Yi Z \
+     Zanabazarsquare Zl Zp Zs";
+
 type Rest<'a> = Result<&'a str, RegexFault>;
 
 fn fault<T>(reason: &'static str, part: &str) -> Result<T, RegexFault> {
@@ -237,10 +259,13 @@ fn unicode_class(text: &str) -> Rest<'_> {
         (&text[..end], &text[2..end])
     };
     let name = name.strip_prefix('^').unwrap_or(name);
-    let plain = name
-        .chars()
-        .all(|letter| letter.is_ascii_alphanumeric() || "_- ".contains(letter));
-    if plain && !name.is_empty() && regex::Regex::new(&format!("\\p{{{name}}}")).is_ok() {
+    // Names are compared without what separates their words, the first letter large.
+    let mut canonical = name.replace(['_', '-', ' '], "").to_ascii_lowercase();
+    if let Some(first) = canonical.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    let known = CLASSES_OF_UNICODE.split_ascii_whitespace().any(|known| known == canonical);
+    if known {
         return Ok(&text[all.len()..]);
     }
     fault(CHAR_RANGE, all)
