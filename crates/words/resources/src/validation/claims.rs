@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use super::affinity;
 use super::device::{binding_conditions, configuration, each, pool_name, request_ref, requests, set};
+use super::errors::Errors;
 use super::ip;
 use super::metadata;
 use super::names;
-use super::node::{Errors, IMMUTABLE, Node};
+use super::node::{IMMUTABLE, Node};
 use super::show;
 use super::volume::driver_name;
 

@@ -207,7 +207,7 @@ pub(super) fn node(errors: &mut Errors, root: &Node<'_>) {
     if let Some(at) = unread.filter(|_| all.len() > 1) {
         errors.push(FieldError {
             kind: FieldErrorType::Internal,
-            path: blocks.path.clone(),
+            path: blocks.path.to_string(),
             value: String::new(),
             detail: format!(
                 "invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[{at}]: <nil> (invalid CIDR address: {})",

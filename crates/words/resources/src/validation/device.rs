@@ -268,7 +268,8 @@ pub(super) fn binding_conditions(errors: &mut Errors, node: &Node<'_>) {
             metadata::label_name(errors, name, name.str())
         });
     }
-    for list in [&conditions, &failures] {
+    let overlapping: HashSet<&str> = conditions.strings().into_iter().collect();
+    for (list, others) in [(&conditions, &HashSet::new()), (&failures, &overlapping)] {
         let mut seen: Seen<&str> = Seen::default();
         for name in list.items() {
             if seen.contains(&name.str()) {
@@ -276,7 +277,7 @@ pub(super) fn binding_conditions(errors: &mut Errors, node: &Node<'_>) {
             } else {
                 seen.push(name.str());
             }
-            if list.path == failures.path && conditions.strings().contains(&name.str()) {
+            if others.contains(name.str()) {
                 errors.push(name.bad("bindingFailureConditions must not overlap with bindingConditions"));
             }
         }

@@ -7,8 +7,8 @@ use super::metadata::Rules;
 use super::names::{self, NameRule};
 use super::node::Node;
 use super::{
-    aggregation, autoscaling, batch, certificates, claims, config, definition, device, extension, flow, job_status, network, pod, rbac,
-    service, storage, workloads,
+    aggregation, autoscaling, batch, certificates, claims, config, definition, device, extension, flow, job_status, network, pod,
+    rbac, service, storage, workloads,
 };
 
 /// Checks an object to create.
