@@ -14,7 +14,7 @@ use trireme_resources::patch::{self, Patched};
 use super::create::By;
 use super::options::{error, quoted};
 use super::update::{Behaviour, Made};
-use super::{Target, WriteOptions, Written, meta_text, rules};
+use super::{Target, WriteOptions, Written, meta_text, metadata, rules};
 use crate::server::ApiServer;
 
 /// Which kind of patch.
@@ -172,10 +172,19 @@ pub(crate) fn made_by_apply(
     options: &WriteOptions,
 ) -> Result<Made, Status> {
     let value = rules::apply(target, current, applied, options)?;
-    let decoded = unstructured(value, target.row.schema(), FieldValidation::Ignore).map_err(|why| match why {
-        DecodeError::Cost(error) => error.into(),
-        why => unconvertible(target, applied, &why),
-    })?;
+    let convert = |value: Value| {
+        unstructured(value, target.row.schema(), FieldValidation::Ignore).map_err(|why| match why {
+            DecodeError::Cost(error) => error.into(),
+            why => unconvertible(target, applied, &why),
+        })
+    };
+    if applied["metadata"]["managedFields"].is_array() {
+        // Such as can be read were refused; these are told with whatever else does not fit, and never kept.
+        let mut sent = value.clone();
+        metadata(&mut sent).insert("managedFields".into(), applied["metadata"]["managedFields"].clone());
+        convert(sent)?;
+    }
+    let decoded = convert(value)?;
     let warnings = strict.told(options.validation)?;
     let mut value = decoded.value;
     trireme_resources::apply::settle(target.row, &mut value);

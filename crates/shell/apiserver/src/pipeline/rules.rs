@@ -182,7 +182,7 @@ pub fn told_as_sent(
     let forbidden: Vec<Empty>;
     let empty = if errors.is_empty() && !exact {
         forbidden = empty.iter().filter(|empty| forbids_empty(empty.path())).cloned().collect();
-        &forbidden
+        forbidden.as_slice()
     } else {
         empty
     };
