@@ -214,9 +214,9 @@ proptest! {
     ) {
         let mut world = World::new(&case, &starts);
         let ordered = case.spec["podManagementPolicy"] == "OrderedReady";
-        let mut at = 0;
+        let mut asked = 0;
         let mut quiet = 0;
-        for _ in 0..400 {
+        for round in 0..400 {
             let plan = world.plan();
             let of_pods = plan.actions.iter().filter(|action| match action.effect() {
                 Action::Create { object, .. } => object["kind"] == "Pod",
@@ -230,13 +230,12 @@ proptest! {
             world.carry_out(&plan);
             // Nodes are slow for a while, then they keep up.
             world.turn(|| {
-                at += 1;
-                at > 60 || acts[at % acts.len()]
+                asked += 1;
+                round + asked > 60 || acts[(round + asked) % acts.len()]
             });
-            if quiet > 3 && at > 60 {
+            if quiet > 3 && round + asked > 60 {
                 break;
             }
-            at += 1;
         }
         prop_assert!(quiet > 3, "still busy: {:?}", world.plan());
 

@@ -116,7 +116,7 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
         )));
     }
     let meta = config.get("metadata");
-    if meta.and_then(|meta| meta.get("managedFields")).is_some_and(Value::is_array) {
+    if meta.and_then(|meta| meta.get("managedFields")).is_some_and(names_managers) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     let shape = Shape::of_row(row);
