@@ -485,7 +485,8 @@ async fn a_quota_counts_what_there_is_and_gives_back_what_went() {
 #[tokio::test]
 async fn a_daemon_set_follows_the_nodes_and_replaces_a_pod_that_failed() {
     let ground = start();
-    let node = |name: &str, kind: &str| json!({"metadata": {"name": name, "labels": {"kind": kind}}});
+    let ready = json!({"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]});
+    let node = |name: &str, kind: &str| json!({"metadata": {"name": name, "labels": {"kind": kind}}, "status": ready});
     ground.seed::<Node>(node("n1", "a"));
     ground.seed::<Node>(node("n2", "b"));
     let uid = ground.seed::<DaemonSet>(json!({
