@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::Ingress;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trireme_client::testing::FakeTransport;
@@ -380,11 +381,10 @@ async fn two_autoscalers_of_one_target_are_told_and_scale_nothing() {
     ground.seed::<Pod>(
         json!({"metadata": {"name": "web-0", "namespace": "a", "labels": {"app": "web"}}, "spec": {"containers": []}}),
     );
-    let target = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web"});
-    ground.seed::<StatefulSet>(
-        json!({"metadata": {"name": "web", "namespace": "a"}, "spec": {"replicas": 1, "serviceName": "w",
-        "selector": {"matchLabels": {"app": "web"}}, "template": {}}, "status": {"replicas": 1, "selector": "app=web"}}),
-    );
+    // The stand-in tells the object itself where its scale is asked for: it is of a kind that no controller writes to.
+    let target = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "name": "web"});
+    ground.seed::<Ingress>(json!({"metadata": {"name": "web", "namespace": "a"}, "spec": {"replicas": 1},
+        "status": {"replicas": 1, "selector": "app=web"}}));
     let metric =
         json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}});
     let seed = |name: &str| {
@@ -411,7 +411,7 @@ async fn two_autoscalers_of_one_target_are_told_and_scale_nothing() {
             .fake
             .calls()
             .iter()
-            .any(|call| call.starts_with("PUT statefulsets/scale"))
+            .any(|call| call.starts_with("PUT ingresses/scale"))
     );
 }
 
