@@ -14,6 +14,7 @@ mod disk_full;
 mod host_ports;
 mod http;
 mod isolation;
+mod jobs;
 mod kubectl;
 mod limits;
 mod port_forward;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         autoscaling::SCENARIOS,
         daemons::SCENARIOS,
         stateful::SCENARIOS,
+        jobs::SCENARIOS,
         controllers::SCENARIOS,
         bad_input::SCENARIOS,
         survival::SCENARIOS,
