@@ -165,7 +165,7 @@ impl Search {
         let path = format!("{maps}/victim");
         let freed = json!([{"op": "remove", "path": "/metadata/finalizers"}]);
         let call = Call::with(Method::PATCH, path, freed.to_string()).of_type("application/json-patch+json");
-        connection.exchange(call).await?;
+        Connection::open(&self.rest.endpoint).await?.exchange(call).await?;
         Ok((found, failures))
     }
 
