@@ -406,13 +406,7 @@ async fn two_autoscalers_of_one_target_are_told_and_scale_nothing() {
     ground
         .until::<HorizontalPodAutoscaler>("the second is told", |all| reason(all, "two") == ambiguous)
         .await;
-    assert!(
-        !ground
-            .fake
-            .calls()
-            .iter()
-            .any(|call| call.starts_with("PUT ingresses/scale"))
-    );
+    assert!(!ground.fake.calls().iter().any(|call| call.starts_with("PUT ingresses/scale")));
 }
 
 #[test]
