@@ -3,6 +3,7 @@
 
 pub mod account_token;
 pub mod cluster_role_aggregation;
+pub mod cron_job;
 pub mod csr;
 pub mod csr_approving;
 pub mod csr_cleaner;

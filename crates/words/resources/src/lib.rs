@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod convert;
+pub mod cron;
 pub mod defaults;
 pub mod patch;
 pub mod quota;

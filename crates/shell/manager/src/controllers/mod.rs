@@ -31,6 +31,7 @@
 
 mod account_token;
 mod cluster_role_aggregation;
+mod cron_job;
 mod csr;
 mod daemon_set;
 mod deployment;
@@ -105,6 +106,7 @@ pub fn all(settings: &Settings, kinds: &Kinds) -> Vec<Registration> {
         node_lifecycle::registration(grace.unwrap_or(trireme_reconcile::node_lifecycle::GRACE)),
         taint_eviction::registration(),
         node_ipam::registration(ranges.collect()),
+        cron_job::registration(),
         daemon_set::registration(),
         deployment::registration(),
         statefulset::registration(),

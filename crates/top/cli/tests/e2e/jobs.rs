@@ -1,4 +1,5 @@
-//! Jobs in real containers: indexes told in every place, each pod counted once, the reason of a failure, suspension.
+//! Jobs in real containers: indexes told in every place, each pod counted once, the reason of a failure, suspension; and a
+//! CronJob that makes them.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use anyhow::{Result, ensure};
 use crate::Scenario;
 use crate::cluster::Cluster;
 
-pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[("jobs_run_to_their_end", ends)];
+pub(crate) const SCENARIOS: &[(&str, Scenario)] =
+    &[("jobs_run_to_their_end", ends), ("a_cron_job_makes_a_job_each_minute", ticks)];
 
 fn job(name: &str, spec: &str, command: &str) -> String {
     format!(
@@ -52,5 +54,30 @@ fn ends(cluster: &Cluster) -> Result<()> {
 
     space.apply(&job("passing", "ttlSecondsAfterFinished: 1", "true"))?;
     space.run(&["wait", "job/passing", "--for=delete", "--timeout=60s"])?;
+    Ok(())
+}
+
+fn ticks(cluster: &Cluster) -> Result<()> {
+    let space = cluster.namespace("ticks")?;
+    space.run(&[
+        "create",
+        "cronjob",
+        "tick",
+        "--image=busybox:1.35",
+        "--schedule=* * * * *",
+        "--",
+        "true",
+    ])?;
+    let path = "jsonpath={.status.lastSuccessfulTime}";
+    let told = ["get", "cronjob", "tick", "-o", path];
+    space.until(&told, Duration::from_secs(100), |text| !text.is_empty())?;
+    // The name is the minute for which it was made, and the Job is the CronJob's.
+    let path = "jsonpath={.items[0].metadata.name} {.items[0].metadata.ownerReferences[0].name}";
+    let made = space.run(&["get", "jobs", "-o", path])?;
+    let (name, owner) = made.split_once(' ').unwrap_or_default();
+    let minute = name.strip_prefix("tick-").and_then(|minute| minute.parse::<u64>().ok());
+    ensure!(minute.is_some() && owner == "tick", "{made}");
+    let events = space.run(&["get", "events", "--field-selector=involvedObject.kind=CronJob", "-o", "name"])?;
+    ensure!(!events.is_empty(), "nothing is told of it");
     Ok(())
 }

@@ -355,6 +355,7 @@ mod tests {
             "apps/replicasets",
             "apps/statefulsets",
             "autoscaling/horizontalpodautoscalers",
+            "batch/cronjobs",
             "batch/jobs",
             "certificates.k8s.io/certificatesigningrequests",
             "core/endpoints",

@@ -258,7 +258,6 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "batch/cronjobs",
         stored_as: ("batch", "v1"),
         hash: "sd5LIXh4Fjs=",
-        unenforced: Some(Unenforced::always("no jobs are made for it")),
         ..BASE
     },
     Resource {

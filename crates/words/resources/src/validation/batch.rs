@@ -15,6 +15,7 @@ use super::node::{IMMUTABLE, NOT_SHOWN, Node, same};
 use super::pod::{self, counts};
 use super::seen::Seen;
 use super::show;
+use crate::cron::{self, Schedule};
 
 const GENERATED: [(&str, &str); 4] = [
     ("controller-uid", "uid"),
@@ -459,8 +460,8 @@ pub(super) fn cron_job(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'
     if line.is_empty() {
         errors.push(line.required(""));
     } else {
-        if let Err(problem) = schedule(line.str()) {
-            errors.push(line.bad(problem));
+        if let Err(problem) = Schedule::parse(line.str()) {
+            errors.push(line.bad(problem.to_string()));
         }
         let zoned = line.str().contains("TZ");
         if !old.is_some_and(|old| old.get("spec.schedule").str().contains("TZ")) {
@@ -512,119 +513,7 @@ fn time_zone(errors: &mut Errors, node: &Node<'_>) {
         errors.push(unknown());
     } else if text.eq_ignore_ascii_case("local") {
         errors.push(node.bad("timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"));
-    } else if jiff::tz::TimeZone::get(text).is_err() {
+    } else if cron::zone(text).is_none() {
         errors.push(unknown());
     }
-}
-
-const MONTHS: &[&str] = &[
-    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
-];
-const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-/// Lowest and highest value of each field, and the names of its values from the lowest on.
-const FIELDS: [(u64, u64, &[&str]); 5] = [(0, 59, &[]), (0, 23, &[]), (1, 31, &[]), (1, 12, MONTHS), (0, 6, DAYS)];
-
-/// Reads a cron line; tells what is wrong with it.
-fn schedule(line: &str) -> Result<(), String> {
-    let mut line = line;
-    if line.starts_with("TZ=") || line.starts_with("CRON_TZ=") {
-        let (zone, rest) = line
-            .split_once(' ')
-            .ok_or_else(|| "invalid schedule format: \"TZ\"".to_owned())?;
-        let zone = zone.split_once('=').map_or("", |(_, zone)| zone);
-        if !matches!(zone, "" | "UTC" | "Local") && jiff::tz::TimeZone::get(zone).is_err() {
-            return Err(format!("provided bad location {zone}: unknown time zone {zone}"));
-        }
-        line = rest.trim();
-    }
-    if line.starts_with('@') {
-        const KNOWN: &[&str] = &[
-            "@yearly",
-            "@annually",
-            "@monthly",
-            "@weekly",
-            "@daily",
-            "@midnight",
-            "@hourly",
-        ];
-        if let Some(every) = line.strip_prefix("@every ") {
-            return trireme_api::time::parse_duration(every)
-                .map(drop)
-                .map_err(|error| format!("failed to parse duration {line}: {error}"));
-        }
-        return if KNOWN.contains(&line) {
-            Ok(())
-        } else {
-            Err(format!("unrecognized descriptor: {line}"))
-        };
-    }
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    if fields.len() != 5 {
-        return Err(format!(
-            "expected exactly 5 fields, found {}: [{}]",
-            fields.len(),
-            fields.join(" ")
-        ));
-    }
-    for (field, bounds) in fields.iter().zip(FIELDS) {
-        for range in field.split(',').filter(|range| !range.is_empty()) {
-            self::range(range, bounds)?;
-        }
-    }
-    Ok(())
-}
-
-fn number(text: &str) -> Result<u64, String> {
-    let parsed: i64 = text.parse().map_err(|_| {
-        format!(
-            "failed to parse int from {text}: strconv.Atoi: parsing {}: invalid syntax",
-            show::quoted(text)
-        )
-    })?;
-    u64::try_from(parsed).map_err(|_| format!("negative number ({parsed}) not allowed: {text}"))
-}
-
-fn range(text: &str, (low, high, words): (u64, u64, &[&str])) -> Result<(), String> {
-    let value = |part: &str| {
-        let word = part.to_lowercase();
-        match words.iter().position(|known| *known == word) {
-            Some(index) => Ok(low + index as u64),
-            None => number(part),
-        }
-    };
-    let steps: Vec<&str> = text.split('/').collect();
-    let ends: Vec<&str> = steps[0].split('-').collect();
-    let (start, mut end) = if matches!(ends[0], "*" | "?") {
-        (low, high)
-    } else {
-        let start = value(ends[0])?;
-        match ends[..] {
-            [_] => (start, start),
-            [_, end] => (start, value(end)?),
-            _ => return Err(format!("too many hyphens: {text}")),
-        }
-    };
-    let step = match steps[..] {
-        [_] => 1,
-        [_, step] => {
-            if ends.len() == 1 {
-                end = high;
-            }
-            number(step)?
-        }
-        _ => return Err(format!("too many slashes: {text}")),
-    };
-    if start < low {
-        return Err(format!("beginning of range ({start}) below minimum ({low}): {text}"));
-    }
-    if end > high {
-        return Err(format!("end of range ({end}) above maximum ({high}): {text}"));
-    }
-    if start > end {
-        return Err(format!("beginning of range ({start}) beyond end of range ({end}): {text}"));
-    }
-    if step == 0 {
-        return Err(format!("step of range should be a positive number: {text}"));
-    }
-    Ok(())
 }

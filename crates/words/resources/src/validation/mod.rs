@@ -35,7 +35,7 @@ mod review;
 mod security;
 mod seen;
 mod service;
-mod show;
+pub(crate) mod show;
 mod show_orders;
 mod storage;
 mod volume;

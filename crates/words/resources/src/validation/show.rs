@@ -10,7 +10,7 @@ use trireme_api::schema::{self, Field, Struct, Type};
 use super::show_orders::ORDERS;
 
 /// A text in quotes, escaped as Go's `%q` does.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for letter in text.chars() {
