@@ -64,12 +64,9 @@ struct NoTimes;
 /// Plans one step.
 #[must_use]
 pub fn reconcile(snapshot: &Snapshot, now: Timestamp) -> Plan {
-    let Some(spec) = &snapshot.cron_job.spec else {
-        return Plan::default();
-    };
     let mut look = Look {
         cron_job: &snapshot.cron_job,
-        spec,
+        spec: &snapshot.cron_job.spec,
         jobs: snapshot
             .jobs
             .iter()

@@ -32,11 +32,10 @@ async fn snapshot(context: Context, key: Key, schedules: Schedules) -> Result<Op
         schedules.lock().remove(&key);
         return Ok(None);
     };
-    let rescheduled = cron_job.spec.as_ref().is_some_and(|spec| {
-        let now = (cron_job.metadata.uid.clone(), spec.schedule.clone(), spec.time_zone.clone());
-        let before = schedules.lock().insert(key.clone(), now.clone());
-        before.is_some_and(|before| before.0 == now.0 && before != now)
-    });
+    let spec = &cron_job.spec;
+    let now = (cron_job.metadata.uid.clone(), spec.schedule.clone(), spec.time_zone.clone());
+    let before = schedules.lock().insert(key.clone(), now.clone());
+    let rescheduled = before.is_some_and(|before| before.0 == now.0 && before != now);
     let mut jobs = context.cache.list::<Job>(Some(&key.namespace));
     // A Job of anybody's whose name begins like those to be made may be in the way.
     let prefix = format!("{}-", key.name);
