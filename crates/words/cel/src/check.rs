@@ -260,7 +260,8 @@ impl<'a> Checker<'a> {
         arguments: &[ExprId],
     ) -> Type {
         if matches!(function, "_&&_" | "_||_") && target.is_none() {
-            self.overloads.insert(id.0, overloads.iter().map(|overload| overload.id).collect());
+            self.overloads
+                .insert(id.0, overloads.iter().map(|overload| overload.id).collect());
             return self.logic(arguments);
         }
         let found: Vec<Type> = target.iter().chain(arguments).map(|id| self.get(*id)).collect();
