@@ -60,13 +60,14 @@ pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option
 /// Whether a toleration tolerates a taint, for however long.
 #[must_use]
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let toleration = fit::Toleration {
-        key: toleration.key.as_deref().unwrap_or_default(),
-        operator: toleration.operator.as_deref().unwrap_or_default(),
-        value: toleration.value.as_deref().unwrap_or_default(),
-        effect: toleration.effect.as_deref().unwrap_or_default(),
-    };
-    toleration.tolerates(&fit::Taint {
+    let Toleration {
+        key,
+        operator,
+        value,
+        effect,
+        ..
+    } = toleration;
+    fit::Toleration::of([key, operator, value, effect]).tolerates(&fit::Taint {
         key: &taint.key,
         value: taint.value.as_deref().unwrap_or_default(),
         effect: &taint.effect,

@@ -94,13 +94,14 @@ pub fn tolerates(spec: &PodSpec, taint: &Taint) -> bool {
 }
 
 pub(crate) fn tolerated_by(toleration: &Toleration, taint: &Taint) -> bool {
-    let toleration = fit::Toleration {
-        key: toleration.key.as_deref().unwrap_or_default(),
-        operator: toleration.operator.as_deref().unwrap_or_default(),
-        value: toleration.value.as_deref().unwrap_or_default(),
-        effect: toleration.effect.as_deref().unwrap_or_default(),
-    };
-    toleration.tolerates(&fit::Taint {
+    let Toleration {
+        key,
+        operator,
+        value,
+        effect,
+        ..
+    } = toleration;
+    fit::Toleration::of([key, operator, value, effect]).tolerates(&fit::Taint {
         key: &taint.key,
         value: taint.value.as_deref().unwrap_or_default(),
         effect: &taint.effect,

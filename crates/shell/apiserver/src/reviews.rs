@@ -76,16 +76,13 @@ where
 }
 
 fn component_status<B>(incoming: &Incoming<B>, target: &Target) -> Result<Response<Body>, Status> {
-    let warning = ["v1 ComponentStatus is deprecated in v1.19+".to_owned()];
     let style = style(&incoming.parts, &incoming.query, Offer::List)?;
-    let mut answer = if target.name.is_empty() {
+    Ok(if target.name.is_empty() {
         let listing = crate::pipeline::list::Listing::default();
         respond::list(&style, target.row, listing)
     } else {
         respond::status(&style, &Status::not_found("", "componentstatus", &target.name))
-    };
-    respond::add_warnings(&mut answer, &warning);
-    Ok(answer)
+    })
 }
 
 /// Answers one review for a user.

@@ -80,7 +80,19 @@ pub struct Toleration<'a> {
     pub effect: &'a str,
 }
 
-impl Toleration<'_> {
+impl<'a> Toleration<'a> {
+    /// A toleration by its key, operator, value and effect, as typed objects have them.
+    #[must_use]
+    pub fn of([key, operator, value, effect]: [&'a Option<String>; 4]) -> Self {
+        let text = |part: &'a Option<String>| part.as_deref().unwrap_or_default();
+        Self {
+            key: text(key),
+            operator: text(operator),
+            value: text(value),
+            effect: text(effect),
+        }
+    }
+
     /// Whether it tolerates a taint, for however long.
     #[must_use]
     pub fn tolerates(&self, taint: &Taint<'_>) -> bool {

@@ -35,6 +35,12 @@ pub use source::Issues;
 pub use types::{Declared, Type};
 pub use uses::{Admission, Unwanted, Wanted, device};
 
+/// Whether a word means something of its own in the language, or may one day, so that no variable is called by it.
+#[must_use]
+pub fn is_word_of_its_own(word: &str) -> bool {
+    matches!(word, "true" | "false" | "null" | "in") || parse::RESERVED.contains(&word)
+}
+
 use ast::Ast;
 use check::Unchecked;
 use parse::Unparsed;

@@ -20,7 +20,7 @@ const VISIT_DEPTH_MAX: u32 = 250;
 const NODES_MAX: usize = 20_000;
 
 /// Words that the grammar takes for names and the language does not.
-const RESERVED: &[&str] = &[
+pub(crate) const RESERVED: &[&str] = &[
     "as",
     "break",
     "const",

@@ -63,8 +63,9 @@ where
     }
     let target = route(&incoming)?;
     let row = target.row;
-    let endpoints = row.group.is_empty() && row.kind == "Endpoints";
-    let errors = endpoints.then(|| error_style(&incoming.parts, &incoming.query));
+    let deprecated = row
+        .deprecated
+        .map(|warning| (warning, error_style(&incoming.parts, &incoming.query)));
     let answer = if row.virtual_ {
         Box::pin(reviews::serve(server, incoming, target)).await
     } else if !target.subresource.is_empty() {
@@ -72,15 +73,14 @@ where
     } else {
         whole(server, incoming, target).await
     };
-    let Some(errors) = errors else {
+    let Some((warning, errors)) = deprecated else {
         return answer;
     };
     let mut answer = answer.unwrap_or_else(|status| respond::status(&errors, &status));
-    respond::add_first_warning(&mut answer, ENDPOINTS_DEPRECATED);
+    respond::add_first_warning(&mut answer, warning);
     Ok(answer)
 }
 
-const ENDPOINTS_DEPRECATED: &str = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
 const JOB_PODS_STAY: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
     remove them or set propagationPolicy=Orphan to suppress this warning";
 

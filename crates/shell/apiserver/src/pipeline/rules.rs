@@ -341,11 +341,7 @@ pub fn misfit(expected: (&str, &str, &str), api_version: &str, kind: &str) -> Op
 /// Column definitions of a row's table.
 #[must_use]
 pub fn columns(row: &Resource) -> Value {
-    let columns = if row.kind == "Scale" {
-        table::scale_columns()
-    } else {
-        table::columns(row)
-    };
+    let columns = table::columns(row);
     let columns = columns.iter().map(|column| {
         let upstreams = column.from.and_then(descriptions::of_column);
         serde_json::json!({
@@ -359,17 +355,11 @@ pub fn columns(row: &Resource) -> Value {
 /// Whether a row's table has columns of its own.
 #[must_use]
 pub fn has_own_columns(row: &Resource) -> bool {
-    row.kind == "Scale" || table::has_columns(row)
+    table::has_columns(row)
 }
 
 /// The cells of an object.
 #[must_use]
 pub fn cells(row: &Resource, object: &Value) -> Value {
-    let now = jiff::Timestamp::now();
-    let cells = if row.kind == "Scale" {
-        table::scale_cells(object, now)
-    } else {
-        table::cells(row, object, now)
-    };
-    cells.into()
+    table::cells(row, object, jiff::Timestamp::now()).into()
 }

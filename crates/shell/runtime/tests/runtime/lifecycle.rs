@@ -25,7 +25,7 @@ pub(crate) async fn logs_and_exit(runtime: Arc<Runtime>, place: Place) {
     for line in [
         "stdout F out",
         "stderr F err",
-        "stdout F /work/dir",
+        "stdout F /srv/dir",
         "stdout F nameserver 192.0.2.1",
         "stdout F exit",
         "stdout F FROM_IMAGE=yes",

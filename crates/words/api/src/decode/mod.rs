@@ -28,6 +28,16 @@ use serde_json::Value;
 
 use crate::cost::CostError;
 
+/// Goes one step down a path: `name` behind a dot, `[3]` as it is. What it gives back is the length to go back to.
+fn enter(path: &mut String, step: &str) -> usize {
+    let length = path.len();
+    if length > 0 && !step.starts_with('[') {
+        path.push('.');
+    }
+    path.push_str(step);
+    length
+}
+
 /// What to do about unknown and duplicate fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FieldValidation {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::canonical::canonicalize_sent;
 use super::empty::Empties;
 use super::syntax::{Node, number, parse};
-use super::{DecodeError, Decoded, FieldValidation, canonicalize};
+use super::{DecodeError, Decoded, FieldValidation, canonicalize, enter};
 use crate::cost::Ledger;
 use crate::quantity::Quantity;
 use crate::schema::{self, Field, Struct, Type};
@@ -203,11 +203,7 @@ impl Decoder {
     }
 
     fn inside<R>(&mut self, step: &str, run: impl FnOnce(&mut Self) -> R) -> R {
-        let length = self.path.len();
-        if length > 0 && !step.starts_with('[') {
-            self.path.push('.');
-        }
-        self.path.push_str(step);
+        let length = enter(&mut self.path, step);
         let result = run(self);
         self.path.truncate(length);
         result

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::canonical::canonicalize_sent;
 use super::empty::Empties;
 use super::typed::{alone, element, unbase64};
-use super::{DecodeError, Decoded, FieldValidation};
+use super::{DecodeError, Decoded, FieldValidation, enter};
 use crate::cost::Ledger;
 use crate::schema::{Struct, Type};
 
@@ -63,11 +63,7 @@ fn kind(value: &Value) -> &'static str {
 
 impl Converter {
     fn inside<R>(&mut self, step: &str, run: impl FnOnce(&mut Self) -> R) -> R {
-        let length = self.path.len();
-        if length > 0 && !step.starts_with('[') {
-            self.path.push('.');
-        }
-        self.path.push_str(step);
+        let length = enter(&mut self.path, step);
         let result = run(self);
         self.path.truncate(length);
         result

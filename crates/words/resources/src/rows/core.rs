@@ -29,6 +29,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "core/componentstatuses",
         stored_as: ("", "v1"),
         virtual_: true,
+        deprecated: Some("v1 ComponentStatus is deprecated in v1.19+"),
         ..BASE
     },
     Resource {
@@ -53,6 +54,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "core/endpoints",
         stored_as: ("", "v1"),
         hash: "fWeeMqaN/OA=",
+        deprecated: Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
         ..BASE
     },
     Resource {

@@ -50,6 +50,8 @@ pub struct Resource {
     pub virtual_: bool,
     /// Most values that an object may have ([`trireme_api::cost`]).
     pub values_max: usize,
+    /// What every answer about it warns of, where upstream has deprecated it.
+    pub deprecated: Option<&'static str>,
     /// What a client is told that stores one, as long as nothing acts on it.
     pub unenforced: Option<Unenforced>,
 }
@@ -127,6 +129,7 @@ const BASE: Resource = Resource {
     hash: "",
     virtual_: false,
     values_max: OBJECT_VALUES_MAX,
+    deprecated: None,
     unenforced: None,
 };
 

@@ -469,6 +469,7 @@ pub(super) fn of(row: &Resource) -> Vec<Column> {
             text("Available", "Whether it answers."),
             AGE,
         ],
+        ("autoscaling", "scales") => scale(),
         _ => COMMON.to_vec(),
     }
 }

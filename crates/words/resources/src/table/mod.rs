@@ -92,18 +92,6 @@ pub fn scale_columns() -> Vec<Column> {
     columns::scale()
 }
 
-/// The cells of an `autoscaling/v1` Scale.
-#[must_use]
-pub fn scale_cells(value: &Value, now: Timestamp) -> Vec<Value> {
-    let count = |part: &str| Value::from(path::i64(value, &[part, "replicas"]).unwrap_or(0));
-    vec![
-        Value::from(path::str(value, &["metadata", "name"])),
-        count("spec"),
-        count("status"),
-        Value::from(words::since(path::get(value, &["metadata", "creationTimestamp"]), now)),
-    ]
-}
-
 /// Time since a creation as tables show it, for callers with their own columns: `5s`, `3m20s`, `2d3h`.
 #[must_use]
 pub fn age(since: Timestamp, now: Timestamp) -> String {

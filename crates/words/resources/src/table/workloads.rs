@@ -14,6 +14,10 @@ pub(super) fn workloads(row: &Resource, v: &View<'_>) -> Option<Vec<Value>> {
     let [names, images] = containers(template);
     let chosen = || Value::from(selector_or_none(v.get(&["spec", "selector"])));
     Some(match (row.group, row.plural) {
+        ("autoscaling", "scales") => {
+            let [wanted, there] = [["spec", "replicas"], ["status", "replicas"]].map(|path| v.int(&path));
+            vec![v.name(), wanted, there, v.age()]
+        }
         ("", "podtemplates") => {
             let [names, images] = containers(v.get(&["template", "spec"]));
             vec![

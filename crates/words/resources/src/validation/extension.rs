@@ -402,30 +402,7 @@ fn variables(errors: &mut Errors, node: &Node<'_>, mutating: bool, policy: &mut 
 }
 
 fn is_identifier(name: &str) -> bool {
-    const RESERVED: &[&str] = &[
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
-    names::c_identifier(name).is_empty() && !RESERVED.contains(&name)
+    names::c_identifier(name).is_empty() && !trireme_cel::is_word_of_its_own(name)
 }
 
 fn param_kind(errors: &mut Errors, node: &Node<'_>) {
