@@ -383,7 +383,7 @@ fn set_finalizers(value: &mut Value, finalizers: &[String]) {
 /// The finalizers that garbage collection's policies ask for, the others kept.
 fn finalizers_after(target: &Target, old: &Value, options: &DeleteOptions) -> Vec<String> {
     let present = listed(old, "finalizers");
-    if !rules::collects_garbage(target.row) {
+    if !target.row.collected {
         return present;
     }
     let has = |name: &str| present.iter().any(|own| own == name);

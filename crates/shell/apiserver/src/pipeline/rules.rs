@@ -133,12 +133,6 @@ pub fn allow_unconditional_update(target: &Target) -> bool {
     strategy::allow_unconditional_update(target.row)
 }
 
-/// Whether the garbage collector cares for objects of a row: policies of deletion mean nothing to others.
-#[must_use]
-pub fn collects_garbage(row: &Resource) -> bool {
-    row.kind != "Event"
-}
-
 /// Whether deletion without a policy leaves dependents.
 #[must_use]
 pub fn orphans_by_default(row: &Resource) -> bool {
@@ -158,9 +152,6 @@ pub fn validate_update(target: &Target, value: &Value, old: &Value) -> Vec<Field
     validation::update_stored(target.row, value, old, door(target))
 }
 
-/// Kinds whose maps upstream compares to the letter: an empty one is not the same as none.
-const TELLS_EMPTY: &[&str] = &["core/configmaps", "core/secrets"];
-
 /// Whether upstream refuses what was sent empty at a path as it does what has something in it.
 fn forbids_empty(path: &str) -> bool {
     let metadata = ["finalizers", "ownerReferences", "managedFields"];
@@ -178,7 +169,7 @@ pub fn told_as_sent(
     old: Option<&Value>,
     empty: &[Empty],
 ) -> Vec<FieldError> {
-    let exact = TELLS_EMPTY.contains(&target.row.storage);
+    let exact = target.row.tells_empty;
     let forbidden: Vec<Empty>;
     let empty = if errors.is_empty() && !exact {
         forbidden = empty.iter().filter(|empty| forbids_empty(empty.path())).cloned().collect();

@@ -42,6 +42,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "core/configmaps",
         stored_as: ("", "v1"),
         hash: "qFsyl6wFWjQ=",
+        tells_empty: true,
         ..BASE
     },
     Resource {
@@ -63,6 +64,7 @@ pub(super) static ROWS: &[Resource] = &[
         plural: "events",
         singular: "event",
         kind: "Event",
+        collected: false,
         short_names: &["ev"],
         selectable: &[
             "involvedObject.kind",
@@ -308,6 +310,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "core/secrets",
         stored_as: ("", "v1"),
         hash: "S6u1pOWzb84=",
+        tells_empty: true,
         ..BASE
     },
     Resource {

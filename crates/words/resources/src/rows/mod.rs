@@ -48,6 +48,10 @@ pub struct Resource {
     pub hash: &'static str,
     /// Whether nothing of it is stored: reviews, bindings, component statuses.
     pub virtual_: bool,
+    /// Whether the garbage collector cares for it: policies of deletion mean nothing to others.
+    pub collected: bool,
+    /// Whether an empty map is not the same as none when two of its objects are compared, as upstream does to the letter.
+    pub tells_empty: bool,
     /// Most values that an object may have ([`trireme_api::cost`]).
     pub values_max: usize,
     /// What every answer about it warns of, where upstream has deprecated it.
@@ -128,6 +132,8 @@ const BASE: Resource = Resource {
     stored_as: ("", ""),
     hash: "",
     virtual_: false,
+    collected: true,
+    tells_empty: false,
     values_max: OBJECT_VALUES_MAX,
     deprecated: None,
     unenforced: None,

@@ -123,6 +123,7 @@ pub(super) static ROWS: &[Resource] = &[
         plural: "events",
         singular: "event",
         kind: "Event",
+        collected: false,
         short_names: &["ev"],
         selectable: &[
             "regarding.kind",
