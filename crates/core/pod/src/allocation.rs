@@ -2,16 +2,17 @@
 //!
 //! Invariant: everything else about a pod is decided from what it was granted, not from what it wishes for. A wish is granted
 //! as a whole or not at all, and only where the requests of all pods, each by the larger of what it was granted and what its
-//! containers still have, stay within the node.
+//! containers still have, stay within the node. A pod that was not admitted has no place here and takes none.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Node, Pod, ResourceRequirements};
 use serde::{Deserialize, Serialize};
 
+use crate::admission::{self, Refusal};
 use crate::qos::{self, Class};
 use crate::quantity::{milli_value, value};
 use crate::resources::{self, Resources, pod_requests, same};
@@ -83,31 +84,29 @@ pub struct Capacity {
     pub pods: i64,
 }
 
-/// Why a wish waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// `OutOfcpu` and the like.
-    pub reason: String,
-    /// Text for people.
-    pub message: String,
-}
-
 struct Entry {
     wished: Arc<Pod>,
     allocation: Allocation,
     actuated: BTreeMap<String, ResourceRequirements>,
     active: bool,
+    /// Whether it was found to have a place here, once and for all.
+    admitted: bool,
     refused: Option<(Refusal, Timestamp)>,
 }
 
 impl Entry {
+    /// Whether it holds what it was granted.
+    fn holds(&self) -> bool {
+        self.active && self.admitted
+    }
+
     fn waits(&self) -> bool {
-        self.active && !self.allocation.covers(&self.wished)
+        self.holds() && !self.allocation.covers(&self.wished)
     }
 
     /// What the node must keep for it.
     fn requests(&self) -> Resources {
-        if !self.active {
+        if !self.holds() {
             return Resources::new();
         }
         pod_requests(spec::of(&self.allocation.applied(&self.wished)), &self.actuated)
@@ -149,15 +148,35 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Enters a pod with what it was granted, unless it is known.
-    pub fn admit(&mut self, pod: &Arc<Pod>, allocation: impl FnOnce() -> Allocation) {
+    /// Enters a pod with what it was granted, unless it is known. One that a node's agent has spoken of and that has not
+    /// ended was admitted in an earlier life.
+    pub fn enter(&mut self, pod: &Arc<Pod>, allocation: impl FnOnce() -> Allocation) {
+        let spoken_of = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
         self.entries.entry(spec::uid(pod).to_owned()).or_insert_with(|| Entry {
             wished: Arc::clone(pod),
             allocation: allocation(),
             actuated: BTreeMap::new(),
             active: true,
+            admitted: spoken_of && !spec::is_finished(pod),
             refused: None,
         });
+    }
+
+    /// Why a pod that is entered has no place on the node, beside those that have one; from the first time that it has one on,
+    /// it keeps it. `runs`: something of it is here already.
+    pub fn admission(&mut self, uid: &str, runs: bool, node: &Node, capacity: &Capacity) -> Option<Refusal> {
+        let entry = self.entries.get(uid)?;
+        if !entry.admitted && !runs {
+            let others = self.entries.values().filter(|other| other.holds());
+            let refusal = self
+                .refuse(uid, capacity)
+                .or_else(|| admission::misplaced(&entry.wished, node, others.map(|other| &*other.wished)));
+            if refusal.is_some() {
+                return refusal;
+            }
+        }
+        self.entries.get_mut(uid)?.admitted = true;
+        None
     }
 
     /// Sets what a pod was granted in an earlier life of the node's agent.
@@ -253,12 +272,12 @@ impl Ledger {
         let others: Vec<Resources> = self
             .entries
             .iter()
-            .filter(|(other, entry)| *other != uid && entry.active)
+            .filter(|(other, entry)| *other != uid && entry.holds())
             .map(|(_, entry)| entry.requests())
             .collect();
         let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
         let refusal = |resource: &str, requested: i64, used: i64, capacity: i64| Refusal {
-            reason: format!("OutOf{resource}"),
+            reason: format!("OutOf{resource}").into(),
             message: format!(
                 "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
             ),
@@ -271,10 +290,16 @@ impl Ledger {
             ("memory", |list| bytes(list, "memory"), capacity.memory),
             ("ephemeral-storage", |list| bytes(list, "ephemeral-storage"), capacity.storage),
         ];
-        rows.into_iter().find_map(|(resource, of, capacity)| {
+        let short = rows.into_iter().find_map(|(resource, of, capacity)| {
             let requested = of(&wanted);
             let used = others.iter().fold(0_i64, |sum, other| sum.saturating_add(of(other)));
             (requested > 0 && requested > capacity.saturating_sub(used)).then(|| refusal(resource, requested, used, capacity))
+        });
+        // The node has none of them; a resource of somebody's own that no node has is not the node's to judge.
+        short.or_else(|| {
+            let pages = wanted.iter().find(|(name, _)| name.starts_with("hugepages-"));
+            let (name, amount) = pages.map(|(name, quantity)| (name, value(&quantity.0)))?;
+            (amount > 0).then(|| refusal(name, amount, 0, 0))
         })
     }
 }
@@ -309,7 +334,8 @@ mod tests {
     }
 
     fn note(ledger: &mut Ledger, pod: &Arc<Pod>, seconds: i64) -> Vec<String> {
-        ledger.admit(pod, || Allocation::of(pod));
+        ledger.enter(pod, || Allocation::of(pod));
+        assert_eq!(ledger.admission(spec::uid(pod), true, &Node::default(), &NODE), None);
         let seen = Seen {
             pod,
             actuated: BTreeMap::new(),
@@ -355,6 +381,42 @@ mod tests {
         assert!(ledger.refusal("b").is_some(), "not yet");
         assert_eq!(ledger.note(seen("100m", true), &NODE, at(4)), ["b"]);
         assert_eq!((granted(&ledger, "b").as_str(), ledger.refusal("b")), ("500m", None));
+    }
+
+    #[test]
+    fn a_pod_is_admitted_where_there_is_room_and_is_never_asked_again() {
+        let node = Node::default();
+        let mut ledger = Ledger::default();
+        let mut ask = |pod: &Arc<Pod>, runs| {
+            ledger.enter(pod, || Allocation::of(pod));
+            let refusal = ledger.admission(spec::uid(pod), runs, &node, &NODE);
+            refusal.map(|refusal| (refusal.reason.into_owned(), refusal.message))
+        };
+        let full = |requested: i64, used: i64| {
+            let text = format!("Node didn't have enough resource: cpu, requested: {requested}, used: {used}, capacity: 1000");
+            Some(("OutOfcpu".to_owned(), text))
+        };
+        assert_eq!(ask(&pod("a", "600m", 0), false), None);
+        assert_eq!(ask(&pod("b", "600m", 0), false), full(600, 600));
+        assert_eq!(ask(&pod("c", "400m", 0), false), None, "who was refused takes nothing");
+        assert_eq!(ask(&pod("d", "1m", 0), false), full(1, 1000));
+        // What runs has its place, also where there is too little room, and what an earlier life spoke of does, too.
+        assert_eq!(ask(&pod("e", "500m", 0), true), None);
+        assert_eq!(ask(&pod("e", "500m", 0), false), None);
+        let mut known = (*pod("f", "500m", 0)).clone();
+        known.status = serde_json::from_value(json!({"startTime": "2026-01-01T00:00:00Z", "phase": "Pending"})).unwrap();
+        assert_eq!(ask(&Arc::new(known.clone()), false), None);
+        known.metadata.uid = Some("g".into());
+        known.status.get_or_insert_default().phase = Some("Failed".into());
+        assert_eq!(ask(&Arc::new(known), false), full(500, 2000));
+        let pages: Pod = serde_json::from_value(json!({"metadata": {"uid": "h"}, "spec": {"containers": [
+            {"name": "c", "resources": {"requests": {"hugepages-2Mi": "4Mi", "example.com/absent": "1"}}}]}}))
+        .unwrap();
+        let text = "Node didn't have enough resource: hugepages-2Mi, requested: 4194304, used: 0, capacity: 0";
+        assert_eq!(
+            ask(&Arc::new(pages), false),
+            Some(("OutOfhugepages-2Mi".to_owned(), text.to_owned()))
+        );
     }
 
     #[test]

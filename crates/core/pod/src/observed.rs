@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PodStatus, ResourceRequirements};
 
+use crate::admission::Refusal;
 use crate::plan::KillReason;
 use crate::qos::Limits;
 use crate::{Backoff, ResizeConditions};
@@ -123,6 +124,8 @@ pub struct Observed {
     pub failures: BTreeMap<String, Waiting>,
     /// Restart back-off, by container name.
     pub backoffs: BTreeMap<String, Backoff>,
+    /// Why the node has no place for the pod, if it was not admitted.
+    pub unfit: Option<Refusal>,
     /// Why the node ended the pod, if it did.
     pub verdict: Option<Verdict>,
     /// Not before this time try the sandbox or the volumes again.

@@ -135,7 +135,7 @@ pub fn verdict(pod: &Pod, observed: &Observed, now: Timestamp) -> Option<Verdict
         return observed.verdict.clone();
     }
     if observed.sandboxes.is_empty()
-        && let Some(refusal) = admission::refusal(pod)
+        && let Some(refusal) = admission::refusal(pod, observed.unfit.as_ref())
     {
         return Some(refusal.verdict());
     }

@@ -1,5 +1,6 @@
 //! The whole kubelet against an API and a runtime in memory. Waiting is for conditions, never for times.
 
+mod admission;
 mod isolation;
 mod resize;
 

@@ -14,7 +14,17 @@ pub struct Requirement<'a> {
     pub values: &'a [String],
 }
 
-impl Requirement<'_> {
+impl<'a> Requirement<'a> {
+    /// A requirement as typed objects have it.
+    #[must_use]
+    pub fn of(key: &'a str, operator: &'a str, values: &'a Option<Vec<String>>) -> Self {
+        Self {
+            key,
+            operator,
+            values: values.as_deref().unwrap_or_default(),
+        }
+    }
+
     /// Whether it holds for the value of its key; `None` where there is no such label.
     #[must_use]
     pub fn holds(&self, value: Option<&str>) -> bool {
@@ -55,6 +65,34 @@ pub fn term_matches<'a, 'n>(
     }
     asked && all
 }
+
+/// A port of the node's that a pod takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostPort<'a> {
+    /// `hostIP`; empty and `0.0.0.0`: all of the node's.
+    pub address: &'a str,
+    /// `TCP`, `UDP` or `SCTP`; empty: `TCP`.
+    pub protocol: &'a str,
+    /// Number.
+    pub port: i32,
+}
+
+impl HostPort<'_> {
+    /// Whether both cannot be had at once.
+    #[must_use]
+    pub fn conflicts(&self, other: &HostPort<'_>) -> bool {
+        fn or<'t>(text: &'t str, default: &'t str) -> &'t str {
+            if text.is_empty() { default } else { text }
+        }
+        let (mine, others) = (or(self.address, ALL_ADDRESSES), or(other.address, ALL_ADDRESSES));
+        self.port == other.port
+            && or(self.protocol, "TCP") == or(other.protocol, "TCP")
+            && (mine == others || mine == ALL_ADDRESSES || others == ALL_ADDRESSES)
+    }
+}
+
+/// What stands for all addresses of a node.
+const ALL_ADDRESSES: &str = "0.0.0.0";
 
 /// A taint of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +191,24 @@ mod tests {
         assert!(!term_matches([], [named("metadata.uid")], "n1", labelled));
         assert!(term_matches([named("zone")], [named("metadata.name")], "n1", labelled));
         assert!(!term_matches([named("disk")], [named("metadata.name")], "n1", labelled));
+    }
+
+    #[test]
+    fn a_port_is_taken_by_protocol_and_address() {
+        let port = |address, protocol, port| HostPort { address, protocol, port };
+        let mine = port("", "", 80);
+        for (address, protocol, number, expected) in [
+            ("", "TCP", 80, true),
+            ("0.0.0.0", "TCP", 80, true),
+            ("192.0.2.1", "TCP", 80, true),
+            ("", "UDP", 80, false),
+            ("", "TCP", 81, false),
+        ] {
+            let other = port(address, protocol, number);
+            assert_eq!(mine.conflicts(&other), expected, "{other:?}");
+            assert_eq!(other.conflicts(&mine), expected, "{other:?}");
+        }
+        assert!(!port("192.0.2.1", "", 80).conflicts(&port("192.0.2.2", "", 80)));
     }
 
     #[test]

@@ -59,6 +59,7 @@ impl Worker {
             probes: self.probes.results(),
             failures: state.failures.clone(),
             backoffs: state.backoffs.clone(),
+            unfit: state.unfit.clone(),
             verdict: state.verdict.clone(),
             retry_after: state.retry_after,
             busy: state.busy.clone(),

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use trireme_api::Status;
 use trireme_client::EventType;
-use trireme_pod::allocation::{Allocation, Capacity, Ledger, Refusal, Seen};
+use trireme_pod::admission::Refusal;
+use trireme_pod::allocation::{Allocation, Capacity, Ledger, Seen};
 use trireme_pod::observed::ContainerState;
 use trireme_pod::resize::{Change, Lowered, in_progress};
 use trireme_pod::resources::{Compute, effective, resizable};
@@ -49,7 +51,7 @@ impl Allocations {
     /// Enters a pod by what it wishes for; its worker will know better what it was granted.
     pub(super) fn expect(&self, pod: &Arc<Pod>, wake: &Arc<Notify>) {
         let mut inner = self.inner.lock();
-        inner.ledger.admit(pod, || Allocation::of(pod));
+        inner.ledger.enter(pod, || Allocation::of(pod));
         inner.wakes.insert(spec::uid(pod).to_owned(), Arc::clone(wake));
     }
 
@@ -143,9 +145,41 @@ impl Shared {
             pods: self.config.max_pods.into(),
         }
     }
+
+    /// Why an entered pod has no place on this node, of which something may run already. Who is refused by what the cache
+    /// knows of the node is judged once more by the node as it is now.
+    async fn admission(&self, uid: &str, runs: bool) -> Result<Option<Refusal>, Status> {
+        let name = &self.config.node_name;
+        let ask = |node: &Node| {
+            let mut inner = self.allocations.inner.lock();
+            inner.ledger.admission(uid, runs, node, &self.capacity())
+        };
+        if let Some(node) = self.cache.get::<Node>("", name)
+            && ask(&node).is_none()
+        {
+            return Ok(None);
+        }
+        let node = self.client.get::<Node>("", name).await?;
+        Ok(ask(&node))
+    }
 }
 
 impl Worker {
+    /// Asks once whether the pod has a place on this node, before anything of it is made.
+    ///
+    /// # Errors
+    /// Where nobody can say what the node is; ask again later.
+    pub(super) async fn admit(&mut self, pod: &Pod, observed: &mut Observed) -> Result<(), Status> {
+        let ends = self.state.stopped || self.state.verdict.is_some() || spec::is_finished(pod) || spec::is_deleting(pod);
+        if !self.state.judged && !ends {
+            let runs = !observed.sandboxes.is_empty() || !observed.containers.is_empty();
+            self.state.unfit = self.shared.admission(spec::uid(pod), runs).await?;
+            self.state.judged = true;
+            observed.unfit.clone_from(&self.state.unfit);
+        }
+        Ok(())
+    }
+
     /// The pod with what it was granted, which is what everything else goes by; and what is told of it.
     pub(super) async fn allocate(&mut self, pod: &Arc<Pod>, observed: &mut Observed) -> Arc<Pod> {
         let uid = spec::uid(pod);
@@ -199,7 +233,7 @@ impl Worker {
         };
         let (woken, allocation, refusal) = {
             let mut inner = self.shared.allocations.inner.lock();
-            inner.ledger.admit(pod, || Allocation::of(pod));
+            inner.ledger.enter(pod, || Allocation::of(pod));
             let mut granted = inner.ledger.note(seen, &self.shared.capacity(), now);
             granted.retain(|other| other != uid);
             (

@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use trireme_client::{DeleteOptions, EventType};
+use trireme_pod::admission::Refusal;
 use trireme_pod::allocation::Allocation;
 use trireme_pod::observed::{Verdict, Waiting};
 use trireme_pod::{Backoff, KillReason, Observed, ResizeConditions, Step, admission, plan, spec, status};
@@ -79,6 +80,10 @@ pub(super) struct State {
     pub(super) volumes: Option<BTreeMap<String, PathBuf>>,
     volumes_at: Option<Timestamp>,
     pub(super) verdict: Option<Verdict>,
+    /// Whether it was asked if the pod has a place here.
+    pub(super) judged: bool,
+    /// Why it has none.
+    pub(super) unfit: Option<Refusal>,
     /// Why containers were killed, by id, as long as they are known to the runtime.
     pub(super) killed: BTreeMap<String, KillReason>,
     /// What the pod was granted.
@@ -157,10 +162,14 @@ impl Worker {
                 return Some(now.saturating_add(RETRY).unwrap_or(Timestamp::MAX));
             }
         };
+        if let Err(error) = self.admit(wished, &mut observed).await {
+            tracing::warn!(pod = spec::display(wished), "the node cannot be read: {error}");
+            return Some(now.saturating_add(RETRY).unwrap_or(Timestamp::MAX));
+        }
         let pod = &self.allocate(wished, &mut observed).await;
         let observed = self.with_backoffs(observed);
         let actions = plan(pod, &observed, now);
-        self.judge(update, pod, plan::verdict(pod, &observed, now));
+        self.judge(update, pod, &observed, plan::verdict(pod, &observed, now));
         let stops = actions.steps.iter().any(|step| matches!(step, Step::StopPod { .. })) || self.state.stopped;
         self.probes.reconcile(pod, &observed, stops);
         if stops {
@@ -195,13 +204,13 @@ impl Worker {
     }
 
     /// Notes why the node ends the pod, and tells so where nobody did yet.
-    fn judge(&mut self, update: &Update, pod: &Pod, verdict: Option<Verdict>) {
+    fn judge(&mut self, update: &Update, pod: &Pod, observed: &Observed, verdict: Option<Verdict>) {
         let told = self.state.verdict.is_some() || update.gone || spec::is_finished(pod);
         if let Some(verdict) = verdict.as_ref().filter(|_| !told) {
-            match admission::refusal(pod).filter(|refusal| refusal.verdict() == *verdict) {
+            match admission::refusal(pod, observed.unfit.as_ref()).filter(|refusal| refusal.verdict() == *verdict) {
                 Some(refusal) => self
                     .shared
-                    .pod_event(pod, EventType::Warning, refusal.reason, refusal.message),
+                    .pod_event(pod, EventType::Warning, &refusal.reason, refusal.message),
                 None => self
                     .shared
                     .pod_event(pod, EventType::Normal, &verdict.reason, verdict.message.clone()),
