@@ -2,29 +2,34 @@
 //!
 //! Invariant: whoever hears no majority leads nobody, whatever consensus still calls it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver;
-use openraft::raft::TransferLeaderRequest;
+use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
 use tokio::time::Instant;
 
 use super::{Core, LOOK_EVERY, SILENCE, heard_ms};
-use crate::peer::Change;
+use crate::peer::{Change, Failure, Link};
 use crate::types::Group;
 use crate::{Leadership, MemberError};
 
-/// How long those who are not the heir of a leader that is gone give the heir to be elected; and how long an election
-/// takes at most, before it is tried again.
+/// An heir that was asked to stand and has not been elected for so long is passed over.
 const HEIR_WITHIN: Duration = Duration::from_millis(100);
-/// Longest random wait on top of that, so that not all do the same at once.
-const ELECT_DELAY_MS: u64 = 40;
-/// Longest wait for what another follower has in its log.
+/// How long the first round of an election gets before the next; each further one gets twice the time of the one before.
+const ROUND_WITHIN: Duration = Duration::from_millis(40);
+/// How many rounds there are before the matter is left to the election's own clock.
+const ROUNDS: u32 = 5;
+/// Longest wait for what another follower has in its log, and for an heir to hear that it is one.
 const ASKED_WITHIN: Duration = Duration::from_millis(50);
-/// How often an heir stands before it leaves the matter to the election's own clock.
-const ELECTIONS: usize = 5;
+/// First pause before a leader is dialled again that cannot be reached; it doubles up to [`LOOK_EVERY`]. A process that
+/// ends may break a connection or two that its host took for it before nobody listens any more.
+const REDIAL_AFTER: Duration = Duration::from_millis(2);
+/// How often a follower looks whether it has a connection to every other one.
+const WAYS_EVERY: Duration = Duration::from_secs(1);
 
 impl Core {
     /// Keeps up who leads and whether there is a quorum. Runs until it is aborted.
@@ -159,12 +164,19 @@ impl Core {
             };
             let Some(link) = self.peers.link(&leader) else { return };
             let watch = async {
+                let mut pause = REDIAL_AFTER;
                 loop {
                     match link.connection().await {
-                        Ok(connection) => connection.ended().await,
+                        Ok(connection) => {
+                            connection.ended().await;
+                            pause = REDIAL_AFTER;
+                        }
                         Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => return,
-                        // Cut off, or busy: the election's own clock decides.
-                        Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+                        // Ending just now, cut off, or busy: if it stays so, the election's own clock decides.
+                        Err(_) => {
+                            tokio::time::sleep(pause).await;
+                            pause = (pause * 2).min(LOOK_EVERY);
+                        }
                     }
                 }
             };
@@ -175,54 +187,117 @@ impl Core {
                     // Until somebody else leads, or the same one is back.
                     drop(tokio::time::timeout(SILENCE, leadership.changed()).await);
                 }
+                () = self.keep_ways(leader.id) => {}
                 changed = leadership.changed() => if changed.is_err() { return },
             }
         }
     }
 
-    /// Brings about another leader in place of the one of a term, whose process is gone.
+    /// The ways to the voters that are neither this server nor among these.
+    fn voters_but(&self, these: &BTreeSet<u64>) -> Vec<Arc<Link>> {
+        let metrics = self.metrics();
+        let voters = Self::voters(&metrics);
+        let others = metrics.membership_config.nodes().filter(|(id, _)| {
+            let other = **id != self.me.id && !these.contains(id);
+            other && voters.contains(id)
+        });
+        others.filter_map(|(_, member)| self.peers.link(member)).collect()
+    }
+
+    /// Keeps a connection to every other follower: where the leader is gone, who comes next is not to wait for one.
+    async fn keep_ways(&self, leader: u64) {
+        let leader = BTreeSet::from([leader]);
+        loop {
+            let others = self.voters_but(&leader);
+            // Who cannot be reached now is dialled the next time.
+            drop(futures::future::join_all(others.iter().map(|link| link.connection())).await);
+            tokio::time::sleep(WAYS_EVERY).await;
+        }
+    }
+
+    /// Brings about another leader in place of the one of a term, whose process is gone. The heir stands; whoever is not
+    /// the heir tells it so, since it may not have noticed, and stands itself only where the heir comes to nothing.
     async fn succeed(&self, term: u64, gone: u64) {
         let mut leadership = self.leadership.subscribe();
         let led = leadership.wait_for(|leadership| match leadership {
             Leadership::Leader { term: now } | Leadership::Follower { term: now, .. } => *now > term,
             Leadership::Unknown => false,
         });
-        let stand = async {
-            for _ in 0..ELECTIONS {
-                if !self.is_heir(gone).await {
-                    tokio::time::sleep(HEIR_WITHIN).await;
+        let elect = async {
+            let begun = Instant::now();
+            let mut passed = BTreeSet::from([gone]);
+            let mut asked = None;
+            let mut round = ROUND_WITHIN;
+            for _ in 0..ROUNDS {
+                if begun.elapsed() >= HEIR_WITHIN {
+                    passed.extend(asked);
                 }
-                self.stand().await;
-                tokio::time::sleep(HEIR_WITHIN + Duration::from_millis(self.random(ELECT_DELAY_MS))).await;
+                match self.heir(&passed).await {
+                    None => self.stand().await,
+                    Some(heir) => {
+                        asked = Some(heir.member().id);
+                        self.ask_to_stand(&heir).await;
+                    }
+                }
+                // Where several stood, they do not do it again at the same time.
+                let spread = u64::try_from(round.as_millis() / 4).unwrap_or(u64::MAX).max(1);
+                tokio::time::sleep(round + Duration::from_millis(self.random(spread))).await;
+                round *= 2;
             }
         };
         tokio::select! {
             _ = led => {}
-            () = stand => {}
+            () = elect => {}
         }
     }
 
-    /// Whether this server is the one to follow a leader that is gone: of the voters that answer, the one whose log no
+    /// Who is to follow a leader that is gone, where it is not this server: of the voters that answer, the one whose log no
     /// other's is ahead of. If the followers of one leader stood all at once, each could keep the others from winning.
-    async fn is_heir(&self, gone: u64) -> bool {
-        let metrics = self.metrics();
-        let own = (self.last_log(), self.me.id);
-        let others = metrics
-            .membership_config
-            .nodes()
-            .filter(|(id, _)| **id != gone && **id != self.me.id)
-            .filter(|(id, _)| Self::voters(&metrics).contains(id))
-            .filter_map(|(_, member)| self.peers.link(member));
-        let asked = others.map(|link| async move {
+    async fn heir(&self, passed: &BTreeSet<u64>) -> Option<Arc<Link>> {
+        let asked = self.voters_but(passed).into_iter().map(|link| async move {
             let last = link.last_log(ASKED_WITHIN).await.ok()?;
-            Some((last, link.member().id))
+            Some(((last, link.member().id), link))
         });
         let answers = futures::future::join_all(asked).await;
-        answers.into_iter().flatten().all(|other| other < own)
+        // The own one as late as theirs: entries of the leader may still come in.
+        let own = (self.last_log(), self.me.id);
+        let best = answers.into_iter().flatten().max_by_key(|(last, _)| *last);
+        best.filter(|(last, _)| *last > own).map(|(_, link)| link)
+    }
+
+    /// Tells an heir that the leader is gone, as if the leader had asked it to take over. One that knows it and stands already
+    /// does not mind.
+    async fn ask_to_stand(&self, heir: &Link) {
+        let metrics = self.metrics();
+        tracing::info!(term = metrics.current_term, heir = %heir.member().name, "the heir is to stand for election");
+        let request = TransferLeaderRequest::new(metrics.vote, heir.member().id, None);
+        if let Err(error) = heir.transfer_leader(&request, ASKED_WITHIN).await {
+            tracing::debug!(%error, "the heir does not hear that it is one");
+        }
+    }
+
+    /// Stands where the leader, or another follower of it, asks for it.
+    pub(crate) async fn stand_for(
+        &self,
+        request: TransferLeaderRequest<Group>,
+    ) -> Result<TransferLeaderResponse<Group>, Failure> {
+        if self.retired.load(Ordering::Relaxed) && *request.to_node_id() == self.me.id {
+            return Err(Failure::Refused("this server leads no more until it is started again".into()));
+        }
+        let answer = self.raft.handle_transfer_leader(request).await;
+        answer.map_err(|error| Failure::Refused(error.to_string()))
+    }
+
+    /// The last entry of the own log, for those who ask whether this server could lead.
+    pub(crate) fn last_log_of_heir(&self) -> Result<(u64, u64), Failure> {
+        if self.retired.load(Ordering::Relaxed) {
+            return Err(Failure::Refused("this server leads no more until it is started again".into()));
+        }
+        Ok(self.last_log())
     }
 
     /// Term and index of the last entry in the own log.
-    pub(crate) fn last_log(&self) -> (u64, u64) {
+    fn last_log(&self) -> (u64, u64) {
         self.log.last().map_or((0, 0), |id| (id.leader_id.term, id.index))
     }
 

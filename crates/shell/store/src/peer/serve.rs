@@ -156,7 +156,7 @@ async fn handle(core: &Arc<Core>, peer: u64, kind: u8, content: Bytes) -> Answer
     match kind {
         kind::VOTE => told(core.raft.vote(wire::from_json(&content)?).await),
         kind::PRE_VOTE => told(core.raft.pre_vote(wire::from_json(&content)?).await),
-        kind::TRANSFER_LEADER => told(core.raft.handle_transfer_leader(wire::from_json(&content)?).await),
+        kind::TRANSFER_LEADER => Ok(wire::json(&core.stand_for(wire::from_json(&content)?).await?)),
         kind::PROPOSE => {
             let applied = core.propose_here(wire::take_command(content)?).await?;
             Ok(wire::put_applied(&applied, core.replica.revision()))
@@ -170,7 +170,7 @@ async fn handle(core: &Arc<Core>, peer: u64, kind: u8, content: Bytes) -> Answer
             };
             Ok(wire::json(&outcome))
         }
-        kind::LAST_LOG => Ok(wire::json(&core.last_log())),
+        kind::LAST_LOG => Ok(wire::json(&core.last_log_of_heir()?)),
         kind::STATUS => Ok(wire::json(&core.status_here())),
         _ => Err(Failure::Refused(format!("a request of unknown kind {kind}"))),
     }

@@ -329,6 +329,36 @@ fn without_a_quorum_writes_and_reads_fail_in_bounded_time() {
     });
 }
 
+/// Ours: a follower whose next connection to a killed leader broke, instead of being refused, looked away for 200 ms. The
+/// other one left it to that one, as its heir, for 100 ms.
+#[test]
+fn a_killed_leader_is_followed_at_once_whoever_notices() {
+    for (breaking, of) in [(0, 2), (2, 2), (2, 3), (u32::MAX, 2), (u32::MAX, 3)] {
+        scene(3, PLENTY, move |scene| async move {
+            scene.form().await;
+            let leader = scene.leader_of(&[1, 2, 3]).await;
+            let followers = others(leader);
+            scene.put(leader, KEY, "v").await;
+            scene.alike().await;
+            rest(300).await;
+            let breaks = scene.host(followers[of - 2]).name.clone();
+            scene.world.net.breaking.lock().insert(breaks.clone(), breaking);
+            scene.kill(leader, true).await;
+            let killed = turmoil::elapsed();
+            let heir = scene.leader_of(&followers).await;
+            let took = turmoil::elapsed() - killed;
+            println!(
+                "{breaking} connections of {breaks} break: h{heir} leads {} ms later",
+                took.as_millis()
+            );
+            assert!(
+                took < Duration::from_millis(100),
+                "{breaking} connections of {breaks} break: {took:?}"
+            );
+        });
+    }
+}
+
 /// etcd: a watch that travelled back in time after a partition.
 #[test]
 fn a_watch_never_travels_back_in_time_after_a_partition() {

@@ -125,9 +125,11 @@ impl Nemesis {
 
     fn kill(&mut self, sim: &mut Sim<'_>, at: usize, keep: bool) {
         let host = Rc::clone(&self.world.hosts[at]);
-        sim.crash(host.name.as_str());
-        self.world.gone(&host);
-        host.disk.crash(keep);
+        for other in &self.world.hosts {
+            let breaking = u32::try_from(self.chance.below(3)).unwrap_or(0);
+            self.world.net.breaking.lock().insert(other.name.clone(), breaking);
+        }
+        self.world.kill(sim, &host, keep);
     }
 
     fn fault(&mut self, sim: &mut Sim<'_>, now: Duration) {

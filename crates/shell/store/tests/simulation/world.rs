@@ -30,6 +30,9 @@ const PORT: u16 = 2380;
 /// How long a connection attempt into a cut takes to fail.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How long a host takes to refuse a connection.
+const REFUSED_AFTER: Duration = Duration::from_millis(1);
+
 /// Unix time at the beginning of every simulation, in milliseconds.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
@@ -126,6 +129,11 @@ pub struct Net {
     pub broken: Mutex<BTreeSet<(String, String)>>,
     /// Whether messages are lost by chance.
     pub lossy: Mutex<bool>,
+    /// Names of hosts without a process that answer: nobody listens there, they say. One without power says nothing.
+    pub refusing: Mutex<BTreeSet<String>>,
+    /// How many more connections of a host to one that refuses them break before they are refused: while a process ends,
+    /// its host still takes some for it.
+    pub breaking: Mutex<BTreeMap<String, u32>>,
 }
 
 /// Connects one host to others.
@@ -145,12 +153,21 @@ impl PeerDialer for Dialer {
             io::Result::Ok(stream)
         };
         let pair = (self.name.clone(), member.name.clone());
+        let reached = || !self.net.broken.lock().contains(&pair) && !*self.net.lossy.lock();
+        // A host that crashed answers nothing in turmoil, where one of whose process was killed would refuse.
+        if self.net.refusing.lock().contains(&member.name) && reached() {
+            tokio::time::sleep(REFUSED_AFTER).await;
+            if let Some(left) = self.net.breaking.lock().get_mut(&self.name).filter(|left| **left > 0) {
+                *left -= 1;
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
             Ok(Ok(stream)) => Ok(Box::new(stream)),
             // Turmoil refuses also where a cut swallows the attempt; a real network keeps silent then.
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                let gone = !self.net.up.lock().contains(&member.name);
-                if gone && !self.net.broken.lock().contains(&pair) && !*self.net.lossy.lock() {
+                if !self.net.up.lock().contains(&member.name) && reached() {
                     return Err(error);
                 }
                 tokio::time::sleep(CONNECT_TIMEOUT).await;
@@ -260,9 +277,7 @@ impl World {
                 Order::Kill { at, keep } => {
                     let host = &self.hosts[at];
                     self.note(format!("{} {}", host.name, if keep { "is killed" } else { "loses power" }));
-                    sim.crash(host.name.as_str());
-                    self.gone(host);
-                    host.disk.crash(keep);
+                    self.kill(sim, host, keep);
                 }
                 Order::Start { at } => {
                     self.note(format!("{} starts", self.hosts[at].name));
@@ -270,6 +285,16 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Ends a host's process; without `keep` its power goes.
+    pub fn kill(&self, sim: &mut turmoil::Sim<'_>, host: &Host, keep: bool) {
+        sim.crash(host.name.as_str());
+        self.gone(host);
+        if keep {
+            self.net.refusing.lock().insert(host.name.clone());
+        }
+        host.disk.crash(keep);
     }
 
     /// A process ended, whatever way.
@@ -327,6 +352,7 @@ impl World {
         let member = host.member.borrow().clone();
         let (sender, mut requests) = mpsc::unbounded_channel();
         let listener = turmoil::net::TcpListener::bind(("0.0.0.0", host.port.get())).await?;
+        self.net.refusing.lock().remove(&host.name);
         self.net.up.lock().insert(host.name.clone());
         let store = match self.open(&host, member.clone()).await {
             Some(store) => store,
