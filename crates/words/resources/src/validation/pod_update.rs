@@ -454,12 +454,42 @@ pub(super) fn update_resize(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>
     }
 }
 
+/// A container with what a resize may change taken away; a list that held nothing else is none, as if it had been absent.
 fn without_compute(container: &Value) -> Value {
     let mut container = container.clone();
-    for list in ["requests", "limits"] {
-        if let Some(Value::Object(amounts)) = container.pointer_mut(&format!("/resources/{list}")) {
-            amounts.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
-        }
+    let lists = container.get_mut("resources").and_then(Value::as_object_mut);
+    for amounts in lists
+        .into_iter()
+        .flat_map(|lists| lists.values_mut())
+        .filter_map(Value::as_object_mut)
+    {
+        amounts.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
+    }
+    if let Some(lists) = container.get_mut("resources").and_then(Value::as_object_mut) {
+        lists.retain(|_, amounts| amounts.as_object().is_none_or(|amounts| !amounts.is_empty()));
     }
     container
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_resize_may_add_lists_of_cpu_and_memory_and_nothing_else() {
+        let container = |resources: Value| json!({"name": "c", "resources": resources});
+        let before = container(json!({"requests": {"memory": "1Gi"}}));
+        let differs = |resources: Value| !same(&without_compute(&container(resources)), &without_compute(&before));
+        assert!(!differs(json!({"requests": {"memory": "2Gi"}, "limits": {"memory": "2Gi"}})));
+        assert!(!differs(
+            json!({"requests": {"memory": "1Gi", "cpu": "1"}, "limits": {"cpu": "2"}})
+        ));
+        assert!(!differs(json!({})));
+        assert!(differs(
+            json!({"requests": {"memory": "1Gi"}, "limits": {"ephemeral-storage": "1Gi"}})
+        ));
+        assert!(differs(json!({"requests": {"memory": "1Gi"}, "claims": [{"name": "gpu"}]})));
+    }
 }
