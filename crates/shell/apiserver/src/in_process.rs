@@ -222,9 +222,11 @@ impl Transport for InProcess {
     async fn create(&self, target: &ClientTarget, body: Bytes, write: &ClientWriteOptions) -> Result<Object, Status> {
         let target = self.target(target)?;
         self.authorize("create", &target, ("", ""))?;
-        let write = self.write_options(write);
+        let mut write = self.write_options(write);
         let expected = Self::expected_of(&target)?;
-        let mut value = decode::body(Format::Json, &body, expected, write.validation)?.value;
+        let decoded = decode::body(Format::Json, &body, expected, write.validation)?;
+        write.empty = decoded.empty;
+        let mut value = decoded.value;
         match target.subresource.as_str() {
             "" if target.row.virtual_ => {
                 value["kind"] = target.row.kind.into();
@@ -257,16 +259,19 @@ impl Transport for InProcess {
     async fn update(&self, target: &ClientTarget, body: Bytes, write: &ClientWriteOptions) -> Result<Object, Status> {
         let target = self.target(target)?;
         self.authorize("update", &target, ("", ""))?;
-        let write = self.write_options(write);
-        if target.subresource == "scale" {
-            let value = decode::body(Format::Json, &body, expected(scale_row()), write.validation)?.value;
+        let mut write = self.write_options(write);
+        let scale = target.subresource == "scale";
+        let row = if scale { scale_row() } else { target.row };
+        let decoded = decode::body(Format::Json, &body, expected(row), write.validation)?;
+        write.empty = decoded.empty;
+        let mut value = decoded.value;
+        if scale {
             return self
                 .server
                 .update_scale(&target, value, &write)
                 .await
                 .map(|written| written.object);
         }
-        let mut value = decode::body(Format::Json, &body, expected(target.row), write.validation)?.value;
         rules::defaults(target.row, &mut value);
         self.server.update(&target, value, &write).await.map(|written| written.object)
     }

@@ -60,9 +60,10 @@ where
             value["kind"] = kind.into();
             value["apiVersion"] = row.api_version().into();
             rules::update_managers(&target, None, &mut value, &write, "");
-            let review = review(server, row, value, &user)
+            let mut review = review(server, row, value, &user)
                 .await
                 .map_err(|status| status.warning(warnings.clone()))?;
+            rules::canonicalize_answer(row.schema(), &mut review, write.empty);
             if style.accepted.shape == Shape::Metadata {
                 let kind = "PartialObjectMetadata";
                 respond::value(&style, 201, "meta.k8s.io/v1", kind, &respond::partial(&review))

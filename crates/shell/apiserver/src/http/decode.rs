@@ -142,7 +142,7 @@ fn typed(
     let (api_version, kind) = body.type_meta().map_err(|why| Refused::Kind(no_json(why, bytes, expected)))?;
     check_type(expected, &api_version, &kind, bytes).map_err(Refused::Kind)?;
     let ty = schema_of(expected).map_err(Refused::Kind)?;
-    body.typed_as_sent(ty, validation).map_err(Refused::Decode)
+    body.typed(ty, validation).map_err(Refused::Decode)
 }
 
 fn refuse(expected: Expected<'_>, error: DecodeError) -> Status {

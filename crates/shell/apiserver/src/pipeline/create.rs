@@ -135,11 +135,10 @@ impl ApiServer {
         let name = meta_text(&value, "name").to_owned();
         let mut errors = self.admin_access(target, &value);
         errors.extend(rules::validate_create(target, &value));
-        let errors = rules::told_as_sent(target, errors, &value, None, &options.empty);
         if !errors.is_empty() {
             return Err(target.invalid(&name, &errors));
         }
-        rules::canonicalize(target.row, &mut value);
+        rules::canonicalize_admitted(target.row, &mut value, options.empty);
         let whole;
         let judged = if target.subresource.is_empty() {
             target
@@ -148,11 +147,11 @@ impl ApiServer {
             &whole
         };
         warn(warnings, rules::warnings(judged, &value, None, self.config.warn_unenforced));
-        match rules::told_to_admission(target, &value, &options.empty) {
-            Some(mut told) => self.validate(target, Operation::Create, &mut told, None, options, warnings)?,
-            None => self.validate(target, Operation::Create, &mut value, None, options, warnings)?,
-        }
+        self.validate(target, Operation::Create, &mut value, None, options, warnings)?;
         writes.extend(self.charge(target, Operation::Create, &mut value, None, options, warnings)?);
+        if options.empty {
+            rules::canonicalize(target.row, &mut value);
+        }
         // A dry run does not get as far as the store, which asks.
         if given.refused && !options.dry_run {
             return Err(Status {

@@ -20,7 +20,6 @@ pub mod watch;
 use std::sync::Arc;
 
 use serde_json::Value;
-use trireme_api::decode::Empty;
 use trireme_api::{Object, Status};
 use trireme_resources::Resource;
 use trireme_store::Key;
@@ -131,8 +130,8 @@ pub struct WriteOptions {
     pub validation: rules::FieldValidation,
     /// Whether a new object's labels are its template's own ([`rules::shares_labels`]).
     pub shares_labels: bool,
-    /// The lists and maps that the client sent empty.
-    pub empty: Vec<Empty>,
+    /// Whether the client sent a list or map empty: such a value is looked at more closely.
+    pub empty: bool,
 }
 
 /// The answer to a write.

@@ -187,7 +187,6 @@ pub(crate) fn made_by_apply(
     let decoded = convert(value)?;
     let warnings = strict.told(options.validation)?;
     let mut value = decoded.value;
-    trireme_resources::apply::settle(target.row, &mut value);
     rules::defaults(target.row, &mut value);
     Ok(Made {
         warnings,
@@ -246,7 +245,7 @@ fn decode_patched(target: &Target, patched: Patched<Node<'_>>, options: &WriteOp
         }
         Ok((version, kind)) => match rules::misfit(expected, &version, &kind) {
             Some(why) => Err(DecodeError::Type(why)),
-            None => body.typed_as_sent(target.row.schema(), options.validation),
+            None => body.typed(target.row.schema(), options.validation),
         },
     };
     settled(target, decoded, patched.strict, options, || body.node().to_text())

@@ -152,54 +152,16 @@ pub fn validate_update(target: &Target, value: &Value, old: &Value) -> Vec<Field
     validation::update_stored(target.row, value, old, door(target))
 }
 
-/// Whether upstream refuses what was sent empty at a path as it does what has something in it.
-fn forbids_empty(path: &str) -> bool {
-    let metadata = ["finalizers", "ownerReferences", "managedFields"];
-    let inner = |name: &&str| path.strip_suffix(*name).is_some_and(|place| place.ends_with(".metadata."));
-    path.contains("ephemeralContainers[") || path.ends_with("spec.resources.claims") || metadata.iter().any(inner)
-}
-
-/// The problems of an object as upstream tells them: it sees what was sent empty, where the canonical form has nothing.
-/// Looked at is a copy, and for updates one of the old object that has nothing there, too: upstream takes both for equal.
+/// An old object as upstream's strategy and validation compare it with the new one: what is empty there and nothing here is
+/// the same to it. None where the object is compared as it is.
 #[must_use]
-pub fn told_as_sent(
-    target: &Target,
-    errors: Vec<FieldError>,
-    value: &Value,
-    old: Option<&Value>,
-    empty: &[Empty],
-) -> Vec<FieldError> {
-    let exact = target.row.tells_empty;
-    let forbidden: Vec<Empty>;
-    let empty = if errors.is_empty() && !exact {
-        forbidden = empty.iter().filter(|empty| forbids_empty(empty.path())).cloned().collect();
-        forbidden.as_slice()
-    } else {
-        empty
-    };
-    let Some(sent) = decode::as_sent(value, empty) else {
-        return errors;
-    };
-    let told = match old {
-        None => validate_create(target, &sent),
-        Some(old) if exact => validate_update(target, &sent, old),
-        Some(old) => {
-            let emptied = decode::as_sent(old, empty);
-            validate_update(target, &sent, emptied.as_ref().unwrap_or(old))
-        }
-    };
-    if told.len() < errors.len() { errors } else { told }
-}
-
-/// What validating admission tells from nothing although it is empty: a pod's overhead.
-#[must_use]
-pub fn told_to_admission(target: &Target, value: &Value, empty: &[Empty]) -> Option<Value> {
-    let told = empty
-        .iter()
-        .filter(|empty| empty.path() == "spec.overhead")
-        .cloned()
-        .collect::<Vec<_>>();
-    decode::as_sent(value, &told).filter(|_| target.row.storage == "core/pods")
+pub fn as_compared(target: &Target, old: &Value, new: &Value, empty: bool) -> Option<Value> {
+    if !empty || target.row.tells_empty {
+        return None;
+    }
+    let mut old = old.clone();
+    decode::align_empty(&mut old, new, target.stored().schema());
+    Some(old)
 }
 
 /// Warnings about an accepted object; `unenforced_too` says whether those of kinds and fields that do nothing yet are given.
@@ -212,10 +174,26 @@ pub fn warnings(target: &Target, value: &Value, old: Option<&Value>, unenforced_
     found
 }
 
-/// The canonical form of a value of the stored version.
+/// The form in which a value of the stored version is stored.
 pub fn canonicalize(row: &'static Resource, value: &mut Value) {
+    canonicalize_as(row, value, Empty::Stored);
+}
+
+/// The form that a value which was found valid has for admission: what is empty is still there.
+pub fn canonicalize_admitted(row: &'static Resource, value: &mut Value, empty: bool) {
+    canonicalize_as(row, value, if empty { Empty::Sent } else { Empty::Stored });
+}
+
+/// The form in which a value is answered that was never stored.
+pub fn canonicalize_answer(schema: &'static schema::Struct, value: &mut Value, empty: bool) {
+    if empty {
+        decode::canonicalize_as(value, schema, Empty::Written);
+    }
+}
+
+fn canonicalize_as(row: &'static Resource, value: &mut Value, empty: Empty) {
     let stored = stored(row);
-    decode::canonicalize(value, stored.schema());
+    decode::canonicalize_as(value, stored.schema(), empty);
     trireme_resources::strategy::fill_stored(stored, value);
     value["apiVersion"] = stored.api_version().into();
     value["kind"] = stored.kind.into();
@@ -228,6 +206,7 @@ pub fn update_managers(target: &Target, old: Option<&Value>, new: &mut Value, op
         manager: &options.manager,
         subresource: (!subresource.is_empty()).then_some(subresource),
         now: &now,
+        empty: options.empty,
     };
     trireme_resources::apply::update_managers(target.row, old, new, by);
 }

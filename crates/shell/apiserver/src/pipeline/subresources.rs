@@ -180,6 +180,10 @@ impl ApiServer {
         let mut make = |old: &Value| {
             let mut made = patched(&scale_target, kind, old, body, options)?;
             check_name(target, &made.value)?;
+            let options = &WriteOptions {
+                empty: made.empty,
+                ..options.clone()
+            };
             rules::update_managers(&scale_target, Some(old), &mut made.value, options, "scale");
             Ok(made)
         };
@@ -531,7 +535,9 @@ impl ApiServer {
         metadata.insert("namespace".into(), target.namespace.as_str().into());
         metadata.insert("creationTimestamp".into(), now().into());
         metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
-        tokens.issue(&account, request, &target.user).await
+        let mut token = tokens.issue(&account, request, &target.user).await?;
+        rules::canonicalize_answer(token_row().schema(), &mut token, options.empty);
+        Ok(token)
     }
 
     /// The node that a pod runs on, as stored.

@@ -4,7 +4,6 @@
 
 use serde_json::Value;
 use trireme_api::cost::Ledger;
-use trireme_api::decode::Empty;
 use trireme_api::{Object, Status};
 use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Write};
 
@@ -25,8 +24,8 @@ pub struct Made {
     pub warnings: Vec<String>,
     /// Whether managed fields are already as they are to be (server-side apply).
     pub managed: bool,
-    /// The lists and maps that were sent empty.
-    pub empty: Vec<Empty>,
+    /// Whether a list or map was sent empty.
+    pub empty: bool,
 }
 
 impl Made {
@@ -37,7 +36,7 @@ impl Made {
             value,
             warnings: Vec::new(),
             managed: false,
-            empty: Vec::new(),
+            empty: false,
         }
     }
 
@@ -85,7 +84,7 @@ impl ApiServer {
         }
         let mut make = |_: &Value| {
             Ok(Made {
-                empty: options.empty.clone(),
+                empty: options.empty,
                 ..Made::plain(value.clone())
             })
         };
@@ -170,6 +169,13 @@ impl ApiServer {
             owners::deduplicate(&mut value, owners::Found::Sent, warnings);
         }
         if !managed && !behaviour.raw {
+            let own;
+            let options = if options.empty == empty {
+                options
+            } else {
+                own = WriteOptions { empty, ..options.clone() };
+                &own
+            };
             rules::update_managers(target, Some(&shown), &mut value, options, &target.subresource);
         }
         if !behaviour.raw {
@@ -186,7 +192,7 @@ impl ApiServer {
             rules::canonicalize(target.row, &mut value);
             Vec::new()
         } else {
-            self.refine(target, options, (&old, &shown), (&mut value, &empty), warnings)?
+            self.refine(target, options, (&old, &shown), (&mut value, empty), warnings)?
         };
         metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
         let done = |object: Object| rules::to_version(target.row, object).map(Some);
@@ -240,18 +246,19 @@ impl ApiServer {
         target: &Target,
         options: &WriteOptions,
         (old, shown): (&Value, &Value),
-        (value, empty): (&mut Value, &[Empty]),
+        (value, empty): (&mut Value, bool),
         warnings: &mut Vec<String>,
     ) -> Result<Vec<Write>, Status> {
+        let compared = rules::as_compared(target, old, value, empty);
+        let old = compared.as_ref().unwrap_or(old);
         let mut writes = self.allocate_update(target, old, value)?;
         rules::prepare_update(target, old, value);
         Ledger::new().object(value, target.row.values_max)?;
         let errors = rules::validate_update(target, value, old);
-        let errors = rules::told_as_sent(target, errors, value, Some(old), empty);
         if !errors.is_empty() {
             return Err(target.invalid(&target.name, &errors));
         }
-        rules::canonicalize(target.row, value);
+        rules::canonicalize_admitted(target.row, value, empty);
         writes.extend(self.release_changed(target, old, value));
         warn(
             warnings,
@@ -259,6 +266,9 @@ impl ApiServer {
         );
         self.validate(target, Operation::Update, value, Some(shown), options, warnings)?;
         writes.extend(self.charge(target, Operation::Update, value, Some(shown), options, warnings)?);
+        if empty {
+            rules::canonicalize(target.row, value);
+        }
         Ok(writes)
     }
 }

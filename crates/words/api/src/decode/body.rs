@@ -94,15 +94,6 @@ impl<'a> Body<'a> {
         typed::decode(&self.0, ty, mode, "")
     }
 
-    /// Like [`Self::typed`], but empty lists that were sent for fields which are always written are still there:
-    /// ownership of fields sees them, storage does not.
-    ///
-    /// # Errors
-    /// As [`DecodeError`] says.
-    pub fn typed_as_sent(&self, ty: &'static Struct, mode: FieldValidation) -> Result<Decoded, DecodeError> {
-        typed::decode_sent(&self.0, ty, mode, "")
-    }
-
     /// Decodes a custom resource: any object; only duplicate fields are told.
     ///
     /// # Errors
@@ -122,7 +113,7 @@ pub fn any(bytes: &[u8], look: bool, ledger: &mut Ledger) -> Result<Decoded, Dec
     Ok(Decoded {
         value: node.into_value(),
         warnings,
-        empty: Vec::new(),
+        empty: false,
     })
 }
 

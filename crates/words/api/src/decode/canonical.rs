@@ -8,33 +8,66 @@ use crate::quantity::Quantity;
 use crate::schema::{self, Field, Struct, Type};
 use crate::time;
 
-/// Lists and maps of which an empty one is not the same as none, by struct and field. Validation refuses it, so that it is never
-/// stored.
-const EMPTY_IS_TOLD: &[(&str, &str)] = &[
-    ("CustomResourceDefinitionSpec", "versions"),
-    ("HPAScalingRules", "policies"),
-    ("NodeSelector", "nodeSelectorTerms"),
-    ("PersistentVolumeSpec", "capacity"),
-];
+/// Which empty lists and maps a value holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Empty {
+    /// All that were sent, as Go's struct holds them once it is decoded: what defaults, strategy and validation judge.
+    Sent,
+    /// Lists of fields that are always written, as Go's JSON of that struct shows them: what ownership of fields sees, and an
+    /// answer that was never stored.
+    Written,
+    /// None: protobuf storage does not tell them from nothing. What is stored.
+    Stored,
+}
 
-/// Brings a value into the form that Go's typed round trip gives: unknown fields and nulls dropped, empty `omitempty`
-/// fields dropped, zero values added where Go writes them, quantities and times in canonical form.
+/// Brings a value into the form that Go's typed round trip through storage gives: unknown fields and nulls dropped, empty
+/// `omitempty` fields dropped, zero values added where Go writes them, quantities and times in canonical form.
 pub fn canonicalize(value: &mut Value, ty: &'static Struct) {
-    structure(value, ty, Empty::Dropped);
+    structure(value, ty, Empty::Stored);
 }
 
-/// Like [`canonicalize`], but as it is before storage: an empty list that was sent for a field which is always
-/// written is not yet taken for none. Ownership of fields sees the difference.
-pub(super) fn canonicalize_sent(value: &mut Value, ty: &'static Struct) {
-    structure(value, ty, Empty::Kept);
+/// Like [`canonicalize`], with the empty lists and maps that a value has before storage or on another way.
+pub fn canonicalize_as(value: &mut Value, ty: &'static Struct, empty: Empty) {
+    structure(value, ty, empty);
 }
 
-/// What becomes of empty lists of fields that are always written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Empty {
-    /// Protobuf storage does not tell them from none.
-    Dropped,
-    Kept,
+/// Gives an old object the empty lists and maps of the new one where it has nothing: upstream compares them semantically, an
+/// empty list is none, and what is compared here by value then comes out alike.
+pub fn align_empty(old: &mut Value, new: &Value, ty: &'static Struct) {
+    let (Value::Object(old), Value::Object(new)) = (old, new) else { return };
+    for (name, new) in new {
+        let Some(field) = ty.field(name) else { continue };
+        match old.get_mut(name).filter(|old| !old.is_null()) {
+            Some(old) => align(old, new, &field.ty),
+            None if is_empty(new) && stays_empty(field, Empty::Sent) => drop(old.insert(name.clone(), new.clone())),
+            None => {}
+        }
+    }
+}
+
+fn align(old: &mut Value, new: &Value, ty: &Type) {
+    match (ty, old, new) {
+        (Type::Struct(reference), old, new) => align_empty(old, new, reference.get()),
+        (Type::List(inner), Value::Array(old), Value::Array(new)) => {
+            old.iter_mut().zip(new).for_each(|(old, new)| align(old, new, inner));
+        }
+        (Type::Map(inner), Value::Object(old), Value::Object(new)) => {
+            for (name, old) in old {
+                if let Some(new) = new.get(name) {
+                    align(old, new, inner);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        _ => false,
+    }
 }
 
 fn structure(value: &mut Value, ty: &'static Struct, empty: Empty) {
@@ -59,7 +92,7 @@ fn object_of(object: &mut Map<String, Value>, ty: &'static Struct, empty: Empty)
 }
 
 fn members(object: &mut Map<String, Value>, ty: &'static Struct, kept: Empty) {
-    object.retain(|name, value| ty.field(name).is_some_and(|field| member(value, field, ty, kept)));
+    object.retain(|name, value| ty.field(name).is_some_and(|field| member(value, field, kept)));
     for field in ty.always_written() {
         if !object.contains_key(field.json) {
             let zero = if field.pointer { Value::Null } else { zero(&field.ty) };
@@ -69,16 +102,11 @@ fn members(object: &mut Map<String, Value>, ty: &'static Struct, kept: Empty) {
 }
 
 /// Brings a member that is there into its form; whether it stays.
-fn member(value: &mut Value, field: &'static Field, ty: &'static Struct, kept: Empty) -> bool {
+fn member(value: &mut Value, field: &'static Field, kept: Empty) -> bool {
     if value.is_null() && (field.pointer || field.omitempty) {
         return false;
     }
-    let required = matches!(field.ty, Type::List(_)) && !field.pointer && !field.omitempty;
-    // An empty list of owners is the request to forget them.
-    let meant = required || field.json == "managedFields";
-    let none = value.as_array().is_some_and(Vec::is_empty);
-    let told = |none: bool| none && EMPTY_IS_TOLD.contains(&(ty.name, field.json));
-    if none && kept == Empty::Kept && meant || told(none || value.as_object().is_some_and(Map::is_empty)) {
+    if kept != Empty::Stored && is_empty(value) && stays_empty(field, kept) {
         return true;
     }
     canonical(value, &field.ty, kept);
@@ -86,6 +114,17 @@ fn member(value: &mut Value, field: &'static Field, ty: &'static Struct, kept: E
         !(value.is_null() && field.omitempty)
     } else {
         !((field.omitempty && go_empty(value, &field.ty)) || (field.omitzero && value.is_null()))
+    }
+}
+
+/// Whether an empty list or map of a field is more than nothing before storage.
+fn stays_empty(field: &Field, kept: Empty) -> bool {
+    let list = matches!(field.ty, Type::List(_) | Type::StringItems);
+    match kept {
+        Empty::Sent => list || matches!(field.ty, Type::Map(_)),
+        // An empty list of owners is the request to forget them.
+        Empty::Written => list && (!field.pointer && !field.omitempty || field.json == "managedFields"),
+        Empty::Stored => false,
     }
 }
 
@@ -111,7 +150,7 @@ pub(crate) fn zero(ty: &Type) -> Value {
         Type::SchemaOrBool => Value::from(false),
         Type::Struct(reference) => {
             let mut object = Map::new();
-            object_of(&mut object, reference.get(), Empty::Dropped);
+            object_of(&mut object, reference.get(), Empty::Stored);
             Value::Object(object)
         }
         _ => Value::Null,
@@ -124,8 +163,9 @@ fn canonical(value: &mut Value, ty: &Type, empty: Empty) {
         Type::List(inner) => {
             if let Value::Array(items) = value {
                 if items.is_empty() {
-                    // Protobuf storage does not tell an empty list from none.
-                    *value = Value::Null;
+                    if empty == Empty::Stored {
+                        *value = Value::Null;
+                    }
                     return;
                 }
                 for item in items {
@@ -143,7 +183,9 @@ fn canonical(value: &mut Value, ty: &Type, empty: Empty) {
         Type::Map(inner) => {
             if let Value::Object(members) = value {
                 if members.is_empty() {
-                    *value = Value::Null;
+                    if empty == Empty::Stored {
+                        *value = Value::Null;
+                    }
                     return;
                 }
                 for member in members.values_mut() {

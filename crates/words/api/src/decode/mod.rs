@@ -1,14 +1,13 @@
 //! Request bodies to JSON values, as the API server's typed decoders see them: unknown fields dropped and told,
 //! duplicate fields told, wrong types refused with Go's words.
 //!
-//! Invariant: what comes out fits the field table, in the form of Go's decode and encode round trip
-//! ([`canonicalize`]). It will not look at `apiVersion` and `kind`, convert, default or validate. Every value made is
+//! Invariant: what comes out fits the field table, in the form of Go's struct: as [`canonicalize`] gives it, but with the
+//! lists and maps that were sent empty ([`Empty::Sent`]); storage takes those for none. It will not look at `apiVersion` and `kind`, convert, default or validate. Every value made is
 //! charged to a [`Ledger`](crate::cost::Ledger).
 
 mod body;
 mod canonical;
 mod complete;
-mod empty;
 mod scalar;
 mod syntax;
 mod typed;
@@ -16,9 +15,8 @@ mod unstructured;
 mod yaml;
 
 pub use body::{Body, any, any_node, type_meta};
-pub use canonical::canonicalize;
+pub use canonical::{Empty, align_empty, canonicalize, canonicalize_as};
 pub use complete::complete;
-pub use empty::{Empty, as_sent};
 pub use syntax::Node;
 pub use typed::{json, untyped, value, value_at};
 pub use unstructured::unstructured;
@@ -66,12 +64,12 @@ impl FieldValidation {
 /// A decoded body.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoded {
-    /// The value, canonical.
+    /// The value, canonical but for what was sent empty.
     pub value: Value,
     /// Warnings such as `unknown field "spec.foo"`, in the order of the body.
     pub warnings: Vec<String>,
-    /// The lists and maps that were sent empty.
-    pub empty: Vec<Empty>,
+    /// Whether a list or map was sent empty.
+    pub empty: bool,
 }
 
 /// Why a body is refused. `Display` is what upstream puts after `X in version "v1" cannot be handled as a X: `.
@@ -355,12 +353,42 @@ mod tests {
             assert_eq!(value, output);
             canonicalize(&mut value, ty);
             assert_eq!(value, output, "twice");
-            assert_eq!(
-                super::value(input, ty, FieldValidation::Strict).unwrap().value,
-                output,
-                "decoded"
-            );
+            let mut decoded = super::value(input, ty, FieldValidation::Strict).unwrap().value;
+            canonicalize(&mut decoded, ty);
+            assert_eq!(decoded, output, "decoded");
         }
+    }
+
+    #[test]
+    fn what_is_sent_empty_is_kept_until_it_is_stored() {
+        let ty = schema::kind("apps", "v1", "Deployment").unwrap();
+        let sent = br#"{"metadata":{"labels":{},"annotations":null},"spec":{"selector":{"matchExpressions":[]},"template":{"metadata":{},"spec":{"containers":[],"volumes":[{"name":"v","emptyDir":{}}],"overhead":{}}}}}"#;
+        let decoded = json(sent, ty, FieldValidation::Strict).unwrap();
+        assert!(decoded.empty);
+        let spec = j!({"containers": [], "volumes": [{"name": "v", "emptyDir": {}}], "overhead": {}});
+        let whole = |labels: Value, expressions: Value, spec: &Value| {
+            j!({"metadata": labels, "spec": {"selector": expressions, "strategy": {}, "template": {"metadata": {}, "spec": spec}}, "status": {}})
+        };
+        assert_eq!(
+            decoded.value,
+            whole(j!({"labels": {}}), j!({"matchExpressions": []}), &spec)
+        );
+        let mut written = decoded.value.clone();
+        canonicalize_as(&mut written, ty, Empty::Written);
+        let shown = j!({"containers": [], "volumes": [{"name": "v", "emptyDir": {}}]});
+        assert_eq!(written, whole(j!({}), j!({}), &shown));
+        let mut stored = decoded.value.clone();
+        canonicalize(&mut stored, ty);
+        let kept = j!({"containers": null, "volumes": [{"name": "v", "emptyDir": {}}]});
+        assert_eq!(stored, whole(j!({}), j!({}), &kept));
+        align_empty(&mut stored, &decoded.value, ty);
+        assert_eq!(stored, decoded.value, "an old object is compared semantically");
+        let plain = json(br#"{"spec":{"replicas":1,"template":{"spec":{"securityContext":{}}}}}"#, ty, FieldValidation::Warn);
+        assert!(!plain.unwrap().empty, "an empty struct is none of them");
+        let bare = schema::kind("", "v1", "Pod").unwrap();
+        let mut old = j!({"spec": {"containers": null}});
+        align_empty(&mut old, &j!({"spec": {"containers": [], "securityContext": {}}}), bare);
+        assert_eq!(old, j!({"spec": {"containers": []}}), "a struct that is there is not none");
     }
 
     #[test]

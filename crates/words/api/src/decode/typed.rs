@@ -8,10 +8,8 @@ use std::collections::HashSet;
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
-use super::canonical::canonicalize_sent;
-use super::empty::Empties;
 use super::syntax::{Node, number, parse};
-use super::{DecodeError, Decoded, FieldValidation, canonicalize, enter};
+use super::{DecodeError, Decoded, Empty, FieldValidation, canonicalize_as, enter};
 use crate::cost::Ledger;
 use crate::quantity::Quantity;
 use crate::schema::{self, Field, Struct, Type};
@@ -76,18 +74,6 @@ pub(super) fn duplicates(node: &Node<'_>) -> Vec<String> {
 }
 
 pub(super) fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation, path: &str) -> Result<Decoded, DecodeError> {
-    let mut decoded = decode_sent(node, ty, mode, path)?;
-    canonicalize(&mut decoded.value, ty);
-    Ok(decoded)
-}
-
-/// Like [`decode`], but with the empty lists that were sent for fields which are always written.
-pub(super) fn decode_sent(
-    node: &Node<'_>,
-    ty: &'static Struct,
-    mode: FieldValidation,
-    path: &str,
-) -> Result<Decoded, DecodeError> {
     let mut decoder = Decoder::new(mode);
     path.clone_into(&mut decoder.path);
     let mut target = Value::Null;
@@ -99,7 +85,7 @@ pub(super) fn decode_sent(
     if let Some(error) = decoder.saved.take() {
         return Err(DecodeError::Type(error));
     }
-    canonicalize_sent(&mut target, ty);
+    canonicalize_as(&mut target, ty, Empty::Sent);
     decoder.finish(target)
 }
 
@@ -131,7 +117,8 @@ struct Decoder {
     stack: Vec<(&'static Struct, &'static Field)>,
     /// Path with indices and keys.
     path: String,
-    empty: Empties,
+    /// Whether a list or map was empty.
+    empty: bool,
 }
 
 impl Decoder {
@@ -145,7 +132,7 @@ impl Decoder {
             saved: None,
             stack: Vec::new(),
             path: String::new(),
-            empty: Empties::default(),
+            empty: false,
         }
     }
 
@@ -156,7 +143,7 @@ impl Decoder {
         Ok(Decoded {
             value,
             warnings: self.strict,
-            empty: self.empty.found,
+            empty: self.empty,
         })
     }
 
@@ -283,9 +270,7 @@ impl Decoder {
             self.save(error);
             return Ok(());
         };
-        if items.is_empty() {
-            self.empty.list(&self.path);
-        }
+        self.empty |= items.is_empty();
         let element = element(go, inner);
         let mut out = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
@@ -308,9 +293,7 @@ impl Decoder {
         if !slot.is_object() {
             *slot = Value::Object(Map::new());
         }
-        if members.is_empty() {
-            self.empty.map(&self.path);
-        }
+        self.empty |= members.is_empty();
         let element = element(go, inner);
         let mut known: HashSet<&str> = HashSet::with_capacity(members.len());
         for (name, member) in members {

@@ -8,10 +8,8 @@
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
-use super::canonical::canonicalize_sent;
-use super::empty::Empties;
 use super::typed::{alone, element, unbase64};
-use super::{DecodeError, Decoded, FieldValidation, enter};
+use super::{DecodeError, Decoded, Empty, FieldValidation, canonicalize_as, enter};
 use crate::cost::Ledger;
 use crate::schema::{Struct, Type};
 
@@ -23,7 +21,7 @@ pub fn unstructured(value: Value, ty: &'static Struct, mode: FieldValidation) ->
     let mut converter = Converter {
         told: (mode != FieldValidation::Ignore).then(Vec::new),
         path: String::new(),
-        empty: Empties::default(),
+        empty: false,
         ledger: Ledger::new(),
     };
     let mut value = converter.structure(value, ty).map_err(DecodeError::Type)?;
@@ -32,11 +30,11 @@ pub fn unstructured(value: Value, ty: &'static Struct, mode: FieldValidation) ->
     if mode == FieldValidation::Strict && !warnings.is_empty() {
         return Err(DecodeError::Strict(warnings));
     }
-    canonicalize_sent(&mut value, ty);
+    canonicalize_as(&mut value, ty, Empty::Sent);
     Ok(Decoded {
         value,
         warnings,
-        empty: converter.empty.found,
+        empty: converter.empty,
     })
 }
 
@@ -44,7 +42,8 @@ struct Converter {
     /// Unknown fields, where they are wanted.
     told: Option<Vec<String>>,
     path: String,
-    empty: Empties,
+    /// Whether a list or map was empty.
+    empty: bool,
     ledger: Ledger,
 }
 
@@ -113,9 +112,7 @@ impl Converter {
         let Value::Array(items) = value else {
             return Err(format!("cannot restore slice from {}", kind(&value)));
         };
-        if items.is_empty() {
-            self.empty.list(&self.path);
-        }
+        self.empty |= items.is_empty();
         let element = element(go, inner);
         let mut out = Vec::with_capacity(items.len());
         for (index, item) in items.into_iter().enumerate() {
@@ -128,9 +125,7 @@ impl Converter {
         let Value::Object(members) = value else {
             return Err(format!("cannot restore map from {}", kind(&value)));
         };
-        if members.is_empty() {
-            self.empty.map(&self.path);
-        }
+        self.empty |= members.is_empty();
         let element = element(go, inner);
         let mut out = Map::new();
         for (name, member) in members {

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
-use trireme_api::decode::{self, FieldValidation, canonicalize};
+use trireme_api::decode::{self, Empty, FieldValidation, canonicalize};
 use trireme_api::schema::{self, Struct};
 use trireme_api::{Status, StatusCause, StatusDetails};
 
@@ -257,30 +257,28 @@ pub struct Updater<'a> {
     pub subresource: Option<&'a str>,
     /// Now, RFC 3339 in seconds.
     pub now: &'a str,
+    /// Whether the new object holds a list or map that was sent empty.
+    pub empty: bool,
 }
 
 /// Renews the managed fields of an object about to be stored by create, update or any patch but apply. Both objects
-/// are in the row's version; a create has no old one. The new one becomes canonical: empty lists that were sent have been
-/// seen.
+/// are in the row's version; a create has no old one.
 pub fn update_managers(row: &Resource, old: Option<&Value>, new: &mut Value, by: Updater<'_>) {
-    renew(row, old, new, by);
-    settle(row, new);
-}
-
-/// Takes empty lists for none, as storage does.
-pub fn settle(row: &Resource, value: &mut Value) {
-    if holds_empty_list(value)
-        && let Some(ty) = schema::kind(row.group, row.version, row.kind)
-    {
-        canonicalize(value, ty);
+    if !by.empty {
+        return renew(row, old, new, by);
     }
-}
-
-fn holds_empty_list(value: &Value) -> bool {
-    match value {
-        Value::Array(items) => items.is_empty() || items.iter().any(holds_empty_list),
-        Value::Object(members) => members.values().any(holds_empty_list),
-        _ => false,
+    // Upstream sees the fields that its JSON would have.
+    let mut written = new.clone();
+    decode::canonicalize_as(&mut written, row.schema(), Empty::Written);
+    renew(row, old, &mut written, by);
+    let managers = written
+        .get_mut("metadata")
+        .and_then(|meta| meta.as_object_mut()?.remove("managedFields"));
+    if let Some(Value::Object(meta)) = new.get_mut("metadata") {
+        match managers {
+            Some(managers) => meta.insert("managedFields".to_owned(), managers),
+            None => meta.remove("managedFields"),
+        };
     }
 }
 

@@ -26,6 +26,7 @@ fn updater<'a>(manager: &'a str, now: &'a str) -> Updater<'a> {
         manager,
         subresource: None,
         now,
+        empty: false,
     }
 }
 
@@ -300,6 +301,7 @@ fn the_status_door_owns_status_only() {
             manager: "kubelet",
             subresource: Some("status"),
             now: LATER,
+            empty: false,
         },
     );
     let entry = new["metadata"]["managedFields"]
