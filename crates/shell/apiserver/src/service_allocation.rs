@@ -711,7 +711,8 @@ fn patch_allocated(old: &Value, service: &mut Value) {
         // Of equal names the last.
         let known: BTreeMap<&str, &Value> = held.iter().map(|old| (text(old, "name"), old)).collect();
         for entry in spec["ports"].as_array_mut().into_iter().flatten() {
-            if port(&entry["nodePort"]).is_some() {
+            // What is no port was asked for all the same.
+            if whole(&entry["nodePort"]) != 0 {
                 continue;
             }
             let same = known.get(text(entry, "name"));
@@ -723,7 +724,7 @@ fn patch_allocated(old: &Value, service: &mut Value) {
             }
         }
     }
-    if needs_health_check_port(before) && needs_health_check_port(spec) && port(&spec["healthCheckNodePort"]).is_none() {
+    if needs_health_check_port(before) && needs_health_check_port(spec) && whole(&spec["healthCheckNodePort"]) == 0 {
         spec["healthCheckNodePort"] = before["healthCheckNodePort"].clone();
     }
 }

@@ -88,6 +88,15 @@ pub(crate) fn between(stock: &Answer, trireme: &Answer, names: Names<'_>) -> Vec
 /// Whether two messages list the same faults, and only those of the members of one map stand in another order: a stock server
 /// walks maps by chance, so that two answers of its own differ in this.
 fn same_but_for_order(stock: &str, trireme: &str) -> bool {
+    if let (Some(stock), Some(trireme)) = (conflicts(stock), conflicts(trireme)) {
+        return stock == trireme;
+    }
+    if let (Some(stock), Some(trireme)) = (misfits(stock), misfits(trireme)) {
+        // An unknown field ends the look at its object, of whose members any may come first.
+        let unknown = |lines: &BTreeSet<&str>| lines.iter().any(|line| line.ends_with(": field not declared in schema"));
+        let ends = unknown(&stock) && unknown(&trireme);
+        return stock == trireme || ends && (stock.is_subset(&trireme) || trireme.is_subset(&stock));
+    }
     let faults = |text: &str| -> Option<Vec<String>> {
         let (head, list) = text.split_once(": [")?;
         let mut all = vec![head.to_owned()];
@@ -118,6 +127,20 @@ fn same_but_for_order(stock: &str, trireme: &str) -> bool {
         faults
     };
     places(&stock) == places(&trireme) && sorted(&stock) == sorted(&trireme)
+}
+
+/// The conflicts of an apply with several managers, who come in any order.
+fn conflicts(text: &str) -> Option<BTreeSet<&str>> {
+    let (head, managers) = text.split_once(" conflicts: ")?;
+    let told = managers.split("conflicts with ").map(str::trim_end);
+    head.starts_with("Apply failed with ").then(|| told.chain([head]).collect())
+}
+
+/// What does not fit the types of an applied configuration: a line each, in any order.
+fn misfits(text: &str) -> Option<BTreeSet<&str>> {
+    let (head, list) = text.split_once("): ").filter(|(head, _)| head.starts_with("failed to create typed "))?;
+    let list = list.strip_prefix("errors:").unwrap_or(list);
+    Some(list.split("\n").map(str::trim_start).filter(|line| !line.is_empty()).chain([head]).collect())
 }
 
 fn verdict(code: u16, body: &Value) -> Value {
@@ -186,6 +209,12 @@ const OWN: &[&str] = &[
 
 /// Some builds of the stock server add a source of their vendor's to token volumes, which upstream does not have.
 const VENDORS: &str = "openshift-service-ca.crt";
+/// The same within a text, in the forms in which messages quote objects.
+const VENDORS_QUOTED: [&str; 3] = [
+    r#",{\"configMap\":{\"name\":\"openshift-service-ca.crt\",\"items\":[{\"key\":\"service-ca.crt\",\"path\":\"service-ca.crt\"}]}}"#,
+    r#",{\"configMap\":{\"items\":[{\"key\":\"service-ca.crt\",\"path\":\"service-ca.crt\"}],\"name\":\"openshift-service-ca.crt\"}}"#,
+    " map[configMap:map[items:[map[key:service-ca.crt path:service-ca.crt]] name:openshift-service-ca.crt]]",
+];
 
 fn normal(value: &Value, names: Names<'_>) -> Value {
     match value {
@@ -285,21 +314,31 @@ fn without_chance(text: &str) -> String {
     out
 }
 
-/// A text with names, uids, times of the run and versions made equal.
+/// A text with names, uids, times of the run, versions, addresses and ports made equal.
 fn text(found: &str, names: Names<'_>) -> String {
     let mut found = without_chance(found);
-    for (name, standing) in names {
-        found = found.replace(name, standing);
+    if found.contains(VENDORS) {
+        found = VENDORS_QUOTED.iter().fold(found, |found, quoted| found.replace(quoted, ""));
     }
+    let ports = found.contains("odePort");
     let (mut out, mut rest) = (String::new(), found.as_str());
     while let Some(letter) = rest.chars().next() {
-        if let Some(behind) = after_uid(rest) {
+        // A name within a word or a uid is none.
+        let word = out.ends_with(|before: char| before.is_ascii_alphanumeric());
+        if let Some((behind, standing)) = names.iter().find_map(|name| after_name(rest, name)).filter(|_| !word) {
+            out.push_str(standing);
+            rest = behind;
+        } else if let Some(behind) = after_uid(rest) {
             out.push_str("UID");
             rest = behind;
         } else if let Some(behind) = after_time(rest) {
             out.push_str("TIME");
             rest = behind;
-        } else if let Some(behind) = after_version(&out, rest) {
+        } else if let Some(behind) = after_version(&out, rest)
+            .or_else(|| after_address(rest))
+            .or_else(|| after_line(&out, rest))
+            .or_else(|| after_port(rest).filter(|_| ports && !word))
+        {
             out.push_str("OWN");
             rest = behind;
         } else {
@@ -308,6 +347,38 @@ fn text(found: &str, names: Names<'_>) -> String {
         }
     }
     out
+}
+
+/// What is behind a name at the beginning of a text, and what stands for it.
+fn after_name<'a>(text: &'a str, (name, standing): &(&str, &'static str)) -> Option<(&'a str, &'static str)> {
+    let behind = text.strip_prefix(name)?;
+    let ends = !behind.starts_with(|letter: char| letter.is_ascii_alphanumeric());
+    ends.then_some((behind, *standing))
+}
+
+/// The number at the beginning of a text, and what is behind it.
+fn number(text: &str) -> Option<(u32, &str)> {
+    let behind = text.trim_start_matches(|letter: char| letter.is_ascii_digit());
+    Some((text[..text.len() - behind.len()].parse().ok()?, behind))
+}
+
+/// What is behind an address that a server chose for a Service.
+fn after_address(text: &str) -> Option<&str> {
+    let (_, behind) = number(text.strip_prefix("10.96.")?)?;
+    Some(number(behind.strip_prefix('.')?)?.1)
+}
+
+/// What is behind a port that a server chose for a Service.
+fn after_port(text: &str) -> Option<&str> {
+    let (port, behind) = number(text)?;
+    (30_000..32_768).contains(&port).then_some(behind)
+}
+
+/// What is behind the number of a line in a difference that a message shows: the vendor's source ([`VENDORS`]) moves it.
+fn after_line<'a>(before: &str, text: &'a str) -> Option<&'a str> {
+    let (line, behind) = number(text)?;
+    let starts = before.ends_with("@@ -") || before.ends_with(" +") && before.rsplit('\n').next()?.starts_with("@@ -");
+    (starts && line > 0).then_some(behind)
 }
 
 /// The day of all times that requests hold.
@@ -371,6 +442,24 @@ mod tests {
         assert_ne!(quoted("886", "2026-01-02T03:04:05Z"), quoted("886", "2026-01-02T03:04:06Z"));
     }
 
+    #[test]
+    fn what_a_server_chose_is_equal_in_texts() {
+        let equal = |one: &str, other: &str| assert_eq!(text(one, NAMES), text(other, NAMES));
+        equal("map[nodePort:31878 port:80]", "map[nodePort:30617 port:80]");
+        equal("clusterIPs[0]: 10.96.202.99: no", "clusterIPs[0]: 10.96.1.3: no");
+        equal("changed\n@@ -156,7 +156,7 @@\n x", "changed\n@@ -138,7 +138,7 @@\n x");
+        equal("\"df6bdc1f-d1f5-49a1-89fb-217d90427960\"", "\"5bd7ec3b-3c0a-4e5f-8f0e-0a4f6a2c7a10\"");
+        for (one, other) in [
+            ("map[nodePort:1 port:80]", "map[nodePort:2 port:80]"),
+            ("port 31878", "port 31879"),
+            ("@@ -1,7 +1,7 @@", "@@ -1,8 +1,7 @@"),
+        ] {
+            assert_ne!(text(one, NAMES), text(other, NAMES));
+        }
+        equal(&format!(r#"[{{\"a\":1}}{}]"#, VENDORS_QUOTED[0]), r#"[{\"a\":1}]"#);
+        assert_eq!(text("pods \"c1\" in compare-1: abc1 c12", NAMES), "pods \"NAME\" in NS: abc1 c12");
+    }
+
     fn answer(code: u16, body: Value) -> Answer {
         Answer {
             code,
@@ -418,6 +507,18 @@ mod tests {
             "Pod \"c1\" is invalid: [spec: Required value, labels: Invalid value: \"a\": no, labels: Invalid value: \"b\": no, never]",
         );
         assert_eq!(between(&stock, &moved, NAMES).len(), 1);
+        let typed = |lines: &str| refused(&format!("failed to create typed patch object (/c1; v1, Kind=Pod): errors:\n  {lines}"));
+        assert_eq!(between(&typed(".a: no\n  .b: no"), &typed(".b: no\n  .a: no"), NAMES), []);
+        assert_eq!(between(&typed(".a: no\n  .b: no"), &typed(".b: no"), NAMES).len(), 1);
+        let unknown = ".b: field not declared in schema";
+        assert_eq!(between(&typed(&format!(".a: no\n  {unknown}")), &typed(unknown), NAMES), []);
+        assert_eq!(between(&typed(&format!(".a: no\n  {unknown}")), &typed(&format!(".c: no\n  {unknown}")), NAMES).len(), 1);
+        let applied = |text: &str| answer(409, json!({"kind": "Status", "message": text}));
+        let stock = applied("Apply failed with 2 conflicts: conflicts with \"a\":\n- .x\nconflicts with \"b\":\n- .y");
+        let other = applied("Apply failed with 2 conflicts: conflicts with \"b\":\n- .y\nconflicts with \"a\":\n- .x");
+        assert_eq!(between(&stock, &other, NAMES), []);
+        let wrong = applied("Apply failed with 2 conflicts: conflicts with \"b\":\n- .x\nconflicts with \"a\":\n- .y");
+        assert_eq!(between(&stock, &wrong, NAMES).len(), 1);
         let fewer = refused("Pod \"c1\" is invalid: [labels: Invalid value: \"a\": no, spec: Required value]");
         assert_eq!(between(&stock, &fewer, NAMES).len(), 1);
     }

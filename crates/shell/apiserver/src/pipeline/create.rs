@@ -64,7 +64,7 @@ impl ApiServer {
         Ledger::new().object(&value, target.row.values_max)?;
         match_namespace(target, &mut value)?;
         let given_version = meta_text(&value, "resourceVersion").to_owned();
-        fill_system_fields(target, &mut value);
+        fill_system_fields(target, by, &mut value);
         if by != By::Apply {
             owners::deduplicate(&mut value, owners::Found::Sent, warnings);
             rules::update_managers(target, None, &mut value, options, &target.subresource);
@@ -150,7 +150,7 @@ impl ApiServer {
         self.validate(target, Operation::Create, &mut value, None, options, warnings)?;
         writes.extend(self.charge(target, Operation::Create, &mut value, None, options, warnings)?);
         if options.empty {
-            rules::canonicalize(target.row, &mut value);
+            rules::canonicalize_empty(target.row, &mut value);
         }
         // A dry run does not get as far as the store, which asks.
         if given.refused && !options.dry_run {
@@ -174,6 +174,7 @@ impl ApiServer {
                 None => Outcome::Done(rules::object_of(&value)?),
             });
         }
+        metadata(&mut value).remove("selfLink"); // it is not stored
         let body = Body::new(value);
         let put = StoreOperation::Put {
             body,
@@ -444,15 +445,15 @@ pub(crate) fn match_namespace(target: &Target, value: &mut Value) -> Result<(), 
     ))
 }
 
-fn fill_system_fields(target: &Target, value: &mut Value) {
+fn fill_system_fields(target: &Target, by: By, value: &mut Value) {
     let metadata = metadata(value);
-    for name in [
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-        "resourceVersion",
-    ] {
-        metadata.remove(name);
+    // Upstream wipes these where it is asked to create, not where there happens to be nothing to change.
+    let wiped: &[&str] = match by {
+        By::Post => &["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"],
+        By::Put | By::Apply => &[],
+    };
+    for name in wiped.iter().chain(&["resourceVersion"]) {
+        metadata.remove(*name);
     }
     metadata.insert("creationTimestamp".into(), Value::String(now()));
     metadata.insert("uid".into(), Value::String(uuid::Uuid::new_v4().to_string()));

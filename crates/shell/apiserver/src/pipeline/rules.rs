@@ -153,15 +153,18 @@ pub fn validate_update(target: &Target, value: &Value, old: &Value) -> Vec<Field
 }
 
 /// An old object as upstream's strategy and validation compare it with the new one: what is empty there and nothing here is
-/// the same to it. None where the object is compared as it is.
+/// the same to it. None where that is the object as it is.
 #[must_use]
 pub fn as_compared(target: &Target, old: &Value, new: &Value, empty: bool) -> Option<Value> {
-    if !empty || target.row.tells_empty {
+    if !empty {
         return None;
     }
-    let mut old = old.clone();
-    decode::align_empty(&mut old, new, target.stored().schema());
-    Some(old)
+    let mut aligned = old.clone();
+    decode::align_empty(&mut aligned, new, target.stored().schema());
+    for name in target.row.tells_empty {
+        aligned[*name] = old[*name].clone();
+    }
+    Some(aligned)
 }
 
 /// Warnings about an accepted object; `unenforced_too` says whether those of kinds and fields that do nothing yet are given.
@@ -177,6 +180,14 @@ pub fn warnings(target: &Target, value: &Value, old: Option<&Value>, unenforced_
 /// The form in which a value of the stored version is stored.
 pub fn canonicalize(row: &'static Resource, value: &mut Value) {
     canonicalize_as(row, value, Empty::Stored);
+}
+
+/// The form in which a value is stored that holds what was sent empty. Upstream has its defaults when it reads back that there
+/// is nothing.
+pub fn canonicalize_empty(row: &'static Resource, value: &mut Value) {
+    canonicalize(row, value);
+    defaults(stored(row), value);
+    canonicalize(row, value);
 }
 
 /// The form that a value which was found valid has for admission: what is empty is still there.

@@ -267,7 +267,7 @@ impl ApiServer {
         self.validate(target, Operation::Update, value, Some(shown), options, warnings)?;
         writes.extend(self.charge(target, Operation::Update, value, Some(shown), options, warnings)?);
         if empty {
-            rules::canonicalize(target.row, value);
+            rules::canonicalize_empty(target.row, value);
         }
         Ok(writes)
     }

@@ -122,8 +122,7 @@ fn stays_empty(field: &Field, kept: Empty) -> bool {
     let list = matches!(field.ty, Type::List(_) | Type::StringItems);
     match kept {
         Empty::Sent => list || matches!(field.ty, Type::Map(_)),
-        // An empty list of owners is the request to forget them.
-        Empty::Written => list && (!field.pointer && !field.omitempty || field.json == "managedFields"),
+        Empty::Written => list && !field.pointer && !field.omitempty,
         Empty::Stored => false,
     }
 }

@@ -132,7 +132,7 @@ pub struct Merged {
 pub fn strategic_merge(row: &Resource, doc: &Value, patch: &[u8], look: bool) -> Result<Patched<Merged>, Status> {
     let (patch, strict) = object(patch, look).map_err(|why| no_patch(why, false))?;
     let patch = Value::Object(patch.unwrap_or_default());
-    let shown = go::plain(&patch);
+    let shown = go::plain(&strategic::as_shown(row.schema(), doc, &patch));
     let Value::Object(patch) = patch else {
         unreachable!("made an object above")
     };

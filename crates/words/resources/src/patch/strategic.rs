@@ -4,6 +4,7 @@
 //! result. Order is that of `$setElementOrder`, then of the patch, then of the live list. Elements are found by an
 //! [`Index`], so that a merge costs what its lists are long.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
@@ -87,6 +88,66 @@ enum Place {
     Map(&'static Type),
     /// Anything: no field has a strategy.
     Unknown,
+}
+
+/// The patch as upstream has it once it is merged, which is what its errors show: what is new in the document lost its nulls.
+pub(super) fn as_shown<'a>(ty: &'static Struct, doc: &Value, patch: &'a Value) -> Cow<'a, Value> {
+    if !holds_null(patch) {
+        return Cow::Borrowed(patch);
+    }
+    let mut patch = patch.clone();
+    if let (Some(doc), Some(patch)) = (doc.as_object(), patch.as_object_mut()) {
+        without_new_nulls(Place::Struct(ty), doc, patch);
+    }
+    Cow::Owned(patch)
+}
+
+fn holds_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(members) => members.values().any(holds_null),
+        Value::Array(items) => items.iter().any(holds_null),
+        _ => false,
+    }
+}
+
+fn without_new_nulls(place: Place, doc: &Object, patch: &mut Object) {
+    for (name, sent) in patch.iter_mut().filter(|(_, sent)| !sent.is_null()) {
+        let meta = || place.member(name).ok();
+        match (doc.get(name), sent) {
+            (Some(Value::Object(present)), Value::Object(sent)) => {
+                let inside = meta().map_or(Place::Unknown, |meta| meta.inside);
+                without_new_nulls(inside, present, sent);
+            }
+            (Some(Value::Array(present)), Value::Array(sent)) => {
+                let Some((key, inside)) = meta().and_then(|meta| Some((meta.key?, meta.inside))) else {
+                    continue;
+                };
+                let held: HashMap<&Value, &Object> = present
+                    .iter()
+                    .filter_map(|item| Some((item.get(key)?, item.as_object()?)))
+                    .collect();
+                for sent in sent.iter_mut().filter_map(Value::as_object_mut) {
+                    if let Some(present) = sent.get(key).and_then(|own| held.get(own)) {
+                        without_new_nulls(inside, present, sent);
+                    }
+                }
+            }
+            (Some(present), sent) if type_name(present) == type_name(sent) => {}
+            (_, sent) => strip_nulls(sent),
+        }
+    }
+}
+
+fn strip_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(strip_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip_nulls),
+        _ => {}
+    }
 }
 
 struct Meta {

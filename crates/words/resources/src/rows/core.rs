@@ -42,7 +42,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "core/configmaps",
         stored_as: ("", "v1"),
         hash: "qFsyl6wFWjQ=",
-        tells_empty: true,
+        tells_empty: &["binaryData"],
         ..BASE
     },
     Resource {
@@ -310,7 +310,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "core/secrets",
         stored_as: ("", "v1"),
         hash: "S6u1pOWzb84=",
-        tells_empty: true,
+        tells_empty: &["data"],
         ..BASE
     },
     Resource {

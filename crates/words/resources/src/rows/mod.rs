@@ -50,8 +50,8 @@ pub struct Resource {
     pub virtual_: bool,
     /// Whether the garbage collector cares for it: policies of deletion mean nothing to others.
     pub collected: bool,
-    /// Whether an empty map is not the same as none when two of its objects are compared, as upstream does to the letter.
-    pub tells_empty: bool,
+    /// Members of which an empty map is not the same as none when two objects are compared, as upstream does to the letter.
+    pub tells_empty: &'static [&'static str],
     /// Most values that an object may have ([`trireme_api::cost`]).
     pub values_max: usize,
     /// What every answer about it warns of, where upstream has deprecated it.
@@ -133,7 +133,7 @@ const BASE: Resource = Resource {
     hash: "",
     virtual_: false,
     collected: true,
-    tells_empty: false,
+    tells_empty: &[],
     values_max: OBJECT_VALUES_MAX,
     deprecated: None,
     unenforced: None,
