@@ -7,6 +7,8 @@ use anyhow::Result;
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
+use trireme_api::schema::{self, Struct};
+use trireme_resources::rows::{Resource, Subresource};
 
 use crate::chance::Chance;
 use crate::difference::{self, Difference};
@@ -27,14 +29,38 @@ const APPLY: &str = "application/apply-patch+yaml";
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "do")]
 pub(crate) enum Action {
-    Create { validation: &'static str },
-    Get { accept: &'static str },
-    Put { validation: &'static str },
-    Patch { form: &'static str },
-    Apply { manager: &'static str, force: bool },
-    Subresource { name: &'static str, form: Option<&'static str> },
-    List { accept: &'static str, query: &'static str },
-    Delete { query: &'static str },
+    Create {
+        validation: &'static str,
+    },
+    Get {
+        accept: &'static str,
+    },
+    Put {
+        validation: &'static str,
+    },
+    Patch {
+        form: &'static str,
+    },
+    Apply {
+        manager: &'static str,
+        force: bool,
+    },
+    Subresource {
+        name: &'static str,
+        form: Option<&'static str>,
+    },
+    /// Something that is only ever sent to a subresource, which has its own schema.
+    Sent {
+        name: &'static str,
+        form: Option<&'static str>,
+    },
+    List {
+        accept: &'static str,
+        query: &'static str,
+    },
+    Delete {
+        query: &'static str,
+    },
 }
 
 /// One step.
@@ -77,17 +103,18 @@ impl<'a> Case<'a> {
     pub(crate) fn random(seed: u64, number: u64, examples: &'a [Example]) -> Self {
         let mut chance = Chance::new(seed, number);
         let example = chance.pick(examples);
-        let edits = |chance: &mut Chance, most: usize| {
+        let edits_of = |chance: &mut Chance, most: usize, object: &Value, schema: &'static Struct| {
             let count = chance.below(most + 1);
-            let mut object = example.object.clone();
+            let mut object = object.clone();
             (0..count)
                 .map(|_| {
-                    let edit = Edit::random(&object, example.row.schema(), chance);
+                    let edit = Edit::random(&object, schema, chance);
                     edit.apply(&mut object);
                     edit
                 })
                 .collect::<Vec<_>>()
         };
+        let edits = |chance: &mut Chance, most: usize| edits_of(chance, most, &example.object, example.row.schema());
         let dry = example.is_global();
         let validation = ["Strict", "Warn", "Ignore", "Strict"];
         let first = Action::Create {
@@ -111,12 +138,11 @@ impl<'a> Case<'a> {
                         manager: chance.word(&["one", "two"]),
                         force: chance.percent(40),
                     },
-                    13..=14 => match example
-                        .row
-                        .subresources
-                        .iter()
-                        .find(|sub| matches!(sub.name, "status" | "scale"))
-                    {
+                    13..=14 => match pick_subresource(example.row, &mut chance) {
+                        Some(sub) if sent(sub.name).is_some() => Action::Sent {
+                            name: sub.name,
+                            form: *chance.pick(&[None, Some(MERGE), Some(JSON_PATCH), Some(APPLY)]),
+                        },
                         Some(sub) => Action::Subresource {
                             name: sub.name,
                             form: *chance.pick(&[None, Some(MERGE), Some(JSON_PATCH), Some(APPLY)]),
@@ -136,10 +162,22 @@ impl<'a> Case<'a> {
                 };
                 let changes = matches!(
                     action,
-                    Action::Put { .. } | Action::Patch { .. } | Action::Apply { .. } | Action::Subresource { .. }
+                    Action::Put { .. }
+                        | Action::Patch { .. }
+                        | Action::Apply { .. }
+                        | Action::Subresource { .. }
+                        | Action::Sent { .. }
                 );
+                let edits = match action {
+                    Action::Sent { name, .. } => {
+                        let (object, schema) = sent(name).expect("picked above");
+                        edits_of(&mut chance, 2, &object, schema)
+                    }
+                    _ if changes => edits(&mut chance, 2),
+                    _ => vec![],
+                };
                 steps.push(Step {
-                    edits: if changes { edits(&mut chance, 2) } else { vec![] },
+                    edits,
                     action,
                     dry_run: changes && (dry || chance.percent(10)),
                 });
@@ -206,6 +244,32 @@ fn remember(kept: &mut Value, answer: Answer, example: &Example) {
     }
 }
 
+/// A subresource that a case may use.
+fn pick_subresource(row: &'static Resource, chance: &mut Chance) -> Option<&'static Subresource> {
+    let known: Vec<_> = row
+        .subresources
+        .iter()
+        .filter(|sub| sub.name == "status" || sent(sub.name).is_some())
+        .collect();
+    (!known.is_empty()).then(|| *chance.pick(&known))
+}
+
+/// What is sent to a subresource that has a schema of its own.
+fn sent(subresource: &str) -> Option<(Value, &'static Struct)> {
+    let object = match subresource {
+        "scale" => json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {}, "spec": {"replicas": 2}}),
+        "binding" => json!({"apiVersion": "v1", "kind": "Binding", "metadata": {}, "target": {"kind": "Node", "name": "node-1"}}),
+        "eviction" => {
+            json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {}, "deleteOptions": {"gracePeriodSeconds": 0}})
+        }
+        _ => return None,
+    };
+    let version = object["apiVersion"].as_str()?;
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    let schema = schema::kind(group, version, object["kind"].as_str()?)?;
+    Some((object, schema))
+}
+
 /// Puts a namespace in place of its placeholder.
 fn fill(value: &mut Value, namespace: &str) {
     match value {
@@ -238,6 +302,8 @@ impl Place<'_> {
             Action::Patch { form } => form_name(form).into(),
             Action::Apply { .. } => "apply".into(),
             Action::Subresource { name, form } => format!("{}/{name}", form.map_or("update", form_name)),
+            Action::Sent { name: "scale", form } => format!("{}/scale", form.map_or("update", form_name)),
+            Action::Sent { name, .. } => format!("create/{name}"),
             Action::List { accept, .. } => format!("list{}", as_what(accept)),
             Action::Delete { .. } => "delete".into(),
         }
@@ -287,21 +353,48 @@ impl Place<'_> {
             Action::Subresource { name, form } => {
                 request.path = format!("{}/{name}", self.item());
                 match form {
-                    None if *name == "scale" => {}
                     None => {
                         request.method = Method::PUT;
                         request.body = Some(self.changed(step, last));
-                    }
-                    Some(_) if *name == "scale" => {
-                        request.method = Method::PATCH;
-                        request.content_type = MERGE;
-                        request.body = Some(json!({"spec": {"replicas": step.edits.len()}}));
                     }
                     Some(form) => {
                         self.patch(&mut request, form, step, last);
                         if *form == APPLY {
                             query.push("fieldManager=one&force=true".to_owned());
                         }
+                    }
+                }
+            }
+            Action::Sent { name, form } => {
+                request.path = format!("{}/{name}", self.item());
+                let mut object = sent(name).map(|(object, _)| object).unwrap_or_default();
+                object["metadata"] = json!({"name": self.name, "namespace": self.namespace});
+                let whole = |object: &Value| {
+                    let mut object = object.clone();
+                    step.edits.iter().for_each(|edit| edit.apply(&mut object));
+                    object
+                };
+                match (*name, *form) {
+                    ("scale", Some(form)) => {
+                        request.method = Method::PATCH;
+                        request.content_type = form;
+                        let changed = whole(&object);
+                        request.body = Some(match form {
+                            JSON_PATCH => step.edits.iter().map(|edit| edit.operation(&changed)).collect(),
+                            APPLY => changed,
+                            _ => {
+                                let mut patch = json!({});
+                                step.edits.iter().for_each(|edit| edit.patch_into(&mut patch, &changed));
+                                patch
+                            }
+                        });
+                        if form == APPLY {
+                            query.push("fieldManager=one&force=true".to_owned());
+                        }
+                    }
+                    (name, _) => {
+                        request.method = if name == "scale" { Method::PUT } else { Method::POST };
+                        request.body = Some(whole(&object));
                     }
                 }
             }

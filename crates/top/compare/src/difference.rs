@@ -138,9 +138,17 @@ fn conflicts(text: &str) -> Option<BTreeSet<&str>> {
 
 /// What does not fit the types of an applied configuration: a line each, in any order.
 fn misfits(text: &str) -> Option<BTreeSet<&str>> {
-    let (head, list) = text.split_once("): ").filter(|(head, _)| head.starts_with("failed to create typed "))?;
+    let (head, list) = text
+        .split_once("): ")
+        .filter(|(head, _)| head.starts_with("failed to create typed "))?;
     let list = list.strip_prefix("errors:").unwrap_or(list);
-    Some(list.split("\n").map(str::trim_start).filter(|line| !line.is_empty()).chain([head]).collect())
+    Some(
+        list.split("\n")
+            .map(str::trim_start)
+            .filter(|line| !line.is_empty())
+            .chain([head])
+            .collect(),
+    )
 }
 
 fn verdict(code: u16, body: &Value) -> Value {
@@ -320,7 +328,7 @@ fn text(found: &str, names: Names<'_>) -> String {
     if found.contains(VENDORS) {
         found = VENDORS_QUOTED.iter().fold(found, |found, quoted| found.replace(quoted, ""));
     }
-    let ports = found.contains("odePort");
+    let ports = found.contains("odePort") || found.starts_with("Duplicate value: ");
     let (mut out, mut rest) = (String::new(), found.as_str());
     while let Some(letter) = rest.chars().next() {
         // A name within a word or a uid is none.
@@ -448,7 +456,10 @@ mod tests {
         equal("map[nodePort:31878 port:80]", "map[nodePort:30617 port:80]");
         equal("clusterIPs[0]: 10.96.202.99: no", "clusterIPs[0]: 10.96.1.3: no");
         equal("changed\n@@ -156,7 +156,7 @@\n x", "changed\n@@ -138,7 +138,7 @@\n x");
-        equal("\"df6bdc1f-d1f5-49a1-89fb-217d90427960\"", "\"5bd7ec3b-3c0a-4e5f-8f0e-0a4f6a2c7a10\"");
+        equal(
+            "\"df6bdc1f-d1f5-49a1-89fb-217d90427960\"",
+            "\"5bd7ec3b-3c0a-4e5f-8f0e-0a4f6a2c7a10\"",
+        );
         for (one, other) in [
             ("map[nodePort:1 port:80]", "map[nodePort:2 port:80]"),
             ("port 31878", "port 31879"),
@@ -457,7 +468,10 @@ mod tests {
             assert_ne!(text(one, NAMES), text(other, NAMES));
         }
         equal(&format!(r#"[{{\"a\":1}}{}]"#, VENDORS_QUOTED[0]), r#"[{\"a\":1}]"#);
-        assert_eq!(text("pods \"c1\" in compare-1: abc1 c12", NAMES), "pods \"NAME\" in NS: abc1 c12");
+        assert_eq!(
+            text("pods \"c1\" in compare-1: abc1 c12", NAMES),
+            "pods \"NAME\" in NS: abc1 c12"
+        );
     }
 
     fn answer(code: u16, body: Value) -> Answer {
@@ -507,12 +521,24 @@ mod tests {
             "Pod \"c1\" is invalid: [spec: Required value, labels: Invalid value: \"a\": no, labels: Invalid value: \"b\": no, never]",
         );
         assert_eq!(between(&stock, &moved, NAMES).len(), 1);
-        let typed = |lines: &str| refused(&format!("failed to create typed patch object (/c1; v1, Kind=Pod): errors:\n  {lines}"));
+        let typed = |lines: &str| {
+            refused(&format!(
+                "failed to create typed patch object (/c1; v1, Kind=Pod): errors:\n  {lines}"
+            ))
+        };
         assert_eq!(between(&typed(".a: no\n  .b: no"), &typed(".b: no\n  .a: no"), NAMES), []);
         assert_eq!(between(&typed(".a: no\n  .b: no"), &typed(".b: no"), NAMES).len(), 1);
         let unknown = ".b: field not declared in schema";
         assert_eq!(between(&typed(&format!(".a: no\n  {unknown}")), &typed(unknown), NAMES), []);
-        assert_eq!(between(&typed(&format!(".a: no\n  {unknown}")), &typed(&format!(".c: no\n  {unknown}")), NAMES).len(), 1);
+        assert_eq!(
+            between(
+                &typed(&format!(".a: no\n  {unknown}")),
+                &typed(&format!(".c: no\n  {unknown}")),
+                NAMES
+            )
+            .len(),
+            1
+        );
         let applied = |text: &str| answer(409, json!({"kind": "Status", "message": text}));
         let stock = applied("Apply failed with 2 conflicts: conflicts with \"a\":\n- .x\nconflicts with \"b\":\n- .y");
         let other = applied("Apply failed with 2 conflicts: conflicts with \"b\":\n- .y\nconflicts with \"a\":\n- .x");

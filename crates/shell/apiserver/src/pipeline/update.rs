@@ -173,7 +173,10 @@ impl ApiServer {
             let options = if options.empty == empty {
                 options
             } else {
-                own = WriteOptions { empty, ..options.clone() };
+                own = WriteOptions {
+                    empty,
+                    ..options.clone()
+                };
                 &own
             };
             rules::update_managers(target, Some(&shown), &mut value, options, &target.subresource);

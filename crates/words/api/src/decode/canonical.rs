@@ -34,7 +34,9 @@ pub fn canonicalize_as(value: &mut Value, ty: &'static Struct, empty: Empty) {
 /// Gives an old object the empty lists and maps of the new one where it has nothing: upstream compares them semantically, an
 /// empty list is none, and what is compared here by value then comes out alike.
 pub fn align_empty(old: &mut Value, new: &Value, ty: &'static Struct) {
-    let (Value::Object(old), Value::Object(new)) = (old, new) else { return };
+    let (Value::Object(old), Value::Object(new)) = (old, new) else {
+        return;
+    };
     for (name, new) in new {
         let Some(field) = ty.field(name) else { continue };
         match old.get_mut(name).filter(|old| !old.is_null()) {

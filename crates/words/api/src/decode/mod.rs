@@ -366,13 +366,8 @@ mod tests {
         let decoded = json(sent, ty, FieldValidation::Strict).unwrap();
         assert!(decoded.empty);
         let spec = j!({"containers": [], "volumes": [{"name": "v", "emptyDir": {}}], "overhead": {}});
-        let whole = |labels: Value, expressions: Value, spec: &Value| {
-            j!({"metadata": labels, "spec": {"selector": expressions, "strategy": {}, "template": {"metadata": {}, "spec": spec}}, "status": {}})
-        };
-        assert_eq!(
-            decoded.value,
-            whole(j!({"labels": {}}), j!({"matchExpressions": []}), &spec)
-        );
+        let whole = |labels: Value, expressions: Value, spec: &Value| j!({"metadata": labels, "spec": {"selector": expressions, "strategy": {}, "template": {"metadata": {}, "spec": spec}}, "status": {}});
+        assert_eq!(decoded.value, whole(j!({"labels": {}}), j!({"matchExpressions": []}), &spec));
         let mut written = decoded.value.clone();
         canonicalize_as(&mut written, ty, Empty::Written);
         let shown = j!({"containers": [], "volumes": [{"name": "v", "emptyDir": {}}]});
@@ -383,7 +378,11 @@ mod tests {
         assert_eq!(stored, whole(j!({}), j!({}), &kept));
         align_empty(&mut stored, &decoded.value, ty);
         assert_eq!(stored, decoded.value, "an old object is compared semantically");
-        let plain = json(br#"{"spec":{"replicas":1,"template":{"spec":{"securityContext":{}}}}}"#, ty, FieldValidation::Warn);
+        let plain = json(
+            br#"{"spec":{"replicas":1,"template":{"spec":{"securityContext":{}}}}}"#,
+            ty,
+            FieldValidation::Warn,
+        );
         assert!(!plain.unwrap().empty, "an empty struct is none of them");
         let bare = schema::kind("", "v1", "Pod").unwrap();
         let mut old = j!({"spec": {"containers": null}});

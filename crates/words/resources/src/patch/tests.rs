@@ -53,6 +53,21 @@ fn strategic_lists_merge_by_key_and_delete_and_replace() {
 }
 
 #[test]
+fn a_patch_is_shown_as_it_is_once_merged() {
+    let doc = json!({"metadata": {"labels": {"a": "1"}}, "spec": {"containers": [{"name": "a", "image": "1"}], "nodeName": "n"}});
+    let patch = json!({"metadata": {"labels": {"a": null}, "annotations": {"x": null, "y": 1}},
+        "spec": {"nodeName": {"z": null}, "containers": [{"name": "a", "image": null, "env": [{"name": "E", "value": null}]}, {"name": "b", "image": null}]}});
+    let merged = strategic_merge(pods(), &doc, patch.to_string().as_bytes(), false)
+        .unwrap()
+        .document;
+    assert_eq!(
+        merged.shown,
+        "map[metadata:map[annotations:map[y:1] labels:map[a:<nil>]] spec:map[containers:[map[env:[map[name:E]] image:<nil> \
+         name:a] map[image:<nil> name:b]] nodeName:map[]]]"
+    );
+}
+
+#[test]
 fn the_order_directive_sorts_what_it_names() {
     let patch = json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}], "containers": [{"name": "b", "image": "2"}]}});
     assert_eq!(
