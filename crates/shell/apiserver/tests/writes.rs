@@ -531,3 +531,42 @@ async fn applying_a_scale_is_an_apply() {
     assert_eq!(object.owners()[0], owner("five", "Update"));
     assert_eq!(object.owners().len(), 2);
 }
+
+#[tokio::test]
+async fn what_is_not_posted_may_be_created_while_it_is_being_deleted() {
+    let client = Client::new().await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let going = |name: &str, kind: (&str, &str)| {
+        let metadata = json!({
+            "name": name, "selfLink": "x", "deletionTimestamp": "2026-01-02T03:04:05Z", "deletionGracePeriodSeconds": 5,
+        });
+        json!({"apiVersion": kind.0, "kind": kind.1, "metadata": metadata})
+    };
+    let lease = going("a", ("coordination.k8s.io/v1", "Lease"));
+    let map = going("a", ("v1", "ConfigMap")).to_string();
+    let (lease_path, map_path) = (format!("{leases}/a"), format!("{MAPS}/a"));
+    let marks = |answer: &Answer| {
+        let metadata = &answer.body["metadata"];
+        let [link, time, grace] =
+            ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"].map(|name| metadata[name].clone());
+        (answer.code, link, time, grace)
+    };
+    let deleted = |link: Value| (201, link, json!("2026-01-02T03:04:05Z"), json!(5));
+    let apply = |dry_run: &str| format!("{map_path}?fieldManager=a{dry_run}");
+    let posted = client.json("POST", leases, &lease).await;
+    assert_eq!(marks(&posted), (201, Value::Null, Value::Null, Value::Null));
+    client.send("DELETE", &lease_path, "application/json", "").await;
+    // A dry run shows the link, too; it is gone from what is stored.
+    let put = client.json("PUT", &format!("{lease_path}?dryRun=All"), &lease).await;
+    assert_eq!(marks(&put), deleted(json!("x")));
+    let applied = client.patch(&apply("&dryRun=All"), "apply-patch+yaml", map.clone()).await;
+    assert_eq!(marks(&applied), deleted(json!("x")));
+    assert_eq!(marks(&client.json("PUT", &lease_path, &lease).await), deleted(Value::Null));
+    let applied = client.patch(&apply(""), "apply-patch+yaml", map).await;
+    assert_eq!(marks(&applied), deleted(Value::Null));
+    // They are not in the way of their deletion.
+    for path in [lease_path, map_path] {
+        assert_eq!(client.send("DELETE", &path, "application/json", "").await.code, 200);
+        assert_eq!(client.send("GET", &path, "application/json", "").await.code, 404);
+    }
+}

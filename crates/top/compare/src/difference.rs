@@ -70,7 +70,10 @@ pub(crate) fn between(stock: &Answer, trireme: &Answer, names: Names<'_>) -> Vec
     if theirs["kind"] == "Status" && theirs["message"] != ours["message"] {
         // The rest of it says the same once more.
         let texts = (theirs["message"].as_str(), ours["message"].as_str());
-        let shuffled = matches!(texts, (Some(stock), Some(trireme)) if same_but_for_order(stock, trireme));
+        let shuffled = matches!(
+            texts,
+            (Some(stock), Some(trireme)) if same_but_for_order(stock, trireme)
+        );
         if !shuffled {
             tell("message", &theirs["message"], &ours["message"]);
         }
@@ -158,14 +161,17 @@ fn verdict(code: u16, body: &Value) -> Value {
     }
 }
 
+/// Of what differs, this much is told: several faults of one object.
+const BRIEF_BYTES: usize = 2000;
+
 fn brief(value: &Value) -> String {
     let mut text = match value {
         Value::Null => "nothing".to_owned(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    if text.len() > 400 {
-        text.truncate(text.floor_char_boundary(400));
+    if text.len() > BRIEF_BYTES {
+        text.truncate(text.floor_char_boundary(BRIEF_BYTES));
         text.push('…');
     }
     text
@@ -572,5 +578,15 @@ mod tests {
         let refused = answer(422, json!({"message": "Thing \"c1\" is invalid: 17 of them"}));
         let found = between(&stock, &refused, NAMES);
         assert_eq!(found[0].kind(), "code|#|#: Thing \"\" is invalid: # of them");
+    }
+
+    #[test]
+    fn lines_about_the_members_of_a_map_have_no_order() {
+        let status = |message: &str| answer(500, json!({"kind": "Status", "message": message}));
+        let one = status("failed to create typed patch object (a): errors:\n  .b: x\n  .c: y");
+        let other = status("failed to create typed patch object (a): errors:\n  .c: y\n  .b: x");
+        assert_eq!(between(&one, &other, NAMES), []);
+        let third = status("failed to create typed patch object (a): errors:\n  .c: y\n  .b: z");
+        assert_eq!(between(&one, &third, NAMES).len(), 1);
     }
 }

@@ -6,6 +6,7 @@ pub mod decode;
 mod frugal;
 pub mod handle;
 pub mod impersonation;
+mod indent;
 pub mod non_resource;
 pub mod query;
 pub mod resources;

@@ -147,6 +147,10 @@ pub fn object(style: &Style, code: u16, row: &Resource, object: &Object) -> Resp
         (Shape::Plain | Shape::AggregatedDiscovery, Format::Json) if !style.pretty => {
             response(code, Format::Json.media_type(), Body::whole(object.bytes().clone()))
         }
+        (Shape::Plain | Shape::AggregatedDiscovery, Format::Json) => {
+            let body = super::indent::indented(object.bytes());
+            response(code, Format::Json.media_type(), Body::whole(body.into()))
+        }
         (Shape::Plain | Shape::AggregatedDiscovery, _) => value(style, code, &row.api_version(), row.kind, &object.value()),
         (Shape::Metadata, _) => {
             let metadata = partial(&object.value());

@@ -64,7 +64,7 @@ impl ApiServer {
         Ledger::new().object(&value, target.row.values_max)?;
         match_namespace(target, &mut value)?;
         let given_version = meta_text(&value, "resourceVersion").to_owned();
-        fill_system_fields(target, by, &mut value);
+        fill_system_fields(target, &mut value, by, options.dry_run);
         if by != By::Apply {
             owners::deduplicate(&mut value, owners::Found::Sent, warnings);
             rules::update_managers(target, None, &mut value, options, &target.subresource);
@@ -445,15 +445,17 @@ pub(crate) fn match_namespace(target: &Target, value: &mut Value) -> Result<(), 
     ))
 }
 
-fn fill_system_fields(target: &Target, by: By, value: &mut Value) {
+/// Sets what only the server says. PUT and apply may create what is being deleted already: upstream wipes what a POST says
+/// of it alone, and a link to oneself when it is stored.
+fn fill_system_fields(target: &Target, value: &mut Value, by: By, dry_run: bool) {
     let metadata = metadata(value);
-    // Upstream wipes these where it is asked to create, not where there happens to be nothing to change.
-    let wiped: &[&str] = match by {
-        By::Post => &["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"],
-        By::Put | By::Apply => &[],
-    };
-    for name in wiped.iter().chain(&["resourceVersion"]) {
-        metadata.remove(*name);
+    metadata.remove("resourceVersion");
+    if by == By::Post {
+        metadata.remove("deletionTimestamp");
+        metadata.remove("deletionGracePeriodSeconds");
+    }
+    if by == By::Post || !dry_run {
+        metadata.remove("selfLink");
     }
     metadata.insert("creationTimestamp".into(), Value::String(now()));
     metadata.insert("uid".into(), Value::String(uuid::Uuid::new_v4().to_string()));

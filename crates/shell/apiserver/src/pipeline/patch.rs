@@ -64,7 +64,7 @@ impl ApiServer {
     async fn apply(&self, target: &Target, body: &Bytes, options: &WriteOptions) -> Result<Written, Status> {
         self.barrier().await?;
         let absent = self.store.get(&target.key()).is_none();
-        if absent && !target.subresource.is_empty() && !rules::allow_create_on_update(target.row) {
+        if absent && !target.subresource.is_empty() && !rules::status_apply_creates(target.row) {
             return Err(target.not_found());
         }
         let Config { value: applied, strict } = config(body, options.validation)?;

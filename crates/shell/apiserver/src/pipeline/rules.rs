@@ -127,6 +127,12 @@ pub fn allow_create_on_update(row: &Resource) -> bool {
     strategy::allow_create_on_update(row)
 }
 
+/// Whether an apply to the status of an absent object creates it.
+#[must_use]
+pub fn status_apply_creates(row: &Resource) -> bool {
+    strategy::status_apply_creates(row)
+}
+
 /// Whether PUT may leave out the resourceVersion.
 #[must_use]
 pub fn allow_unconditional_update(target: &Target) -> bool {

@@ -21,7 +21,7 @@ pub use gates::pod_spec_of;
 pub use kinds::{app_armor_annotation, app_armor_profile, fill_stored, set_requester, share_labels, shares_labels};
 pub use normal::{hide_twins, normalize};
 pub use qos::pod_qos;
-pub use rules::{allow_create_on_update, allow_unconditional_update, reset_fields};
+pub use rules::{allow_create_on_update, allow_unconditional_update, reset_fields, status_apply_creates};
 
 /// Takes out of an object to create what only the server says: uid, times of creation and deletion. The first thing after
 /// decoding; the uid and the time of creation are set then.

@@ -94,6 +94,12 @@ pub fn allow_create_on_update(row: &Resource) -> bool {
     )
 }
 
+/// Whether an apply to the status of an absent object creates it.
+#[must_use]
+pub fn status_apply_creates(row: &Resource) -> bool {
+    allow_create_on_update(row) || row.plural == "validatingadmissionpolicies"
+}
+
 /// Whether PUT may leave out the resourceVersion.
 #[must_use]
 pub fn allow_unconditional_update(row: &Resource) -> bool {

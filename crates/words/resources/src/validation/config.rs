@@ -628,31 +628,56 @@ pub(super) fn new_event_update(errors: &mut Errors, root: &Node<'_>, old: &Node<
     if root.at("series").value != old.at("series").value {
         series(errors, root);
     }
-    let names = [
-        "involvedObject",
-        "reason",
-        "message",
-        "source",
-        "firstTimestamp",
-        "lastTimestamp",
-        "count",
-        "reason",
-        "type",
-        "eventTime",
-        "action",
-        "related",
-        "reportingComponent",
-        "reportingInstance",
-    ];
-    for name in names {
-        let shown = if name == "reportingComponent" {
-            "reportingController"
-        } else {
-            name
-        };
-        root.at_as(name, shown).immutable(errors, &old.at(name));
+    for (name, shown, told) in FIXED {
+        let (new, before) = (root.at_as(name, shown), old.at(name));
+        match told {
+            Told::Text => new.immutable_text(errors, &before),
+            Told::Number if new.int() != before.int() => errors.push(new.bad_int(super::node::IMMUTABLE)),
+            Told::Number => {}
+            Told::Time => new.immutable(errors, &before),
+            Told::Pointer(ty) if !same(new.value, before.value) => {
+                errors.push(new.bad_struct("api/core/v1", ty, super::node::IMMUTABLE));
+            }
+            Told::Pointer(_) => {}
+            Told::Struct(ty) => {
+                // Not a pointer inside the server: none is one without content.
+                let empty = Value::Object(serde_json::Map::new());
+                let [new_value, before] = [new.value, before.value].map(|value| if value.is_null() { &empty } else { value });
+                if !same(new_value, before) {
+                    let shown = show::internal("api/core/v1", ty, new_value);
+                    errors.push(new.invalid_as(shown, super::node::IMMUTABLE));
+                }
+            }
+        }
     }
 }
+
+/// How a field is told that may not change.
+enum Told {
+    Text,
+    Number,
+    Time,
+    Pointer(&'static str),
+    Struct(&'static str),
+}
+
+/// What may not change about an event in its new form: name, name in messages, form.
+const FIXED: &[(&str, &str, Told)] = &[
+    ("involvedObject", "involvedObject", Told::Struct("ObjectReference")),
+    ("reason", "reason", Told::Text),
+    ("message", "message", Told::Text),
+    ("source", "source", Told::Struct("EventSource")),
+    ("firstTimestamp", "firstTimestamp", Told::Time),
+    ("lastTimestamp", "lastTimestamp", Told::Time),
+    ("count", "count", Told::Number),
+    ("reason", "reason", Told::Text),
+    ("type", "type", Told::Text),
+    ("eventTime", "eventTime", Told::Time),
+    ("action", "action", Told::Text),
+    ("related", "related", Told::Pointer("ObjectReference")),
+    ("reportingComponent", "reportingController", Told::Text),
+    ("reportingInstance", "reportingInstance", Told::Text),
+];
 
 /// A lease.
 pub(super) fn lease(errors: &mut Errors, root: &Node<'_>) {

@@ -15,6 +15,7 @@ use super::names;
 use super::node::{Node, same};
 use super::seen::Seen;
 use super::show;
+use super::url::Url;
 
 /// What messages give.
 static TEXT: LazyLock<Wanted> = LazyLock::new(|| Wanted::OneOf(vec![Type::String]));
@@ -143,24 +144,25 @@ pub(super) fn client(errors: &mut Errors, node: &Node<'_>) {
 
 fn url(errors: &mut Errors, node: &Node<'_>) {
     const FORM: &str = "; desired format: https://host[/path]";
-    let text = node.str();
-    let (text, fragment) = text.split_once('#').unwrap_or((text, ""));
-    let (text, query) = text.split_once('?').unwrap_or((text, ""));
-    let (scheme, rest) = text.split_once("://").unwrap_or(("", ""));
-    let authority = rest.split('/').next().unwrap_or_default();
-    let (user, host) = authority
-        .rsplit_once('@')
-        .map_or((None, authority), |(user, host)| (Some(user), host));
-    if scheme != "https" {
-        errors.push(node.bad_text(scheme, format!("'https' is the only allowed URL scheme{FORM}")));
+    let url = match Url::parse(node.str()) {
+        Ok(url) => url,
+        Err(problem) => {
+            let text = show::quoted(node.str());
+            return errors.push(node.required(format!("url must be a valid URL: parse {text}: {problem}{FORM}")));
+        }
+    };
+    if url.scheme != "https" {
+        errors.push(node.bad_text(&url.scheme, format!("'https' is the only allowed URL scheme{FORM}")));
     }
-    if host.is_empty() {
+    if url.host.is_empty() {
         errors.push(node.bad_text("", format!("host must be specified{FORM}")));
     }
+    if let Some(user) = &url.user {
+        errors.push(node.bad_text(user, "user information is not permitted in the URL"));
+    }
     for (part, detail) in [
-        (user.unwrap_or_default(), "user information is not permitted in the URL"),
-        (fragment, "fragments are not permitted in the URL"),
-        (query, "query parameters are not permitted in the URL"),
+        (url.fragment.as_str(), "fragments are not permitted in the URL"),
+        (url.query, "query parameters are not permitted in the URL"),
     ] {
         if !part.is_empty() {
             errors.push(node.bad_text(part, detail));
@@ -339,7 +341,7 @@ impl Policy {
 
 /// What policies have in common; the names that their expressions know.
 fn policy_head(errors: &mut Errors, spec: &Node<'_>, old: Option<&Node<'_>>, mutating: bool) -> Policy {
-    spec.at("failurePolicy").need_one_of(errors, FAILURE);
+    spec.at("failurePolicy").given_one_of(errors, FAILURE);
     param_kind(errors, &spec.at("paramKind"));
     let constraints = spec.at("matchConstraints");
     if constraints.set() {
@@ -442,7 +444,7 @@ fn match_resources(errors: &mut Errors, node: &Node<'_>) {
     if !node.set() {
         return;
     }
-    node.at("matchPolicy").need_one_of(errors, MATCH);
+    node.at("matchPolicy").given_one_of(errors, MATCH);
     for name in ["namespaceSelector", "objectSelector"] {
         let selector = node.at(name);
         if selector.set() {

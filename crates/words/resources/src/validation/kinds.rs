@@ -8,7 +8,7 @@ use super::names::{self, NameRule};
 use super::node::Node;
 use super::{
     aggregation, autoscaling, batch, certificates, claims, config, definition, device, extension, flow, job_status, network, pod,
-    rbac, service, storage, workloads,
+    rbac, service, storage, volume_update, workloads,
 };
 
 /// Checks an object to create.
@@ -192,7 +192,7 @@ pub(super) static KINDS: &[Kind] = &[
     Kind {
         twice: true,
         before: WHOLE,
-        ..kind("core/persistentvolumes", storage::volume, storage::volume_update)
+        ..kind("core/persistentvolumes", storage::volume, volume_update::update)
     },
     Kind {
         before: BOTH,
@@ -358,6 +358,7 @@ pub(super) static KINDS: &[Kind] = &[
     ),
     Kind {
         twice: true,
+        standard_finalizers: false,
         ..kind("node.k8s.io/runtimeclasses", config::runtime_class, |e, n, o| {
             n.at("handler").immutable_text(e, &o.at("handler"));
         })

@@ -38,7 +38,9 @@ mod service;
 pub(crate) mod show;
 mod show_orders;
 mod storage;
+mod url;
 mod volume;
+mod volume_update;
 mod warnings;
 mod workloads;
 

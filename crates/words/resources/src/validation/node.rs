@@ -79,6 +79,11 @@ impl<'a> Node<'a> {
         self.step(Step::Key(key), self.value.get(key))
     }
 
+    /// An entry that was found already.
+    pub fn entry(&self, key: &'a str, value: &'a Value) -> Self {
+        self.step(Step::Key(key), Some(value))
+    }
+
     /// The entry of that key, where there is one.
     pub fn held(&self, key: &str) -> Option<Self> {
         let (key, value) = self.value.as_object()?.get_key_value(key)?;
@@ -315,6 +320,15 @@ impl<'a> Node<'a> {
             errors.push(self.required(""));
         } else {
             self.one_of(errors, known);
+        }
+    }
+
+    /// Likewise, of what may be absent: that is missing, and an empty text is an unknown one.
+    pub fn given_one_of(&self, errors: &mut Errors, known: &[&str]) {
+        if self.set() {
+            self.one_of(errors, known);
+        } else {
+            errors.push(self.required(""));
         }
     }
 

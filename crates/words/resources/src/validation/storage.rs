@@ -22,7 +22,7 @@ use super::volume::{self, Source, needs};
 const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 /// Sources of a persistent volume, in upstream's order.
-const SOURCES: &[Source] = &[
+pub(super) const SOURCES: &[Source] = &[
     ("hostPath", "hostPath", "hostPath", volume::host_path),
     ("gcePersistentDisk", "persistentDisk", "gcePersistentDisk", volume::gce_disk),
     (
@@ -259,73 +259,6 @@ pub(super) fn volume(errors: &mut Errors, root: &Node<'_>) {
     volume_spec(errors, &root.at("spec"), root.at("metadata").text("name"), false);
 }
 
-/// What may not change about a persistent volume.
-pub(super) fn volume_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
-    volume(errors, root);
-    let (spec, before) = (root.at("spec"), old.at("spec"));
-    let sources = |spec: &Node<'_>| -> Value {
-        let names = SOURCES.iter().map(|(name, ..)| *name).filter(|name| spec.has(name));
-        names.map(|name| (name.to_owned(), spec.at(name).value.clone())).collect()
-    };
-    let (mut new, was) = (sources(&spec), sources(&before));
-    if before.has("csi")
-        && !before.at("csi").has("controllerExpandSecretRef")
-        && let Some(Value::Object(csi)) = new.get_mut("csi")
-    {
-        csi.remove("controllerExpandSecretRef");
-    }
-    if new != was {
-        let text = diff::unified("api/core/v1", "PersistentVolumeSource", &was, &new);
-        errors.push(
-            spec.child("persistentvolumesource")
-                .forbidden(format!("spec.persistentvolumesource is immutable after creation\n{text}")),
-        );
-    }
-    spec.at("volumeMode")
-        .moved("volumeMode")
-        .immutable(errors, &before.at("volumeMode"));
-    if before.has("nodeAffinity") && !same(&relabelled(&spec), &relabelled(&before)) {
-        let shown = show::internal("api/core/v1", "VolumeNodeAffinity", spec.at("nodeAffinity").value);
-        errors.push(
-            spec.at("nodeAffinity")
-                .moved("nodeAffinity")
-                .invalid_as(shown, format!("{IMMUTABLE}, except for updating from beta label to GA")),
-        );
-    }
-    if before.has("volumeAttributesClassName") && !spec.has("volumeAttributesClassName") {
-        errors.push(
-            spec.at("volumeAttributesClassName")
-                .forbidden("update from non-nil value to nil is forbidden"),
-        );
-    }
-}
-
-/// Affinity with old labels called by their new names.
-fn relabelled(spec: &Node<'_>) -> Value {
-    const LABELS: &[(&str, &str)] = &[
-        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
-        ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
-        ("beta.kubernetes.io/os", "kubernetes.io/os"),
-        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
-        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
-    ];
-    let mut affinity = spec.at("nodeAffinity").value.clone();
-    let Some(Value::Array(terms)) = affinity.pointer_mut("/required/nodeSelectorTerms") else {
-        return affinity;
-    };
-    for term in terms {
-        let Some(Value::Array(expressions)) = term.get_mut("matchExpressions") else {
-            continue;
-        };
-        for key in expressions.iter_mut().filter_map(|expression| expression.get_mut("key")) {
-            if let Some((_, new)) = LABELS.iter().find(|(old, _)| key == old) {
-                *key = Value::from(*new);
-            }
-        }
-    }
-    affinity
-}
-
 /// Specification of a claim.
 pub(super) fn claim_spec(errors: &mut Errors, node: &Node<'_>) {
     let modes = node.at("accessModes");
@@ -557,7 +490,7 @@ pub(super) fn class(errors: &mut Errors, root: &Node<'_>) {
         reclaim.one_of(errors, &["Delete", "Retain"]);
     }
     root.at("volumeBindingMode")
-        .need_one_of(errors, &["Immediate", "WaitForFirstConsumer"]);
+        .given_one_of(errors, &["Immediate", "WaitForFirstConsumer"]);
     let topologies = root.at("allowedTopologies");
     let mut earlier: HashMap<BTreeMap<&str, Vec<String>>, usize> = HashMap::new();
     for term in topologies.items() {

@@ -9,6 +9,7 @@ use super::super::errors::Errors;
 use super::super::metadata::{self, Rules};
 use super::super::names;
 use super::super::node::Node;
+use super::members::{self, Members};
 use super::value::{self, Budget};
 use trireme_api::field::aggregate;
 
@@ -18,12 +19,12 @@ const STEPS_MAX: usize = 200_000;
 const META: &[&str] = &["apiVersion", "kind", "metadata"];
 
 /// The object around a default inside metadata.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Around<'a> {
     /// The schema of the nearest resource.
-    resource: Node<'a>,
-    /// The way from there: the names of members, none for elements of lists.
-    way: Vec<Option<&'a str>>,
+    resource: &'a Value,
+    /// How long the way to it is.
+    start: usize,
     inside_metadata: bool,
 }
 
@@ -32,73 +33,73 @@ pub(super) fn check(errors: &mut Errors, schema: &Node<'_>, pruned: bool) {
     let mut walk = Walk {
         pruned,
         budget: Budget::new(STEPS_MAX),
+        way: Vec::new(),
     };
     let around = Around {
-        resource: schema.clone(),
-        way: Vec::new(),
+        resource: schema.value,
+        start: 0,
         inside_metadata: false,
     };
-    walk.schema(errors, schema, true, &around);
+    walk.schema(errors, schema, true, around);
     if walk.budget.spent() {
         errors.push(schema.forbidden(format!("defaults may take at most {STEPS_MAX} steps to validate")));
     }
 }
 
 /// Whether a default of a schema has fields that the schema does not know.
-pub(super) fn unpruned(schema: &Node<'_>) -> bool {
-    super::openapi::any(schema, &|schema| {
-        let default = schema.at("default");
-        default.set() && prune(default.value, schema.value, embedded(schema)) != *default.value
-    })
+pub(super) fn unpruned(schema: &Node<'_>, members: Members) -> bool {
+    let default = schema.at("default");
+    members.any(Members::DEFAULT) && prune(default.value, schema.value, embedded(schema)) != *default.value
 }
 
 fn embedded(schema: &Node<'_>) -> bool {
     schema.is("x-kubernetes-embedded-resource")
 }
 
-struct Walk {
+struct Walk<'a> {
     pruned: bool,
     budget: Budget,
+    /// The way from the root to the schema at hand: the names of members, none for elements of lists.
+    way: Vec<Option<&'a str>>,
 }
 
-impl Walk {
-    fn schema<'a>(&mut self, errors: &mut Errors, schema: &Node<'a>, root: bool, around: &Around<'a>) {
-        if !schema.value.is_object() {
-            return;
-        }
-        let resource = root || embedded(schema);
-        let fresh;
-        let around = if resource {
-            fresh = Around {
-                resource: schema.clone(),
-                way: Vec::new(),
+impl<'a> Walk<'a> {
+    fn schema(&mut self, errors: &mut Errors, schema: &Node<'a>, root: bool, mut around: Around<'a>) {
+        let members = Members::of(schema.value);
+        let resource = root || members.any(Members::EMBEDDED) && embedded(schema);
+        if resource {
+            around = Around {
+                resource: schema.value,
+                start: self.way.len(),
                 inside_metadata: false,
             };
-            &fresh
-        } else {
-            around
-        };
-        let default = schema.at("default");
-        if default.set() {
+        }
+        if members.any(Members::DEFAULT) {
+            let default = schema.at("default");
             if around.inside_metadata {
                 self.of_metadata(errors, &default, schema, around);
             } else {
                 self.plain(errors, &default, schema, resource);
             }
         }
-        let below = |step: Option<&'a str>, inside: bool| {
-            let mut way = around.way.clone();
-            way.push(step);
-            Around {
-                resource: around.resource.clone(),
-                way,
-                inside_metadata: inside,
-            }
-        };
-        self.schema(errors, &schema.at("items"), false, &below(None, around.inside_metadata));
-        for (name, property) in schema.at("properties").entries() {
-            let inside = around.inside_metadata || (resource && META.contains(&name));
-            self.schema(errors, &property, false, &below(Some(name), inside));
+        if members.any(Members::ITEMS) {
+            self.way.push(None);
+            self.schema(errors, &schema.at("items"), false, around);
+            self.way.pop();
+        }
+        if !members.any(Members::PROPERTIES) {
+            return;
+        }
+        let properties = schema.at("properties");
+        let all = properties.value.as_object().into_iter().flatten();
+        for (name, property) in all.filter(|(_, property)| !members::plain(property)) {
+            let below = Around {
+                inside_metadata: around.inside_metadata || (resource && META.contains(&name.as_str())),
+                ..around
+            };
+            self.way.push(Some(name));
+            self.schema(errors, &properties.entry(name, property), false, below);
+            self.way.pop();
         }
     }
 
@@ -115,9 +116,9 @@ impl Walk {
         }
     }
 
-    fn of_metadata(&mut self, errors: &mut Errors, default: &Node<'_>, schema: &Node<'_>, around: &Around<'_>) {
+    fn of_metadata(&mut self, errors: &mut Errors, default: &Node<'_>, schema: &Node<'_>, around: Around<'_>) {
         let mut object = default.value.clone();
-        for step in around.way.iter().rev() {
+        for step in self.way.iter().skip(around.start).rev() {
             object = match step {
                 Some(name) => Value::Object(Map::from_iter([((*name).to_owned(), object)])),
                 None => json!([object]),
@@ -129,8 +130,8 @@ impl Walk {
         }
         let mut inner = Errors::new();
         let root = Node::root(&object);
-        if coerced(&mut inner, &root, around.resource.value, true) {
-            resources(&mut inner, &root, around.resource.value, true);
+        if coerced(&mut inner, &root, around.resource, true) {
+            resources(&mut inner, &root, around.resource, true);
         }
         if inner.is_empty() {
             value::check(errors, default, schema.value, &mut self.budget);

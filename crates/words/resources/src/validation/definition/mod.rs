@@ -6,6 +6,7 @@
 //! upstream lets it pass.
 
 mod defaulted;
+mod members;
 mod openapi;
 mod parts;
 mod pattern;
@@ -20,8 +21,9 @@ use super::errors::Errors;
 use super::extension;
 use super::metadata::{self, Rules};
 use super::names;
-use super::node::{IMMUTABLE, Node};
+use super::node::{IMMUTABLE, Node, same};
 use super::show;
+use members::Members;
 
 /// The package of the types, as the field table names it.
 const PACKAGE: &str = "apiextensions-apiserver/pkg/apis/apiextensions/v1";
@@ -78,6 +80,8 @@ struct Options {
     atomic_sets: bool,
     list_keys: bool,
     authorities: bool,
+    /// What the schemas of the definition have.
+    used: Members,
     /// Versions whose selectable fields may stay too many; an empty name stands for those that all share.
     many_fields: HashSet<String>,
 }
@@ -94,6 +98,7 @@ impl Options {
             atomic_sets: true,
             list_keys: true,
             authorities: false,
+            used: Members::default(),
             many_fields: HashSet::new(),
         }
     }
@@ -104,6 +109,11 @@ impl Options {
         let established = condition(old_root, "Established");
         let bundle = conversion.get("webhook.clientConfig.caBundle");
         let schemas = || old.schemas();
+        let used = schemas().fold(Members::default(), |used, schema| used.and(Members::below(schema.value)));
+        // Whether no schema of the old definition does what needs the member.
+        let none = |member: Members, wrong: &dyn Fn(&Node<'_>, Members) -> bool| {
+            !(used.any(member) && schemas().any(|schema| openapi::any(&schema, wrong)))
+        };
         let mut many_fields = HashSet::new();
         if too_many(&old.selectable) && old.selectable.value == spec.selectable.value {
             many_fields.insert(String::new());
@@ -118,12 +128,13 @@ impl Options {
             known_review: reviews.is_empty() || reviews.iter().any(|version| REVIEWS.contains(version)),
             fixed_names: established,
             schema: old.all_have_schemas(),
-            known_types: !schemas().any(|schema| openapi::any(&schema, &openapi::unknown_type)),
-            structural: !schemas().any(|schema| structural::problem(&schema)),
-            pruned_defaults: !schemas().any(|schema| defaulted::unpruned(&schema)),
-            atomic_sets: !schemas().any(|schema| openapi::any(&schema, &openapi::granular_set)),
-            list_keys: !schemas().any(|schema| openapi::any(&schema, &openapi::loose_keys)),
+            known_types: none(Members::TYPE, &openapi::unknown_type),
+            structural: !schemas().any(|schema| structural::problem(&schema, used)),
+            pruned_defaults: none(Members::DEFAULT, &defaulted::unpruned),
+            atomic_sets: none(Members::LIST_TYPE, &openapi::granular_set),
+            list_keys: none(Members::LIST_TYPE, &openapi::loose_keys),
             authorities: established && (bundle.is_empty() || parts::authorities(&bundle).is_none()),
+            used: Members::default(),
             many_fields,
         }
     }
@@ -172,7 +183,8 @@ impl<'a> Spec<'a> {
         let part = |name: &'static str, shared_name: &'static str| {
             let mut all = nodes.iter().map(|version| version.at(name));
             let first = all.next().map_or(&NULL, |node| node.value);
-            let shared = all.all(|node| node.value == first);
+            // What is empty is as if it were not there.
+            let shared = all.all(|node| node.value == first || same(node.value, first));
             let mut above = node.child(shared_name);
             let own: Vec<Node<'a>> = nodes
                 .iter()
@@ -264,14 +276,18 @@ pub(super) fn unknown_formats(root: &Node<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for schema in Spec::of(root).schemas() {
         openapi::each(&schema, &mut |schema| {
-            let (format, kind) = (schema.text("format"), schema.text("type"));
+            let format = schema.text("format");
+            if format.is_empty() {
+                return;
+            }
+            let kind = schema.text("type");
             let known = match kind {
                 "" | "string" => FORMATS.contains(&format.replace('-', "").as_str()),
                 "integer" => matches!(format, "int32" | "int64"),
                 "number" => matches!(format, "float" | "double"),
                 _ => false,
             };
-            if !format.is_empty() && !known {
+            if !known {
                 found.push(format.to_owned());
             }
         });
@@ -359,10 +375,10 @@ fn check(errors: &mut Errors, spec: &Spec<'_>, mut options: Options) {
             }
         }
     }
-    if spec
+    let used = spec
         .schemas()
-        .any(|schema| openapi::any(&schema, &|schema| schema.has("default")))
-    {
+        .fold(Members::default(), |used, schema| used.and(Members::below(schema.value)));
+    if used.any(Members::DEFAULT) {
         options.structural = true;
         if !pruning {
             errors.push(
@@ -371,7 +387,8 @@ fn check(errors: &mut Errors, spec: &Spec<'_>, mut options: Options) {
             );
         }
     }
-    options.structural |= spec.schemas().any(|schema| openapi::any(&schema, &openapi::extended));
+    options.structural |= used.any(Members::EXTENSIONS) && spec.schemas().any(|schema| openapi::any(&schema, &openapi::extended));
+    options.used = used;
     versions(errors, spec, &options);
     shared(errors, spec, &options);
     let conversion = node.at("conversion");
@@ -496,11 +513,13 @@ fn schema(errors: &mut Errors, validation: &Node<'_>, status: bool, options: &Op
     let mut unsupported = None;
     let mut expressions = false;
     if options.structural {
-        unsupported = structural::unsupported(&schema);
+        if options.used.any(Members::UNSUPPORTED) {
+            unsupported = structural::unsupported(&schema);
+        }
         if unsupported.is_none() {
             let before = errors.len();
             structural::check(errors, &schema);
-            if errors.len() == before {
+            if errors.len() == before && options.used.any(Members::DEFAULT) {
                 defaulted::check(errors, &schema, options.pruned_defaults);
             }
             expressions = errors.len() == before;

@@ -12,9 +12,10 @@ use super::super::expression::Expressions;
 use super::super::node::Node;
 use super::super::path::Path;
 use super::super::show;
+use super::members::{self, Members};
 use super::{Options, PACKAGE, parts, structural};
 
-const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
+pub(super) const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
 /// Parts that a root may have besides, where the status is a subresource and so judged by itself.
 const AT_ROOT: &[&str] = &[
     "Description",
@@ -59,31 +60,26 @@ pub(super) fn zero(value: &Value) -> bool {
 /// Looks at a schema and all inside it.
 pub(super) fn each(schema: &Node<'_>, look: &mut dyn FnMut(&Node<'_>)) {
     let look = std::cell::RefCell::new(look);
-    any(schema, &|schema| {
+    any(schema, &|schema, _| {
         (look.borrow_mut())(schema);
         false
     });
 }
 
-/// Whether something holds of a schema or of one inside it.
-pub(super) fn any(schema: &Node<'_>, holds: &dyn Fn(&Node<'_>) -> bool) -> bool {
-    if !schema.value.is_object() {
-        return false;
+/// Whether something holds of a schema or of one inside it. They are shown without their paths, and with their members.
+pub(super) fn any(schema: &Node<'_>, holds: &dyn Fn(&Node<'_>, Members) -> bool) -> bool {
+    fn within(schema: &Value, holds: &dyn Fn(&Node<'_>, Members) -> bool) -> bool {
+        let members = Members::of(schema);
+        holds(&Node::root(schema), members) || members::inner(schema, members, &mut |one| within(one, holds))
     }
-    let list = |name: &str| schema.at(name).items().iter().any(|one| any(one, holds));
-    let map = |name: &str| schema.at(name).entries().iter().any(|(_, one)| any(one, holds));
-    holds(schema)
-        || ["items", "not", "additionalProperties", "additionalItems"]
-            .iter()
-            .any(|name| any(&schema.at(name), holds))
-        || ["items", "allOf", "anyOf", "oneOf"].iter().any(|name| list(name))
-        || ["properties", "patternProperties", "definitions", "dependencies"]
-            .iter()
-            .any(|name| map(name))
+    schema.value.is_object() && within(schema.value, holds)
 }
 
 /// Whether a schema uses an extension of Kubernetes.
-pub(super) fn extended(schema: &Node<'_>) -> bool {
+pub(super) fn extended(schema: &Node<'_>, members: Members) -> bool {
+    if !members.any(Members::EXTENSIONS) {
+        return false;
+    }
     ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type"]
         .iter()
         .any(|name| schema.has(name))
@@ -98,14 +94,17 @@ pub(super) fn extended(schema: &Node<'_>) -> bool {
 }
 
 /// Whether a schema is of a type that there is not.
-pub(super) fn unknown_type(schema: &Node<'_>) -> bool {
+pub(super) fn unknown_type(schema: &Node<'_>, members: Members) -> bool {
+    if !members.any(Members::TYPE) {
+        return false;
+    }
     let kind = schema.text("type");
     !kind.is_empty() && !TYPES.contains(&kind)
 }
 
 /// Whether a schema is a set of what is owned in parts.
-pub(super) fn granular_set(schema: &Node<'_>) -> bool {
-    if schema.text("x-kubernetes-list-type") != "set" {
+pub(super) fn granular_set(schema: &Node<'_>, members: Members) -> bool {
+    if !members.any(Members::LIST_TYPE) || schema.text("x-kubernetes-list-type") != "set" {
         return false;
     }
     let items = schema.at("items");
@@ -117,7 +116,10 @@ pub(super) fn granular_set(schema: &Node<'_>) -> bool {
 }
 
 /// Whether a schema is a list whose elements may lack a key.
-pub(super) fn loose_keys(schema: &Node<'_>) -> bool {
+pub(super) fn loose_keys(schema: &Node<'_>, members: Members) -> bool {
+    if !members.any(Members::LIST_TYPE) {
+        return false;
+    }
     let mut errors = Errors::new();
     list_keys(&mut errors, schema);
     !errors.is_empty()
@@ -176,6 +178,16 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// The place of a property that is like any other.
+    fn property(&self, node: &Node<'a>) -> Self {
+        let below = self.child();
+        if matches!(node.text("x-kubernetes-map-type"), "" | "granular") {
+            below
+        } else {
+            below.uncorrelated(&node.path)
+        }
+    }
+
     fn unruled(&self) -> Self {
         Self {
             rules: false,
@@ -224,34 +236,51 @@ impl<'a> Walk<'_, 'a> {
         if !node.value.is_object() {
             return;
         }
+        let members = Members::of(node.value);
         let start = self.errors.len();
-        self.parts(node, place);
-        if node.is("uniqueItems") {
+        self.parts(node, members, place);
+        if members.any(Members::UNIQUE) && node.is("uniqueItems") {
             self.errors.push(
                 node.at("uniqueItems")
                     .forbidden("uniqueItems cannot be set to true since the runtime complexity becomes quadratic"),
             );
         }
-        self.members(node, place);
-        self.inner(node, place);
-        self.extensions(node);
-        if self.options.list_keys {
-            list_keys(&mut self.errors, node);
+        if members.any(Members::PROPERTIES.and(Members::ADDITIONAL)) {
+            self.members(node, place);
         }
-        self.rules(node, place, start);
+        self.inner(node, members, place);
+        if members.any(Members::EXTENSIONS.and(Members::MAP_TYPE)) {
+            self.extensions(node, members);
+            if self.options.list_keys {
+                list_keys(&mut self.errors, node);
+            }
+            self.rules(node, place, start);
+        }
     }
 
-    fn parts(&mut self, node: &Node<'a>, place: &Place) {
+    fn parts(&mut self, node: &Node<'a>, members: Members, place: &Place) {
         let errors = &mut self.errors;
-        let kind = node.at("type");
-        if self.options.known_types && unknown_type(node) {
-            errors.push(kind.unsupported(TYPES));
+        if self.options.known_types && unknown_type(node, members) {
+            errors.push(node.at("type").unsupported(TYPES));
         }
         if let Some(why) = &place.no_default
             && node.has("default")
         {
             errors.push(node.child("default").forbidden(format!("must not be set {why}")));
         }
+        if node.text("type") == "null" || members.any(Members::UNSUPPORTED) {
+            Self::refused_parts(errors, node);
+        }
+        if place.inside_metadata && node.is("x-kubernetes-embedded-resource") {
+            errors.push(
+                node.at("x-kubernetes-embedded-resource")
+                    .forbidden("must not be used inside of resource meta"),
+            );
+        }
+    }
+
+    fn refused_parts(errors: &mut Errors, node: &Node<'a>) {
+        let kind = node.at("type");
         let mut refused = |name: &'static str, there: bool| {
             if there {
                 errors.push(node.child(name).forbidden(format!("{name} is not supported")));
@@ -270,12 +299,6 @@ impl<'a> Walk<'_, 'a> {
         if items.value.is_array() && !items.is_empty() {
             errors.push(items.forbidden("items must be a schema object and not an array"));
         }
-        if place.inside_metadata && node.is("x-kubernetes-embedded-resource") {
-            errors.push(
-                node.at("x-kubernetes-embedded-resource")
-                    .forbidden("must not be used inside of resource meta"),
-            );
-        }
     }
 
     fn members(&mut self, node: &Node<'a>, place: &Place) {
@@ -291,23 +314,29 @@ impl<'a> Walk<'_, 'a> {
             }
             self.schema(&additional, &below);
         }
-        for (name, property) in properties.entries() {
-            let mut below = place.child();
-            if !matches!(node.text("x-kubernetes-map-type"), "" | "granular") {
-                below = below.uncorrelated(&node.path);
-            }
-            let of_resource = place.root || node.is("x-kubernetes-embedded-resource");
-            if of_resource && matches!(name, "metadata" | "kind" | "apiVersion") {
+        let below = place.property(node);
+        let of_resource = place.root || node.is("x-kubernetes-embedded-resource");
+        let all = properties.value.as_object().into_iter().flatten();
+        for (name, property) in all.filter(|(_, property)| !members::plain(property)) {
+            let property = properties.entry(name, property);
+            if of_resource && matches!(name.as_str(), "metadata" | "kind" | "apiVersion") {
+                let mut below = below.clone();
                 below.inside_metadata = true;
                 if place.root {
                     below.no_default = Some(format!("in top-level {name}"));
                 }
+                self.schema(&property, &below);
+            } else {
+                self.schema(&property, &below);
             }
-            self.schema(&property, &below);
         }
     }
 
-    fn inner(&mut self, node: &Node<'a>, place: &Place) {
+    fn inner(&mut self, node: &Node<'a>, members: Members, place: &Place) {
+        const OTHERS: Members = Members::JUNCTORS.and(Members::DEFINITIONS).and(Members::DEPENDENCIES);
+        if !members.any(OTHERS.and(Members::ITEMS)) {
+            return;
+        }
         let unruled = place.unruled();
         self.schema(&node.at("not"), &unruled);
         for name in ["allOf", "oneOf", "anyOf"] {
@@ -332,7 +361,7 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
-    fn extensions(&mut self, node: &Node<'a>) {
+    fn extensions(&mut self, node: &Node<'a>, members: Members) {
         let errors = &mut self.errors;
         let kind = node.at("type");
         let preserve = node.at("x-kubernetes-preserve-unknown-fields");
@@ -355,7 +384,7 @@ impl<'a> Walk<'_, 'a> {
         let items = node.at("items");
         if list_type.set() && kind.str() != "array" {
             of_type(errors, "array", "must be array if x-kubernetes-list-type is specified");
-        } else if self.options.atomic_sets && granular_set(node) {
+        } else if self.options.atomic_sets && granular_set(node, members) {
             let name = if items.text("type") == "array" {
                 "x-kubernetes-list-type"
             } else {
@@ -392,7 +421,7 @@ impl<'a> Walk<'_, 'a> {
         if rules.is_empty() {
             return;
         }
-        let paths = structural::unsupported(node).is_none();
+        let paths = !self.options.used.any(Members::UNSUPPORTED) || structural::unsupported(node).is_none();
         for rule in &rules {
             rule_form(&mut self.errors, rule, paths.then_some(node));
         }

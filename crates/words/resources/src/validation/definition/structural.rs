@@ -3,10 +3,13 @@
 //!
 //! Invariant: problems come sorted by their text, as upstream tells them.
 
+use std::sync::LazyLock;
+
 use serde_json::{Value, json};
 
 use super::super::errors::Errors;
 use super::super::node::Node;
+use super::members::{self, Members};
 use super::openapi::zero;
 use super::pattern;
 
@@ -71,9 +74,9 @@ fn unsupported_in(schema: &Value) -> Option<Unsupported> {
 }
 
 /// Whether a schema is not structural.
-pub(super) fn problem(schema: &Node<'_>) -> bool {
+pub(super) fn problem(schema: &Node<'_>, used: Members) -> bool {
     let mut errors = Errors::new();
-    unsupported(schema).is_some() || {
+    (used.any(Members::UNSUPPORTED) && unsupported(schema).is_some()) || {
         check(&mut errors, schema);
         !errors.is_empty()
     }
@@ -106,81 +109,111 @@ fn inner<'a>(schema: &Node<'a>, name: &'static str) -> Option<Node<'a>> {
 }
 
 fn invariants(errors: &mut Errors, schema: &Node<'_>, level: Level) {
-    let kind = schema.at("type");
-    let items = inner(schema, "items");
-    if kind.str() == "array" && items.is_none() {
+    let has = Members::of(schema.value);
+    let kind = schema.text("type");
+    let items = if has.any(Members::ITEMS) {
+        inner(schema, "items")
+    } else {
+        None
+    };
+    if kind == "array" && items.is_none() {
         errors.push(schema.child("items").required("must be specified"));
     }
     if let Some(items) = items {
         invariants(errors, &items, Level::Item);
     }
-    for (_, property) in properties(schema) {
-        invariants(errors, &property, Level::Field);
+    if has.any(Members::PROPERTIES) {
+        let properties = schema.at("properties");
+        let all = properties.value.as_object().into_iter().flatten();
+        for (name, property) in all.filter(|(_, property)| !members::plain(property)) {
+            invariants(errors, &properties.entry(name, property), Level::Field);
+        }
     }
-    let additional = schema.at("additionalProperties");
-    if additional.set() {
+    if has.any(Members::ADDITIONAL) {
         if level == Level::Root {
+            let additional = schema.at("additionalProperties");
             errors.push(additional.forbidden("must not be used at the root"));
         }
         if let Some(additional) = inner(schema, "additionalProperties") {
             invariants(errors, &additional, Level::Field);
         }
     }
-    let embedded = schema.is("x-kubernetes-embedded-resource");
+    if has.any(Members::JUNCTORS.and(Members::PATTERN)) {
+        let first_all = schema.at("allOf").index(0);
+        value_validation(errors, schema, either(&schema.at("anyOf")), either(&first_all.at("anyOf")));
+    }
     let preserved = schema.is("x-kubernetes-preserve-unknown-fields");
-    let number_or_text = schema.is("x-kubernetes-int-or-string");
+    let embedded = schema.is("x-kubernetes-embedded-resource");
+    if has.any(Members::INT_OR_STRING.and(Members::EMBEDDED)) {
+        combined(errors, schema, embedded);
+    }
+    if kind.is_empty() && !embedded && !preserved && !schema.is("x-kubernetes-int-or-string") {
+        errors.push(schema.child("type").required(match level {
+            Level::Root => "must not be empty at the root",
+            Level::Item => "must not be empty for specified array items",
+            Level::Field => "must not be empty for specified object fields",
+        }));
+    }
+    if level == Level::Root && !kind.is_empty() && kind != "object" {
+        errors.push(schema.at("type").bad("must be object at the root"));
+    }
+    if level == Level::Root || embedded {
+        resource(errors, schema, level);
+    }
+}
+
+/// How the extensions for resources and for what is a number or a text go together with the others.
+fn combined(errors: &mut Errors, schema: &Node<'_>, embedded: bool) {
+    let kind = schema.at("type");
     for name in ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource"] {
-        if number_or_text && schema.is(name) {
+        if schema.is("x-kubernetes-int-or-string") && schema.is(name) {
             errors.push(schema.at(name).invalid("must be false if x-kubernetes-int-or-string is true"));
         }
     }
-    let first_all = schema.at("allOf").index(0);
-    value_validation(errors, schema, either(&schema.at("anyOf")), either(&first_all.at("anyOf")));
-    if embedded && kind.str() != "object" {
+    if !embedded {
+        return;
+    }
+    if kind.str() != "object" {
         const OBJECT: &str = "must be object if x-kubernetes-embedded-resource is true";
         errors.push(if kind.is_empty() {
             kind.required(OBJECT)
         } else {
             kind.bad(OBJECT)
         });
-    } else if kind.is_empty() && !number_or_text && !preserved {
-        errors.push(kind.required(match level {
-            Level::Root => "must not be empty at the root",
-            Level::Item => "must not be empty for specified array items",
-            Level::Field => "must not be empty for specified object fields",
-        }));
     }
-    if embedded && additional.set() {
+    let additional = schema.at("additionalProperties");
+    if additional.set() {
         errors.push(additional.forbidden("must not be used if x-kubernetes-embedded-resource is set"));
     }
-    if level == Level::Root && !kind.is_empty() && kind.str() != "object" {
-        errors.push(kind.bad("must be object at the root"));
+    let all = schema.at("properties");
+    if !schema.is("x-kubernetes-preserve-unknown-fields") && all.is_empty() {
+        errors.push(all.required(
+            "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields",
+        ));
     }
-    let own_meta = level == Level::Root || embedded;
+}
+
+/// What a resource says of its type and its metadata.
+fn resource(errors: &mut Errors, schema: &Node<'_>, level: Level) {
     let all = schema.at("properties");
     for name in ["kind", "apiVersion"] {
         let property = all.key(name);
-        if own_meta && property.set() && property.text("type") != "string" {
+        if property.set() && property.text("type") != "string" {
             errors.push(property.at("type").bad("must be string"));
         }
     }
     let metadata = all.key("metadata");
-    if metadata.set() {
-        if own_meta && metadata.text("type") != "object" {
-            errors.push(metadata.at("type").bad("must be object"));
-        }
-        if level == Level::Root && says_more(metadata.value) {
-            errors.push(
-                metadata.forbidden(
-                    "must not specify anything other than name and generateName, but metadata is implicitly specified",
-                ),
-            );
-        }
+    if !metadata.set() {
+        return;
     }
-    if embedded && !preserved && all.is_empty() {
-        errors.push(all.required(
-            "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields",
-        ));
+    if metadata.text("type") != "object" {
+        errors.push(metadata.at("type").bad("must be object"));
+    }
+    if level == Level::Root && says_more(metadata.value) {
+        errors.push(
+            metadata
+                .forbidden("must not specify anything other than name and generateName, but metadata is implicitly specified"),
+        );
     }
 }
 
@@ -203,7 +236,8 @@ fn says_more(metadata: &Value) -> bool {
 
 /// Whether alternatives are the two that a number or a text needs.
 fn either(any: &Node<'_>) -> bool {
-    any.value == &json!([{"type": "integer"}, {"type": "string"}])
+    static BOTH: LazyLock<Value> = LazyLock::new(|| json!([{"type": "integer"}, {"type": "string"}]));
+    *any.value == *BOTH
 }
 
 fn value_validation(errors: &mut Errors, schema: &Node<'_>, skip_any: bool, skip_first_any: bool) {
@@ -231,7 +265,13 @@ fn value_validation(errors: &mut Errors, schema: &Node<'_>, skip_any: bool, skip
 
 /// What stands under a junctor.
 fn nested(errors: &mut Errors, schema: &Node<'_>, skip_any: bool) {
-    value_validation(errors, schema, skip_any, false);
+    let has = Members::of(schema.value);
+    if has.any(Members::JUNCTORS.and(Members::PATTERN)) {
+        value_validation(errors, schema, skip_any, false);
+    }
+    if !has.any(Members::OUTSIDE.and(Members::ITEMS).and(Members::PROPERTIES)) {
+        return;
+    }
     if let Some(items) = inner(schema, "items") {
         nested(errors, &items, false);
     }
