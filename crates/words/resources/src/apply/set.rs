@@ -176,30 +176,24 @@ impl Set {
     /// From `fieldsV1`. An element that is not an object is taken for an empty one.
     #[must_use]
     pub fn from_value(value: &Value) -> Self {
-        let mut out = Self::default();
-        if let Value::Object(object) = value {
-            for (element, below) in object {
-                if element == "." {
-                    continue;
-                }
-                let mut node = Node {
-                    member: true,
-                    below: Self::from_value(below),
-                };
-                if !node.below.is_empty() {
-                    node.member = below.get(".").is_some();
-                }
-                out.0.insert(element.clone(), node);
+        let object = value.as_object().into_iter().flatten();
+        let nodes = object.filter(|(element, _)| *element != ".").map(|(element, below)| {
+            let mut node = Node {
+                member: true,
+                below: Self::from_value(below),
+            };
+            if !node.below.is_empty() {
+                node.member = below.get(".").is_some();
             }
-        }
-        out
+            (element.clone(), node)
+        });
+        nodes.collect()
     }
 
     /// To `fieldsV1`.
     #[must_use]
     pub fn into_value(self) -> Value {
-        let mut object = Map::new();
-        for (element, node) in self.0 {
+        let members = self.0.into_iter().map(|(element, node)| {
             let mut below = match node.below.into_value() {
                 Value::Object(below) => below,
                 _ => Map::new(),
@@ -207,9 +201,17 @@ impl Set {
             if node.member && !below.is_empty() {
                 below.insert(".".to_owned(), Value::Object(Map::new()));
             }
-            object.insert(element, Value::Object(below));
-        }
-        Value::Object(object)
+            (element, Value::Object(below))
+        });
+        Value::Object(members.collect())
+    }
+}
+
+/// From nodes under their elements, the empty ones left out. Made at once, a set of elements in order costs a fraction of what
+/// as many insertions would.
+impl FromIterator<(String, Node)> for Set {
+    fn from_iter<I: IntoIterator<Item = (String, Node)>>(nodes: I) -> Self {
+        Self(nodes.into_iter().filter(|(_, node)| !node.is_empty()).collect())
     }
 }
 

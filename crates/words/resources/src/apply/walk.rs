@@ -189,13 +189,14 @@ fn fields_at(value: &Value, shape: Shape) -> Node {
     if matches!(shape, Shape::Leaf) {
         out.member = true;
     } else if shape.is_map() {
-        for (name, value) in members(Some(value)) {
+        let fields = members(Some(value)).into_iter().map(|(name, value)| {
             let mut child = fields_at(value, shape.member(name).unwrap_or(Shape::Leaf));
             if value.is_null() || value.as_object().is_some_and(Map::is_empty) || !matches!(shape, Shape::Struct(_)) {
                 child.member = true;
             }
-            out.below.put(format!("f:{name}"), child);
-        }
+            (format!("f:{name}"), child)
+        });
+        out.below = fields.collect();
     } else {
         let mut seen: BTreeMap<String, Option<&Value>> = BTreeMap::new();
         for item in items(Some(value)) {
@@ -204,11 +205,12 @@ fn fields_at(value: &Value, shape: Shape) -> Node {
                 seen.entry(element).and_modify(|first| *first = None).or_insert(Some(item));
             }
         }
-        for (element, item) in seen {
+        let elements = seen.into_iter().map(|(element, item)| {
             let mut child = item.map_or_else(Node::default, |item| fields_at(item, shape.element()));
             child.member = true;
-            out.below.put(element, child);
-        }
+            (element, child)
+        });
+        out.below = elements.collect();
     }
     out
 }
@@ -297,13 +299,13 @@ fn merge_at(old: Option<&Value>, new: Option<&Value>, shape: Shape) -> Option<Va
         return new.or(old).cloned();
     }
     if shape.is_map() {
-        let mut out = Map::new();
+        let mut out = Vec::new();
         zip(members(old), members(new), |name, old, new| {
             if let Some(merged) = merge_at(old, new, shape.member(name).unwrap_or(Shape::Leaf)) {
-                out.insert(name.to_owned(), merged);
+                out.push((name.to_owned(), merged));
             }
         });
-        (!out.is_empty()).then_some(Value::Object(out))
+        (!out.is_empty()).then(|| Value::Object(out.into_iter().collect()))
     } else {
         let out = merge_items(items(old), items(new), shape);
         (!out.is_empty()).then_some(Value::Array(out))
