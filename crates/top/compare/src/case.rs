@@ -199,7 +199,7 @@ impl<'a> Case<'a> {
             example: self.example,
             collection: self.example.collection(namespace),
             namespace: namespace.to_owned(),
-            name: self.example.name.clone().unwrap_or_else(|| name.to_owned()),
+            name: self.example.name_of(name),
         };
         let mut findings = Vec::new();
         let mut last: [Value; 2] = [Value::Null, Value::Null];

@@ -1,5 +1,7 @@
 //! Objects that a stock server takes, one or two of each kind.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use trireme_resources::rows::{self, Resource};
@@ -30,6 +32,8 @@ const GLOBAL: &[&str] = &[
 
 /// Kinds whose objects change what a server does to others of their namespace: they have one of their own.
 const RULING: &[&str] = &["LimitRange", "ResourceQuota"];
+/// Stands for a name that is an address, another one in each case.
+const ADDRESS: &str = "ADDRESS";
 /// Behind the run's namespace, the name of theirs.
 pub(crate) const RULES: &str = "-rules";
 
@@ -42,6 +46,22 @@ impl Example {
     /// Whether its kind rules over others.
     pub(crate) fn is_global(&self) -> bool {
         GLOBAL.contains(&self.row.kind)
+    }
+
+    /// The name of its object in the case of that name.
+    pub(crate) fn name_of(&self, case: &str) -> String {
+        match self.name.as_deref() {
+            None => case.to_owned(),
+            Some(ADDRESS) => {
+                let mut hasher = DefaultHasher::new();
+                case.hash(&mut hasher);
+                let hash = hasher.finish();
+                // Four digits each, so that no other way to write it is shorter.
+                let group = |bits: u64| bits & 0xffff | 0x1000;
+                format!("2001:db8::{:x}:{:x}", group(hash >> 16), group(hash))
+            }
+            Some(fixed) => fixed.to_owned(),
+        }
     }
 
     /// The path of its collection.
@@ -90,6 +110,18 @@ pub(crate) fn all(kinds: &[String]) -> Result<Vec<Example>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_case_has_an_address_of_its_own() {
+        let example = all(&["IPAddress".to_owned()]).unwrap().remove(0);
+        let names = ["c1", "c2", "c1-1"].map(|case| example.name_of(case));
+        assert_eq!(names, ["c1", "c2", "c1-1"].map(|case| example.name_of(case)));
+        for (index, name) in names.iter().enumerate() {
+            let address: std::net::Ipv6Addr = name.parse().unwrap();
+            assert_eq!(address.to_string(), *name);
+            assert!(!names[..index].contains(name));
+        }
+    }
 
     #[test]
     fn every_kind_that_can_be_made_has_an_example() {

@@ -46,7 +46,7 @@ struct Options {
     /// Bearer token of an administrator there
     #[arg(long, default_value = "ADMIN")]
     with_token: String,
-    /// URL of the Trireme server, started with --disable controllers,scheduler,node,proxy,dns
+    /// URL of the Trireme server, started with --disable controllers,scheduler,node,proxy,dns and --anonymous-auth
     #[arg(long, default_value = "https://127.0.0.1:6443")]
     trireme: String,
     /// Bearer token of an administrator there
