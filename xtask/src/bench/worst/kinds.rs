@@ -317,6 +317,17 @@ pub(super) const KINDS: &[Kind] = &[
     Kind::new("create definition: properties", 100, Form::Definition, |size| {
         many(size, |n| format!(r#""p{n}":{{"type":"string"}}"#))
     }),
+    Kind::new("create definition: lists", 100, Form::Definition, |size| {
+        many(size, |n| format!(r#""p{n}":{{"type":"array","items":{{"type":"string"}}}}"#))
+    }),
+    Kind::new("create definition: defaults", 100, Form::Definition, |size| {
+        many(size, |n| format!(r#""p{n}":{{"type":"string","default":"x"}}"#))
+    }),
+    Kind::new("create definition: alternatives", 100, Form::Definition, |size| {
+        many(size, |n| {
+            format!(r#""p{n}":{{"type":"string","anyOf":[{{"minLength":1}},{{"maxLength":9}}]}}"#)
+        })
+    }),
     Kind::new("create definition: patterns", 100, Form::Definition, |size| {
         many(size, |n| {
             format!(r#""p{n}":{{"type":"string","pattern":"^(a{{1,9}}|b*)*{n}$"}}"#)
