@@ -149,7 +149,7 @@ pub fn object(style: &Style, code: u16, row: &Resource, object: &Object) -> Resp
         }
         (Shape::Plain | Shape::AggregatedDiscovery, Format::Json) => {
             let body = super::indent::indented(object.bytes());
-            response(code, Format::Json.media_type(), Body::whole(body.into()))
+            response(code, Format::Json.media_type(), Body::whole(body))
         }
         (Shape::Plain | Shape::AggregatedDiscovery, _) => value(style, code, &row.api_version(), row.kind, &object.value()),
         (Shape::Metadata, _) => {
