@@ -43,7 +43,9 @@ pub(super) fn access(errors: &mut Errors, root: &Node<'_>, subject: Subject) {
     let meta = root.at("metadata");
     let own = |name: &str| name == "managedFields" || (name == "namespace" && subject == Subject::Local);
     let mut members = meta.value.as_object().into_iter().flatten();
-    if members.any(|(name, value)| !own(name) && !same(value, &Value::Null)) {
+    // What metadata has of objects are maps, and an empty one is none.
+    let none = |value: &Value| same(value, &Value::Null) || value.as_object().is_some_and(serde_json::Map::is_empty);
+    if members.any(|(name, value)| !own(name) && !none(value)) {
         let shown = show::internal("apimachinery/pkg/apis/meta/v1", "ObjectMeta", meta.value);
         errors.push(meta.invalid_as(
             shown,

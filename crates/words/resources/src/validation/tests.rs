@@ -546,3 +546,20 @@ fn a_claim_asks_for_the_devices_of_others_by_name() {
     let path = super::asks_for_admin(row, &claim(true));
     assert_eq!(path.as_deref(), Some("spec.devices.requests[1].adminAccess"));
 }
+
+#[test]
+fn a_review_has_no_metadata_and_an_empty_map_is_none() {
+    let row = row("authorization.k8s.io", "localsubjectaccessreviews");
+    let review = |labels: Value| {
+        let attributes = json!({"namespace": "default", "verb": "get", "resource": "pods"});
+        json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "LocalSubjectAccessReview",
+            "metadata": {"namespace": "default", "labels": labels}, "spec": {"user": "alice", "resourceAttributes": attributes},
+        })
+    };
+    assert_eq!(told(&super::create(row, &review(json!({})))), Vec::<String>::new());
+    assert_eq!(
+        told(&super::create(row, &review(json!({"a": "b"})))),
+        ["metadata: Invalid value: {\"namespace\":\"default\",\"labels\":{\"a\":\"b\"}}: must be empty except for namespace"]
+    );
+}
