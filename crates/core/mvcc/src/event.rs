@@ -1,10 +1,7 @@
 //! One change of one key, as history keeps it and watches deliver it.
 //!
-//! Invariant: an event is immutable but for its lazily encoded line, and exists once however many watch it.
+//! Invariant: an event is immutable and exists once however many watch it.
 
-use std::sync::OnceLock;
-
-use bytes::Bytes;
 use trireme_api::Object;
 
 use crate::{Key, Revision};
@@ -22,9 +19,6 @@ pub struct Event {
     pub object: Object,
     /// What the key held before; selectors need it to tell entering from leaving.
     pub previous: Option<Object>,
-    /// The watch line of this event in JSON (`{"type":…,"object":…}\n`) where the plain type applies, encoded once for
-    /// all watchers; filled by the API server.
-    pub line: OnceLock<Bytes>,
 }
 
 /// What happened to a key.
@@ -37,11 +31,15 @@ pub enum EventKind {
 }
 
 impl Event {
-    /// What history counts for this event, in bytes: the object (its watch line may come to live beside it), what only
-    /// history keeps of the past, and the event itself.
+    /// What history takes in memory for this event, about: the event, its places, and the objects that live for it alone.
+    /// Those are the one before, and of a deletion its last state; what a key holds now is the state's.
     pub(crate) fn weight(&self) -> usize {
-        const OVERHEAD: usize = 256;
-        let previous = self.previous.as_ref().map_or(0, |object| object.bytes().len());
-        self.object.bytes().len() + previous + OVERHEAD
+        /// An event, two reference counts, its places in two rings, and its key.
+        const OWN: usize = size_of::<Event>() + 64;
+        let last = match self.kind {
+            EventKind::Put => 0,
+            EventKind::Delete => self.object.weight(),
+        };
+        OWN + self.key.len() + last + self.previous.as_ref().map_or(0, Object::weight)
     }
 }

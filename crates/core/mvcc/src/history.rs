@@ -12,7 +12,7 @@ use crate::{Key, Revision};
 /// How many events history holds at most.
 pub const HISTORY_EVENTS_MAX: usize = 100_000;
 
-/// How many bytes history's events may weigh at most.
+/// How many bytes of memory history may take at most, beside what is current.
 pub const HISTORY_BYTES_MAX: usize = 64 << 20;
 
 /// The ring of events, by resource and altogether.
@@ -61,6 +61,11 @@ impl History {
     /// How many events there are.
     pub(crate) fn len(&self) -> usize {
         self.order.len()
+    }
+
+    /// What it takes in memory beside what is current, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Adds an event, whose revision is at or above that of the last.

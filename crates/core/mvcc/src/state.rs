@@ -63,6 +63,8 @@ pub struct Tail {
 pub struct State {
     pub(crate) revision: Revision,
     pub(crate) objects: OrdMap<Key, Object>,
+    /// What keys and objects weigh.
+    bytes: usize,
     /// When keys with a TTL expire, in Unix milliseconds.
     pub(crate) expiries: OrdMap<Key, u64>,
     /// The same in the order of time.
@@ -102,6 +104,7 @@ impl State {
         let due = expiries.iter().map(|(key, at)| (*at, Arc::clone(key))).collect();
         Self {
             revision,
+            bytes: objects.iter().map(|(key, object)| key.len() + object.weight()).sum(),
             objects,
             expiries,
             due,
@@ -131,6 +134,20 @@ impl State {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
+    }
+
+    /// What the objects take in memory with their keys, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        /// A place in the map of objects.
+        const PLACE: usize = 64;
+        self.bytes + PLACE * self.objects.len()
+    }
+
+    /// What history takes in memory beside the objects, about.
+    #[must_use]
+    pub fn history_bytes(&self) -> usize {
+        self.history.bytes()
     }
 
     /// How many events history holds.
@@ -219,8 +236,13 @@ impl State {
 
     fn put(&mut self, key: &Key, object: Object, expiry: Option<u64>) -> Arc<Event> {
         let previous = self.objects.insert(Arc::clone(key), object.clone());
-        if previous.is_some() {
-            self.forget_expiry(key);
+        self.bytes += object.weight();
+        match &previous {
+            Some(previous) => {
+                self.bytes -= previous.weight();
+                self.forget_expiry(key);
+            }
+            None => self.bytes += key.len(),
         }
         if let Some(at) = expiry {
             self.expiries.insert(Arc::clone(key), at);
@@ -231,6 +253,7 @@ impl State {
 
     fn remove(&mut self, key: &Key, last: Object) -> Option<Arc<Event>> {
         let previous = self.objects.remove(&**key)?;
+        self.bytes -= key.len() + previous.weight();
         self.forget_expiry(key);
         Some(self.record(key, EventKind::Delete, last, Some(previous)))
     }
@@ -242,7 +265,6 @@ impl State {
             kind,
             object,
             previous,
-            line: std::sync::OnceLock::new(),
         });
         self.history.push(Arc::clone(&event));
         event

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference, Time};
 use serde_json::Value;
 
 use crate::ownership::{self, Claim};
@@ -217,6 +217,13 @@ fn to_delete<'a>(active: &[&'a Arc<Pod>], count: usize, snapshot: &Snapshot, now
     sorted.sort_by(|left, right| pods::deletion_order(left, right, neighbours(left), neighbours(right), now));
     sorted.truncate(count);
     sorted
+}
+
+/// Whether a pod is one that a ReplicaSet of this selector looks at though it is not its own: one that it may adopt, or
+/// a neighbour, whose labels are selected but for the hash of the template.
+#[must_use]
+pub fn is_related(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    ownership::selects(selector, Some(labels)) || same_but_hash(&selector.match_labels, Some(labels))
 }
 
 fn same_but_hash(selector: &Option<BTreeMap<String, String>>, labels: Option<&BTreeMap<String, String>>) -> bool {

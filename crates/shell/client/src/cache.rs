@@ -193,6 +193,14 @@ impl Cache {
             .collect()
     }
 
+    /// Objects that a predicate lets through, by their header or their bytes. Decodes only those.
+    #[must_use]
+    pub fn select<K: ApiObject>(&self, namespace: Option<&str>, wanted: impl Fn(&Object) -> bool) -> Vec<Arc<K>> {
+        let objects = self.objects(&ResourceRef::of::<K>(), namespace);
+        let selected = objects.iter().filter(|object| wanted(object));
+        selected.filter_map(|object| self.typed(object)).collect()
+    }
+
     /// Objects that carry all these labels. Decodes only those.
     #[must_use]
     pub fn list_by_label<K: ApiObject>(&self, namespace: Option<&str>, labels: &BTreeMap<String, String>) -> Vec<Arc<K>> {
@@ -206,9 +214,7 @@ impl Cache {
         namespace: Option<&str>,
         matches: impl Fn(&BTreeMap<String, String>) -> bool,
     ) -> Vec<Arc<K>> {
-        let objects = self.objects(&ResourceRef::of::<K>(), namespace);
-        let selected = objects.iter().filter(|object| matches(&object.header().labels));
-        selected.filter_map(|object| self.typed(object)).collect()
+        self.select(namespace, |object| matches(&object.header().labels))
     }
 
     /// Objects that name this UID as an owner.

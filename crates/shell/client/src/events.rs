@@ -262,7 +262,11 @@ async fn create(client: &Client, note: &Note, message: &str) -> Result<Written, 
         reporting_instance: some(&note.host),
         ..Event::default()
     };
-    client.create(&event).await?;
+    // What comes back is not needed, so it is not decoded.
+    let target = Client::target::<Event>(namespace_of(note), "", None);
+    let body = serde_json::to_vec(&event).map_err(|error| Status::bad_request(error.to_string()))?;
+    let transport = client.transport();
+    transport.create(&target, Bytes::from(body), &client.write_options()).await?;
     Ok(Written {
         name,
         count: 1,
@@ -278,7 +282,8 @@ async fn raise(client: &Client, note: &Note, message: &str, earlier: &Written) -
         "message": message,
     });
     let patch = Patch::Merge(Bytes::from(patch.to_string()));
-    client.patch::<Event>(namespace_of(note), &earlier.name, None, &patch).await?;
+    let target = Client::target::<Event>(namespace_of(note), &earlier.name, None);
+    client.transport().patch(&target, &patch, &client.write_options()).await?;
     Ok(Written {
         count,
         ..earlier.clone()

@@ -6,6 +6,7 @@
 
 pub mod controllers;
 pub mod execute;
+mod facts;
 pub mod metrics;
 pub mod queue;
 pub mod registration;

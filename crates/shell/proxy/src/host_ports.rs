@@ -22,7 +22,8 @@ impl HostPorts {
 
     /// Takes a change in; true if it changed the host ports.
     pub(crate) fn note(&mut self, cache: &Cache, change: &Change) -> bool {
-        let pod = change.new.as_ref().and_then(|object| cache.typed::<Pod>(object));
+        let pod = change.new.as_ref().filter(|object| object.mentions("\"hostPort\""));
+        let pod = pod.and_then(|object| cache.typed::<Pod>(object));
         let ports = pod.map(|pod| published(&pod, &self.node)).unwrap_or_default();
         let place = (change.namespace.clone(), change.name.clone());
         if ports.is_empty() {

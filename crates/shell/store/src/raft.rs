@@ -60,6 +60,10 @@ pub struct Statistics {
     pub objects: usize,
     /// Number of events in history.
     pub history_events: usize,
+    /// What the objects take in memory, about.
+    pub object_bytes: usize,
+    /// What history takes beside them, about.
+    pub history_bytes: usize,
     /// Bytes written to the log since the process began.
     pub log_bytes: u64,
     /// How often the log was flushed since the process began.
@@ -338,12 +342,15 @@ impl RaftStore {
             .core
             .machine
             .look(|state| (state.revision(), state.len(), state.history_len()));
+        let (object_bytes, history_bytes) = self.core.replica.with(|state| (state.bytes(), state.history_bytes()));
         Statistics {
             revision,
             applied_index,
             applied_term,
             objects,
             history_events,
+            object_bytes,
+            history_bytes,
             log_bytes: self.core.log.written(),
             log_flushes: self.core.log.flushes(),
         }

@@ -23,7 +23,7 @@ use crate::{Clock, StoreConfig, WriteError};
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// How often it notes the revision, and so how exactly history ends; compared with its length.
-const SAMPLES_PER_HISTORY: u32 = 5;
+const SAMPLES_PER_HISTORY: u32 = 20;
 
 /// How many revisions one command forgets.
 const COMPACT_STEP: u64 = 10_000;

@@ -12,6 +12,16 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// The allocator: a server's many small objects of many sizes come and go on all threads, and what they leave free must
+/// go back to the system (docs/ARCHITECTURE.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// How the allocator is set up: what is free is given back after some seconds.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+#[used]
+static ALLOCATOR_OPTIONS: &[u8; 37] = b"dirty_decay_ms:5000,muzzy_decay_ms:0\0";
+
 /// A highly available Kubernetes in one binary
 #[derive(Parser)]
 #[command(name = "trireme", version, about, args_override_self = true, arg_required_else_help = true)]

@@ -83,6 +83,7 @@ pub async fn run_agent(options: AgentOptions) -> Result<()> {
     let client = Client::new(Arc::new(HttpsTransport::over(&way)));
     let cache = Cache::new(&client, shutdown.clone());
     memory::recall(&cache, &directory);
+    tasks.spawn(crate::footprint::keep_small(shutdown.clone()));
     tasks.spawn(memory::remember(Arc::clone(&cache), directory, shutdown.clone()));
     servers.follow(&cache);
     let serving = certificates.serving();

@@ -9,6 +9,7 @@ mod cluster;
 pub mod config;
 mod control;
 mod files;
+mod footprint;
 pub mod join;
 pub mod kubeconfig;
 pub mod live;

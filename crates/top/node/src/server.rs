@@ -34,7 +34,7 @@ use crate::peers::{self, PeerTls, TlsDialer};
 use crate::pki::{Authority, Identity};
 use crate::place::{Addresses, Joining, Place};
 use crate::seams::KubeletDialer;
-use crate::{files, tls};
+use crate::{files, footprint, tls};
 
 /// Longest wait for parts to end after a signal.
 pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -103,6 +103,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
     ));
     let to_kubelets = tls::client(&certificates.to_kubelets, certificates.authority.certificate())?;
     let dialer = Arc::new(KubeletDialer::new(to_kubelets));
+    tasks.spawn(footprint::keep_small(shutdown.clone()));
     let own_name = config.runs(Part::Node).then(|| node_name.clone());
     let metrics = Arc::new(ClusterMetrics::new(own_name, Arc::clone(&dialer) as _));
     let extension = Cluster {
@@ -182,6 +183,8 @@ pub async fn run_server(config: Checked) -> Result<()> {
         None
     };
     server.add_metrics(move || open_metrics(&ports));
+    let counted = Arc::downgrade(&store);
+    server.add_metrics(move || counted.upgrade().map(|store| footprint::render(&store)).unwrap_or_default());
     tracing::info!(address = %SocketAddr::new(node_ip, options.secure_port), "the API is served");
 
     let failed = wait_for_end(node, duties, &store).await;

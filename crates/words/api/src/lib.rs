@@ -3,6 +3,7 @@
 
 pub mod cost;
 pub mod decode;
+pub mod decoded;
 pub mod field;
 pub mod fit;
 pub mod go;

@@ -4,26 +4,33 @@
 //! `Object`. It will not interpret anything outside `metadata`, `apiVersion` and `kind`.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::{decode, schema, splice};
+use crate::{decode, decoded, schema, splice};
 
-/// A stored or transported API object. Cloning is a reference count; the bytes, the header and the one typed
-/// decode are shared by every holder in the process.
+/// A stored or transported API object. Cloning is a reference count; the bytes, the header and the typed decode that is
+/// kept while somebody uses it are shared by every holder in the process.
 #[derive(Clone)]
 pub struct Object(Arc<Shared>);
 
-struct Shared {
+/// A typed form of some type.
+pub(crate) type Decode = Arc<dyn Any + Send + Sync>;
+
+/// What all holders of an object share.
+pub(crate) struct Shared {
     bytes: Bytes,
     header: Header,
-    decoded: OnceLock<Arc<dyn Any + Send + Sync>>,
+    decoded: Mutex<Option<Decode>>,
+    /// Whether the decode was asked for since somebody looked.
+    used: AtomicBool,
     /// Where `apiVersion` and `kind` begin, in the upper and lower half; or that nobody asked; or that they do not stand so.
     type_members: AtomicU64,
 }
@@ -73,12 +80,31 @@ pub struct Owner {
     pub block_owner_deletion: bool,
 }
 
+/// How many bytes of memory a typed decode takes for each byte of JSON, beside the type itself. The client's test
+/// `a_decode_weighs_about_what_is_counted` holds it.
+const DECODE_FACTOR: usize = 4;
+
 /// Nobody has asked yet where the type members are.
 const NOT_SOUGHT: u64 = u64::MAX;
 /// There are none that could be left out.
 const NONE: u64 = u64::MAX - 1;
 
 impl Shared {
+    /// The decode's place.
+    fn decode(&self) -> std::sync::MutexGuard<'_, Option<Decode>> {
+        self.decoded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the decode was asked for since the last time that this was.
+    pub(crate) fn was_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Takes the decode out.
+    pub(crate) fn forget(&self) -> Option<Decode> {
+        self.decode().take()
+    }
+
     /// Bytes of `"apiVersion":"…",`.
     fn version_length(&self) -> usize {
         r#""apiVersion":"","#.len() + self.header.api_version.len()
@@ -171,7 +197,8 @@ impl Object {
         Self(Arc::new(Shared {
             bytes,
             header,
-            decoded: OnceLock::new(),
+            decoded: Mutex::new(None),
+            used: AtomicBool::new(false),
             type_members: AtomicU64::new(NOT_SOUGHT),
         }))
     }
@@ -225,34 +252,92 @@ impl Object {
         serde_json::from_slice(&self.0.bytes).expect("an Object holds valid JSON")
     }
 
-    /// The typed form. The first type asked for is decoded once and shared by all holders; another type for the
-    /// same object is decoded anew at each call. What the API server stores and k8s-openapi does not take (a null or
-    /// absent required time, null elements) is read as Go reads it: [`decode::complete`].
+    /// What a member holds, as its JSON stands in the bytes; found without parsing. `path` names members from the top down.
+    #[must_use]
+    pub fn raw_at(&self, path: &[&str]) -> Option<&[u8]> {
+        splice::value_at(&self.0.bytes, path)
+    }
+
+    /// The text that a member holds; `None` where it is absent or no text. Found without parsing the rest.
+    #[must_use]
+    pub fn text_at(&self, path: &[&str]) -> Option<Cow<'_, str>> {
+        splice::text(self.raw_at(path)?)
+    }
+
+    /// Whether these bytes occur anywhere: a cheap "no" for those who look for something rare, before they decode.
+    #[must_use]
+    pub fn mentions(&self, bytes: &str) -> bool {
+        memchr::memmem::find(&self.0.bytes, bytes.as_bytes()).is_some()
+    }
+
+    /// The typed form, without `metadata.managedFields` (the greater part of most decodes, which nobody reads; a write
+    /// without them keeps those that are stored). The first type asked for is decoded once and shared by all holders
+    /// while it is used ([`crate::decoded`]); another type for the same object is decoded anew at each call. What the API
+    /// server stores and k8s-openapi does not take (a null or absent required time, null elements) is read as Go reads it:
+    /// [`decode::complete`].
     ///
     /// # Errors
     /// When the bytes do not fit the type. The test `every_row_decodes` in the client holds that those of a stored object do.
     pub fn typed<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, serde_json::Error> {
-        if let Some(known) = self.0.decoded.get()
-            && let Ok(typed) = Arc::clone(known).downcast::<T>()
-        {
+        let known = self.0.decode().clone();
+        let is_known = known.is_some();
+        if let Some(typed) = known.and_then(|known| known.downcast::<T>().ok()) {
+            if !self.0.used.load(Ordering::Relaxed) {
+                self.0.used.store(true, Ordering::Relaxed);
+            }
             return Ok(typed);
         }
-        let typed: Arc<T> = match serde_json::from_slice(&self.0.bytes) {
+        let bytes = splice::without_managed_fields(&self.0.bytes);
+        let typed: Arc<T> = match serde_json::from_slice(&bytes) {
             Ok(typed) => Arc::new(typed),
-            Err(error) => Arc::new(self.completed().ok_or(error)?),
+            Err(error) => Arc::new(self.completed(&bytes).ok_or(error)?),
         };
-        // Losing the race only means that two decodes exist for a moment.
-        let erased: Arc<dyn Any + Send + Sync> = typed.clone();
-        drop(self.0.decoded.set(erased));
+        // Another's decode stays: losing the race only means that two exist for a moment.
+        if !is_known {
+            *self.0.decode() = Some(typed.clone());
+            decoded::keep(Arc::downgrade(&self.0), size_of::<T>() + DECODE_FACTOR * bytes.len());
+        }
         Ok(typed)
     }
 
+    /// Whether a decode is kept with it.
+    #[cfg(test)]
+    pub(crate) fn is_decoded(&self) -> bool {
+        self.0.decode().is_some()
+    }
+
+    /// What this object takes in memory, about, but for a decode: its bytes and its header.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        /// What the allocator and a reference count add to each text.
+        const TEXT: usize = 16;
+        /// A leaf of a map with room for eleven pairs of texts.
+        const LEAF: usize = 11 * 2 * size_of::<String>() + 24;
+        let header = &self.0.header;
+        let own = [
+            &header.api_version,
+            &header.kind,
+            &header.name,
+            &header.namespace,
+            &header.uid,
+        ];
+        let owners = header
+            .owners
+            .iter()
+            .flat_map(|owner| [&owner.api_version, &owner.kind, &owner.name, &owner.uid]);
+        let labels = header.labels.iter().flat_map(|(key, value)| [key, value]);
+        let texts = own.into_iter().chain(&header.finalizers).chain(owners).chain(labels);
+        let texts: usize = texts.map(|text| text.len() + TEXT).sum();
+        let lists = size_of_val(&*header.finalizers) + size_of_val(&*header.owners) + LEAF * header.labels.len().div_ceil(8);
+        self.0.bytes.len() + size_of::<Shared>() + texts + lists
+    }
+
     /// The second try at a typed decode, for objects of the field table.
-    fn completed<T: DeserializeOwned>(&self) -> Option<T> {
+    fn completed<T: DeserializeOwned>(&self, bytes: &[u8]) -> Option<T> {
         let Header { api_version, kind, .. } = self.header();
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let ty = schema::kind(group, version, kind)?;
-        let mut value = self.value();
+        let mut value = serde_json::from_slice(bytes).ok()?;
         decode::complete(&mut value, ty);
         serde_json::from_value(value).ok()
     }

@@ -1,5 +1,6 @@
-//! Finding the type members of an object in its bytes, without parsing it.
+//! Finding members of an object in its bytes, without parsing it.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Where `apiVersion` and `kind` stand in canonical bytes (compact, keys sorted), each with the comma behind it. Both
@@ -25,6 +26,68 @@ pub(crate) fn type_members(bytes: &[u8]) -> Option<(Range<usize>, Range<usize>)>
         }
         at = end + 1;
     }
+}
+
+/// A member of a compact JSON object: where its name and its value stand.
+struct Member {
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+/// The members of a compact JSON object in order, up to where it stops being one.
+fn members(bytes: &[u8]) -> impl Iterator<Item = Member> + '_ {
+    let mut at = 1;
+    std::iter::from_fn(move || {
+        let name = skip_string(bytes.get(at..)?)?;
+        let from = at + name + 1;
+        let to = from + skip_value(bytes.get(from..)?)?;
+        let member = Member {
+            name: at + 1..at + name - 1,
+            value: from..to,
+        };
+        at = to + 1;
+        Some(member)
+    })
+}
+
+/// The value of the member that a path of names leads to, as it stands. Names with escapes are not found.
+pub(crate) fn value_at<'a>(bytes: &'a [u8], path: &[&str]) -> Option<&'a [u8]> {
+    path.iter().try_fold(bytes, |bytes, step| {
+        if bytes.first() != Some(&b'{') {
+            return None;
+        }
+        let found = members(bytes).find(|member| &bytes[member.name.clone()] == step.as_bytes())?;
+        bytes.get(found.value)
+    })
+}
+
+/// The text that a JSON string holds.
+pub(crate) fn text(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    let inner = bytes.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if memchr::memchr(b'\\', inner).is_some() {
+        return serde_json::from_slice(bytes).ok().map(Cow::Owned);
+    }
+    std::str::from_utf8(inner).ok().map(Cow::Borrowed)
+}
+
+/// The bytes of an object without its `metadata.managedFields`.
+pub(crate) fn without_managed_fields(bytes: &[u8]) -> Cow<'_, [u8]> {
+    const METADATA: &[u8] = b"metadata";
+    const MANAGED: &[u8] = b"managedFields";
+    let cut = || {
+        let metadata = members(bytes).find(|member| &bytes[member.name.clone()] == METADATA)?.value;
+        let inner = &bytes[metadata.clone()];
+        let managed = members(inner).find(|member| &inner[member.name.clone()] == MANAGED)?;
+        let (mut from, mut to) = (metadata.start + managed.name.start - 1, metadata.start + managed.value.end);
+        // One comma goes with it: the one behind, or, for the last member, the one before.
+        if bytes.get(to) == Some(&b',') {
+            to += 1;
+        } else if bytes[from - 1] == b',' {
+            from -= 1;
+        }
+        Some([&bytes[..from], &bytes[to..]].concat())
+    };
+    cut().map_or(Cow::Borrowed(bytes), Cow::Owned)
 }
 
 /// Length of the JSON string that `bytes` begins with.
@@ -81,6 +144,51 @@ mod tests {
         // Twice: found, and remembered.
         for _ in 0..2 {
             assert_eq!(String::from_utf8(untyped.untyped().concat()).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn members_are_found_where_they_stand() {
+        let object = Object::parse(Bytes::from_static(
+            br#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"a":[{"nodeName":"no"}],"b":"{\"nodeName\":1","nodeName":"n\"1","x":{}},"status":{"n":7,"phase":"Failed"}}"#,
+        ))
+        .unwrap();
+        assert_eq!(object.text_at(&["spec", "nodeName"]).unwrap(), "n\"1");
+        assert_eq!(object.text_at(&["status", "phase"]).unwrap(), "Failed");
+        assert_eq!(object.raw_at(&["status", "n"]).unwrap(), b"7");
+        for absent in [
+            &["status", "n", "x"][..],
+            &["status", "n"],
+            &["nodeName"],
+            &["spec", "a", "nodeName"],
+            &["spec", "x", "y"],
+        ] {
+            assert_eq!(object.text_at(absent), None, "{absent:?}");
+        }
+        assert!(object.mentions(r#""phase":"Failed""#) && !object.mentions("Succeeded"));
+    }
+
+    #[test]
+    fn managed_fields_are_left_out_and_nothing_else() {
+        let cut = |text: &str| String::from_utf8(super::without_managed_fields(text.as_bytes()).into_owned()).unwrap();
+        for (text, without) in [
+            (
+                r#"{"metadata":{"managedFields":[{"a":"]"}],"name":"a"},"spec":{}}"#,
+                r#"{"metadata":{"name":"a"},"spec":{}}"#,
+            ),
+            (
+                r#"{"metadata":{"labels":{},"managedFields":[]}}"#,
+                r#"{"metadata":{"labels":{}}}"#,
+            ),
+            (r#"{"metadata":{"managedFields":[]}}"#, r#"{"metadata":{}}"#),
+            (
+                r#"{"data":{"metadata":{"managedFields":[1]}},"metadata":{"labels":{"managedFields":"x"}}}"#,
+                r#"{"data":{"metadata":{"managedFields":[1]}},"metadata":{"labels":{"managedFields":"x"}}}"#,
+            ),
+            (r#"{"kind":"K"}"#, r#"{"kind":"K"}"#),
+            (r#"[]"#, r#"[]"#),
+        ] {
+            assert_eq!(cut(text), without);
         }
     }
 

@@ -2,17 +2,19 @@
 //!
 //! Invariant: the head of the response goes out before the first event; an error is the last event of its stream. A
 //! watch whose client does not read holds no more than [`HELD_BYTES_MAX`] of its own: what is not sent yet is not encoded
-//! yet, and stored objects and shared lines are sent as they lie in the store.
+//! yet, and long objects are sent as they lie in the store. Events that follow each other closely go out together.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::stream;
 use http::Response;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use trireme_api::{Status, protobuf, schema};
 use trireme_resources::Resource;
 
@@ -20,7 +22,7 @@ use super::accept::{Format, Shape};
 use super::body::Body;
 use super::respond::{self, Style};
 use crate::metrics::Serving;
-use crate::pipeline::watch::{Item, Watcher, line, line_ends};
+use crate::pipeline::watch::{Item, Watcher, line_ends};
 
 /// Most bytes that a watch has encoded for itself and not sent: a little more where one event alone is longer.
 pub const HELD_BYTES_MAX: usize = 12 * 1024;
@@ -28,6 +30,13 @@ pub const HELD_BYTES_MAX: usize = 12 * 1024;
 const CHUNK_BYTES: usize = 12 * 1024;
 /// An event of this size is sent from where it lies rather than copied.
 const LONG_BYTES: usize = 4 * 1024;
+
+/// An event that comes sooner than this after one that was sent waits for the rest of the time, so that those in between
+/// go with it: each sending costs a wake-up, a TLS record and a system call for every watch. The first event after a
+/// while goes out at once.
+const PACE: Duration = Duration::from_millis(10);
+/// What comes in such numbers is a backlog, which waits for nothing.
+const BACKLOG: usize = 64;
 
 struct Encoder {
     style: Style,
@@ -87,6 +96,8 @@ struct Sending {
     /// Encoded and not taken yet.
     pieces: VecDeque<Bytes>,
     over: bool,
+    /// When events were last taken that were few, which those that follow wait for.
+    paced: Option<Instant>,
     _counted: Serving,
 }
 
@@ -108,6 +119,7 @@ pub fn response(style: Style, row: &'static Resource, watcher: Watcher, guard: S
         items: VecDeque::new(),
         pieces: VecDeque::new(),
         over: false,
+        paced: None,
         _counted: guard,
     };
     let chunks = stream::unfold(sending, |mut sending| async move {
@@ -128,15 +140,12 @@ impl Sending {
                 if self.over {
                     return None;
                 }
-                let items = self.watcher.next().await?;
-                if let [item] = items.as_slice() {
-                    // Most of the time: one event, in the line that all watchers share.
-                    self.over = matches!(item, Item::Failed(_));
-                    if !self.long(item) {
-                        return Some(self.encoder.encode(item));
-                    }
+                if let Some(last) = self.paced.take() {
+                    tokio::time::sleep_until(last + PACE).await;
                 }
-                self.items = items.into();
+                let is_live = self.watcher.is_live();
+                self.items = self.watcher.next().await?.into();
+                self.paced = (is_live && self.items.len() < BACKLOG).then(Instant::now);
             }
             self.encode_some();
         }
@@ -145,9 +154,7 @@ impl Sending {
     /// Whether an event is sent in pieces, the middle one being the object as stored.
     fn long(&self, item: &Item) -> bool {
         match item {
-            Item::Change {
-                object, shared: None, ..
-            } => self.encoder.is_stored_form() && object.bytes().len() >= LONG_BYTES,
+            Item::Change { object, .. } => self.encoder.is_stored_form() && object.bytes().len() >= LONG_BYTES,
             _ => false,
         }
     }
@@ -159,7 +166,7 @@ impl Sending {
             && let Some(item) = self.items.pop_front()
         {
             if self.long(&item) {
-                let Item::Change { change, object, .. } = &item else {
+                let Item::Change { change, object } = &item else {
                     continue;
                 };
                 let (before, after) = line_ends(*change);
@@ -169,12 +176,17 @@ impl Sending {
                 chunk.extend_from_slice(after);
                 break;
             }
-            let line = self.encoder.encode(&item);
-            if chunk.is_empty() && matches!(item, Item::Change { shared: Some(_), .. }) && line.len() >= LONG_BYTES {
-                self.pieces.push_back(line);
-                return;
+            if let Item::Change { change, object } = &item
+                && self.encoder.is_stored_form()
+            {
+                let (before, after) = line_ends(*change);
+                chunk.reserve(before.len() + object.bytes().len() + after.len());
+                chunk.extend_from_slice(before);
+                chunk.extend_from_slice(object.bytes());
+                chunk.extend_from_slice(after);
+                continue;
             }
-            chunk.extend_from_slice(&line);
+            chunk.extend_from_slice(&self.encoder.encode(&item));
             if matches!(item, Item::Failed(_)) {
                 self.over = true;
                 self.items.clear();
@@ -198,12 +210,7 @@ impl Encoder {
 
     fn encode(&mut self, item: &Item) -> Bytes {
         match item {
-            Item::Change { change, object, shared } => {
-                if self.is_stored_form() {
-                    return line(*change, object, shared.as_ref());
-                }
-                self.shaped(change.name(), object.value())
-            }
+            Item::Change { change, object } => self.shaped(change.name(), object.value()),
             Item::Bookmark { revision, initial_end } => {
                 let mut metadata = json!({"resourceVersion": revision.to_string()});
                 if *initial_end {

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rand::Rng as _;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -52,8 +51,6 @@ pub enum Item {
         change: Change,
         /// The object in the version asked for.
         object: Object,
-        /// The event that all watchers share, where this watcher shows it as it is.
-        shared: Option<Arc<Event>>,
     },
     /// Everything up to this revision has been told.
     Bookmark {
@@ -168,6 +165,12 @@ fn expired(error: ReadError, asked: u64) -> Status {
 }
 
 impl Watcher {
+    /// Whether the state that it began with was told, so that what comes next is news.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.initial.is_none()
+    }
+
     /// What comes next, at least one item; `None` when the watch's time is over. Cancel-safe.
     pub async fn next(&mut self) -> Option<Vec<Item>> {
         while self.initial.is_some() {
@@ -246,7 +249,6 @@ impl Watcher {
                     Ok(object) => Item::Change {
                         change: Change::Added,
                         object,
-                        shared: None,
                     },
                     Err(status) => Item::Failed(Box::new(status)),
                 });
@@ -287,7 +289,7 @@ impl Watcher {
         let mut items = Vec::with_capacity(events.len());
         for event in events {
             self.told = self.told.max(event.revision);
-            match self.show(event) {
+            match self.show(&event) {
                 Ok(Some(item)) => items.push(item),
                 Ok(None) => {}
                 Err(status) => items.push(Item::Failed(Box::new(status))),
@@ -296,7 +298,7 @@ impl Watcher {
         items
     }
 
-    fn show(&self, event: Arc<Event>) -> Result<Option<Item>, Status> {
+    fn show(&self, event: &Event) -> Result<Option<Item>, Status> {
         let everything = self.selection.is_everything();
         let after = event.kind == EventKind::Put && (everything || self.selection.matches(&event.object));
         let before = match &event.previous {
@@ -316,12 +318,7 @@ impl Watcher {
             _ => event.object.clone(),
         };
         let object = rules::to_version(self.row, object)?;
-        let plain = plain_change(&event) == change && !left && !rules::converts(self.row);
-        Ok(Some(Item::Change {
-            change,
-            object,
-            shared: plain.then_some(event),
-        }))
+        Ok(Some(Item::Change { change, object }))
     }
 }
 
@@ -340,30 +337,11 @@ enum Tick {
     Item(Item),
 }
 
-/// How an event shows to a watcher without selectors.
-#[must_use]
-pub fn plain_change(event: &Event) -> Change {
-    match (event.kind, &event.previous) {
-        (EventKind::Delete, _) => Change::Deleted,
-        (EventKind::Put, None) => Change::Added,
-        (EventKind::Put, Some(_)) => Change::Modified,
-    }
-}
-
 /// An object with another resourceVersion.
 fn with_revision(object: &Object, revision: u64) -> Result<Object, Status> {
     let mut value = object.value();
     super::metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
     Object::from_value(&value).map_err(|error| Status::internal(&error.to_string()))
-}
-
-/// The JSON line of a change; where the event is shared, it is encoded once for all who watch.
-#[must_use]
-pub fn line(change: Change, object: &Object, shared: Option<&Arc<Event>>) -> Bytes {
-    match shared {
-        Some(event) => event.line.get_or_init(|| encode_line(change, object)).clone(),
-        None => encode_line(change, object),
-    }
 }
 
 /// What stands before and behind the object in the line of a change.
@@ -375,9 +353,4 @@ pub fn line_ends(change: Change) -> (&'static [u8], &'static [u8]) {
         Change::Deleted => br#"{"type":"DELETED","object":"#,
     };
     (before, b"}\n")
-}
-
-fn encode_line(change: Change, object: &Object) -> Bytes {
-    let (before, after) = line_ends(change);
-    [before, object.bytes(), after].concat().into()
 }

@@ -124,11 +124,8 @@ impl Manager {
     }
 
     fn is_mine(&self, object: &Object) -> bool {
-        let node = match object.typed::<Pod>() {
-            Ok(pod) => pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-            // One that cannot be read is told of by the node that it is on.
-            Err(_) => object.value()["spec"]["nodeName"].as_str().map(str::to_owned),
-        };
+        // Also of one that cannot be read, which is told of by the node that it is on.
+        let node = object.text_at(&["spec", "nodeName"]);
         node.as_deref() == Some(self.shared.config.node_name.as_str())
     }
 

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use trireme_api::Object;
-use trireme_client::{Cache, Change};
+use trireme_client::{Cache, Change, ResourceRef};
 use trireme_reconcile::daemon_set::backoff::Pauses;
 use trireme_reconcile::daemon_set::{self, Snapshot};
 use trireme_reconcile::ownership;
@@ -81,15 +81,17 @@ fn changed_of_ours(_: &Cache, change: &Change) -> Vec<Key> {
 
 /// A node that comes, goes, or changes its labels or taints may concern every DaemonSet; its heartbeats concern none.
 fn all_if_placement_changed(cache: &Cache, change: &Change) -> Vec<Key> {
-    let node = |object: Option<&Object>| object.and_then(|object| cache.typed::<Node>(object));
-    if let (Some(old), Some(new)) = (node(change.old.as_ref()), node(change.new.as_ref())) {
-        let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
-        if old.metadata.labels == new.metadata.labels && taints(&old) == taints(&new) {
+    if let (Some(old), Some(new)) = (&change.old, &change.new) {
+        // As they stand: canonical bytes differ where the taints do.
+        let taints = |node: &Object| node.raw_at(&["spec", "taints"]).map(<[u8]>::to_vec);
+        if old.header().labels == new.header().labels && taints(old) == taints(new) {
             return Vec::new();
         }
     }
-    let sets = cache.list::<DaemonSet>(None);
-    sets.iter().map(|set| key_of(&set.metadata)).collect()
+    let sets = cache.objects(&ResourceRef::of::<DaemonSet>(), None);
+    sets.iter()
+        .map(|set| Key::new(&set.header().namespace, &set.header().name))
+        .collect()
 }
 
 fn snapshot(context: &Context, key: &Key) -> Option<Snapshot> {

@@ -59,9 +59,20 @@ fn key_of(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta)
 }
 
 fn snapshot(context: &Context, key: &Key) -> Option<Snapshot> {
+    let deployment = context.cache.get::<Deployment>(&key.namespace, &key.name)?;
+    let strategy = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref());
+    let recreates = strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate");
     Some(Snapshot {
-        deployment: context.cache.get::<Deployment>(&key.namespace, &key.name)?,
         replica_sets: context.cache.list::<ReplicaSet>(Some(&key.namespace)),
-        pods: context.cache.list::<Pod>(Some(&key.namespace)),
+        // Only those of ReplicaSets matter, and only to Recreate.
+        pods: context.cache.select(Some(&key.namespace), |pod| {
+            recreates
+                && pod
+                    .header()
+                    .owners
+                    .iter()
+                    .any(|owner| owner.controller && owner.kind == "ReplicaSet")
+        }),
+        deployment,
     })
 }

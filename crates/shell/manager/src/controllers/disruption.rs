@@ -33,7 +33,8 @@ pub(super) fn registrations() -> [Registration; 2] {
     .account("disruption-controller")
     .queue("stale_pod_disruption")
     .watch::<Pod>(|cache, change| {
-        let pod = change.new.as_ref().and_then(|object| cache.typed::<Pod>(object));
+        let pod = change.new.as_ref().filter(|object| object.mentions("DisruptionTarget"));
+        let pod = pod.and_then(|object| cache.typed::<Pod>(object));
         let says = pod.is_some_and(|pod| disruption::says_disrupted(&pod).is_some());
         if says { vec![Key::of(change)] } else { Vec::new() }
     });

@@ -1,5 +1,7 @@
 //! EndpointSlices of Services with a selector.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use trireme_reconcile::endpoint_slice::{self, Snapshot};
@@ -27,10 +29,16 @@ pub(super) fn registration() -> Registration {
 }
 
 fn snapshot(context: &Context, key: &Key) -> Option<Snapshot> {
+    let cache = &context.cache;
+    let service = cache.get::<Service>(&key.namespace, &key.name)?;
+    let pods = endpoints::selected(cache, &service);
+    let names: BTreeSet<_> = pods.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect();
     Some(Snapshot {
-        service: context.cache.get::<Service>(&key.namespace, &key.name)?,
-        pods: context.cache.list::<Pod>(Some(&key.namespace)),
-        slices: context.cache.list::<EndpointSlice>(Some(&key.namespace)),
-        nodes: context.cache.list::<Node>(None),
+        slices: cache.select(Some(&key.namespace), |slice| {
+            slice.header().labels.get(SERVICE_NAME) == Some(&key.name)
+        }),
+        nodes: names.iter().filter_map(|name| cache.get::<Node>("", name)).collect(),
+        pods,
+        service,
     })
 }

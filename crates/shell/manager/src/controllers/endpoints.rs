@@ -1,5 +1,7 @@
 //! Endpoints of Services with a selector.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use trireme_client::{Cache, Change, ResourceRef};
 use trireme_reconcile::endpoints::{self, Snapshot};
@@ -55,10 +57,23 @@ pub(super) fn selecting(cache: &Cache, change: &Change) -> Vec<Key> {
         .collect()
 }
 
+/// The pods that a Service selects; none where it selects by nothing.
+pub(super) fn selected(cache: &Cache, service: &Service) -> Vec<Arc<Pod>> {
+    let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    let selector = selector.filter(|selector| !selector.is_empty());
+    selector
+        .map(|selector| cache.list_by_label(service.metadata.namespace.as_deref(), selector))
+        .unwrap_or_default()
+}
+
 fn snapshot(context: &Context, key: &Key) -> Option<Snapshot> {
+    let service = context.cache.get::<Service>(&key.namespace, &key.name);
     Some(Snapshot {
-        service: context.cache.get::<Service>(&key.namespace, &key.name),
-        pods: context.cache.list::<Pod>(Some(&key.namespace)),
+        pods: service
+            .as_ref()
+            .map(|service| selected(&context.cache, service))
+            .unwrap_or_default(),
+        service,
         endpoints: context.cache.get::<Endpoints>(&key.namespace, &key.name),
     })
 }

@@ -8,9 +8,10 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use parking_lot::Mutex;
-use trireme_client::{Cache, Change};
+use trireme_client::{Cache, Change, ResourceRef};
 use trireme_reconcile::node_lifecycle::{self, Present, Snapshot, condition};
 
+use crate::facts::node_of;
 use crate::registration::{Context, Key, Registration};
 
 /// Namespace of the nodes' Leases.
@@ -55,11 +56,8 @@ fn concerned(cache: &Cache, change: &Change) -> Vec<Key> {
     if old.as_deref().map(readiness) == new.as_deref().map(readiness) {
         return vec![Key::of(change)];
     }
-    let mut keys: Vec<_> = cache
-        .list::<Node>(None)
-        .iter()
-        .map(|node| Key::new("", node.metadata.name.clone().unwrap_or_default()))
-        .collect();
+    let nodes = cache.objects(&ResourceRef::of::<Node>(), None);
+    let mut keys: Vec<_> = nodes.iter().map(|node| Key::new("", &node.header().name)).collect();
     if !keys.contains(&Key::of(change)) {
         keys.push(Key::of(change));
     }
@@ -104,11 +102,13 @@ fn snapshot(context: &Context, key: &Key, known: &Known, grace: SignedDuration) 
         });
         (alive_at, is_new)
     };
-    let all = context.cache.list::<Node>(None);
+    let all = context.cache.objects(&ResourceRef::of::<Node>(), None);
+    let mut all = all.iter().filter_map(|node| context.cache.typed::<Node>(node));
     let is_unready = readiness(&node).is_some_and(|ready| ready != "True");
     let pods = if is_unready { pods_on(context, &key.name) } else { Vec::new() };
     Some(Snapshot::Present(Box::new(Present {
-        all_unready: all.iter().all(|node| readiness(node) != Some("True")),
+        // Looks no further than the first that is ready.
+        all_unready: all.all(|node| readiness(&node) != Some("True")),
         pods,
         node,
         grace,
@@ -118,7 +118,5 @@ fn snapshot(context: &Context, key: &Key, known: &Known, grace: SignedDuration) 
 }
 
 fn pods_on(context: &Context, node: &str) -> Vec<Arc<Pod>> {
-    let mut pods = context.cache.list::<Pod>(None);
-    pods.retain(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node));
-    pods
+    context.cache.select(None, |pod| node_of(pod) == node)
 }

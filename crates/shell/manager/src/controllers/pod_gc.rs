@@ -7,9 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
 use trireme_api::Status;
-use trireme_client::{Cache, Change};
+use trireme_client::{Cache, Change, ResourceRef};
 use trireme_reconcile::pod_gc::{self, Snapshot, TERMINATED_MAX};
 
+use crate::facts::{is_finished, node_of};
 use crate::registration::{Context, Key, Registration};
 
 /// For how long a node must be missing before its pods go.
@@ -45,37 +46,42 @@ fn only_if(wanted: bool) -> Vec<Key> {
     if wanted { vec![Key::new("", "pods")] } else { Vec::new() }
 }
 
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
 fn is_tainted(cache: &Cache, change: &Change) -> bool {
-    let node = change.new.as_ref().and_then(|object| cache.typed::<Node>(object));
+    let node = change.new.as_ref().filter(|object| object.mentions(OUT_OF_SERVICE));
+    let node = node.and_then(|object| cache.typed::<Node>(object));
     let taints = node.as_ref().and_then(|node| node.spec.as_ref()?.taints.as_ref());
-    taints.is_some_and(|taints| taints.iter().any(|taint| taint.key == "node.kubernetes.io/out-of-service"))
+    taints.is_some_and(|taints| taints.iter().any(|taint| taint.key == OUT_OF_SERVICE))
 }
 
-/// Whether a pod became one that may have to go: new here, being deleted, or finished.
+/// Whether a pod became one that may have to go: of a node that is not there, being deleted, or finished.
 fn concerns(cache: &Cache, change: &Change) -> bool {
     let Some(new) = &change.new else { return false };
-    let finished = |object: &trireme_api::Object| {
-        let pod = cache.typed::<Pod>(object);
-        pod.is_some_and(|pod| trireme_reconcile::pods::is_finished(&pod))
-    };
+    let is_missing = |node: &str| !node.is_empty() && cache.object(&ResourceRef::of::<Node>(), "", node).is_none();
+    let node = node_of(new);
     match &change.old {
-        None => true,
-        Some(old) => new.header().deleting != old.header().deleting || finished(new) != finished(old),
+        None => new.header().deleting || is_finished(new) || is_missing(&node),
+        Some(old) => {
+            new.header().deleting != old.header().deleting
+                || is_finished(new) != is_finished(old)
+                || (node != node_of(old) && is_missing(&node))
+        }
     }
 }
 
 async fn snapshot(context: Context, missing: Missing) -> Result<Option<(Snapshot, bool)>, Status> {
     let now = context.clock.now();
-    let nodes = context.cache.list::<Node>(None);
-    let pods = context.cache.list::<Pod>(None);
-    let names: BTreeSet<_> = nodes.iter().filter_map(|node| node.metadata.name.as_deref()).collect();
-    let named = pods.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref());
-    let absent: BTreeSet<_> = named.filter(|node| !node.is_empty() && !names.contains(node)).collect();
+    let nodes = context.cache.objects(&ResourceRef::of::<Node>(), None);
+    let pods = context.cache.objects(&ResourceRef::of::<Pod>(), None);
+    let names: BTreeSet<_> = nodes.iter().map(|node| node.header().name.as_str()).collect();
+    let named = pods.iter().map(node_of);
+    let absent: BTreeSet<_> = named.filter(|node| !node.is_empty() && !names.contains(&**node)).collect();
     let overdue: Vec<String> = {
         let mut missing = missing.lock();
         missing.retain(|node, _| absent.contains(node.as_str()));
         for node in &absent {
-            missing.entry((*node).to_owned()).or_insert(now);
+            missing.entry(node.clone().into_owned()).or_insert(now);
         }
         let overdue = missing.iter().filter(|(_, since)| now.duration_since(**since) >= QUARANTINE);
         overdue.map(|(node, _)| node.clone()).collect()
@@ -87,11 +93,22 @@ async fn snapshot(context: Context, missing: Missing) -> Result<Option<(Snapshot
         }
     }
     let quarantined = !absent.is_empty();
+    // Only what may have to go, and the nodes whose taint says so, are looked at closely.
+    let may_go = |pod: &&trireme_api::Object| pod.header().deleting || nodes_gone.contains(&*node_of(pod)) || is_finished(pod);
+    let declared = |node: &&trireme_api::Object| node.mentions(OUT_OF_SERVICE);
     let snapshot = Snapshot {
-        nodes,
-        nodes_gone,
+        nodes: nodes
+            .iter()
+            .filter(declared)
+            .filter_map(|node| context.cache.typed(node))
+            .collect(),
+        pods: pods
+            .iter()
+            .filter(may_go)
+            .filter_map(|pod| context.cache.typed(pod))
+            .collect(),
         terminated_max: TERMINATED_MAX,
-        pods,
+        nodes_gone,
     };
     Ok(Some((snapshot, quarantined)))
 }

@@ -10,6 +10,7 @@ use trireme_reconcile::replicaset::{self, Kind, Snapshot};
 use trireme_reconcile::replication_controller;
 
 use super::suffix;
+use crate::facts::controller_of;
 use crate::registration::{Context, Failure, Key, Registration};
 
 /// What keeps a number of pods alike.
@@ -73,10 +74,18 @@ fn orphaned<K: Replicates>(cache: &Cache, change: &Change) -> Vec<Key> {
 }
 
 fn snapshot<K: Replicates>(context: &Context, key: &Key) -> Option<Snapshot> {
+    let replica_set = K::as_replica_set(context.cache.get::<K>(&key.namespace, &key.name)?);
+    let uid = replica_set.metadata.uid.as_deref();
+    let selector = replica_set.spec.as_ref().map(|spec| &spec.selector);
+    // Its own, and what may become so or is a neighbour: what the selector without the hash of the template selects.
+    let concerns = |pod: &trireme_api::Object| {
+        controller_of(pod).is_some_and(|owner| Some(owner) == uid)
+            || selector.is_some_and(|selector| replicaset::is_related(selector, &pod.header().labels))
+    };
     Some(Snapshot {
         kind: K::KEPT_AS,
-        replica_set: K::as_replica_set(context.cache.get::<K>(&key.namespace, &key.name)?),
-        pods: context.cache.list::<Pod>(Some(&key.namespace)),
+        pods: context.cache.select(Some(&key.namespace), concerns),
+        replica_set,
         failure: match &context.failure {
             Some(Failure::Create(message)) => Some(replicaset::Failure::Create(message.clone())),
             Some(Failure::Delete(message)) => Some(replicaset::Failure::Delete(message.clone())),

@@ -26,11 +26,11 @@ pub(super) fn registration(pool: Vec<IpAddr>) -> Registration {
         keys
     })
     .watch::<Node>(|cache, change| {
-        if matters(cache, change) {
-            load_balancers(cache)
-        } else {
-            Vec::new()
+        let keys = load_balancers(cache);
+        if keys.is_empty() || !matters(cache, change) {
+            return Vec::new();
         }
+        keys
     })
 }
 

@@ -6,6 +6,7 @@ use trireme_client::{Cache, Change};
 use trireme_reconcile::ownership;
 use trireme_reconcile::statefulset::{self, Snapshot, is_claim_of, parent_and_ordinal};
 
+use crate::facts::controller_of;
 use crate::registration::{Context, Key, Registration};
 
 pub(super) fn registration() -> Registration {
@@ -60,10 +61,14 @@ fn snapshot(context: &Context, key: &Key) -> Option<Snapshot> {
     let templates = set.spec.as_ref().and_then(|spec| spec.volume_claim_templates.as_ref());
     let has_claims = templates.is_some_and(|templates| !templates.is_empty());
     let uid = set.metadata.uid.as_deref().unwrap_or_default();
-    let pods = cache.list::<Pod>(Some(&key.namespace)).into_iter();
+    let pods = cache.select::<Pod>(Some(&key.namespace), |pod| match controller_of(pod) {
+        Some(owner) => owner == uid,
+        None => pod.header().name.starts_with(&key.name),
+    });
     Some(Snapshot {
         // Others of the namespace are neither the set's nor could become so.
         pods: pods
+            .into_iter()
             .filter(|pod| match ownership::controller_of(&pod.metadata) {
                 Some(owner) => owner.uid == uid,
                 None => parent_and_ordinal(pod).is_some_and(|(parent, _)| parent == key.name),

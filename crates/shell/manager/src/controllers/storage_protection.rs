@@ -44,16 +44,11 @@ fn claims_of(cache: &Cache, change: &Change) -> Vec<Key> {
 
 /// What is being deleted.
 fn going<K: ApiObject>(cache: &Cache, namespace: Option<&str>) -> Vec<Key> {
-    let objects = cache.list::<K>(namespace);
-    let going = objects.iter().map(|object| object.metadata());
+    let objects = cache.objects(&ResourceRef::of::<K>(), namespace);
+    let going = objects.iter().map(|object| object.header());
     going
-        .filter(|metadata| metadata.deletion_timestamp.is_some())
-        .map(|metadata| {
-            Key::new(
-                metadata.namespace.clone().unwrap_or_default(),
-                metadata.name.clone().unwrap_or_default(),
-            )
-        })
+        .filter(|header| header.deleting)
+        .map(|header| Key::new(&header.namespace, &header.name))
         .collect()
 }
 
@@ -65,7 +60,9 @@ fn held<K: ApiObject>(context: &Context, key: &Key) -> Option<(Arc<K>, Value)> {
 
 fn claim(context: &Context, key: &Key) -> Option<Snapshot> {
     let (claim, object) = held::<PersistentVolumeClaim>(context, key)?;
-    let pods = context.cache.list::<Pod>(Some(&key.namespace));
+    let pods = context.cache.select::<Pod>(Some(&key.namespace), |pod| {
+        pod.mentions("\"persistentVolumeClaim\"") || pod.mentions("\"ephemeral\"")
+    });
     Some(Snapshot {
         kind: Kind::Claim,
         object,

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use parking_lot::Mutex;
-use trireme_client::{Cache, Change};
+use trireme_api::Object;
+use trireme_client::{Cache, Change, ResourceRef};
 use trireme_reconcile::taint_eviction::{self, Snapshot};
 
+use crate::facts::node_of;
 use crate::registration::{Context, Key, Registration};
 
 /// First sight of taints by node.
@@ -28,47 +30,38 @@ pub(super) fn registration() -> Registration {
     .watch::<Node>(tainted)
 }
 
-fn no_execute(node: &Node) -> Vec<Taint> {
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
-    taints.iter().filter(|taint| taint.effect == "NoExecute").cloned().collect()
-}
+const NO_EXECUTE: &str = "NoExecute";
 
-fn node_of(pod: &Pod) -> &str {
-    pod.spec
-        .as_ref()
-        .and_then(|spec| spec.node_name.as_deref())
-        .unwrap_or_default()
+/// The NoExecute taints of a node. Most have none, which is seen without decoding them.
+fn no_execute(cache: &Cache, node: Option<&Object>) -> Vec<Taint> {
+    let node = node.filter(|node| node.mentions(NO_EXECUTE));
+    let Some(node) = node.and_then(|node| cache.typed::<Node>(node)) else {
+        return Vec::new();
+    };
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    taints.iter().filter(|taint| taint.effect == NO_EXECUTE).cloned().collect()
 }
 
 /// The pods of a node whose NoExecute taints changed.
 fn tainted(cache: &Cache, change: &Change) -> Vec<Key> {
-    let taints = |object: Option<&trireme_api::Object>| {
-        let node = object.and_then(|object| cache.typed::<Node>(object));
-        node.map(|node| no_execute(&node)).unwrap_or_default()
-    };
-    if taints(change.old.as_ref()) == taints(change.new.as_ref()) {
+    if no_execute(cache, change.old.as_ref()) == no_execute(cache, change.new.as_ref()) {
         return Vec::new();
     }
-    let pods = cache.list::<Pod>(None);
+    let pods = cache.objects(&ResourceRef::of::<Pod>(), None);
     let here = pods.iter().filter(|pod| node_of(pod) == change.name);
-    here.map(|pod| {
-        let metadata = &pod.metadata;
-        Key::new(
-            metadata.namespace.clone().unwrap_or_default(),
-            metadata.name.clone().unwrap_or_default(),
-        )
-    })
-    .collect()
+    here.map(|pod| Key::new(&pod.header().namespace, &pod.header().name))
+        .collect()
 }
 
 fn snapshot(context: &Context, key: &Key, seen: &Seen) -> Option<Snapshot> {
-    let pod = context.cache.get::<Pod>(&key.namespace, &key.name)?;
-    let name = node_of(&pod).to_owned();
-    let taints = context
-        .cache
-        .get::<Node>("", &name)
-        .map(|node| no_execute(&node))
-        .unwrap_or_default();
+    let cache = &context.cache;
+    let pod = cache.object(&ResourceRef::of::<Pod>(), &key.namespace, &key.name)?;
+    let name = node_of(&pod).into_owned();
+    let taints = no_execute(cache, cache.object(&ResourceRef::of::<Node>(), "", &name).as_ref());
+    if taints.is_empty() {
+        seen.lock().remove(&name);
+        return None; // Nothing that it would have to go for.
+    }
     let now = context.clock.now();
     let mut seen = seen.lock();
     let earlier = seen.remove(&name).unwrap_or_default();
@@ -80,8 +73,10 @@ fn snapshot(context: &Context, key: &Key, seen: &Seen) -> Option<Snapshot> {
             (taint, since)
         })
         .collect();
-    if !taints.is_empty() {
-        seen.insert(name, taints.clone());
-    }
-    Some(Snapshot { pod, taints })
+    seen.insert(name, taints.clone());
+    drop(seen);
+    Some(Snapshot {
+        pod: cache.typed(&pod)?,
+        taints,
+    })
 }

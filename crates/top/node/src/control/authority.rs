@@ -123,10 +123,14 @@ async fn an_aggregated_role_holds_what_others_come_to_hold() {
         .until::<ClusterRole>("", "sum", |role| role.is_some_and(|role| holds(role, "get")))
         .await
         .unwrap();
-    let managers: Vec<_> = held.metadata.managed_fields.iter().flatten().collect();
-    let applied = managers.iter().any(|entry| {
-        entry.manager.as_deref() == Some("clusterrole-aggregation-controller") && entry.operation.as_deref() == Some("Apply")
-    });
+    assert!(held.metadata.managed_fields.is_none(), "a typed form has none");
+    let target = Client::target::<ClusterRole>("", "sum", None);
+    let managers = ground.admin.transport().get(&target).await.unwrap().value()["metadata"]["managedFields"].take();
+    let applied = managers
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|entry| entry["manager"] == "clusterrole-aggregation-controller" && entry["operation"] == "Apply");
     assert!(applied, "{managers:?}");
     // Through `view` to `edit` and `admin`, which the same controller fills one after the other.
     ground
