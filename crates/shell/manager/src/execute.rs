@@ -1,9 +1,11 @@
 //! Carries out a plan, action by action.
 //!
 //! Invariant: it adds no decision. It stops at the first action that fails; what is told of an action, done or failed,
-//! stands in the plan.
+//! stands in the plan. Creations of one kind that follow each other go together, one at first and twice as many each time
+//! (upstream's slow start), so that a refusal is met before many more follow and many pods share a flush of the log.
 
 use bytes::Bytes;
+use futures::future::join_all;
 use serde_json::{Value, json};
 use trireme_api::{Object, Status};
 use trireme_client::typed::target_of;
@@ -15,6 +17,20 @@ use trireme_reconcile::plan::{Action, EventKind, EventNote, ObjectRef, Plan};
 use crate::metrics::ControllerMetrics;
 use crate::registration::{Context, Failure};
 use crate::written::Written;
+
+/// How many objects are created together at most.
+const TOGETHER_MAX: usize = 128;
+
+/// The kind that an action creates.
+fn created_kind(action: &Action) -> Option<&str> {
+    match action {
+        Action::Event(_) => None,
+        _ => match action.effect() {
+            Action::Create { object, .. } => object["kind"].as_str(),
+            _ => None,
+        },
+    }
+}
 
 /// What an action came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,40 +59,68 @@ impl Executor<'_> {
     /// # Errors
     /// The first action that failed and its status; what stood behind it was not done.
     pub async fn execute(&self, plan: &Plan) -> Result<(), (Failure, Status)> {
-        for action in &plan.actions {
-            let (done, failed) = match action {
-                Action::Event(note) => {
-                    self.record(note, note.message.clone());
-                    continue;
-                }
-                Action::Told { done, failed, .. } => (done.as_ref(), failed.as_ref()),
-                _ => (None, None),
-            };
-            let effect = action.effect();
-            match self.act(effect).await {
-                Ok(Done::Acted) => {
-                    if let Some(note) = done {
-                        self.record(note, note.message.clone());
-                    }
-                }
-                Ok(Done::Needless) => {}
-                Err(status) => {
-                    // A race that was lost is no failure: what there is now is looked at again.
-                    if let Some(note) = failed.filter(|_| status.code != 409) {
-                        self.record(note, format!("{}: {status}", note.message));
-                    }
-                    let failure = match effect {
-                        _ if status.code == 409 => Failure::Other(status.message.clone()),
-                        Action::Create { .. } => Failure::Create(status.message.clone()),
-                        Action::Delete { .. } => Failure::Delete(status.message.clone()),
-                        Action::UpdateSubresource { .. } => Failure::Subresource(status.message.clone()),
-                        _ => Failure::Other(status.message.clone()),
-                    };
-                    return Err((failure, status));
+        let (mut rest, mut most) = (&plan.actions[..], 1);
+        while let Some(first) = rest.first() {
+            let kind = created_kind(first);
+            let alike = |action: &&Action| kind.is_some() && created_kind(action) == kind;
+            let together = rest.iter().take(most).take_while(alike).count().max(1);
+            most = if kind.is_some() { (2 * most).min(TOGETHER_MAX) } else { 1 };
+            let (now, later) = rest.split_at(together);
+            rest = later;
+            let mut failed = None;
+            for (action, outcome) in now.iter().zip(join_all(now.iter().map(|action| self.one(action))).await) {
+                if let Err(error) = self.tell(action, outcome) {
+                    failed.get_or_insert(error);
                 }
             }
-            self.metrics.actions.inc();
+            if let Some(failed) = failed {
+                return Err(failed);
+            }
         }
+        Ok(())
+    }
+
+    /// Does what an action does.
+    async fn one(&self, action: &Action) -> Result<Done, Status> {
+        match action {
+            Action::Event(_) => Ok(Done::Needless),
+            _ => self.act(action.effect()).await,
+        }
+    }
+
+    /// Tells what is to be told of an action, and counts it.
+    fn tell(&self, action: &Action, outcome: Result<Done, Status>) -> Result<(), (Failure, Status)> {
+        let (done, failed) = match action {
+            Action::Event(note) => {
+                self.record(note, note.message.clone());
+                return Ok(());
+            }
+            Action::Told { done, failed, .. } => (done.as_ref(), failed.as_ref()),
+            _ => (None, None),
+        };
+        match outcome {
+            Ok(Done::Acted) => {
+                if let Some(note) = done {
+                    self.record(note, note.message.clone());
+                }
+            }
+            Ok(Done::Needless) => {}
+            Err(status) => {
+                // A race that was lost is no failure: what there is now is looked at again.
+                if let Some(note) = failed.filter(|_| status.code != 409) {
+                    self.record(note, format!("{}: {status}", note.message));
+                }
+                let failure = match action.effect() {
+                    _ if status.code == 409 => Failure::Other(status.message.clone()),
+                    Action::Create { .. } => Failure::Create(status.message.clone()),
+                    Action::Delete { .. } => Failure::Delete(status.message.clone()),
+                    Action::UpdateSubresource { .. } => Failure::Subresource(status.message.clone()),
+                    _ => Failure::Other(status.message.clone()),
+                };
+                return Err((failure, status));
+            }
+        }
+        self.metrics.actions.inc();
         Ok(())
     }
 

@@ -281,17 +281,17 @@ mod tests {
         (Manager::new(client, Arc::clone(&cache), kinds, Arc::new(SystemClock)), cache)
     }
 
-    /// A controller that wants two accounts with generated names in each namespace.
-    fn two_accounts() -> Registration {
+    /// A controller that wants so many accounts with generated names in each namespace.
+    fn accounts(wanted: usize) -> Registration {
         Registration::new(
             "two",
             |context, key| {
                 context.cache.get::<Namespace>("", &key.name)?;
                 Some((key.name.clone(), context.cache.list::<ServiceAccount>(Some(&key.name)).len()))
             },
-            |(namespace, there): &(String, usize), _| {
+            move |(namespace, there): &(String, usize), _| {
                 assert_ne!(namespace, "bad", "a controller's own bug");
-                let missing = 2_usize.saturating_sub(*there);
+                let missing = wanted.saturating_sub(*there);
                 let object = json!({
                     "apiVersion": "v1", "kind": "ServiceAccount",
                     "metadata": {"namespace": namespace, "generateName": "x-"},
@@ -327,6 +327,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn creations_go_together_and_a_refusal_is_met_before_many_follow() {
+        let fake = FakeTransport::new();
+        let shutdown = CancellationToken::new();
+        namespace(&fake, "a");
+        fake.fail_next("POST serviceaccounts", Status::internal("no"));
+        let (manager, cache) = manager(&fake, &shutdown);
+        let accounts_held = ResourceRef::of::<ServiceAccount>();
+        cache.synced(std::slice::from_ref(&accounts_held)).await;
+        let running = tokio::spawn(manager.register(accounts(300)).run(shutdown.clone()));
+        while cache.count(&accounts_held) < 300 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert_eq!(cache.count(&accounts_held), 300);
+        let calls = fake.calls();
+        let posts = calls.iter().filter(|call| call.starts_with("POST serviceaccounts")).count();
+        assert_eq!(posts, 301, "one was refused, alone, and then each was made once");
+        shutdown.cancel();
+        running.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn makes_no_object_twice_though_the_cache_lags_and_calls_fail() {
         let fake = FakeTransport::new();
         let shutdown = CancellationToken::new();
@@ -339,7 +361,7 @@ mod tests {
         let accounts = ResourceRef::of::<ServiceAccount>();
         cache.synced(std::slice::from_ref(&accounts)).await;
         fake.hold(&accounts, true);
-        let running = tokio::spawn(manager.register(two_accounts()).run(shutdown.clone()));
+        let running = tokio::spawn(manager.register(accounts(2)).run(shutdown.clone()));
         let posts = || {
             fake.calls()
                 .iter()

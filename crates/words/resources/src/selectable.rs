@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use serde_json::Value;
-use trireme_api::path;
+use trireme_api::{Object, path};
 
 use crate::rows::Resource;
 
@@ -49,11 +49,98 @@ pub fn lookup<'a>(row: &Resource, value: &'a Value, at: &str) -> Option<Cow<'a, 
     })
 }
 
+/// As [`lookup`], of an object that is stored in its row's version: read from its bytes, which are not parsed for it.
+#[must_use]
+pub fn lookup_stored<'a>(row: &Resource, object: &'a Object, at: &str) -> Option<Cow<'a, str>> {
+    match at {
+        "metadata.name" => return Some(object.header().name.as_str().into()),
+        "metadata.namespace" if row.namespaced => return Some(object.header().namespace.as_str().into()),
+        _ if !row.selectable.contains(&at) => return None,
+        _ => {}
+    }
+    let is_text = is_text(row, at) || (row.kind, at) == ("Event", "source");
+    if !is_text {
+        // A number, a truth or a list: what stands there is put where `lookup` finds it.
+        let raw = |path: &[&str]| {
+            let raw = object.raw_at(path)?;
+            serde_json::from_slice::<Value>(raw).ok()
+        };
+        let mut value = Value::Null;
+        for member in ["spec", "status"] {
+            for name in ["hostNetwork", "unschedulable", "replicas", "succeeded", "podIPs"] {
+                if let Some(found) = raw(&[member, name]) {
+                    value[member][name] = found;
+                }
+            }
+        }
+        return lookup(row, &value, at).map(|text| text.into_owned().into());
+    }
+    let text = |steps: &[&str]| object.text_at(steps).unwrap_or_default();
+    Some(match (row.kind, at) {
+        ("Event", "source") => {
+            let source = text(&["source", "component"]);
+            if source.is_empty() {
+                text(&["reportingComponent"])
+            } else {
+                source
+            }
+        }
+        _ => text(&at.split('.').collect::<Vec<_>>()),
+    })
+}
+
+/// Whether a path is that of a text, which is compared as it stands.
+#[must_use]
+pub fn is_text(row: &Resource, at: &str) -> bool {
+    let is_other = matches!(
+        (row.kind, at),
+        ("Pod", "status.podIPs")
+            | ("Event", "source")
+            | (
+                _,
+                "spec.hostNetwork" | "spec.unschedulable" | "status.replicas" | "status.successful"
+            )
+    );
+    !is_other && row.selectable.contains(&at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rows;
     use serde_json::json;
+
+    #[test]
+    fn stored_objects_are_read_as_parsed_ones_are() {
+        let object = json!({
+            "apiVersion": "v1", "kind": "x",
+            "metadata": {"name": "a\"b", "namespace": "d", "resourceVersion": "7"},
+            "involvedObject": {"kind": "Pod", "namespace": "d", "name": "p", "uid": "u", "apiVersion": "v1", "fieldPath": "f"},
+            "reason": "r", "type": "Normal", "reportingComponent": "kubelet", "source": {"component": ""},
+            "spec": {"nodeName": "n\u{e9}\"", "hostNetwork": true, "unschedulable": true, "restartPolicy": "Always",
+                "schedulerName": "s", "serviceAccountName": "a", "signerName": "y", "clusterIP": "10.0.0.1", "type": "ClusterIP"},
+            "status": {"phase": "Running", "podIP": "10.1.1.1", "podIPs": [{"ip": "10.1.1.1"}, {"ip": "fd00::1"}],
+                "nominatedNodeName": "m", "replicas": 3, "succeeded": 2},
+        });
+        let bare = json!({"apiVersion": "v1", "kind": "x", "metadata": {"name": "a"}, "spec": {}, "status": {"podIPs": null}});
+        for value in [object, bare] {
+            let stored = Object::from_value(&value).unwrap();
+            for row in rows::rows() {
+                for at in row
+                    .selectable
+                    .iter()
+                    .chain(&["metadata.name", "metadata.namespace", "spec.none"])
+                {
+                    assert_eq!(
+                        lookup_stored(row, &stored, at),
+                        lookup(row, &value, at),
+                        "{} {at}",
+                        row.plural
+                    );
+                }
+            }
+        }
+    }
 
     #[test]
     fn every_selectable_path_has_a_text() {

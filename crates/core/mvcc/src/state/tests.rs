@@ -375,3 +375,49 @@ fn what_a_guard_names_must_live() {
     // The writes' own preconditions come second: whoever is told of them can rely on the guards.
     assert!(refused(&mut state, "/configmaps/d/a"), "both");
 }
+
+#[test]
+fn weights_are_those_of_what_is_held() {
+    let mut state = State::new();
+    let long = "x".repeat(10_000);
+    let key = |number: usize| format!("/configmaps/d/m{number}");
+    for number in 0..10 {
+        state.apply(&one(put(&key(number), Precondition::Absent, &long, None)), 1);
+    }
+    let objects = state.bytes();
+    assert!((100_000..120_000).contains(&objects), "{objects}");
+    // What a key holds now is not history's, however often it is told of.
+    assert!(state.history_bytes() < 10_000, "{}", state.history_bytes());
+    for round in 1..=5 {
+        for number in 0..10 {
+            state.apply(&one(put(&key(number), Precondition::None, &long, None)), 1);
+        }
+        assert_eq!(state.bytes(), objects, "each key holds one object");
+        let history = state.history_bytes();
+        assert!(
+            (round * 100_000..round * 115_000).contains(&history),
+            "{history} after {round} rounds"
+        );
+    }
+    // The last state of a deletion is history's, and so becomes what it replaced.
+    let before = state.history_bytes();
+    for number in 0..10 {
+        state.apply(&one(delete(&key(number), Precondition::None)), 1);
+    }
+    assert_eq!(state.bytes(), 0);
+    assert!(state.history_bytes() > before + 100_000);
+    state.apply(
+        &Command::Compact {
+            revision: state.revision(),
+        },
+        1,
+    );
+    assert_eq!(state.history_bytes(), 0);
+    // The bound holds for what is held.
+    let longer = "x".repeat(1 << 20);
+    for _ in 0..200 {
+        state.apply(&one(put(&key(0), Precondition::None, &longer, None)), 1);
+        assert!(state.history_bytes() <= crate::HISTORY_BYTES_MAX);
+    }
+    assert!(state.history_bytes() > crate::HISTORY_BYTES_MAX / 2);
+}

@@ -1,6 +1,7 @@
 //! Which objects of a collection a request means: label selector, field selector, and the name of the legacy watch paths.
 //!
-//! Invariant: labels, names and namespaces are judged by the header alone; an object is parsed only for other fields.
+//! Invariant: labels, names and namespaces are judged by the header alone, other fields by the bytes; only an object that is
+//! converted for it is parsed.
 
 use serde_json::Value;
 use trireme_api::selector::{FieldSelector, LabelSelector};
@@ -16,6 +17,15 @@ pub struct Selection {
     labels: LabelSelector,
     fields: FieldSelector,
     name: Option<String>,
+    /// Texts that stand in the bytes of all that match, quotes included: who is not among the many is told so by a look
+    /// for them, and every kubelet's watch looks at every pod.
+    needles: Vec<String>,
+}
+
+/// The JSON of a text that is the same however it is written; `None` where it could be escaped.
+fn needle(text: &str) -> Option<String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':' | '/');
+    (!text.is_empty() && text.chars().all(is_plain)).then(|| format!("\"{text}\""))
 }
 
 const NAME: &str = "metadata.name";
@@ -32,11 +42,16 @@ impl Selection {
         for (path, _) in fields.demands() {
             check_field(row, path)?;
         }
+        let demands = fields
+            .demands()
+            .filter(|(path, _)| !rules::converts(row) && selectable::is_text(row, path));
+        let needles = demands.filter_map(|(_, demand)| needle(demand.only()?)).collect();
         Ok(Self {
             row: Some(row),
             labels,
             fields,
             name: None,
+            needles,
         })
     }
 
@@ -82,10 +97,18 @@ impl Selection {
         if self.name.as_ref().is_some_and(|name| *name != header.name) || !self.labels.matches(&header.labels) {
             return false;
         }
+        if self.needles.iter().any(|needle| !object.mentions(needle)) {
+            return false;
+        }
+        let stored = self.row.filter(|row| !rules::converts(row));
         let mut parsed: Option<Value> = None;
         self.fields.demands().all(|(path, demand)| match path {
             NAME => demand.fits(&header.name),
             NAMESPACE => demand.fits(&header.namespace),
+            path if stored.is_some() => {
+                let text = stored.and_then(|row| selectable::lookup_stored(row, object, path));
+                demand.fits(text.as_deref().unwrap_or_default())
+            }
             path => {
                 let (row, value) = (self.row, parsed.get_or_insert_with(|| self.shown(object)));
                 let text = row.and_then(|row| selectable::lookup(row, value, path));

@@ -23,6 +23,7 @@ type Missing = Arc<Mutex<BTreeMap<String, Timestamp>>>;
 
 pub(super) fn registration() -> Registration {
     let missing = Missing::default();
+    let known = Arc::clone(&missing);
     Registration::with_live_snapshot(
         "pod-garbage-collector",
         move |context, _| snapshot(context, Arc::clone(&missing)),
@@ -38,7 +39,7 @@ pub(super) fn registration() -> Registration {
     .account("pod-garbage-collector")
     .queue("orphaned_pods_nodes")
     .workers(1)
-    .watch::<Pod>(|cache, change| only_if(concerns(cache, change)))
+    .watch::<Pod>(move |cache, change| only_if(concerns(cache, change, &known)))
     .watch::<Node>(|cache, change| only_if(change.new.is_none() || change.old.is_none() || is_tainted(cache, change)))
 }
 
@@ -55,10 +56,13 @@ fn is_tainted(cache: &Cache, change: &Change) -> bool {
     taints.is_some_and(|taints| taints.iter().any(|taint| taint.key == OUT_OF_SERVICE))
 }
 
-/// Whether a pod became one that may have to go: of a node that is not there, being deleted, or finished.
-fn concerns(cache: &Cache, change: &Change) -> bool {
+/// Whether a pod became one that may have to go: being deleted, finished, or of a node that is not there. (As long as one is
+/// known to be missing, there is a look every so often anyway.)
+fn concerns(cache: &Cache, change: &Change, missing: &Missing) -> bool {
     let Some(new) = &change.new else { return false };
-    let is_missing = |node: &str| !node.is_empty() && cache.object(&ResourceRef::of::<Node>(), "", node).is_none();
+    let is_missing = |node: &str| {
+        !node.is_empty() && cache.object(&ResourceRef::of::<Node>(), "", node).is_none() && !missing.lock().contains_key(node)
+    };
     let node = node_of(new);
     match &change.old {
         None => new.header().deleting || is_finished(new) || is_missing(&node),
