@@ -333,14 +333,14 @@ mod tests {
         namespace(&fake, "a");
         fake.fail_next("POST serviceaccounts", Status::internal("no"));
         let (manager, cache) = manager(&fake, &shutdown);
-        let accounts_held = ResourceRef::of::<ServiceAccount>();
-        cache.synced(std::slice::from_ref(&accounts_held)).await;
+        let held = ResourceRef::of::<ServiceAccount>();
+        cache.synced(std::slice::from_ref(&held)).await;
         let running = tokio::spawn(manager.register(accounts(300)).run(shutdown.clone()));
-        while cache.count(&accounts_held) < 300 {
+        while cache.count(&held) < 300 {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        assert_eq!(cache.count(&accounts_held), 300);
+        assert_eq!(cache.count(&held), 300);
         let calls = fake.calls();
         let posts = calls.iter().filter(|call| call.starts_with("POST serviceaccounts")).count();
         assert_eq!(posts, 301, "one was refused, alone, and then each was made once");
@@ -358,9 +358,9 @@ mod tests {
         fake.fail_next("POST serviceaccounts", Status::internal("no"));
         let (manager, cache) = manager(&fake, &shutdown);
         let metrics = manager.metrics();
-        let accounts = ResourceRef::of::<ServiceAccount>();
-        cache.synced(std::slice::from_ref(&accounts)).await;
-        fake.hold(&accounts, true);
+        let held = ResourceRef::of::<ServiceAccount>();
+        cache.synced(std::slice::from_ref(&held)).await;
+        fake.hold(&held, true);
         let running = tokio::spawn(manager.register(accounts(2)).run(shutdown.clone()));
         let posts = || {
             fake.calls()
@@ -375,12 +375,12 @@ mod tests {
         for name in ["a", "b", "c"] {
             namespace(&fake, name);
         }
-        fake.hold(&accounts, false);
-        while cache.count(&accounts) < 6 {
+        fake.hold(&held, false);
+        while cache.count(&held) < 6 {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        assert_eq!(cache.count(&accounts), 6);
+        assert_eq!(cache.count(&held), 6);
         let counters = metrics.controller("two", "two");
         assert!(counters.panicked.get() > 0);
         assert_eq!(counters.failed.get(), 1);
