@@ -159,6 +159,13 @@ impl Cache {
         self.store(resource).map(|store| store.by_owner(uid)).unwrap_or_default()
     }
 
+    /// The pods on a node, undecoded, in no order.
+    #[must_use]
+    pub fn pods_on(&self, node: &str) -> Vec<Object> {
+        let pods = ResourceRef::of::<k8s_openapi::api::core::v1::Pod>();
+        self.store(&pods).map(|store| store.on_node(node)).unwrap_or_default()
+    }
+
     /// The object of a resource with this UID.
     #[must_use]
     pub fn object_by_uid(&self, resource: &ResourceRef, uid: &str) -> Option<Object> {
@@ -395,6 +402,39 @@ mod tests {
         assert!(cache.is_synced(&maps()) && cache.object(&maps(), "default", "a").is_some());
         assert!(cache.wait_gone(&maps(), "old").await);
         assert!(cache.object(&maps(), "default", "b").is_some());
+    }
+
+    #[tokio::test]
+    async fn pods_are_found_by_the_node_that_they_are_on() {
+        let fake = FakeTransport::new();
+        let client = Client::new(fake.clone());
+        let pods = ResourceRef::of::<k8s_openapi::api::core::v1::Pod>();
+        let pod = |name: &str, node: &str| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "d"}, "spec": {"nodeName": node}});
+        fake.seed(&pods, pod("a", "n"));
+        fake.seed(&pods, pod("b", ""));
+        let cache = Cache::new(&client, CancellationToken::new());
+        cache.synced(std::slice::from_ref(&pods)).await;
+        let on = |node: &str| {
+            let mut names: Vec<_> = cache.pods_on(node).iter().map(|pod| pod.header().name.clone()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!((on("n"), on("")), (vec!["a".to_owned()], vec![]));
+        let bound = fake.seed(&pods, pod("b", "n"));
+        assert!(cache.wait_revision(&pods, bound.header().resource_version).await);
+        assert_eq!(on("n"), ["a", "b"]);
+        // Again, and elsewhere (another pod of the name).
+        fake.seed(&pods, pod("b", "n"));
+        let moved = fake.seed(&pods, pod("a", "m"));
+        assert!(cache.wait_revision(&pods, moved.header().resource_version).await);
+        assert_eq!((on("n"), on("m")), (vec!["b".to_owned()], vec!["a".to_owned()]));
+        client
+            .delete::<k8s_openapi::api::core::v1::Pod>("d", "b", &crate::DeleteOptions::default())
+            .await
+            .unwrap();
+        while !on("n").is_empty() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

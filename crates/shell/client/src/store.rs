@@ -2,6 +2,7 @@
 //!
 //! Invariant: the indices name exactly the objects held. It does no I/O; [`crate::reflector`] feeds it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -62,9 +63,18 @@ struct Content {
     objects: BTreeMap<String, BTreeMap<String, Object>>,
     owned: HashMap<String, BTreeSet<Place>>,
     uids: HashMap<String, Place>,
+    /// Pods by the node that they are on; of other resources nothing.
+    on_node: HashMap<String, Vec<Object>>,
+    are_pods: bool,
 }
 
 impl Content {
+    /// The node that an object is on, where that matters.
+    fn node_of<'a>(&self, object: &'a Object) -> Option<Cow<'a, str>> {
+        let node = self.are_pods.then(|| object.text_at(&["spec", "nodeName"]))??;
+        (!node.is_empty()).then_some(node)
+    }
+
     fn put(&mut self, object: Object) -> Option<Object> {
         let header = object.header();
         let place = (header.namespace.clone(), header.name.clone());
@@ -73,6 +83,9 @@ impl Content {
             self.owned.entry(uid.clone()).or_default().insert(place.clone());
         }
         self.uids.insert(header.uid.clone(), place.clone());
+        if let Some(node) = self.node_of(&object) {
+            self.on_node.entry(node.into_owned()).or_default().push(object.clone());
+        }
         self.objects.entry(place.0).or_default().insert(place.1, object);
         old
     }
@@ -92,6 +105,14 @@ impl Content {
             }
         }
         self.uids.remove(&old.header().uid);
+        if let Some(node) = self.node_of(&old)
+            && let Some(pods) = self.on_node.get_mut(&*node)
+        {
+            pods.retain(|pod| !pod.is_same(&old));
+            if pods.is_empty() {
+                self.on_node.remove(&*node);
+            }
+        }
         Some(old)
     }
 
@@ -103,8 +124,11 @@ impl Content {
 impl Store {
     pub(crate) fn new(resource: ResourceRef) -> Self {
         Self {
+            content: RwLock::new(Content {
+                are_pods: resource.group.is_empty() && resource.plural == "pods",
+                ..Content::default()
+            }),
             resource: Arc::new(resource),
-            content: RwLock::default(),
             handlers: Mutex::default(),
             progress: watch::channel(Progress::default()).0,
         }
@@ -224,6 +248,10 @@ impl Store {
         let content = self.content.read();
         let places = content.owned.get(uid).into_iter().flatten();
         places.filter_map(|place| content.find(place).cloned()).collect()
+    }
+
+    pub(crate) fn on_node(&self, node: &str) -> Vec<Object> {
+        self.content.read().on_node.get(node).cloned().unwrap_or_default()
     }
 
     pub(crate) fn by_uid(&self, uid: &str) -> Option<Object> {

@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 use trireme_client::{Cache, Change, ResourceRef};
 use trireme_reconcile::node_lifecycle::{self, Present, Snapshot, condition};
 
-use crate::facts::node_of;
 use crate::registration::{Context, Key, Registration};
 
 /// Namespace of the nodes' Leases.
@@ -118,5 +117,6 @@ fn snapshot(context: &Context, key: &Key, known: &Known, grace: SignedDuration) 
 }
 
 fn pods_on(context: &Context, node: &str) -> Vec<Arc<Pod>> {
-    context.cache.select(None, |pod| node_of(pod) == node)
+    let pods = context.cache.pods_on(node);
+    pods.iter().filter_map(|pod| context.cache.typed(pod)).collect()
 }

@@ -47,9 +47,9 @@ fn tainted(cache: &Cache, change: &Change) -> Vec<Key> {
     if no_execute(cache, change.old.as_ref()) == no_execute(cache, change.new.as_ref()) {
         return Vec::new();
     }
-    let pods = cache.objects(&ResourceRef::of::<Pod>(), None);
-    let here = pods.iter().filter(|pod| node_of(pod) == change.name);
-    here.map(|pod| Key::new(&pod.header().namespace, &pod.header().name))
+    let pods = cache.pods_on(&change.name);
+    pods.iter()
+        .map(|pod| Key::new(&pod.header().namespace, &pod.header().name))
         .collect()
 }
 
