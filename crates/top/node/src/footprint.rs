@@ -41,8 +41,7 @@ pub(crate) fn render(store: &Arc<RaftStore>) -> String {
     let counted = store.statistics();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     // The allocator's figures are of its last epoch. Without it (in a test, say) it tells zero.
-    drop(epoch::advance());
-    let allocated = stats::allocated::read().unwrap_or(0);
+    let allocated = epoch::advance().and_then(|_| stats::allocated::read()).unwrap_or(0);
     let anonymous = of_status(&status, "RssAnon:");
     let named = [
         ("objects", counted.object_bytes),
