@@ -205,16 +205,11 @@ impl ApiServer {
             let Made {
                 value: scale, warnings, ..
             } = make(&old)?;
-            let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
-            if replicas < 0 {
-                let problem = error(
-                    FieldErrorType::Invalid,
-                    "spec.replicas",
-                    replicas.to_string(),
-                    "must be greater than or equal to 0",
-                );
-                return Err(Status::invalid("autoscaling", "Scale", &target.name, &[problem]));
+            let problems = rules::validate_create(&scale_target(target), &scale);
+            if !problems.is_empty() {
+                return Err(Status::invalid("autoscaling", "Scale", &target.name, &problems));
             }
+            let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
             let of_scale = scale.pointer("/metadata/managedFields");
             let owners = apply::scale::to_object(owners, of_scale, &target.api_version()).map_err(malformed)?;
             let mut object = current.clone();
@@ -252,8 +247,7 @@ impl ApiServer {
     /// # Errors
     /// As upstream.
     pub async fn bind(&self, target: &Target, mut binding: Value, options: &WriteOptions) -> Result<Status, Status> {
-        let name = meta_text(&binding, "name").to_owned();
-        if !name.is_empty() && name != target.name {
+        if meta_text(&binding, "name") != target.name {
             return Err(Status::bad_request("name in URL does not match name in Binding object"));
         }
         super::create::match_namespace(target, &mut binding)?;
@@ -320,8 +314,7 @@ impl ApiServer {
     /// # Errors
     /// As upstream; 429 where a budget refuses.
     pub async fn evict(&self, target: &Target, mut eviction: Value, options: &WriteOptions) -> Result<Status, Status> {
-        let name = meta_text(&eviction, "name").to_owned();
-        if !name.is_empty() && name != target.name {
+        if meta_text(&eviction, "name") != target.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
         super::create::match_namespace(target, &mut eviction)?;

@@ -7,6 +7,11 @@ use super::names;
 use super::node::{NEGATIVE, Node};
 use super::resources;
 
+/// A scale.
+pub(super) fn scale(errors: &mut Errors, root: &Node<'_>) {
+    root.get("spec.replicas").non_negative(errors);
+}
+
 /// An autoscaler.
 pub(super) fn autoscaler(errors: &mut Errors, root: &Node<'_>, old: Option<&Node<'_>>) {
     let spec = root.at("spec");

@@ -303,6 +303,7 @@ pub(super) static KINDS: &[Kind] = &[
             |e, n, o| autoscaling::autoscaler(e, n, Some(o)),
         )
     },
+    kind("autoscaling/scales", autoscaling::scale, |_, _, _| {}),
     Kind {
         twice: true,
         status: job_status::job_status,
