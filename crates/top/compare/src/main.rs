@@ -136,10 +136,12 @@ async fn run(options: &Options) -> Result<bool> {
         })
         .buffered(options.jobs.max(1));
     let mut kinds: BTreeMap<String, (Case, Kind)> = BTreeMap::new();
-    let mut done = 0;
+    let (mut done, mut unanswered) = (0, 0);
     while let Some((case, findings)) = outcomes.next().await {
         done += 1;
-        for finding in findings.with_context(|| format!("case {}", case.number))? {
+        let findings = findings.with_context(|| format!("case {}", case.number))?;
+        unanswered += u64::from(findings.is_none());
+        for finding in findings.into_iter().flatten() {
             let reason = agreed
                 .iter()
                 .find_map(|deviation| deviation.covers(&finding))
@@ -161,6 +163,9 @@ async fn run(options: &Options) -> Result<bool> {
         }
     }
     drop(outcomes);
+    if unanswered > 0 {
+        eprintln!("{unanswered} cases that the stock server broke off");
+    }
     let mut kinds: Vec<(String, (Case, Kind))> = kinds.into_iter().collect();
     // The frequent ones first, should there be no time for all.
     kinds.sort_by_key(|(_, (_, kind))| std::cmp::Reverse(kind.count));
@@ -176,7 +181,9 @@ async fn run(options: &Options) -> Result<bool> {
     match options.output {
         Some(Output::Json) => println!(
             "{}",
-            serde_json::to_string_pretty(&json!({"seed": options.seed, "cases": done, "kinds": found}))?
+            serde_json::to_string_pretty(
+                &json!({"seed": options.seed, "cases": done, "unanswered": unanswered, "kinds": found})
+            )?
         ),
         None => report::print(&found, options.seed, done),
     }
@@ -184,7 +191,7 @@ async fn run(options: &Options) -> Result<bool> {
 }
 
 impl Ground {
-    async fn run(&self, case: &Case<'_>, name: &str) -> Result<Vec<Finding>> {
+    async fn run(&self, case: &Case<'_>, name: &str) -> Result<Option<Vec<Finding>>> {
         case.run((&self.stock, &self.trireme), &self.namespace, name).await
     }
 
@@ -228,7 +235,7 @@ impl Ground {
                     ..smallest.clone()
                 };
                 let found = self.run(&trial, &format!("c{}-{attempts}", case.number)).await?;
-                if let Some(finding) = found.into_iter().find(|finding| finding.key() == key) {
+                if let Some(finding) = found.into_iter().flatten().find(|finding| finding.key() == key) {
                     kind.steps.clone_from(&trial.steps);
                     kind.finding = finding;
                     smallest = trial;
