@@ -303,7 +303,7 @@ pub(super) static KINDS: &[Kind] = &[
             |e, n, o| autoscaling::autoscaler(e, n, Some(o)),
         )
     },
-    kind("autoscaling/scales", autoscaling::scale, |_, _, _| {}),
+    kind("autoscaling/scales", autoscaling::scale, no_change),
     Kind {
         twice: true,
         status: job_status::job_status,
