@@ -17,6 +17,7 @@ mod pods;
 mod process;
 mod report;
 mod rest;
+mod schedule;
 mod start;
 mod statistics;
 mod target;
@@ -45,6 +46,8 @@ pub(crate) enum Bench {
     Idle(idle::Idle),
     /// Time from the creation of a pod to Ready
     Pods(pods::Pods),
+    /// Pods created and bound per second, and CPU a pod, at several numbers of nodes
+    Schedule(schedule::Schedule),
     /// Time from the start of a killed server to ready
     Start(start::Start),
     /// The most expensive request of each kind that a server takes, found by growing hostile ones
@@ -62,6 +65,8 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Ha(options) => block_on(options.client_threads, ha::run(options))?.print(options.output),
         Bench::Idle(options) => idle::run(options)?.print(options.output),
         Bench::Pods(options) => block_on(1, pods::run(options))?.print(options.output),
+        Bench::Schedule(options) if cfg!(debug_assertions) && !options.debug_client => run_optimised(),
+        Bench::Schedule(options) => block_on(options.client_threads, schedule::run(options))?.print(options.output),
         Bench::Start(options) => block_on(1, start::run(options))?.print(options.output),
         Bench::Worst(options) => block_on(1, worst::run(options))?.print(options.output),
     }

@@ -1,34 +1,173 @@
-//! Filters that look at one node alone, in upstream's order.
+//! Filters that look at one node alone, in upstream's order, and why they turn a node down.
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec, Taint, Toleration};
+use std::fmt;
+use std::sync::Arc;
+
 use trireme_api::fit;
 
-use crate::node::NodeState;
-use crate::requests::PodRequests;
-use crate::selector::term_matches;
+use crate::node::{NodeRecord, NodeState, Taint};
+use crate::pod::{Template, Toleration};
+use crate::requests::Resources;
+use crate::selector::NodeSelector;
+
+/// A plugin as a bit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plugins(u16);
+
+impl Plugins {
+    /// NodeUnschedulable.
+    pub const UNSCHEDULABLE: Self = Self(1);
+    /// TaintToleration.
+    pub const TAINTS: Self = Self(1 << 1);
+    /// NodeAffinity.
+    pub const NODE_AFFINITY: Self = Self(1 << 2);
+    /// NodePorts.
+    pub const PORTS: Self = Self(1 << 3);
+    /// NodeResourcesFit.
+    pub const FIT: Self = Self(1 << 4);
+    /// PodTopologySpread.
+    pub const SPREAD: Self = Self(1 << 5);
+    /// InterPodAffinity.
+    pub const POD_AFFINITY: Self = Self(1 << 6);
+
+    /// Whether all of `other` are among them.
+    #[must_use]
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// As a number.
+    #[must_use]
+    pub fn bits(self) -> u64 {
+        u64::from(self.0)
+    }
+
+    /// From [`Self::bits`].
+    #[must_use]
+    pub fn of_bits(bits: u64) -> Self {
+        Self(u16::try_from(bits).unwrap_or(u16::MAX))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// One reason against a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// Cordoned.
+    Cordoned,
+    /// A taint.
+    Taint,
+    /// Node affinity or selector.
+    NodeAffinity,
+    /// The profile's own node affinity.
+    Enforced,
+    /// The pod names other nodes.
+    NamesOthers,
+    /// Host ports.
+    Ports,
+    /// No room for another pod.
+    Pods,
+    /// Not enough of a resource.
+    Insufficient(Arc<str>),
+    /// Spread.
+    Spread,
+    /// Spread, for want of a label.
+    NoSpreadLabel,
+    /// Required affinity.
+    Affinity,
+    /// Required anti-affinity.
+    AntiAffinity,
+    /// Required anti-affinity of pods that are there.
+    ExistingAntiAffinity,
+    /// Preemption: nobody of lower priority is there.
+    NoVictims,
+    /// Preemption: it would not help.
+    NotHelpful,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Cordoned => "node(s) were unschedulable",
+            Self::Taint => "node(s) had untolerated taint(s)",
+            Self::NodeAffinity => "node(s) didn't match Pod's node affinity/selector",
+            Self::Enforced => "node(s) didn't match scheduler-enforced node affinity",
+            Self::NamesOthers => "node(s) didn't satisfy plugin(s) [NodeAffinity]",
+            Self::Ports => "node(s) didn't have free ports for the requested pod ports",
+            Self::Pods => "Too many pods",
+            Self::Insufficient(name) => return write!(formatter, "Insufficient {name}"),
+            Self::Spread => "node(s) didn't match pod topology spread constraints",
+            Self::NoSpreadLabel => "node(s) didn't match pod topology spread constraints (missing required label)",
+            Self::Affinity => "node(s) didn't match pod affinity rules",
+            Self::AntiAffinity => "node(s) didn't match pod anti-affinity rules",
+            Self::ExistingAntiAffinity => "node(s) didn't satisfy existing pods anti-affinity rules",
+            Self::NoVictims => "No preemption victims found for incoming pod",
+            Self::NotHelpful => "Preemption is not helpful for scheduling",
+        })
+    }
+}
+
+impl Reason {
+    fn plugin(&self) -> Plugins {
+        match self {
+            Self::Cordoned => Plugins::UNSCHEDULABLE,
+            Self::Taint => Plugins::TAINTS,
+            Self::NodeAffinity | Self::Enforced | Self::NamesOthers => Plugins::NODE_AFFINITY,
+            Self::Ports => Plugins::PORTS,
+            Self::Pods | Self::Insufficient(_) => Plugins::FIT,
+            Self::Spread | Self::NoSpreadLabel => Plugins::SPREAD,
+            Self::Affinity | Self::AntiAffinity | Self::ExistingAntiAffinity => Plugins::POD_AFFINITY,
+            Self::NoVictims | Self::NotHelpful => Plugins::default(),
+        }
+    }
+}
 
 /// Why a node was turned down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// As they appear in the message.
-    pub reasons: Vec<String>,
+    /// The reason, and further ones of the same plugin.
+    reason: Reason,
+    more: Vec<Reason>,
     /// Whether removing pods could change it.
     pub preemption_helps: bool,
 }
 
 impl Rejection {
-    pub(crate) fn final_one(reason: &str) -> Self {
+    pub(crate) fn last(reason: Reason) -> Self {
         Self {
-            reasons: vec![reason.into()],
+            reason,
+            more: Vec::new(),
             preemption_helps: false,
         }
     }
 
-    pub(crate) fn passing(reason: &str) -> Self {
+    pub(crate) fn passing(reason: Reason) -> Self {
         Self {
-            reasons: vec![reason.into()],
             preemption_helps: true,
+            ..Self::last(reason)
         }
+    }
+
+    /// Its reasons.
+    pub fn reasons(&self) -> impl Iterator<Item = &Reason> {
+        std::iter::once(&self.reason).chain(&self.more)
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn plugin(&self) -> Plugins {
+        self.reason.plugin()
     }
 }
 
@@ -36,165 +175,140 @@ impl Rejection {
 ///
 /// # Errors
 /// That filter's reasons.
-pub fn check(pod: &Pod, requests: &PodRequests, state: &NodeState) -> Result<(), Rejection> {
-    let Some(spec) = &pod.spec else { return Ok(()) };
-    unschedulable(spec, state)?;
-    node_name(spec, state)?;
-    taints(spec, state)?;
-    node_affinity(spec, state)?;
-    host_ports(requests, state)?;
-    resources(requests, state)
-}
-
-fn unschedulable(spec: &PodSpec, state: &NodeState) -> Result<(), Rejection> {
-    let cordoned = state.node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
-    let taint = Taint {
-        key: "node.kubernetes.io/unschedulable".into(),
-        effect: "NoSchedule".into(),
-        ..Taint::default()
-    };
-    if cordoned && !tolerates(spec, &taint) {
-        return Err(Rejection::final_one("node(s) were unschedulable"));
+pub(crate) fn check(template: &Template, node: &NodeState, enforced: Option<&NodeSelector>) -> Result<(), Rejection> {
+    let record = &node.record;
+    if !is_open(template, record) {
+        return Err(Rejection::last(Reason::Cordoned));
     }
-    Ok(())
+    if !tolerates_hard(template, record) {
+        return Err(Rejection::last(Reason::Taint));
+    }
+    if enforced.is_some_and(|enforced| !enforced.selects(&record.name, &record.labels)) {
+        return Err(Rejection::last(Reason::Enforced));
+    }
+    if !admits(template, record) {
+        return Err(Rejection::last(Reason::NodeAffinity));
+    }
+    if !has_ports(template, node) {
+        return Err(Rejection::passing(Reason::Ports));
+    }
+    has_room(template, node)
 }
 
-fn node_name(spec: &PodSpec, state: &NodeState) -> Result<(), Rejection> {
-    match spec.node_name.as_deref() {
-        Some(name) if !name.is_empty() && name != state.name() => {
-            Err(Rejection::final_one("node(s) didn't match the requested node name"))
+/// Whether a node is not cordoned, or the pod tolerates that.
+#[must_use]
+pub fn is_open(template: &Template, node: &NodeRecord) -> bool {
+    let cordon = fit::Taint {
+        key: "node.kubernetes.io/unschedulable",
+        value: "",
+        effect: "NoSchedule",
+    };
+    !node.unschedulable
+        || template
+            .tolerations
+            .iter()
+            .any(|toleration| toleration.as_fit().tolerates(&cordon))
+}
+
+impl Toleration {
+    pub(crate) fn as_fit(&self) -> fit::Toleration<'_> {
+        fit::Toleration {
+            key: &self.key,
+            operator: &self.operator,
+            value: &self.value,
+            effect: &self.effect,
         }
-        _ => Ok(()),
     }
 }
 
-fn taints(spec: &PodSpec, state: &NodeState) -> Result<(), Rejection> {
-    let taints = state
-        .node
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.taints.as_deref())
-        .unwrap_or_default();
-    let mut hard = taints
-        .iter()
-        .filter(|taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute");
-    if hard.any(|taint| !tolerates(spec, taint)) {
-        return Err(Rejection::final_one("node(s) had untolerated taint(s)"));
-    }
-    Ok(())
-}
-
-/// Whether any of the pod's tolerations tolerates a taint.
+/// Whether a pod tolerates a taint.
 #[must_use]
-pub fn tolerates(spec: &PodSpec, taint: &Taint) -> bool {
-    spec.tolerations
+pub fn tolerates(template: &Template, taint: &Taint) -> bool {
+    let taint = taint.as_fit();
+    template
+        .tolerations
         .iter()
-        .flatten()
-        .any(|toleration| tolerated_by(toleration, taint))
+        .any(|toleration| toleration.as_fit().tolerates(&taint))
 }
 
-pub(crate) fn tolerated_by(toleration: &Toleration, taint: &Taint) -> bool {
-    let Toleration {
-        key,
-        operator,
-        value,
-        effect,
-        ..
-    } = toleration;
-    fit::Toleration::of([key, operator, value, effect]).tolerates(&fit::Taint {
-        key: &taint.key,
-        value: taint.value.as_deref().unwrap_or_default(),
-        effect: &taint.effect,
-    })
-}
-
-fn node_affinity(spec: &PodSpec, state: &NodeState) -> Result<(), Rejection> {
-    if matches_node_affinity(spec, state) {
-        Ok(())
-    } else if pinned_elsewhere(spec, state) {
-        // Upstream leaves such a node out before it filters.
-        Err(Rejection::final_one("node(s) didn't satisfy plugin(s) [NodeAffinity]"))
-    } else {
-        Err(Rejection::final_one("node(s) didn't match Pod's node affinity/selector"))
-    }
-}
-
-/// Whether every required term names nodes, and none of them this one.
-fn pinned_elsewhere(spec: &PodSpec, state: &NodeState) -> bool {
-    let required = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required = required.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-    let Some(required) = required.filter(|required| !required.node_selector_terms.is_empty()) else {
-        return false;
-    };
-    required.node_selector_terms.iter().all(|term| {
-        let mut names = term.match_fields.iter().flatten();
-        names.any(|field| {
-            let wanted = field.values.iter().flatten();
-            field.key == "metadata.name" && field.operator == "In" && !wanted.clone().any(|name| name == state.name())
-        })
-    })
-}
-
-/// `nodeSelector` and required node affinity.
+/// Whether a pod tolerates all taints of a node that keep pods away.
 #[must_use]
-pub fn matches_node_affinity(spec: &PodSpec, state: &NodeState) -> bool {
-    let by_labels = spec
+pub fn tolerates_hard(template: &Template, node: &NodeRecord) -> bool {
+    node.taints
+        .iter()
+        .filter(|taint| taint.is_hard())
+        .all(|taint| tolerates(template, taint))
+}
+
+/// Whether `nodeSelector` and required node affinity admit a node.
+#[must_use]
+pub fn admits(template: &Template, node: &NodeRecord) -> bool {
+    let by_labels = template
         .node_selector
         .iter()
-        .flatten()
-        .all(|(key, value)| state.label(key) == Some(value));
-    let required = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required = required.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+        .all(|(key, value)| node.labels.get(key) == Some(value));
     by_labels
-        && required.is_none_or(|required| {
-            required
-                .node_selector_terms
-                .iter()
-                .any(|term| term_matches(term, &state.node))
-        })
+        && template
+            .required_nodes
+            .as_ref()
+            .is_none_or(|required| required.selects(&node.name, &node.labels))
 }
 
-fn host_ports(requests: &PodRequests, state: &NodeState) -> Result<(), Rejection> {
-    let mut taken = state.pods.values().flat_map(|placed| &placed.requests.ports);
-    if !requests.ports.is_empty() && taken.any(|taken| requests.ports.iter().any(|port| port.conflicts(taken))) {
-        return Err(Rejection::passing(
-            "node(s) didn't have free ports for the requested pod ports",
-        ));
+/// Whether the host ports that a pod asks for are free.
+#[must_use]
+pub fn has_ports(template: &Template, node: &NodeState) -> bool {
+    let wanted = &template.requests.ports;
+    wanted.is_empty() || !node.ports.iter().any(|held| wanted.iter().any(|port| port.conflicts(held)))
+}
+
+fn has_room(template: &Template, node: &NodeState) -> Result<(), Rejection> {
+    let (asked, all, used) = (&template.requests.resources, &node.record.allocatable, &node.requested);
+    let lacks = |asked: i64, all: i64, used: i64| asked > 0 && asked > all - used;
+    let full = i64::try_from(node.pods.len()).unwrap_or(i64::MAX) + 1 > node.record.pods_max;
+    let short = lacks(asked.milli_cpu, all.milli_cpu, used.milli_cpu)
+        || lacks(asked.memory, all.memory, used.memory)
+        || lacks(asked.ephemeral_storage, all.ephemeral_storage, used.ephemeral_storage)
+        || !asked.others.is_empty();
+    if !full && !short {
+        return Ok(());
     }
-    Ok(())
-}
-
-fn resources(requests: &PodRequests, state: &NodeState) -> Result<(), Rejection> {
     let mut reasons = Vec::new();
     let mut preemption_helps = true;
-    if i64::try_from(state.pods.len()).unwrap_or(i64::MAX) + 1 > state.pods_max {
-        reasons.push("Too many pods".to_owned());
+    if full {
+        reasons.push(Reason::Pods);
     }
-    let (asked, all, used) = (&requests.resources, &state.allocatable, &state.requested);
-    let mut compare = |name: &str, asked: i64, all: i64, used: i64| {
-        if asked > 0 && asked > all - used {
-            reasons.push(format!("Insufficient {name}"));
+    for (name, asked, all, used) in amounts(asked, all, used) {
+        if lacks(asked, all, used) {
+            reasons.push(Reason::Insufficient(name.into()));
             preemption_helps &= asked <= all;
         }
-    };
-    compare("cpu", asked.milli_cpu, all.milli_cpu, used.milli_cpu);
-    compare("memory", asked.memory, all.memory, used.memory);
-    compare(
-        "ephemeral-storage",
-        asked.ephemeral_storage,
-        all.ephemeral_storage,
-        used.ephemeral_storage,
-    );
-    for (name, amount) in &asked.others {
-        let of = |list: &crate::requests::Resources| list.others.get(name).copied().unwrap_or_default();
-        compare(name, *amount, of(all), of(used));
     }
-    if reasons.is_empty() {
-        Ok(())
-    } else {
-        Err(Rejection {
-            reasons,
+    let mut reasons = reasons.into_iter();
+    match reasons.next() {
+        None => Ok(()),
+        Some(reason) => Err(Rejection {
+            reason,
+            more: reasons.collect(),
             preemption_helps,
-        })
+        }),
     }
+}
+
+/// Name, asked for, allocatable and used, of each resource that is asked for.
+fn amounts<'a>(asked: &'a Resources, all: &'a Resources, used: &'a Resources) -> impl Iterator<Item = (&'a str, i64, i64, i64)> {
+    let fixed = [
+        ("cpu", asked.milli_cpu, all.milli_cpu, used.milli_cpu),
+        ("memory", asked.memory, all.memory, used.memory),
+        (
+            "ephemeral-storage",
+            asked.ephemeral_storage,
+            all.ephemeral_storage,
+            used.ephemeral_storage,
+        ),
+    ];
+    let of = |list: &Resources, name: &String| list.others.get(name).copied().unwrap_or_default();
+    let others = asked.others.iter();
+    fixed
+        .into_iter()
+        .chain(others.map(move |(name, amount)| (name.as_str(), *amount, of(all, name), of(used, name))))
 }

@@ -1,19 +1,30 @@
-//! Placement of a pod on a node as a pure function: [`schedule`] of a [`Snapshot`] and a pod.
+//! Placement of a pod on a node as a pure function: [`decide`] of a [`Snapshot`] and a pod, and [`preempt`] where it fits nowhere.
 //!
 //! Invariant: the same snapshot, pod and seed give the same node. It holds no queue and knows no time; the manager's
-//! scheduler loop does. Filters and scores, their order, weights and texts are upstream's
-//! (pkg/scheduler/framework/plugins). It does not preempt.
+//! scheduler loop does. Filters and scores, their order, weights, rounding and texts are upstream's
+//! (pkg/scheduler/framework/plugins); `tests/reference.rs` holds them against a slow, obvious implementation.
 
-pub mod affinity;
 pub mod filter;
+pub mod hints;
 pub mod node;
+pub mod pod;
+pub mod profile;
 pub mod requests;
-pub mod score;
 pub mod selector;
-pub mod spread;
 
+mod preempt;
+mod relations;
 mod schedule;
+mod score;
+mod snapshot;
+mod topology;
+mod view;
 
-pub use node::{NodeState, Snapshot};
+pub use filter::{Plugins, Rejection};
+pub use node::{NodeRecord, NodeState};
+pub use pod::{PodRecord, Template, Templates};
+pub use preempt::{Preemption, preempt};
+pub use profile::Profile;
 pub use requests::{HostPort, PodRequests, Resources};
-pub use schedule::{Placement, Unschedulable, schedule};
+pub use schedule::{Placement, Refused, decide, rank};
+pub use snapshot::{CONTROLLERS, Snapshot};

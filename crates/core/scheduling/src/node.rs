@@ -1,143 +1,166 @@
-//! Nodes and the pods on them, as the scheduler sees them.
+//! A node and the pods on it, as the scheduler sees them.
 //!
 //! Invariant: a node's sums are those of its pods; pods that have finished are not among them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use trireme_api::fit;
 use trireme_api::quantity::Quantity;
 
-use crate::requests::{PodRequests, Resources};
+use crate::pod::PodRecord;
+use crate::requests::{HostPort, Resources};
+use crate::selector::Labels;
+use crate::view::NodeView;
 
-/// Everything that placement depends on.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    /// Nodes by name.
-    pub nodes: BTreeMap<String, NodeState>,
-    /// Labels of namespaces, for the namespace selectors of inter-pod affinity.
-    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+/// A taint; absent fields are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Taint {
+    /// `key`.
+    pub key: String,
+    /// `value`.
+    pub value: String,
+    /// `effect`.
+    pub effect: String,
 }
 
-/// One node.
-#[derive(Clone, Debug)]
-pub struct NodeState {
-    /// The node.
-    pub node: Arc<Node>,
+impl Taint {
+    pub(crate) fn as_fit(&self) -> fit::Taint<'_> {
+        fit::Taint {
+            key: &self.key,
+            value: &self.value,
+            effect: &self.effect,
+        }
+    }
+
+    /// Whether it only asks to stay away.
+    #[must_use]
+    pub fn is_soft(&self) -> bool {
+        self.effect == "PreferNoSchedule"
+    }
+
+    /// Whether it keeps pods away that do not tolerate it.
+    #[must_use]
+    pub fn is_hard(&self) -> bool {
+        self.effect == "NoSchedule" || self.effect == "NoExecute"
+    }
+}
+
+/// What placement depends on, of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeRecord {
+    /// Name.
+    pub name: Box<str>,
+    /// Labels.
+    pub labels: Arc<Labels>,
+    /// Whether it is cordoned.
+    pub unschedulable: bool,
+    /// Taints.
+    pub taints: Vec<Taint>,
     /// `status.allocatable`.
     pub allocatable: Resources,
     /// How many pods it takes.
     pub pods_max: i64,
-    /// Pods on it by UID.
-    pub pods: HashMap<String, Placed>,
-    /// Sum of the pods' requests.
-    pub requested: Resources,
-    /// Sum of the pods' requests with defaults, for scoring.
-    pub scored: Resources,
-    /// Sizes of its images by normalised name.
+    /// Sizes of its images, by normalised name.
     pub images: HashMap<String, i64>,
 }
 
-/// A pod on a node.
-#[derive(Clone, Debug)]
-pub struct Placed {
-    /// The pod.
-    pub pod: Arc<Pod>,
-    /// What it asks for.
-    pub requests: PodRequests,
-}
-
-impl NodeState {
-    /// A node without pods.
-    #[must_use]
-    pub fn new(node: Arc<Node>) -> Self {
-        let mut state = Self {
-            node: Arc::clone(&node),
-            allocatable: Resources::default(),
-            pods_max: 0,
-            pods: HashMap::new(),
-            requested: Resources::default(),
-            scored: Resources::default(),
-            images: HashMap::new(),
-        };
-        state.set_node(node);
-        state
-    }
-
-    /// Takes a changed node; its pods stay.
-    pub fn set_node(&mut self, node: Arc<Node>) {
-        let status = node.status.as_ref();
-        let allocatable = status.and_then(|status| status.allocatable.as_ref());
-        self.allocatable = allocatable.map(Resources::from_list).unwrap_or_default();
-        self.pods_max = allocatable
-            .and_then(|list| list.get("pods"))
-            .and_then(|text| Quantity::parse(&text.0).ok())
-            .map_or(0, |quantity| quantity.value());
-        self.images = status
-            .and_then(|status| status.images.as_ref())
-            .into_iter()
-            .flatten()
-            .flat_map(|image| {
-                let size = image.size_bytes.unwrap_or_default();
-                image.names.iter().flatten().map(move |name| (name.clone(), size))
-            })
-            .collect();
-        self.node = node;
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.node.metadata.name.as_deref().unwrap_or_default()
+impl NodeRecord {
+    /// Reads a node from its JSON.
+    ///
+    /// # Errors
+    /// When a field has another type than the API says.
+    pub fn read(json: &[u8]) -> Result<Self, serde_json::Error> {
+        let NodeView { metadata, spec, status } = serde_json::from_slice(json)?;
+        let pods = status
+            .allocatable
+            .get("pods")
+            .and_then(|amount| Quantity::parse(&amount.0).ok());
+        let images = status.images.into_iter().flat_map(|image| {
+            let size = image.size_bytes;
+            image.names.into_iter().map(move |name| (name, size))
+        });
+        Ok(Self {
+            name: metadata.name.into(),
+            labels: Arc::new(metadata.labels),
+            unschedulable: spec.unschedulable,
+            taints: spec
+                .taints
+                .into_iter()
+                .map(|taint| Taint {
+                    key: taint.key,
+                    value: taint.value,
+                    effect: taint.effect,
+                })
+                .collect(),
+            allocatable: Resources::from_list(&status.allocatable),
+            pods_max: pods.map_or(0, |quantity| quantity.value()),
+            images: images.collect(),
+        })
     }
 
     /// One of its labels.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.node.metadata.labels.as_ref()?.get(key).map(String::as_str)
+        self.labels.get(key).map(String::as_str)
     }
 
-    /// Puts a pod on the node, in place of an earlier state of it.
-    pub fn add_pod(&mut self, pod: Arc<Pod>) {
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
-        self.remove_pod(&uid);
-        let requests = PodRequests::of(&pod);
+    /// What makes it a place of its own for the order in which nodes are looked at: region and zone.
+    pub(crate) fn zone(&self) -> (&str, &str) {
+        let of = |new: &str, old: &str| self.label(new).or_else(|| self.label(old)).unwrap_or_default();
+        // The two lookups borrow from the same labels.
+        (
+            of("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"),
+            of("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"),
+        )
+    }
+}
+
+/// One node with its pods.
+#[derive(Clone, Debug, Default)]
+pub struct NodeState {
+    /// The node.
+    pub record: NodeRecord,
+    /// Sum of the pods' requests.
+    pub requested: Resources,
+    /// Sum of the pods' requests with defaults, for scoring.
+    pub scored: Resources,
+    /// Pods on it.
+    pub pods: Vec<Arc<PodRecord>>,
+    /// Host ports that its pods have.
+    pub ports: Vec<HostPort>,
+    /// Whether there is such a node; otherwise only pods that name it.
+    pub known: bool,
+}
+
+impl NodeState {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.record.name
+    }
+
+    /// Puts a pod on it.
+    pub fn add(&mut self, pod: Arc<PodRecord>) {
+        let requests = &pod.template.requests;
         self.requested.add(&requests.resources);
         self.scored.add(&requests.scored);
-        self.pods.insert(uid, Placed { pod, requests });
+        self.ports.extend(requests.ports.iter().cloned());
+        self.pods.push(pod);
     }
 
-    /// Takes a pod off the node; whether it was there.
-    pub fn remove_pod(&mut self, uid: &str) -> bool {
-        let Some(placed) = self.pods.remove(uid) else { return false };
-        self.requested.subtract(&placed.requests.resources);
-        self.scored.subtract(&placed.requests.scored);
-        true
-    }
-}
-
-impl Snapshot {
-    /// From whole lists; pods without a known node are left out, finished ones too.
-    #[must_use]
-    pub fn from_lists(nodes: impl IntoIterator<Item = Arc<Node>>, pods: impl IntoIterator<Item = Arc<Pod>>) -> Self {
-        let nodes = nodes.into_iter().map(NodeState::new);
-        let mut snapshot = Self {
-            nodes: nodes.map(|state| (state.name().to_owned(), state)).collect(),
-            namespaces: BTreeMap::new(),
-        };
-        for pod in pods {
-            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-            if let Some(state) = snapshot.nodes.get_mut(&node).filter(|_| !is_finished(&pod)) {
-                state.add_pod(pod);
+    /// Takes a pod off it, if it is there.
+    pub fn remove(&mut self, uid: &str) -> Option<Arc<PodRecord>> {
+        let at = self.pods.iter().position(|pod| &*pod.uid == uid)?;
+        let pod = self.pods.swap_remove(at);
+        let requests = &pod.template.requests;
+        self.requested.subtract(&requests.resources);
+        self.scored.subtract(&requests.scored);
+        for port in &requests.ports {
+            if let Some(at) = self.ports.iter().position(|held| held == port) {
+                self.ports.swap_remove(at);
             }
         }
-        snapshot
+        Some(pod)
     }
-}
-
-/// Whether a pod has succeeded or failed and so holds nothing any more.
-#[must_use]
-pub fn is_finished(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }

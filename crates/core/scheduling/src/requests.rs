@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use trireme_api::quantity::Quantity;
+
+use crate::view::{Amounts, ContainerView, PodSpecView};
 
 /// What a container without a CPU request counts as when nodes are scored, in thousandths of a core.
 pub const DEFAULT_MILLI_CPU: i64 = 100;
@@ -12,7 +12,7 @@ pub const DEFAULT_MILLI_CPU: i64 = 100;
 pub const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
 
 /// Amounts of resources.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Resources {
     /// CPU in thousandths of a core.
     pub milli_cpu: i64,
@@ -26,8 +26,7 @@ pub struct Resources {
 
 impl Resources {
     /// From an API resource list; `pods` is left out, what does not parse counts as nothing.
-    #[must_use]
-    pub fn from_list(list: &BTreeMap<String, Text>) -> Self {
+    pub(crate) fn from_list(list: &Amounts) -> Self {
         let mut resources = Self::default();
         for (name, text) in list {
             let Ok(quantity) = Quantity::parse(&text.0) else { continue };
@@ -71,7 +70,7 @@ impl Resources {
 }
 
 /// A port of the node that a pod occupies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
     /// Address, `0.0.0.0` for all.
     pub address: String,
@@ -94,7 +93,7 @@ impl HostPort {
 const ANY: &str = "0.0.0.0";
 
 /// What a pod asks of its node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PodRequests {
     /// What is reserved.
     pub resources: Resources,
@@ -105,52 +104,43 @@ pub struct PodRequests {
 }
 
 impl PodRequests {
-    /// Of a pod.
-    #[must_use]
-    pub fn of(pod: &Pod) -> Self {
+    pub(crate) fn of(spec: &PodSpecView) -> Self {
         Self {
-            resources: total(pod, false),
-            scored: total(pod, true),
-            ports: ports(pod),
+            resources: total(spec, false),
+            scored: total(spec, true),
+            ports: ports(spec),
         }
     }
 }
 
-fn requests(requirements: Option<&ResourceRequirements>) -> Resources {
-    requirements
-        .and_then(|requirements| requirements.requests.as_ref())
-        .map(Resources::from_list)
-        .unwrap_or_default()
-}
-
-fn of_container(container: &Container, defaults: bool) -> Resources {
-    let mut resources = requests(container.resources.as_ref());
+fn of_container(container: &ContainerView, defaults: bool) -> Resources {
+    let asked = &container.resources.requests;
+    let mut resources = Resources::from_list(asked);
     if defaults {
-        let asked = |name: &str| {
-            let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-            requests.is_some_and(|requests| requests.contains_key(name))
-        };
-        if !asked("cpu") {
+        if !asked.contains_key("cpu") {
             resources.milli_cpu = DEFAULT_MILLI_CPU;
         }
-        if !asked("memory") {
+        if !asked.contains_key("memory") {
             resources.memory = DEFAULT_MEMORY;
         }
     }
     resources
 }
 
-fn total(pod: &Pod, defaults: bool) -> Resources {
-    let Some(spec) = &pod.spec else { return Resources::default() };
+fn is_sidecar(container: &ContainerView) -> bool {
+    container.restart_policy == "Always"
+}
+
+fn total(spec: &PodSpecView, defaults: bool) -> Resources {
     let mut running = Resources::default();
     for container in &spec.containers {
         running.add(&of_container(container, defaults));
     }
     // Init containers run one after another, each beside the sidecars that were started before it.
     let (mut sidecars, mut starting) = (Resources::default(), Resources::default());
-    for container in spec.init_containers.iter().flatten() {
+    for container in &spec.init_containers {
         let mut step = of_container(container, defaults);
-        if container.restart_policy.as_deref() == Some("Always") {
+        if is_sidecar(container) {
             sidecars.add(&step);
             step = sidecars.clone();
         } else {
@@ -160,37 +150,30 @@ fn total(pod: &Pod, defaults: bool) -> Resources {
     }
     running.add(&sidecars);
     running.raise_to(&starting);
-    if let Some(pod_level) = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()) {
-        let pod_level_amounts = Resources::from_list(pod_level);
-        if pod_level.contains_key("cpu") {
-            running.milli_cpu = pod_level_amounts.milli_cpu;
-        }
-        if pod_level.contains_key("memory") {
-            running.memory = pod_level_amounts.memory;
-        }
+    let pod_level = Resources::from_list(&spec.resources.requests);
+    if spec.resources.requests.contains_key("cpu") {
+        running.milli_cpu = pod_level.milli_cpu;
     }
-    if let Some(overhead) = &spec.overhead {
-        running.add(&Resources::from_list(overhead));
+    if spec.resources.requests.contains_key("memory") {
+        running.memory = pod_level.memory;
     }
+    running.add(&Resources::from_list(&spec.overhead));
     running
 }
 
-fn ports(pod: &Pod) -> Vec<HostPort> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
-    let sidecars = spec.init_containers.iter().flatten();
-    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let containers = spec.containers.iter().chain(sidecars);
-    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+fn ports(spec: &PodSpecView) -> Vec<HostPort> {
+    let sidecars = spec.init_containers.iter().filter(|container| is_sidecar(container));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| &container.ports);
     ports
         .filter_map(|port| {
-            let host_port = if spec.host_network == Some(true) {
-                port.host_port.unwrap_or(port.container_port)
-            } else {
-                port.host_port?
+            let host_port = match port.host_port {
+                0 if spec.host_network => port.container_port,
+                port => port,
             };
+            let or = |text: &String, default: &str| if text.is_empty() { default.to_owned() } else { text.clone() };
             (host_port > 0).then(|| HostPort {
-                address: port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| ANY.into()),
-                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
+                address: or(&port.host_ip, ANY),
+                protocol: or(&port.protocol, "TCP"),
                 port: host_port,
             })
         })
@@ -244,8 +227,8 @@ mod tests {
                 2000,
             ),
         ] {
-            let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
-            assert_eq!(PodRequests::of(&pod).resources.milli_cpu, cpu, "{name}");
+            let spec: PodSpecView = serde_json::from_value(spec).unwrap();
+            assert_eq!(PodRequests::of(&spec).resources.milli_cpu, cpu, "{name}");
         }
     }
 }

@@ -1,18 +1,20 @@
 //! Scores of the nodes that passed all filters, 0 to 100 each, summed with upstream's weights.
+//!
+//! Invariant: integers and floating point numbers are rounded where upstream rounds them, so that the order of nodes is its.
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
-
-use crate::affinity::PodAffinity;
-use crate::filter::tolerated_by;
+use crate::filter::tolerates;
 use crate::node::NodeState;
-use crate::requests::{PodRequests, Resources};
-use crate::selector::term_matches;
-use crate::spread::Spread;
+use crate::pod::Template;
+use crate::profile::{Profile, Strategy, Weighted};
+use crate::relations::Relations;
+use crate::requests::Resources;
+use crate::snapshot::Snapshot;
+use crate::topology::NOWHERE;
 
 /// Weights of the scores.
 const TAINT_TOLERATION: i64 = 3;
 const NODE_AFFINITY: i64 = 2;
-const LEAST_ALLOCATED: i64 = 1;
+const FIT: i64 = 1;
 const TOPOLOGY_SPREAD: i64 = 2;
 const POD_AFFINITY: i64 = 2;
 const BALANCED_ALLOCATION: i64 = 1;
@@ -25,150 +27,286 @@ const MIB: i64 = 1024 * 1024;
 const IMAGE_MIN: i64 = 23 * MIB;
 const IMAGE_MAX: i64 = 1000 * MIB;
 
-/// What the nodes are scored for.
-pub struct Scorer<'a> {
-    /// The pod.
-    pub pod: &'a Pod,
-    /// What it asks for.
-    pub requests: &'a PodRequests,
-    /// Preferences among pods.
-    pub affinity: &'a PodAffinity<'a>,
-    /// Spread over domains.
-    pub spread: &'a Spread,
-    /// Nodes that have each image, over all nodes there are.
-    pub all: &'a [&'a NodeState],
+/// Adds up the scores of nodes, in the order of their slots.
+pub(crate) fn totals(
+    snapshot: &Snapshot,
+    profile: &Profile,
+    template: &Template,
+    relations: &Relations,
+    slots: &[usize],
+) -> Vec<i64> {
+    let nodes = || slots.iter().map(|slot| &snapshot.nodes[*slot]);
+    let mut totals: Vec<i64> = nodes()
+        .map(|node| {
+            let fit = strategy(profile, &template.requests.scored, node);
+            FIT * fit + BALANCED_ALLOCATION * balanced(&profile.balanced_resources, &template.requests.resources, node)
+        })
+        .collect();
+    let mut add = |weight: i64, scores: Vec<i64>| {
+        for (total, score) in totals.iter_mut().zip(scores) {
+            *total += weight * score;
+        }
+    };
+    if snapshot.soft_tainted > 0 {
+        let open = nodes().map(|node| intolerable(template, node)).collect();
+        add(TAINT_TOLERATION, normalised(open, true));
+    }
+    if !template.preferred_nodes.is_empty() || !profile.added_preferred.is_empty() {
+        let met = nodes().map(|node| preference(profile, template, node)).collect();
+        add(NODE_AFFINITY, normalised(met, false));
+    }
+    if template.images.iter().any(|image| snapshot.image_nodes.contains_key(image)) {
+        let count = snapshot.node_count();
+        add(
+            IMAGE_LOCALITY,
+            nodes().map(|node| images(snapshot, template, node, count)).collect(),
+        );
+    }
+    if !relations.liked.is_empty() {
+        add(POD_AFFINITY, pod_affinity(snapshot, relations, slots));
+    }
+    if !relations.soft.is_empty() {
+        add(TOPOLOGY_SPREAD, spreading(snapshot, relations, slots));
+    }
+    totals
 }
 
-impl Scorer<'_> {
-    /// Total scores, in the order of the nodes.
-    #[must_use]
-    pub fn score(&self, nodes: &[&NodeState]) -> Vec<i64> {
-        let empty = PodSpec::default();
-        let spec = self.pod.spec.as_ref().unwrap_or(&empty);
-        let mut totals = vec![0; nodes.len()];
-        let mut add = |weight: i64, scores: Vec<i64>| {
-            for (total, score) in totals.iter_mut().zip(scores) {
-                *total += weight * score;
-            }
+fn of(resources: &Resources, name: &str) -> i64 {
+    match name {
+        "cpu" => resources.milli_cpu,
+        "memory" => resources.memory,
+        "ephemeral-storage" => resources.ephemeral_storage,
+        _ => resources.others.get(name).copied().unwrap_or_default(),
+    }
+}
+
+fn is_basic(name: &str) -> bool {
+    matches!(name, "cpu" | "memory" | "ephemeral-storage")
+}
+
+/// What a node would have in use and has at all, of a resource that counts for the pod.
+fn use_of(name: &str, asked: &Resources, held: &Resources, node: &NodeState) -> Option<(i64, i64)> {
+    let asked = of(asked, name);
+    if asked == 0 && !is_basic(name) {
+        return None;
+    }
+    let all = of(&node.record.allocatable, name);
+    // Only CPU and memory are counted with defaults.
+    let held = if matches!(name, "cpu" | "memory") {
+        of(held, name)
+    } else {
+        of(&node.requested, name)
+    };
+    (all != 0).then_some((held + asked, all))
+}
+
+fn strategy(profile: &Profile, asked: &Resources, node: &NodeState) -> i64 {
+    let (mut sum, mut weights) = (0, 0);
+    for Weighted { name, weight } in &profile.fit_resources {
+        let Some((used, all)) = use_of(name, asked, &node.scored, node) else {
+            continue;
         };
-        let each = |score: &dyn Fn(&NodeState) -> i64| -> Vec<i64> { nodes.iter().map(|state| score(state)).collect() };
-        add(TAINT_TOLERATION, normalised(each(&|state| intolerable(spec, state)), true));
-        add(NODE_AFFINITY, normalised(each(&|state| preference(spec, state)), false));
-        add(LEAST_ALLOCATED, each(&|state| self.least_allocated(state)));
-        add(BALANCED_ALLOCATION, each(&|state| self.balanced(state)));
-        add(IMAGE_LOCALITY, each(&|state| self.images(spec, state)));
-        add(POD_AFFINITY, self.pod_affinity(nodes));
-        add(TOPOLOGY_SPREAD, self.spreading(nodes));
-        totals
-    }
-
-    fn least_allocated(&self, state: &NodeState) -> i64 {
-        let free = |all: i64, used: i64| if all == 0 || used > all { 0 } else { (all - used) * MAX / all };
-        let (cpu, memory) = self.used(state);
-        (free(state.allocatable.milli_cpu, cpu) + free(state.allocatable.memory, memory)) / 2
-    }
-
-    fn used(&self, state: &NodeState) -> (i64, i64) {
-        let (pod, node) = (&self.requests.scored, &state.scored);
-        (node.milli_cpu + pod.milli_cpu, node.memory + pod.memory)
-    }
-
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // fractions of a node
-    fn balanced(&self, state: &NodeState) -> i64 {
-        let asked: &Resources = &self.requests.resources;
-        if asked.milli_cpu == 0 && asked.memory == 0 {
-            return 0;
-        }
-        let fraction = |used: i64, all: i64| if all == 0 { 1.0 } else { (used as f64 / all as f64).min(1.0) };
-        let (cpu, memory) = (
-            state.requested.milli_cpu + asked.milli_cpu,
-            state.requested.memory + asked.memory,
-        );
-        let cpu = fraction(cpu, state.allocatable.milli_cpu);
-        let memory = fraction(memory, state.allocatable.memory);
-        ((1.0 - (cpu - memory).abs() / 2.0) * MAX as f64) as i64
-    }
-
-    fn images(&self, spec: &PodSpec, state: &NodeState) -> i64 {
-        let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-        let (mut sum, mut count) = (0, 0);
-        for container in containers {
-            count += 1;
-            let image = normalised_image(container.image.as_deref().unwrap_or_default());
-            if let Some(size) = state.images.get(&image) {
-                let having = self.all.iter().filter(|other| other.images.contains_key(&image)).count();
-                let share = i64::try_from(having).unwrap_or(1) * 1000 / i64::try_from(self.all.len().max(1)).unwrap_or(1);
-                sum += size * share / 1000;
-            }
-        }
-        let most = (IMAGE_MAX * count).max(IMAGE_MIN + 1);
-        MAX * (sum.clamp(IMAGE_MIN, most) - IMAGE_MIN) / (most - IMAGE_MIN)
-    }
-
-    fn pod_affinity(&self, nodes: &[&NodeState]) -> Vec<i64> {
-        let sums: Option<Vec<i64>> = nodes.iter().map(|state| self.affinity.score(state)).collect();
-        let Some(sums) = sums else { return vec![0; nodes.len()] };
-        let (least, most) = (sums.iter().min().copied(), sums.iter().max().copied());
-        let (Some(least), Some(most)) = (least, most) else {
-            return sums;
-        };
-        sums.iter()
-            .map(|sum| {
-                if most > least {
-                    MAX * (sum - least) / (most - least)
-                } else {
-                    0
+        let score = match &profile.strategy {
+            Strategy::LeastAllocated if used > all => 0,
+            Strategy::LeastAllocated => (all - used) * MAX / all,
+            Strategy::MostAllocated => used.min(all) * MAX / all,
+            Strategy::RequestedToCapacityRatio(points) => {
+                let percent = if used > all { 100 } else { used * 100 / all };
+                match on_line(points, percent) {
+                    // A resource without a score does not count.
+                    score if score <= 0 => continue,
+                    score => score,
                 }
-            })
-            .collect()
+            }
+        };
+        sum += score * weight;
+        weights += weight;
+    }
+    if weights == 0 {
+        return 0;
+    }
+    match &profile.strategy {
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // scores are small
+        Strategy::RequestedToCapacityRatio(_) => (sum as f64 / weights as f64).round() as i64,
+        _ => sum / weights,
+    }
+}
+
+/// The value of a broken line; the points' scores go to 10.
+fn on_line(points: &[(i64, i64)], at: i64) -> i64 {
+    let scaled = |score: i64| score * (MAX / 10);
+    let Some(next) = points.iter().position(|(utilisation, _)| at <= *utilisation) else {
+        return points.last().map_or(0, |(_, score)| scaled(*score));
+    };
+    let (to, above) = (points[next].0, scaled(points[next].1));
+    match next.checked_sub(1).map(|before| points[before]) {
+        None => above,
+        Some((from, below)) => scaled(below) + (above - scaled(below)) * (at - from) / (to - from),
+    }
+}
+
+/// How much better balanced a node's use of resources is with the pod than without, around 75.
+fn balanced(resources: &[Weighted], asked: &Resources, node: &NodeState) -> i64 {
+    if resources.iter().all(|resource| of(asked, &resource.name) == 0) {
+        return 0;
+    }
+    let mut with = Fractions::default();
+    let mut without = Fractions::default();
+    for Weighted { name, .. } in resources {
+        if let Some((used, all)) = use_of(name, asked, &node.requested, node) {
+            with.push(used, all);
+            without.push(used - of(asked, name), all);
+        }
+    }
+    MAX / 2 + (MAX / 2 + with.score() - without.score()) / 2
+}
+
+/// Parts of resources in use; the usual two need no memory.
+#[derive(Default)]
+struct Fractions {
+    two: [f64; 2],
+    more: Vec<f64>,
+    count: usize,
+}
+
+impl Fractions {
+    #[allow(clippy::cast_precision_loss)] // fractions of a node
+    fn push(&mut self, used: i64, all: i64) {
+        let fraction = (used as f64 / all as f64).min(1.0);
+        match self.count {
+            at @ (0 | 1) => self.two[at] = fraction,
+            _ => self.more.push(fraction),
+        }
+        self.count += 1;
     }
 
-    #[allow(clippy::cast_possible_truncation)] // scores are small
-    fn spreading(&self, nodes: &[&NodeState]) -> Vec<i64> {
-        let crowds: Vec<Option<i64>> = nodes
-            .iter()
-            .map(|state| self.spread.score(state).map(|score| score.round() as i64))
-            .collect();
-        let known = || crowds.iter().flatten().copied();
-        let (Some(least), Some(most)) = (known().min(), known().max()) else {
-            return vec![0; nodes.len()];
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // few resources, small scores
+    fn score(&self) -> i64 {
+        let deviation = match self.count {
+            0 | 1 => 0.0,
+            2 => ((self.two[0] - self.two[1]) / 2.0).abs(),
+            count => {
+                let all = || self.two.iter().chain(&self.more);
+                let mut total = 0.0;
+                for fraction in all() {
+                    total += fraction;
+                }
+                let mean = total / count as f64;
+                let mut sum = 0.0;
+                for fraction in all() {
+                    sum += (fraction - mean) * (fraction - mean);
+                }
+                (sum / count as f64).sqrt()
+            }
         };
+        ((1.0 - deviation) * MAX as f64) as i64
+    }
+}
+
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // sizes of images
+fn images(snapshot: &Snapshot, template: &Template, node: &NodeState, count: usize) -> i64 {
+    let mut sum = 0;
+    for image in &template.images {
+        if let Some(size) = node.record.images.get(image) {
+            let having = snapshot.image_nodes.get(image).copied().unwrap_or_default();
+            let share = having as f64 / count as f64;
+            sum += (*size as f64 * share) as i64;
+        }
+    }
+    let most = IMAGE_MAX * i64::try_from(template.containers).unwrap_or(1);
+    MAX * (sum.min(most).max(IMAGE_MIN) - IMAGE_MIN) / (most - IMAGE_MIN)
+}
+
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // scores are small
+fn pod_affinity(snapshot: &Snapshot, relations: &Relations, slots: &[usize]) -> Vec<i64> {
+    let surroundings = &snapshot.surroundings;
+    let here = |slot: &usize| -> i64 {
+        let liked = relations.liked.iter();
+        liked.map(|sums| sums.at(surroundings.domain(sums.topology, *slot))).sum()
+    };
+    let sums: Vec<i64> = slots.iter().map(here).collect();
+    let (least, most) = (sums.iter().min().copied(), sums.iter().max().copied());
+    let (Some(least), Some(most)) = (least, most) else {
+        return sums;
+    };
+    let scale = |sum: &i64| {
+        if most > least {
+            (MAX as f64 * ((sum - least) as f64 / (most - least) as f64)) as i64
+        } else {
+            0
+        }
+    };
+    sums.iter().map(scale).collect()
+}
+
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // counts of pods and nodes are small
+fn spreading(snapshot: &Snapshot, relations: &Relations, slots: &[usize]) -> Vec<i64> {
+    let surroundings = &snapshot.surroundings;
+    let complete = |slot: usize| {
+        let mut soft = relations.soft.iter();
+        !relations.requires_all || soft.all(|counted| surroundings.domain(counted.topology, slot) != NOWHERE)
+    };
+    let scored: Vec<bool> = slots.iter().map(|slot| complete(*slot)).collect();
+    let present = || {
+        slots
+            .iter()
+            .zip(&scored)
+            .filter(|(_, scored)| **scored)
+            .map(|(slot, _)| *slot)
+    };
+    let weights: Vec<f64> = relations
+        .soft
+        .iter()
+        .map(|counted| {
+            let domains = if counted.is_by_host() {
+                present().count()
+            } else {
+                let mut domains: Vec<u32> = present().map(|slot| surroundings.domain(counted.topology, slot)).collect();
+                domains.sort_unstable();
+                domains.dedup();
+                domains.len()
+            };
+            ((domains + 2) as f64).ln()
+        })
+        .collect();
+    let crowd = |slot: usize| {
+        let mut sum = 0.0;
+        for (counted, weight) in relations.soft.iter().zip(&weights) {
+            if surroundings.domain(counted.topology, slot) != NOWHERE {
+                sum += counted.crowd(surroundings, slot) as f64 * weight + (counted.skew_max() - 1) as f64;
+            }
+        }
+        sum.round() as i64
+    };
+    let crowds: Vec<i64> = slots.iter().map(|slot| crowd(*slot)).collect();
+    let known = || {
         crowds
             .iter()
-            .map(|crowd| match crowd {
-                None => 0,
-                Some(_) if most == 0 => MAX,
-                Some(crowd) => MAX * (most + least - crowd) / most,
-            })
-            .collect()
-    }
+            .zip(&scored)
+            .filter(|(_, scored)| **scored)
+            .map(|(crowd, _)| *crowd)
+    };
+    let (least, most) = (known().min().unwrap_or_default(), known().max().unwrap_or_default().max(0));
+    let score = |(crowd, scored): (&i64, &bool)| match (scored, most) {
+        (false, _) => 0,
+        (true, 0) => MAX,
+        (true, most) => MAX * (most + least - crowd) / most,
+    };
+    crowds.iter().zip(&scored).map(score).collect()
 }
 
 /// Taints that only ask to stay away, and are not tolerated.
-fn intolerable(spec: &PodSpec, state: &NodeState) -> i64 {
-    let taints = state
-        .node
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.taints.as_deref())
-        .unwrap_or_default();
-    let soft = taints.iter().filter(|taint| taint.effect == "PreferNoSchedule");
-    let open = soft.filter(|taint| {
-        let mut tolerations = spec.tolerations.iter().flatten();
-        !tolerations.any(|toleration| tolerated_by(toleration, taint))
-    });
-    i64::try_from(open.count()).unwrap_or(i64::MAX)
+fn intolerable(template: &Template, node: &NodeState) -> i64 {
+    let soft = node.record.taints.iter().filter(|taint| taint.is_soft());
+    i64::try_from(soft.filter(|taint| !tolerates(template, taint)).count()).unwrap_or(i64::MAX)
 }
 
 /// Sum of the weights of preferred node affinity terms.
-fn preference(spec: &PodSpec, state: &NodeState) -> i64 {
-    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let preferred = affinity.and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref());
-    let met = preferred
-        .into_iter()
-        .flatten()
-        .filter(|term| term_matches(&term.preference, &state.node));
-    met.map(|term| i64::from(term.weight)).sum()
+fn preference(profile: &Profile, template: &Template, node: &NodeState) -> i64 {
+    let record = &node.record;
+    let terms = profile.added_preferred.iter().chain(&template.preferred_nodes);
+    let met = terms.filter(|(_, term)| term.selects(&record.name, &record.labels));
+    met.map(|(weight, _)| weight).sum()
 }
 
 /// Scaled so that the largest is 100; reversed, so that the largest is 0.
@@ -177,13 +315,4 @@ fn normalised(scores: Vec<i64>, reverse: bool) -> Vec<i64> {
     let scale = |score: i64| if most == 0 { 0 } else { score * MAX / most };
     let turn = |score: i64| if reverse { MAX - score } else { score };
     scores.into_iter().map(|score| turn(scale(score))).collect()
-}
-
-/// A name without a tag means `latest`.
-fn normalised_image(name: &str) -> String {
-    if name.rfind(':').is_none_or(|at| name[at..].contains('/')) {
-        format!("{name}:latest")
-    } else {
-        name.to_owned()
-    }
 }

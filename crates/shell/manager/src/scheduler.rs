@@ -1,29 +1,29 @@
 //! The scheduler: keeps a snapshot of nodes and pods up to date from the cache, takes pending pods by priority, asks
-//! [`trireme_scheduling::schedule`] where they go and binds them.
+//! [`trireme_scheduling::decide`] where they go, and binds them or makes room for them by preemption.
 //!
 //! Invariant: a pod counts on its node from the decision on (it is assumed), so two pods never get the same room. One
-//! task decides; bindings run beside it.
+//! task decides; bindings and evictions run beside it.
 
+mod act;
+mod feed;
 mod queue;
-mod state;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::json;
+use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trireme_api::Status;
-use trireme_client::{Cache, Change, Client, Clock, EventRecorder, EventType, Patch, Regarding, ResourceRef, Subscription};
+use trireme_client::{Cache, Client, Clock, EventRecorder, EventType, ResourceRef, Subscription};
+use trireme_scheduling::{PodRecord, Preemption, Profile, Refused};
 
 use crate::metrics::{Attempt, Metrics, SchedulerMetrics};
 
+use self::feed::Feed;
 use self::queue::PodQueue;
-use self::state::ClusterState;
 
 /// `spec.schedulerName` of the pods that this scheduler takes.
 pub const NAME: &str = "default-scheduler";
@@ -62,6 +62,11 @@ impl Scheduler {
         let resources = [
             ResourceRef::of::<Namespace>(),
             ResourceRef::of::<Node>(),
+            ResourceRef::of::<Service>(),
+            ResourceRef::of::<ReplicationController>(),
+            ResourceRef::of::<ReplicaSet>(),
+            ResourceRef::of::<StatefulSet>(),
+            ResourceRef::of::<PodDisruptionBudget>(),
             ResourceRef::of::<Pod>(),
         ];
         let ended = shutdown.child_token();
@@ -75,7 +80,8 @@ impl Scheduler {
                 cache: self.cache,
                 clock: self.clock,
                 events,
-                cluster: ClusterState::default(),
+                feed: Feed::default(),
+                profile: Profile::default(),
                 queue: PodQueue::new(self.metrics.scheduler()),
                 metrics: self.metrics.scheduler(),
                 results,
@@ -92,8 +98,15 @@ impl Scheduler {
     }
 }
 
+/// What became of a write that ran beside the decisions.
+enum Done {
+    Bound(Bound),
+    /// A preemption is under way, or failed.
+    Preempted(Arc<PodRecord>, Result<(), Status>),
+}
+
 struct Bound {
-    pod: Arc<Pod>,
+    pod: Arc<PodRecord>,
     begun: Instant,
     /// Failed attempts before this one, and the pod's arrival.
     history: Option<(u32, Instant)>,
@@ -105,22 +118,23 @@ struct Running {
     cache: Arc<Cache>,
     clock: Arc<dyn Clock>,
     events: EventRecorder,
-    cluster: ClusterState,
+    feed: Feed,
+    profile: Profile,
     queue: PodQueue,
     metrics: SchedulerMetrics,
-    results: mpsc::Sender<Bound>,
+    results: mpsc::Sender<Done>,
     permits: Arc<Semaphore>,
     seed: u64,
 }
 
 impl Running {
-    async fn run(mut self, mut changes: Subscription, mut done: mpsc::Receiver<Bound>) {
+    async fn run(mut self, mut changes: Subscription, mut done: mpsc::Receiver<Done>) {
         loop {
             while let Some(change) = changes.try_next() {
-                self.take(&change);
+                self.feed.take(&change, &mut self.queue);
             }
-            while let Ok(bound) = done.try_recv() {
-                self.settle(&bound);
+            while let Ok(done) = done.try_recv() {
+                self.settle(&done);
             }
             self.queue.flush(Instant::now());
             if let Some(pod) = self.queue.pop() {
@@ -135,114 +149,76 @@ impl Running {
                 }
             };
             tokio::select! {
-                change = changes.next() => self.take(&change),
-                bound = done.recv() => if let Some(bound) = bound { self.settle(&bound) },
+                change = changes.next() => self.feed.take(&change, &mut self.queue),
+                done = done.recv() => if let Some(done) = done { self.settle(&done) },
                 () = timer => {}
             }
         }
     }
 
-    fn take(&mut self, change: &Change) {
-        let room = match change.resource.plural.as_ref() {
-            "pods" => self.take_pod(change),
-            "nodes" => {
-                let node = change.new.as_ref().and_then(|object| self.cache.typed::<Node>(object));
-                self.cluster.take_node(&change.name, node)
-            }
-            _ => self.cluster.take_namespace(change),
-        };
-        if room {
-            self.queue.retry_all(Instant::now());
-        }
-    }
-
-    /// Takes a changed pod; whether others may now have a chance.
-    fn take_pod(&mut self, change: &Change) -> bool {
-        let typed = |object: &trireme_api::Object| self.cache.typed::<Pod>(object);
-        let (old, new) = (change.old.as_ref().and_then(typed), change.new.as_ref().and_then(typed));
-        let uid_of = |pod: &Arc<Pod>| pod.metadata.uid.clone().unwrap_or_default();
-        let mut room = false;
-        if let Some(old) = &old
-            && new.as_ref().is_none_or(|new| uid_of(new) != uid_of(old))
-        {
-            self.queue.remove(&uid_of(old));
-            room |= self.cluster.remove_pod(&uid_of(old));
-        }
-        let Some(new) = new else { return room };
-        if is_bound(&new) {
-            self.queue.remove(&uid_of(&new));
-            room | self.cluster.take_pod(new)
-        } else {
-            if is_ours(&new) {
-                self.queue.put(new, Instant::now());
-            } else {
-                self.queue.remove(&uid_of(&new));
-            }
-            room
-        }
-    }
-
-    async fn place(&mut self, pod: &Arc<Pod>) {
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
-        if self.cluster.is_assumed(&uid) {
-            return;
-        }
+    /// The next number of a sequence without pattern, to choose among equals.
+    fn seed(&mut self) -> u64 {
         self.seed = self
             .seed
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
+        self.seed >> 33
+    }
+
+    async fn place(&mut self, pod: &Arc<PodRecord>) {
+        if self.feed.is_assumed(&pod.uid) {
+            return;
+        }
+        let seed = self.seed();
         let begun = Instant::now();
-        let placed = trireme_scheduling::schedule(self.cluster.snapshot(), pod, self.seed >> 33);
+        let placed = trireme_scheduling::decide(&mut self.feed.snapshot, &self.profile, pod, seed);
         self.metrics.chose(begun.elapsed());
         match placed {
             Ok(placement) => {
-                self.cluster.assume(Arc::clone(pod), &placement.node);
+                self.feed.assume(pod, &placement.node);
                 self.bind(pod, placement.node, begun).await;
             }
-            Err(why) => {
+            Err(refused) => {
                 self.metrics.attempt(Attempt::Unschedulable, begun.elapsed());
-                self.queue.give_up(Arc::clone(pod), Instant::now());
-                self.refuse(pod, &why.message);
+                self.refuse(pod, &refused);
             }
         }
     }
 
-    async fn bind(&self, pod: &Arc<Pod>, node: String, begun: Instant) {
+    async fn bind(&self, pod: &Arc<PodRecord>, node: Box<str>, begun: Instant) {
         let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
             return;
         };
         let (client, events, results) = (self.client.clone(), self.events.clone(), self.results.clone());
         let pod = Arc::clone(pod);
-        let history = self.queue.history(pod.metadata.uid.as_deref().unwrap_or_default());
+        let history = self.queue.history(&pod.uid);
         tokio::spawn(async move {
-            let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-            let name = pod.metadata.name.clone().unwrap_or_default();
-            let body = json!({
-                "apiVersion": "v1", "kind": "Binding",
-                "metadata": {"name": name, "namespace": namespace, "uid": pod.metadata.uid},
-                "target": {"apiVersion": "v1", "kind": "Node", "name": node},
-            });
-            let result = client.create_subresource::<Pod>(&namespace, &name, "binding", &body).await;
-            if result.is_ok() {
-                let message = format!("Successfully assigned {namespace}/{name} to {node}");
-                events.record(Regarding::of(&*pod), EventType::Normal, "Scheduled", message);
-            }
+            let result = act::bind(&client, &events, &pod, &node).await;
             drop(permit);
+            let bound = Bound {
+                pod,
+                begun,
+                history,
+                result,
+            };
             // Without a receiver the scheduler has ended, and nobody needs the result.
-            drop(
-                results
-                    .send(Bound {
-                        pod,
-                        begun,
-                        history,
-                        result: result.map(|_| ()),
-                    })
-                    .await,
-            );
+            drop(results.send(Done::Bound(bound)).await);
         });
     }
 
-    fn settle(&mut self, bound: &Bound) {
+    fn settle(&mut self, done: &Done) {
+        match done {
+            Done::Bound(bound) => self.settle_bound(bound),
+            Done::Preempted(_, Ok(())) => {}
+            Done::Preempted(pod, Err(status)) => {
+                tracing::warn!(pod = &*pod.name, "a preemption could not be carried out: {status}");
+                self.feed.clear_nomination(&pod.uid);
+                self.queue.back_off(&pod.uid, Instant::now());
+            }
+        }
+    }
+
+    fn settle_bound(&mut self, bound: &Bound) {
         let Err(status) = &bound.result else {
             self.metrics.attempt(Attempt::Scheduled, bound.begun.elapsed());
             if let Some((failed, arrived)) = bound.history {
@@ -251,86 +227,95 @@ impl Running {
             return;
         };
         self.metrics.attempt(Attempt::Error, bound.begun.elapsed());
-        let uid = bound.pod.metadata.uid.clone().unwrap_or_default();
-        self.cluster.forget(&uid);
+        let uid = &*bound.pod.uid;
+        self.feed.forget(&bound.pod, &mut self.queue);
         // A pod that is gone or bound by another leaves the queue as soon as the cache tells; till then it backs off.
         if status.is_not_found() || status.is_conflict() {
             tracing::debug!(uid, "binding lost a race: {status}");
-            self.queue.back_off(Arc::clone(&bound.pod), Instant::now());
+            self.queue.back_off(uid, Instant::now());
             return;
         }
         let message = format!("binding rejected: {status}");
         self.events
-            .record(Regarding::of(&*bound.pod), EventType::Warning, "FailedScheduling", message);
-        self.queue.back_off(Arc::clone(&bound.pod), Instant::now());
+            .record(act::regarding(&bound.pod), EventType::Warning, "FailedScheduling", message);
+        self.queue.back_off(uid, Instant::now());
     }
 
-    /// Tells that a pod fits nowhere: event and condition.
-    fn refuse(&self, pod: &Arc<Pod>, message: &str) {
-        self.events
-            .record(Regarding::of(&**pod), EventType::Warning, "FailedScheduling", message);
-        let Some(patch) = refusal(pod, message, self.clock.now()) else {
-            return;
+    /// A pod fits nowhere: room is made for it if others are less important; event and condition tell.
+    fn refuse(&mut self, pod: &Arc<PodRecord>, refused: &Refused) {
+        let seed = self.seed();
+        let preemption = trireme_scheduling::preempt(&mut self.feed.snapshot, &self.profile, pod, refused, seed);
+        self.queue.give_up(&pod.uid, refused.plugins(), Instant::now());
+        let message = match &preemption {
+            Preemption::Remove { .. } => refused.message(""),
+            Preemption::Hopeless(why) => refused.message(why),
+            Preemption::Ineligible(why) => refused.message(why),
         };
-        let (client, pod) = (self.client.clone(), Arc::clone(pod));
+        self.events
+            .record(act::regarding(pod), EventType::Warning, "FailedScheduling", message.as_str());
+        let nominate = match &preemption {
+            Preemption::Remove { node, .. } => Some(Some(&**node)),
+            Preemption::Hopeless(_) => Some(None),
+            Preemption::Ineligible(_) => None,
+        };
+        let object = self
+            .cache
+            .object(&ResourceRef::of::<Pod>(), &pod.template.namespace, &pod.name);
+        let patch = object.and_then(|object| act::refusal(pod, &object, &message, nominate, self.clock.now()));
+        if nominate == Some(None) && pod.nominated.is_some() {
+            self.feed.clear_nomination(&pod.uid);
+        }
+        let mut lower = Vec::new();
+        if let Preemption::Remove { node, .. } = &preemption {
+            let others = self.feed.snapshot.nominated_to(node).iter();
+            lower = others
+                .filter(|other| other.template.priority < pod.template.priority)
+                .map(Arc::clone)
+                .collect();
+            self.feed.nominate(pod, node, &mut self.queue);
+        }
+        self.carry_out(pod, preemption, patch, lower);
+    }
+
+    /// Writes the condition, and removes the victims of a preemption. `lower` are less important pods that waited for the
+    /// same node; they may look elsewhere.
+    fn carry_out(
+        &self,
+        pod: &Arc<PodRecord>,
+        preemption: Preemption,
+        patch: Option<serde_json::Value>,
+        lower: Vec<Arc<PodRecord>>,
+    ) {
+        let (client, events, results) = (self.client.clone(), self.events.clone(), self.results.clone());
+        let (pod, clock) = (Arc::clone(pod), Arc::clone(&self.clock));
         tokio::spawn(async move {
-            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            let name = pod.metadata.name.as_deref().unwrap_or_default();
-            if let Err(status) = client.patch::<Pod>(namespace, name, Some("status"), &patch).await
-                && !status.is_not_found()
+            if let Some(patch) = patch
+                && let Err(status) = act::patch_status(&client, &pod, &patch).await
             {
                 tracing::warn!(
-                    namespace,
-                    name,
+                    pod = &*pod.name,
                     "the pod's PodScheduled condition could not be written: {status}"
                 );
             }
+            let Preemption::Remove { node, victims } = preemption else {
+                return;
+            };
+            for other in lower {
+                if let Err(status) = act::clear_nomination(&client, &other).await {
+                    tracing::warn!(pod = &*other.name, "the pod's nomination could not be taken back: {status}");
+                }
+            }
+            let mut result = Ok(());
+            for victim in victims.iter().filter(|victim| !victim.deleting) {
+                result = act::evict(&client, &events, victim, (&pod, &node), clock.now()).await;
+                if result.is_err() {
+                    break;
+                }
+            }
+            // Without a receiver the scheduler has ended, and nobody needs the result.
+            drop(results.send(Done::Preempted(pod, result)).await);
         });
     }
-}
-
-/// The patch that sets `PodScheduled` to False, unless it says so already.
-fn refusal(pod: &Pod, message: &str, now: Timestamp) -> Option<Patch> {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref())
-        .unwrap_or_default();
-    let old = conditions.iter().find(|condition| condition.type_ == "PodScheduled");
-    let same = old.is_some_and(|old| {
-        old.status == "False" && old.reason.as_deref() == Some("Unschedulable") && old.message.as_deref() == Some(message)
-    });
-    if same {
-        return None;
-    }
-    let since = old
-        .filter(|old| old.status == "False")
-        .and_then(|old| old.last_transition_time.clone());
-    let patch = json!({
-        "metadata": {"uid": pod.metadata.uid},
-        "status": {"conditions": [{
-            "type": "PodScheduled",
-            "status": "False",
-            "reason": "Unschedulable",
-            "message": message,
-            "lastProbeTime": null,
-            "lastTransitionTime": since.unwrap_or(Time(now)),
-            "observedGeneration": pod.metadata.generation,
-        }]},
-    });
-    Some(Patch::Strategic(Bytes::from(patch.to_string())))
-}
-
-fn is_bound(pod: &Pod) -> bool {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    node.is_some_and(|node| !node.is_empty())
-}
-
-fn is_ours(pod: &Pod) -> bool {
-    let Some(spec) = &pod.spec else { return false };
-    let name = spec.scheduler_name.as_deref().unwrap_or(NAME);
-    let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
-    name == NAME && !gated && pod.metadata.deletion_timestamp.is_none() && !trireme_scheduling::node::is_finished(pod)
 }
 
 #[cfg(test)]

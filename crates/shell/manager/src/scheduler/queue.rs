@@ -1,15 +1,15 @@
 //! Pods that wait for a node: ready ones by priority, those that back off, and those that fit nowhere until something
-//! changes.
+//! changes that may help them.
 //!
-//! Invariant: a pod is in exactly one of the three.
+//! Invariant: a pod is in exactly one of the three. A change is judged once for all like pods that were turned down alike.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
+use trireme_scheduling::{Plugins, PodRecord, Template};
 
 use crate::metrics::SchedulerMetrics;
 
@@ -34,12 +34,17 @@ enum Place {
 /// Higher priority first, then who came first.
 type Rank = (Reverse<i32>, u64);
 
+/// Like pods that were turned down by the same plugins.
+type Group = (Arc<Template>, u64);
+
 struct Entry {
-    pod: Arc<Pod>,
+    pod: Arc<PodRecord>,
     place: Place,
     attempts: u32,
     tried: Instant,
     arrived: Instant,
+    /// Whose filters turned it down last.
+    failed: Plugins,
 }
 
 /// Why a pod comes into a queue, as upstream's metrics call it.
@@ -49,24 +54,30 @@ const FAILED: &str = "ScheduleAttemptFailure";
 const ELSEWHERE: &str = "ClusterEvent";
 const TIME: &str = "BackoffComplete";
 
+type Uid = Arc<str>;
+
 /// The queue.
 pub(super) struct PodQueue {
     metrics: SchedulerMetrics,
-    entries: HashMap<String, Entry>,
-    active: BTreeSet<(Rank, String)>,
-    timers: BTreeSet<(Instant, String)>,
+    entries: HashMap<Uid, Entry>,
+    active: BTreeSet<(Rank, Uid)>,
+    timers: BTreeSet<(Instant, Uid)>,
+    /// Who fits nowhere, by group.
+    stuck: HashMap<Group, BTreeSet<Uid>>,
     arrivals: u64,
     /// How many back off, and how many fit nowhere.
     waiting: (usize, usize),
 }
 
-fn uid_of(pod: &Pod) -> String {
-    pod.metadata.uid.clone().unwrap_or_default()
+/// Whether the change of a pod may change its fate; a new status does not, a lost nomination does.
+fn matters(old: &PodRecord, new: &PodRecord) -> bool {
+    old.template != new.template || (old.nominated.is_some() && new.nominated.is_none())
 }
 
-/// Whether the change of a pod may change its fate; a new status does not.
-fn matters(old: &Pod, new: &Pod) -> bool {
-    old.spec != new.spec || old.metadata.labels != new.metadata.labels || old.metadata.annotations != new.metadata.annotations
+impl Entry {
+    fn group(&self) -> Group {
+        (Arc::clone(&self.pod.template), self.failed.bits())
+    }
 }
 
 impl PodQueue {
@@ -77,6 +88,7 @@ impl PodQueue {
             entries: HashMap::new(),
             active: BTreeSet::new(),
             timers: BTreeSet::new(),
+            stuck: HashMap::new(),
             arrivals: 0,
             waiting: (0, 0),
         }
@@ -93,24 +105,36 @@ impl PodQueue {
         self.entries.get(uid).map(|entry| (entry.attempts, entry.arrived))
     }
 
+    /// A pod as it was last put here.
+    pub(super) fn known(&self, uid: &str) -> Option<&Arc<PodRecord>> {
+        self.entries.get(uid).map(|entry| &entry.pod)
+    }
+
     /// A pod came or changed.
-    pub(super) fn put(&mut self, pod: Arc<Pod>, now: Instant) {
-        let uid = uid_of(&pod);
-        let Some(entry) = self.entries.get_mut(&uid) else {
+    pub(super) fn put(&mut self, pod: Arc<PodRecord>, now: Instant) {
+        let uid = Arc::clone(&pod.uid);
+        let Some(entry) = self.entries.get(&uid) else {
             let entry = Entry {
                 pod,
                 place: Place::Out,
                 attempts: 0,
                 tried: now,
                 arrived: now,
+                failed: Plugins::default(),
             };
-            self.entries.insert(uid.clone(), entry);
+            self.entries.insert(Arc::clone(&uid), entry);
             self.activate(&uid, ADDED);
             return;
         };
         let again = matters(&entry.pod, &pod);
-        entry.pod = pod;
-        if again && matches!(entry.place, Place::Unschedulable(_)) {
+        let stuck = matches!(entry.place, Place::Unschedulable(_));
+        if again && stuck {
+            self.leave(&uid);
+        }
+        if let Some(entry) = self.entries.get_mut(&uid) {
+            entry.pod = pod;
+        }
+        if again && stuck {
             self.retry(&uid, now, CHANGED);
         }
     }
@@ -122,36 +146,39 @@ impl PodQueue {
     }
 
     /// The next pod to place. It stays known until it is removed.
-    pub(super) fn pop(&mut self) -> Option<Arc<Pod>> {
+    pub(super) fn pop(&mut self) -> Option<Arc<PodRecord>> {
         let (_, uid) = self.active.pop_first()?;
         let entry = self.entries.get_mut(&uid)?;
         entry.place = Place::Out;
         Some(Arc::clone(&entry.pod))
     }
 
-    /// No node fits it.
-    pub(super) fn give_up(&mut self, pod: Arc<Pod>, now: Instant) {
-        self.failed(pod, now, |_| Place::Unschedulable(now + UNSCHEDULABLE_MAX));
+    /// No node fits it: these plugins turned them down.
+    pub(super) fn give_up(&mut self, uid: &str, failed: Plugins, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(uid) {
+            entry.failed = failed;
+        }
+        self.failed(uid, now, |_| Place::Unschedulable(now + UNSCHEDULABLE_MAX));
     }
 
     /// It could not be bound; that may pass by itself.
-    pub(super) fn back_off(&mut self, pod: Arc<Pod>, now: Instant) {
-        self.failed(pod, now, |attempts| Place::Backoff(now + backoff(attempts)));
+    pub(super) fn back_off(&mut self, uid: &str, now: Instant) {
+        self.failed(uid, now, |attempts| Place::Backoff(now + backoff(attempts)));
     }
 
-    fn failed(&mut self, pod: Arc<Pod>, now: Instant, place: impl Fn(u32) -> Place) {
-        let uid = uid_of(&pod);
-        self.leave(&uid);
+    fn failed(&mut self, uid: &str, now: Instant, place: impl Fn(u32) -> Place) {
+        self.leave(uid);
         // A pod that was removed meanwhile stays away.
-        let Some(entry) = self.entries.get_mut(&uid) else { return };
+        let Some(entry) = self.entries.get_mut(uid) else { return };
         entry.attempts += 1;
         entry.tried = now;
         let place = place(entry.attempts);
-        self.wait(&uid, place, FAILED);
+        self.wait(uid, place, FAILED);
     }
 
     fn wait(&mut self, uid: &str, place: Place, event: &'static str) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
+        let uid = Arc::clone(&entry.pod.uid);
         let (at, queue) = match place {
             Place::Backoff(at) => {
                 self.waiting.0 += 1;
@@ -159,29 +186,34 @@ impl PodQueue {
             }
             Place::Unschedulable(at) => {
                 self.waiting.1 += 1;
+                self.stuck.entry(entry.group()).or_default().insert(Arc::clone(&uid));
                 (at, "unschedulable")
             }
             Place::Active(_) | Place::Out => unreachable!("nobody waits there"),
         };
         entry.place = place;
-        self.timers.insert((at, uid.to_owned()));
+        self.timers.insert((at, uid));
         self.metrics.incoming(queue, event);
     }
 
-    /// Something changed that may make room.
-    pub(super) fn retry_all(&mut self, now: Instant) {
-        let waiting = self
-            .entries
+    /// Something changed that may help those of whom `helps` says so.
+    pub(super) fn wake(&mut self, now: Instant, helps: impl Fn(&Template, Plugins) -> bool) {
+        if self.stuck.is_empty() {
+            return;
+        }
+        let woken = self
+            .stuck
             .iter()
-            .filter(|(_, entry)| matches!(entry.place, Place::Unschedulable(_)));
-        let waiting: Vec<String> = waiting.map(|(uid, _)| uid.clone()).collect();
-        for uid in waiting {
+            .filter(|((template, failed), _)| helps(template, Plugins::of_bits(*failed)));
+        let woken: Vec<Uid> = woken.flat_map(|(_, uids)| uids.iter().map(Arc::clone)).collect();
+        for uid in woken {
+            self.leave(&uid);
             self.retry(&uid, now, ELSEWHERE);
         }
     }
 
+    /// Tries a pod again that waits nowhere.
     fn retry(&mut self, uid: &str, now: Instant, event: &'static str) {
-        self.leave(uid);
         let Some(entry) = self.entries.get_mut(uid) else { return };
         let at = entry.tried + backoff(entry.attempts);
         if at > now {
@@ -193,9 +225,10 @@ impl PodQueue {
 
     /// Moves those whose time has come.
     pub(super) fn flush(&mut self, now: Instant) {
-        while let Some((at, uid)) = self.timers.first().cloned()
-            && at <= now
+        while let Some((at, uid)) = self.timers.first()
+            && *at <= now
         {
+            let uid = Arc::clone(uid);
             self.leave(&uid);
             self.activate(&uid, TIME);
         }
@@ -209,26 +242,33 @@ impl PodQueue {
     fn activate(&mut self, uid: &str, event: &'static str) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
         self.arrivals += 1;
-        let priority = entry.pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default();
-        let rank = (Reverse(priority), self.arrivals);
+        let rank = (Reverse(entry.pod.template.priority), self.arrivals);
         entry.place = Place::Active(rank);
-        self.active.insert((rank, uid.to_owned()));
+        self.active.insert((rank, Arc::clone(&entry.pod.uid)));
         self.metrics.incoming("active", event);
     }
 
     fn leave(&mut self, uid: &str) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
+        let key = Arc::clone(&entry.pod.uid);
         match std::mem::replace(&mut entry.place, Place::Out) {
             Place::Active(rank) => {
-                self.active.remove(&(rank, uid.to_owned()));
+                self.active.remove(&(rank, key));
             }
             Place::Backoff(at) => {
                 self.waiting.0 -= 1;
-                self.timers.remove(&(at, uid.to_owned()));
+                self.timers.remove(&(at, key));
             }
             Place::Unschedulable(at) => {
                 self.waiting.1 -= 1;
-                self.timers.remove(&(at, uid.to_owned()));
+                let group = entry.group();
+                if let Some(uids) = self.stuck.get_mut(&group) {
+                    uids.remove(&key);
+                    if uids.is_empty() {
+                        self.stuck.remove(&group);
+                    }
+                }
+                self.timers.remove(&(at, key));
             }
             Place::Out => {}
         }
@@ -244,18 +284,20 @@ fn backoff(attempts: u32) -> Duration {
 mod tests {
     use super::*;
     use crate::metrics::Metrics;
-    use serde_json::json;
 
-    fn pod(name: &str, priority: i32) -> Arc<Pod> {
-        let pod = json!({
-            "metadata": {"name": name, "uid": name},
-            "spec": {"containers": [], "priority": priority},
-        });
-        Arc::new(serde_json::from_value(pod).unwrap())
+    fn pod(name: &str, priority: i32) -> Arc<PodRecord> {
+        Arc::new(PodRecord {
+            uid: name.into(),
+            template: Arc::new(Template {
+                priority,
+                ..Template::default()
+            }),
+            ..PodRecord::default()
+        })
     }
 
     fn names(queue: &mut PodQueue) -> Vec<String> {
-        std::iter::from_fn(|| queue.pop()).map(|pod| uid_of(&pod)).collect()
+        std::iter::from_fn(|| queue.pop()).map(|pod| pod.uid.to_string()).collect()
     }
 
     #[test]
@@ -270,24 +312,30 @@ mod tests {
     }
 
     #[test]
-    fn an_unschedulable_pod_waits_for_a_change_and_its_backoff() {
+    fn an_unschedulable_pod_waits_for_a_change_that_may_help_and_its_backoff() {
         let mut queue = PodQueue::new(Metrics::default().scheduler());
         let now = Instant::now();
         queue.put(pod("a", 0), now);
-        let taken = queue.pop().unwrap();
-        queue.give_up(taken, now);
+        queue.pop().unwrap();
+        queue.give_up("a", Plugins::FIT, now);
         queue.flush(now + Duration::from_secs(60));
         assert!(queue.pop().is_none());
         // A new status is no reason to try again, a new spec is.
         queue.put(pod("a", 0), now);
         assert!(queue.pop().is_none());
-        queue.retry_all(now);
+        queue.wake(now + Duration::from_secs(2), |_, failed| failed.has(Plugins::TAINTS));
+        assert!(queue.pop().is_none(), "no help for it");
+        queue.wake(now, |_, failed| failed == Plugins::FIT);
         assert!(queue.pop().is_none(), "it backs off for a second");
         queue.flush(now + Duration::from_secs(1));
-        let taken = queue.pop().unwrap();
-        queue.give_up(taken, now);
+        queue.pop().unwrap();
+        queue.give_up("a", Plugins::FIT, now);
         queue.put(pod("a", 1), now + Duration::from_secs(2));
         assert_eq!(names(&mut queue), ["a"]);
+        queue.give_up("a", Plugins::FIT, now);
+        queue.flush(now + Duration::from_secs(301));
+        assert_eq!(names(&mut queue), ["a"], "after five minutes in any case");
+        assert!(queue.stuck.is_empty());
         assert_eq!([1, 2, 4, 5].map(|n| backoff(n).as_secs()), [1, 2, 8, 10]);
     }
 }

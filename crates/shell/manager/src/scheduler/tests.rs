@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Event;
-use serde_json::Value;
+use serde_json::{Value, json};
 use trireme_client::testing::FakeTransport;
 use trireme_client::{ListOptions, SystemClock};
 
@@ -77,6 +77,10 @@ impl Ground {
     }
 }
 
+fn is_bound(pod: &Pod) -> bool {
+    !node_of(pod).is_empty()
+}
+
 fn node_of(pod: &Pod) -> &str {
     pod.spec
         .as_ref()
@@ -134,5 +138,48 @@ async fn a_burst_never_overcommits_a_node_and_a_failed_binding_is_tried_again() 
         *counts.entry(node_of(&bound).to_owned()).or_insert(0) += 1;
     }
     assert_eq!(counts.into_values().collect::<Vec<_>>(), [4, 4]);
+    ground.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_more_important_pod_makes_room_for_itself() {
+    let ground = start();
+    ground.seed_node(node("n1", "1"));
+    let with = |name: &str, cpu: &str, priority: i32, policy: &str| {
+        let mut pod = pod(name, cpu);
+        pod["spec"]["priority"] = priority.into();
+        pod["spec"]["preemptionPolicy"] = policy.into();
+        pod
+    };
+    for (name, cpu, priority) in [("least", "300m", 1), ("low", "300m", 2), ("high", "400m", 9)] {
+        ground.seed_pod(with(name, cpu, priority, "PreemptLowerPriority"));
+        ground.until(name, is_bound).await;
+    }
+    ground.seed_pod(with("polite", "300m", 8, "Never"));
+    let polite = ground.until("polite", |pod| pod.status.is_some()).await;
+    let condition = &polite.status.as_ref().unwrap().conditions.as_ref().unwrap()[0];
+    let message = "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never.";
+    assert_eq!(condition.message.as_deref(), Some(message));
+    ground.seed_pod(with("urgent", "300m", 5, "PreemptLowerPriority"));
+    let nominated = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.nominated_node_name.is_some());
+    let urgent = ground.until("urgent", nominated).await;
+    let status = urgent.status.as_ref().unwrap();
+    assert_eq!(status.nominated_node_name.as_deref(), Some("n1"));
+    let condition = &status.conditions.as_ref().unwrap()[0];
+    assert_eq!(
+        condition.message.as_deref(),
+        Some("0/1 nodes are available: 1 Insufficient cpu.")
+    );
+    let uid = urgent.metadata.uid.clone().unwrap();
+    assert_eq!(
+        ground.events("Preempted").await,
+        [format!("Preempted by pod {uid} on node n1")]
+    );
+    // Only the least important one has gone, and the room is not the polite pod's, which is not as patient as the nominated
+    // one is important.
+    for name in ["low", "high"] {
+        assert!(ground.client.get::<Pod>("default", name).await.is_ok(), "{name}");
+    }
+    assert!(ground.client.get::<Pod>("default", "least").await.is_err());
     ground.shutdown.cancel();
 }
