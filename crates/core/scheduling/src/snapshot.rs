@@ -334,11 +334,10 @@ impl Snapshot {
         } else {
             serde_json::from_value::<Option<LabelSelector>>(selector)?.unwrap_or_default()
         };
-        let old = self.controllers.insert(key, selector);
-        if old.is_some() {
-            return Ok(());
+        if self.controllers.get(&key) != Some(&selector) {
+            self.controllers.insert(key, selector);
+            self.relations.retain(|relations| relations.template.namespace != namespace);
         }
-        self.relations.retain(|relations| relations.template.namespace != namespace);
         Ok(())
     }
 

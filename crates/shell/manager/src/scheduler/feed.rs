@@ -47,13 +47,15 @@ impl Feed {
             }
             other => self.take_selector(other, change),
         };
+        if read.is_ok() && self.unread.is_empty() {
+            return;
+        }
         let place = (
             change.resource.plural.to_string(),
             change.namespace.clone(),
             change.name.clone(),
         );
         match read {
-            Ok(()) if self.unread.is_empty() => {}
             Ok(()) => {
                 self.unread.remove(&place);
             }
@@ -83,9 +85,10 @@ impl Feed {
             "statefulsets" => "StatefulSet.apps",
             _ => "ReplicationController.",
         };
-        // A new status of a controller, which is all that mostly changes, says nothing about its selector.
+        // Theirs never change.
         let same = |old: &Object, new: &Object| old.header().uid == new.header().uid;
-        if let (Some(old), Some(new)) = (&change.old, &change.new)
+        if kind.ends_with(".apps")
+            && let (Some(old), Some(new)) = (&change.old, &change.new)
             && same(old, new)
         {
             return Ok(());
@@ -237,6 +240,7 @@ fn alike(old: &PodRecord, new: &PodRecord) -> bool {
         && old.deleting == new.deleting
         && old.preempted == new.preempted
         && old.started == new.started
+        && old.generation == new.generation
 }
 
 fn wake(queue: &mut PodQueue, hint: Hint<'_>, concerns: impl Fn(Plugins) -> bool) {
