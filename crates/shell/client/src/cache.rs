@@ -3,6 +3,8 @@
 //! Invariant: an object is held as the very [`Object`] that the transport gave, so in process its bytes and its one
 //! typed decode are the store's. Reading never waits for the network.
 
+mod present;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

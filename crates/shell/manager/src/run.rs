@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use trireme_api::Status;
@@ -19,8 +21,13 @@ use crate::written::Written;
 
 /// Races that a key loses in a row before somebody is told: by then it is more than a race.
 const RACES_MAX: u32 = 8;
+/// Wait before the API is asked again how far a resource has come.
+const PRESENT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 type Access = Arc<dyn Fn(&'static str) -> Client + Send + Sync>;
+
+/// Resources whose view is of this term, so that each is looked at once for all controllers.
+type Present = Arc<Mutex<HashMap<ResourceRef, Arc<OnceCell<()>>>>>;
 
 /// Runs controllers. One is made for each term as leader, and dropped afterwards.
 pub struct Manager {
@@ -91,6 +98,7 @@ impl Manager {
     pub async fn run(self, shutdown: CancellationToken) {
         let ended = shutdown.child_token();
         let mut tasks = JoinSet::new();
+        let present = Present::default();
         for registration in self.registrations {
             let client = (self.access)(registration.account);
             let clock = Arc::clone(&self.clock);
@@ -108,6 +116,7 @@ impl Manager {
                     failure: None,
                 },
                 written: Arc::clone(&self.written),
+                present: Arc::clone(&present),
                 queue,
                 failures: Mutex::default(),
                 registration,
@@ -129,6 +138,7 @@ struct Controller {
     registration: Registration,
     context: Context,
     written: Arc<Written>,
+    present: Present,
     queue: Arc<Queue>,
     /// What the last plans failed by; gone with the next that does not.
     failures: Mutex<HashMap<Key, Failure>>,
@@ -143,6 +153,9 @@ impl Controller {
     async fn run(self: Arc<Self>) {
         let resources: Vec<_> = self.resources().cloned().collect();
         self.context.cache.synced(&resources).await;
+        for resource in &resources {
+            self.reaches_present(resource).await;
+        }
         self.subscribe();
         let mut workers = JoinSet::new();
         for _ in 0..self.registration.workers {
@@ -150,6 +163,19 @@ impl Controller {
             workers.spawn(async move { controller.work().await });
         }
         while workers.join_next().await.is_some() {}
+    }
+
+    /// Waits until a resource is seen as it was when this manager began, or later. The server followed another leader until
+    /// then, whose last writes may have come in for one resource and not for another.
+    async fn reaches_present(&self, resource: &ResourceRef) {
+        let cell = Arc::clone(self.present.lock().entry(resource.clone()).or_default());
+        let reached = cell.get_or_init(|| async {
+            while let Err(status) = self.context.cache.reaches_present(resource).await {
+                tracing::debug!(resource = resource.plural, "how far it has come is not known: {status}");
+                tokio::time::sleep(PRESENT_AGAIN_AFTER).await;
+            }
+        });
+        reached.await;
     }
 
     fn subscribe(&self) {

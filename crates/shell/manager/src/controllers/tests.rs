@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Secret, Service, ServiceAccount,
 };
@@ -510,4 +511,52 @@ async fn a_daemon_set_follows_the_nodes_and_replaces_a_pod_that_failed() {
             .is_some_and(|status| status.desired_number_scheduled == 2)
     };
     ground.until::<DaemonSet>("the status", told).await;
+}
+
+/// A pod was counted, released and entered in the Job's count by an earlier leader. The new one has seen the Job so, and the
+/// pod not yet.
+#[tokio::test]
+async fn a_new_leader_counts_no_pod_again_that_it_sees_late() {
+    let fake = FakeTransport::new();
+    let client = Client::new(fake.clone());
+    let shutdown = CancellationToken::new();
+    let cache = Cache::new(&client, shutdown.clone());
+    let (jobs, pods) = (ResourceRef::of::<Job>(), ResourceRef::of::<Pod>());
+    let job = |status: Value| {
+        let template = json!({"metadata": {"labels": {"job": "j"}}, "spec": {"containers": [], "restartPolicy": "Never"}});
+        let spec = json!({"completions": 2, "parallelism": 2, "completionMode": "NonIndexed", "backoffLimit": 6,
+            "selector": {"matchLabels": {"job": "j"}}, "template": template});
+        let metadata = json!({"name": "j", "namespace": "a", "uid": "job"});
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec, "status": status})
+    };
+    let pod = |name: &str, phase: &str, finalizers: &[&str]| {
+        let owner = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "job", "controller": true}]);
+        let metadata = json!({"name": name, "namespace": "a", "uid": name, "labels": {"job": "j"},
+            "ownerReferences": owner, "finalizers": finalizers});
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []}, "status": {"phase": phase}})
+    };
+    const HELD: &[&str] = &["batch.kubernetes.io/job-tracking"];
+    let started = "2026-01-01T00:00:00Z";
+    fake.seed(&pods, pod("ended", "Succeeded", HELD));
+    fake.seed(&pods, pod("gone", "Succeeded", HELD));
+    fake.seed(&jobs, job(json!({"active": 2, "startTime": started})));
+    cache.synced(&[jobs.clone(), pods.clone()]).await;
+    fake.hold(&pods, true);
+    fake.seed(&pods, pod("ended", "Succeeded", &[]));
+    fake.seed(&pods, pod("gone", "Succeeded", &[]));
+    client.delete::<Pod>("a", "gone", &DeleteOptions::default()).await.unwrap();
+    let counted = json!({"succeeded": 2, "startTime": started, "uncountedTerminatedPods": {}});
+    let revision = fake.seed(&jobs, job(counted)).header().resource_version;
+    assert!(cache.wait_revision(&jobs, revision).await);
+
+    let kinds = Arc::new(kinds());
+    let manager = Manager::new(client.clone(), cache, kinds, Arc::new(SystemClock)).register_all(job::registrations());
+    tokio::spawn(manager.run(shutdown.clone()));
+    // Long enough for whoever does not wait to have counted.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    fake.hold(&pods, false);
+    let ground = Ground { fake, client, shutdown };
+    let complete = |job: &Arc<Job>| trireme_reconcile::job::finished(job).is_some();
+    let all = ground.until::<Job>("complete", |all| all.iter().all(complete)).await;
+    assert_eq!(all[0].status.as_ref().unwrap().succeeded, Some(2));
 }

@@ -51,6 +51,24 @@ pub(crate) struct Ground {
     pub(crate) hosts: Vec<Host>,
 }
 
+/// How the servers are asked.
+pub(crate) struct Servers {
+    kubectl: PathBuf,
+    /// Kubeconfig and address of each.
+    servers: Vec<(String, String)>,
+}
+
+impl Servers {
+    /// A kubectl command that asks one of them, by number modulo their count, for a path.
+    pub(crate) fn raw(&self, server: usize, path: &str) -> Command {
+        let (kubeconfig, address) = &self.servers[server % self.servers.len()];
+        let url = format!("https://{address}:6443");
+        let mut command = Command::new(&self.kubectl);
+        command.args(["--kubeconfig", kubeconfig, "--server", &url, "get", "--raw", path]);
+        command
+    }
+}
+
 /// One host of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
@@ -141,7 +159,7 @@ impl Ground {
     }
 
     /// A web server and a client on each host, and Services before the web servers.
-    fn serve(&self) -> Result<()> {
+    pub(crate) fn serve(&self) -> Result<()> {
         let mut manifest = SERVICES.to_owned();
         for host in &self.hosts {
             let name = &host.name;
@@ -223,6 +241,20 @@ spec:
         let mut lab = Command::new(trireme());
         lab.args(["lab", "--name", &self.lab, "exec", host, "--"]).args(command);
         Ok(lab.output()?)
+    }
+
+    /// The lab's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.lab
+    }
+
+    /// How to ask the servers of now from another thread.
+    pub(crate) fn servers(&self) -> Servers {
+        let servers = self.hosts[..SERVERS].iter();
+        Servers {
+            kubectl: self.kubectl.clone(),
+            servers: servers.map(|host| (host.kubeconfig.clone(), host.address.clone())).collect(),
+        }
     }
 
     /// A kubectl command that asks one of the servers.

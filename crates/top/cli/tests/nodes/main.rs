@@ -6,10 +6,13 @@
 
 mod deaths;
 mod ground;
+mod history;
 mod joining;
 mod packets;
 mod restarts;
+mod stamps;
 mod virtual_addresses;
+mod workloads;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         restarts::SCENARIOS,
         virtual_addresses::SCENARIOS,
         deaths::SCENARIOS,
+        workloads::SCENARIOS,
     ];
     let trials = scenarios.into_iter().flatten().map(|(name, scenario)| {
         let shared = Arc::clone(&shared);
