@@ -41,6 +41,17 @@ enum Done {
     Needless,
 }
 
+/// Where a plan stopped.
+#[derive(Debug)]
+pub struct Stopped {
+    /// The action that failed, by its place in the plan.
+    pub at: usize,
+    /// What it was.
+    pub failure: Failure,
+    /// What the API said.
+    pub status: Status,
+}
+
 /// Carries out plans for one controller.
 pub struct Executor<'a> {
     /// Client, cache and kinds.
@@ -57,24 +68,26 @@ impl Executor<'_> {
     /// Carries out a plan.
     ///
     /// # Errors
-    /// The first action that failed and its status; what stood behind it was not done.
-    pub async fn execute(&self, plan: &Plan) -> Result<(), (Failure, Status)> {
+    /// The first action that failed; what stood behind it was not done, unless it went together with it.
+    pub async fn execute(&self, plan: &Plan) -> Result<(), Box<Stopped>> {
         let (mut rest, mut most) = (&plan.actions[..], 1);
         while let Some(first) = rest.first() {
             let kind = created_kind(first);
             let alike = |action: &&Action| kind.is_some() && created_kind(action) == kind;
             let together = rest.iter().take(most).take_while(alike).count().max(1);
             most = if kind.is_some() { (2 * most).min(TOGETHER_MAX) } else { 1 };
+            let begin = plan.actions.len() - rest.len();
             let (now, later) = rest.split_at(together);
             rest = later;
-            let mut failed = None;
-            for (action, outcome) in now.iter().zip(join_all(now.iter().map(|action| self.one(action))).await) {
-                if let Err(error) = self.tell(action, outcome) {
-                    failed.get_or_insert(error);
+            let outcomes = join_all(now.iter().map(|action| self.one(action))).await;
+            let mut first = None;
+            for (at, (action, outcome)) in (begin..).zip(now.iter().zip(outcomes)) {
+                if let Err((failure, status)) = self.tell(action, outcome) {
+                    first.get_or_insert(Stopped { at, failure, status });
                 }
             }
-            if let Some(failed) = failed {
-                return Err(failed);
+            if let Some(stopped) = first {
+                return Err(Box::new(stopped));
             }
         }
         Ok(())

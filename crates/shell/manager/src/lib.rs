@@ -15,6 +15,7 @@ pub mod scheduler;
 pub mod written;
 
 mod run;
+mod workload_metrics;
 
 pub use metrics::Metrics;
 pub use registration::{Context, Key, Registration};

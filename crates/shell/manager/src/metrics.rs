@@ -19,6 +19,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::queue::{Load, Queue};
+use crate::workload_metrics::WorkloadMetrics;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct QueueLabels {
@@ -255,12 +256,14 @@ pub struct Metrics {
     /// The queues of the present term.
     queues: Mutex<BTreeMap<&'static str, Vec<Weak<Queue>>>>,
     scheduler: SchedulerMetrics,
+    workloads: WorkloadMetrics,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
         let scheduler = SchedulerMetrics::new(&mut registry);
+        let workloads = WorkloadMetrics::new(&mut registry);
         let this = Self {
             outcomes: Family::default(),
             actions: Family::default(),
@@ -273,6 +276,7 @@ impl Default for Metrics {
             longest: Family::default(),
             queues: Mutex::default(),
             scheduler,
+            workloads,
             registry: Registry::default(),
         };
         registry.register(
@@ -339,6 +343,10 @@ impl Metrics {
         let same = queues.entry(name).or_default();
         same.retain(|queue| queue.strong_count() > 0);
         same.push(Arc::downgrade(queue));
+    }
+
+    pub(crate) fn workloads(&self) -> WorkloadMetrics {
+        self.workloads.clone()
     }
 
     pub(crate) fn scheduler(&self) -> SchedulerMetrics {

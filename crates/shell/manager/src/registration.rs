@@ -9,6 +9,8 @@ use trireme_api::Status;
 use trireme_client::{ApiObject, Cache, Change, Client, Clock, EventRecorder, Kinds, ResourceRef};
 use trireme_reconcile::plan::Plan;
 
+use crate::workload_metrics::{Measure, Tally};
+
 /// What is reconciled: an object by namespace and name; the namespace is empty for cluster-scoped objects.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
@@ -103,6 +105,10 @@ pub struct Registration {
     pub(crate) workers: usize,
     pub(crate) watches: Vec<Watch>,
     pub(crate) step: Step,
+    /// What it counts of each reconciliation, and of which resource the object is.
+    pub(crate) measure: Option<(ResourceRef, Measure)>,
+    /// What it counts of each change.
+    pub(crate) tally: Option<Tally>,
 }
 
 impl Registration {
@@ -152,6 +158,8 @@ impl Registration {
             workers: 5,
             watches: Vec::new(),
             step,
+            measure: None,
+            tally: None,
         }
     }
 
@@ -180,6 +188,20 @@ impl Registration {
     #[must_use]
     pub fn queue(mut self, queue: &'static str) -> Self {
         self.queue = queue;
+        self
+    }
+
+    /// Counts each reconciliation of an object of this kind.
+    #[must_use]
+    pub(crate) fn measured<K: ApiObject>(mut self, measure: Measure) -> Self {
+        self.measure = Some((ResourceRef::of::<K>(), measure));
+        self
+    }
+
+    /// Counts each change of what is watched.
+    #[must_use]
+    pub(crate) fn tallied(mut self, tally: Tally) -> Self {
+        self.tally = Some(tally);
         self
     }
 

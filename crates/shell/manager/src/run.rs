@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use parking_lot::Mutex;
@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use trireme_api::Status;
 use trireme_client::{Cache, Client, Clock, EventRecorder, Kinds, ResourceRef};
 
-use crate::execute::Executor;
+use crate::execute::{Executor, Stopped};
 use crate::metrics::{ControllerMetrics, Metrics};
 use crate::queue::{Outcome, Queue};
 use crate::registration::{Context, Failure, Key, Registration};
+use crate::workload_metrics::{Reconciled, WorkloadMetrics};
 use crate::written::Written;
 
 /// Races that a key loses in a row before somebody is told: by then it is more than a race.
@@ -117,6 +118,7 @@ impl Manager {
                 },
                 written: Arc::clone(&self.written),
                 present: Arc::clone(&present),
+                workloads: self.metrics.workloads(),
                 queue,
                 failures: Mutex::default(),
                 registration,
@@ -139,6 +141,7 @@ struct Controller {
     context: Context,
     written: Arc<Written>,
     present: Present,
+    workloads: WorkloadMetrics,
     queue: Arc<Queue>,
     /// What the last plans failed by; gone with the next that does not.
     failures: Mutex<HashMap<Key, Failure>>,
@@ -183,10 +186,14 @@ impl Controller {
             let Some(map) = watch.map.clone() else { continue };
             let queue = Arc::downgrade(&self.queue);
             let cache = Arc::downgrade(&self.context.cache);
+            let tally = self.registration.tally.map(|tally| (tally, self.workloads.clone()));
             self.context.cache.on_change(&watch.resource, move |change| {
                 let (Some(queue), Some(cache)) = (queue.upgrade(), cache.upgrade()) else {
                     return false;
                 };
+                if let Some((tally, workloads)) = &tally {
+                    tally(workloads, &cache, change);
+                }
                 for key in map(&cache, change) {
                     queue.add(key);
                 }
@@ -221,7 +228,9 @@ impl Controller {
             );
             return Outcome::Failed;
         }
-        let now = self.context.clock.now();
+        let (now, begun) = (self.context.clock.now(), Instant::now());
+        let measure = self.registration.measure.as_ref();
+        let before = measure.and_then(|(resource, _)| self.context.cache.object(resource, &key.namespace, &key.name));
         let context = Context {
             failure: self.failures.lock().get(key).cloned(),
             ..self.context.clone()
@@ -238,12 +247,25 @@ impl Controller {
                     events: &self.context.events,
                     metrics: &self.metrics,
                 };
-                match executor.execute(&plan).await {
+                let outcome = executor.execute(&plan).await;
+                if let (Some((_, measure)), Some(before)) = (measure, &before) {
+                    let stopped = outcome.as_ref().err().map(|stopped| stopped.at);
+                    let look = Reconciled {
+                        cache: &self.context.cache,
+                        before,
+                        done: &plan.actions[..stopped.unwrap_or(plan.actions.len())],
+                        failed: stopped.map(|at| &plan.actions[at]),
+                        took: begun.elapsed(),
+                        now,
+                    };
+                    measure(&self.workloads, &look);
+                }
+                match outcome {
                     Ok(()) => {
                         self.failures.lock().remove(key);
                         Ok(plan.requeue_after)
                     }
-                    Err((failure, status)) => {
+                    Err(Stopped { failure, status, .. }) => {
                         self.failures.lock().insert(key.clone(), failure);
                         Err(status)
                     }

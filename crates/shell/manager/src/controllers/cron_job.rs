@@ -10,6 +10,7 @@ use trireme_reconcile::cron_job::{self, Snapshot};
 use trireme_reconcile::ownership::controller_of;
 
 use crate::registration::{Context, Key, Registration};
+use crate::workload_metrics::WorkloadMetrics;
 
 /// UID, schedule and zone at the last look, by which a change of them is known.
 type Schedules = Arc<Mutex<HashMap<Key, (Option<String>, String, Option<String>)>>>;
@@ -25,6 +26,7 @@ pub(super) fn registration() -> Registration {
     .account("cronjob-controller")
     .primary::<CronJob>()
     .controlled::<Job, CronJob>()
+    .measured::<CronJob>(WorkloadMetrics::cron_job)
 }
 
 async fn snapshot(context: Context, key: Key, schedules: Schedules) -> Result<Option<Snapshot>, Status> {

@@ -13,6 +13,7 @@ use trireme_reconcile::ttl_after_finished;
 
 use super::suffix;
 use crate::registration::{Context, Failure, Key, Registration};
+use crate::workload_metrics::WorkloadMetrics;
 
 /// What is remembered of the failures of Jobs that are not over, by UID.
 type Backoffs = Arc<Mutex<HashMap<Key, (String, Backoff)>>>;
@@ -33,7 +34,8 @@ pub(super) fn registrations() -> [Registration; 3] {
     .account("job-controller")
     .primary::<Job>()
     .controlled::<Pod, Job>()
-    .watch::<Pod>(orphaned);
+    .watch::<Pod>(orphaned)
+    .measured::<Job>(WorkloadMetrics::job);
     let pods = Registration::new("job-orphan-pod", orphan, orphans_step)
         .component("job-controller")
         .account("job-controller")
@@ -42,14 +44,16 @@ pub(super) fn registrations() -> [Registration; 3] {
             let tracked = change.new.as_ref().is_some_and(|pod| is_tracked(&pod.header().finalizers));
             if tracked { vec![Key::of(change)] } else { Vec::new() }
         })
-        .watch::<Job>(left_behind);
+        .watch::<Job>(left_behind)
+        .tallied(WorkloadMetrics::tracking);
     let ttl = Registration::with_live_snapshot("ttl-after-finished", expired, |job: &Arc<Job>, now| {
         ttl_after_finished::reconcile(job, now)
     })
     .component("ttl-after-finished-controller")
     .account("ttl-after-finished-controller")
     .queue("ttl_jobs_to_delete")
-    .primary::<Job>();
+    .primary::<Job>()
+    .measured::<Job>(WorkloadMetrics::expired);
     [jobs, pods, ttl]
 }
 

@@ -551,6 +551,7 @@ async fn a_new_leader_counts_no_pod_again_that_it_sees_late() {
 
     let kinds = Arc::new(kinds());
     let manager = Manager::new(client.clone(), cache, kinds, Arc::new(SystemClock)).register_all(job::registrations());
+    let metrics = manager.metrics();
     tokio::spawn(manager.run(shutdown.clone()));
     // Long enough for whoever does not wait to have counted.
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -559,4 +560,19 @@ async fn a_new_leader_counts_no_pod_again_that_it_sees_late() {
     let complete = |job: &Arc<Job>| trireme_reconcile::job::finished(job).is_some();
     let all = ground.until::<Job>("complete", |all| all.iter().all(complete)).await;
     assert_eq!(all[0].status.as_ref().unwrap().succeeded, Some(2));
+    let finished =
+        "job_controller_jobs_finished_total{completion_mode=\"NonIndexed\",result=\"succeeded\",reason=\"CompletionsReached\"} 1";
+    let syncs = "job_controller_job_syncs_total{completion_mode=\"NonIndexed\",result=\"success\",action=\"tracking\"} ";
+    for _ in 0..1000 {
+        if metrics.render().contains(finished) {
+            break; // The API has it a moment earlier.
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let text = metrics.render();
+    assert!(text.contains(finished) && text.contains(syncs), "{text}");
+    assert!(
+        !text.contains("job_controller_job_pods_finished_total{"),
+        "none was counted here: {text}"
+    );
 }
