@@ -174,7 +174,7 @@ impl Controller {
         let cell = Arc::clone(self.present.lock().entry(resource.clone()).or_default());
         let reached = cell.get_or_init(|| async {
             while let Err(status) = self.context.cache.reaches_present(resource).await {
-                tracing::debug!(resource = resource.plural, "how far it has come is not known: {status}");
+                tracing::debug!(resource = %resource.plural, "how far it has come is not known: {status}");
                 tokio::time::sleep(PRESENT_AGAIN_AFTER).await;
             }
         });
@@ -265,7 +265,8 @@ impl Controller {
                         self.failures.lock().remove(key);
                         Ok(plan.requeue_after)
                     }
-                    Err(Stopped { failure, status, .. }) => {
+                    Err(stopped) => {
+                        let Stopped { failure, status, .. } = *stopped;
                         self.failures.lock().insert(key.clone(), failure);
                         Err(status)
                     }

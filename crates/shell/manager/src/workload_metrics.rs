@@ -15,11 +15,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use serde_json::Value;
 use trireme_api::Object;
 use trireme_client::{Cache, Change, ResourceRef};
 use trireme_reconcile::plan::Action;
-use trireme_reconcile::{job, pods};
+use trireme_reconcile::{cron_job, job, pods};
 
 /// One reconciliation that came to its end.
 pub(crate) struct Reconciled<'a> {
@@ -245,7 +244,7 @@ impl WorkloadMetrics {
                 continue;
             };
             let annotations = &object["metadata"]["annotations"];
-            let due = annotations["batch.kubernetes.io/cronjob-scheduled-timestamp"].as_str();
+            let due = annotations[cron_job::SCHEDULED_AT].as_str();
             if let Some(due) = due.and_then(|due| due.parse::<Timestamp>().ok()) {
                 self.cron_skew.observe(look.now.duration_since(due).as_secs_f64().max(0.0));
             }
@@ -300,7 +299,7 @@ where
 }
 
 fn is_creation(action: &Action) -> bool {
-    matches!(action.effect(), Action::Create { object, .. } if object["kind"] == Value::from("Pod"))
+    matches!(action.effect(), Action::Create { object, .. } if object["kind"] == "Pod")
 }
 
 /// What a look at a Job did with pods, by upstream's words.
@@ -329,7 +328,7 @@ fn indexes(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use prometheus_client::encoding::text::encode;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -350,7 +350,8 @@ impl ApiServer {
             if let Some(budget) = budgets.first()
                 && !(is_unready(&pod) && evicts_unready(budget))
             {
-                self.take_from_budget(target, meta_text(budget, "name"), options).await?;
+                self.take_from_budget(target, meta_text(budget, "name"), &pod, options)
+                    .await?;
                 if delete.uid.is_none() {
                     delete.uid = Some(meta_text(&pod, "uid").to_owned());
                 }
@@ -387,7 +388,13 @@ impl ApiServer {
         Ok(found)
     }
 
-    async fn take_from_budget(&self, target: &Target, budget: &str, options: &WriteOptions) -> Result<(), Status> {
+    async fn take_from_budget(
+        &self,
+        target: &Target,
+        budget: &str,
+        evicted: &Value,
+        options: &WriteOptions,
+    ) -> Result<(), Status> {
         let row = trireme_resources::find("policy", "v1", "poddisruptionbudgets").expect("a built-in row");
         let budget_target = Target {
             row,
@@ -399,6 +406,9 @@ impl ApiServer {
         let pod = target.name.clone();
         let mut make = |current: &Value| {
             let status = &current["status"];
+            if is_granted(status, evicted) {
+                return Ok(Made::managed(current.clone()));
+            }
             let refusal = |message: String, retry: u32| {
                 Status::failure(
                     429,
@@ -587,6 +597,14 @@ fn set_condition(object: &mut Value, condition: &Value) {
 fn may_ignore_budgets(pod: &Value) -> bool {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     matches!(phase, "Succeeded" | "Failed" | "Pending") || !pod["metadata"]["deletionTimestamp"].is_null()
+}
+
+/// Whether a budget already lets this very pod go: the answer, or the deletion behind it, was lost, and it is asked for again.
+/// Otherwise nobody could evict it, nor another pod in its place, until its entry is forgotten.
+fn is_granted(status: &Value, pod: &Value) -> bool {
+    let granted = status["disruptedPods"][meta_text(pod, "name")].as_str();
+    // A pod of that name that came later was not meant. Times of the API are in order as text.
+    granted.is_some_and(|at| at >= meta_text(pod, "creationTimestamp"))
 }
 
 fn is_unready(pod: &Value) -> bool {

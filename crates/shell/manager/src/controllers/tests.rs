@@ -517,6 +517,7 @@ async fn a_daemon_set_follows_the_nodes_and_replaces_a_pod_that_failed() {
 /// pod not yet.
 #[tokio::test]
 async fn a_new_leader_counts_no_pod_again_that_it_sees_late() {
+    const HELD: &[&str] = &["batch.kubernetes.io/job-tracking"];
     let fake = FakeTransport::new();
     let client = Client::new(fake.clone());
     let shutdown = CancellationToken::new();
@@ -535,7 +536,6 @@ async fn a_new_leader_counts_no_pod_again_that_it_sees_late() {
             "ownerReferences": owner, "finalizers": finalizers});
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []}, "status": {"phase": phase}})
     };
-    const HELD: &[&str] = &["batch.kubernetes.io/job-tracking"];
     let started = "2026-01-01T00:00:00Z";
     fake.seed(&pods, pod("ended", "Succeeded", HELD));
     fake.seed(&pods, pod("gone", "Succeeded", HELD));
