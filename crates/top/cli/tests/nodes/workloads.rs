@@ -255,22 +255,32 @@ fn drain(ground: &Ground) -> Result<std::ops::RangeInclusive<u64>> {
 }
 
 fn exact(ground: &mut Ground) -> Result<()> {
+    let stamps = Stamps::make(ground.name())?;
+    let outcome = run(ground, &stamps);
+    if outcome.is_err() {
+        // Before the stamps go: containers that are left would write more of them.
+        eprintln!("{}", ground.logs());
+        ground.down()?;
+    }
+    outcome
+}
+
+fn run(ground: &Ground, stamps: &Stamps) -> Result<()> {
     let rounds = match std::env::var("TRIREME_TEST_KILLS") {
         Ok(text) => text.parse().context("TRIREME_TEST_KILLS is a number")?,
         Err(_) => 1_usize,
     };
-    let stamps = Stamps::make(ground.name())?;
     let paths = ["/api/v1/namespaces/default/pods", "/apis/batch/v1/namespaces/default/jobs"];
     let recorder = Recorder::start(ground, &paths);
     let from = seconds()?;
-    apply(ground, lasting(&stamps))?;
+    apply(ground, lasting(stamps))?;
     counts_are_right(ground)?;
     for round in 0..rounds {
-        apply(ground, jobs(&stamps, &format!("round-{round}")))?;
+        apply(ground, jobs(stamps, &format!("round-{round}")))?;
         die_and_come_back(ground, round)?;
     }
     eprintln!("  died and came back after {} s", seconds()? - from);
-    apply(ground, jobs(&stamps, "loss"))?;
+    apply(ground, jobs(stamps, "loss"))?;
     lose_two_nodes(ground)?;
     eprintln!("  lost two nodes and had them back after {} s", seconds()? - from);
     counts_are_right(ground)?;
