@@ -115,7 +115,7 @@ fn budgets_are_kept_where_another_node_or_victim_does() {
     // The budget counts more than priority, between nodes and on a node.
     let there = [on("a", "n1", 1, 800), on("b", "n2", 50, 800)];
     let mut ground = Ground::new(&nodes(&["n1", "n2"]), &there);
-    let mut put = |ground: &mut Ground, name: &str, allowed| {
+    let put = |ground: &mut Ground, name: &str, allowed| {
         let json = budget(name, allowed).to_string();
         ground.snapshot.put_budget("default", name, Some(json.as_bytes())).unwrap();
     };

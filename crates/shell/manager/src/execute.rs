@@ -82,12 +82,12 @@ impl Executor<'_> {
             let outcomes = join_all(now.iter().map(|action| self.one(action))).await;
             let mut first = None;
             for (at, (action, outcome)) in (begin..).zip(now.iter().zip(outcomes)) {
-                if let Err((failure, status)) = self.tell(action, outcome) {
-                    first.get_or_insert(Stopped { at, failure, status });
+                if let Err(stopped) = self.tell(at, action, outcome) {
+                    first.get_or_insert(stopped);
                 }
             }
             if let Some(stopped) = first {
-                return Err(Box::new(stopped));
+                return Err(stopped);
             }
         }
         Ok(())
@@ -102,7 +102,7 @@ impl Executor<'_> {
     }
 
     /// Tells what is to be told of an action, and counts it.
-    fn tell(&self, action: &Action, outcome: Result<Done, Status>) -> Result<(), (Failure, Status)> {
+    fn tell(&self, at: usize, action: &Action, outcome: Result<Done, Status>) -> Result<(), Box<Stopped>> {
         let (done, failed) = match action {
             Action::Event(note) => {
                 self.record(note, note.message.clone());
@@ -130,7 +130,7 @@ impl Executor<'_> {
                     Action::UpdateSubresource { .. } => Failure::Subresource(status.message.clone()),
                     _ => Failure::Other(status.message.clone()),
                 };
-                return Err((failure, status));
+                return Err(Box::new(Stopped { at, failure, status }));
             }
         }
         self.metrics.actions.inc();

@@ -12,7 +12,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::ground::{Ground, Servers};
