@@ -122,7 +122,7 @@ fn convert(from: &Literal, to: &str) -> Result<Option<Literal>, Unfit> {
 }
 
 /// The number that Go's `strconv.ParseFloat` reads.
-fn float(text: &str) -> Option<f64> {
+pub(crate) fn float(text: &str) -> Option<f64> {
     let (negative, unsigned) = match text.strip_prefix(['+', '-']) {
         Some(rest) => (text.starts_with('-'), rest.to_ascii_lowercase()),
         None => (false, text.to_ascii_lowercase()),
@@ -164,6 +164,6 @@ fn int(text: &str) -> Option<i64> {
 }
 
 /// The number that Go's `strconv.ParseUint` reads to base ten: no sign.
-fn uint(text: &str) -> Option<u64> {
+pub(crate) fn uint(text: &str) -> Option<u64> {
     text.parse().ok().filter(|_| !text.starts_with('+'))
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::cost::Limit;
+use crate::eval::{Kind, Shape, escaped};
 use crate::types::Type;
 
 /// One way to call a function.
@@ -199,6 +200,45 @@ impl Environment {
     /// Declares the variable `name`.
     pub fn declare(&mut self, name: &str, of: Type) {
         self.variables.insert(name.into(), of);
+    }
+
+    /// Declares the variable `name` of a shape: what a schema says of its values. Objects in it get names of their own.
+    pub fn declare_shaped(&mut self, name: &str, shape: &Shape) {
+        let of = self.shaped(name, shape);
+        self.declare(name, of);
+    }
+
+    /// The type of values of a shape; objects are known by where they stand.
+    fn shaped(&mut self, path: &str, shape: &Shape) -> Type {
+        match &shape.kind {
+            Kind::IntOrString | Kind::Kept => Type::Dyn,
+            Kind::Bool => Type::Bool,
+            Kind::Int => Type::Int,
+            Kind::Double => Type::Double,
+            Kind::String => Type::String,
+            Kind::DateTime | Kind::Date => Type::Timestamp,
+            Kind::Duration => Type::Duration,
+            Kind::Bytes => Type::Bytes,
+            Kind::List(of, _) => Type::list(self.shaped(&format!("{path}.@idx"), of)),
+            Kind::Map(of) => Type::map(Type::String, self.shaped(&format!("{path}.@elem"), of)),
+            Kind::Object(properties) => {
+                let mut fields = HashMap::new();
+                for (name, shape) in properties {
+                    // What is kept as it is has no type, so that no expression reads it.
+                    if let (Some(name), false) = (escaped(name), matches!(shape.kind, Kind::Kept)) {
+                        fields.insert((*name).into(), self.shaped(&format!("{path}.{name}"), shape));
+                    }
+                }
+                self.structs.insert(path.into(), Fields::Known(fields));
+                Type::Struct(path.into())
+            }
+        }
+    }
+
+    /// An environment in which there are no names but the libraries' and those to be declared.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::new()
     }
 
     /// Declares a type with fields.

@@ -1,5 +1,5 @@
-//! Expressions in CEL as Kubernetes 1.36 takes them: parsed, their types checked, their literals looked at. Nothing is
-//! evaluated here.
+//! Expressions in CEL as Kubernetes 1.36 takes them: parsed, their types checked, their literals looked at, and evaluated
+//! ([`eval`]).
 //!
 //! What is refused, in which order and in which words, is cel-go's; `tests/stock.rs` replays what a stock server said.
 //! Invariant: the work is bounded by the text's length (the limits stand in `parse`, `unify` and below), but it descends as deep
@@ -10,6 +10,7 @@ mod check;
 mod constants;
 mod cost;
 mod declare;
+pub mod eval;
 mod format;
 mod goregex;
 mod library;
@@ -75,6 +76,9 @@ pub enum Refused {
     /// Evaluating it might cost more than its place allows.
     #[error("too complex, exceeds cost limit")]
     Costly,
+    /// It is right, but nothing evaluates it.
+    #[error("{0}")]
+    Unplanned(eval::Unplanned),
     /// Its macros or its types make too much of it.
     #[error("compilation failed: the expression is too complex")]
     Complex,
@@ -98,6 +102,17 @@ fn parsed(text: &str, source: &Arc<Source>, bindings: bool) -> Result<Ast, Refus
 impl Environment {
     /// Compiles `text`, which must give what is `wanted`.
     pub fn compile(&self, text: &str, wanted: &Wanted) -> Result<Compiled, Refused> {
+        let (_, _, result) = self.judged(text, wanted)?;
+        Ok(Compiled { result })
+    }
+
+    /// Compiles `text`, which must give what is `wanted`, to what can run.
+    pub fn program(&self, text: &str, wanted: &Wanted) -> Result<eval::Program, Refused> {
+        let (ast, checked, _) = self.judged(text, wanted)?;
+        eval::Program::new(&ast, &checked).map_err(Refused::Unplanned)
+    }
+
+    fn judged(&self, text: &str, wanted: &Wanted) -> Result<(Ast, check::Checked, Type), Refused> {
         let source = Arc::new(Source::new(text));
         let refused = |issues| Refused::Issues(Issues::new(Arc::clone(&source), issues));
         let ast = parsed(text, &source, self.bindings)?;
@@ -120,6 +135,6 @@ impl Environment {
         {
             return Err(Refused::Costly);
         }
-        Ok(Compiled { result })
+        Ok((ast, checked, result))
     }
 }

@@ -1,0 +1,77 @@
+//! Names of properties as expressions can write them.
+
+use std::borrow::Cow;
+
+const RESERVED: &[&str] = &[
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
+/// Escapes of what names cannot hold, the longest first.
+const ESCAPES: &[(&str, &str)] = &[
+    ("__underscores__", "__"),
+    ("__dot__", "."),
+    ("__dash__", "-"),
+    ("__slash__", "/"),
+];
+
+/// The name by which an expression knows a property, if it can.
+pub(crate) fn escape(name: &str) -> Option<Cow<'_, str>> {
+    if RESERVED.contains(&name) {
+        return Some(format!("__{name}__").into());
+    }
+    let first = name.bytes().next()?;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'/');
+    if first.is_ascii_digit() || !name.bytes().all(fits) {
+        return None;
+    }
+    if !name.contains("__") && !name.contains(['.', '-', '/']) {
+        return Some(name.into());
+    }
+    let mut made = name.replace("__", "__underscores__");
+    for (escape, plain) in &ESCAPES[1..] {
+        made = made.replace(plain, escape);
+    }
+    Some(made.into())
+}
+
+/// The property that a name in an expression stands for.
+pub(crate) fn unescape(name: &str) -> Option<Cow<'_, str>> {
+    if !name.contains("__") {
+        return Some(name.into());
+    }
+    if let Some(word) = name.strip_prefix("__").and_then(|rest| rest.strip_suffix("__"))
+        && RESERVED.contains(&word)
+    {
+        return Some(word.to_owned().into());
+    }
+    let mut made = String::new();
+    let mut rest = name;
+    while let Some(at) = rest.find("__") {
+        made.push_str(&rest[..at]);
+        let (escape, plain) = ESCAPES.iter().find(|(escape, _)| rest[at..].starts_with(escape))?;
+        made.push_str(plain);
+        rest = &rest[at + escape.len()..];
+    }
+    made.push_str(rest);
+    Some(made.into())
+}
