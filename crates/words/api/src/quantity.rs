@@ -309,6 +309,14 @@ impl Quantity {
         }
     }
 
+    /// The number, if it is written without a fraction and with fewer than 19 digits: what upstream calls an integer.
+    #[must_use]
+    pub fn as_int(&self) -> Option<i64> {
+        let short = self.value.unsigned_abs() < 10_u128.pow(18);
+        let factor = power(u32::try_from(self.scale).ok()?)?;
+        i64::try_from(self.value.checked_mul(factor)?).ok().filter(|_| short)
+    }
+
     /// Whole units, rounded away from zero.
     #[must_use]
     pub fn value(&self) -> i64 {

@@ -202,10 +202,13 @@ impl Environment {
         self.variables.insert(name.into(), of);
     }
 
-    /// Declares the variable `name` of a shape: what a schema says of its values. Objects in it get names of their own.
-    pub fn declare_shaped(&mut self, name: &str, shape: &Shape) {
-        let of = self.shaped(name, shape);
-        self.declare(name, of);
+    /// Declares variables of one shape: what a schema says of their values. Objects in it are types whose names begin with
+    /// `type_name`, which must be no variable's name.
+    pub fn declare_shaped(&mut self, names: &[&str], type_name: &str, shape: &Shape) {
+        let of = self.shaped(type_name, shape);
+        for name in names {
+            self.declare(name, of.clone());
+        }
     }
 
     /// The type of values of a shape; objects are known by where they stand.

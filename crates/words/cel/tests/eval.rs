@@ -108,8 +108,7 @@ fn list(of: Type) -> Type {
 
 fn environment(shape: &Shape) -> Environment {
     let mut environment = Environment::empty();
-    environment.declare_shaped("self", shape);
-    environment.declare_shaped("oldSelf", shape);
+    environment.declare_shaped(&["self", "oldSelf"], "selfType", shape);
     let variables = [
         ("object", Type::Dyn),
         ("nothing", Type::Dyn),
@@ -254,7 +253,7 @@ fn differences() -> Vec<String> {
             Ok(value) => show(value),
             Err(why) => format!("error {why}"),
         };
-        let same = found == wanted || found == "dnan" && wanted.starts_with("d7ff8");
+        let same = found == wanted || found == "dnan" && (wanted.starts_with("d7ff8") || wanted.starts_with("dfff8"));
         if !same || cost.is_some_and(|cost| cost != outcome.cost) {
             differ.push(format!(
                 "{text}\n  wanted: {wanted} {cost:?}\n  found:  {found} {}",
@@ -269,4 +268,98 @@ fn differences() -> Vec<String> {
 fn values_errors_and_costs_are_those_of_upstream() {
     let differ = on_a_large_stack(differences);
     assert!(differ.is_empty(), "{} differ:\n{}", differ.len(), differ.join("\n"));
+}
+
+/// Pieces of which expressions are put together at random.
+const PIECES: &[&str] = &[
+    "self",
+    ".spec",
+    ".a",
+    "object",
+    "li",
+    "m",
+    "s",
+    "i",
+    "1",
+    "0",
+    "'a'",
+    "[",
+    "]",
+    "(",
+    ")",
+    "{",
+    "}",
+    ",",
+    ":",
+    "?",
+    " + ",
+    " - ",
+    " / ",
+    " == ",
+    " < ",
+    " && ",
+    " || ",
+    "!",
+    " in ",
+    ".size()",
+    ".map(x, ",
+    ".all(x, ",
+    "x",
+    ".filter(y, ",
+    "y",
+    ".sort()",
+    "optional.of(",
+    ".orValue(",
+    "dyn(",
+    "string(",
+    "has(",
+    "lists.range(",
+    ".format(",
+    ".replace(",
+    ".join()",
+    "quantity(",
+    ".sum()",
+    "null",
+    "[?",
+    ".?",
+    "-",
+    "9223372036854775807",
+    "'%s'",
+    ".flatten()",
+    ".matches(",
+    "duration('1h')",
+    "t",
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn whatever_compiles_runs_within_its_limit(picked in proptest::collection::vec(0..PIECES.len(), 1..14)) {
+        let text: String = picked.iter().map(|index| PIECES[*index]).collect();
+        let cost = on_a_large_stack(move || {
+            let data = Data::read();
+            let program = environment(&data.shape).program(&text, &Wanted::Anything).ok()?;
+            let terms = Terms { limit: 1_000, authorizer: None };
+            Some(program.run(&data.inputs(), terms).cost)
+        });
+        // What ends a run may go above the limit by its own price alone.
+        proptest::prop_assert!(cost.is_none_or(|cost| cost < 1_000_000));
+    }
+}
+
+#[test]
+fn a_loop_within_loops_ends_at_the_limit() {
+    let outcome = on_a_large_stack(|| {
+        let data = Data::read();
+        let text = "lists.range(100).all(a, lists.range(100).all(b, lists.range(100).all(c, a + b + c >= 0)))";
+        let program = environment(&data.shape).program(text, &Wanted::Anything).expect("right");
+        let outcome = program.run(&data.inputs(), terms());
+        (
+            outcome.result.map(|value| show(&value)).map_err(|why| why.to_string()),
+            outcome.cost,
+        )
+    });
+    assert_eq!(outcome.0, Err("operation cancelled: actual cost limit exceeded".into()));
+    assert!(outcome.1 < PER_CALL_LIMIT + 1_000);
 }

@@ -118,7 +118,7 @@ fn six(text: &str) -> Result<[u8; 16], Fault<'_>> {
             return Err(("unexpected character, want colon", rest));
         };
         if after.is_empty() {
-            return Err(("colon must have more characters after", rest));
+            return Err(("colon must be followed by more characters", rest));
         }
         rest = after;
         if let Some(after) = rest.strip_prefix(':') {

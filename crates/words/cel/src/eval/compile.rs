@@ -103,6 +103,15 @@ impl Attr {
         }
     }
 
+    /// Lets it tell only whether its last part is there.
+    fn ask(&mut self) {
+        self.test = true;
+        if let Root::Choice(all) = &mut self.root {
+            all.1.ask();
+            all.2.ask();
+        }
+    }
+
     fn extend(&mut self, part: Part) {
         match &mut self.root {
             Root::Choice(all) => {
@@ -220,7 +229,9 @@ impl Compiler<'_> {
                     optional: false,
                     key,
                 });
-                attr.test = *test;
+                if *test {
+                    attr.ask();
+                }
                 node(Step::Attr(attr))
             }
             Expr::Call {

@@ -46,9 +46,6 @@ pub enum EvalError {
     /// Too large a number, or one below zero.
     #[error("unsigned integer overflow")]
     UintOverflow,
-    /// Too long a time.
-    #[error("duration overflow")]
-    DurationOverflow,
     /// A point in time outside of the years 1 to 9999.
     #[error("timestamp overflow")]
     TimestampOverflow,

@@ -52,14 +52,14 @@ static ALL: [Named; 13] = [
         unless(PATTERN.fits(text), "does not match the UUID format")
     }),
     named("byte", "byte", 84, |text| {
-        unless(STANDARD.decode(text).is_ok(), "invalid base64")
+        unless(!text.is_empty() && STANDARD.decode(text).is_ok(), "invalid base64")
     }),
     named("date", "date", TIME.len() as u16, |text| {
         let fits = text.len() == 10 && time::parse(&format!("{text}T00:00:00Z")).is_ok();
         unless(fits, "invalid date")
     }),
     named("datetime", "datetime", TIME.len() as u16, |text| {
-        unless(time::parse(text).is_ok(), "invalid datetime")
+        unless(time::parse(&text.to_ascii_uppercase()).is_ok(), "invalid datetime")
     }),
 ];
 
@@ -105,6 +105,11 @@ fn masked(text: &str) -> String {
 
 fn too_long(text: &str, most: usize) -> Option<String> {
     (text.len() > most).then(|| format!("must be no more than {most} characters"))
+}
+
+/// Of labels, bytes are told.
+fn too_long_key(text: &str) -> Option<String> {
+    (text.len() > 63).then(|| "must be no more than 63 bytes".into())
 }
 
 fn unlike(said: &str, pattern: &str, examples: &[&str]) -> String {
@@ -208,7 +213,7 @@ fn qualified(text: &str) -> Vec<String> {
     if name.is_empty() {
         faults.push("name part must be non-empty".into());
     }
-    faults.extend(too_long(name, 63).map(|fault| format!("name part {fault}")));
+    faults.extend(too_long_key(name).map(|fault| format!("name part {fault}")));
     if !is_name(name) {
         faults.push(format!("name part {}", wrong()));
     }
@@ -216,7 +221,7 @@ fn qualified(text: &str) -> Vec<String> {
 }
 
 fn label_value(text: &str) -> Vec<String> {
-    let mut faults: Vec<String> = too_long(text, 63).into_iter().collect();
+    let mut faults: Vec<String> = too_long_key(text).into_iter().collect();
     if !text.is_empty() && !is_name(text) {
         faults.push(unlike(
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with \

@@ -79,9 +79,8 @@ fn negate<'r, 'p, 'a>(_: &'r mut Run<'p, 'a>, _: &'r Call, values: &'r [Val<'a>]
     match &values[0] {
         Val::Int(number) => number.checked_neg().map(Val::Int).ok_or(EvalError::IntOverflow),
         Val::Double(number) => Ok(Val::Double(-number)),
-        Val::Duration(nanos) => nanos.checked_neg().map(Val::Duration).ok_or(EvalError::DurationOverflow),
-        Val::Bool(truth) => Ok(Val::Bool(!truth)),
-        Val::String(_) | Val::Timestamp(..) => Err(EvalError::NoSuchOverload),
+        Val::Duration(nanos) => nanos.checked_neg().map(Val::Duration).ok_or(EvalError::IntOverflow),
+        Val::Bool(_) | Val::String(_) | Val::Timestamp(..) => Err(EvalError::NoSuchOverload),
         _ => Err(EvalError::NoSuchOverloadOf("-_".into())),
     }
 }

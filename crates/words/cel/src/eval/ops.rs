@@ -124,7 +124,6 @@ pub(crate) fn equal<'a>(left: &Val<'a>, right: &Val<'a>) -> Evaluated<bool> {
         (Val::Url(left), Val::Url(right)) => left.to_string() == right.to_string(),
         (Val::Semver(left), Val::Semver(right)) => left.compare(right) == Ordering::Equal,
         (Val::Format(left), Val::Format(right)) => left.name == right.name,
-        (Val::Check(left), Val::Check(right)) => left == right,
         (Val::Quantity(_) | Val::Ip(_) | Val::Cidr(_) | Val::Url(_) | Val::Semver(_) | Val::Format(_) | Val::Check(_), _) => {
             return others();
         }
@@ -267,6 +266,9 @@ pub(crate) fn qualify<'a>(value: &Val<'a>, key: &Val<'a>, presence: bool) -> Eva
             None => Err(EvalError::NoSuchKey(named())),
         },
         Val::List(list) => {
+            if list.shape().is_some() && matches!(key, Val::Double(_) | Val::Uint(_)) {
+                return refused(format!("unsupported index: {}", show::plain(key)));
+            }
             let unsupported = || refused(format!("unsupported index value {} in list", show::plain(key)));
             let index = match key {
                 Val::Int(index) => *index,
@@ -394,7 +396,7 @@ pub(crate) fn arithmetic<'a>(operator: &str, left: &Val<'a>, right: &Val<'a>) ->
     use Val::{Bytes, Double, Duration, Int, List, String, Timestamp, Uint};
     let int = |found: Option<i64>| found.map(Int).ok_or(EvalError::IntOverflow);
     let uint = |found: Option<u64>| found.map(Uint).ok_or(EvalError::UintOverflow);
-    let span = |found: Option<i64>| found.map(Duration).ok_or(EvalError::DurationOverflow);
+    let span = |found: Option<i64>| found.map(Duration).ok_or(EvalError::IntOverflow);
     match (operator, left, right) {
         ("_+_", Int(left), Int(right)) => int(left.checked_add(*right)),
         ("_-_", Int(left), Int(right)) => int(left.checked_sub(*right)),
@@ -423,7 +425,7 @@ pub(crate) fn arithmetic<'a>(operator: &str, left: &Val<'a>, right: &Val<'a>) ->
         ("_-_", Timestamp(seconds, nanos), Duration(by)) => time::moved(*seconds, *nanos, -i128::from(*by)),
         ("_-_", Timestamp(left, nanos), Timestamp(right, others)) => {
             let between = i128::from(left - right) * 1_000_000_000 + i128::from(*nanos) - i128::from(*others);
-            i64::try_from(between).map(Duration).map_err(|_| EvalError::DurationOverflow)
+            i64::try_from(between).map(Duration).map_err(|_| EvalError::IntOverflow)
         }
         _ => {
             let has = match operator {

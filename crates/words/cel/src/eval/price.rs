@@ -107,7 +107,7 @@ impl Price {
     pub fn cost(self, arguments: &[Result<Val<'_>, EvalError>], result: &Result<Val<'_>, EvalError>) -> u64 {
         let size = |index: usize| arguments.get(index).map_or(1, of);
         let by = |count: f64, factor: f64| (count * factor).ceil() as u64;
-        let made = |factor: f64, count: u64| (count as f64 * factor).ceil() as u64 + 11;
+        let made = |factor: f64, count: u64| (count as f64 * factor) as u64 + 11;
         match self {
             Self::One => 1,
             Self::Compare => by(size(0).min(size(1)) as f64, TRAVERSAL),

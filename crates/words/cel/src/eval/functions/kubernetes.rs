@@ -97,17 +97,11 @@ fn quantity<'r, 'p, 'a>(_: &'r mut Run<'p, 'a>, call: &'r Call, values: &'r [Val
     let Val::Quantity(quantity) = &values[0] else {
         return Err(unfit(call, values));
     };
-    let whole = || {
-        quantity
-            .is_whole()
-            .then(|| quantity.value())
-            .filter(|value| Quantity::new(*value, Format::DecimalSi).cmp(quantity) == Ordering::Equal)
-    };
     Ok(match &*call.function {
         "sign" => Val::Int(quantity.sign().into()),
         "asApproximateFloat" => Val::Double(quantity.as_f64()),
-        "isInteger" => Val::Bool(whole().is_some()),
-        _ => match whole() {
+        "isInteger" => Val::Bool(quantity.as_int().is_some()),
+        _ => match quantity.as_int() {
             Some(value) => Val::Int(value),
             None => return refused("cannot convert value to integer"),
         },

@@ -22,13 +22,15 @@ pub(super) fn body(name: &str) -> Option<Body> {
             Ok(Val::Bool(true))
         },
         "sum" => |_, call, values| {
-            let mut sum = match call.overload {
-                Some("list_uint_sum_uint") => Val::Uint(0),
-                Some("list_double_sum_double") => Val::Double(0.0),
-                Some("list_duration_sum_duration") => Val::Duration(0),
-                _ => Val::Int(0),
+            let items = items(call, values)?;
+            let mut sum = match (call.overload, items.first()) {
+                (Some("list_uint_sum_uint"), _) | (None, Some(Val::Uint(_))) => Val::Uint(0),
+                (Some("list_double_sum_double"), _) | (None, Some(Val::Double(_))) => Val::Double(0.0),
+                (Some("list_duration_sum_duration"), _) | (None, Some(Val::Duration(_))) => Val::Duration(0),
+                (Some(_), _) | (None, None | Some(Val::Int(_))) => Val::Int(0),
+                (None, Some(_)) => return Err(unfit(call, values)),
             };
-            for item in items(call, values)? {
+            for item in items {
                 sum = ops::arithmetic("_+_", &sum, &item)?;
             }
             Ok(sum)
