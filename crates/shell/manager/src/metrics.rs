@@ -384,7 +384,7 @@ mod tests {
     use crate::queue::Outcome;
     use crate::registration::Key;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn queues_show_their_load_and_counters_outlive_a_term() {
         let metrics = Metrics::default();
         for term in 1..=2 {

@@ -82,7 +82,7 @@ pub struct Owner {
 
 /// How many bytes of memory a typed decode takes for each byte of JSON, beside the type itself. The client's test
 /// `a_decode_weighs_about_what_is_counted` holds it.
-const DECODE_FACTOR: usize = 4;
+const DECODE_FACTOR: usize = 8;
 
 /// Nobody has asked yet where the type members are.
 const NOT_SOUGHT: u64 = u64::MAX;

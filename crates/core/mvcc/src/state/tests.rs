@@ -224,11 +224,8 @@ fn history_is_bounded_by_bytes() {
     for _ in 0..80 {
         state.apply(&one(put("/configmaps/d/a", Precondition::None, &large, None)), 1);
     }
-    assert!(
-        state.history_len() < 40 && state.history_len() > 20,
-        "{}",
-        state.history_len()
-    );
+    // What each replaced is history's, 64 MiB of it; what is current is not.
+    assert!((60..=64).contains(&state.history_len()), "{}", state.history_len());
     assert_eq!(state.oldest() + state.history_len() as u64, state.revision());
 }
 
@@ -392,7 +389,8 @@ fn weights_are_those_of_what_is_held() {
         for number in 0..10 {
             state.apply(&one(put(&key(number), Precondition::None, &long, None)), 1);
         }
-        assert_eq!(state.bytes(), objects, "each key holds one object");
+        // Versions of more digits are a little longer.
+        assert!((objects..objects + 100).contains(&state.bytes()), "each key holds one object");
         let history = state.history_bytes();
         assert!(
             (round * 100_000..round * 115_000).contains(&history),
