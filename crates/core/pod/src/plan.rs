@@ -439,8 +439,11 @@ fn made_anew(run: &Container, observed: &Observed) -> bool {
     matches!(observed.killed.get(&run.id), Some(KillReason::Replaced | KillReason::Resized))
 }
 
-/// Until when restart back-off holds a container.
+/// Until when restart back-off holds a container. One that is being started has a back-off already, for its next run.
 pub(crate) fn crash_loop_until(container: &Spec, observed: &Observed, now: Timestamp) -> Option<Timestamp> {
+    if observed.busy.contains(&container.name) {
+        return None;
+    }
     let latest = observed
         .latest(&container.name)
         .filter(|latest| latest.state == ContainerState::Exited && !made_anew(latest, observed))?;

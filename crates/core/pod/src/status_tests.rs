@@ -251,6 +251,11 @@ fn failures_back_off_and_last_state() {
         Some("back-off 2m40s restarting failed container=c pod=p_n(u)")
     );
     assert_eq!(found.last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 1);
+    // It is being started: the back-off that it has by now is the next one's.
+    observed.busy.insert("c".into());
+    let starting = status(&pod, &observed, at(100)).container_statuses.unwrap().remove(0);
+    assert!(starting.state.unwrap().terminated.is_some());
+    observed.busy.clear();
     assert_eq!(found.restart_count, 2);
 
     observed.failures.insert(
