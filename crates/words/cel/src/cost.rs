@@ -3,7 +3,7 @@
 //! Sizes of what is not known are taken for the largest; the names of a path say where a value comes from, so that an environment
 //! can tell how large it gets.
 
-mod calls;
+pub(crate) mod calls;
 
 use std::collections::HashMap;
 

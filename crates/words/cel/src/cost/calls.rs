@@ -315,7 +315,8 @@ fn equality(values: &[Value<'_>]) -> Option<Estimate> {
     only(Span { min: 1, max }.factor(TRAVERSAL))
 }
 
-fn compares(overload: &str) -> bool {
+/// Whether an overload compares texts or bytes part by part.
+pub(crate) fn compares(overload: &str) -> bool {
     matches!(
         overload,
         "less_string"

@@ -2,29 +2,14 @@
 
 use std::borrow::Cow;
 
-const RESERVED: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+use crate::parse::RESERVED;
+
+/// Words of the language itself, which nobody may use for a name either.
+const WORDS: [&str; 4] = ["true", "false", "null", "in"];
+
+fn is_reserved(name: &str) -> bool {
+    WORDS.contains(&name) || RESERVED.contains(&name)
+}
 
 /// Escapes of what names cannot hold, the longest first.
 const ESCAPES: &[(&str, &str)] = &[
@@ -36,7 +21,7 @@ const ESCAPES: &[(&str, &str)] = &[
 
 /// The name by which an expression knows a property, if it can.
 pub(crate) fn escape(name: &str) -> Option<Cow<'_, str>> {
-    if RESERVED.contains(&name) {
+    if is_reserved(name) {
         return Some(format!("__{name}__").into());
     }
     let first = name.bytes().next()?;
@@ -60,7 +45,7 @@ pub(crate) fn unescape(name: &str) -> Option<Cow<'_, str>> {
         return Some(name.into());
     }
     if let Some(word) = name.strip_prefix("__").and_then(|rest| rest.strip_suffix("__"))
-        && RESERVED.contains(&word)
+        && is_reserved(word)
     {
         return Some(word.to_owned().into());
     }

@@ -2,6 +2,7 @@
 
 use super::error::EvalError;
 use super::value::{Key, List, Map, Val};
+use crate::cost::calls;
 
 const TRAVERSAL: f64 = 0.1;
 const REGEX: f64 = 0.25;
@@ -88,15 +89,7 @@ impl Price {
             "starts_with_string" | "ends_with_string" | "string_to_bytes" | "bytes_to_string" | "strings_quote"
             | "string_format" => Self::Through(1),
             "in_list" => Self::In,
-            "less_string"
-            | "greater_string"
-            | "less_equals_string"
-            | "greater_equals_string"
-            | "less_bytes"
-            | "greater_bytes"
-            | "less_equals_bytes"
-            | "greater_equals_bytes"
-            | "not_equals" => Self::Compare,
+            _ if calls::compares(id) => Self::Compare,
             "add_string" | "add_bytes" => Self::Both,
             "matches_string" => Self::Match,
             "contains_string" => Self::Contains,

@@ -97,20 +97,31 @@ pub(crate) fn go_type(value: &Val<'_>) -> &'static str {
     }
 }
 
+/// What stands for a letter within double quotes, where Go has two letters for it.
+pub(crate) fn escape(letter: char) -> Option<&'static str> {
+    Some(match letter {
+        '"' => "\\\"",
+        '\\' => "\\\\",
+        '\u{7}' => "\\a",
+        '\u{8}' => "\\b",
+        '\u{c}' => "\\f",
+        '\n' => "\\n",
+        '\r' => "\\r",
+        '\t' => "\\t",
+        '\u{b}' => "\\v",
+        _ => return None,
+    })
+}
+
 /// A text in double quotes, as Go's `%q` prints it.
 pub(crate) fn quoted(text: &str) -> String {
     let mut made = String::from("\"");
     for letter in text.chars() {
+        if let Some(escape) = escape(letter) {
+            made.push_str(escape);
+            continue;
+        }
         match letter {
-            '"' => made.push_str("\\\""),
-            '\\' => made.push_str("\\\\"),
-            '\u{7}' => made.push_str("\\a"),
-            '\u{8}' => made.push_str("\\b"),
-            '\u{c}' => made.push_str("\\f"),
-            '\n' => made.push_str("\\n"),
-            '\r' => made.push_str("\\r"),
-            '\t' => made.push_str("\\t"),
-            '\u{b}' => made.push_str("\\v"),
             _ if (letter as u32) < 0x20 || letter as u32 == 0x7f => made.push_str(&format!("\\x{:02x}", letter as u32)),
             _ if (0x80..0xa0).contains(&(letter as u32)) || letter as u32 == 0xad => {
                 made.push_str(&format!("\\u{:04x}", letter as u32));

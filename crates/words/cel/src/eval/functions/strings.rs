@@ -117,17 +117,9 @@ pub(super) fn body(name: &str) -> Option<Body> {
         "strings.quote" => |_, call, values| {
             let mut made = String::from("\"");
             for letter in text(call, values, 0)?.chars() {
-                match letter {
-                    '\u{7}' => made.push_str("\\a"),
-                    '\u{8}' => made.push_str("\\b"),
-                    '\u{c}' => made.push_str("\\f"),
-                    '\n' => made.push_str("\\n"),
-                    '\r' => made.push_str("\\r"),
-                    '\t' => made.push_str("\\t"),
-                    '\u{b}' => made.push_str("\\v"),
-                    '\\' => made.push_str("\\\\"),
-                    '"' => made.push_str("\\\""),
-                    _ => made.push(letter),
+                match show::escape(letter) {
+                    Some(escape) => made.push_str(escape),
+                    None => made.push(letter),
                 }
             }
             made.push('"');
