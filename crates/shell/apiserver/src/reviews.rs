@@ -51,7 +51,8 @@ where
                 subresource: "binding".into(),
                 ..target
             };
-            respond::status(&style, &server.bind(&pod, value, &write).await?)
+            let bound = server.bind(&pod, value, &write).await;
+            respond::status(&style, &bound.map_err(|status| status.warning(warnings.clone()))?)
         }
         kind => {
             let mut value = value;

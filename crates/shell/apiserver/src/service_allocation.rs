@@ -179,7 +179,7 @@ impl ApiServer {
     ///
     /// # Errors
     /// As upstream refuses addresses and ports.
-    pub(crate) fn allocate_create(&self, target: &Target, service: &mut Value) -> Result<Vec<Write>, Status> {
+    pub(crate) fn allocate_create(&self, target: &Target, service: &mut Value, dry_run: bool) -> Result<Vec<Write>, Status> {
         if !is_service(target) || !service["spec"].is_object() {
             return Ok(Vec::new());
         }
@@ -188,20 +188,26 @@ impl ApiServer {
         if !single.is_empty() && texts(&spec["clusterIPs"]).is_empty() {
             spec["clusterIPs"] = json!([single]);
         }
-        self.allocate(target, None, service)
+        self.allocate(target, None, service, dry_run)
     }
 
     /// Allocates for a changed object; the writes belong into its transaction. What it gives back is [`Self::release_changed`].
     ///
     /// # Errors
     /// As upstream refuses addresses and ports.
-    pub(crate) fn allocate_update(&self, target: &Target, old: &Value, service: &mut Value) -> Result<Vec<Write>, Status> {
+    pub(crate) fn allocate_update(
+        &self,
+        target: &Target,
+        old: &Value,
+        service: &mut Value,
+        dry_run: bool,
+    ) -> Result<Vec<Write>, Status> {
         if !is_service(target) || !target.subresource.is_empty() || !service["spec"].is_object() {
             return Ok(Vec::new());
         }
         patch_allocated(old, service);
         normalize(old, service);
-        self.allocate(target, Some(old), service)
+        self.allocate(target, Some(old), service, dry_run)
     }
 
     /// The writes that give back what a changed object holds no longer, once it is as it will be stored.
@@ -242,7 +248,7 @@ impl ApiServer {
         })
     }
 
-    fn allocate(&self, target: &Target, old: Option<&Value>, service: &mut Value) -> Result<Vec<Write>, Status> {
+    fn allocate(&self, target: &Target, old: Option<&Value>, service: &mut Value, dry_run: bool) -> Result<Vec<Write>, Status> {
         let mut writes = Vec::new();
         if !old.is_some_and(|old| keeps_preferred_families(old, service)) {
             self.families(old, service)?;
@@ -252,6 +258,7 @@ impl ApiServer {
             held: old.map(|old| claims(old).ports).unwrap_or_default(),
             taken: BTreeSet::new(),
             new: old.is_none(),
+            dry_run,
             searched: 0,
         };
         self.node_ports(&mut ports, service)?;
@@ -563,7 +570,11 @@ impl ApiServer {
     fn take_port(&self, ports: &mut Ports, wished: i64) -> Result<(), PortRefused> {
         let range = &self.config.node_ports;
         let Some(port) = u16::try_from(wished).ok().filter(|port| range.contains(port)) else {
-            return Err(PortRefused::OutOfRange(*range.start(), *range.end()));
+            return if ports.dry_run {
+                Ok(())
+            } else {
+                Err(PortRefused::OutOfRange(*range.start(), *range.end()))
+            };
         };
         if ports.held.contains(&port) || (!ports.new && ports.taken.contains(&port)) {
             return Ok(());
@@ -620,6 +631,8 @@ struct Ports {
     taken: BTreeSet<u16>,
     /// Whether the service is new.
     new: bool,
+    /// Whether nothing is kept: then any port is in the range.
+    dry_run: bool,
     /// Ports below this one are not free.
     searched: u16,
 }

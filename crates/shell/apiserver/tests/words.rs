@@ -507,3 +507,69 @@ async fn what_does_nothing_yet_says_so_unless_told_not_to() {
         assert_eq!(pod.warnings, wanted.iter().map(|_| limit.to_owned()).collect::<Vec<_>>());
     }
 }
+
+#[tokio::test]
+async fn what_was_sent_to_a_subresource_is_warned_of_also_where_it_is_refused() {
+    let server = server(false).await;
+    let warning = ["unknown field \"odd\"".to_owned()];
+    for (door, body) in [
+        (
+            "binding",
+            json!({"metadata": {"name": "gone"}, "target": {"kind": "Node", "name": "n"}, "odd": 1}),
+        ),
+        ("eviction", json!({"metadata": {"name": "gone"}, "odd": 1})),
+    ] {
+        let refused = call(&server, "POST", &format!("{PODS}/gone/{door}"), body).await;
+        assert_eq!((refused.code, refused.warnings.as_slice()), (404, &warning[..]), "{door}");
+    }
+    let claims = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {
+        "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    assert_eq!(call(&server, "POST", deployments, claims).await.code, 201);
+    let patch = json!({"odd": 1, "metadata": {"finalizers": ["-"]}});
+    let refused = call(&server, "PATCH", &format!("{deployments}/d/scale"), patch).await;
+    assert_eq!(
+        (refused.code, refused.warnings.as_slice()),
+        (422, &warning[..]),
+        "{}",
+        refused.body
+    );
+}
+
+#[tokio::test]
+async fn a_policy_counts_what_is_empty_and_other_kinds_do_not() {
+    let server = server(false).await;
+    let policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    let made = call(
+        &server,
+        "POST",
+        policies,
+        json!({"metadata": {"name": "p"}, "spec": {"podSelector": {}}}),
+    )
+    .await;
+    assert_eq!((made.code, &made.body["metadata"]["generation"]), (201, &json!(1)));
+    for want in [2, 3] {
+        let sent = json!({"spec": {"podSelector": {"matchLabels": {}}}});
+        let changed = call(&server, "PATCH", &format!("{policies}/p"), sent).await;
+        assert_eq!(changed.body["metadata"]["generation"], want, "{}", changed.body);
+    }
+    let same = call(
+        &server,
+        "PATCH",
+        &format!("{policies}/p"),
+        json!({"spec": {"podSelector": {}}}),
+    )
+    .await;
+    assert_eq!(same.body["metadata"]["generation"], 3);
+    let ingress =
+        json!({"metadata": {"name": "i"}, "spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}});
+    let ingresses = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+    assert_eq!(call(&server, "POST", ingresses, ingress).await.code, 201);
+    let same = call(&server, "PATCH", &format!("{ingresses}/i"), json!({"spec": {"tls": []}})).await;
+    assert_eq!(
+        (same.code, &same.body["metadata"]["generation"]),
+        (200, &json!(1)),
+        "{}",
+        same.body
+    );
+}

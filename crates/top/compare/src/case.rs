@@ -236,6 +236,9 @@ impl<'a> Case<'a> {
             if !findings.is_empty() {
                 break; // What follows from it is not news.
             }
+            if matches!(step.action, Action::Sent { name: "eviction", .. }) && answers[0].code == 422 {
+                break; // Upstream marks a pod before it reads the options of its deletion.
+            }
             if !step.dry_run {
                 for (kept, answer) in last.iter_mut().zip(answers) {
                     remember(kept, answer, self.example);
@@ -328,6 +331,9 @@ impl Place<'_> {
             edit.apply(&mut object);
         }
         fill(&mut object, &self.namespace);
+        if let Some(Value::String(token)) = object.pointer_mut("/spec/token").filter(|_| self.example.row.virtual_) {
+            *token = token.replace(' ', "-"); // Of a token with spaces upstream reads a part.
+        }
         if !self.example.row.virtual_ && object.is_object() && (object["metadata"].is_object() || object["metadata"].is_null()) {
             object["metadata"]["name"] = json!(self.name);
         }

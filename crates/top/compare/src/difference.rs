@@ -126,7 +126,12 @@ fn same_but_for_order(stock: &str, trireme: &str) -> bool {
     };
     let place = |fault: &str| {
         let path = fault.split_once(": ").map_or(fault, |(path, _)| path);
-        path.split_once('[').map_or(path, |(map, _)| map).to_owned()
+        let node = ["status.capacity.", "status.allocatable."]
+            .iter()
+            .find(|map| path.starts_with(*map));
+        let map = node.map(|map| map.trim_end_matches('.'));
+        map.unwrap_or_else(|| path.split_once('[').map_or(path, |(map, _)| map))
+            .to_owned()
     };
     let places = |faults: &[String]| faults.iter().map(|fault| place(fault)).collect::<Vec<_>>();
     let sorted = |faults: &[String]| {

@@ -21,6 +21,15 @@ pub(crate) struct Kind {
     pub(crate) steps: Vec<Step>,
     /// Why it is so, where it is agreed.
     pub(crate) reason: Option<String>,
+    /// Whether it did not come again when its case was run alone.
+    pub(crate) passing: bool,
+}
+
+impl Kind {
+    /// Whether it is a difference that nobody agreed to.
+    pub(crate) fn is_open(&self) -> bool {
+        self.reason.is_none() && !self.passing
+    }
 }
 
 /// One line of the list of deviations.
@@ -94,6 +103,9 @@ pub(crate) fn print(kinds: &[Kind], seed: u64, cases: u64) {
             println!("  agreed:  {reason}");
             continue;
         }
+        if kind.passing {
+            println!("  passing: not seen again when its case was run alone");
+        }
         println!("  stock:   {}", difference.stock);
         println!("  trireme: {}", difference.trireme);
         println!("  request: {request}");
@@ -102,10 +114,11 @@ pub(crate) fn print(kinds: &[Kind], seed: u64, cases: u64) {
         }
         println!();
     }
-    let open = kinds.iter().filter(|kind| kind.reason.is_none()).count();
+    let open = kinds.iter().filter(|kind| kind.is_open()).count();
+    let agreed = kinds.iter().filter(|kind| kind.reason.is_some()).count();
     println!(
-        "{cases} cases of seed {seed}: {open} kinds of difference, {} agreed",
-        kinds.len() - open
+        "{cases} cases of seed {seed}: {open} kinds of difference, {agreed} agreed, {} passing",
+        kinds.len() - open - agreed
     );
 }
 

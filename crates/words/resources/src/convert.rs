@@ -189,7 +189,85 @@ fn is_cpu_utilization(metric: &Value) -> bool {
 }
 
 fn annotate(value: &mut Value, name: &str, content: &Value) {
-    path::set(value, &["metadata", "annotations", name], content.to_string());
+    let mut text = String::new();
+    write_in_order(&mut text, content, true);
+    path::set(value, &["metadata", "annotations", name], text);
+}
+
+/// The members of metrics, conditions and behaviour in the order of upstream's structs, all in one: no two disagree.
+const ORDER: &[&str] = &[
+    "type",
+    "status",
+    "lastTransitionTime",
+    "reason",
+    "message",
+    "object",
+    "pods",
+    "resource",
+    "containerResource",
+    "external",
+    "target",
+    "kind",
+    "name",
+    "apiVersion",
+    "metricName",
+    "metricSelector",
+    "currentAverageUtilization",
+    "targetAverageUtilization",
+    "currentValue",
+    "targetValue",
+    "currentAverageValue",
+    "targetAverageValue",
+    "container",
+    "selector",
+    "averageValue",
+    "matchLabels",
+    "matchExpressions",
+    "key",
+    "operator",
+    "values",
+    "ScaleUp",
+    "ScaleDown",
+    "StabilizationWindowSeconds",
+    "SelectPolicy",
+    "Policies",
+    "Type",
+    "Value",
+    "PeriodSeconds",
+    "Tolerance",
+];
+
+/// Writes JSON with the members of structs in [`ORDER`]; those of maps stay in the order of their names.
+fn write_in_order(out: &mut String, value: &Value, is_struct: bool) {
+    match value {
+        Value::Object(object) => {
+            let mut members: Vec<(&String, &Value)> = object.iter().collect();
+            if is_struct {
+                members.sort_by_key(|(name, _)| ORDER.iter().position(|known| known == name).unwrap_or(ORDER.len()));
+            }
+            out.push('{');
+            for (number, (name, value)) in members.into_iter().enumerate() {
+                if number > 0 {
+                    out.push(',');
+                }
+                out.push_str(&Value::from(name.as_str()).to_string());
+                out.push(':');
+                write_in_order(out, value, name != "matchLabels");
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for (number, item) in items.iter().enumerate() {
+                if number > 0 {
+                    out.push(',');
+                }
+                write_in_order(out, item, is_struct);
+            }
+            out.push(']');
+        }
+        scalar => out.push_str(&scalar.to_string()),
+    }
 }
 
 fn drop_annotations(value: &mut Value) {
@@ -351,7 +429,7 @@ mod tests {
         let v1 = both_ways(("autoscaling", "v2"), ("autoscaling", "v1"), "horizontalpodautoscalers", v2);
         assert_eq!(
             v1["metadata"]["annotations"][METRICS],
-            r#"[{"pods":{"metricName":"m","targetAverageValue":"5"},"type":"Pods"}]"#
+            r#"[{"type":"Pods","pods":{"metricName":"m","targetAverageValue":"5"}}]"#
         );
     }
 

@@ -456,11 +456,12 @@ where
         kind: known.kind,
     };
     let (value, warnings) = read_object(&mut incoming, expected, &mut write).await?;
+    let warned = |status: Status| status.warning(warnings.clone());
     let mut answer = match target.subresource.as_str() {
-        "binding" => respond::status(style, &server.bind(&target, value, &write).await?),
-        "eviction" => respond::status(style, &server.evict(&target, value, &write).await?),
+        "binding" => respond::status(style, &server.bind(&target, value, &write).await.map_err(warned)?),
+        "eviction" => respond::status(style, &server.evict(&target, value, &write).await.map_err(warned)?),
         "token" => {
-            let token = server.issue_token(&target, value, &write).await?;
+            let token = server.issue_token(&target, value, &write).await.map_err(warned)?;
             respond::value(style, 201, "authentication.k8s.io/v1", "TokenRequest", &token)
         }
         _ => return Err(not_allowed()),

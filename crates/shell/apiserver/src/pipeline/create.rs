@@ -128,7 +128,7 @@ impl ApiServer {
         Ledger::new().object(&value, target.row.values_max)?;
         // What is created through its status gets nothing allocated.
         let mut writes = if target.subresource.is_empty() {
-            self.allocate_create(target, &mut value)?
+            self.allocate_create(target, &mut value, options.dry_run)?
         } else {
             Vec::new()
         };

@@ -168,7 +168,11 @@ pub fn as_compared(target: &Target, old: &Value, new: &Value, empty: bool) -> Op
     let mut aligned = old.clone();
     decode::align_empty(&mut aligned, new, target.stored().schema());
     for name in target.row.tells_empty {
-        aligned[*name] = old[*name].clone();
+        match (old.get(*name), aligned.as_object_mut()) {
+            (Some(old), Some(aligned)) => drop(aligned.insert((*name).to_owned(), old.clone())),
+            (None, Some(aligned)) => drop(aligned.remove(*name)),
+            (_, None) => {}
+        }
     }
     Some(aligned)
 }

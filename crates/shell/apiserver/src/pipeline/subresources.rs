@@ -139,14 +139,40 @@ fn plain(code: u16, message: impl Into<String>) -> Status {
     Status::failure(code, "", message)
 }
 
+/// What is refused of an eviction's options before its pod is looked for.
+fn check_eviction(target: &Target, given: &Value, dry_run: bool) -> Result<(), Status> {
+    const UNSAFE: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
+    if given[UNSAFE] == true {
+        let problem = error(
+            FieldErrorType::Invalid,
+            &format!("deleteOptions.{UNSAFE}"),
+            "true",
+            "can not be set for pod eviction, try after removing the option",
+        );
+        return Err(Status::invalid("policy", "Eviction", &target.name, &[problem]));
+    }
+    let sent: Vec<&str> = given["dryRun"]
+        .as_array()
+        .map(|values| values.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default();
+    if dry_run && !sent.is_empty() && sent != ["All"] {
+        let why = format!(
+            "Non-matching dry-run options in request and content: [All] and [{}]",
+            sent.join(" ")
+        );
+        return Err(plain(500, why));
+    }
+    Ok(())
+}
+
 impl ApiServer {
     /// PUT of a scale.
     ///
     /// # Errors
     /// As upstream.
     pub async fn update_scale(&self, target: &Target, mut scale: Value, options: &WriteOptions) -> Result<Written, Status> {
-        check_name(target, &scale)?;
         super::create::match_namespace(target, &mut scale)?;
+        check_name(target, &scale)?;
         let scale_target = scale_target(target);
         let mut make = |old: &Value| {
             let mut value = scale.clone();
@@ -172,14 +198,14 @@ impl ApiServer {
             let config = config(body, options.validation)?;
             let mut make = |old: &Value| {
                 let made = made_by_apply(&scale_target, Some(old), &config.value, &config.strict, options)?;
-                check_name(target, &made.value)?;
+                check_name(target, &made.value).map_err(|status| status.warning(made.warnings.clone()))?;
                 Ok(made)
             };
             return self.change_scale(target, options, true, &mut make).await;
         }
         let mut make = |old: &Value| {
             let mut made = patched(&scale_target, kind, old, body, options)?;
-            check_name(target, &made.value)?;
+            check_name(target, &made.value).map_err(|status| status.warning(made.warnings.clone()))?;
             let options = &WriteOptions {
                 empty: made.empty,
                 ..options.clone()
@@ -207,7 +233,7 @@ impl ApiServer {
             } = make(&old)?;
             let problems = rules::validate_create(&scale_target(target), &scale);
             if !problems.is_empty() {
-                return Err(Status::invalid("autoscaling", "Scale", &target.name, &problems));
+                return Err(Status::invalid("autoscaling", "Scale", &target.name, &problems).warning(warnings));
             }
             let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
             let of_scale = scale.pointer("/metadata/managedFields");
@@ -247,10 +273,10 @@ impl ApiServer {
     /// # Errors
     /// As upstream.
     pub async fn bind(&self, target: &Target, mut binding: Value, options: &WriteOptions) -> Result<Status, Status> {
+        super::create::match_namespace(target, &mut binding)?;
         if meta_text(&binding, "name") != target.name {
             return Err(Status::bad_request("name in URL does not match name in Binding object"));
         }
-        super::create::match_namespace(target, &mut binding)?;
         let mut warnings = Vec::new();
         self.admit_new(target, &mut binding, options, &mut warnings).await?;
         let problems = check_binding(&binding);
@@ -314,11 +340,14 @@ impl ApiServer {
     /// # Errors
     /// As upstream; 429 where a budget refuses.
     pub async fn evict(&self, target: &Target, mut eviction: Value, options: &WriteOptions) -> Result<Status, Status> {
+        super::create::match_namespace(target, &mut eviction)?;
         if meta_text(&eviction, "name") != target.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
-        super::create::match_namespace(target, &mut eviction)?;
         let given = eviction["deleteOptions"].clone();
+        check_eviction(target, &given, options.dry_run)?;
+        self.barrier().await?;
+        let pod = self.store.get(&target.key()).ok_or_else(|| target.not_found())?;
         let mut delete = if given.is_object() {
             options::delete(&Query::default(), Some(&given))?
         } else {
@@ -329,8 +358,6 @@ impl ApiServer {
             dry_run: delete.dry_run,
             ..options.clone()
         };
-        self.barrier().await?;
-        let pod = self.store.get(&target.key()).ok_or_else(|| target.not_found())?;
         let mut warnings = Vec::new();
         self.mutate(target, Operation::Create, &mut eviction, None, options, &mut warnings)?;
         self.validate(target, Operation::Create, &mut eviction, None, options, &mut warnings)?;

@@ -254,7 +254,7 @@ impl ApiServer {
     ) -> Result<Vec<Write>, Status> {
         let compared = rules::as_compared(target, old, value, empty);
         let old = compared.as_ref().unwrap_or(old);
-        let mut writes = self.allocate_update(target, old, value)?;
+        let mut writes = self.allocate_update(target, old, value, options.dry_run)?;
         rules::prepare_update(target, old, value);
         Ledger::new().object(value, target.row.values_max)?;
         let errors = rules::validate_update(target, value, old);

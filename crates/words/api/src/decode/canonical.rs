@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 
 use crate::quantity::Quantity;
-use crate::schema::{self, Field, Struct, Type};
+use crate::schema::{self, Field, ListShape, Struct, Type};
 use crate::time;
 
 /// Which empty lists and maps a value holds.
@@ -16,6 +16,9 @@ pub enum Empty {
     /// Lists of fields that are always written, as Go's JSON of that struct shows them: what ownership of fields sees, and an
     /// answer that was never stored.
     Written,
+    /// As [`Self::Written`], and all that were sent within lists that are replaced as a whole: ownership compares those by
+    /// Go's structs, to which an empty list is not none.
+    Compared,
     /// None: protobuf storage does not tell them from nothing. What is stored.
     Stored,
 }
@@ -111,7 +114,8 @@ fn member(value: &mut Value, field: &'static Field, kept: Empty) -> bool {
     if kept != Empty::Stored && is_empty(value) && stays_empty(field, kept) {
         return true;
     }
-    canonical(value, &field.ty, kept);
+    let whole = kept == Empty::Compared && field.list_shape() == Some(ListShape::Whole);
+    canonical(value, &field.ty, if whole { Empty::Sent } else { kept });
     if field.pointer {
         !(value.is_null() && field.omitempty)
     } else {
@@ -124,7 +128,7 @@ fn stays_empty(field: &Field, kept: Empty) -> bool {
     let list = matches!(field.ty, Type::List(_) | Type::StringItems);
     match kept {
         Empty::Sent => list || matches!(field.ty, Type::Map(_)),
-        Empty::Written => list && !field.pointer && !field.omitempty,
+        Empty::Written | Empty::Compared => list && !field.pointer && !field.omitempty,
         Empty::Stored => false,
     }
 }

@@ -97,6 +97,17 @@ pub enum ListType {
     Granular,
 }
 
+/// How the elements of a list are owned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListShape {
+    /// Replaced as a whole.
+    Whole,
+    /// Scalars owned one by one.
+    Set,
+    /// Structs told apart by those keys.
+    Keyed(&'static [&'static str]),
+}
+
 /// `patchStrategy` of strategic merge patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
@@ -193,6 +204,21 @@ impl Type {
 }
 
 impl Field {
+    /// How the elements of a list are owned: by its type, else as strategic merge patch has it. None where it is no list.
+    #[must_use]
+    pub fn list_shape(&'static self) -> Option<ListShape> {
+        let Type::List(element) = self.ty else { return None };
+        let merges = || self.strategy.is_some_and(|strategy| strategy.merges());
+        Some(match (self.list_type, element, &self.merge_key) {
+            (Some(ListType::Set), ..) => ListShape::Set,
+            (Some(ListType::Map), Type::Struct(_), _) => ListShape::Keyed(self.map_keys),
+            (None, Type::Struct(_), Some(key)) if merges() => ListShape::Keyed(std::slice::from_ref(key)),
+            (None, Type::Struct(_), None) => ListShape::Whole,
+            (None, ..) if merges() => ListShape::Set,
+            _ => ListShape::Whole,
+        })
+    }
+
     /// Whether Go writes it also where it is absent.
     pub(crate) fn always_written(&self) -> bool {
         if self.pointer {

@@ -158,7 +158,7 @@ fn by_type(value: &Value, ty: &'static Type, path: &Path<'_>, found: &mut Proble
         Type::Int32 | Type::Int64 | Type::Double if !value.is_number() => {
             found.tell(path, &format!("expected numeric (int or float), got {}", type_name(value)));
         }
-        Type::Quantity | Type::IntOrString | Type::Time | Type::MicroTime if value.is_object() || value.is_array() => {
+        Type::Quantity | Type::Time | Type::MicroTime if value.is_object() || value.is_array() => {
             found.tell(path, &format!("expected any scalar, got &{{{}}}", plain(value)));
         }
         Type::List(element) => {

@@ -269,7 +269,7 @@ pub fn update_managers(row: &Resource, old: Option<&Value>, new: &mut Value, by:
     }
     // Upstream sees the fields that its JSON would have.
     let mut written = new.clone();
-    decode::canonicalize_as(&mut written, row.schema(), Empty::Written);
+    decode::canonicalize_as(&mut written, row.schema(), Empty::Compared);
     // An empty list of owners is the request to forget them.
     if let (Some(sent), Some(Value::Object(meta))) = (stored_managers(new), written.get_mut("metadata")) {
         meta.insert("managedFields".to_owned(), sent.clone());

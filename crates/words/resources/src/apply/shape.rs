@@ -4,7 +4,7 @@
 //! one leaf, a map is owned entry by entry unless marked atomic.
 
 use serde_json::Value;
-use trireme_api::schema::{self, Field, ListType, Struct, Type};
+use trireme_api::schema::{self, Field, ListShape, ListType, Struct, Type};
 
 use crate::rows::Resource;
 
@@ -38,19 +38,10 @@ impl Shape {
     #[must_use]
     pub fn of_field(field: &'static Field) -> Self {
         match field.ty {
-            Type::List(element) => match field.list_type {
-                Some(ListType::Set) => Self::Set(element),
-                Some(ListType::Map) => match element {
-                    Type::Struct(reference) => Self::Keyed(field.map_keys, reference.get()),
-                    _ => Self::Leaf,
-                },
-                Some(ListType::Atomic | ListType::Granular) => Self::Leaf,
-                None if field.strategy.is_some_and(|strategy| strategy.merges()) => match (element, &field.merge_key) {
-                    (Type::Struct(reference), Some(key)) => Self::Keyed(std::slice::from_ref(key), reference.get()),
-                    (Type::Struct(_), None) => Self::Leaf,
-                    _ => Self::Set(element),
-                },
-                None => Self::Leaf,
+            Type::List(element) => match (field.list_shape(), element) {
+                (Some(ListShape::Set), _) => Self::Set(element),
+                (Some(ListShape::Keyed(keys)), Type::Struct(reference)) => Self::Keyed(keys, reference.get()),
+                _ => Self::Leaf,
             },
             Type::Map(_) | Type::Struct(_) if field.list_type == Some(ListType::Atomic) => Self::Leaf,
             // The field says so, whatever its struct says elsewhere.

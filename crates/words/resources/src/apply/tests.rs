@@ -395,3 +395,33 @@ proptest! {
         prop_assert!(owners(&out).len() <= 1);
     }
 }
+
+#[test]
+fn an_empty_list_within_a_list_that_is_replaced_as_a_whole_is_a_change() {
+    let role = row("rbac.authorization.k8s.io", "roles");
+    let rules = json!([{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["*"]}]);
+    let config =
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "r"}, "rules": rules.clone()});
+    let live = canonical(role, apply(role, None, &config, by("one", NOW)).unwrap().value);
+    let put = |rules: Value, labels: Value| {
+        let mut new = live.clone();
+        new["rules"] = rules;
+        new["metadata"]["labels"] = labels;
+        decode::canonicalize_as(&mut new, role.schema(), Empty::Sent);
+        let sent = Updater {
+            empty: true,
+            ..updater("two", LATER)
+        };
+        update_managers(role, Some(&live), &mut new, sent);
+        owners(&new)
+    };
+    let fields = json!({"f:rules": {}});
+    assert_eq!(
+        put(rules.clone(), json!({})),
+        [owned("one", "Apply", fields.clone())],
+        "labels are not"
+    );
+    let mut with = rules;
+    with[0]["nonResourceURLs"] = json!([]);
+    assert_eq!(put(with, Value::Null), [owned("two", "Update", fields)]);
+}

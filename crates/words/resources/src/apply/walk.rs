@@ -238,7 +238,7 @@ pub fn with_named_fields(set: &Set, shape: Shape) -> Set {
     out
 }
 
-/// The value without the fields of a set.
+/// The value without the fields of a set. What all of whose members go is left empty.
 #[must_use]
 pub fn without(value: &Value, set: &Set, shape: Shape) -> Value {
     let shape = shape.settle([Some(value), None]);
@@ -254,7 +254,7 @@ pub fn without(value: &Value, set: &Set, shape: Shape) -> Value {
                     continue;
                 }
                 let value = match set.below(&element) {
-                    Some(below) => without(value, below, shape.member(name).unwrap_or(Shape::Leaf)),
+                    Some(below) => emptied(value, below, shape.member(name).unwrap_or(Shape::Leaf)),
                     None => value.clone(),
                 };
                 kept.insert(name.clone(), value);
@@ -272,7 +272,7 @@ pub fn without(value: &Value, set: &Set, shape: Shape) -> Value {
                     continue;
                 }
                 kept.push(match set.below(&element) {
-                    Some(below) => without(item, below, shape.element()),
+                    Some(below) => emptied(item, below, shape.element()),
                     None => item.clone(),
                 });
             }
@@ -280,6 +280,15 @@ pub fn without(value: &Value, set: &Set, shape: Shape) -> Value {
         }
         Value::Object(_) | Value::Array(_) => Value::Null,
         scalar => scalar.clone(),
+    }
+}
+
+/// Likewise, of a member or element that itself stays: empty rather than nothing.
+fn emptied(value: &Value, set: &Set, shape: Shape) -> Value {
+    match (without(value, set, shape), value) {
+        (Value::Null, Value::Object(_)) => Value::Object(Map::new()),
+        (Value::Null, Value::Array(_)) => Value::Array(Vec::new()),
+        (left, _) => left,
     }
 }
 
@@ -438,13 +447,10 @@ mod tests {
     }
 
     #[test]
-    fn removing_leaves_null_for_what_became_empty() {
+    fn removing_leaves_empty_what_lost_its_members() {
         let value = json!({"metadata": {"labels": {"a": "1"}, "name": "n"}});
         let mut set = Set::default();
         set.insert(&["f:metadata", "f:labels", "f:a"]);
-        assert_eq!(
-            without(&value, &set, pod()),
-            json!({"metadata": {"labels": null, "name": "n"}})
-        );
+        assert_eq!(without(&value, &set, pod()), json!({"metadata": {"labels": {}, "name": "n"}}));
     }
 }

@@ -564,7 +564,8 @@ fn element_kind<'a>(
     let mut kind = None;
     for item in items {
         let this = match item {
-            Value::Array(_) => return Err(PatchError::ListOfLists),
+            Value::Array(_) if kind.is_none() => return Err(PatchError::ListOfLists),
+            Value::Array(_) => "list",
             Value::Object(_) => "map",
             Value::String(_) => "string",
             Value::Number(_) => "number",

@@ -46,6 +46,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "admissionregistration.k8s.io/mutatingwebhookconfigurations",
         stored_as: ("admissionregistration.k8s.io", "v1"),
         hash: "Sqi0GUgDaX0=",
+        tells_empty: &["webhooks"],
         unenforced: Some(Unenforced::always("no webhook is called")),
         ..BASE
     },
@@ -89,6 +90,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "admissionregistration.k8s.io/validatingwebhookconfigurations",
         stored_as: ("admissionregistration.k8s.io", "v1"),
         hash: "B0wHjQmsGNk=",
+        tells_empty: &["webhooks"],
         unenforced: Some(Unenforced::always("no webhook is called")),
         ..BASE
     },

@@ -50,7 +50,8 @@ pub struct Resource {
     pub virtual_: bool,
     /// Whether the garbage collector cares for it: policies of deletion mean nothing to others.
     pub collected: bool,
-    /// Members of which an empty map is not the same as none when two objects are compared, as upstream does to the letter.
+    /// Members in which an empty list or map is not the same as none when two objects are compared, as upstream does to the
+    /// letter.
     pub tells_empty: &'static [&'static str],
     /// Most values that an object may have ([`trireme_api::cost`]).
     pub values_max: usize,

@@ -64,9 +64,15 @@ pub fn prepare_update(row: &Resource, new: &mut Value, old: &Value, subresource:
             if rules::clears_status(row) {
                 put(new, "status", old.get("status"));
             }
+            let early = rules::counts_dropped(row);
+            if early {
+                bump_generation(row, new, old);
+            }
             gates::drop_disabled(row, new, Some(old));
             kinds::update(row, new, old);
-            bump_generation(row, new, old);
+            if !early {
+                bump_generation(row, new, old);
+            }
         }
         Some("status") => {
             put(new, "spec", old.get("spec"));

@@ -25,6 +25,11 @@ pub(super) enum Generation {
     SpecLater,
 }
 
+/// Whether the generation counts what was sent, before fields that are not enabled are dropped.
+pub(super) fn counts_dropped(row: &Resource) -> bool {
+    matches!(row.plural, "endpointslices" | "resourceslices")
+}
+
 pub(super) fn generation(row: &Resource) -> Option<Generation> {
     Some(match row.plural {
         "deployments" => Generation::SpecAndAnnotations,

@@ -359,3 +359,22 @@ fn names_labels_and_statuses_that_come_from_elsewhere() {
     );
     assert_eq!(pod["spec"]["terminationGracePeriodSeconds"], 1);
 }
+
+#[test]
+fn what_is_sent_of_a_slice_counts_before_it_is_dropped() {
+    let slice = |more: Value| {
+        let mut device = json!({"name": "d0"});
+        device.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+        json!({"metadata": {"name": "s", "generation": 1}, "spec": {"driver": "d.example", "devices": [device]}})
+    };
+    let of_a_gate_that_is_off = json!({"nodeAllocatableResourceMappings": {"memory": {}}});
+    let new = update(
+        "resource.k8s.io",
+        "resourceslices",
+        None,
+        slice(of_a_gate_that_is_off),
+        &slice(json!({})),
+    );
+    assert_eq!(new["spec"], slice(json!({}))["spec"]);
+    assert_eq!(new["metadata"]["generation"], 2);
+}

@@ -272,7 +272,11 @@ fn event(v: &View<'_>) -> Vec<Value> {
     } else {
         first.clone()
     };
-    let mut count = v.number(&["count"]).max(1);
+    // What was seen once is not counted.
+    let mut count = match v.number(&["count"]) {
+        0 => 1,
+        count => count,
+    };
     if v.get(&["series"]).is_some() {
         last = v.since(&["series", "lastObservedTime"]);
         count = v.number(&["series", "count"]);

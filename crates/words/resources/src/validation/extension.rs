@@ -193,7 +193,9 @@ fn service_ref(errors: &mut Errors, node: &Node<'_>) {
     if !path.str().starts_with('/') {
         errors.push(path.bad("must start with a '/'"));
     }
-    let rest = path.str().char_indices().nth(1).map_or("", |(at, _)| &path.str()[at..]);
+    // Go cuts off a byte, whatever it is part of.
+    let rest = String::from_utf8_lossy(&path.str().as_bytes()[1..]);
+    let rest = rest.as_ref();
     for (index, segment) in rest.strip_suffix('/').unwrap_or(rest).split('/').enumerate() {
         if segment.is_empty() {
             errors.push(path.bad(format!("segment[{index}] may not be empty")));

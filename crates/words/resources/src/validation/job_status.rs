@@ -89,7 +89,7 @@ pub(super) fn job_status(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     if (finished_turned || changed("terminating")) && finished && terminating.int() > 0 {
         errors.push(terminating.bad_int("terminating>0 is invalid for finished job"));
     }
-    if (changed("ready") || changed("active")) && ready.int() > active.int() {
+    if (changed("ready") || changed("active")) && ready.set() && ready.int() > active.int() {
         errors.push(ready.bad_int("cannot set more ready pods than active"));
     }
     refuse(

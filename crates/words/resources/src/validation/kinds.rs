@@ -49,6 +49,8 @@ pub(super) struct Kind {
     pub after: &'static [Look],
     /// Content of an update of the status.
     pub status: Update,
+    /// Whether an update of the status is only held against what is common to all kinds.
+    pub bare_status: bool,
 }
 
 impl Kind {
@@ -82,6 +84,7 @@ const BASE: Kind = Kind {
     update: no_change,
     after: &[],
     status: no_change,
+    bare_status: false,
 };
 
 const fn kind(storage: &'static str, create: Create, update: Update) -> Kind {
@@ -309,11 +312,14 @@ pub(super) static KINDS: &[Kind] = &[
         status: job_status::job_status,
         ..kind("batch/jobs", batch::job, batch::job_update)
     },
-    kind(
-        "batch/cronjobs",
-        |e, n| batch::cron_job(e, n, None),
-        |e, n, o| batch::cron_job(e, n, Some(o)),
-    ),
+    Kind {
+        bare_status: true,
+        ..kind(
+            "batch/cronjobs",
+            |e, n| batch::cron_job(e, n, None),
+            |e, n, o| batch::cron_job(e, n, Some(o)),
+        )
+    },
     Kind {
         standard_finalizers: false,
         ..kind("coordination.k8s.io/leases", config::lease, |e, n, _| config::lease(e, n))

@@ -188,7 +188,7 @@ fn by_kind(errors: &mut Errors, row: &Resource, kind: &Kind, root: &Node<'_>, ol
         Look::Change => metadata::update(errors, &root.at("metadata"), &old.at("metadata"), rules),
     };
     if door == Some("status") {
-        if kind.looks {
+        if kind.looks && !kind.bare_status {
             look(errors, &Look::Change);
         }
         (kind.status)(errors, root, old);

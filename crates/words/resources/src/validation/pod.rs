@@ -313,10 +313,8 @@ fn pod_resources(errors: &mut Errors, spec: &Node<'_>, claims: &[&str]) {
     }
     resources::requirements(errors, &node, Scope::Pod, claims);
     let (requests, limits) = (aggregates(spec, "requests"), aggregates(spec, "limits"));
-    let zero = Quantity::zero(Format::DecimalSi);
     for (called, request) in node.at("requests").entries() {
-        let sum = requests.get(called).unwrap_or(&zero);
-        if *sum > request.quantity() {
+        if let Some(sum) = requests.get(called).filter(|sum| **sum > request.quantity()) {
             errors.push(request.bad_quantity(format!(
                 "must be greater than or equal to aggregate container requests of {sum}"
             )));
@@ -328,8 +326,7 @@ fn pod_resources(errors: &mut Errors, spec: &Node<'_>, claims: &[&str]) {
         .into_iter()
         .filter(|(called, _)| resources::is_huge(called))
     {
-        let sum = limits.get(called).unwrap_or(&zero);
-        if *sum > limit.quantity() {
+        if let Some(sum) = limits.get(called).filter(|sum| **sum > limit.quantity()) {
             errors.push(limit.bad_quantity(format!(
                 "must be greater than or equal to aggregate container limits of {sum}"
             )));

@@ -257,6 +257,8 @@ pub(super) fn update_status(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>
     ] {
         transitions(errors, &status.at(list), &before.at(list), &old.at("spec"), containers);
     }
+    claim_statuses(errors, root, &status);
+    extended_claim_status(errors, root, &status.at("extendedResourceClaimStatus"));
     for name in ["podIPs", "hostIPs"] {
         status_addresses(errors, &status, &before, name);
     }
@@ -268,6 +270,75 @@ pub(super) fn update_status(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>
                 errors.extend(names::user_id(id.int()).into_iter().map(|message| id.bad_int(message)));
             }
         }
+    }
+}
+
+/// What was made of the claims that a pod names.
+fn claim_statuses(errors: &mut Errors, root: &Node<'_>, status: &Node<'_>) {
+    let claims = root.at("spec").at("resourceClaims");
+    let known: Seen<&str> = claims.items().iter().map(|claim| claim.text("name")).collect();
+    let mut told: Seen<&str> = Seen::default();
+    for entry in status.at("resourceClaimStatuses").items() {
+        let name = entry.at("name");
+        if !known.contains(&name.str()) {
+            errors.push(name.bad("must match the name of an entry in `spec.resourceClaims`"));
+        }
+        if told.contains(&name.str()) {
+            errors.push(name.duplicate());
+        }
+        told.push(name.str());
+        let made = entry.at("resourceClaimName");
+        if made.set() {
+            made.each(errors, names::subdomain(made.str()));
+        }
+    }
+}
+
+/// The claim that was made for extended resources.
+fn extended_claim_status(errors: &mut Errors, root: &Node<'_>, status: &Node<'_>) {
+    if !status.set() {
+        return;
+    }
+    let spec = root.at("spec");
+    let containers: Vec<Node<'_>> = ["initContainers", "containers"]
+        .into_iter()
+        .flat_map(|list| spec.at(list).items())
+        .collect();
+    let mappings = status.at("requestMappings");
+    if mappings.items().is_empty() {
+        errors.push(mappings.required("at least one request mapping is required"));
+    }
+    let mut told: Seen<(&str, &str, &str)> = Seen::default();
+    for mapping in mappings.items() {
+        let (container, resource, request) = (
+            mapping.at("containerName"),
+            mapping.at("resourceName"),
+            mapping.at("requestName"),
+        );
+        // Of two containers of one name the last counts.
+        match containers.iter().rev().find(|known| known.text("name") == container.str()) {
+            Some(known) if !known.get("resources.requests").has(resource.str()) => errors.push(resource.bad(
+                "must match the extended resource name of an entry in spec.initContainers.resources.requests or \
+                 spec.containers.resources.requests",
+            )),
+            Some(_) => {}
+            None => {
+                errors.push(container.bad("must match the name of an entry in spec.initContainers.name or spec.containers.name"))
+            }
+        }
+        let at = request.moved(status.child("requestName").path);
+        at.each(errors, names::label(request.str()));
+        let told_as = (container.str(), resource.str(), request.str());
+        if told.contains(&told_as) {
+            errors.extend([container.duplicate(), resource.duplicate(), request.duplicate()]);
+        }
+        told.push(told_as);
+    }
+    let claim = status.at("resourceClaimName");
+    if claim.is_empty() {
+        errors.push(claim.required(""));
+    } else {
+        claim.each(errors, names::subdomain(claim.str()));
     }
 }
 
