@@ -1,13 +1,14 @@
 //! Environment and command lines: `$(VAR)` expansion and the order in which sources win.
 //!
 //! Invariant: values come from [`Sources`], so this reads nothing itself. Referenced objects must be loaded before; what
-//! they are is told by [`references`].
+//! they are is told by [`references`]. What is made is no more than [`START_BYTES_MAX`], however often a value is named.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::downward::{self, NodeFacts};
+use crate::room::{Exhausted, Room, START_BYTES_MAX};
 
 /// Objects that an environment may refer to, by name in the pod's namespace. `None` means it does not exist.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +47,15 @@ pub enum EnvError {
     /// A field or resource reference that cannot be resolved.
     #[error(transparent)]
     Field(#[from] downward::FieldError),
+    /// More than a process can be started with.
+    #[error("argument list too long: environment or command have more than {START_BYTES_MAX} bytes")]
+    TooLong,
+}
+
+impl From<Exhausted> for EnvError {
+    fn from(Exhausted: Exhausted) -> Self {
+        Self::TooLong
+    }
 }
 
 /// ConfigMaps and Secrets that a container's environment refers to.
@@ -76,26 +86,32 @@ pub fn references(container: &Container) -> (Vec<String>, Vec<String>) {
 /// The environment of a container: `envFrom`, then `env` in order over it, then service variables not yet there.
 ///
 /// # Errors
-/// When something that is not optional is missing.
+/// When something that is not optional is missing, or more is made than a process can be started with.
 pub fn environment(pod: &Pod, container: &Container, sources: &Sources) -> Result<BTreeMap<String, String>, EnvError> {
     let namespace = crate::spec::namespace(pod);
     let mut known: BTreeMap<String, String> = BTreeMap::new();
+    let mut room = Room::of(START_BYTES_MAX);
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
         if let Some(reference) = &from.config_map_ref {
-            match sources.config_maps.get(&reference.name).cloned().flatten() {
-                Some(data) => known.extend(data.into_iter().map(|(key, value)| (format!("{prefix}{key}"), value))),
+            match sources.config_maps.get(&reference.name).and_then(Option::as_ref) {
+                Some(data) => {
+                    for (key, value) in data {
+                        room.take(prefix.len() + key.len() + value.len())?;
+                        known.insert(format!("{prefix}{key}"), value.clone());
+                    }
+                }
                 None if reference.optional == Some(true) => {}
                 None => return Err(EnvError::NoConfigMap(reference.name.clone())),
             }
         }
         if let Some(reference) = &from.secret_ref {
-            match sources.secrets.get(&reference.name).cloned().flatten() {
+            match sources.secrets.get(&reference.name).and_then(Option::as_ref) {
                 Some(data) => {
-                    known.extend(
-                        data.into_iter()
-                            .map(|(key, value)| (format!("{prefix}{key}"), String::from_utf8_lossy(&value).into_owned())),
-                    );
+                    for (key, value) in data {
+                        room.take(prefix.len() + key.len() + value.len())?;
+                        known.insert(format!("{prefix}{key}"), String::from_utf8_lossy(value).into_owned());
+                    }
                 }
                 None if reference.optional == Some(true) => {}
                 None => return Err(EnvError::NoSecret(reference.name.clone())),
@@ -106,7 +122,7 @@ pub fn environment(pod: &Pod, container: &Container, sources: &Sources) -> Resul
         let literal = variable.value.as_deref().unwrap_or_default();
         let value = match &variable.value_from {
             Some(source) if literal.is_empty() => {
-                if let Some(reference) = &source.field_ref {
+                let value = if let Some(reference) = &source.field_ref {
                     downward::field(pod, &reference.field_path, &sources.node)?
                 } else if let Some(reference) = &source.resource_field_ref {
                     downward::resource(pod, Some(container), reference, &sources.node)?
@@ -134,11 +150,14 @@ pub fn environment(pod: &Pod, container: &Container, sources: &Sources) -> Resul
                     }
                 } else {
                     String::new()
-                }
+                };
+                room.take(value.len())?;
+                value
             }
-            _ => expand(literal, |name| {
-                known.get(name).or_else(|| sources.services.get(name)).cloned()
-            }),
+            _ => {
+                let lookup = |name: &str| known.get(name).or_else(|| sources.services.get(name)).map(String::as_str);
+                expand_within(literal, lookup, &mut room)?
+            }
         };
         known.insert(variable.name.clone(), value);
     }
@@ -157,19 +176,23 @@ fn no_key(key: &str, kind: &'static str, namespace: &str, name: &str) -> EnvErro
     }
 }
 
-/// Expands command or arguments with an environment.
-#[must_use]
-pub fn expand_all(texts: Option<&Vec<String>>, environment: &BTreeMap<String, String>) -> Vec<String> {
-    texts
-        .into_iter()
-        .flatten()
-        .map(|text| expand(text, |name| environment.get(name).cloned()))
-        .collect()
+/// Expands texts (a command, its arguments, a path) with an environment.
+///
+/// # Errors
+/// When they become longer together than what a process can be started with.
+pub fn expand_all<'a>(
+    texts: impl IntoIterator<Item = &'a String>,
+    environment: &BTreeMap<String, String>,
+) -> Result<Vec<String>, EnvError> {
+    let mut room = Room::of(START_BYTES_MAX);
+    let lookup = |name: &str| environment.get(name).map(String::as_str);
+    texts.into_iter().map(|text| Ok(expand_within(text, lookup, &mut room)?)).collect()
 }
 
 /// Replaces `$(NAME)` by what `lookup` says; what it does not know stays as it is; `$$` is a `$`.
-#[must_use]
-pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
+fn expand_within<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>, room: &mut Room) -> Result<String, Exhausted> {
+    // What is not replaced is no longer than the text.
+    room.take(text.len())?;
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -180,7 +203,10 @@ pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
             rest = after;
         } else if let Some((name, after)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
             match lookup(name) {
-                Some(value) => result.push_str(&value),
+                Some(value) => {
+                    room.take(value.len())?;
+                    result.push_str(value);
+                }
                 None => {
                     result.push_str("$(");
                     result.push_str(name);
@@ -194,7 +220,7 @@ pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
         }
     }
     result.push_str(rest);
-    result
+    Ok(result)
 }
 
 #[cfg(test)]
@@ -204,7 +230,7 @@ mod tests {
 
     #[test]
     fn expansion() {
-        let lookup = |name: &str| (name == "A").then(|| "x".to_owned());
+        let environment = BTreeMap::from([("A".to_owned(), "x".to_owned())]);
         for (text, expected) in [
             ("$(A)", "x"),
             ("a$(A)b$(A)", "axbx"),
@@ -214,7 +240,8 @@ mod tests {
             ("end$", "end$"),
             ("$$$(A)", "$x"),
         ] {
-            assert_eq!(expand(text, lookup), expected, "{text}");
+            let expanded = expand_all([&text.to_owned()], &environment).unwrap();
+            assert_eq!(expanded, [expected], "{text}");
         }
     }
 

@@ -23,6 +23,7 @@ mod resize_conditions;
 pub mod resolv;
 pub mod resources;
 pub mod restart;
+pub mod room;
 pub mod services;
 pub mod spec;
 pub mod status;

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 use trireme_client::Client;
 use trireme_pod::downward::{self, NodeFacts};
+use trireme_pod::room::{Exhausted, Room, VOLUMES_BYTES_MAX};
 use trireme_pod::spec;
 
 use crate::atomic::{File, Files};
@@ -22,47 +23,44 @@ pub(crate) struct Fetch<'a> {
     pub(crate) tokens: &'a Tokens,
     pub(crate) pod: &'a Pod,
     pub(crate) node: &'a NodeFacts,
+    /// What all volumes of the pod may still hold.
+    pub(crate) room: &'a mut Room,
 }
 
 type Data = BTreeMap<String, Vec<u8>>;
 
 impl Fetch<'_> {
-    pub(crate) async fn config_map_volume(&self, source: &ConfigMapVolumeSource) -> Result<Files, String> {
+    pub(crate) async fn config_map_volume(&mut self, source: &ConfigMapVolumeSource) -> Result<Files, String> {
         let optional = source.optional == Some(true);
         let data = self.config_map(&source.name, optional).await?;
-        select(
-            &data,
-            source.items.as_deref(),
-            mode(source.default_mode),
-            optional,
-            "configmap",
-        )
+        let items = source.items.as_deref();
+        self.select(&data, items, mode(source.default_mode), optional, "configmap")
     }
 
-    pub(crate) async fn secret_volume(&self, source: &SecretVolumeSource) -> Result<Files, String> {
+    pub(crate) async fn secret_volume(&mut self, source: &SecretVolumeSource) -> Result<Files, String> {
         let optional = source.optional == Some(true);
         let data = self
             .secret(source.secret_name.as_deref().unwrap_or_default(), optional)
             .await?;
-        select(&data, source.items.as_deref(), mode(source.default_mode), optional, "secret")
+        self.select(&data, source.items.as_deref(), mode(source.default_mode), optional, "secret")
     }
 
-    pub(crate) fn downward_volume(&self, source: &DownwardAPIVolumeSource) -> Result<Files, String> {
+    pub(crate) fn downward_volume(&mut self, source: &DownwardAPIVolumeSource) -> Result<Files, String> {
         self.downward(source.items.as_deref().unwrap_or_default(), mode(source.default_mode))
     }
 
-    pub(crate) async fn projected_volume(&self, volume: &str, source: &ProjectedVolumeSource) -> Result<Files, String> {
+    pub(crate) async fn projected_volume(&mut self, volume: &str, source: &ProjectedVolumeSource) -> Result<Files, String> {
         let mode = mode(source.default_mode);
         let mut files = Files::new();
         for part in source.sources.iter().flatten() {
             if let Some(source) = &part.config_map {
                 let optional = source.optional == Some(true);
                 let data = self.config_map(&source.name, optional).await?;
-                files.extend(select(&data, source.items.as_deref(), mode, optional, "configmap")?);
+                files.extend(self.select(&data, source.items.as_deref(), mode, optional, "configmap")?);
             } else if let Some(source) = &part.secret {
                 let optional = source.optional == Some(true);
                 let data = self.secret(&source.name, optional).await?;
-                files.extend(select(&data, source.items.as_deref(), mode, optional, "secret")?);
+                files.extend(self.select(&data, source.items.as_deref(), mode, optional, "secret")?);
             } else if let Some(source) = &part.downward_api {
                 files.extend(self.downward(source.items.as_deref().unwrap_or_default(), mode)?);
             } else if let Some(source) = &part.service_account_token {
@@ -123,7 +121,7 @@ impl Fetch<'_> {
             .collect())
     }
 
-    fn downward(&self, items: &[DownwardAPIVolumeFile], default_mode: u32) -> Result<Files, String> {
+    fn downward(&mut self, items: &[DownwardAPIVolumeFile], default_mode: u32) -> Result<Files, String> {
         let mut files = Files::new();
         for item in items {
             let text = if let Some(reference) = &item.field_ref {
@@ -135,14 +133,48 @@ impl Fetch<'_> {
             }
             .map_err(|error| error.to_string())?;
             let mode = item.mode.map_or(default_mode, |own| mode(Some(own)));
-            files.insert(
-                item.path.clone(),
-                File {
-                    data: text.into_bytes(),
-                    mode,
-                    token: false,
-                },
-            );
+            files.insert(item.path.clone(), self.file(text.as_bytes(), mode)?);
+        }
+        Ok(files)
+    }
+
+    /// A file that holds a copy of this.
+    fn file(&mut self, data: &[u8], mode: u32) -> Result<File, String> {
+        self.room
+            .take(data.len())
+            .map_err(|Exhausted| format!("the pod's volumes would hold more than {VOLUMES_BYTES_MAX} bytes of what the API has"))?;
+        Ok(File {
+            data: data.to_vec(),
+            mode,
+            token: false,
+        })
+    }
+
+    fn select(
+        &mut self,
+        data: &Data,
+        items: Option<&[KeyToPath]>,
+        default_mode: u32,
+        optional: bool,
+        kind: &str,
+    ) -> Result<Files, String> {
+        let Some(items) = items.filter(|items| !items.is_empty()) else {
+            return data
+                .iter()
+                .map(|(key, value)| Ok((key.clone(), self.file(value, default_mode)?)))
+                .collect();
+        };
+        let mut files = Files::new();
+        for item in items {
+            match data.get(&item.key) {
+                Some(value) => {
+                    let mode = item.mode.map_or(default_mode, |own| mode(Some(own)));
+                    files.insert(item.path.clone(), self.file(value, mode)?);
+                }
+                None if optional => {}
+                None if kind == "secret" => return Err(format!("references non-existent secret key: {}", item.key)),
+                None => return Err(format!("configmap references non-existent config key: {}", item.key)),
+            }
         }
         Ok(files)
     }
@@ -176,33 +208,4 @@ fn absent(kind: &str, name: &str, optional: bool) -> Result<Data, String> {
 
 fn mode(mode: Option<i32>) -> u32 {
     u32::try_from(mode.unwrap_or(DEFAULT_MODE)).unwrap_or(0o644) & 0o777
-}
-
-fn select(data: &Data, items: Option<&[KeyToPath]>, default_mode: u32, optional: bool, kind: &str) -> Result<Files, String> {
-    let file = |data: &[u8], mode| File {
-        data: data.to_vec(),
-        mode,
-        token: false,
-    };
-    let Some(items) = items.filter(|items| !items.is_empty()) else {
-        return Ok(data
-            .iter()
-            .map(|(key, value)| (key.clone(), file(value, default_mode)))
-            .collect());
-    };
-    let mut files = Files::new();
-    for item in items {
-        match data.get(&item.key) {
-            Some(value) => {
-                files.insert(
-                    item.path.clone(),
-                    file(value, item.mode.map_or(default_mode, |own| mode(Some(own)))),
-                );
-            }
-            None if optional => {}
-            None if kind == "secret" => return Err(format!("references non-existent secret key: {}", item.key)),
-            None => return Err(format!("configmap references non-existent config key: {}", item.key)),
-        }
-    }
-    Ok(files)
 }

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use trireme_client::Client;
 use trireme_pod::downward::NodeFacts;
+use trireme_pod::room::{Room, VOLUMES_BYTES_MAX};
 use trireme_pod::{qos, spec};
 
 pub use sub_path::SubPathRequest;
@@ -94,8 +95,9 @@ impl Volumes {
     pub async fn mount(&self, pod: &Pod, node: &NodeFacts) -> Result<BTreeMap<String, PathBuf>, VolumeError> {
         let mut paths = BTreeMap::new();
         let mut failed = None;
+        let mut room = Room::of(VOLUMES_BYTES_MAX);
         for volume in spec::of(pod).volumes.iter().flatten() {
-            match self.mount_one(pod, volume, node).await {
+            match self.mount_one(pod, volume, node, &mut room).await {
                 Ok(path) => {
                     paths.insert(volume.name.clone(), path);
                 }
@@ -110,7 +112,7 @@ impl Volumes {
         failed.map_or(Ok(paths), Err)
     }
 
-    async fn mount_one(&self, pod: &Pod, volume: &Volume, node: &NodeFacts) -> Result<PathBuf, String> {
+    async fn mount_one(&self, pod: &Pod, volume: &Volume, node: &NodeFacts, room: &mut Room) -> Result<PathBuf, String> {
         if let Some(source) = &volume.host_path {
             return local::host_path(source).map_err(|error| error.to_string());
         }
@@ -136,11 +138,12 @@ impl Volumes {
             }
             return Ok(path);
         }
-        let fetch = content::Fetch {
+        let mut fetch = content::Fetch {
             client: &self.client,
             tokens: &self.tokens,
             pod,
             node,
+            room,
         };
         let (plugin, in_memory, files) = if let Some(source) = &volume.config_map {
             ("configmap", false, fetch.config_map_volume(source).await?)

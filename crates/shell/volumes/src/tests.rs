@@ -187,3 +187,50 @@ async fn volumes_in_memory_are_no_larger_than_their_limit() {
     assert!(std::fs::write(paths["none"].join("more"), [1]).is_err());
     volumes.tear_down("u1").unwrap();
 }
+
+/// Address space and processor time of the child that gets volumes which name one large value very often.
+const LIMITS: &str = "ulimit -v 524288 && ulimit -t 60 && exec \"$0\" \"$@\"";
+
+#[test]
+fn references_that_multiply_end_within_a_limit_of_address_space() {
+    let out = std::process::Command::new("sh")
+        .args(["-c", LIMITS])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "tests::in_a_child", "--test-threads=1"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && told.contains("1 passed"), "{}: {told}", out.status);
+}
+
+#[tokio::test]
+#[ignore = "run by its parent under limits"]
+async fn in_a_child() {
+    let directory = tempfile::tempdir().unwrap();
+    let api = seeded();
+    let large = "x".repeat(1_000_000);
+    api.seed(
+        &ResourceRef::of::<k8s_openapi::api::core::v1::ConfigMap>(),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "l", "namespace": "n"}, "data": {"k": large}}),
+    );
+    let volumes = Volumes::new(directory.path(), Client::new(api));
+    let items: Vec<_> = (0..3_000).map(|number| json!({"key": "k", "path": format!("f{number}")})).collect();
+    let fields: Vec<_> = (0..10_000)
+        .map(|number| json!({"path": format!("f{number}"), "fieldRef": {"fieldPath": "metadata.annotations"}}))
+        .collect();
+    let map = |number: usize| json!({"name": format!("v{number}"), "configMap": {"name": "l"}});
+    for volumes_of_pod in [
+        json!([{"name": "v", "configMap": {"name": "l", "items": items}}]),
+        json!([{"name": "v", "projected": {"sources": [{"configMap": {"name": "l", "items": items}}]}}]),
+        json!([{"name": "v", "downwardAPI": {"items": fields}}]),
+        // Each has room; all of them together have not.
+        (0..100).map(map).collect(),
+    ] {
+        let mut pod = pod(volumes_of_pod, json!({}));
+        pod.metadata.annotations = Some(BTreeMap::from([("a".to_owned(), "x".repeat(200_000))]));
+        let refused = volumes.mount(&pod, &NodeFacts::default()).await.unwrap_err().to_string();
+        let why = "the pod's volumes would hold more than 67108864 bytes of what the API has";
+        assert!(refused.ends_with(why), "{refused}");
+    }
+    volumes.tear_down("u1").unwrap();
+}

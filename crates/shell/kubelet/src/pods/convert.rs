@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use trireme_pod::env::{self, EnvError};
 use trireme_pod::qos::Limits;
 use trireme_pod::resources::effective;
 use trireme_pod::{qos, resolv, spec};
@@ -138,7 +139,12 @@ fn labels(pod: &Pod) -> BTreeMap<String, String> {
     labels
 }
 
-pub(super) fn container(shared: &Shared, pod: &Pod, container: &Container, around: Surroundings) -> ContainerConfig {
+pub(super) fn container(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+    around: Surroundings,
+) -> Result<ContainerConfig, EnvError> {
     let granted = effective(spec::of(pod), container);
     let mut labels = labels(pod);
     labels.insert("io.kubernetes.container.name".into(), container.name.clone());
@@ -157,14 +163,15 @@ pub(super) fn container(shared: &Shared, pod: &Pod, container: &Container, aroun
             spec::of(pod).termination_grace_period_seconds.unwrap_or(30).to_string(),
         ),
     ];
-    ContainerConfig {
+    let expand = |texts: &Option<Vec<String>>| env::expand_all(texts.iter().flatten(), &around.environment);
+    Ok(ContainerConfig {
         metadata: ContainerMetadata {
             name: container.name.clone(),
             attempt: around.attempt,
         },
         image: container.image.clone().unwrap_or_default(),
-        command: trireme_pod::env::expand_all(container.command.as_ref(), &around.environment),
-        args: trireme_pod::env::expand_all(container.args.as_ref(), &around.environment),
+        command: expand(&container.command)?,
+        args: expand(&container.args)?,
         working_dir: container.working_dir.clone().unwrap_or_default(),
         security_context: LinuxContainerSecurityContext {
             pid_target: around.pid_target,
@@ -190,7 +197,7 @@ pub(super) fn container(shared: &Shared, pod: &Pod, container: &Container, aroun
             .lifecycle
             .as_ref()
             .and_then(|lifecycle| lifecycle.stop_signal.clone()),
-    }
+    })
 }
 
 fn security(pod: &Pod, container: &Container) -> LinuxContainerSecurityContext {

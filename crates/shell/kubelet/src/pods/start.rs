@@ -173,17 +173,14 @@ impl Job {
         let mounts = self
             .mounts(container, attempt, &environment, &images)
             .map_err(|why| failed("CreateContainerConfigError", why, RETRY))?;
-        let config = convert::container(
-            shared,
-            &self.pod,
-            container,
-            Surroundings {
-                attempt,
-                environment,
-                mounts,
-                pid_target,
-            },
-        );
+        let around = Surroundings {
+            attempt,
+            environment,
+            mounts,
+            pid_target,
+        };
+        let config = convert::container(shared, &self.pod, container, around)
+            .map_err(|why| failed("CreateContainerConfigError", why.to_string(), RETRY))?;
         let log = shared.log_directory(&self.pod).join(name);
         std::fs::create_dir_all(&log)
             .map_err(|error| failed("CreateContainerError", format!("{}: {error}", log.display()), RETRY))?;
@@ -357,7 +354,9 @@ impl Job {
             })?;
             let sub_path = match (&mount.sub_path, &mount.sub_path_expr) {
                 (Some(path), _) if !path.is_empty() => path.clone(),
-                (_, Some(expression)) if !expression.is_empty() => env::expand(expression, |name| environment.get(name).cloned()),
+                (_, Some(expression)) if !expression.is_empty() => env::expand_all([expression], environment)
+                    .map_err(|error| error.to_string())?
+                    .concat(),
                 _ => String::new(),
             };
             let host_path = if sub_path.is_empty() || image.is_some() {
