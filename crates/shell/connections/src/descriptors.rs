@@ -30,6 +30,8 @@ pub struct Shares {
     pub kubelet: usize,
     /// Connections to the peer port whose peer is not known yet.
     pub peer_handshakes: usize,
+    /// Connections to the cluster DNS.
+    pub dns: usize,
 }
 
 /// More than this a process does not hand out, whatever its limit: some systems set none.
@@ -50,6 +52,7 @@ impl Shares {
             api_per_source: (api - api / 4).max(1),
             kubelet: (reserve / 4).clamp(1, 1024),
             peer_handshakes: (reserve / 8).clamp(1, 64),
+            dns: (reserve / 16).clamp(1, 512),
         }
     }
 }
@@ -62,7 +65,7 @@ mod tests {
     fn a_reserve_stays_whatever_the_limit() {
         for limit in [64, 256, 1024, 20_000, 1_048_576, usize::MAX] {
             let shares = Shares::of(limit);
-            let taken = shares.api + shares.kubelet + shares.peer_handshakes;
+            let taken = shares.api + shares.kubelet + shares.peer_handshakes + shares.dns;
             assert!(taken < limit - limit.min(LIMIT_MAX) / 8, "{limit}: {shares:?}");
             assert!(shares.api_per_source < shares.api, "{limit}: {shares:?}");
         }

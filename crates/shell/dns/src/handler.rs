@@ -1,5 +1,6 @@
 //! From a request to a response: the cluster's names from records, all others by asking on.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
@@ -152,6 +153,16 @@ impl RequestHandler for Handler {
                 })
             }
         }
+    }
+}
+
+/// The handler as the datagrams' server has it.
+pub(crate) struct Shared(pub(crate) Arc<Handler>);
+
+#[async_trait]
+impl RequestHandler for Shared {
+    async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, response_handle: R) -> ResponseInfo {
+        self.0.handle_request::<R, T>(request, response_handle).await
     }
 }
 

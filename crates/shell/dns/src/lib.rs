@@ -8,6 +8,7 @@ mod answer;
 mod forward;
 mod handler;
 mod shape;
+mod tcp;
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,20 +22,20 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use trireme_client::{Cache, ResourceRef};
+use trireme_connections::Budget;
 use trireme_routing::dns::{Records, Zone};
 
 use forward::Forwarder;
-use handler::Handler;
+use handler::{Handler, Shared};
+
+pub use tcp::connections;
 
 /// Changes that come this close together make one new set of records.
 const GATHER: Duration = Duration::from_millis(5);
-/// A TCP connection that says nothing for so long is closed.
-const TCP_IDLE: Duration = Duration::from_secs(10);
-/// Responses that wait on one TCP connection.
-const TCP_RESPONSES_MAX: usize = 32;
 
 /// Whom to ask about names outside the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub enum Upstream {
 }
 
 /// What the server is made from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DnsConfig {
     /// Where to listen, UDP and TCP: the cluster DNS address, port 53. The address must be on a link already.
     pub listen: Vec<SocketAddr>,
@@ -54,6 +55,8 @@ pub struct DnsConfig {
     pub zone: Zone,
     /// Everything else.
     pub upstream: Upstream,
+    /// Places of TCP connections ([`connections`]).
+    pub connections: Arc<Budget>,
 }
 
 /// The server cannot start.
@@ -93,7 +96,9 @@ pub struct Dns {
     cache: Arc<Cache>,
     zone: Zone,
     records: Current,
-    server: Server<Handler>,
+    server: Server<Shared>,
+    /// Who answers over TCP.
+    listeners: JoinSet<()>,
     addresses: Vec<SocketAddr>,
     ready: watch::Sender<bool>,
 }
@@ -115,16 +120,19 @@ impl Dns {
         }
         let addresses: Vec<SocketAddr> = sockets.iter().map(|(address, ..)| *address).collect();
         let forwarder = Forwarder::new(config.upstream, addresses.clone());
-        let mut server = Server::new(Handler::new(Arc::clone(&records), config.zone.clone(), forwarder));
+        let handler = Arc::new(Handler::new(Arc::clone(&records), config.zone.clone(), forwarder));
+        let mut server = Server::new(Shared(Arc::clone(&handler)));
+        let mut listeners = JoinSet::new();
         for (_, udp, tcp) in sockets {
             server.register_socket(udp);
-            server.register_listener(tcp, TCP_IDLE, TCP_RESPONSES_MAX);
+            listeners.spawn(tcp::serve(tcp, Arc::clone(&handler), Arc::clone(&config.connections)));
         }
         Ok(Self {
             cache,
             zone: config.zone,
             records,
             server,
+            listeners,
             addresses,
             ready: watch::channel(false).0,
         })
@@ -148,6 +156,7 @@ impl Dns {
             () = shutdown.cancelled() => {}
             () = self.follow() => {}
         }
+        self.listeners.shutdown().await;
         if let Err(error) = self.server.shutdown_gracefully().await {
             tracing::debug!("cluster DNS ended: {error}");
         }

@@ -153,6 +153,7 @@ async fn questions_are_answered_over_both_protocols() {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         zone: zone(),
         upstream: Upstream::Servers(vec![outside]),
+        connections: trireme_dns::connections(100),
     };
     let dns = Dns::bind(cache, config).await.unwrap();
     let server = dns.addresses()[0];
@@ -267,6 +268,7 @@ async fn without_resolvers_others_fail_and_a_taken_port_is_named() {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         zone: zone(),
         upstream: Upstream::ResolvConf(path),
+        connections: trireme_dns::connections(100),
     };
     let dns = Dns::bind(Arc::clone(&cache), config.clone()).await.unwrap();
     let server = dns.addresses()[0];
@@ -298,4 +300,73 @@ async fn without_resolvers_others_fail_and_a_taken_port_is_named() {
     .unwrap();
     assert!(foreign.to_string().contains("not an address of this host"), "{foreign}");
     shutdown.cancel();
+}
+
+/// Few descriptors, little memory, little time for a server and its clients together.
+const LIMITS: &str = "ulimit -n 300 && ulimit -v 1048576 && ulimit -t 60 && exec \"$0\" \"$@\"";
+
+#[test]
+fn silent_connections_leave_room_for_questions() {
+    let out = std::process::Command::new("sh")
+        .args(["-c", LIMITS])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "serves_among_silent_connections", "--test-threads=1"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && told.contains("1 passed"), "{}: {told}", out.status);
+}
+
+#[tokio::test]
+#[ignore = "run by its parent under limits"]
+async fn serves_among_silent_connections() {
+    const PLACES: usize = 16;
+    let shutdown = CancellationToken::new();
+    let fake = FakeTransport::new();
+    seed(&fake);
+    let connections = trireme_dns::connections(PLACES);
+    let config = DnsConfig {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        zone: zone(),
+        upstream: Upstream::Servers(Vec::new()),
+        connections: Arc::clone(&connections),
+    };
+    let dns = Dns::bind(Cache::new(&Client::new(fake), shutdown.clone()), config)
+        .await
+        .unwrap();
+    let (server, mut ready) = (dns.addresses()[0], dns.ready());
+    let task = tokio::spawn(dns.run(shutdown.clone()));
+    ready.wait_for(|ready| *ready).await.unwrap();
+    let mut silent = Vec::new();
+    for number in 0..200 {
+        let mut stream = TcpStream::connect(server).await.unwrap();
+        if number % 2 == 0 {
+            // Half a question; where the port made way meanwhile, that is told here.
+            drop(stream.write_all(&[0, 30, 1]).await);
+        }
+        silent.push(stream);
+    }
+    for _ in 0..20 {
+        let asked = ask_tcp(server, "web.shop.svc.cluster.local.", RecordType::A);
+        let answer = tokio::time::timeout(std::time::Duration::from_secs(10), asked).await.unwrap();
+        assert_eq!(addresses(&answer), ["10.43.0.7"]);
+        assert!(connections.open() <= PLACES);
+    }
+    // What is no question is answered as such, or not at all.
+    let mut stream = TcpStream::connect(server).await.unwrap();
+    let broken = [&[0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &[63; 8]].concat();
+    let length = u16::try_from(broken.len()).unwrap().to_be_bytes();
+    stream.write_all(&[&length[..], &broken].concat()).await.unwrap();
+    let mut head = vec![0; usize::from(stream.read_u16().await.unwrap())];
+    stream.read_exact(&mut head).await.unwrap();
+    let refused = Message::from_vec(&head).unwrap();
+    assert_eq!(
+        (refused.metadata.id, refused.metadata.response_code),
+        (0x1234, ResponseCode::FormErr)
+    );
+    stream.write_all(&[0, 3, 1, 2, 3]).await.unwrap();
+    assert_eq!(stream.read(&mut [0; 8]).await.unwrap_or(0), 0, "closed");
+    drop(silent);
+    shutdown.cancel();
+    task.await.unwrap();
 }

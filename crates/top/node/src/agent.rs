@@ -102,7 +102,7 @@ pub async fn run_agent(options: AgentOptions) -> Result<()> {
         range_is_given: true,
         api_port: None,
         own_pods_only: true,
-        kubelet_connections_max: shares.kubelet,
+        shares,
     };
     let node = Node::start(settings, &client, cache, &tasks, &shutdown).await?;
     tracing::info!(name, %address, "the node runs");

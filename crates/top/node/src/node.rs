@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trireme_client::{Cache, Client, ListOptions, ResourceRef};
-use trireme_connections::Budget;
+use trireme_connections::{Budget, Shares};
 use trireme_dns::{Dns, DnsConfig, Upstream};
 use trireme_kubelet::{Kubelet, KubeletConfig, Obstacle, ResourceMetrics, Tls};
 use trireme_network::{Ipv4Range, Nft, PodNetwork, PodNetworkConfig};
@@ -54,15 +54,15 @@ pub(crate) struct NodeSettings {
     pub(crate) api_port: Option<u16>,
     /// Whether the cache is this node's alone, as on an agent.
     pub(crate) own_pods_only: bool,
-    /// Most connections to the kubelet.
-    pub(crate) kubelet_connections_max: usize,
+    /// Connections that its ports may have.
+    pub(crate) shares: Shares,
 }
 
 /// A running node.
 pub(crate) struct Node {
     failures: mpsc::UnboundedReceiver<anyhow::Error>,
     metrics: Arc<ResourceMetrics>,
-    connections: Arc<Budget>,
+    connections: [Arc<Budget>; 2],
 }
 
 impl Node {
@@ -94,7 +94,8 @@ impl Node {
             runtime as _,
         )?;
         let metrics = kubelet.metrics();
-        let connections = kubelet.connections();
+        let dns_connections = trireme_dns::connections(settings.shares.dns);
+        let connections = [kubelet.connections(), Arc::clone(&dns_connections)];
         let noted_range = kubelet.pod_cidr();
         let running = kubelet.run(shutdown.clone());
         spawn(tasks, &report, async move { running.await.context("the kubelet ended") });
@@ -104,6 +105,7 @@ impl Node {
             cache,
             sandboxes,
             noted_range,
+            dns_connections,
             tasks: tasks.clone(),
             report: report.clone(),
             shutdown: shutdown.clone(),
@@ -121,9 +123,9 @@ impl Node {
         Arc::clone(&self.metrics)
     }
 
-    /// The connections of the kubelet's port.
-    pub(crate) fn connections(&self) -> Arc<Budget> {
-        Arc::clone(&self.connections)
+    /// The connections of the kubelet's port and of the cluster DNS.
+    pub(crate) fn connections(&self) -> [Arc<Budget>; 2] {
+        self.connections.clone()
     }
 
     /// The first failure of a part that cannot be without.
@@ -160,7 +162,7 @@ fn kubelet_config(settings: &NodeSettings) -> KubeletConfig {
         cgroup_root: options.cgroup_root.clone(),
         own_pods_only: settings.own_pods_only,
         port: options.kubelet_port,
-        connections_max: settings.kubelet_connections_max,
+        connections_max: settings.shares.kubelet,
         max_pods: options.max_pods,
         pod_pids_limit: options.pod_max_pids,
         eviction_hard: options.eviction_hard.clone(),
@@ -181,6 +183,7 @@ struct NetworkPart {
     sandboxes: Arc<Sandboxes>,
     /// Where the kubelet looks for the range, should it have to register anew.
     noted_range: Arc<OnceLock<String>>,
+    dns_connections: Arc<Budget>,
     tasks: TaskTracker,
     report: mpsc::UnboundedSender<anyhow::Error>,
     shutdown: CancellationToken,
@@ -287,6 +290,7 @@ impl NetworkPart {
             listen: vec![SocketAddr::new(cluster.cluster_dns, 53)],
             zone,
             upstream: Upstream::ResolvConf("/etc/resolv.conf".into()),
+            connections: Arc::clone(&self.dns_connections),
         };
         let dns = Dns::bind(Arc::clone(&self.cache), config).await?;
         let running = dns.run(self.shutdown.clone());

@@ -173,11 +173,11 @@ pub async fn run_server(config: Checked) -> Result<()> {
             range_is_given: config.runs(Part::Controllers),
             api_port: Some(options.secure_port),
             own_pods_only: false,
-            kubelet_connections_max: shares.kubelet,
+            shares,
         };
         let node = Node::start(settings, &client, cache, &tasks, &shutdown).await?;
         metrics.set_own(node.metrics());
-        ports.push(node.connections());
+        ports.extend(node.connections());
         Some(node)
     } else {
         None
