@@ -5,6 +5,7 @@
 
 mod check;
 pub mod managers;
+mod order;
 pub mod scale;
 pub mod set;
 pub mod shape;

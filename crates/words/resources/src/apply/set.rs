@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::order::Place;
+
 /// A set of paths below one point.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set(BTreeMap<String, Node>);
@@ -157,16 +159,20 @@ impl Set {
         });
     }
 
-    /// Every path, those that end here before those further below.
+    /// Every path, those that end here before those further below, in upstream's order.
     pub fn paths<'a>(&'a self, prefix: &mut Vec<&'a str>, visit: &mut impl FnMut(&[&'a str])) {
-        for (element, node) in &self.0 {
+        let mut elements: Vec<(&String, &Node)> = self.0.iter().collect();
+        if elements.iter().any(|(element, _)| !element.starts_with("f:")) {
+            elements.sort_by_cached_key(|(element, _)| Place::of(element));
+        }
+        for &(element, node) in &elements {
             if node.member {
                 prefix.push(element);
                 visit(prefix);
                 prefix.pop();
             }
         }
-        for (element, node) in &self.0 {
+        for (element, node) in elements {
             prefix.push(element);
             node.below.paths(prefix, visit);
             prefix.pop();
