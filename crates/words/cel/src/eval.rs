@@ -27,6 +27,7 @@ pub use compile::Unplanned;
 pub use error::EvalError;
 pub(crate) use escape::escape as escaped;
 pub use formats::Named;
+pub use regex::matcher;
 pub use run::{Inputs, Terms};
 pub use semver::Semver;
 pub use url::Url;

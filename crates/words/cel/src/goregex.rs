@@ -3,7 +3,9 @@
 //! Crates for regular expressions differ from it: a `{` that begins no repetition is a letter for Go, and look-around is in
 //! neither, but refused in other words. Limits of size and height, which only texts of hostile length reach, are not looked at.
 
+use std::collections::HashSet;
 use std::fmt::{self, Display, Formatter};
+use std::sync::LazyLock;
 
 /// What is wrong with an expression: the reason, and the part that it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +68,9 @@ fn fault<T>(reason: &'static str, part: &str) -> Result<T, RegexFault> {
     Err(RegexFault { reason, part })
 }
 
-/// What is wrong with `pattern`, if anything is.
-pub(crate) fn regex_fault(pattern: &str) -> Option<RegexFault> {
+/// What is wrong with `pattern`, if anything is. It takes time in proportion to the pattern's length.
+#[must_use]
+pub fn regex_fault(pattern: &str) -> Option<RegexFault> {
     judge(pattern).err()
 }
 
@@ -80,6 +83,8 @@ fn judge(whole: &str) -> Result<(), RegexFault> {
     let (mut worst, mut last): (u64, Atom) = (0, None);
     let mut text = whole;
     let mut last_repeat: Option<&str> = None;
+    // Bytes from where the last name of a class ends: none begins behind it.
+    let named = whole.rfind(":]").map_or(usize::MAX, |at| whole.len() - at);
     while let Some(letter) = text.chars().next() {
         let before = text;
         let mut repeat = None;
@@ -114,7 +119,7 @@ fn judge(whole: &str) -> Result<(), RegexFault> {
                 atom = false;
                 text = &text[1..];
             }
-            '[' => text = class(text)?,
+            '[' => text = class(text, named)?,
             '*' | '+' | '?' => {
                 text = repetition(before, &text[1..], last_repeat, last)?;
                 repeat = Some(before);
@@ -259,16 +264,22 @@ fn unicode_class(text: &str) -> Rest<'_> {
         (&text[..end], &text[2..end])
     };
     let name = name.strip_prefix('^').unwrap_or(name);
-    // Names are compared without what separates their words, the first letter large.
-    let mut canonical = name.replace(['_', '-', ' '], "").to_ascii_lowercase();
-    if let Some(first) = canonical.get_mut(..1) {
-        first.make_ascii_uppercase();
-    }
-    let known = CLASSES_OF_UNICODE.split_ascii_whitespace().any(|known| known == canonical);
-    if known {
+    if is_class_of_unicode(name) {
         return Ok(&text[all.len()..]);
     }
     fault(CHAR_RANGE, all)
+}
+
+fn is_class_of_unicode(name: &str) -> bool {
+    static KNOWN: LazyLock<HashSet<&str>> = LazyLock::new(|| CLASSES_OF_UNICODE.split_ascii_whitespace().collect());
+    // Names are compared without what separates their words, the first letter large.
+    KNOWN.contains(name) || {
+        let mut canonical = name.replace(['_', '-', ' '], "").to_ascii_lowercase();
+        if let Some(first) = canonical.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        KNOWN.contains(canonical.as_str())
+    }
 }
 
 /// The letter that an escape stands for, and what follows.
@@ -334,14 +345,14 @@ fn hexadecimal<'a>(rest: &mut &'a str) -> Option<(u32, &'a str)> {
     }
 }
 
-/// What follows a class in brackets.
-fn class(whole: &str) -> Rest<'_> {
+/// What follows a class in brackets. A text of no more than `named` bytes holds no end of a name.
+fn class(whole: &str, named: usize) -> Rest<'_> {
     let mut text = &whole[1..];
     text = text.strip_prefix('^').unwrap_or(text);
     let mut first = true;
     while first || !text.starts_with(']') {
         first = false;
-        if text.len() > 2
+        if text.len() > named
             && text.starts_with("[:")
             && let Some(end) = text[2..].find(":]")
         {
@@ -387,6 +398,13 @@ mod tests {
     fn what_go_takes_is_taken() {
         for pattern in [
             "",
+            "^a+b*?c{2,3}$",
+            "a{x}",
+            "\\-\\.",
+            "(?P<n>a)|(?:b)",
+            "\\Qa(b\\E+",
+            "^(?:\\d{4}-\\d{2})?$",
+            "[[:alpha:][:]",
             "a{",
             "a{,2}",
             "{",
@@ -425,7 +443,11 @@ mod tests {
             ("*", "missing argument to repetition operator: `*`"),
             ("a|*", "missing argument to repetition operator: `*`"),
             ("a**", "invalid nested repetition operator: `**`"),
+            ("a|+", "missing argument to repetition operator: `+`"),
             ("a{1001}", "invalid repeat count: `{1001}`"),
+            ("a{3,2}", "invalid repeat count: `{3,2}`"),
+            ("x[a", "missing closing ]: `[a`"),
+            ("a\\", "trailing backslash at end of expression: ``"),
             ("(a{100}){100}", "invalid repeat count: `{100}`"),
             ("(?=a)", "invalid or unsupported Perl syntax: `(?=`"),
             ("(?P<a-b>c)", "invalid named capture: `(?P<a-b>`"),
@@ -433,6 +455,7 @@ mod tests {
             ("\\q", "invalid escape sequence: `\\q`"),
             ("\\1", "invalid escape sequence: `\\1`"),
             ("[b-a]", "invalid character class range: `b-a`"),
+            ("[[:a]:]", "invalid character class range: `[:a]:]`"),
             ("[[:foo:]]", "invalid character class range: `[:foo:]`"),
             ("\\p{Foo}", "invalid character class range: `\\p{Foo}`"),
         ] {

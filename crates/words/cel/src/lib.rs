@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 pub use constants::Unfit;
 pub use declare::Environment;
-pub use goregex::RegexFault;
+pub use goregex::{RegexFault, regex_fault};
 pub use source::Issues;
 pub use types::{Declared, Type};
 pub use uses::{Admission, Unwanted, Wanted, device};

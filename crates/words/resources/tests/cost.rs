@@ -46,6 +46,9 @@ fn in_a_child() {
     long_lists();
     owners();
     volumes();
+    expressions();
+    schemas();
+    differences();
 }
 
 fn row(group: &str, plural: &str) -> &'static Resource {
@@ -251,4 +254,129 @@ fn owners() {
     };
     apply::update_managers(row("", "configmaps"), Some(&old), &mut new, by);
     assert!(new["metadata"]["managedFields"].as_array().unwrap().len() <= 11);
+}
+
+/// Expressions that are deep, wide, or grow with their macros and types.
+fn expressions() {
+    let policy = |members: Value| {
+        let spec = json!({"matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+            "resources": ["pods"]}]}});
+        let mut policy = json!({"metadata": {"name": "p"}, "spec": spec});
+        for (name, value) in members.as_object().unwrap() {
+            policy["spec"][name] = value.clone();
+        }
+        let policies = row("admissionregistration.k8s.io", "validatingadmissionpolicies");
+        assert!(!validation::create(policies, &policy).is_empty());
+    };
+    let nested = |open: &str, close: &str, depth: usize| format!("{}1{}", open.repeat(depth), close.repeat(depth));
+    for text in [
+        nested("(", ")", 5_000),
+        nested("[", "]", 5_000),
+        nested("{1:", "}", 2_500),
+        nested("!", "", 10_000),
+        nested("-", "", 10_000),
+        nested("[1].all(x,", ")", 900),
+        nested("[1].map(x,[x].map(y,", "))", 400),
+        nested("true?1:", "", 1_400),
+        "1+".repeat(5_000),
+        "a.".repeat(5_000),
+        "(".repeat(1_000_000),
+        "\"".repeat(1_000_000),
+        format!("'a'.matches('{}')", "[[:".repeat(3_000)),
+        format!("'a'.matches('{}')", "\\\\pL".repeat(1_500)),
+    ] {
+        policy(json!({"validations": [{"expression": text}]}));
+    }
+    // Each variable's type holds that of the one before it twice.
+    let doubling = |number: usize| match number {
+        0 => json!({"name": "v0", "expression": "[1]"}),
+        _ => {
+            json!({"name": format!("v{number}"), "expression": format!("[{{'a': variables.v{0}}}, {{'a': variables.v{0}}}]", number - 1)})
+        }
+    };
+    let many = (0..40_000 / 8).map(doubling).collect::<Value>();
+    policy(json!({"variables": many, "validations": [{"expression": "1"}]}));
+    let conditions = (0..5_000).map(|number| json!({"name": format!("c{number}"), "expression": nested("[1].all(x,", ")", 90)}));
+    policy(json!({"matchConditions": conditions.collect::<Value>(), "validations": [{"expression": "1"}]}));
+}
+
+/// Schemas of custom resources: patterns, and defaults that each element, alternative or name multiplies.
+fn schemas() {
+    let check = |schema: Value| {
+        let definition = json!({"metadata": {"name": "as.x.io"}, "spec": {"group": "x.io", "scope": "Namespaced", "names": {"plural": "as",
+            "singular": "a", "kind": "A", "listKind": "AList"}, "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"a": schema}}}}]}});
+        validation::create(row("apiextensions.k8s.io", "customresourcedefinitions"), &definition)
+    };
+    for pattern in [
+        r"\pL".repeat(900_000),
+        r"\p{Greek}".repeat(300_000),
+        "[[:".repeat(900_000),
+        "[[:a]".repeat(500_000),
+        "(".repeat(2_000_000),
+        "(?:a{1000}){1000}".to_owned(),
+        r"\Q".repeat(1_000_000),
+    ] {
+        check(json!({"type": "string", "pattern": pattern}));
+    }
+    // Small patterns that become large, each of them of its own.
+    let large = |number: usize| {
+        (
+            format!("p{number}"),
+            json!({"type": "string", "pattern": format!(r"(\pL\PN){{500}}{number}"), "default": "a"}),
+        )
+    };
+    check(json!({"type": "object", "properties": (0..9_000).map(large).collect::<serde_json::Map<_, _>>()}));
+    let list = |items: Value, default: Value| json!({"type": "array", "items": items, "default": default});
+    let texts = |count: usize, letter: &str| (0..count).map(|number| json!(format!("{letter}{number}"))).collect::<Value>();
+    for schema in [
+        list(json!({"type": "string", "pattern": r"(\pL\PN){500}"}), texts(15_000, "a")),
+        list(json!({"type": "string", "enum": texts(15_000, "b")}), texts(15_000, "a")),
+        list(
+            json!({"type": "object", "required": texts(15_000, "b")}),
+            vec![json!({}); 15_000].into(),
+        ),
+        json!({"type": "object", "properties": {"n".repeat(1_000_000): list(json!({"type": "integer"}), texts(20_000, "a"))}}),
+        json!({"type": "object", "default": {"n".repeat(500_000): texts(15_000, "a")},
+            "properties": {"n".repeat(500_000): {"type": "array", "items": {"type": "integer"}}}}),
+        json!({"type": "string", "default": "x".repeat(1_000_000), "anyOf": vec![json!({"minLength": 2_000_000}); 15_000]}),
+        json!({"type": "string", "default": "x".repeat(1_000_000), "anyOf": vec![json!({"pattern": "a.*b.*c"}); 15_000]}),
+    ] {
+        check(schema);
+    }
+}
+
+/// Changes of what may not change, all over a long specification: the answer shows the difference.
+fn differences() {
+    let pods = row("", "pods");
+    let pod = |value: &dyn Fn(usize) -> String| {
+        let env: Vec<Value> = (0..10_000)
+            .map(|number| json!({"name": format!("E{number}"), "value": value(number)}))
+            .collect();
+        let spec = json!({"containers": [{"name": "a", "image": "i", "env": env}], "nodeName": "n"});
+        json!({"metadata": {"name": "p", "namespace": "n", "resourceVersion": "1"}, "spec": spec})
+    };
+    let old = pod(&|_| "a".to_owned());
+    for new in [
+        pod(&|number| {
+            if number % 2 == 0 {
+                "a".to_owned()
+            } else {
+                format!("b{number}")
+            }
+        }),
+        pod(&|number| if number % 3 == 0 { "b".to_owned() } else { "a".to_owned() }),
+        pod(&|number| format!("v{}", number / 90)),
+    ] {
+        let errors = validation::update(pods, &new, &old, None);
+        assert!(
+            errors
+                .iter()
+                .any(|error| error.to_string().contains("pod updates may not change fields")),
+            "{}",
+            errors.len()
+        );
+        let errors = validation::update(pods, &old, &new, None);
+        assert!(!errors.is_empty());
+    }
 }

@@ -19,6 +19,15 @@ impl Pattern {
     }
 }
 
+/// What matches as Go's `pattern` does; none where Go refuses it or it takes more bytes.
+#[must_use]
+pub fn matcher(pattern: &str, bytes_max: usize) -> Option<Regex> {
+    if regex_fault(pattern).is_some() {
+        return None;
+    }
+    RegexBuilder::new(&translated(pattern)).size_limit(bytes_max).build().ok()
+}
+
 /// The same pattern in the other syntax. Go took it: what follows a backslash is there.
 fn translated(pattern: &str) -> String {
     let mut made = String::with_capacity(pattern.len() + 8);

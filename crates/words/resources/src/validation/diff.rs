@@ -1,13 +1,26 @@
 //! Two structs line by line, as upstream shows what may not change
 //! (staging/src/k8s.io/apimachinery/pkg/util/diff/diff.go).
 //!
-//! Invariant: unified form with three lines around each change; the lines are the structs' internal form, indented.
+//! Invariant: unified form with three lines around each change; the lines are the structs' internal form, indented. The search
+//! for equal stretches takes a bounded number of steps (`tests/cost.rs`).
+
+use std::collections::HashMap;
 
 use serde_json::Value;
+use trireme_api::{decode, schema};
 
 use super::show;
 
 const CONTEXT: usize = 3;
+
+/// A part of the old object as a difference shows it: from storage, which holds nothing empty, whatever it was compared with.
+pub(super) fn as_stored(package: &str, name: &str, part: &Value) -> Value {
+    let mut part = part.clone();
+    if let Some(ty) = schema::named(package, name) {
+        decode::canonicalize(&mut part, ty);
+    }
+    part
+}
 
 /// The difference between two structs; empty where there is none.
 pub(super) fn unified(package: &str, name: &str, old: &Value, new: &Value) -> String {
@@ -62,12 +75,45 @@ fn indented(json: &str) -> String {
     out
 }
 
+/// Most steps of looking for equal stretches; what is not found by then is told as changed.
+const STEPS_MAX: usize = 1_000_000;
+
+/// Where the lines of the second text are.
+struct Places<'t> {
+    of: HashMap<&'t str, Vec<usize>>,
+    steps_left: usize,
+}
+
+impl<'t> Places<'t> {
+    fn new(lines: &[&'t str]) -> Self {
+        let mut of: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (place, line) in lines.iter().enumerate() {
+            of.entry(line).or_default().push(place);
+        }
+        // Lines that make up more than a hundredth of a long text start no stretch, they only lengthen one.
+        if lines.len() >= 200 {
+            of.retain(|_, places| places.len() <= lines.len() / 100 + 1);
+        }
+        Self {
+            of,
+            steps_left: STEPS_MAX,
+        }
+    }
+
+    fn within(&self, line: &str, (low, high): (usize, usize)) -> &[usize] {
+        let places = self.of.get(line).map_or(&[][..], Vec::as_slice);
+        let places = &places[places.partition_point(|place| *place < low)..];
+        &places[..places.partition_point(|place| *place < high)]
+    }
+}
+
 /// Equal stretches: start in `a`, start in `b`, length. The longest first, then what is left and right of it.
 fn matches(a: &[&str], b: &[&str]) -> Vec<(usize, usize, usize)> {
     let mut found = Vec::new();
+    let mut places = Places::new(b);
     let mut open = vec![(0, a.len(), 0, b.len())];
     while let Some((a_low, a_high, b_low, b_high)) = open.pop() {
-        let (at_a, at_b, length) = longest(a, b, (a_low, a_high), (b_low, b_high));
+        let (at_a, at_b, length) = longest(a, b, (a_low, a_high), (b_low, b_high), &mut places);
         if length > 0 {
             found.push((at_a, at_b, length));
             open.push((a_low, at_a, b_low, at_b));
@@ -78,25 +124,33 @@ fn matches(a: &[&str], b: &[&str]) -> Vec<(usize, usize, usize)> {
     found
 }
 
-fn longest(a: &[&str], b: &[&str], (a_low, a_high): (usize, usize), (b_low, b_high): (usize, usize)) -> (usize, usize, usize) {
-    // Lines that make up more than a hundredth of a long text start no stretch, they only lengthen one.
-    let popular = |line: &str| b.len() >= 200 && b.iter().filter(|other| **other == line).count() > b.len() / 100 + 1;
+fn longest(
+    a: &[&str],
+    b: &[&str],
+    (a_low, a_high): (usize, usize),
+    (b_low, b_high): (usize, usize),
+    places: &mut Places<'_>,
+) -> (usize, usize, usize) {
     let mut best = (a_low, b_low, 0);
-    let mut lengths = vec![0usize; b_high + 1];
+    // Of the line before, how long the stretch is that ends at each place.
+    let mut lengths: HashMap<usize, usize> = HashMap::new();
     for (row, line) in a.iter().enumerate().take(a_high).skip(a_low) {
-        let mut next = vec![0usize; b_high + 1];
-        if !popular(line) {
-            for column in b_low..b_high {
-                if b[column] == *line {
-                    let length = if column > b_low { lengths[column - 1] } else { 0 } + 1;
-                    next[column] = length;
-                    if length > best.2 {
-                        best = (row + 1 - length, column + 1 - length, length);
-                    }
-                }
+        let columns = places.within(line, (b_low, b_high));
+        let steps = 1 + columns.len();
+        let mut next = HashMap::with_capacity(columns.len());
+        for column in columns {
+            let before = column.checked_sub(1).and_then(|before| lengths.get(&before));
+            let length = before.copied().unwrap_or_default() + 1;
+            next.insert(*column, length);
+            if length > best.2 {
+                best = (row + 1 - length, column + 1 - length, length);
             }
         }
         lengths = next;
+        places.steps_left = places.steps_left.saturating_sub(steps);
+        if places.steps_left == 0 {
+            return (a_low, b_low, 0);
+        }
     }
     let (mut at_a, mut at_b, mut length) = best;
     while at_a > a_low && at_b > b_low && a[at_a - 1] == b[at_b - 1] {

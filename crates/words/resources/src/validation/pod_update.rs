@@ -3,7 +3,6 @@
 //! Invariant: what may not change is shown as a difference; what may is put back before the two are compared.
 
 use serde_json::Value;
-use trireme_api::{decode, schema};
 
 use super::affinity;
 use super::container;
@@ -55,20 +54,11 @@ pub(super) fn update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     }
     let munged = munge(errors, &spec, &before);
     if !same(&munged, before.value) {
-        let stored = as_stored("PodSpec", before.value);
+        let stored = diff::as_stored("api/core/v1", "PodSpec", before.value);
         let munged = munge(&mut Errors::new(), &spec, &Node::root(&stored));
         let text = diff::unified("api/core/v1", "PodSpec", &stored, &munged);
         errors.push(spec.forbidden(format!("{UPDATABLE}\n{text}")));
     }
-}
-
-/// A part of the old object as a difference shows it: from storage, which holds nothing empty, whatever it was compared with.
-fn as_stored(name: &str, part: &Value) -> Value {
-    let mut part = part.clone();
-    if let Some(ty) = schema::named("api/core/v1", name) {
-        decode::canonicalize(&mut part, ty);
-    }
-    part
 }
 
 /// The new specification with all that may change put back.
@@ -440,7 +430,7 @@ pub(super) fn update_ephemeral(errors: &mut Errors, root: &Node<'_>, old: &Node<
         match now {
             None => errors.push(list.forbidden(format!("existing ephemeral containers {name} may not be removed\n"))),
             Some(now) if !same(now.value, before.value) => {
-                let stored = as_stored("EphemeralContainer", before.value);
+                let stored = diff::as_stored("api/core/v1", "EphemeralContainer", before.value);
                 let text = diff::unified("api/core/v1", "EphemeralContainer", &stored, now.value);
                 errors.push(list.forbidden(format!("existing ephemeral containers {name} may not be changed\n{text}")));
             }

@@ -19,6 +19,8 @@ use super::seen::Seen;
 use super::show;
 use super::volume::{self, Source, needs};
 
+/// The annotation that named a claim's class before there was a field.
+const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 /// Sources of a persistent volume, in upstream's order.
@@ -327,13 +329,10 @@ fn data_source(errors: &mut Errors, node: &Node<'_>) {
     }
 }
 
-/// What may not change about a claim.
-pub(super) fn claim_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
-    const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
-    claim_spec(errors, &root.at("spec"));
-    let bound = root.at("status").text("phase") == "Bound";
+/// The specification of a claim and the one before, `was`, with all that may change put back.
+fn claim_parts(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>, was: &Value, bound: bool) -> (Value, Value) {
     let (spec, before) = (root.at("spec"), old.at("spec"));
-    let (mut new, mut was) = (spec.value.clone(), before.value.clone());
+    let (mut new, mut was) = (spec.value.clone(), was.clone());
     if let (Some(new), Some(was)) = (new.as_object_mut(), was.as_object_mut()) {
         if before.text("volumeName").is_empty() {
             match new.get("volumeName").cloned() {
@@ -369,7 +368,18 @@ pub(super) fn claim_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>)
             }
         }
     }
+    (new, was)
+}
+
+/// What may not change about a claim.
+pub(super) fn claim_update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
+    claim_spec(errors, &root.at("spec"));
+    let bound = root.at("status").text("phase") == "Bound";
+    let (spec, before) = (root.at("spec"), old.at("spec"));
+    let (new, was) = claim_parts(errors, root, old, before.value, bound);
     if new != was {
+        let stored = diff::as_stored("api/core/v1", "PersistentVolumeClaimSpec", before.value);
+        let (new, was) = claim_parts(&mut Errors::new(), root, old, &stored, bound);
         let text = diff::unified("api/core/v1", "PersistentVolumeClaimSpec", &was, &new);
         errors.push(spec.forbidden(format!(
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n{text}"

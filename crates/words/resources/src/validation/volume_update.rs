@@ -24,6 +24,7 @@ pub(super) fn update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
         csi.remove("controllerExpandSecretRef");
     }
     if new != was {
+        let was = diff::as_stored("api/core/v1", "PersistentVolumeSource", &was);
         let text = diff::unified("api/core/v1", "PersistentVolumeSource", &was, &new);
         errors.push(
             spec.child("persistentvolumesource")

@@ -9,7 +9,6 @@ mod defaulted;
 mod members;
 mod openapi;
 mod parts;
-mod pattern;
 mod structural;
 mod value;
 

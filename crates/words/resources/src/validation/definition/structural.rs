@@ -11,7 +11,6 @@ use super::super::errors::Errors;
 use super::super::node::Node;
 use super::members::{self, Members};
 use super::openapi::zero;
-use super::pattern;
 
 /// A part of OpenAPI that structural schemas do not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -256,7 +255,7 @@ fn value_validation(errors: &mut Errors, schema: &Node<'_>, skip_any: bool, skip
         nested(errors, &not, false);
     }
     let pattern = schema.at("pattern");
-    if let Some(why) = pattern::problem(pattern.str()) {
+    if let Some(why) = trireme_cel::regex_fault(pattern.str()) {
         errors.push(pattern.bad(format!(
             "must be a valid regular expression, but isn't: error parsing regexp: {why}"
         )));

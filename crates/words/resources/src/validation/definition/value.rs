@@ -1,10 +1,13 @@
 //! Whether a value fits a schema, in the words of upstream's validator (k8s.io/kube-openapi/pkg/validation/validate).
 //!
-//! Invariant: every schema that is held against a value costs a step of the caller's budget, and nothing is checked once it
-//! is spent. Formats that are not known here fit every text.
+//! Invariant: every schema that is held against a value costs steps of the caller's budget, as do the names, texts and
+//! alternatives that are looked at, the patterns that are compiled and what is told; nothing is checked once it is spent.
+//! Formats that are not known here fit every text. `crates/words/resources/tests/cost.rs` holds hostile schemas to it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use regex::Regex;
 use serde_json::Value;
 use trireme_api::field::{FieldError, FieldErrorType};
 use trireme_api::go;
@@ -16,23 +19,48 @@ use super::super::node::Node;
 use super::super::show;
 use super::openapi::zero;
 
+/// Bytes of names and texts that are looked at in one step.
+const BYTES_PER_STEP: usize = 64;
+/// Steps that compiling a pattern costs, and the bytes that it may take; what takes more fits every text.
+const PATTERN_STEPS: usize = 2_000;
+const PATTERN_BYTES_MAX: usize = 256 * 1024;
+
 /// What may still be done.
 pub(super) struct Budget {
     steps_left: usize,
+    /// Patterns by their text; none for those that are too large.
+    patterns: HashMap<String, Option<Regex>>,
 }
 
 impl Budget {
     pub(super) fn new(steps: usize) -> Self {
-        Self { steps_left: steps }
+        Self {
+            steps_left: steps,
+            patterns: HashMap::new(),
+        }
     }
 
     pub(super) fn spent(&self) -> bool {
         self.steps_left == 0
     }
 
-    fn take(&mut self) -> bool {
-        self.steps_left = self.steps_left.saturating_sub(1);
-        self.steps_left > 0
+    /// Takes steps; whether any are left.
+    fn take(&mut self, steps: usize) -> bool {
+        self.steps_left = self.steps_left.saturating_sub(steps);
+        !self.spent()
+    }
+
+    /// Whether a text fits a pattern, as far as that can be told.
+    fn matches(&mut self, pattern: &str, text: &str) -> bool {
+        if !self.patterns.contains_key(pattern) {
+            if !self.take(PATTERN_STEPS) {
+                return true;
+            }
+            let compiled = trireme_cel::eval::matcher(pattern, PATTERN_BYTES_MAX);
+            self.patterns.insert(pattern.to_owned(), compiled);
+        }
+        let compiled = self.patterns.get(pattern).and_then(Option::as_ref);
+        compiled.is_none_or(|pattern| pattern.is_match(text))
     }
 }
 
@@ -51,14 +79,24 @@ struct Fault {
 #[derive(Clone, Default)]
 struct Found {
     faults: Vec<Fault>,
+    /// Hashes of their messages.
+    messages: HashSet<u64>,
     matched: usize,
 }
 
 impl Found {
     fn push(&mut self, fault: Fault) {
-        if !self.faults.iter().any(|known| known.message == fault.message) {
+        let mut hasher = DefaultHasher::new();
+        fault.message.hash(&mut hasher);
+        if self.messages.insert(hasher.finish()) || !self.faults.iter().any(|known| known.message == fault.message) {
             self.faults.push(fault);
         }
+    }
+
+    /// Bytes of what is told.
+    fn bytes(&self) -> usize {
+        let of = |fault: &Fault| fault.message.len() + fault.value.len() + fault.detail.as_ref().map_or(0, String::len);
+        self.faults.iter().map(of).sum()
     }
 
     fn merge(&mut self, other: Self) {
@@ -141,13 +179,20 @@ fn type_of(value: &Value) -> (&'static str, &'static str) {
 }
 
 fn judge(value: &Value, schema: &Value, name: &str, budget: &mut Budget) -> Found {
-    let mut found = Found::default();
-    if !budget.take() {
-        return found;
+    let looked_at = name.len() + value.as_str().map_or(0, str::len);
+    if !budget.take(1 + looked_at / BYTES_PER_STEP) {
+        return Found::default();
     }
+    let found = judged(value, schema, name, budget);
+    budget.take(found.bytes());
+    found
+}
+
+fn judged(value: &Value, schema: &Value, name: &str, budget: &mut Budget) -> Found {
+    let mut found = Found::default();
     found.merge(of_type(value, schema, name));
     if value.is_null() {
-        found.merge(of_enum(value, schema, name));
+        found.merge(of_enum(value, schema, name, budget));
         return found;
     }
     found.matched += 1;
@@ -155,7 +200,7 @@ fn judge(value: &Value, schema: &Value, name: &str, budget: &mut Budget) -> Foun
     found.matched += 1;
     match value {
         Value::String(value) => {
-            found.merge(of_text(value, schema, name));
+            found.merge(of_text(value, schema, name, budget));
             found.matched += 1;
         }
         Value::Number(_) => {
@@ -168,7 +213,7 @@ fn judge(value: &Value, schema: &Value, name: &str, budget: &mut Budget) -> Foun
         }
         _ => {}
     }
-    found.merge(of_enum(value, schema, name));
+    found.merge(of_enum(value, schema, name, budget));
     found.matched += 1;
     if let Value::Object(members) = value {
         found.merge(of_object(members, schema, name, budget));
@@ -209,11 +254,14 @@ fn of_type(value: &Value, schema: &Value, name: &str) -> Found {
     found
 }
 
-fn of_enum(value: &Value, schema: &Value, name: &str) -> Found {
+fn of_enum(value: &Value, schema: &Value, name: &str, budget: &mut Budget) -> Found {
     let mut found = Found::default();
     let Some(known) = schema.get("enum").and_then(Value::as_array).filter(|known| !known.is_empty()) else {
         return found;
     };
+    if !budget.take(known.len()) {
+        return found;
+    }
     let equal = |known: &Value| {
         known == value || (value.is_number() && known.is_number() && known.as_f64() == value.as_f64()) && !known.is_null()
     };
@@ -231,7 +279,7 @@ fn of_enum(value: &Value, schema: &Value, name: &str) -> Found {
     found
 }
 
-fn of_text(value: &str, schema: &Value, name: &str) -> Found {
+fn of_text(value: &str, schema: &Value, name: &str, budget: &mut Budget) -> Found {
     let mut found = Found::default();
     let letters = i64::try_from(value.chars().count()).unwrap_or(i64::MAX);
     if let Some(most) = count(schema, "maxLength").filter(|most| letters > *most) {
@@ -242,7 +290,7 @@ fn of_text(value: &str, schema: &Value, name: &str) -> Found {
         let message = format!("{name} in body should be at least {least} chars long");
         found.invalid(name, show::quoted(value), message);
     } else if let Some(pattern) = text(schema, "pattern")
-        && regex::Regex::new(pattern).is_ok_and(|pattern| !pattern.is_match(value))
+        && !budget.matches(pattern, value)
     {
         found.invalid(name, show::quoted(value), format!("{name} in body should match '{pattern}'"));
     }
@@ -349,6 +397,9 @@ fn of_list(items: &[Value], schema: &Value, name: &str, budget: &mut Budget) -> 
     };
     if let Some(inner) = schema.get("items").filter(|inner| inner.is_object()) {
         for (index, item) in items.iter().enumerate() {
+            if budget.spent() {
+                break;
+            }
             found.merge(judge(item, inner, &format!("{name}[{index}]"), budget));
         }
     }
@@ -410,12 +461,18 @@ fn of_object(members: &serde_json::Map<String, Value>, schema: &Value, name: &st
         }
         Some(inner @ Value::Object(_)) => {
             for (key, value) in members.iter().filter(|(key, _)| !known(key)) {
+                if budget.spent() {
+                    break;
+                }
                 found.merge(judge(value, inner, &format!("{name}.{key}"), budget));
             }
         }
         _ => {}
     }
     for (key, inner) in properties.into_iter().flatten() {
+        if budget.spent() {
+            break;
+        }
         if let Some(value) = members.get(key) {
             let path = if name.is_empty() {
                 key.clone()
@@ -425,7 +482,7 @@ fn of_object(members: &serde_json::Map<String, Value>, schema: &Value, name: &st
             found.merge(judge(value, inner, &path, budget));
         }
     }
-    let required = schema.get("required").and_then(Value::as_array);
+    let required = schema.get("required").and_then(Value::as_array).filter(|_| !budget.spent());
     for key in required.into_iter().flatten().filter_map(Value::as_str) {
         if !members.contains_key(key) {
             let path = format!("{name}.{key}");
