@@ -186,7 +186,10 @@ pub fn expand_all<'a>(
 ) -> Result<Vec<String>, EnvError> {
     let mut room = Room::of(START_BYTES_MAX);
     let lookup = |name: &str| environment.get(name).map(String::as_str);
-    texts.into_iter().map(|text| Ok(expand_within(text, lookup, &mut room)?)).collect()
+    texts
+        .into_iter()
+        .map(|text| Ok(expand_within(text, lookup, &mut room)?))
+        .collect()
 }
 
 /// Replaces `$(NAME)` by what `lookup` says; what it does not know stays as it is; `$$` is a `$`.

@@ -41,9 +41,10 @@ fn in_a_child() {
             container[name] = value.clone();
         }
         let annotations = json!({"a": "x".repeat(200_000)});
-        let pod: Pod =
-            serde_json::from_value(json!({"metadata": {"name": "p", "annotations": annotations}, "spec": {"containers": [container]}}))
-                .unwrap();
+        let pod: Pod = serde_json::from_value(
+            json!({"metadata": {"name": "p", "annotations": annotations}, "spec": {"containers": [container]}}),
+        )
+        .unwrap();
         env::environment(&pod, &spec::of(&pod).containers[0], &sources)
     };
     // Each is twice the one before it: the last of 60 would have a trillion bytes.
@@ -67,5 +68,8 @@ fn in_a_child() {
     for arguments in [vec!["$(k)".to_owned(); 10_000], vec!["$(k)".repeat(10_000)]] {
         assert_eq!(env::expand_all(&arguments, &environment), Err(EnvError::TooLong));
     }
-    assert_eq!(env::expand_all(&vec!["$(k)".to_owned(); 8], &environment).map(|texts| texts.len()), Ok(8));
+    assert_eq!(
+        env::expand_all(&vec!["$(k)".to_owned(); 8], &environment).map(|texts| texts.len()),
+        Ok(8)
+    );
 }

@@ -1,6 +1,6 @@
 //! Many connections at once, to a server in a process of its own with little to spend: few descriptors, little memory.
 //!
-//! The process is this test's own binary; it ends with its standard input.
+//! The process is this test's own binary; it ends with its standard input, or when its time is up: then its clients fail.
 
 mod common;
 
@@ -31,6 +31,7 @@ use trireme_connections::{Shares, open_metrics, raise_limit};
 const SERVES: &str = "TRIREME_TEST_SERVES";
 const FILES: u64 = 256;
 const ADDRESS_SPACE: u64 = 4 << 30;
+const LIFE: Duration = Duration::from_secs(180);
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
@@ -43,6 +44,10 @@ fn serves() {
     if std::env::var_os(SERVES).is_none() {
         return;
     }
+    std::thread::spawn(|| {
+        std::thread::sleep(LIFE);
+        std::process::exit(1);
+    });
     setrlimit(Resource::RLIMIT_NOFILE, FILES / 2, FILES).unwrap();
     setrlimit(Resource::RLIMIT_AS, ADDRESS_SPACE, ADDRESS_SPACE).unwrap();
     assert_eq!(raise_limit().unwrap() as u64, FILES);

@@ -379,6 +379,20 @@ async fn owners_are_those_of_a_stock_server() {
         json!({"f:addressType": {}, "f:endpoints": {}, "f:ports": {}})
     );
 
+    let range = json!({"metadata": {"name": "l"}, "spec": {"limits": []}});
+    let range = client.json("POST", "/api/v1/namespaces/default/limitranges", &range).await;
+    assert_eq!(
+        (range.code, &range.owners()[0].3),
+        (201, &json!({"f:spec": {"f:limits": {}}}))
+    );
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "3"}}});
+    let mut quota = client.json("POST", quotas, &quota).await.body;
+    quota["status"] = json!({"hard": {"pods": "3"}, "used": {"cpu": "1", "pods": "1"}});
+    let told = client.json("PUT", &format!("{quotas}/q/status"), &quota).await;
+    let used = json!({".": {}, "f:cpu": {}, "f:pods": {}});
+    assert_eq!(told.owners()[1].3["f:status"]["f:used"], used, "{}", told.body);
+
     let volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
         "hostPath": {"path": "/x"}, "claimRef": {"name": "a", "namespace": "b"}}});
     let volume = client.json("POST", "/api/v1/persistentvolumes", &volume).await;

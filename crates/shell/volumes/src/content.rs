@@ -140,9 +140,9 @@ impl Fetch<'_> {
 
     /// A file that holds a copy of this.
     fn file(&mut self, data: &[u8], mode: u32) -> Result<File, String> {
-        self.room
-            .take(data.len())
-            .map_err(|Exhausted| format!("the pod's volumes would hold more than {VOLUMES_BYTES_MAX} bytes of what the API has"))?;
+        self.room.take(data.len()).map_err(|Exhausted| {
+            format!("the pod's volumes would hold more than {VOLUMES_BYTES_MAX} bytes of what the API has")
+        })?;
         Ok(File {
             data: data.to_vec(),
             mode,

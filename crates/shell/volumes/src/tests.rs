@@ -214,7 +214,9 @@ async fn in_a_child() {
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "l", "namespace": "n"}, "data": {"k": large}}),
     );
     let volumes = Volumes::new(directory.path(), Client::new(api));
-    let items: Vec<_> = (0..3_000).map(|number| json!({"key": "k", "path": format!("f{number}")})).collect();
+    let items: Vec<_> = (0..3_000)
+        .map(|number| json!({"key": "k", "path": format!("f{number}")}))
+        .collect();
     let fields: Vec<_> = (0..10_000)
         .map(|number| json!({"path": format!("f{number}"), "fieldRef": {"fieldPath": "metadata.annotations"}}))
         .collect();
