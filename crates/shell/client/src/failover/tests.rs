@@ -132,12 +132,16 @@ impl TestServer {
     fn stop(&self) {
         *self.shared.stopped.lock().unwrap() = true;
         let shared = Arc::clone(&self.shared);
+        let (begun, begins) = std::sync::mpsc::channel();
         self.handle.spawn(async move {
+            begun.send(()).unwrap();
             let mut stopped = shared.stopped.lock().unwrap();
             while *stopped {
                 stopped = shared.going.wait(stopped).unwrap();
             }
         });
+        // From here on its one thread does nothing else.
+        begins.recv().unwrap();
     }
 
     fn go_on(&self) {
