@@ -84,6 +84,11 @@ fn patches() {
             .map(|patched| patched.document.to_text().len());
         assert!(answer.map_or_else(|status| status.code == 422, |length| length < BODY_BYTES_MAX));
     }
+    // Few values, many bytes.
+    let large = json!({"k": "x".repeat(1_000_000)});
+    let again = format!("[{}]", vec![r#"{"op":"copy","from":"/k","path":"/l"}"#; 10_000].join(","));
+    let refused = patch::json_patch(row("", "pods").schema(), &large, again.as_bytes(), true);
+    assert_eq!(refused.unwrap_err().code, 422);
     let long = json!({"l": vec![0; 50_000]});
     let front = format!("[{}]", vec![r#"{"op":"add","path":"/l/0","value":1}"#; 10_000].join(","));
     assert_eq!(
