@@ -16,6 +16,7 @@ pub mod selector;
 mod splice;
 pub mod status;
 pub mod time;
+pub mod volume;
 
 pub use object::{Header, Object, Owner};
 pub use status::{Status, StatusCause, StatusDetails};
