@@ -7,11 +7,11 @@ use trireme_api::fit;
 
 use crate::node::{NodeRecord, NodeState, Taint};
 use crate::pod::{Template, Toleration};
+use crate::profile::Profile;
 use crate::requests::Resources;
-use crate::selector::NodeSelector;
 
 /// A plugin as a bit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Plugins(u16);
 
 impl Plugins {
@@ -29,6 +29,18 @@ impl Plugins {
     pub const SPREAD: Self = Self(1 << 5);
     /// InterPodAffinity.
     pub const POD_AFFINITY: Self = Self(1 << 6);
+    /// VolumeRestrictions.
+    pub const VOLUME_RESTRICTIONS: Self = Self(1 << 7);
+    /// NodeVolumeLimits.
+    pub const VOLUME_LIMITS: Self = Self(1 << 8);
+    /// VolumeBinding.
+    pub const VOLUME_BINDING: Self = Self(1 << 9);
+    /// VolumeZone.
+    pub const VOLUME_ZONE: Self = Self(1 << 10);
+    /// NodeName.
+    pub const NODE_NAME: Self = Self(1 << 11);
+    /// All of them.
+    pub const ALL: Self = Self((1 << 12) - 1);
 
     /// Whether all of `other` are among them.
     #[must_use]
@@ -52,6 +64,18 @@ impl Plugins {
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// Whether any of `other` is among them.
+    #[must_use]
+    pub fn has_any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Those that are not among `other`.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Both together.
@@ -90,6 +114,24 @@ pub enum Reason {
     AntiAffinity,
     /// Required anti-affinity of pods that are there.
     ExistingAntiAffinity,
+    /// A disk that a pod there has.
+    Disk,
+    /// A claim that one pod alone may use, and another does.
+    OnePods,
+    /// More volumes of a driver than the node takes.
+    TooManyVolumes,
+    /// A bound volume cannot be reached.
+    VolumeElsewhere,
+    /// No volume to bind, and none can be made.
+    NothingToBind,
+    /// No room for another volume.
+    NoStorage,
+    /// A bound volume is gone.
+    NoVolume,
+    /// A bound volume is in another zone.
+    Zone,
+    /// What a plugin says of all nodes before any is looked at.
+    Beforehand(Plugins, Arc<str>),
     /// Preemption: nobody of lower priority is there.
     NoVictims,
     /// Preemption: it would not help.
@@ -112,6 +154,17 @@ impl fmt::Display for Reason {
             Self::Affinity => "node(s) didn't match pod affinity rules",
             Self::AntiAffinity => "node(s) didn't match pod anti-affinity rules",
             Self::ExistingAntiAffinity => "node(s) didn't satisfy existing pods anti-affinity rules",
+            Self::Disk => "node(s) had no available disk",
+            Self::OnePods => {
+                "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod"
+            }
+            Self::TooManyVolumes => "node(s) exceed max volume count",
+            Self::VolumeElsewhere => "node(s) didn't match PersistentVolume's node affinity",
+            Self::NothingToBind => "node(s) didn't find available persistent volumes to bind",
+            Self::NoStorage => "node(s) did not have enough free storage",
+            Self::NoVolume => "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)",
+            Self::Zone => "node(s) had no available volume zone",
+            Self::Beforehand(_, text) => text,
             Self::NoVictims => "No preemption victims found for incoming pod",
             Self::NotHelpful => "Preemption is not helpful for scheduling",
         })
@@ -128,6 +181,11 @@ impl Reason {
             Self::Pods | Self::Insufficient(_) => Plugins::FIT,
             Self::Spread | Self::NoSpreadLabel => Plugins::SPREAD,
             Self::Affinity | Self::AntiAffinity | Self::ExistingAntiAffinity => Plugins::POD_AFFINITY,
+            Self::Disk | Self::OnePods => Plugins::VOLUME_RESTRICTIONS,
+            Self::TooManyVolumes => Plugins::VOLUME_LIMITS,
+            Self::VolumeElsewhere | Self::NothingToBind | Self::NoStorage | Self::NoVolume => Plugins::VOLUME_BINDING,
+            Self::Zone => Plugins::VOLUME_ZONE,
+            Self::Beforehand(plugin, _) => *plugin,
             Self::NoVictims | Self::NotHelpful => Plugins::default(),
         }
     }
@@ -159,6 +217,19 @@ impl Rejection {
         }
     }
 
+    /// Rejects where there are reasons.
+    pub(crate) fn of(reasons: Vec<Reason>, preemption_helps: bool) -> Result<(), Self> {
+        let mut reasons = reasons.into_iter();
+        match reasons.next() {
+            None => Ok(()),
+            Some(reason) => Err(Self {
+                reason,
+                more: reasons.collect(),
+                preemption_helps,
+            }),
+        }
+    }
+
     /// Its reasons.
     pub fn reasons(&self) -> impl Iterator<Item = &Reason> {
         std::iter::once(&self.reason).chain(&self.more)
@@ -175,24 +246,30 @@ impl Rejection {
 ///
 /// # Errors
 /// That filter's reasons.
-pub(crate) fn check(template: &Template, node: &NodeState, enforced: Option<&NodeSelector>) -> Result<(), Rejection> {
-    let record = &node.record;
-    if !is_open(template, record) {
+pub(crate) fn check(template: &Template, node: &NodeState, profile: &Profile) -> Result<(), Rejection> {
+    let (record, filters) = (&node.record, profile.filters);
+    if filters.has(Plugins::UNSCHEDULABLE) && !is_open(template, record) {
         return Err(Rejection::last(Reason::Cordoned));
     }
-    if !tolerates_hard(template, record) {
+    if filters.has(Plugins::TAINTS) && !tolerates_hard(template, record) {
         return Err(Rejection::last(Reason::Taint));
     }
-    if enforced.is_some_and(|enforced| !enforced.selects(&record.name, &record.labels)) {
-        return Err(Rejection::last(Reason::Enforced));
+    if filters.has(Plugins::NODE_AFFINITY) {
+        let enforced = profile.added_required.as_ref();
+        if enforced.is_some_and(|enforced| !enforced.selects(&record.name, &record.labels)) {
+            return Err(Rejection::last(Reason::Enforced));
+        }
+        if !admits(template, record) {
+            return Err(Rejection::last(Reason::NodeAffinity));
+        }
     }
-    if !admits(template, record) {
-        return Err(Rejection::last(Reason::NodeAffinity));
-    }
-    if !has_ports(template, node) {
+    if filters.has(Plugins::PORTS) && !has_ports(template, node) {
         return Err(Rejection::passing(Reason::Ports));
     }
-    has_room(template, node)
+    if filters.has(Plugins::FIT) {
+        has_room(template, node)?;
+    }
+    Ok(())
 }
 
 /// Whether a node is not cordoned, or the pod tolerates that.
@@ -283,15 +360,7 @@ fn has_room(template: &Template, node: &NodeState) -> Result<(), Rejection> {
             preemption_helps &= asked <= all;
         }
     }
-    let mut reasons = reasons.into_iter();
-    match reasons.next() {
-        None => Ok(()),
-        Some(reason) => Err(Rejection {
-            reason,
-            more: reasons.collect(),
-            preemption_helps,
-        }),
-    }
+    Rejection::of(reasons, preemption_helps)
 }
 
 /// Name, asked for, allocatable and used, of each resource that is asked for.

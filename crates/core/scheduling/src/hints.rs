@@ -4,7 +4,7 @@
 
 use crate::filter::{Plugins, admits, is_open, tolerates_hard};
 use crate::node::{NodeRecord, NodeState};
-use crate::pod::{PodRecord, Template};
+use crate::pod::{ClaimSource, PodRecord, Template};
 
 /// Something that happened to the cluster.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,34 @@ pub enum Change<'a> {
     Left(&'a PodRecord),
     /// A pod on a node has other labels, or is being deleted.
     Changed(&'a PodRecord, &'a PodRecord),
+    /// A claim came (`new`) or has changed.
+    Claim {
+        /// Its namespace.
+        namespace: &'a str,
+        /// Its name.
+        name: &'a str,
+        /// Whether it came.
+        new: bool,
+    },
+    /// A volume came or has changed.
+    Volume {
+        /// Whether it says to be elsewhere than before.
+        moved: bool,
+    },
+    /// A class came, or its volumes can be made elsewhere than before.
+    Class {
+        /// Whether it came, and its volumes wait for a pod.
+        new_and_waits: bool,
+    },
+    /// A CSINode came, or takes more volumes.
+    CsiNode {
+        /// Whether it came.
+        new: bool,
+    },
+    /// A driver has more room, or asks for none any more.
+    Capacity,
+    /// A volume was detached from a node.
+    Detached,
     /// Something that is not looked at closer: labels of namespaces, Services.
     Other,
 }
@@ -40,7 +68,24 @@ pub fn may_help(change: Change<'_>, pod: &Template, failed: Plugins) -> bool {
                 || (failed.has(Plugins::PORTS) && ports())
                 || (failed.has(Plugins::SPREAD) && counts_for_spread(pod, other))
                 || failed.has(Plugins::POD_AFFINITY)
+                || (failed.has(Plugins::VOLUME_LIMITS) && !other.template.claims.is_empty())
+                || (failed.has(Plugins::VOLUME_RESTRICTIONS) && shares_volumes(pod, &other.template))
         }
+        Change::Claim { namespace, name, new } => {
+            let own = || pod.namespace == namespace && pod.claims.iter().any(|claim| claim.may_be(name));
+            let (always, once) = (
+                Plugins::VOLUME_BINDING.and(Plugins::VOLUME_ZONE),
+                Plugins::VOLUME_RESTRICTIONS.and(Plugins::VOLUME_LIMITS),
+            );
+            (failed.has_any(always) || (new && failed.has_any(once))) && own()
+        }
+        Change::Volume { moved } => failed.has(Plugins::VOLUME_BINDING) || (failed.has(Plugins::VOLUME_ZONE) && moved),
+        Change::Class { new_and_waits } => {
+            failed.has(Plugins::VOLUME_BINDING) || (failed.has(Plugins::VOLUME_ZONE) && new_and_waits)
+        }
+        Change::CsiNode { new } => failed.has(Plugins::VOLUME_LIMITS) || (failed.has(Plugins::VOLUME_BINDING) && new),
+        Change::Capacity => failed.has(Plugins::VOLUME_BINDING),
+        Change::Detached => failed.has(Plugins::VOLUME_LIMITS) && !pod.claims.is_empty(),
         Change::Changed(old, new) => {
             let relabelled = old.template.labels != new.template.labels;
             (failed.has(Plugins::SPREAD) && (counts_for_spread(pod, old) || counts_for_spread(pod, new)))
@@ -64,6 +109,16 @@ fn shares_ports(pod: &Template, other: &PodRecord) -> bool {
         .ports
         .iter()
         .any(|port| theirs.iter().any(|held| port.conflicts(held)))
+}
+
+fn shares_volumes(pod: &Template, other: &Template) -> bool {
+    let named = |claim: &&ClaimSource| matches!(claim, ClaimSource::Named(_));
+    let shared = || pod.claims.iter().filter(named).any(|claim| other.claims.contains(claim));
+    (pod.namespace == other.namespace && shared())
+        || pod
+            .disks
+            .iter()
+            .any(|disk| other.disks.iter().any(|held| disk.conflicts(held)))
 }
 
 /// Whether a node that came or changed may take the pod where it did not before.

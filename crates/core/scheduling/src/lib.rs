@@ -11,6 +11,7 @@ pub mod pod;
 pub mod profile;
 pub mod requests;
 pub mod selector;
+pub mod volumes;
 
 mod preempt;
 mod relations;

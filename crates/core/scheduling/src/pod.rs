@@ -2,12 +2,13 @@
 //!
 //! Invariant: two pods with equal templates are judged alike by every filter and score. A record holds no object.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::requests::PodRequests;
 use crate::selector::{LabelSelector, Labels, NodeSelector, NodeSelectorTerm};
-use crate::view::{PodSpecView, PodView, SpreadView, TermView, TolerationView, WeightedTermView};
+use crate::view::{PodSpecView, PodView, SpreadView, TermView, TolerationView, VolumeView, WeightedTermView};
 
 /// What placement depends on, of a pod; the same for all pods of most controllers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -48,8 +49,73 @@ pub struct Template {
     pub containers: usize,
     /// The managing controller: kind with group, and name.
     pub controller: Option<(String, String)>,
-    /// Claims that its volumes name.
-    pub claims: Vec<String>,
+    /// Claims that its volumes name or make, in their order.
+    pub claims: Vec<ClaimSource>,
+    /// Disks that its volumes name without a claim.
+    pub disks: Vec<Disk>,
+}
+
+/// Which claim a volume of a pod has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ClaimSource {
+    /// One of this name.
+    Named(String),
+    /// The pod's own, for the volume of this name.
+    Ephemeral(String),
+}
+
+impl ClaimSource {
+    /// The claim's name, for a pod of that name.
+    #[must_use]
+    pub fn name<'a>(&'a self, pod: &str) -> Cow<'a, str> {
+        match self {
+            Self::Named(name) => Cow::Borrowed(name),
+            Self::Ephemeral(volume) => Cow::Owned(format!("{pod}-{volume}")),
+        }
+    }
+
+    /// Whether it may be the claim of that name, of one of the like pods whose names are not known.
+    #[must_use]
+    pub fn may_be(&self, claim: &str) -> bool {
+        match self {
+            Self::Named(name) => name == claim,
+            Self::Ephemeral(volume) => claim.strip_suffix(volume.as_str()).is_some_and(|pod| pod.ends_with('-')),
+        }
+    }
+}
+
+/// A disk that not every two pods of a node may have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Disk {
+    /// A GCE persistent disk.
+    Gce(String, ReadOnly),
+    /// An AWS volume.
+    Aws(String),
+    /// An iSCSI target, by its qualified name.
+    Iscsi(String, ReadOnly),
+    /// A Ceph image: monitors, pool and image.
+    Rbd(Vec<String>, String, String, ReadOnly),
+}
+
+/// Whether a disk is mounted to be read only.
+type ReadOnly = bool;
+
+impl Disk {
+    /// Whether two pods cannot have both on one node.
+    #[must_use]
+    pub fn conflicts(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Gce(mine, read), Self::Gce(theirs, reads)) | (Self::Iscsi(mine, read), Self::Iscsi(theirs, reads)) => {
+                mine == theirs && !(*read && *reads)
+            }
+            (Self::Aws(mine), Self::Aws(theirs)) => mine == theirs,
+            (Self::Rbd(monitors, pool, image, read), Self::Rbd(others, their_pool, their_image, reads)) => {
+                let shared = monitors.iter().any(|monitor| others.contains(monitor));
+                shared && pool == their_pool && image == their_image && !(*read && *reads)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A toleration; absent fields are empty.
@@ -251,14 +317,29 @@ fn template(namespace: String, labels: Labels, controller: Option<(String, Strin
         images,
         containers: spec.containers.len() + spec.init_containers.len(),
         controller,
-        claims: spec
-            .volumes
-            .into_iter()
-            .filter_map(|volume| Some(volume.persistent_volume_claim?.claim_name))
-            .collect(),
+        disks: spec.volumes.iter().flat_map(disks).collect(),
+        claims: spec.volumes.into_iter().filter_map(claim).collect(),
         namespace,
         labels,
     }
+}
+
+fn claim(volume: VolumeView) -> Option<ClaimSource> {
+    match volume.persistent_volume_claim {
+        Some(claim) => Some(ClaimSource::Named(claim.claim_name)),
+        None => volume.ephemeral.map(|_| ClaimSource::Ephemeral(volume.name)),
+    }
+}
+
+fn disks(volume: &VolumeView) -> impl Iterator<Item = Disk> {
+    let gce = volume.gce_persistent_disk.as_ref();
+    let aws = volume.aws_elastic_block_store.as_ref();
+    let (iscsi, rbd) = (volume.iscsi.as_ref(), volume.rbd.as_ref());
+    let gce = gce.map(|disk| Disk::Gce(disk.pd_name.clone(), disk.read_only));
+    let aws = aws.map(|disk| Disk::Aws(disk.volume_id.clone()));
+    let iscsi = iscsi.map(|disk| Disk::Iscsi(disk.iqn.clone(), disk.read_only));
+    let rbd = rbd.map(|disk| Disk::Rbd(disk.monitors.clone(), disk.pool.clone(), disk.image.clone(), disk.read_only));
+    gce.into_iter().chain(aws).chain(iscsi).chain(rbd)
 }
 
 fn toleration(view: TolerationView) -> Toleration {
@@ -343,5 +424,11 @@ impl Template {
     #[must_use]
     pub fn has_pod_affinity(&self) -> bool {
         !self.near.is_empty() || !self.far.is_empty() || !self.liked.is_empty()
+    }
+
+    /// Whether its volumes say anything about where it can be.
+    #[must_use]
+    pub fn has_volumes(&self) -> bool {
+        !self.claims.is_empty() || !self.disks.is_empty()
     }
 }

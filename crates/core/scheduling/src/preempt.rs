@@ -10,8 +10,9 @@ use crate::filter::{Reason, Rejection};
 use crate::pod::PodRecord;
 use crate::profile::Profile;
 use crate::relations::Relations;
-use crate::schedule::{Refused, check_state, histogram};
+use crate::schedule::{Inquiry, Refused, check_state, histogram};
 use crate::snapshot::{Budget, Snapshot};
+use crate::volumes::Demand;
 
 /// Share of the nodes, in percent, and least number, that are candidates before the best is taken.
 const CANDIDATES_PERCENT: usize = 10;
@@ -53,7 +54,11 @@ pub fn preempt(snapshot: &mut Snapshot, profile: &Profile, pod: &PodRecord, refu
         .collect();
     let mut statuses: Vec<Rejection> = Vec::new();
     let mut candidates: Vec<Candidate> = Vec::new();
-    if !potential.is_empty() {
+    // What keeps it from all nodes, such as a claim that is gone, left no candidates; since then nothing has changed.
+    let inquiry = Demand::of(snapshot, profile.filters, pod)
+        .ok()
+        .map(|demand| Inquiry { profile, pod, demand });
+    if let Some(inquiry) = inquiry.filter(|_| !potential.is_empty()) {
         let relations = snapshot.relations(&pod.template, profile.hard_pod_affinity_weight);
         let enough = (potential.len() * CANDIDATES_PERCENT / 100)
             .max(CANDIDATES_MIN)
@@ -61,7 +66,7 @@ pub fn preempt(snapshot: &mut Snapshot, profile: &Profile, pod: &PodRecord, refu
         let offset = usize::try_from(seed % potential.len() as u64).unwrap_or_default();
         for turn in 0..potential.len() {
             let slot = potential[(offset + turn) % potential.len()];
-            match victims_on(snapshot, profile, pod, &relations, slot) {
+            match victims_on(snapshot, &inquiry, &relations, slot) {
                 Ok(candidate) => candidates.push(candidate),
                 Err(rejection) => statuses.push(rejection),
             }
@@ -106,14 +111,8 @@ fn importance(pod: &PodRecord) -> (Reverse<i32>, u64) {
     (Reverse(pod.template.priority), pod.started.unwrap_or(u64::MAX))
 }
 
-fn victims_on(
-    snapshot: &Snapshot,
-    profile: &Profile,
-    pod: &PodRecord,
-    relations: &Relations,
-    slot: usize,
-) -> Result<Candidate, Rejection> {
-    let lower = |other: &&Arc<PodRecord>| other.template.priority < pod.template.priority;
+fn victims_on(snapshot: &Snapshot, inquiry: &Inquiry<'_>, relations: &Relations, slot: usize) -> Result<Candidate, Rejection> {
+    let lower = |other: &&Arc<PodRecord>| other.template.priority < inquiry.pod.template.priority;
     let mut potential: Vec<Arc<PodRecord>> = snapshot.nodes[slot].pods.iter().filter(lower).map(Arc::clone).collect();
     if potential.is_empty() {
         return Err(Rejection::last(Reason::NoVictims));
@@ -126,7 +125,7 @@ fn victims_on(
     }
     let fits = |node: &_, relations: &Relations| {
         let least = relations.least();
-        check_state(snapshot, profile, pod, (relations, &least), (slot, node))
+        check_state(snapshot, inquiry, (relations, &least), (slot, node))
     };
     fits(&node, &relations)?;
     potential.sort_by_key(|other| importance(other));

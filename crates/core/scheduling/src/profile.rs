@@ -1,5 +1,8 @@
 //! How nodes are scored and how many are looked at: what a KubeSchedulerConfiguration's profile says, with upstream's defaults.
 
+use std::time::Duration;
+
+use crate::filter::Plugins;
 use crate::selector::{NodeSelector, NodeSelectorTerm};
 
 /// What a node's use counts as.
@@ -27,6 +30,8 @@ pub struct Weighted {
 pub struct Profile {
     /// Which pods it is for.
     pub scheduler_name: String,
+    /// Whose filters run.
+    pub filters: Plugins,
     /// Of NodeResourcesFit.
     pub strategy: Strategy,
     /// Of NodeResourcesFit.
@@ -37,6 +42,8 @@ pub struct Profile {
     pub nodes_percent: Option<usize>,
     /// What an existing pod's required affinity is worth in the score of InterPodAffinity.
     pub hard_pod_affinity_weight: i64,
+    /// Of VolumeBinding: how long a pod waits for its volumes.
+    pub bind_timeout: Duration,
     /// `addedAffinity` of NodeAffinity, required.
     pub added_required: Option<NodeSelector>,
     /// `addedAffinity` of NodeAffinity, preferred, with weights.
@@ -53,11 +60,13 @@ impl Default for Profile {
         };
         Self {
             scheduler_name: "default-scheduler".to_owned(),
+            filters: Plugins::ALL,
             strategy: Strategy::LeastAllocated,
             fit_resources: both().into(),
             balanced_resources: both().into(),
             nodes_percent: None,
             hard_pod_affinity_weight: 1,
+            bind_timeout: Duration::from_secs(600),
             added_required: None,
             added_preferred: Vec::new(),
         }

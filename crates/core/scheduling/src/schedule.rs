@@ -10,9 +10,10 @@ use crate::profile::Profile;
 use crate::relations::Relations;
 use crate::score;
 use crate::snapshot::Snapshot;
+use crate::volumes::{Demand, VolumePlan};
 
 /// Where a pod goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Placement {
     /// Name of the node.
     pub node: Box<str>,
@@ -20,6 +21,8 @@ pub struct Placement {
     pub evaluated: usize,
     /// How many of them suited.
     pub suitable: usize,
+    /// What is to be done for its volumes first; none where all are bound.
+    pub volumes: Option<Box<VolumePlan>>,
 }
 
 /// Why a pod goes nowhere.
@@ -28,7 +31,7 @@ pub struct Refused {
     /// How many nodes there are.
     pub(crate) nodes: usize,
     /// What holds for all nodes before any is looked at.
-    pub(crate) beforehand: Option<&'static str>,
+    pub(crate) beforehand: Option<Rejection>,
     /// The nodes that were looked at, by slot.
     pub(crate) rejections: Vec<(usize, Rejection)>,
 }
@@ -50,12 +53,12 @@ pub fn decide(snapshot: &mut Snapshot, profile: &Profile, pod: &PodRecord, seed:
     if nodes == 0 {
         return refused(None, Vec::new());
     }
-    let named = named_nodes(&pod.template);
-    if named.as_ref().is_some_and(Vec::is_empty) {
-        return refused(Some("pod affinity terms conflict"), Vec::new());
-    }
+    let (inquiry, named) = match ask_beforehand(snapshot, profile, pod) {
+        Ok(asked) => asked,
+        Err(rejection) => return refused(Some(rejection), Vec::new()),
+    };
     let relations = snapshot.relations(&pod.template, profile.hard_pod_affinity_weight);
-    let found = find(snapshot, profile, pod, &relations, named.as_deref());
+    let found = find(snapshot, &inquiry, &relations, named.as_deref());
     let (suitable, rejections) = match found {
         (suitable, _) if !suitable.is_empty() => (suitable, 0),
         (_, rejections) => {
@@ -74,8 +77,11 @@ pub fn decide(snapshot: &mut Snapshot, profile: &Profile, pod: &PodRecord, seed:
         ties().nth(chosen).map_or(suitable[0], |(slot, _)| *slot)
     };
     snapshot.keep(relations);
+    let node = &snapshot.nodes[best];
+    let demand = inquiry.demand.as_ref();
     Ok(Placement {
-        node: snapshot.nodes[best].name().into(),
+        volumes: demand.and_then(|demand| demand.plan(&snapshot.storage, node)).map(Box::new),
+        node: node.name().into(),
         evaluated: suitable.len() + rejections,
         suitable: suitable.len(),
     })
@@ -85,12 +91,19 @@ pub fn decide(snapshot: &mut Snapshot, profile: &Profile, pod: &PodRecord, seed:
 #[must_use]
 pub fn rank(snapshot: &mut Snapshot, profile: &Profile, pod: &PodRecord) -> Vec<(Box<str>, Result<i64, Rejection>)> {
     snapshot.refresh_order();
+    let order = snapshot.order.clone();
+    let (inquiry, _) = match ask_beforehand(snapshot, profile, pod) {
+        Ok(asked) => asked,
+        Err(rejection) => {
+            let name = |slot: &usize| (snapshot.nodes[*slot].record.name.clone(), Err(rejection.clone()));
+            return order.iter().map(name).collect();
+        }
+    };
     let relations = snapshot.relations(&pod.template, profile.hard_pod_affinity_weight);
     let least = relations.least();
-    let order = snapshot.order.clone();
     let checked: Vec<_> = order
         .iter()
-        .map(|slot| (*slot, check_node(snapshot, profile, pod, &relations, &least, *slot)))
+        .map(|slot| (*slot, check_node(snapshot, &inquiry, &relations, &least, *slot)))
         .collect();
     let suitable: Vec<usize> = checked
         .iter()
@@ -106,24 +119,49 @@ pub fn rank(snapshot: &mut Snapshot, profile: &Profile, pod: &PodRecord) -> Vec<
         .collect()
 }
 
+/// A pod that is to be placed, by which profile, and what its volumes ask.
+pub(crate) struct Inquiry<'a> {
+    pub(crate) profile: &'a Profile,
+    pub(crate) pod: &'a PodRecord,
+    pub(crate) demand: Option<Demand>,
+}
+
+/// Names of the nodes that come into question; none: all.
+type Named<'a> = Option<Vec<&'a str>>;
+
+/// What can be said before any node is looked at.
+fn ask_beforehand<'a>(
+    snapshot: &Snapshot,
+    profile: &'a Profile,
+    pod: &'a PodRecord,
+) -> Result<(Inquiry<'a>, Named<'a>), Rejection> {
+    let by_affinity = profile.filters.has(Plugins::NODE_AFFINITY);
+    let named = by_affinity.then(|| named_nodes(&pod.template)).flatten();
+    if named.as_ref().is_some_and(Vec::is_empty) {
+        let reason = Reason::Beforehand(Plugins::NODE_AFFINITY, "pod affinity terms conflict".into());
+        return Err(Rejection::last(reason));
+    }
+    let demand = Demand::of(snapshot, profile.filters, pod)?;
+    Ok((Inquiry { profile, pod, demand }, named))
+}
+
 /// Suitable nodes, as many as are wanted, and why the others that were looked at are not.
 fn find(
     snapshot: &mut Snapshot,
-    profile: &Profile,
-    pod: &PodRecord,
+    inquiry: &Inquiry<'_>,
     relations: &Relations,
     named: Option<&[&str]>,
 ) -> (Vec<usize>, Vec<(usize, Rejection)>) {
     let least = relations.least();
-    let nominated = pod.nominated.as_deref().and_then(|node| snapshot.slot(node));
+    let nominated = inquiry.pod.nominated.as_deref().and_then(|node| snapshot.slot(node));
     if let Some(slot) = nominated
-        && check_node(snapshot, profile, pod, relations, &least, slot).is_ok()
+        && check_node(snapshot, inquiry, relations, &least, slot).is_ok()
     {
         return (vec![slot], Vec::new());
     }
     let nodes = snapshot.order.len();
     let (from, count) = (snapshot.start % nodes, named.map_or(nodes, <[_]>::len));
-    let wanted = profile.nodes_to_find(count);
+    let wanted = inquiry.profile.nodes_to_find(count);
     let mut suitable = Vec::with_capacity(wanted);
     let mut rejections = Vec::new();
     let turns = (0..count).filter_map(|turn| match named {
@@ -131,7 +169,7 @@ fn find(
         None => Some(snapshot.order[(from + turn) % nodes]),
     });
     for slot in turns {
-        match check_node(snapshot, profile, pod, relations, &least, slot) {
+        match check_node(snapshot, inquiry, relations, &least, slot) {
             Ok(()) => suitable.push(slot),
             Err(rejection) => rejections.push((slot, rejection)),
         }
@@ -168,23 +206,22 @@ fn named_nodes(template: &Template) -> Option<Vec<&str>> {
 /// Runs all filters on a node: with the pods that are nominated to it and are no less important, and without them.
 pub(crate) fn check_node(
     snapshot: &Snapshot,
-    profile: &Profile,
-    pod: &PodRecord,
+    inquiry: &Inquiry<'_>,
     relations: &Relations,
     least: &[i64],
     slot: usize,
 ) -> Result<(), Rejection> {
-    check_state(snapshot, profile, pod, (relations, least), (slot, &snapshot.nodes[slot]))
+    check_state(snapshot, inquiry, (relations, least), (slot, &snapshot.nodes[slot]))
 }
 
 /// As [`check_node`] for a state of the node that is only supposed.
 pub(crate) fn check_state(
     snapshot: &Snapshot,
-    profile: &Profile,
-    pod: &PodRecord,
+    inquiry: &Inquiry<'_>,
     (relations, least): (&Relations, &[i64]),
     (slot, node): (usize, &NodeState),
 ) -> Result<(), Rejection> {
+    let pod = inquiry.pod;
     let counts = |other: &&Arc<PodRecord>| other.template.priority >= pod.template.priority && other.uid != pod.uid;
     let mut nominated = snapshot.nominated_to(node.name()).iter().filter(counts).peekable();
     if nominated.peek().is_some() {
@@ -194,29 +231,37 @@ pub(crate) fn check_state(
             node.add(Arc::clone(other));
         }
         let least = relations.least();
-        check_all(snapshot, profile, &pod.template, (&relations, &least), (slot, &node))?;
+        check_all(snapshot, inquiry, (&relations, &least), (slot, &node))?;
     }
-    check_all(snapshot, profile, &pod.template, (relations, least), (slot, node))
+    check_all(snapshot, inquiry, (relations, least), (slot, node))
 }
 
 fn check_all(
     snapshot: &Snapshot,
-    profile: &Profile,
-    template: &Template,
+    inquiry: &Inquiry<'_>,
     (relations, least): (&Relations, &[i64]),
     (slot, node): (usize, &NodeState),
 ) -> Result<(), Rejection> {
-    filter::check(template, node, profile.added_required.as_ref())?;
-    relations.check_spread(&snapshot.surroundings, slot, least)?;
-    relations.check_affinity(&snapshot.surroundings, slot)
+    let (template, filters) = (&inquiry.pod.template, inquiry.profile.filters);
+    filter::check(template, node, inquiry.profile)?;
+    if let Some(demand) = &inquiry.demand {
+        demand.check(snapshot, template, (slot, node))?;
+    }
+    if filters.has(Plugins::SPREAD) {
+        relations.check_spread(&snapshot.surroundings, slot, least)?;
+    }
+    if filters.has(Plugins::POD_AFFINITY) {
+        relations.check_affinity(&snapshot.surroundings, slot)?;
+    }
+    Ok(())
 }
 
 impl Refused {
     /// Whose filters turned nodes down.
     #[must_use]
     pub fn plugins(&self) -> Plugins {
-        if self.beforehand.is_some() {
-            return Plugins::NODE_AFFINITY;
+        if let Some(rejection) = &self.beforehand {
+            return rejection.plugin();
         }
         let absent = if self.rejections.len() < self.nodes {
             Plugins::NODE_AFFINITY
@@ -234,8 +279,11 @@ impl Refused {
         if self.nodes == 0 {
             return "no nodes available to schedule pods".into();
         }
-        let reasons = match self.beforehand {
-            Some(reason) => reason.to_owned(),
+        let reasons = match &self.beforehand {
+            Some(rejection) => {
+                let texts: Vec<_> = rejection.reasons().map(ToString::to_string).collect();
+                texts.join(", ")
+            }
             None => {
                 let explicit = self.rejections.iter().flat_map(|(_, rejection)| rejection.reasons());
                 let absent = self.nodes.saturating_sub(self.rejections.len());

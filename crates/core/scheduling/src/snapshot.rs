@@ -12,6 +12,7 @@ use crate::relations::{HOSTNAME, Relations, ZONE};
 use crate::selector::{Expression, LabelSelector, Labels};
 use crate::topology::{NOWHERE, Topology};
 use crate::view::{BudgetView, SelectingView};
+use crate::volumes::Storage;
 
 /// Templates whose relations are kept current.
 const RELATIONS_MAX: usize = 8;
@@ -54,6 +55,8 @@ pub struct Budget {
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub(crate) surroundings: Surroundings,
+    /// Claims and volumes.
+    pub storage: Storage,
     pub(crate) nodes: Vec<NodeState>,
     free: Vec<usize>,
     by_name: HashMap<Box<str>, usize>,
@@ -220,6 +223,7 @@ impl Snapshot {
         if pod.template.has_pod_affinity() {
             *self.affine.entry(slot).or_default() += 1;
         }
+        self.storage.count(&pod, slot, 1);
         self.places.insert(Arc::clone(&pod.uid), slot);
         self.tell(slot, &pod, 1);
         self.nodes[slot].add(pod);
@@ -237,6 +241,7 @@ impl Snapshot {
                 self.affine.remove(&slot);
             }
         }
+        self.storage.count(&pod, slot, -1);
         self.tell(slot, &pod, -1);
         self.release(slot);
         Some(pod)

@@ -84,13 +84,37 @@ views! {
         volumes: Vec<VolumeView>,
     }
     VolumeView {
+        name: String,
         image: Option<ImageVolumeView>,
-        persistent_volume_claim: Option<ClaimView>,
+        persistent_volume_claim: Option<ClaimSourceView>,
+        ephemeral: Option<serde::de::IgnoredAny>,
+        gce_persistent_disk: Option<GceDiskView>,
+        aws_elastic_block_store: Option<AwsDiskView>,
+        iscsi: Option<IscsiView>,
+        rbd: Option<RbdView>,
+    }
+    GceDiskView {
+        pd_name: String,
+        read_only: bool,
+    }
+    AwsDiskView {
+        #[serde(rename = "volumeID")]
+        volume_id: String,
+    }
+    IscsiView {
+        iqn: String,
+        read_only: bool,
+    }
+    RbdView {
+        monitors: Vec<String>,
+        pool: String,
+        image: String,
+        read_only: bool,
     }
     ImageVolumeView {
         reference: String,
     }
-    ClaimView {
+    ClaimSourceView {
         claim_name: String,
     }
     ContainerView {
@@ -210,5 +234,53 @@ views! {
     }
     SelectingSpecView {
         selector: Option<serde_json::Value>,
+    }
+    ClassView {
+        provisioner: String,
+        volume_binding_mode: String,
+        allowed_topologies: Vec<TopologyTermView>,
+    }
+    TopologyTermView {
+        match_label_expressions: Vec<TopologyRequirementView>,
+    }
+    TopologyRequirementView {
+        key: String,
+        values: Vec<String>,
+    }
+    CsiNodeView {
+        spec: CsiNodeSpecView,
+    }
+    CsiNodeSpecView {
+        drivers: Vec<CsiNodeDriverView>,
+    }
+    CsiNodeDriverView {
+        name: String,
+        allocatable: CsiAllocatableView,
+    }
+    CsiAllocatableView {
+        count: Option<i64>,
+    }
+    CsiDriverView {
+        spec: CsiDriverSpecView,
+    }
+    CsiDriverSpecView {
+        storage_capacity: bool,
+    }
+    CapacityView {
+        storage_class_name: String,
+        node_topology: Option<LabelSelector>,
+        capacity: Option<Amount>,
+        maximum_volume_size: Option<Amount>,
+    }
+    AttachmentView {
+        spec: AttachmentSpecView,
+    }
+    AttachmentSpecView {
+        attacher: String,
+        node_name: String,
+        source: AttachmentSourceView,
+    }
+    AttachmentSourceView {
+        persistent_volume_name: String,
     }
 }

@@ -114,3 +114,87 @@ fn a_change_wakes_only_whom_it_may_help() {
         assert_eq!(may_help(change, &pod.template, failed), helps, "{what}");
     }
 }
+
+#[test]
+fn a_change_of_volumes_wakes_only_whom_it_may_help() {
+    let mut ground = Ground::default();
+    let mut read = |name: &str, volume: Value| ground.read(&pod(name, Some("a"), &json!({"volumes": [volume]})));
+    let claimed = read("p", json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}}));
+    let other = read("o", json!({"name": "v", "persistentVolumeClaim": {"claimName": "d"}}));
+    let own = read("e", json!({"name": "v", "ephemeral": {}}));
+    let disk = read("d", json!({"name": "v", "awsElasticBlockStore": {"volumeID": "x"}}));
+    let plain = read("n", json!({"name": "v", "emptyDir": {}}));
+    let (restrictions, limits) = (Plugins::VOLUME_RESTRICTIONS, Plugins::VOLUME_LIMITS);
+    let (binding, zone) = (Plugins::VOLUME_BINDING, Plugins::VOLUME_ZONE);
+    let claim = |name, new| Change::Claim {
+        namespace: "default",
+        name,
+        new,
+    };
+    let elsewhere = Change::Claim {
+        namespace: "other",
+        name: "c",
+        new: true,
+    };
+    for (what, change, pod, failed, helps) in [
+        ("its claim, new", claim("c", true), &claimed, restrictions, true),
+        ("its claim, changed", claim("c", false), &claimed, restrictions, false),
+        ("its claim, new, for its limit", claim("c", true), &claimed, limits, true),
+        ("its claim, changed, for binding", claim("c", false), &claimed, binding, true),
+        ("its claim, changed, for the zone", claim("c", false), &claimed, zone, true),
+        ("its claim, for room", claim("c", true), &claimed, Plugins::FIT, false),
+        ("another claim", claim("d", true), &claimed, binding, false),
+        ("a claim of that name elsewhere", elsewhere, &claimed, binding, false),
+        ("the claim that is made for it", claim("e-v", true), &own, binding, true),
+        ("a claim that is made for another", claim("e-w", true), &own, binding, false),
+        ("a volume", Change::Volume { moved: false }, &claimed, binding, true),
+        (
+            "a volume that stays, for the zone",
+            Change::Volume { moved: false },
+            &claimed,
+            zone,
+            false,
+        ),
+        ("a volume that moves", Change::Volume { moved: true }, &claimed, zone, true),
+        ("a class", Change::Class { new_and_waits: false }, &claimed, binding, true),
+        (
+            "an immediate class, for the zone",
+            Change::Class { new_and_waits: false },
+            &claimed,
+            zone,
+            false,
+        ),
+        ("a waiting class", Change::Class { new_and_waits: true }, &claimed, zone, true),
+        ("a CSINode", Change::CsiNode { new: true }, &claimed, limits, true),
+        (
+            "a CSINode with more",
+            Change::CsiNode { new: false },
+            &claimed,
+            binding,
+            false,
+        ),
+        ("capacity", Change::Capacity, &claimed, binding, true),
+        ("capacity, for a limit", Change::Capacity, &claimed, limits, false),
+        ("an attachment less", Change::Detached, &claimed, limits, true),
+        ("an attachment less, without claims", Change::Detached, &plain, limits, false),
+        (
+            "who used the claim is gone",
+            Change::Left(&claimed),
+            &claimed,
+            restrictions,
+            true,
+        ),
+        (
+            "who used another is gone",
+            Change::Left(&other),
+            &claimed,
+            restrictions,
+            false,
+        ),
+        ("who had the disk is gone", Change::Left(&disk), &disk, restrictions, true),
+        ("who had volumes is gone", Change::Left(&other), &claimed, limits, true),
+        ("who had none is gone", Change::Left(&plain), &claimed, limits, false),
+    ] {
+        assert_eq!(may_help(change, &pod.template, failed), helps, "{what}");
+    }
+}

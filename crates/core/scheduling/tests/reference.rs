@@ -192,12 +192,118 @@ fn template(random: &mut Random) -> Value {
         });
         spec["tolerations"] = tolerations.collect();
     }
+    if random.one_in(3) {
+        let volumes = (0..=random.below(2)).map(|at| {
+            if random.one_in(8) {
+                return json!({"name": format!("v{at}"), "ephemeral": {"volumeClaimTemplate": {}}});
+            }
+            json!({"name": format!("v{at}"), "persistentVolumeClaim": {"claimName": format!("c{}", random.below(CLAIMS))}})
+        });
+        spec["volumes"] = volumes.collect();
+    }
     let mut metadata = json!({"namespace": *random.of(&NAMESPACES), "labels": labels});
     if random.one_in(2) {
         metadata["ownerReferences"] =
             json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs", "uid": "rs", "controller": true}]);
     }
     json!({"metadata": metadata, "spec": spec})
+}
+
+/// A class of the three kinds that there are.
+fn class(random: &mut Random, name: &str) -> Value {
+    let mut class = json!({"kind": "StorageClass", "metadata": {"name": name}, "provisioner": "p", "volumeBindingMode":
+        if name == "fast" { "Immediate" } else { "WaitForFirstConsumer" }});
+    if name == "manual" {
+        class["provisioner"] = "kubernetes.io/no-provisioner".into();
+    }
+    if name == "slow" && random.one_in(2) {
+        let zones = json!([*random.of(&["z1", "z2"]), "z3"]);
+        class["allowedTopologies"] =
+            json!([{"matchLabelExpressions": [{"key": "topology.kubernetes.io/zone", "values": zones}]}]);
+    }
+    class
+}
+
+const VOLUMES: usize = 8;
+const CLAIMS: usize = 5;
+
+fn claim(random: &mut Random, place: &str, at: usize) -> Value {
+    let name = format!("c{at}");
+    let mut claim = json!({
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": place, "uid": format!("{place}{at}")},
+        "spec": {
+            "storageClassName": *random.of(&["slow", "slow", "slow", "manual", "manual", "fast", "gone"]),
+            "accessModes": [*random.of(&["ReadWriteOnce", "ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"])],
+            "resources": {"requests": {"storage": format!("{}Gi", 1 + random.below(VOLUMES))}},
+        },
+    });
+    if random.one_in(2) {
+        claim["spec"]["volumeName"] = format!("v{}", random.below(VOLUMES)).into();
+        if !random.one_in(8) {
+            claim["metadata"]["annotations"]["pv.kubernetes.io/bind-completed"] = "yes".into();
+        }
+        if random.one_in(12) {
+            claim["status"]["phase"] = "Lost".into();
+        }
+    }
+    match random.below(16) {
+        0 => claim["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into(),
+        1 => {
+            let node = format!("n{}", random.below(9));
+            claim["metadata"]["annotations"]["volume.kubernetes.io/selected-node"] = node.into();
+        }
+        2 => claim["spec"]["selector"] = json!({"matchLabels": {"disk": "ssd"}}),
+        3 => claim["spec"]["volumeMode"] = "Block".into(),
+        _ => {}
+    }
+    claim
+}
+
+fn volume(random: &mut Random, at: usize) -> Value {
+    // No two are of one size, so that of those that suit one is the smallest.
+    let mut volume = json!({
+        "kind": "PersistentVolume",
+        "metadata": {"name": format!("v{at}"), "labels": {"disk": *random.of(&["ssd", "disk"])}},
+        "spec": {
+            "storageClassName": *random.of(&["slow", "manual"]),
+            "accessModes": ["ReadWriteOnce", *random.of(&["ReadWriteOncePod", "ReadWriteMany"])],
+            "capacity": {"storage": format!("{}Gi", at + 1)},
+        },
+        "status": {"phase": if random.one_in(8) { "Released" } else { "Available" }},
+    });
+    match random.below(6) {
+        0 => volume["metadata"]["labels"]["topology.kubernetes.io/zone"] = (*random.of(&["z1", "z1__z2", "z3"])).into(),
+        1 => {
+            let at = random.below(CLAIMS);
+            let place = *random.of(&NAMESPACES);
+            let uid = if random.one_in(2) {
+                String::new()
+            } else {
+                format!("{place}{at}")
+            };
+            volume["spec"]["claimRef"] = json!({"name": format!("c{at}"), "namespace": place, "uid": uid});
+        }
+        2 => volume["spec"]["csi"] = json!({"driver": "p", "volumeHandle": format!("h{at}")}),
+        _ => {}
+    }
+    if !random.one_in(3) {
+        let expression = match random.below(4) {
+            0 => json!({"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["z1", "z2"]}),
+            1 => json!({"key": "rack", "operator": "Exists"}),
+            _ => json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [format!("n{}", random.below(9))]}),
+        };
+        volume["spec"]["nodeAffinity"] = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}});
+    }
+    volume
+}
+
+fn csi_node(random: &mut Random, name: &str) -> Value {
+    let mut driver = json!({"name": "p"});
+    if !random.one_in(4) {
+        driver["allocatable"]["count"] = random.below(4).into();
+    }
+    json!({"kind": "CSINode", "metadata": {"name": name}, "spec": {"drivers": [driver]}})
 }
 
 fn named(template: &Value, name: &str, on: Option<&str>) -> Value {
@@ -246,7 +352,58 @@ impl Pair {
         for n in 0..2 + random.below(7) {
             this.put_node(random, &format!("n{n}"));
         }
+        for name in ["slow", "manual", "fast"] {
+            let class = class(random, name);
+            this.put_storage(class);
+        }
+        for _ in 0..20 {
+            this.change_storage(random);
+        }
         this
+    }
+
+    fn put_storage(&mut self, object: Value) {
+        self.ground.put_storage(&object);
+        let same = |held: &Value| {
+            let part = |of: &Value, field: &str| of["metadata"][field].clone();
+            held["kind"] == object["kind"]
+                && ["name", "namespace"]
+                    .iter()
+                    .all(|field| part(held, field) == part(&object, field))
+        };
+        self.world.storage.retain(|held| !same(held));
+        self.world.storage.push(object);
+    }
+
+    fn change_storage(&mut self, random: &mut Random) {
+        let object = match random.below(8) {
+            0 => {
+                let name = *random.of(&["slow", "manual", "fast"]);
+                class(random, name)
+            }
+            1 => {
+                let node = format!("n{}", random.below(9));
+                csi_node(random, &node)
+            }
+            2..=4 => {
+                let place = *random.of(&NAMESPACES);
+                let at = random.below(CLAIMS);
+                claim(random, place, at)
+            }
+            5 => {
+                // The claim of an ephemeral volume of the pod that is asked about.
+                let mut claim = claim(random, "default", 0);
+                claim["metadata"]["name"] = format!("incoming-v{}", random.below(2)).into();
+                let owner = *random.of(&["incoming", "incoming", "other"]);
+                claim["metadata"]["ownerReferences"] = json!([{"kind": "Pod", "uid": owner, "controller": true}]);
+                claim
+            }
+            _ => {
+                let at = random.below(VOLUMES);
+                volume(random, at)
+            }
+        };
+        self.put_storage(object);
     }
 
     fn label_namespace(&mut self, random: &mut Random, name: &str) {
@@ -274,7 +431,7 @@ impl Pair {
 
     fn change(&mut self, random: &mut Random) {
         let node = format!("n{}", random.below(9));
-        match random.below(24) {
+        match random.below(28) {
             0 => self.put_node(random, &node),
             1 if self.world.nodes.len() > 2 => {
                 self.ground.snapshot.remove_node(&node);
@@ -293,6 +450,7 @@ impl Pair {
                 let gone = self.world.pods.remove(at);
                 self.ground.snapshot.remove_pod(gone["metadata"]["uid"].as_str().unwrap());
             }
+            24..=27 => self.change_storage(random),
             9 | 10 if !self.world.pods.is_empty() => {
                 let mut going = random.of(&self.world.pods).clone();
                 going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();

@@ -7,23 +7,27 @@
 mod act;
 mod feed;
 mod queue;
+mod volumes;
 
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trireme_api::Status;
 use trireme_client::{Cache, Client, Clock, EventRecorder, EventType, ResourceRef, Subscription};
+use trireme_scheduling::volumes::Written;
 use trireme_scheduling::{PodRecord, Preemption, Profile, Refused};
 
 use crate::metrics::{Attempt, Metrics, SchedulerMetrics};
 
 use self::feed::Feed;
 use self::queue::PodQueue;
+use self::volumes::{Outcome, Waiting, WaitingPods};
 
 /// `spec.schedulerName` of the pods that this scheduler takes.
 pub const NAME: &str = "default-scheduler";
@@ -67,6 +71,13 @@ impl Scheduler {
             ResourceRef::of::<ReplicaSet>(),
             ResourceRef::of::<StatefulSet>(),
             ResourceRef::of::<PodDisruptionBudget>(),
+            ResourceRef::of::<StorageClass>(),
+            ResourceRef::of::<PersistentVolume>(),
+            ResourceRef::of::<PersistentVolumeClaim>(),
+            ResourceRef::of::<CSINode>(),
+            ResourceRef::of::<CSIDriver>(),
+            ResourceRef::of::<CSIStorageCapacity>(),
+            ResourceRef::of::<VolumeAttachment>(),
             ResourceRef::of::<Pod>(),
         ];
         let ended = shutdown.child_token();
@@ -83,6 +94,7 @@ impl Scheduler {
                 feed: Feed::default(),
                 profile: Profile::default(),
                 queue: PodQueue::new(self.metrics.scheduler()),
+                waiting: WaitingPods::default(),
                 metrics: self.metrics.scheduler(),
                 results,
                 permits: Arc::new(Semaphore::new(BINDINGS_MAX)),
@@ -101,6 +113,8 @@ impl Scheduler {
 /// What became of a write that ran beside the decisions.
 enum Done {
     Bound(Bound),
+    /// What a pod's volumes need was written, or could not be.
+    Written(Waiting, Result<Written, Status>),
     /// A preemption is under way, or failed.
     Preempted(Arc<PodRecord>, Result<(), Status>),
 }
@@ -121,6 +135,7 @@ struct Running {
     feed: Feed,
     profile: Profile,
     queue: PodQueue,
+    waiting: WaitingPods,
     metrics: SchedulerMetrics,
     results: mpsc::Sender<Done>,
     permits: Arc<Semaphore>,
@@ -134,8 +149,9 @@ impl Running {
                 self.feed.take(&change, &mut self.queue);
             }
             while let Ok(done) = done.try_recv() {
-                self.settle(&done);
+                self.settle(done);
             }
+            self.look_at_waiting().await;
             self.queue.flush(Instant::now());
             if let Some(pod) = self.queue.pop() {
                 self.place(&pod).await;
@@ -143,14 +159,14 @@ impl Running {
             }
             self.queue.measure();
             let timer = async {
-                match self.queue.deadline() {
+                match self.queue.deadline().into_iter().chain(self.waiting.deadline()).min() {
                     Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 change = changes.next() => self.feed.take(&change, &mut self.queue),
-                done = done.recv() => if let Some(done) = done { self.settle(&done) },
+                done = done.recv() => if let Some(done) = done { self.settle(done) },
                 () = timer => {}
             }
         }
@@ -176,7 +192,19 @@ impl Running {
         match placed {
             Ok(placement) => {
                 self.feed.assume(pod, &placement.node);
-                self.bind(pod, placement.node, begun).await;
+                match placement.volumes {
+                    None => self.bind(pod, placement.node, begun).await,
+                    Some(plan) => {
+                        self.feed.snapshot.storage.assume(&plan, &placement.node);
+                        let waiting = Waiting {
+                            pod: Arc::clone(pod),
+                            node: placement.node,
+                            plan,
+                            begun,
+                        };
+                        self.prepare(waiting).await;
+                    }
+                }
             }
             Err(refused) => {
                 self.metrics.attempt(Attempt::Unschedulable, begun.elapsed());
@@ -206,9 +234,81 @@ impl Running {
         });
     }
 
-    fn settle(&mut self, done: &Done) {
+    /// Writes what a pod's volumes need before it can be bound.
+    async fn prepare(&self, waiting: Waiting) {
+        let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
+            return;
+        };
+        let (client, results) = (self.client.clone(), self.results.clone());
+        tokio::spawn(async move {
+            let written = volumes::write(&client, &waiting).await;
+            drop(permit);
+            // Without a receiver the scheduler has ended, and nobody needs the result.
+            drop(results.send(Done::Written(waiting, written)).await);
+        });
+    }
+
+    /// Goes on with the pods whose volumes are there, or will not come.
+    async fn look_at_waiting(&mut self) {
+        let now = Instant::now();
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        for uid in std::mem::take(&mut self.feed.unassumed) {
+            outcomes.extend(self.waiting.remove(&uid).map(Outcome::Gone));
+        }
+        let changed = std::mem::take(&mut self.feed.changed_claims);
+        if changed.is_empty() && self.waiting.deadline().is_none_or(|at| at > now) && outcomes.is_empty() {
+            return;
+        }
+        outcomes.extend(self.waiting.look(&changed, &self.feed.snapshot, now));
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Bound(waiting) => self.bind(&waiting.pod, waiting.node, waiting.begun).await,
+                Outcome::Failed(waiting, failed) => self.fail(&waiting, &failed),
+                Outcome::Gone(waiting) => self.feed.snapshot.storage.restore(&waiting.plan),
+            }
+        }
+    }
+
+    /// A pod's volumes will not come: it is placed anew.
+    fn fail(&mut self, waiting: &Waiting, failed: &volumes::Failed) {
+        self.metrics.attempt(Attempt::Error, waiting.begun.elapsed());
+        self.feed.snapshot.storage.restore(&waiting.plan);
+        self.feed.forget(&waiting.pod, &mut self.queue);
+        let pod = self
+            .queue
+            .known(&waiting.pod.uid)
+            .map_or_else(|| Arc::clone(&waiting.pod), Arc::clone);
+        self.queue.back_off(&pod.uid, Instant::now());
+        let message = failed.to_string();
+        self.events
+            .record(act::regarding(&pod), EventType::Warning, "FailedScheduling", message.as_str());
+        let object = self
+            .cache
+            .object(&ResourceRef::of::<Pod>(), &pod.template.namespace, &pod.name);
+        let condition = act::Condition {
+            reason: act::ERROR,
+            message: &message,
+        };
+        let patch = object.and_then(|object| act::refusal(&pod, &object, condition, Some(None), self.clock.now()));
+        self.feed.clear_nomination(&pod.uid);
+        self.carry_out(&pod, Preemption::Ineligible(""), patch, Vec::new());
+    }
+
+    fn settle(&mut self, done: Done) {
         match done {
-            Done::Bound(bound) => self.settle_bound(bound),
+            Done::Bound(bound) => self.settle_bound(&bound),
+            Done::Written(waiting, _) if !self.feed.is_assumed(&waiting.pod.uid) => {
+                self.feed.snapshot.storage.restore(&waiting.plan);
+            }
+            Done::Written(waiting, Ok(written)) => {
+                // Some may be seen as bound by now.
+                let claims = written.bindings.iter().map(|(claim, ..)| claim);
+                let claims = claims.chain(written.provisions.iter().map(|(claim, _)| claim));
+                self.feed.changed_claims.extend(claims.cloned());
+                let deadline = Instant::now() + self.profile.bind_timeout;
+                self.waiting.add(waiting, written, deadline);
+            }
+            Done::Written(waiting, Err(status)) => self.fail(&waiting, &volumes::Failed::Write(status)),
             Done::Preempted(_, Ok(())) => {}
             Done::Preempted(pod, Err(status)) => {
                 tracing::warn!(pod = &*pod.name, "a preemption could not be carried out: {status}");
@@ -261,7 +361,11 @@ impl Running {
         let object = self
             .cache
             .object(&ResourceRef::of::<Pod>(), &pod.template.namespace, &pod.name);
-        let patch = object.and_then(|object| act::refusal(pod, &object, &message, nominate, self.clock.now()));
+        let condition = act::Condition {
+            reason: act::UNSCHEDULABLE,
+            message: &message,
+        };
+        let patch = object.and_then(|object| act::refusal(pod, &object, condition, nominate, self.clock.now()));
         if nominate == Some(None) && pod.nominated.is_some() {
             self.feed.clear_nomination(&pod.uid);
         }

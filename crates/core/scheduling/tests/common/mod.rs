@@ -74,6 +74,25 @@ impl Ground {
         self.snapshot.put_pod(Arc::new(pod));
     }
 
+    /// Puts an object of the kind that its `kind` says into the storage.
+    pub fn put_storage(&mut self, object: &Value) {
+        let json = object.to_string();
+        let json = Some(json.as_bytes());
+        let storage = &mut self.snapshot.storage;
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
+        match object["kind"].as_str().unwrap() {
+            "PersistentVolumeClaim" => storage.put_claim(namespace, name, json).unwrap(),
+            "PersistentVolume" => drop(storage.put_volume(name, json).unwrap()),
+            "StorageClass" => drop(storage.put_class(name, json).unwrap()),
+            "CSINode" => drop(storage.put_csi_node(name, json).unwrap()),
+            "CSIDriver" => storage.put_driver(name, json).unwrap(),
+            "CSIStorageCapacity" => drop(storage.put_capacity(namespace, name, json).unwrap()),
+            "VolumeAttachment" => storage.put_attachment(name, json).unwrap(),
+            other => panic!("no storage: {other}"),
+        }
+    }
+
     /// The node, or the message.
     pub fn place(&mut self, pod: &Value) -> Result<String, String> {
         let pod = self.read(pod);

@@ -5,6 +5,8 @@
     reason = "small numbers, and upstream's casts"
 )]
 
+mod volumes;
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -18,6 +20,8 @@ pub struct World {
     pub namespaces: BTreeMap<String, Value>,
     pub services: Vec<(String, Value)>,
     pub replica_sets: Vec<(String, String, Value)>,
+    /// Claims, volumes, classes and CSINodes.
+    pub storage: Vec<Value>,
 }
 
 /// A score, or reasons and whether preemption may help.
@@ -263,6 +267,7 @@ impl World {
             return refuse("node(s) didn't have free ports for the requested pod ports", true);
         }
         self.room(pod, node)?;
+        self.volumes(pod, node)?;
         self.spread(pod, node)?;
         self.affinity(pod, node)
     }
@@ -347,6 +352,10 @@ impl World {
 
     /// All nodes, judged.
     pub fn judge(&self, profile: &Profile, pod: &Value) -> Vec<(String, Judged)> {
+        if let Some(text) = self.refusal_beforehand(pod) {
+            let refused = |node: &Value| (name(node).to_owned(), Err((vec![text.clone()], false)));
+            return self.nodes.iter().map(refused).collect();
+        }
         let checked: Vec<_> = self.nodes.iter().map(|node| (node, self.filter(pod, node))).collect();
         let suitable: Vec<&Value> = checked
             .iter()

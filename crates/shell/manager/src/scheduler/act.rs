@@ -55,18 +55,30 @@ fn condition(object: &Object, kind: &str) -> Option<Value> {
     conditions.iter().find(|condition| condition["type"] == kind).cloned()
 }
 
+/// Reason of a pod that fits nowhere.
+pub(super) const UNSCHEDULABLE: &str = "Unschedulable";
+/// Reason of a pod that could not be bound.
+pub(super) const ERROR: &str = "SchedulerError";
+
+/// Why a pod has no node.
+#[derive(Clone, Copy)]
+pub(super) struct Condition<'a> {
+    pub(super) reason: &'static str,
+    pub(super) message: &'a str,
+}
+
 /// The patch that sets `PodScheduled` to False and the nomination, unless both are so already. `nominate` is the node to be
 /// nominated, `Some(None)` where a nomination is to be taken back.
 pub(super) fn refusal(
     pod: &PodRecord,
     object: &Object,
-    message: &str,
+    Condition { reason, message }: Condition<'_>,
     nominate: Option<Option<&str>>,
     now: Timestamp,
 ) -> Option<Value> {
     let old = condition(object, "PodScheduled");
     let text = |field: &str| old.as_ref().and_then(|old| old[field].as_str()).unwrap_or_default();
-    let same = text("status") == "False" && text("reason") == "Unschedulable" && text("message") == message;
+    let same = text("status") == "False" && text("reason") == reason && text("message") == message;
     let nominate = nominate.filter(|node| *node != pod.nominated.as_deref());
     if same && nominate.is_none() {
         return None;
@@ -79,7 +91,7 @@ pub(super) fn refusal(
     let mut status = json!({"conditions": [{
         "type": "PodScheduled",
         "status": "False",
-        "reason": "Unschedulable",
+        "reason": reason,
         "message": message,
         "lastProbeTime": null,
         "lastTransitionTime": since,

@@ -24,6 +24,10 @@ pub(super) struct Feed {
     assumed: HashSet<Arc<str>>,
     /// Nominations that the API does not show yet.
     nominating: HashMap<Arc<str>, Box<str>>,
+    /// Namespace/name of claims that have changed, or whose volumes have, since somebody last looked.
+    pub(super) changed_claims: Vec<String>,
+    /// Pods with claims whose assumption ended since somebody last looked.
+    pub(super) unassumed: Vec<Arc<str>>,
     /// Objects that could not be read, so that each is told once.
     unread: HashSet<(String, String, String)>,
 }
@@ -45,6 +49,13 @@ impl Feed {
                 }
                 Ok(())
             }
+            "persistentvolumeclaims"
+            | "persistentvolumes"
+            | "storageclasses"
+            | "csinodes"
+            | "csidrivers"
+            | "csistoragecapacities"
+            | "volumeattachments" => self.take_storage(change, queue),
             other => self.take_selector(other, change),
         };
         if read.is_ok() && self.unread.is_empty() {
@@ -94,6 +105,66 @@ impl Feed {
             return Ok(());
         }
         self.snapshot.put_controller(kind, (namespace, name), json)
+    }
+
+    /// Takes a change of what pods' volumes depend on.
+    fn take_storage(&mut self, change: &Change, queue: &mut PodQueue) -> Result<(), serde_json::Error> {
+        let json = change.new.as_ref().map(|object| &object.bytes()[..]);
+        let (namespace, name) = (change.namespace.as_str(), change.name.as_str());
+        let (new, gone) = (change.old.is_none(), change.new.is_none());
+        let storage = &mut self.snapshot.storage;
+        let hint = match change.resource.plural.as_ref() {
+            "persistentvolumeclaims" => {
+                storage.put_claim(namespace, name, json)?;
+                self.changed_claims.push(format!("{namespace}/{name}"));
+                Some(Hint::Claim { namespace, name, new })
+            }
+            "persistentvolumes" => {
+                let old = storage.put_volume(name, json)?;
+                let record = storage.volume(name);
+                let moved = match (&old, record) {
+                    (Some(old), Some(record)) => old.zones() != record.zones(),
+                    _ => true,
+                };
+                let claim = record.or(old.as_ref()).and_then(|record| record.volume.claim.as_ref());
+                self.changed_claims
+                    .extend(claim.map(|claim| format!("{}/{}", claim.namespace, claim.name)));
+                Some(Hint::Volume { moved })
+            }
+            "storageclasses" => {
+                let old = storage.put_class(name, json)?;
+                let class = storage.class(name);
+                let moved = class.is_some_and(|class| old.as_ref().is_none_or(|old| old.topologies != class.topologies));
+                let new_and_waits = new && class.is_some_and(|class| class.waits);
+                moved.then_some(Hint::Class { new_and_waits })
+            }
+            "csinodes" => {
+                let old = storage.put_csi_node(name, json)?.unwrap_or_default();
+                let limits = storage.limits(name).into_iter().flatten();
+                let was = |driver: &str| old.get(driver).copied().flatten().unwrap_or_default();
+                let mut raised = limits.filter(|(driver, limit)| limit.unwrap_or_default() > was(driver));
+                (new || raised.next().is_some()).then_some(Hint::CsiNode { new })
+            }
+            "csidrivers" => {
+                storage.put_driver(name, json)?;
+                Some(Hint::Capacity)
+            }
+            "csistoragecapacities" => {
+                let old = storage.put_capacity(namespace, name, json)?.and_then(|old| old.limit);
+                let limit = storage.capacity(namespace, name).and_then(|capacity| capacity.limit.as_ref());
+                let raised = limit.is_some_and(|limit| old.is_none_or(|old| *limit > old));
+                (new || raised).then_some(Hint::Capacity)
+            }
+            _ => {
+                storage.put_attachment(name, json)?;
+                gone.then_some(Hint::Detached)
+            }
+        };
+        let detached = matches!(hint, Some(Hint::Detached));
+        if let Some(hint) = hint.filter(|_| detached || !gone) {
+            wake(queue, hint, |_| true);
+        }
+        Ok(())
     }
 
     fn take_node(&mut self, change: &Change, queue: &mut PodQueue) -> Result<(), serde_json::Error> {
@@ -157,7 +228,9 @@ impl Feed {
     fn drop_pod(&mut self, uid: &str, queue: &mut PodQueue, now: Instant) {
         let waited = queue.known(uid).map(Arc::clone);
         queue.remove(uid);
-        self.assumed.remove(uid);
+        if self.assumed.remove(uid) {
+            self.unassumed.push(uid.into());
+        }
         self.nominating.remove(uid);
         let nominated = self.snapshot.clear_nomination(uid);
         if let Some(gone) = self.snapshot.remove_pod(uid).or(waited.filter(|_| nominated)) {
@@ -168,6 +241,9 @@ impl Feed {
     /// A pod with a node, as the cache shows it.
     fn take_bound(&mut self, pod: Arc<PodRecord>, queue: &mut PodQueue, now: Instant) {
         let was_assumed = self.assumed.remove(&pod.uid);
+        if was_assumed && !pod.template.claims.is_empty() {
+            self.unassumed.push(Arc::clone(&pod.uid));
+        }
         let old = self.snapshot.pod(&pod.uid).map(Arc::clone);
         if pod.finished {
             if let Some(gone) = self.snapshot.remove_pod(&pod.uid) {

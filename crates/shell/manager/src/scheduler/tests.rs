@@ -183,3 +183,137 @@ async fn a_more_important_pod_makes_room_for_itself() {
     assert!(ground.client.get::<Pod>("default", "least").await.is_err());
     ground.shutdown.cancel();
 }
+
+fn claiming(name: &str, claim: &str) -> Value {
+    let mut pod = pod(name, "100m");
+    pod["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]);
+    pod
+}
+
+impl Ground {
+    fn seed_claim(&self, name: &str, class: &str) {
+        let claim = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"storageClassName": class, "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        });
+        self.fake.seed(&ResourceRef::of::<PersistentVolumeClaim>(), claim);
+    }
+
+    fn seed_class(&self, name: &str, provisioner: &str) {
+        let class = json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name},
+            "provisioner": provisioner, "volumeBindingMode": "WaitForFirstConsumer",
+        });
+        self.fake.seed(&ResourceRef::of::<StorageClass>(), class);
+    }
+
+    /// Changes a claim as the binder would, once it is as it should be.
+    async fn change_claim(&self, name: &str, ready: impl Fn(&PersistentVolumeClaim) -> bool, patch: Value) {
+        loop {
+            let claim = self.client.get::<PersistentVolumeClaim>("default", name).await.unwrap();
+            if ready(&claim) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let target = Client::target::<PersistentVolumeClaim>("default", name, None);
+        let patch = trireme_client::Patch::Merge(patch.to_string().into());
+        let options = self.client.write_options();
+        self.client.transport().patch(&target, &patch, &options).await.unwrap();
+    }
+}
+
+fn selected(claim: &PersistentVolumeClaim) -> Option<&str> {
+    let annotations = claim.metadata.annotations.as_ref()?;
+    annotations.get("volume.kubernetes.io/selected-node").map(String::as_str)
+}
+
+const BOUND: &str = "pv.kubernetes.io/bind-completed";
+
+#[tokio::test]
+async fn a_pod_waits_for_the_volume_that_is_made_for_its_node_and_holds_nobody_up() {
+    let ground = start();
+    ground.seed_node(node("n1", "1"));
+    ground.seed_class("slow", "example.com/p");
+    ground.seed_claim("c", "slow");
+    ground.seed_pod(claiming("waits", "c"));
+    let waits = ground
+        .until("waits", |pod| {
+            pod.status.as_ref().is_some_and(|status| status.nominated_node_name.is_some())
+        })
+        .await;
+    assert_eq!(waits.status.as_ref().unwrap().nominated_node_name.as_deref(), Some("n1"));
+    ground.seed_pod(pod("other", "100m"));
+    ground.until("other", is_bound).await;
+    assert!(!is_bound(&ground.client.get::<Pod>("default", "waits").await.unwrap()));
+    ground.fake.seed(
+        &ResourceRef::of::<PersistentVolume>(),
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"}, "spec": {}}),
+    );
+    let bound = json!({"metadata": {"annotations": {BOUND: "yes"}}, "spec": {"volumeName": "v"}});
+    ground.change_claim("c", |claim| selected(claim) == Some("n1"), bound).await;
+    let waits = ground.until("waits", is_bound).await;
+    assert_eq!(node_of(&waits), "n1");
+    ground.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_pod_whose_volume_could_not_be_made_is_placed_anew() {
+    let ground = start();
+    ground.seed_node(node("n1", "1"));
+    ground.seed_class("slow", "example.com/p");
+    ground.seed_claim("c", "slow");
+    ground.seed_pod(claiming("p", "c"));
+    let gave_up = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": null}}});
+    ground.change_claim("c", |claim| selected(claim).is_some(), gave_up).await;
+    let message = "running PreBind plugin \"VolumeBinding\": binding volumes: provisioning failed for PVC \"c\"";
+    assert_eq!(ground.events("FailedScheduling").await, [message]);
+    let condition = |pod: &Pod| {
+        let condition = pod.status.as_ref()?.conditions.as_ref()?.first()?;
+        Some((condition.reason.clone()?, condition.message.clone()?))
+    };
+    let failed = ground.until("p", |pod| condition(pod).is_some()).await;
+    assert_eq!(condition(&failed).unwrap(), ("SchedulerError".into(), message.into()));
+    // It is tried again, and the claim gets the node again.
+    let bound = json!({"metadata": {"annotations": {BOUND: "yes"}}, "spec": {"volumeName": "v"}});
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"}, "spec": {}});
+    ground.fake.seed(&ResourceRef::of::<PersistentVolume>(), volume);
+    ground.change_claim("c", |claim| selected(claim) == Some("n1"), bound).await;
+    ground.until("p", is_bound).await;
+    ground.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_claim_gets_a_volume_that_is_there() {
+    let ground = start();
+    ground.seed_node(node("n1", "1"));
+    ground.seed_class("manual", "kubernetes.io/no-provisioner");
+    ground.seed_claim("c", "manual");
+    ground.seed_pod(claiming("p", "c"));
+    let said = ground.events("FailedScheduling").await.remove(0);
+    let text = "0/1 nodes are available: 1 node(s) didn't find available persistent volumes to bind. ";
+    assert!(said.starts_with(text), "{said}");
+    // A volume that comes wakes it.
+    let volume = json!({
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"},
+        "spec": {"storageClassName": "manual", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}},
+        "status": {"phase": "Available"},
+    });
+    ground.fake.seed(&ResourceRef::of::<PersistentVolume>(), volume);
+    let volume = loop {
+        let volume = ground.client.get::<PersistentVolume>("", "v").await.unwrap();
+        if volume.spec.as_ref().unwrap().claim_ref.is_some() {
+            break volume;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    let claim = ground.client.get::<PersistentVolumeClaim>("default", "c").await.unwrap();
+    let reference = volume.spec.as_ref().unwrap().claim_ref.as_ref().unwrap();
+    assert_eq!((reference.name.as_deref(), &reference.uid), (Some("c"), &claim.metadata.uid));
+    let annotations = volume.metadata.annotations.as_ref().unwrap();
+    assert_eq!(annotations.get("pv.kubernetes.io/bound-by-controller").unwrap(), "yes");
+    let bound = json!({"metadata": {"annotations": {BOUND: "yes"}}, "spec": {"volumeName": "v"}});
+    ground.change_claim("c", |_| true, bound).await;
+    ground.until("p", is_bound).await;
+    ground.shutdown.cancel();
+}

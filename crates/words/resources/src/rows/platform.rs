@@ -185,7 +185,6 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "storage.k8s.io/csistoragecapacities",
         stored_as: ("storage.k8s.io", "v1"),
         hash: "xeVl+2Ly1kE=",
-        unenforced: Some(Unenforced::always("no pod is placed by it")),
         ..BASE
     },
     Resource {
