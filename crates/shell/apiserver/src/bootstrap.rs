@@ -21,6 +21,17 @@ fn row(group: &str, plural: &str) -> &'static Resource {
     trireme_resources::find(group, "v1", plural).expect("a built-in row")
 }
 
+/// An object, asked for by the API server itself.
+fn own_target(row: &'static Resource, namespace: &str, name: &str) -> Target {
+    Target {
+        row,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        subresource: String::new(),
+        user: Arc::new(UserInfo::apiserver()),
+    }
+}
+
 impl ApiServer {
     /// Makes what is missing. Call it once the store can be written; readiness waits for it.
     ///
@@ -60,18 +71,18 @@ impl ApiServer {
         Ok(())
     }
 
+    /// Whether an object is there, in this server's own replica.
+    #[must_use]
+    pub fn has(&self, row: &'static Resource, namespace: &str, name: &str) -> bool {
+        self.store.get(&own_target(row, namespace, name).key()).is_some()
+    }
+
     /// Creates an object as the API server itself, unless it exists.
     ///
     /// # Errors
     /// Any failure other than "already exists".
     pub async fn ensure(&self, row: &'static Resource, namespace: &str, name: &str, mut value: Value) -> Result<(), Status> {
-        let target = Target {
-            row,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            subresource: String::new(),
-            user: Arc::new(UserInfo::apiserver()),
-        };
+        let target = own_target(row, namespace, name);
         if self.store.get(&target.key()).is_some() {
             return Ok(());
         }

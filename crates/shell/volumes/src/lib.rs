@@ -4,21 +4,26 @@
 //! is in use, so it serves first mount, refresh and restart alike. It knows nothing of containers.
 
 mod atomic;
+mod claims;
 mod content;
+mod disk;
 mod local;
 mod ownership;
 mod sub_path;
 mod token;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Volume};
+use parking_lot::Mutex;
 use trireme_client::Client;
 use trireme_pod::downward::NodeFacts;
 use trireme_pod::room::{Room, VOLUMES_BYTES_MAX};
 use trireme_pod::{qos, spec};
 
+pub use disk::{Disk, DiskError};
 pub use sub_path::SubPathRequest;
 
 /// Why a volume cannot be had. The kubelet shows `FailedMount` with the text and tries again.
@@ -28,6 +33,24 @@ pub enum VolumeError {
     #[error("MountVolume.SetUp failed for volume \"{volume}\" : {why}")]
     SetUp {
         /// Name in the pod.
+        volume: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A claim has no volume that the pod may use, or not yet.
+    #[error(
+        "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process volumes=[{volume}]: {why}"
+    )]
+    Claim {
+        /// Name in the pod.
+        volume: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A volume is not to be had from this node.
+    #[error("MountVolume.NodeAffinity check failed for volume \"{volume}\" : {why}")]
+    Affinity {
+        /// Name of the volume.
         volume: String,
         /// What is wrong.
         why: String,
@@ -52,22 +75,36 @@ pub enum VolumeError {
     },
 }
 
-/// The volumes of a node's pods, below `data_dir/pods/<uid>/volumes`.
+/// The volumes of a node's pods, below `data_dir/pods/<uid>/volumes`, and those that are made for claims, below
+/// `data_dir/local-volumes`.
 pub struct Volumes {
     data_dir: PathBuf,
     client: Client,
     tokens: token::Tokens,
+    disk: Arc<Disk>,
+    /// Where the claims of pods are, by the pod's uid and the volume's name: once a claim is mounted it stays so, whatever
+    /// the API says of it later.
+    claims: Mutex<HashMap<(String, String), PathBuf>>,
 }
 
 impl Volumes {
     /// Volumes below a directory, with a client to read ConfigMaps, Secrets and tokens.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>, client: Client) -> Self {
+        let data_dir = data_dir.into();
         Self {
-            data_dir: data_dir.into(),
+            disk: Arc::new(Disk::new(data_dir.join("local-volumes"))),
+            data_dir,
             client: client.clone(),
             tokens: token::Tokens::new(client),
+            claims: Mutex::default(),
         }
+    }
+
+    /// The volumes on this node's own disk.
+    #[must_use]
+    pub fn disk(&self) -> Arc<Disk> {
+        Arc::clone(&self.disk)
     }
 
     /// A pod's own directory.
@@ -101,18 +138,58 @@ impl Volumes {
                 Ok(path) => {
                     paths.insert(volume.name.clone(), path);
                 }
-                Err(why) => {
-                    failed.get_or_insert(VolumeError::SetUp {
-                        volume: volume.name.clone(),
-                        why,
-                    });
+                Err(error) => {
+                    failed.get_or_insert(error);
                 }
             }
         }
         failed.map_or(Ok(paths), Err)
     }
 
-    async fn mount_one(&self, pod: &Pod, volume: &Volume, node: &NodeFacts, room: &mut Room) -> Result<PathBuf, String> {
+    async fn mount_one(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        node: &NodeFacts,
+        room: &mut Room,
+    ) -> Result<PathBuf, VolumeError> {
+        if claims::claim_of(pod, volume).is_some() {
+            return self.mount_claim(pod, volume).await;
+        }
+        let mounted = self.mount_own(pod, volume, node, room).await;
+        mounted.map_err(|why| VolumeError::SetUp {
+            volume: volume.name.clone(),
+            why,
+        })
+    }
+
+    /// Mounts what a claim is bound to.
+    async fn mount_claim(&self, pod: &Pod, volume: &Volume) -> Result<PathBuf, VolumeError> {
+        let key = (spec::uid(pod).to_owned(), volume.name.clone());
+        if let Some(path) = self.claims.lock().get(&key) {
+            return Ok(path.clone());
+        }
+        let found = claims::resolve(&self.client, pod, volume).await?;
+        let name = found.metadata.name.clone().unwrap_or_default();
+        let read_only = volume.persistent_volume_claim.as_ref().and_then(|source| source.read_only) == Some(true);
+        let fs_group = spec::of(pod).security_context.as_ref().and_then(|context| context.fs_group);
+        let disk = Arc::clone(&self.disk);
+        // A file system may be checked here, and a tree may be given to a group.
+        let mounted = tokio::task::spawn_blocking(move || {
+            let path = set_up(&disk, &found)?;
+            if !read_only && found.spec.as_ref().is_some_and(|spec| spec.local.is_some()) {
+                ownership::apply(&path, fs_group, false).map_err(|error| error.to_string())?;
+            }
+            Ok(path)
+        });
+        let mounted = mounted.await.unwrap_or_else(|error| Err(error.to_string()));
+        let path = mounted.map_err(|why| VolumeError::SetUp { volume: name, why })?;
+        self.claims.lock().insert(key, path.clone());
+        Ok(path)
+    }
+
+    /// Mounts what needs nobody but this node and the pod's own objects.
+    async fn mount_own(&self, pod: &Pod, volume: &Volume, node: &NodeFacts, room: &mut Room) -> Result<PathBuf, String> {
         if let Some(source) = &volume.host_path {
             return local::host_path(source).map_err(|error| error.to_string());
         }
@@ -197,6 +274,7 @@ impl Volumes {
     /// When something is still in use.
     pub fn tear_down(&self, uid: &str) -> Result<(), VolumeError> {
         self.tokens.forget(uid);
+        self.claims.lock().retain(|(pod, _), _| pod != uid);
         let path = self.pod_dir(uid);
         let failed = |error| VolumeError::TearDown {
             path: path.clone(),
@@ -210,15 +288,28 @@ impl Volumes {
     }
 }
 
-fn unsupported(volume: &Volume) -> String {
-    if let Some(claim) = &volume.persistent_volume_claim {
-        return format!(
-            "persistent volume claims are not supported yet (claim \"{}\")",
-            claim.claim_name
-        );
+/// Where a volume is on this node, after what it needs was done.
+fn set_up(disk: &Disk, volume: &PersistentVolume) -> Result<PathBuf, String> {
+    let spec = volume.spec.as_ref();
+    if let Some(source) = spec.and_then(|spec| spec.host_path.as_ref()) {
+        return local::host_path(source).map_err(|error| error.to_string());
     }
-    if volume.csi.is_some() || volume.ephemeral.is_some() || volume.nfs.is_some() {
-        return "CSI, ephemeral and NFS volumes are not supported yet".into();
+    let Some(source) = spec.and_then(|spec| spec.local.as_ref()) else {
+        return Err(claims::unsupported(volume));
+    };
+    let path = PathBuf::from(&source.path);
+    disk.activate(&path).map_err(|error| error.to_string())?;
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_dir() => Ok(path),
+        Ok(_) => Err(format!("path \"{}\" is not a directory", source.path)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(format!("path \"{}\" does not exist", source.path)),
+        Err(error) => Err(format!("path \"{}\": {error}", source.path)),
+    }
+}
+
+fn unsupported(volume: &Volume) -> String {
+    if volume.csi.is_some() || volume.nfs.is_some() {
+        return "CSI and NFS volumes are not supported yet".into();
     }
     "no volume plugin matched".into()
 }

@@ -83,8 +83,8 @@ pub(crate) fn host_path(source: &HostPathVolumeSource) -> io::Result<PathBuf> {
     }
 }
 
-/// Unmounts everything at or below a path, deepest first.
-pub(crate) fn unmount_below(path: &Path) -> io::Result<()> {
+/// What is mounted at or below a path, deepest first.
+pub(crate) fn mount_points_below(path: &Path) -> io::Result<Vec<PathBuf>> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")?;
     let mut points: Vec<PathBuf> = table
         .lines()
@@ -93,7 +93,12 @@ pub(crate) fn unmount_below(path: &Path) -> io::Result<()> {
         .filter(|point| point.starts_with(path))
         .collect();
     points.sort_by_key(|point| std::cmp::Reverse(point.as_os_str().len()));
-    for point in points {
+    Ok(points)
+}
+
+/// Unmounts everything at or below a path, deepest first.
+pub(crate) fn unmount_below(path: &Path) -> io::Result<()> {
+    for point in mount_points_below(path)? {
         match umount2(&point, MntFlags::MNT_DETACH) {
             Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
             Err(error) => return Err(error.into()),
@@ -103,7 +108,7 @@ pub(crate) fn unmount_below(path: &Path) -> io::Result<()> {
 }
 
 /// mountinfo writes blanks and backslashes as octal numbers.
-fn unescape(text: &str) -> PathBuf {
+pub(crate) fn unescape(text: &str) -> PathBuf {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('\\') {

@@ -88,10 +88,6 @@ async fn what_is_missing_is_named() {
             "configmap references non-existent config key: z",
         ),
         (
-            json!({"persistentVolumeClaim": {"claimName": "x"}}),
-            "persistent volume claims are not supported yet (claim \"x\")",
-        ),
-        (
             json!({"hostPath": {"path": "/proc/self/status", "type": "Directory"}}),
             "hostPath type check failed: /proc/self/status is not a directory",
         ),
@@ -235,4 +231,107 @@ async fn in_a_child() {
         assert!(refused.ends_with(why), "{refused}");
     }
     volumes.tear_down("u1").unwrap();
+}
+
+/// A claim with its volume, bound to each other.
+fn bind(api: &FakeTransport, source: serde_json::Value, phase: &str) {
+    use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
+    let mut spec = json!({"claimRef": {"namespace": "n", "name": "data", "uid": "uc"}, "nodeAffinity": {"required": {"nodeSelectorTerms":
+        [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["here"]}]}]}}});
+    for (key, value) in source.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    let seed = |resource: &ResourceRef, object: serde_json::Value| api.seed(resource, object);
+    seed(
+        &ResourceRef::of::<PersistentVolumeClaim>(),
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "n", "uid": "uc"},
+            "spec": {"volumeName": "pv"}, "status": {"phase": phase}}),
+    );
+    seed(
+        &ResourceRef::of::<PersistentVolume>(),
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"}, "spec": spec}),
+    );
+    for name in ["here", "there"] {
+        seed(
+            &ResourceRef::of::<Node>(),
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}}),
+        );
+    }
+}
+
+fn claiming(node: &str) -> Pod {
+    let mut pod = pod(
+        json!([{"name": "d", "persistentVolumeClaim": {"claimName": "data"}}]),
+        json!({"fsGroup": 4321}),
+    );
+    pod.spec.as_mut().unwrap().node_name = Some(node.to_owned());
+    pod
+}
+
+#[tokio::test]
+async fn a_claim_gives_its_volume_and_its_data_outlives_the_pod() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("disk");
+    std::fs::create_dir(&place).unwrap();
+    let api = seeded();
+    bind(&api, json!({"local": {"path": place}}), "Bound");
+    let volumes = Volumes::new(directory.path(), Client::new(api.clone()));
+    let paths = volumes.mount(&claiming("here"), &NodeFacts::default()).await.unwrap();
+    assert_eq!(paths["d"], place);
+    assert_eq!(std::fs::metadata(&place).unwrap().gid(), 4321);
+    std::fs::write(place.join("file"), "kept").unwrap();
+    volumes.tear_down("u1").unwrap();
+    assert_eq!(std::fs::read_to_string(place.join("file")).unwrap(), "kept");
+    std::fs::remove_dir_all(&place).unwrap();
+    let error = volumes.mount(&claiming("here"), &NodeFacts::default()).await.unwrap_err();
+    let expected = format!(
+        "MountVolume.SetUp failed for volume \"pv\" : path \"{}\" does not exist",
+        place.display()
+    );
+    assert_eq!(error.to_string(), expected);
+}
+
+#[tokio::test]
+async fn a_claim_that_cannot_be_had_is_told_in_upstreams_words() {
+    let directory = tempfile::tempdir().unwrap();
+    for (source, phase, node, expected) in [
+        (
+            json!({"local": {"path": "/"}}),
+            "Pending",
+            "here",
+            "Unable to attach or mount volumes: unmounted volumes=[d], unattached volumes=[], failed to process volumes=[d]: \
+             error processing PVC n/data: PVC is not bound",
+        ),
+        (
+            json!({"local": {"path": "/"}}),
+            "Bound",
+            "there",
+            "MountVolume.NodeAffinity check failed for volume \"pv\" : no matching NodeSelectorTerms",
+        ),
+        (
+            json!({"csi": {"driver": "disks.example.com", "volumeHandle": "x"}}),
+            "Bound",
+            "here",
+            "MountVolume.SetUp failed for volume \"pv\" : kubernetes.io/csi: mounter.SetUpAt failed to get CSI client: driver name \
+             disks.example.com not found in the list of registered CSI drivers",
+        ),
+        (
+            json!({"nfs": {"server": "s", "path": "/p"}}),
+            "Bound",
+            "here",
+            "MountVolume.SetUp failed for volume \"pv\" : NFS volumes are not supported by this node yet (s:/p)",
+        ),
+        (
+            json!({"hostPath": {"path": "/nowhere", "type": "Directory"}}),
+            "Bound",
+            "here",
+            "MountVolume.SetUp failed for volume \"pv\" : hostPath type check failed: /nowhere is not a directory",
+        ),
+    ] {
+        let api = seeded();
+        bind(&api, source, phase);
+        let volumes = Volumes::new(directory.path(), Client::new(api));
+        let error = volumes.mount(&claiming(node), &NodeFacts::default()).await.unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
 }

@@ -17,6 +17,8 @@ use trireme_apiserver::policy::bootstrap_roles;
 use trireme_network::VirtualAddress;
 use trireme_store::{Leadership, Member, RaftStore, Role as MemberRole, Store};
 
+use crate::local_volumes;
+
 /// How often the leader looks which servers live.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A server that the leader did not hear from for so long is no endpoint of the `kubernetes` Service.
@@ -75,6 +77,8 @@ pub(crate) struct Duties {
     pub(crate) control: Control,
     /// Addresses that the leader holds.
     pub(crate) virtual_addresses: Vec<IpAddr>,
+    /// Whether a new cluster gets a default class of volumes.
+    pub(crate) default_class: bool,
 }
 
 impl Duties {
@@ -220,7 +224,11 @@ impl Duties {
 
     async fn bootstrap(&self) -> Result<(), trireme_api::Status> {
         bootstrap_roles(&self.server).await?;
-        self.server.bootstrap().await
+        self.server.bootstrap().await?;
+        if self.default_class {
+            local_volumes::make_class(&self.server).await?;
+        }
+        Ok(())
     }
 
     /// Addresses of the servers that have a vote and show signs of life.

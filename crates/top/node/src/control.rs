@@ -15,6 +15,7 @@ use trireme_manager::{Manager, Metrics, Scheduler, controllers};
 
 use crate::certificates::Certificates;
 use crate::config::{Checked, Part};
+use crate::local_volumes::NodeDisks;
 use crate::seams::AccountTokens;
 
 /// Namespace of the controllers' service accounts.
@@ -36,7 +37,7 @@ impl ControlPlane {
     /// Puts it together and has the server's `/metrics` show its counters; nothing runs yet.
     pub(crate) fn new(
         config: &Checked,
-        server: &Arc<ApiServer>,
+        (server, disks): (&Arc<ApiServer>, Arc<NodeDisks>),
         cache: &Arc<Cache>,
         clock: &Arc<dyn Clock>,
         certificates: &Certificates,
@@ -48,6 +49,7 @@ impl ControlPlane {
             load_balancer_pool: pool(&config.options.load_balancer_pool)?,
             signer: Some(Arc::clone(&certificates.authority) as _),
             token_signer: Some(Arc::new(AccountTokens::new(&certificates.signing_key)?)),
+            local_volumes: Some(disks as _),
         };
         let metrics = Arc::new(Metrics::default());
         let shown = Arc::clone(&metrics);
@@ -127,6 +129,7 @@ mod authority;
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
+    use trireme_reconcile::local_volume::{Answer, Order};
 
     use super::*;
 
@@ -135,6 +138,19 @@ mod tests {
     impl controllers::TokenSigner for NoTokens {
         fn sign(&self, _order: &trireme_reconcile::account_token::Order) -> Result<String, controllers::Unsigned> {
             Err(controllers::Unsigned)
+        }
+    }
+
+    struct NoDisks;
+
+    #[async_trait::async_trait]
+    impl controllers::LocalVolumes for NoDisks {
+        async fn ensure(&self, _: &Value, _: &Order) -> Answer {
+            Answer::Gone
+        }
+
+        async fn remove(&self, _: &Value, _: &str) -> Answer {
+            Answer::Gone
         }
     }
 
@@ -156,6 +172,7 @@ mod tests {
         };
         let settings = controllers::Settings {
             token_signer: Some(Arc::new(NoTokens)),
+            local_volumes: Some(Arc::new(NoDisks)),
             ..controllers::Settings::default()
         };
         let registrations = controllers::all(&settings, &controllers::kinds());

@@ -13,6 +13,7 @@ mod footprint;
 pub mod join;
 pub mod kubeconfig;
 pub mod live;
+mod local_volumes;
 mod mesh;
 mod metrics;
 mod node;

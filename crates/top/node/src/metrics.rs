@@ -154,7 +154,8 @@ impl ClusterMetrics {
     }
 }
 
-fn is_ready(node: &Value) -> bool {
+/// Whether a node's kubelet lives.
+pub(crate) fn is_ready(node: &Value) -> bool {
     let conditions = node["status"]["conditions"].as_array();
     conditions
         .into_iter()

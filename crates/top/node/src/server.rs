@@ -28,6 +28,7 @@ use crate::control::ControlPlane;
 use crate::files::DataDirectory;
 use crate::join::server::Cluster;
 use crate::kubeconfig::kubeconfig;
+use crate::local_volumes::NodeDisks;
 use crate::metrics::ClusterMetrics;
 use crate::node::{Node, NodeSettings};
 use crate::peers::{self, PeerTls, TlsDialer};
@@ -106,6 +107,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
     tasks.spawn(footprint::keep_small(shutdown.clone()));
     let own_name = config.runs(Part::Node).then(|| node_name.clone());
     let metrics = Arc::new(ClusterMetrics::new(own_name, Arc::clone(&dialer) as _));
+    let disks = Arc::new(NodeDisks::new(Arc::clone(&dialer) as _));
     let extension = Cluster {
         store: Arc::clone(&store),
         settings,
@@ -136,7 +138,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
     let cache = Cache::new(&admin_access, shutdown.clone());
     metrics.follow(&cache);
     let control: Control = {
-        let control = ControlPlane::new(&config, &server, &cache, &clock, &certificates)?;
+        let control = ControlPlane::new(&config, (&server, disks), &cache, &clock, &certificates)?;
         Arc::new(move |term, tasks, ended| {
             control.start(term, tasks, ended);
             Ok(())
@@ -148,6 +150,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
         member: place.member().clone(),
         control,
         virtual_addresses: options.vip.clone(),
+        default_class: config.runs(Part::Controllers),
     };
     let mut duties = tasks.spawn(duties.run(shutdown.clone()));
     tokio::select! {

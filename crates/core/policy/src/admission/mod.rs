@@ -13,6 +13,7 @@ mod pod_security;
 mod protection;
 mod quota;
 mod service_account;
+mod volume_resize;
 
 use serde_json::Value;
 use trireme_api::Status;
@@ -202,6 +203,7 @@ pub fn validate(request: &mut Request<'_>) -> Result<(), Status> {
     service_account::check(request)?;
     pod_resize::check(request)?;
     pod_security::check(request)?;
+    volume_resize::check(request)?;
     if request.is_new_pod() {
         pod::check_runtime_class(request)?;
     }

@@ -534,3 +534,50 @@ fn a_resize_stays_within_the_namespaces_ranges() {
     going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     assert!(resize(&going, more).is_ok(), "what is being deleted is left alone");
 }
+
+#[test]
+fn a_claim_grows_when_it_is_bound_and_its_class_allows() {
+    let class = |name: &str, grows: bool| {
+        (
+            "storageclasses",
+            json!({"metadata": {"name": name}, "allowVolumeExpansion": grows}),
+        )
+    };
+    let world = World(vec![class("grows", true), class("stays", false)]);
+    let check = |class: &str, phase: &str, size: &str| {
+        let claim = |size: &str| {
+            json!({"metadata": {"name": "c"}, "spec": {"storageClassName": class,
+                "resources": {"requests": {"storage": size}}}, "status": {"phase": phase}})
+        };
+        let (old, mut object, groups) = (claim("1Gi"), claim(size), vec![]);
+        let mut request = Request {
+            group: "",
+            resource: "persistentvolumeclaims",
+            subresource: "",
+            operation: Operation::Update,
+            namespace: "ns",
+            name: "c",
+            user: "alice",
+            groups: &groups,
+            object: &mut object,
+            old: Some(&old),
+            lookup: &world,
+            authority: &Nobody,
+            warnings: &mut Vec::new(),
+        };
+        validate(&mut request).map_err(|status| status.message)
+    };
+    assert_eq!(check("grows", "Bound", "2Gi"), Ok(()));
+    assert_eq!(check("stays", "Pending", "1Gi"), Ok(()));
+    assert_eq!(
+        check("grows", "Pending", "2Gi").unwrap_err(),
+        "persistentvolumeclaims \"c\" is forbidden: Only bound persistent volume claims can be expanded"
+    );
+    for class in ["stays", "gone", ""] {
+        assert_eq!(
+            check(class, "Bound", "2Gi").unwrap_err(),
+            "persistentvolumeclaims \"c\" is forbidden: only dynamically provisioned pvc can be resized and the storageclass that \
+             provisions the pvc must support resize"
+        );
+    }
+}

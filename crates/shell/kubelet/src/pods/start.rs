@@ -407,7 +407,7 @@ impl Job {
     }
 }
 
-/// Whether a volume's content is the API's, which nobody may write to.
+/// Whether a volume's content is the API's, which nobody may write to, or a claim's that is asked for to be read only.
 fn is_read_only(pod: &Pod, volume: &str) -> bool {
     spec::of(pod)
         .volumes
@@ -420,6 +420,10 @@ fn is_read_only(pod: &Pod, volume: &str) -> bool {
                 || known.projected.is_some()
                 || known.downward_api.is_some()
                 || known.image.is_some()
+                || known
+                    .persistent_volume_claim
+                    .as_ref()
+                    .is_some_and(|claim| claim.read_only == Some(true))
         })
 }
 

@@ -8,6 +8,7 @@
 mod auth;
 mod channels;
 mod follow;
+mod local_volumes;
 pub(crate) mod logs;
 mod port_forward;
 mod port_forward_spdy;

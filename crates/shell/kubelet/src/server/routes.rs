@@ -10,7 +10,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 
 use super::auth::{Decision, Peer};
-use super::{Context, logs, port_forward, stats, streams};
+use super::{Context, local_volumes, logs, port_forward, stats, streams};
 use crate::shared::PodView;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -153,6 +153,7 @@ async fn route(context: Arc<Context>, path: &[&str], request: Request<Incoming>)
         ["portForward", namespace, pod] | ["portForward", namespace, pod, _] if streaming => {
             port_forward::serve(&context, namespace, pod, &query, request)
         }
+        ["localVolumes", name] => local_volumes::serve(&context, name, request.method(), &query).await,
         ["stats", "summary"] if reading => stats::summary(&context).await,
         ["metrics", "resource"] if reading => stats::resource(&context).await,
         ["metrics", "usage"] if reading => Ok(stats::usage(&context).await),

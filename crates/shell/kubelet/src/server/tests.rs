@@ -102,11 +102,17 @@ impl Fixture {
     }
 
     async fn get(&self, identity: Option<(&str, &str)>, path: &str) -> (u16, String) {
+        self.ask("GET", identity, path).await
+    }
+
+    async fn ask(&self, method: &str, identity: Option<(&str, &str)>, path: &str) -> (u16, String) {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(self.connect(identity).await))
             .await
             .unwrap();
         tokio::spawn(async move { drop(connection.await) });
-        let request = hyper::Request::get(path)
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(path)
             .header("host", "localhost")
             .body(Empty::<Bytes>::new())
             .unwrap();
@@ -507,4 +513,23 @@ async fn serves_among_silent_connections() {
     }
     let asked = tokio::time::timeout(std::time::Duration::from_secs(60), fixture.get(Some(API), "/healthz"));
     assert_eq!(asked.await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn volumes_on_the_nodes_disk_are_made_and_removed_by_the_api_server_alone() {
+    let stage = Fixture::start().await;
+    let path = "/localVolumes/pvc-1?bytes=1&enforced=false";
+    assert_eq!(stage.ask("PUT", Some(("somebody", "people")), path).await.0, 403);
+    let (status, place) = stage.ask("PUT", Some(API), path).await;
+    assert_eq!(status, 200, "{place}");
+    assert!(std::path::Path::new(&place).is_dir());
+    let (status, why) = stage
+        .ask("PUT", Some(API), "/localVolumes/pvc-2?bytes=1000000000000000000")
+        .await;
+    assert_eq!(status, 422);
+    assert!(why.contains("are free on the node's disk"), "{why}");
+    assert_eq!(stage.ask("PUT", Some(API), "/localVolumes/..%2Fx?bytes=1").await.0, 422);
+    assert_eq!(stage.ask("PUT", Some(API), "/localVolumes/pvc-1").await.0, 400);
+    assert_eq!(stage.ask("DELETE", Some(API), "/localVolumes/pvc-1").await.0, 200);
+    assert!(!std::path::Path::new(&place).exists());
 }

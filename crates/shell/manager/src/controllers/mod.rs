@@ -42,9 +42,11 @@ mod endpoints;
 mod garbage;
 mod hpa;
 mod job;
+mod local_volume;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod persistent_volume;
 mod pod_gc;
 mod replicaset;
 mod resource_quota;
@@ -67,6 +69,7 @@ use crate::registration::Registration;
 
 pub use account_token::{TokenSigner, Unsigned};
 pub use csr::Signer;
+pub use local_volume::LocalVolumes;
 
 /// What the built-in controllers have to be told.
 #[derive(Clone, Default)]
@@ -83,6 +86,8 @@ pub struct Settings {
     pub signer: Option<Arc<dyn Signer>>,
     /// Signs the tokens of hand-made Secrets; without it they wait.
     pub token_signer: Option<Arc<dyn TokenSigner>>,
+    /// The nodes' disks; without them claims of class `local` wait.
+    pub local_volumes: Option<Arc<dyn LocalVolumes>>,
 }
 
 /// All built-in controllers. The garbage collector and the namespace controller look at what `kinds` says is
@@ -129,6 +134,8 @@ pub fn all(settings: &Settings, kinds: &Kinds) -> Vec<Registration> {
             .clone()
             .map(|signer| account_token::registration(signer, root_ca)),
     );
+    all.extend(persistent_volume::registrations());
+    all.extend(settings.local_volumes.iter().flat_map(local_volume::registrations));
     all.extend(storage_protection::registrations());
     all
 }

@@ -7,6 +7,7 @@ mod api;
 mod application;
 mod autoscaling;
 mod bad_input;
+mod claims;
 mod cluster;
 mod controllers;
 mod daemons;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         autoscaling::SCENARIOS,
         daemons::SCENARIOS,
         stateful::SCENARIOS,
+        claims::SCENARIOS,
         jobs::SCENARIOS,
         controllers::SCENARIOS,
         bad_input::SCENARIOS,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: order, names and verbs are those of discovery. No behaviour lives here.
 
-use super::{BASE, CREATE, GET_PATCH_UPDATE, Resource, Subresource, Unenforced};
+use super::{BASE, CREATE, GET_PATCH_UPDATE, Resource, Subresource};
 
 pub(super) static ROWS: &[Resource] = &[
     Resource {
@@ -156,7 +156,6 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "core/persistentvolumeclaims",
         stored_as: ("", "v1"),
         hash: "QWTyNDq0dC4=",
-        unenforced: Some(Unenforced::always("no volume is bound to it or made for it")),
         ..BASE
     },
     Resource {
@@ -171,7 +170,6 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "core/persistentvolumes",
         stored_as: ("", "v1"),
         hash: "HN/zwEC+JgM=",
-        unenforced: Some(Unenforced::always("no claim is bound to it")),
         ..BASE
     },
     Resource {

@@ -372,6 +372,8 @@ mod tests {
             "core/limitranges",
             "core/namespaces",
             "core/nodes",
+            "core/persistentvolumeclaims",
+            "core/persistentvolumes",
             "core/pods",
             "core/replicationcontrollers",
             "core/resourcequotas",
@@ -386,6 +388,7 @@ mod tests {
             "rbac.authorization.k8s.io/rolebindings",
             "rbac.authorization.k8s.io/roles",
             "scheduling.k8s.io/priorityclasses",
+            "storage.k8s.io/storageclasses",
         ];
         const DATA: &[&str] = &[
             "apps/controllerrevisions",

@@ -198,7 +198,6 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "storage.k8s.io/storageclasses",
         stored_as: ("storage.k8s.io", "v1"),
         hash: "K+m6uJwbjGY=",
-        unenforced: Some(Unenforced::always("no volume is made by it")),
         ..BASE
     },
     Resource {

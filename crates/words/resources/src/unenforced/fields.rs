@@ -49,6 +49,7 @@ const fn refused(path: &'static str, text: &'static str) -> Field {
 const GATE: &str = "dropped: its feature gate is off";
 const PROFILE: &str = "a pod that asks for one does not start";
 const VOLUME: &str = "a pod with such a volume does not start";
+const SOURCE: &str = "a claim on a node's own disk is not filled from a source";
 
 /// Of a pod's spec, and of a template's.
 pub(super) static POD: &[Field] = &[
@@ -94,7 +95,8 @@ pub(super) static POD: &[Field] = &[
     refused("volumes[].cephfs", VOLUME),
     refused("volumes[].cinder", VOLUME),
     refused("volumes[].csi", VOLUME),
-    refused("volumes[].ephemeral", VOLUME),
+    refused("volumes[].ephemeral.volumeClaimTemplate.spec.dataSource", SOURCE),
+    refused("volumes[].ephemeral.volumeClaimTemplate.spec.dataSourceRef", SOURCE),
     refused("volumes[].fc", VOLUME),
     refused("volumes[].flexVolume", VOLUME),
     refused("volumes[].flocker", VOLUME),
@@ -103,7 +105,6 @@ pub(super) static POD: &[Field] = &[
     refused("volumes[].glusterfs", VOLUME),
     refused("volumes[].iscsi", VOLUME),
     refused("volumes[].nfs", VOLUME),
-    refused("volumes[].persistentVolumeClaim", VOLUME),
     refused("volumes[].photonPersistentDisk", VOLUME),
     refused("volumes[].portworxVolume", VOLUME),
     refused("volumes[].quobyte", VOLUME),

@@ -113,9 +113,28 @@ const ENFORCED: &[(&str, &str)] = &[
     ("PodSchedulingGate", "name"),
     (
         "Volume",
-        "name hostPath emptyDir secret configMap downwardAPI projected image",
+        "name hostPath emptyDir secret configMap downwardAPI projected image persistentVolumeClaim ephemeral",
     ),
     ("HostPathVolumeSource", "path type"),
+    ("PersistentVolumeClaimVolumeSource", "claimName readOnly"),
+    ("EphemeralVolumeSource", "volumeClaimTemplate"),
+    ("PersistentVolumeClaimTemplate", "metadata spec"),
+    // Validation lets labels and annotations through, and nothing else.
+    (
+        "ObjectMeta",
+        "name generateName namespace selfLink uid resourceVersion generation creationTimestamp deletionTimestamp \
+         deletionGracePeriodSeconds labels annotations ownerReferences finalizers managedFields",
+    ),
+    ("OwnerReference", "apiVersion kind name uid controller blockOwnerDeletion"),
+    (
+        "ManagedFieldsEntry",
+        "manager operation apiVersion time fieldsType fieldsV1 subresource",
+    ),
+    (
+        "PersistentVolumeClaimSpec",
+        "accessModes selector resources volumeName storageClassName volumeMode volumeAttributesClassName",
+    ),
+    ("VolumeResourceRequirements", "limits requests"),
     ("EmptyDirVolumeSource", "medium"),
     ("SecretVolumeSource", "secretName items defaultMode optional"),
     ("ConfigMapVolumeSource", "name items defaultMode optional"),
