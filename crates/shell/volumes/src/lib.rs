@@ -146,13 +146,7 @@ impl Volumes {
         failed.map_or(Ok(paths), Err)
     }
 
-    async fn mount_one(
-        &self,
-        pod: &Pod,
-        volume: &Volume,
-        node: &NodeFacts,
-        room: &mut Room,
-    ) -> Result<PathBuf, VolumeError> {
+    async fn mount_one(&self, pod: &Pod, volume: &Volume, node: &NodeFacts, room: &mut Room) -> Result<PathBuf, VolumeError> {
         if claims::claim_of(pod, volume).is_some() {
             return self.mount_claim(pod, volume).await;
         }

@@ -161,6 +161,11 @@ fn by_type(value: &Value, ty: &'static Type, path: &Path<'_>, found: &mut Proble
         Type::Quantity | Type::Time | Type::MicroTime if value.is_object() || value.is_array() => {
             found.tell(path, &format!("expected any scalar, got &{{{}}}", plain(value)));
         }
+        Type::StringItems => {
+            for (number, item) in list(value, path, found).iter().enumerate() {
+                by_type(item, &Type::String, &Path::Number(path, number), found);
+            }
+        }
         Type::List(element) => {
             for (number, item) in list(value, path, found).iter().enumerate() {
                 by_type(item, element, &Path::Number(path, number), found);

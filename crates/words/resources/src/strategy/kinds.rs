@@ -59,6 +59,7 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) -> Vec<String
             copy_within(value, &["metadata", "uid"], &["metadata", "name"]);
         }
         ("discovery.k8s.io", "endpointslices") => topology(value, &Value::Null),
+        ("resource.k8s.io", "resourceslices") => taint_times(value, now),
         ("apps", "daemonsets") => {
             let sent = path::str(value, &["metadata", "annotations", TEMPLATE_GENERATION]).parse::<i64>();
             let generation = sent.unwrap_or(0).max(1).to_string();
@@ -81,8 +82,24 @@ pub(super) fn create(row: &Resource, value: &mut Value, now: &str) -> Vec<String
     warnings
 }
 
-pub(super) fn update(row: &Resource, new: &mut Value, old: &Value) {
+/// Says of taints that do not say it since when devices have them.
+fn taint_times(slice: &mut Value, now: &str) {
+    let devices = path::get_mut(slice, &["spec", "devices"]).and_then(Value::as_array_mut);
+    let taints = devices
+        .into_iter()
+        .flatten()
+        .filter_map(|device| device.get_mut("taints")?.as_array_mut());
+    for taint in taints.flatten().filter_map(Value::as_object_mut) {
+        let since = taint.entry("timeAdded").or_insert(Value::Null);
+        if since.is_null() {
+            *since = now.into();
+        }
+    }
+}
+
+pub(super) fn update(row: &Resource, new: &mut Value, old: &Value, now: &str) {
     match (row.group, row.plural) {
+        ("resource.k8s.io", "resourceslices") => taint_times(new, now),
         ("", "namespaces") => copy(new, old, &["spec", "finalizers"]),
         ("", "secrets") if path::str(new, &["type"]).is_empty() => put(new, "type", old.get("type")),
         ("", "serviceaccounts") => secret_names(new),

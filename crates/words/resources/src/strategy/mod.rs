@@ -69,7 +69,7 @@ pub fn prepare_update(row: &Resource, new: &mut Value, old: &Value, subresource:
                 bump_generation(row, new, old);
             }
             gates::drop_disabled(row, new, Some(old));
-            kinds::update(row, new, old);
+            kinds::update(row, new, old, now);
             if !early {
                 bump_generation(row, new, old);
             }

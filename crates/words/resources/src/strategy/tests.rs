@@ -378,3 +378,18 @@ fn what_is_sent_of_a_slice_counts_before_it_is_dropped() {
     assert_eq!(new["spec"], slice(json!({}))["spec"]);
     assert_eq!(new["metadata"]["generation"], 2);
 }
+
+#[test]
+fn taints_of_devices_say_since_when() {
+    let slice = |taints: Value| json!({"metadata": {"name": "s"}, "spec": {"devices": [{"name": "d0", "taints": taints}]}});
+    let taints =
+        json!([{"key": "a", "effect": "NoExecute"}, {"key": "b", "effect": "NoSchedule", "timeAdded": "2025-01-01T00:00:00Z"}]);
+    let told = json!([
+        {"key": "a", "effect": "NoExecute", "timeAdded": NOW},
+        {"key": "b", "effect": "NoSchedule", "timeAdded": "2025-01-01T00:00:00Z"}
+    ]);
+    let made = create("resource.k8s.io", "resourceslices", slice(taints.clone()));
+    assert_eq!(made["spec"]["devices"][0]["taints"], told);
+    let changed = update("resource.k8s.io", "resourceslices", None, slice(taints), &slice(json!([])));
+    assert_eq!(changed["spec"]["devices"][0]["taints"], told);
+}

@@ -49,8 +49,8 @@ pub(super) struct Kind {
     pub after: &'static [Look],
     /// Content of an update of the status.
     pub status: Update,
-    /// Whether an update of the status is only held against what is common to all kinds.
-    pub bare_status: bool,
+    /// Looks at metadata before the content of an update of the status.
+    pub before_status: &'static [Look],
 }
 
 impl Kind {
@@ -84,7 +84,7 @@ const BASE: Kind = Kind {
     update: no_change,
     after: &[],
     status: no_change,
-    bare_status: false,
+    before_status: CHANGE,
 };
 
 const fn kind(storage: &'static str, create: Create, update: Update) -> Kind {
@@ -313,7 +313,7 @@ pub(super) static KINDS: &[Kind] = &[
         ..kind("batch/jobs", batch::job, batch::job_update)
     },
     Kind {
-        bare_status: true,
+        before_status: &[],
         ..kind(
             "batch/cronjobs",
             |e, n| batch::cron_job(e, n, None),
@@ -538,6 +538,7 @@ pub(super) static KINDS: &[Kind] = &[
         before: WHOLE,
         after: CHANGE,
         name: names::any,
+        before_status: &[Look::Whole, Look::Change],
         status: certificates::update_status,
         ..kind(
             "certificates.k8s.io/certificatesigningrequests",

@@ -188,8 +188,8 @@ fn by_kind(errors: &mut Errors, row: &Resource, kind: &Kind, root: &Node<'_>, ol
         Look::Change => metadata::update(errors, &root.at("metadata"), &old.at("metadata"), rules),
     };
     if door == Some("status") {
-        if kind.looks && !kind.bare_status {
-            look(errors, &Look::Change);
+        if kind.looks {
+            kind.before_status.iter().for_each(|one| look(errors, one));
         }
         (kind.status)(errors, root, old);
         return;

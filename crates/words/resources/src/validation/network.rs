@@ -44,6 +44,7 @@ fn blocks<'a>(spec: &Node<'a>) -> Seen<&'a str> {
             .iter()
             .flat_map(|rule| rule.at(peers).items())
             .map(|peer| peer.at("ipBlock"))
+            .filter(Node::set)
         {
             found.push(block.text("cidr"));
             block.at("except").strings().into_iter().for_each(|except| found.push(except));

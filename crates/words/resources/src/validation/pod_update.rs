@@ -55,7 +55,13 @@ pub(super) fn update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     let munged = munge(errors, &spec, &before);
     if !same(&munged, before.value) {
         let stored = diff::as_stored("api/core/v1", "PodSpec", before.value);
-        let munged = munge(&mut Errors::new(), &spec, &Node::root(&stored));
+        let mut munged = munge(&mut Errors::new(), &spec, &Node::root(&stored));
+        if let Some(fields) = munged.as_object_mut() {
+            // Upstream makes these lists anew, of nothing where there are none.
+            fields.retain(|name, value| {
+                !matches!(name.as_str(), "containers" | "initContainers") || value != &Value::Array(vec![])
+            });
+        }
         let text = diff::unified("api/core/v1", "PodSpec", &stored, &munged);
         errors.push(spec.forbidden(format!("{UPDATABLE}\n{text}")));
     }
