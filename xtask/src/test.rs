@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Test) -> Result<()> {
     let with_labs = step("tests with labs", || {
         let mut command = project::cargo();
         command.args(["test", "--workspace", "--no-fail-fast", "--quiet"]);
-        command.args(SLOW.iter().flat_map(|name| ["--test", name]));
+        command.args(SLOW.iter().flat_map(|name| ["--test", *name]));
         command
             .env("TRIREME_TEST_KUBECTL", &kubectl)
             .env("TRIREME_TEST_IMAGES", directory);
