@@ -108,6 +108,9 @@ pub fn order(claim: &Value, class: &Value) -> Wanted {
     if wanted.selector.is_some() {
         return Wanted::Refused("claim.Spec.Selector is not supported");
     }
+    if class["mountOptions"].as_array().is_some_and(|options| !options.is_empty()) {
+        return Wanted::Refused("the class asks for mount options, which volumes on a node's own disk do not take");
+    }
     let Some(node) = annotated(claim, annotation::SELECTED_NODE).filter(|node| !node.is_empty()) else {
         return Wanted::Refused("no node was selected: the class must have volumeBindingMode WaitForFirstConsumer");
     };

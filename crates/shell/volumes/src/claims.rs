@@ -59,6 +59,14 @@ pub(crate) async fn resolve(client: &Client, pod: &Pod, volume: &Volume) -> Resu
     })?;
     let node = spec::of(pod).node_name.as_deref().unwrap_or_default();
     check_affinity(client, &found, node).await?;
+    let options = found.spec.as_ref().and_then(|spec| spec.mount_options.as_ref());
+    if options.is_some_and(|options| !options.is_empty()) {
+        return Err(VolumeError::Check {
+            check: "MountOptionSupport",
+            volume: found.metadata.name.clone().unwrap_or_default(),
+            why: "Mount options are not supported for this volume type".into(),
+        });
+    }
     Ok((*found).clone())
 }
 
@@ -138,7 +146,8 @@ async fn check_affinity(client: &Client, volume: &PersistentVolume, node: &str) 
     let Some(required) = affinity.and_then(|affinity| affinity.required.as_ref()) else {
         return Ok(());
     };
-    let failed = |why: String| VolumeError::Affinity {
+    let failed = |why: String| VolumeError::Check {
+        check: "NodeAffinity",
         volume: volume.metadata.name.clone().unwrap_or_default(),
         why,
     };

@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -18,13 +19,16 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::statvfs::statvfs;
 use parking_lot::Mutex;
 
-use crate::is_mount_point;
 use crate::local::mount_points_below;
+use crate::{Mounted, is_mount_point};
 
 /// Smallest file system that is made: below it ext4 has no journal.
 const IMAGE_BYTES_MIN: u64 = 16 << 20;
 /// What stays free on the disk: one part in this many, where evictions of pods begin by default.
 const KEPT_FREE: u64 = 10;
+/// How often, and in which intervals, it is looked whether a loop device has let go of its file.
+const RELEASE_LOOKS: u32 = 100;
+const RELEASE_LOOK_EVERY: Duration = Duration::from_millis(5);
 const IMAGE: &str = "image";
 const MOUNT: &str = "mount";
 const DATA: &str = "data";
@@ -71,6 +75,8 @@ pub struct Disk {
     root: PathBuf,
     /// One part in so many stays free.
     kept_free: u64,
+    /// What pods have of it.
+    mounted: Mounted,
     /// One change at a time: two orders for one volume may come at once.
     changing: Mutex<()>,
 }
@@ -85,12 +91,13 @@ fn at<T>(path: &Path, done: io::Result<T>) -> Result<T, DiskError> {
 impl Disk {
     /// Volumes below a directory, which is made with the first.
     #[must_use]
-    pub fn new(root: PathBuf) -> Self {
+    pub(crate) fn new(root: PathBuf, mounted: Mounted) -> Self {
         // A volume's path is written into its object.
         let root = std::path::absolute(&root).unwrap_or(root);
         Self {
             root,
             kept_free: KEPT_FREE,
+            mounted,
             changing: Mutex::default(),
         }
     }
@@ -172,16 +179,35 @@ impl Disk {
             reserve(&file, &image, bytes)?;
             at(&image, file.sync_all())?;
         }
-        // A growth that was cut short goes on: both tools do nothing where nothing is left to do. None makes it smaller.
-        let device = loop_device(&directory.join(MOUNT))?;
-        if bytes >= held
-            && let Some(device) = device
-        {
-            let device = format!("/dev/{device}");
-            tool("losetup", &["--set-capacity", &device])?;
-            tool("resize2fs", &[&device])?;
+        // A growth that was cut short goes on: the tools do nothing where nothing is left to do. None makes it smaller.
+        let Some(device) = loop_device(&directory.join(MOUNT))?.filter(|_| bytes >= held) else {
+            return Ok(());
+        };
+        let device = format!("/dev/{device}");
+        tool("losetup", &["--set-capacity", &device])?;
+        // A kernel may allow that to the host's own root alone; then it grows while nobody uses it.
+        tool("resize2fs", &[&device]).or_else(|error| self.grow_unused(directory, error))
+    }
+
+    /// Where a pod has something of a volume.
+    fn user(&self, directory: &Path) -> Option<PathBuf> {
+        let mounted = self.mounted.lock();
+        mounted.values().find(|path| path.starts_with(directory)).cloned()
+    }
+
+    /// Makes a file system larger that was just unmounted; `error` where it is in use.
+    fn grow_unused(&self, directory: &Path, error: DiskError) -> Result<(), DiskError> {
+        let (image, mount) = (directory.join(IMAGE), directory.join(MOUNT));
+        if self.user(directory).is_some() || umount2(&mount, MntFlags::UMOUNT_NOFOLLOW).is_err() {
+            return Err(error);
         }
-        Ok(())
+        let grown = if matches!(is_released(&image), Ok(true)) {
+            let image = image.to_string_lossy();
+            tool("e2fsck", &["-f", "-p", &image]).and_then(|()| tool("resize2fs", &[&image]))
+        } else {
+            Err(error)
+        };
+        self.activate_at(directory).and(grown)
     }
 
     /// Mounts the volume that lies at a path, if it is one of these.
@@ -234,6 +260,9 @@ impl Disk {
         let directory = self.directory(name)?;
         let _one = self.changing.lock();
         let removing = self.root.join(format!(".removing-{name}"));
+        if let Some(path) = self.user(&directory) {
+            return Err(DiskError::InUse(path));
+        }
         if directory.exists() {
             let mount = directory.join(MOUNT);
             match umount2(&mount, MntFlags::UMOUNT_NOFOLLOW) {
@@ -284,6 +313,23 @@ fn reserve(file: &File, path: &Path, bytes: u64) -> Result<(), DiskError> {
     }
 }
 
+/// Whether no loop device holds a file any more. It is let go of a moment after the last mount.
+fn is_released(image: &Path) -> io::Result<bool> {
+    for _ in 0..RELEASE_LOOKS {
+        let mut held = false;
+        for device in fs::read_dir("/sys/block")? {
+            let file = fs::read_to_string(device?.path().join("loop/backing_file")).unwrap_or_default();
+            // A host in a root of its own is told the path as the machine sees it.
+            held |= !file.is_empty() && file.trim_end().ends_with(&*image.to_string_lossy());
+        }
+        if !held {
+            return Ok(true);
+        }
+        std::thread::sleep(RELEASE_LOOK_EVERY);
+    }
+    Ok(false)
+}
+
 /// The loop device behind a mount point.
 fn loop_device(mount: &Path) -> Result<Option<String>, DiskError> {
     let table = at(mount, fs::read_to_string("/proc/self/mountinfo"))?;
@@ -312,7 +358,8 @@ fn tool(name: &'static str, arguments: &[&str]) -> Result<(), DiskError> {
         io::ErrorKind::NotFound => failed("it is not installed on the node".into()),
         _ => failed(error.to_string()),
     })?;
-    if output.status.success() {
+    // A check of a file system says 1 where it has mended something.
+    if output.status.success() || (name == "e2fsck" && output.status.code() == Some(1)) {
         Ok(())
     } else {
         Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
@@ -325,7 +372,7 @@ mod tests {
 
     #[test]
     fn names_lead_nowhere_else() {
-        let disk = Disk::new("/nowhere".into());
+        let disk = Disk::new("/nowhere".into(), Mounted::default());
         for name in ["", ".", "..", "a/b", "../x", ".making-x", "A", "a.b"] {
             assert!(matches!(disk.ensure(name, 1, false), Err(DiskError::Name(_))), "{name}");
             assert!(matches!(disk.remove(name), Err(DiskError::Name(_))), "{name}");
@@ -337,7 +384,7 @@ mod tests {
     #[test]
     fn a_plain_directory_comes_and_goes() {
         let root = tempfile::tempdir().unwrap();
-        let disk = Disk::new(root.path().join("volumes"));
+        let disk = Disk::new(root.path().join("volumes"), Mounted::default());
         let path = disk.ensure("pvc-1", 1, false).unwrap();
         assert_eq!(path, root.path().join("volumes/pvc-1/data"));
         fs::write(path.join("file"), "kept").unwrap();
@@ -349,9 +396,9 @@ mod tests {
     }
 
     /// Takes mounts away also where a test fails.
-    struct Mounted(PathBuf);
+    struct Cleanup(PathBuf);
 
-    impl Drop for Mounted {
+    impl Drop for Cleanup {
         fn drop(&mut self) {
             if let Err(error) = crate::local::unmount_below(&self.0) {
                 eprintln!("{}: {error}", self.0.display());
@@ -365,9 +412,9 @@ mod tests {
         // The machine's own disk may be nearly full.
         let disk = Disk {
             kept_free: u64::MAX,
-            ..Disk::new(root.path().to_owned())
+            ..Disk::new(root.path().to_owned(), Mounted::default())
         };
-        let _mounted = Mounted(root.path().to_owned());
+        let _cleanup = Cleanup(root.path().to_owned());
         let path = disk.ensure("pvc-1", 16 << 20, true).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
         fs::write(path.join("kept"), "x").unwrap();
@@ -390,6 +437,11 @@ mod tests {
         disk.activate(&path).unwrap();
         assert_eq!(fs::read_to_string(path.join("kept")).unwrap(), "x");
 
+        // What a pod has is not removed.
+        let pod = ("u".to_owned(), "data".to_owned());
+        disk.mounted.lock().insert(pod.clone(), path.clone());
+        assert!(matches!(disk.remove("pvc-1"), Err(DiskError::InUse(_))));
+        disk.mounted.lock().remove(&pod);
         // What somebody mounted below it is not removed with it.
         let inner = path.join("inner");
         fs::create_dir(&inner).unwrap();
@@ -403,7 +455,7 @@ mod tests {
     #[test]
     fn more_than_the_disk_has_is_refused_and_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
-        let disk = Disk::new(root.path().to_owned());
+        let disk = Disk::new(root.path().to_owned(), Mounted::default());
         assert!(matches!(disk.ensure("pvc-1", 1 << 60, true), Err(DiskError::Room { .. })));
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }

@@ -47,9 +47,11 @@ pub enum VolumeError {
         /// What is wrong.
         why: String,
     },
-    /// A volume is not to be had from this node.
-    #[error("MountVolume.NodeAffinity check failed for volume \"{volume}\" : {why}")]
-    Affinity {
+    /// A volume is not to be had from this node, or not so.
+    #[error("MountVolume.{check} check failed for volume \"{volume}\" : {why}")]
+    Check {
+        /// Upstream's name of what was checked.
+        check: &'static str,
         /// Name of the volume.
         volume: String,
         /// What is wrong.
@@ -75,6 +77,25 @@ pub enum VolumeError {
     },
 }
 
+/// What the file system of a mounted claim holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimUsage {
+    /// UID of the pod.
+    pub pod_uid: String,
+    /// Name of the volume in the pod.
+    pub volume: String,
+    /// Size.
+    pub capacity_bytes: u64,
+    /// What users may still write.
+    pub available_bytes: u64,
+    /// What is written.
+    pub used_bytes: u64,
+    /// Most files.
+    pub inodes: u64,
+    /// Files that can still be made.
+    pub inodes_free: u64,
+}
+
 /// The volumes of a node's pods, below `data_dir/pods/<uid>/volumes`, and those that are made for claims, below
 /// `data_dir/local-volumes`.
 pub struct Volumes {
@@ -84,20 +105,24 @@ pub struct Volumes {
     disk: Arc<Disk>,
     /// Where the claims of pods are, by the pod's uid and the volume's name: once a claim is mounted it stays so, whatever
     /// the API says of it later.
-    claims: Mutex<HashMap<(String, String), PathBuf>>,
+    claims: Mounted,
 }
+
+/// Paths of claims that pods have, by the pod's uid and the volume's name.
+pub(crate) type Mounted = Arc<Mutex<HashMap<(String, String), PathBuf>>>;
 
 impl Volumes {
     /// Volumes below a directory, with a client to read ConfigMaps, Secrets and tokens.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>, client: Client) -> Self {
         let data_dir = data_dir.into();
+        let claims = Mounted::default();
         Self {
-            disk: Arc::new(Disk::new(data_dir.join("local-volumes"))),
+            disk: Arc::new(Disk::new(data_dir.join("local-volumes"), Arc::clone(&claims))),
             data_dir,
             client: client.clone(),
             tokens: token::Tokens::new(client),
-            claims: Mutex::default(),
+            claims,
         }
     }
 
@@ -105,6 +130,31 @@ impl Volumes {
     #[must_use]
     pub fn disk(&self) -> Arc<Disk> {
         Arc::clone(&self.disk)
+    }
+
+    /// What the file systems of mounted claims hold. It blocks where a file system does.
+    #[must_use]
+    pub fn claim_usage(&self) -> Vec<ClaimUsage> {
+        let claims: Vec<_> = self
+            .claims
+            .lock()
+            .iter()
+            .map(|(key, path)| (key.clone(), path.clone()))
+            .collect();
+        let of = |((pod_uid, volume), path): ((String, String), PathBuf)| {
+            let held = nix::sys::statvfs::statvfs(&path).ok()?;
+            let bytes = |blocks: u64| blocks * held.fragment_size();
+            Some(ClaimUsage {
+                pod_uid,
+                volume,
+                capacity_bytes: bytes(held.blocks()),
+                available_bytes: bytes(held.blocks_available()),
+                used_bytes: bytes(held.blocks() - held.blocks_free()),
+                inodes: held.files(),
+                inodes_free: held.files_free(),
+            })
+        };
+        claims.into_iter().filter_map(of).collect()
     }
 
     /// A pod's own directory.

@@ -70,6 +70,8 @@ fn a_claim_with_a_node_orders_a_volume() {
     for change in refused {
         assert!(matches!(order(change), Wanted::Refused(_)));
     }
+    let optioned = class(|class| class["mountOptions"] = json!(["noexec"]));
+    assert!(matches!(super::order(&claim(|_| ()), &optioned), Wanted::Refused(_)));
     let loose = class(|class| class["parameters"] = json!({"enforceSize": "false"}));
     assert!(matches!(super::order(&claim(|_| ()), &loose), Wanted::Volume(order) if !order.enforced));
 }

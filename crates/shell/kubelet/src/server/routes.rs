@@ -157,7 +157,7 @@ async fn route(context: Arc<Context>, path: &[&str], request: Request<Incoming>)
         ["stats", "summary"] if reading => stats::summary(&context).await,
         ["metrics", "resource"] if reading => stats::resource(&context).await,
         ["metrics", "usage"] if reading => Ok(stats::usage(&context).await),
-        ["metrics"] if reading => Ok(stats::own(&context)),
+        ["metrics"] if reading => Ok(stats::own(&context).await),
         _ => Err(Refusal(StatusCode::NOT_FOUND, "404 page not found\n".into())),
     }
 }

@@ -1,10 +1,13 @@
 //! Figures of the node and its pods: `/stats/summary`, `/metrics/resource`, the kubelet's own `/metrics`, and
 //! `/metrics/usage`, what servers gather for `metrics.k8s.io`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use hyper::StatusCode;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use trireme_pod::spec;
 use trireme_runtime::cri::Usage;
@@ -180,19 +183,81 @@ pub(super) async fn usage(context: &Context) -> Answer {
     )
 }
 
-pub(super) fn own(context: &Context) -> Answer {
+/// Figures of the claims that are mounted, by upstream's names.
+async fn claims(context: &Context) -> String {
+    let shared = Arc::clone(&context.shared);
+    let held = tokio::task::spawn_blocking(move || shared.volumes.claim_usage()).await;
+    let views = views(context);
+    let mut figures: BTreeMap<(String, String), [u64; 6]> = BTreeMap::new();
+    for usage in held.unwrap_or_default() {
+        let Some(view) = views.iter().find(|view| spec::uid(&view.pod) == usage.pod_uid) else {
+            continue;
+        };
+        let Some(claim) = claim_name(&view.pod, &usage.volume) else {
+            continue;
+        };
+        let key = (spec::namespace(&view.pod).to_owned(), claim);
+        let used = usage.inodes.saturating_sub(usage.inodes_free);
+        figures.insert(
+            key,
+            [
+                usage.capacity_bytes,
+                usage.available_bytes,
+                usage.used_bytes,
+                usage.inodes,
+                usage.inodes_free,
+                used,
+            ],
+        );
+    }
+    let mut text = String::new();
+    for (index, (name, help)) in [
+        ("capacity_bytes", "Size of the claim's file system"),
+        ("available_bytes", "Bytes that may still be written to it"),
+        ("used_bytes", "Bytes that are written to it"),
+        ("inodes", "Most files of it"),
+        ("inodes_free", "Files that may still be made in it"),
+        ("inodes_used", "Files in it"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if figures.is_empty() {
+            break;
+        }
+        let name = format!("kubelet_volume_stats_{name}");
+        text += &format!("# HELP {name} {help}\n# TYPE {name} gauge\n");
+        for ((namespace, claim), figures) in &figures {
+            let labels = format!("namespace=\"{namespace}\",persistentvolumeclaim=\"{claim}\"");
+            text += &format!("{name}{{{labels}}} {}\n", figures[index]);
+        }
+    }
+    text
+}
+
+/// Name of the claim that a volume of a pod stands for.
+fn claim_name(pod: &Pod, volume: &str) -> Option<String> {
+    let volume = spec::of(pod).volumes.iter().flatten().find(|known| known.name == volume)?;
+    match &volume.persistent_volume_claim {
+        Some(source) => Some(source.claim_name.clone()),
+        None => Some(format!("{}-{}", spec::name(pod), volume.name)),
+    }
+}
+
+pub(super) async fn own(context: &Context) -> Answer {
     let views = views(context);
     let running = views.iter().filter(|view| view.sandbox_id.is_some()).count();
     let containers: usize = views
         .iter()
         .map(|view| view.containers.iter().filter(|run| run.running).count())
         .sum();
-    let text = format!(
-        "# HELP kubelet_running_pods Pods that have a running sandbox\n# TYPE kubelet_running_pods gauge\nkubelet_running_pods {running}\n\
+    let text = claims(context).await
+        + &format!(
+            "# HELP kubelet_running_pods Pods that have a running sandbox\n# TYPE kubelet_running_pods gauge\nkubelet_running_pods {running}\n\
          # HELP kubelet_running_containers Running containers\n# TYPE kubelet_running_containers gauge\n\
          kubelet_running_containers{{container_state=\"running\"}} {containers}\n\
          # HELP kubelet_node_name The node's name\n# TYPE kubelet_node_name gauge\nkubelet_node_name{{node=\"{}\"}} 1\n",
-        context.shared.config.node_name
-    );
+            context.shared.config.node_name
+        );
     typed(StatusCode::OK, TEXT, text)
 }

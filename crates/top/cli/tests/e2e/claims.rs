@@ -60,6 +60,16 @@ fn keeps_data(cluster: &Cluster) -> Result<()> {
     let shell = |command: &str| space.run(&["exec", "store-0", "--", "sh", "-c", command]);
     shell("echo kept > /data/file && sync")?;
 
+    let path = format!(
+        "/api/v1/nodes/{}/proxy/metrics",
+        space.run(&["get", "pod", "store-0", "-o", "jsonpath={.spec.nodeName}"])?
+    );
+    let figures = cluster.run(&["get", "--raw", path.as_str()])?;
+    contains(
+        &figures,
+        "kubelet_volume_stats_capacity_bytes{namespace=\"claims\",persistentvolumeclaim=\"data-store-0\"}",
+    )?;
+
     // The pod goes, the data stays.
     let uid = [
         "get",
@@ -79,11 +89,14 @@ fn keeps_data(cluster: &Cluster) -> Result<()> {
     let full = shell("dd if=/dev/zero of=/data/large bs=1M count=64 2>&1; rm /data/large; echo done")?;
     contains(&full, "No space left on device")?;
 
-    // It grows under the pod.
+    // It grows, under the pod or, where the kernel does not let it, without one.
     let patch = r#"{"spec":{"resources":{"requests":{"storage":"96Mi"}}}}"#;
     space.run(&["patch", "pvc", "data-store-0", "-p", patch])?;
     let size = ["get", "pvc", "data-store-0", "-o", "jsonpath={.status.capacity.storage}"];
+    space.run(&["scale", "statefulset/store", "--replicas=0"])?;
     space.until(&size, LIMIT, |now| now == "96Mi")?;
+    space.run(&["scale", "statefulset/store", "--replicas=1"])?;
+    space.run(&["rollout", "status", "statefulset/store", "--timeout=90s"])?;
     shell("dd if=/dev/zero of=/data/large bs=1M count=64 && rm /data/large")?;
     ensure!(shell("cat /data/file")?.trim() == "kept");
 
