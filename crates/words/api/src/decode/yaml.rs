@@ -547,6 +547,14 @@ mod tests {
             bomb.push_str(&format!("a{level}: &a{level} [{inner}]\n"));
         }
         assert_eq!(read(&bomb), Err(YamlError::Aliasing));
+        // As upstream counts, it is the share of aliases: what has more beside them may have as many.
+        let shared = |beside: usize| {
+            let beside = vec!["y"; beside].join(", ");
+            let (long, aliases) = (vec!["x"; 300].join(", "), vec!["*a"; 200].join(", "));
+            read(&format!("a: &a [{long}]\nb: [{beside}]\nc: [{aliases}]\n"))
+        };
+        assert_eq!(shared(0), Err(YamlError::Aliasing));
+        assert!(shared(500).is_ok());
         let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(100_000), vec!["*a"; 500].join(", "));
         assert_eq!(read(&long), Err(YamlError::Aliasing), "few values, but long ones");
         assert!(matches!(read(&"[".repeat(10_000)), Err(YamlError::Syntax { .. })));
