@@ -16,6 +16,8 @@ use super::*;
 use crate::authn::{Chain, TokenFile};
 use crate::{AdmitAll, AllowMasters, Config, Plugins};
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 struct Host {
     server: Arc<ApiServer>,
     acceptor: TlsAcceptor,
@@ -64,7 +66,9 @@ impl Host {
         let place = self.server.connections.admit(address).await.unwrap();
         let (server, acceptor) = (Arc::clone(&self.server), self.acceptor.clone());
         let served = tokio::spawn(async move {
-            drop(connection(server, acceptor, far, (address, place), CancellationToken::new()).await);
+            let served = connection(server, acceptor, far, (address, place), CancellationToken::new());
+            // One that never ends is a fault that is told, and no test that waits for ever.
+            drop(tokio::time::timeout(DAY, served).await);
             Instant::now()
         });
         (near, served)
