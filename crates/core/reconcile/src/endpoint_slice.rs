@@ -353,4 +353,64 @@ mod tests {
         run(&mut slices, vec![]);
         assert_eq!(sizes(&slices), [0]);
     }
+
+    /// A pod that is published before it is ready, or while it goes, counts as ready; whether it serves stays its own affair.
+    #[test]
+    fn published_pods_are_ready_and_serve_only_if_they_do() {
+        let going = |pod: Arc<Pod>| {
+            let mut pod = Arc::unwrap_or_clone(pod);
+            let now = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+            pod.metadata.deletion_timestamp = Some(now);
+            Arc::new(pod)
+        };
+        let pods = vec![pod(0, true), pod(1, false), going(pod(2, true)), going(pod(3, false))];
+        for (publish, ready, addresses) in [
+            (false, [true, false, false, false], ["10.42.0.1"].as_slice()),
+            (
+                true,
+                [true, true, true, true],
+                &["10.42.0.1", "10.42.0.2", "10.42.0.3", "10.42.0.4"],
+            ),
+        ] {
+            let mut service = Arc::unwrap_or_clone(service());
+            service.spec.as_mut().unwrap().publish_not_ready_addresses = Some(publish);
+            let service = Arc::new(service);
+            let snapshot = Snapshot {
+                service: Arc::clone(&service),
+                pods: pods.clone(),
+                slices: vec![],
+                nodes: vec![],
+            };
+            let plan = reconcile(&snapshot, &mut || "x".into());
+            let [Action::Create { object, .. }] = plan.actions.as_slice() else {
+                panic!("{plan:?}");
+            };
+            let told: Vec<[bool; 3]> = object["endpoints"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|endpoint| ["ready", "serving", "terminating"].map(|name| endpoint["conditions"][name].as_bool().unwrap()))
+                .collect();
+            let (serving, terminating) = ([true, false, true, false], [false, false, true, true]);
+            let wanted: Vec<[bool; 3]> = (0..4).map(|at| [ready[at], serving[at], terminating[at]]).collect();
+            assert_eq!(told, wanted, "published: {publish}");
+            // The older form has the same pods among its addresses.
+            let older = crate::endpoints::Snapshot {
+                service: Some(service),
+                pods: pods.clone(),
+                endpoints: None,
+            };
+            let plan = crate::endpoints::reconcile(&older);
+            let [Action::Create { object, .. }] = plan.actions.as_slice() else {
+                panic!("{plan:?}");
+            };
+            let found: Vec<&str> = object["subsets"][0]["addresses"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|address| address["ip"].as_str())
+                .collect();
+            assert_eq!(found, addresses, "published: {publish}");
+        }
+    }
 }
