@@ -466,6 +466,14 @@ async fn what_cannot_run_says_why() {
         json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "img:1", "command": ["nope"]}]}),
     );
     lab.pod("env", json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "img:1", "envFrom": [{"configMapRef": {"name": "gone"}}]}]}));
+    // Together 60 of these would have a trillion bytes.
+    let doubled: Vec<Value> = (0..60)
+        .map(|number| json!({"name": "A", "value": if number == 0 { "x" } else { "$(A)$(A)" }}))
+        .collect();
+    lab.pod(
+        "doubled",
+        json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "img:1", "env": doubled}]}),
+    );
     lab.pod("volume", json!({"restartPolicy": "Always", "volumes": [{"name": "v", "configMap": {"name": "gone"}}], "containers": [{"name": "c", "image": "img:1"}]}));
     lab.until("image", "ErrImagePull", |pod| waiting(pod) == "ErrImagePull").await;
     let pod = lab
@@ -485,6 +493,13 @@ async fn what_cannot_run_says_why() {
         waiting(pod) == "CreateContainerConfigError"
     })
     .await;
+    let pod = lab
+        .until("doubled", "CreateContainerConfigError", |pod| {
+            waiting(pod) == "CreateContainerConfigError"
+        })
+        .await;
+    let told = "argument list too long: environment or command have more than 8388608 bytes";
+    assert_eq!(pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"], told);
     let pod = lab
         .until("volume", "waiting", |pod| waiting(pod) == "ContainerCreating")
         .await;
