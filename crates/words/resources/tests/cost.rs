@@ -106,6 +106,9 @@ fn documents() {
         decode::Body::parse(many.as_bytes()),
         Err(decode::DecodeError::Cost(_))
     ));
+    for deep in ["[".repeat(1_000_000), r#"{"a":"#.repeat(500_000), r#"[{"a":"#.repeat(400_000)] {
+        assert!(decode::Body::parse(deep.as_bytes()).is_err());
+    }
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let inner = vec![format!("*a{}", level - 1); 10].join(", ");
