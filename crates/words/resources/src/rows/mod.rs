@@ -388,6 +388,7 @@ mod tests {
             "rbac.authorization.k8s.io/rolebindings",
             "rbac.authorization.k8s.io/roles",
             "scheduling.k8s.io/priorityclasses",
+            "storage.k8s.io/csistoragecapacities",
             "storage.k8s.io/storageclasses",
         ];
         const DATA: &[&str] = &[
