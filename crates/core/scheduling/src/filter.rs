@@ -15,6 +15,8 @@ use crate::requests::Resources;
 pub struct Plugins(u16);
 
 impl Plugins {
+    /// None of them.
+    pub const NONE: Self = Self(0);
     /// NodeUnschedulable.
     pub const UNSCHEDULABLE: Self = Self(1);
     /// TaintToleration.
@@ -43,6 +45,7 @@ impl Plugins {
     pub const ALL: Self = Self((1 << 12) - 1);
 
     /// Whether all of `other` are among them.
+    #[inline]
     #[must_use]
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -267,7 +270,7 @@ pub(crate) fn check(template: &Template, node: &NodeState, profile: &Profile) ->
         return Err(Rejection::passing(Reason::Ports));
     }
     if filters.has(Plugins::FIT) {
-        has_room(template, node)?;
+        has_room(template, node, profile)?;
     }
     Ok(())
 }
@@ -338,7 +341,7 @@ pub fn has_ports(template: &Template, node: &NodeState) -> bool {
     wanted.is_empty() || !node.ports.iter().any(|held| wanted.iter().any(|port| port.conflicts(held)))
 }
 
-fn has_room(template: &Template, node: &NodeState) -> Result<(), Rejection> {
+fn has_room(template: &Template, node: &NodeState, profile: &Profile) -> Result<(), Rejection> {
     let (asked, all, used) = (&template.requests.resources, &node.record.allocatable, &node.requested);
     let lacks = |asked: i64, all: i64, used: i64| asked > 0 && asked > all - used;
     let full = i64::try_from(node.pods.len()).unwrap_or(i64::MAX) + 1 > node.record.pods_max;
@@ -355,7 +358,7 @@ fn has_room(template: &Template, node: &NodeState) -> Result<(), Rejection> {
         reasons.push(Reason::Pods);
     }
     for (name, asked, all, used) in amounts(asked, all, used) {
-        if lacks(asked, all, used) {
+        if lacks(asked, all, used) && !profile.ignores(name) {
             reasons.push(Reason::Insufficient(name.into()));
             preemption_helps &= asked <= all;
         }

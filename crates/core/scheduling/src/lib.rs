@@ -4,6 +4,8 @@
 //! scheduler loop does. Filters and scores, their order, weights, rounding and texts are upstream's
 //! (pkg/scheduler/framework/plugins); `tests/reference.rs` holds them against a slow, obvious implementation.
 
+pub mod configuration;
+pub mod explain;
 pub mod filter;
 pub mod hints;
 pub mod node;

@@ -14,10 +14,6 @@ use crate::schedule::{Inquiry, Refused, check_state, histogram};
 use crate::snapshot::{Budget, Snapshot};
 use crate::volumes::Demand;
 
-/// Share of the nodes, in percent, and least number, that are candidates before the best is taken.
-const CANDIDATES_PERCENT: usize = 10;
-const CANDIDATES_MIN: usize = 100;
-
 /// What preemption can do for a pod that fits nowhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Preemption {
@@ -43,6 +39,9 @@ struct Candidate {
 /// Looks for room by removing less important pods. `seed` says where to begin.
 #[must_use]
 pub fn preempt(snapshot: &mut Snapshot, profile: &Profile, pod: &PodRecord, refused: &Refused, seed: u64) -> Preemption {
+    if !profile.preempts {
+        return Preemption::Hopeless(String::new());
+    }
     if let Some(why) = ineligible(snapshot, pod, refused) {
         return Preemption::Ineligible(why);
     }
@@ -59,9 +58,9 @@ pub fn preempt(snapshot: &mut Snapshot, profile: &Profile, pod: &PodRecord, refu
         .ok()
         .map(|demand| Inquiry { profile, pod, demand });
     if let Some(inquiry) = inquiry.filter(|_| !potential.is_empty()) {
-        let relations = snapshot.relations(&pod.template, profile.hard_pod_affinity_weight);
-        let enough = (potential.len() * CANDIDATES_PERCENT / 100)
-            .max(CANDIDATES_MIN)
+        let relations = snapshot.relations(&pod.template, profile);
+        let enough = (potential.len() * profile.candidates_percent / 100)
+            .max(profile.candidates_min)
             .min(potential.len());
         let offset = usize::try_from(seed % potential.len() as u64).unwrap_or_default();
         for turn in 0..potential.len() {

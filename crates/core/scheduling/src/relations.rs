@@ -92,9 +92,9 @@ impl Relations {
         self.hard.is_empty() && self.soft.is_empty() && !own.has_pod_affinity()
     }
 
-    /// Whether it has exactly these soft constraints.
+    /// Whether it has exactly these constraints, which are soft.
     pub(crate) fn is_spread_by(&self, soft: &[Constraint]) -> bool {
-        self.soft.iter().map(|counted| &counted.constraint).eq(soft)
+        self.hard.is_empty() && self.soft.iter().map(|counted| &counted.constraint).eq(soft)
     }
 
     /// Notes that a node exists; its pods are told one by one.

@@ -57,7 +57,7 @@ pub fn decide(snapshot: &mut Snapshot, profile: &Profile, pod: &PodRecord, seed:
         Ok(asked) => asked,
         Err(rejection) => return refused(Some(rejection), Vec::new()),
     };
-    let relations = snapshot.relations(&pod.template, profile.hard_pod_affinity_weight);
+    let relations = snapshot.relations(&pod.template, profile);
     let found = find(snapshot, &inquiry, &relations, named.as_deref());
     let (suitable, rejections) = match found {
         (suitable, _) if !suitable.is_empty() => (suitable, 0),
@@ -99,7 +99,7 @@ pub fn rank(snapshot: &mut Snapshot, profile: &Profile, pod: &PodRecord) -> Vec<
             return order.iter().map(name).collect();
         }
     };
-    let relations = snapshot.relations(&pod.template, profile.hard_pod_affinity_weight);
+    let relations = snapshot.relations(&pod.template, profile);
     let least = relations.least();
     let checked: Vec<_> = order
         .iter()

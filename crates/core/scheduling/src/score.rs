@@ -11,15 +11,6 @@ use crate::requests::Resources;
 use crate::snapshot::Snapshot;
 use crate::topology::NOWHERE;
 
-/// Weights of the scores.
-const TAINT_TOLERATION: i64 = 3;
-const NODE_AFFINITY: i64 = 2;
-const FIT: i64 = 1;
-const TOPOLOGY_SPREAD: i64 = 2;
-const POD_AFFINITY: i64 = 2;
-const BALANCED_ALLOCATION: i64 = 1;
-const IMAGE_LOCALITY: i64 = 1;
-
 /// The best of a score.
 const MAX: i64 = 100;
 const MIB: i64 = 1024 * 1024;
@@ -36,10 +27,21 @@ pub(crate) fn totals(
     slots: &[usize],
 ) -> Vec<i64> {
     let nodes = || slots.iter().map(|slot| &snapshot.nodes[*slot]);
+    let weights = &profile.weights;
+    let fit = Wanted::all(&profile.fit_resources, &template.requests.scored);
+    let balance = Wanted::all(&profile.balanced_resources, &template.requests.resources);
+    // A pod that asks for none of them is as good for the balance everywhere.
+    let balances = weights.balanced > 0 && balance.iter().any(|wanted| wanted.asked != 0);
     let mut totals: Vec<i64> = nodes()
         .map(|node| {
-            let fit = strategy(profile, &template.requests.scored, node);
-            FIT * fit + BALANCED_ALLOCATION * balanced(&profile.balanced_resources, &template.requests.resources, node)
+            let mut total = 0;
+            if weights.fit > 0 {
+                total += weights.fit * strategy(&profile.strategy, &fit, node);
+            }
+            if balances {
+                total += weights.balanced * balanced(&balance, node);
+            }
+            total
         })
         .collect();
     let mut add = |weight: i64, scores: Vec<i64>| {
@@ -47,66 +49,106 @@ pub(crate) fn totals(
             *total += weight * score;
         }
     };
-    if snapshot.soft_tainted > 0 {
+    if weights.taints > 0 && snapshot.soft_tainted > 0 {
         let open = nodes().map(|node| intolerable(template, node)).collect();
-        add(TAINT_TOLERATION, normalised(open, true));
+        add(weights.taints, normalised(open, true));
     }
-    if !template.preferred_nodes.is_empty() || !profile.added_preferred.is_empty() {
+    if weights.node_affinity > 0 && !(template.preferred_nodes.is_empty() && profile.added_preferred.is_empty()) {
         let met = nodes().map(|node| preference(profile, template, node)).collect();
-        add(NODE_AFFINITY, normalised(met, false));
+        add(weights.node_affinity, normalised(met, false));
     }
-    if template.images.iter().any(|image| snapshot.image_nodes.contains_key(image)) {
+    if weights.images > 0 && template.images.iter().any(|image| snapshot.image_nodes.contains_key(image)) {
         let count = snapshot.node_count();
         add(
-            IMAGE_LOCALITY,
+            weights.images,
             nodes().map(|node| images(snapshot, template, node, count)).collect(),
         );
     }
-    if !relations.liked.is_empty() {
-        add(POD_AFFINITY, pod_affinity(snapshot, relations, slots));
+    let drawn = !relations.liked.is_empty() && !(profile.ignores_preferences_of_others && template.liked.is_empty());
+    if weights.pod_affinity > 0 && drawn {
+        add(weights.pod_affinity, pod_affinity(snapshot, relations, slots));
     }
-    if !relations.soft.is_empty() {
-        add(TOPOLOGY_SPREAD, spreading(snapshot, relations, slots));
+    if weights.spread > 0 && !relations.soft.is_empty() {
+        add(weights.spread, spreading(snapshot, relations, slots));
     }
     totals
 }
 
-fn of(resources: &Resources, name: &str) -> i64 {
-    match name {
-        "cpu" => resources.milli_cpu,
-        "memory" => resources.memory,
-        "ephemeral-storage" => resources.ephemeral_storage,
-        _ => resources.others.get(name).copied().unwrap_or_default(),
+/// Which amount of [`Resources`] a name means.
+#[derive(Clone, Copy)]
+enum Kind<'a> {
+    Cpu,
+    Memory,
+    EphemeralStorage,
+    Other(&'a str),
+}
+
+impl<'a> Kind<'a> {
+    fn named(name: &'a str) -> Self {
+        match name {
+            "cpu" => Self::Cpu,
+            "memory" => Self::Memory,
+            "ephemeral-storage" => Self::EphemeralStorage,
+            other => Self::Other(other),
+        }
+    }
+
+    fn of(self, resources: &Resources) -> i64 {
+        match self {
+            Self::Cpu => resources.milli_cpu,
+            Self::Memory => resources.memory,
+            Self::EphemeralStorage => resources.ephemeral_storage,
+            Self::Other(name) => resources.others.get(name).copied().unwrap_or_default(),
+        }
     }
 }
 
-fn is_basic(name: &str) -> bool {
-    matches!(name, "cpu" | "memory" | "ephemeral-storage")
+/// A resource that counts for a pod, found once a decision.
+struct Wanted<'a> {
+    kind: Kind<'a>,
+    weight: i64,
+    asked: i64,
 }
 
-/// What a node would have in use and has at all, of a resource that counts for the pod.
-fn use_of(name: &str, asked: &Resources, held: &Resources, node: &NodeState) -> Option<(i64, i64)> {
-    let asked = of(asked, name);
-    if asked == 0 && !is_basic(name) {
-        return None;
+impl<'a> Wanted<'a> {
+    /// Those of a profile that count for a pod: what it does not ask for does only where every pod is taken to.
+    fn all(resources: &'a [Weighted], asked: &Resources) -> Vec<Self> {
+        let wanted = resources.iter().map(|Weighted { name, weight }| {
+            let kind = Kind::named(name);
+            Self {
+                kind,
+                weight: *weight,
+                asked: kind.of(asked),
+            }
+        });
+        wanted
+            .filter(|wanted| wanted.asked != 0 || !matches!(wanted.kind, Kind::Other(_)))
+            .collect()
     }
-    let all = of(&node.record.allocatable, name);
-    // Only CPU and memory are counted with defaults.
-    let held = if matches!(name, "cpu" | "memory") {
-        of(held, name)
-    } else {
-        of(&node.requested, name)
-    };
-    (all != 0).then_some((held + asked, all))
+
+    /// What a node would have in use and has at all; none where it has nothing. `held` is what CPU and memory are in use by.
+    fn use_of(&self, held: &Resources, node: &NodeState) -> Option<(i64, i64)> {
+        let all = self.kind.of(&node.record.allocatable);
+        if all == 0 {
+            return None;
+        }
+        // Only CPU and memory are counted with defaults.
+        let held = if matches!(self.kind, Kind::Cpu | Kind::Memory) {
+            held
+        } else {
+            &node.requested
+        };
+        Some((self.kind.of(held) + self.asked, all))
+    }
 }
 
-fn strategy(profile: &Profile, asked: &Resources, node: &NodeState) -> i64 {
+fn strategy(strategy: &Strategy, resources: &[Wanted<'_>], node: &NodeState) -> i64 {
     let (mut sum, mut weights) = (0, 0);
-    for Weighted { name, weight } in &profile.fit_resources {
-        let Some((used, all)) = use_of(name, asked, &node.scored, node) else {
+    for wanted in resources {
+        let Some((used, all)) = wanted.use_of(&node.scored, node) else {
             continue;
         };
-        let score = match &profile.strategy {
+        let score = match strategy {
             Strategy::LeastAllocated if used > all => 0,
             Strategy::LeastAllocated => (all - used) * MAX / all,
             Strategy::MostAllocated => used.min(all) * MAX / all,
@@ -119,13 +161,13 @@ fn strategy(profile: &Profile, asked: &Resources, node: &NodeState) -> i64 {
                 }
             }
         };
-        sum += score * weight;
-        weights += weight;
+        sum += score * wanted.weight;
+        weights += wanted.weight;
     }
     if weights == 0 {
         return 0;
     }
-    match &profile.strategy {
+    match strategy {
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // scores are small
         Strategy::RequestedToCapacityRatio(_) => (sum as f64 / weights as f64).round() as i64,
         _ => sum / weights,
@@ -146,16 +188,13 @@ fn on_line(points: &[(i64, i64)], at: i64) -> i64 {
 }
 
 /// How much better balanced a node's use of resources is with the pod than without, around 75.
-fn balanced(resources: &[Weighted], asked: &Resources, node: &NodeState) -> i64 {
-    if resources.iter().all(|resource| of(asked, &resource.name) == 0) {
-        return 0;
-    }
+fn balanced(resources: &[Wanted<'_>], node: &NodeState) -> i64 {
     let mut with = Fractions::default();
     let mut without = Fractions::default();
-    for Weighted { name, .. } in resources {
-        if let Some((used, all)) = use_of(name, asked, &node.requested, node) {
+    for wanted in resources {
+        if let Some((used, all)) = wanted.use_of(&node.requested, node) {
             with.push(used, all);
-            without.push(used - of(asked, name), all);
+            without.push(used - wanted.asked, all);
         }
     }
     MAX / 2 + (MAX / 2 + with.score() - without.score()) / 2
@@ -170,6 +209,7 @@ struct Fractions {
 }
 
 impl Fractions {
+    #[inline]
     #[allow(clippy::cast_precision_loss)] // fractions of a node
     fn push(&mut self, used: i64, all: i64) {
         let fraction = (used as f64 / all as f64).min(1.0);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::node::{NodeRecord, NodeState};
 use crate::pod::{Constraint, PodRecord, Template};
+use crate::profile::{DefaultSpread, Profile};
 use crate::relations::{HOSTNAME, Relations, ZONE};
 use crate::selector::{Expression, LabelSelector, Labels};
 use crate::topology::{NOWHERE, Topology};
@@ -442,13 +443,14 @@ impl Snapshot {
     }
 
     /// The relations of a pod to those that are there, current. They are to be given back by [`Self::keep`].
-    pub(crate) fn relations(&mut self, template: &Arc<Template>, mutual: i64) -> Relations {
+    pub(crate) fn relations(&mut self, template: &Arc<Template>, profile: &Profile) -> Relations {
+        let mutual = profile.hard_pod_affinity_weight;
         let same = |known: &Relations| Arc::ptr_eq(&known.template, template) && known.mutual == mutual;
         if let Some(at) = self.relations.iter().position(same) {
             return self.relations.remove(at);
         }
         let defaults = if template.spread.is_empty() {
-            self.default_constraints(template)
+            self.default_constraints(template, &profile.default_spread)
         } else {
             Vec::new()
         };
@@ -468,6 +470,7 @@ impl Snapshot {
             self.ensure_topology(&constraint.topology_key);
         }
         let mut relations = Relations::new(&self.surroundings, template, &defaults, mutual);
+        relations.requires_all |= profile.default_spread != DefaultSpread::System;
         let affine_only = relations.looks_at_affine_only();
         if affine_only {
             for slot in self.affine.keys() {
@@ -500,6 +503,8 @@ impl Snapshot {
             && own.node_selector == template.node_selector
             && own.required_nodes == template.required_nodes
             && known.is_spread_by(defaults)
+            // Whether a pod would count itself depends on its labels.
+            && !defaults.iter().any(|constraint| constraint.hard)
     }
 
     /// Takes relations back, as the most lately used.
@@ -510,9 +515,8 @@ impl Snapshot {
         self.relations.push(relations);
     }
 
-    /// A pod without constraints is spread softly over hosts and zones, among those that its Services and its controller
-    /// select.
-    fn default_constraints(&self, template: &Template) -> Vec<Constraint> {
+    /// The constraints of a pod without any, among those that its Services and its controller select.
+    fn default_constraints(&self, template: &Template, spread: &DefaultSpread) -> Vec<Constraint> {
         let mut selector = LabelSelector::default();
         let services = self.services.get(&template.namespace).into_iter().flatten();
         for (_, wanted) in services {
@@ -537,6 +541,13 @@ impl Snapshot {
         }
         if selector.is_empty() {
             return Vec::new();
+        }
+        if let DefaultSpread::List(constraints) = spread {
+            let selecting = |constraint: &Constraint| Constraint {
+                selector: Some(selector.clone()),
+                ..constraint.clone()
+            };
+            return constraints.iter().map(selecting).collect();
         }
         [(HOSTNAME, 3), (ZONE, 5)]
             .into_iter()

@@ -6,11 +6,13 @@
 mod common;
 mod slow;
 
+use std::collections::BTreeSet;
+
 use common::Ground;
 use serde_json::{Value, json};
 use slow::World;
-use trireme_scheduling::profile::{Strategy, Weighted};
-use trireme_scheduling::{NodeRecord, Profile, rank};
+use trireme_scheduling::profile::{Strategy, Weighted, Weights};
+use trireme_scheduling::{NodeRecord, Plugins, Profile, rank};
 
 /// Numbers without pattern, the same for the same seed.
 struct Random(u64);
@@ -322,6 +324,8 @@ struct Pair {
     world: World,
     templates: Vec<Value>,
     made: usize,
+    /// Why nodes were turned down.
+    reasons: BTreeSet<String>,
 }
 
 impl Pair {
@@ -331,6 +335,7 @@ impl Pair {
             world: World::default(),
             templates: (0..6).map(|_| template(random)).collect(),
             made: 0,
+            reasons: BTreeSet::new(),
         };
         for name in NAMESPACES {
             this.label_namespace(random, name);
@@ -490,6 +495,8 @@ impl Pair {
             }
         }
         assert_eq!(fast, slow, "for {pod:#}\namong {:#?}", self.world);
+        let refused = slow.into_iter().filter_map(|(_, judged)| judged.err());
+        self.reasons.extend(refused.flat_map(|(reasons, _)| reasons));
     }
 }
 
@@ -510,12 +517,59 @@ fn profile(random: &mut Random) -> Profile {
     profile.fit_resources = vec![weighted("cpu", 2), weighted("memory", 1), weighted("example.com/gpu", 3)];
     profile.balanced_resources = vec![weighted("cpu", 1), weighted("memory", 1), weighted("example.com/gpu", 1)];
     profile.hard_pod_affinity_weight = 7;
+    let mut weight = || i64::try_from(random.below(4)).unwrap();
+    profile.weights = Weights {
+        taints: weight(),
+        node_affinity: weight(),
+        fit: weight(),
+        spread: weight(),
+        pod_affinity: weight(),
+        balanced: weight(),
+        images: weight(),
+    };
+    for plugin in [
+        Plugins::UNSCHEDULABLE,
+        Plugins::TAINTS,
+        Plugins::NODE_AFFINITY,
+        Plugins::PORTS,
+        Plugins::FIT,
+        Plugins::SPREAD,
+        Plugins::POD_AFFINITY,
+    ] {
+        if random.one_in(6) {
+            profile.filters = profile.filters.without(plugin);
+        }
+    }
     profile
 }
+
+/// Parts of the reasons that must have been met, or the pairs show nothing of them.
+const MET: [&str; 19] = [
+    "were unschedulable",
+    "had untolerated taint(s)",
+    "didn't match Pod's node affinity",
+    "didn't have free ports",
+    "Insufficient cpu",
+    "Too many pods",
+    "didn't match pod topology spread constraints",
+    "didn't match pod affinity rules",
+    "didn't match pod anti-affinity rules",
+    "ReadWriteOncePod access mode already in-use",
+    "exceed max volume count",
+    "didn't match PersistentVolume's node affinity",
+    "didn't find available persistent volumes to bind",
+    "had no available volume zone",
+    "not found",
+    "is being deleted",
+    "bound to non-existent persistentvolume",
+    "waiting for ephemeral volume controller",
+    "pod is not owner",
+];
 
 /// Compares this many pairs of a snapshot and a pod.
 fn run(seed: u64, pairs: usize) {
     let mut random = Random(seed);
+    let mut reasons = BTreeSet::new();
     let mut compared = 0;
     while compared < pairs {
         let mut pair = Pair::new(&mut random);
@@ -527,6 +581,13 @@ fn run(seed: u64, pairs: usize) {
             pair.compare(&mut random, &profile);
             compared += 1;
         }
+        reasons.append(&mut pair.reasons);
+    }
+    for part in MET {
+        assert!(
+            reasons.iter().any(|reason| reason.contains(part)),
+            "nothing {part}: {reasons:#?}"
+        );
     }
 }
 

@@ -336,9 +336,15 @@ async fn scales_and_bindings_are_of_their_namespace_and_version() {
              in object meta: {present}"
         )
     );
+    let mut hoped = bound.clone();
+    hoped["status"]["nominatedNodeName"] = "n2".into();
+    let hoped = made(&server, "PUT", &format!("{PODS}/p/status"), hoped).await;
+    assert_eq!(hoped["status"]["nominatedNodeName"], "n2");
+    let present = hoped["metadata"]["resourceVersion"].as_str().unwrap();
     made(&server, "POST", &format!("{PODS}/p/binding"), binding(present)).await;
     let pod = made(&server, "GET", &format!("{PODS}/p"), Value::Null).await;
     assert_eq!(pod["spec"]["nodeName"], "n1");
+    assert_eq!(pod["status"]["nominatedNodeName"], Value::Null, "what was hoped for is over");
     assert_eq!(pod["metadata"]["labels"]["a"], "c", "a binding's labels replace the pod's");
 }
 

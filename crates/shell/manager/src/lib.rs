@@ -21,3 +21,4 @@ pub use metrics::Metrics;
 pub use registration::{Context, Key, Registration};
 pub use run::Manager;
 pub use scheduler::Scheduler;
+pub use trireme_scheduling::configuration as scheduler_configuration;

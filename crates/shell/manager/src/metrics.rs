@@ -40,7 +40,7 @@ struct OutcomeLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct AttemptLabels {
     result: &'static str,
-    profile: &'static str,
+    profile: Arc<str>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -122,14 +122,14 @@ pub(crate) enum Attempt {
 }
 
 impl Attempt {
-    fn labels(self) -> AttemptLabels {
+    fn labels(self, profile: &Arc<str>) -> AttemptLabels {
         AttemptLabels {
             result: match self {
                 Self::Scheduled => "scheduled",
                 Self::Unschedulable => "unschedulable",
                 Self::Error => "error",
             },
-            profile: crate::scheduler::NAME,
+            profile: Arc::clone(profile),
         }
     }
 }
@@ -196,14 +196,14 @@ impl SchedulerMetrics {
         // Zeros are shown from the start, so that a rate has something to rise from.
         this.pending(0, 0, 0);
         for result in [Attempt::Scheduled, Attempt::Unschedulable, Attempt::Error] {
-            drop(this.attempts.get_or_create(&result.labels()));
+            drop(this.attempts.get_or_create(&result.labels(&"default-scheduler".into())));
         }
         this
     }
 
-    /// Counts an attempt.
-    pub(crate) fn attempt(&self, result: Attempt, took: Duration) {
-        let labels = result.labels();
+    /// Counts an attempt by a profile.
+    pub(crate) fn attempt(&self, result: Attempt, profile: &Arc<str>, took: Duration) {
+        let labels = result.labels(profile);
         self.attempts.get_or_create(&labels).inc();
         self.durations.get_or_create(&labels).observe(took.as_secs_f64());
     }

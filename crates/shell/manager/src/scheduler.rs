@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trireme_api::Status;
 use trireme_client::{Cache, Client, Clock, EventRecorder, EventType, ResourceRef, Subscription};
+use trireme_scheduling::configuration::Configuration;
 use trireme_scheduling::volumes::Written;
 use trireme_scheduling::{PodRecord, Preemption, Profile, Refused};
 
@@ -29,8 +30,6 @@ use self::feed::Feed;
 use self::queue::PodQueue;
 use self::volumes::{Outcome, Waiting, WaitingPods};
 
-/// `spec.schedulerName` of the pods that this scheduler takes.
-pub const NAME: &str = "default-scheduler";
 /// Bindings under way at once.
 const BINDINGS_MAX: usize = 64;
 
@@ -40,6 +39,7 @@ pub struct Scheduler {
     cache: Arc<Cache>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    configuration: Configuration,
 }
 
 impl Scheduler {
@@ -51,7 +51,15 @@ impl Scheduler {
             cache,
             clock,
             metrics: Arc::default(),
+            configuration: Configuration::default(),
         }
+    }
+
+    /// Uses other profiles than upstream's default one.
+    #[must_use]
+    pub fn with_configuration(mut self, configuration: Configuration) -> Self {
+        self.configuration = configuration;
+        self
     }
 
     /// Uses counters that are there already (the manager's, or of an earlier term).
@@ -84,16 +92,28 @@ impl Scheduler {
         let work = async {
             self.cache.synced(&resources).await;
             let changes = self.cache.subscribe(&resources);
-            let events = EventRecorder::new(&self.client, NAME, "", Arc::clone(&self.clock), ended.clone());
+            let Configuration { profiles, backoff, .. } = self.configuration;
+            let names = profiles.iter().map(|profile| profile.scheduler_name.clone()).collect();
+            let lane = |profile: Profile| Lane {
+                name: profile.scheduler_name.as_str().into(),
+                events: EventRecorder::new(
+                    &self.client,
+                    &profile.scheduler_name,
+                    "",
+                    Arc::clone(&self.clock),
+                    ended.clone(),
+                ),
+                profile,
+            };
+            let lanes = profiles.into_iter().map(lane).collect();
             let (results, done) = mpsc::channel(BINDINGS_MAX);
             let running = Running {
                 client: self.client.with_field_manager("kube-scheduler"),
                 cache: self.cache,
                 clock: self.clock,
-                events,
-                feed: Feed::default(),
-                profile: Profile::default(),
-                queue: PodQueue::new(self.metrics.scheduler()),
+                lanes,
+                feed: Feed::new(names),
+                queue: PodQueue::new(self.metrics.scheduler(), backoff),
                 waiting: WaitingPods::default(),
                 metrics: self.metrics.scheduler(),
                 results,
@@ -127,13 +147,21 @@ struct Bound {
     result: Result<(), Status>,
 }
 
+/// A profile, and who tells of what it did.
+struct Lane {
+    /// The profile's name.
+    name: Arc<str>,
+    profile: Profile,
+    events: EventRecorder,
+}
+
 struct Running {
     client: Client,
     cache: Arc<Cache>,
     clock: Arc<dyn Clock>,
-    events: EventRecorder,
+    /// One for each name that pods ask for.
+    lanes: Vec<Lane>,
     feed: Feed,
-    profile: Profile,
     queue: PodQueue,
     waiting: WaitingPods,
     metrics: SchedulerMetrics,
@@ -172,6 +200,13 @@ impl Running {
         }
     }
 
+    /// Index of the profile that a pod asks for.
+    fn lane(&self, pod: &PodRecord) -> usize {
+        let name = &pod.template.scheduler_name;
+        let found = self.lanes.iter().position(|lane| lane.profile.scheduler_name == *name);
+        found.expect("the queue takes only pods of these profiles")
+    }
+
     /// The next number of a sequence without pattern, to choose among equals.
     fn seed(&mut self) -> u64 {
         self.seed = self
@@ -187,7 +222,8 @@ impl Running {
         }
         let seed = self.seed();
         let begun = Instant::now();
-        let placed = trireme_scheduling::decide(&mut self.feed.snapshot, &self.profile, pod, seed);
+        let lane = self.lane(pod);
+        let placed = trireme_scheduling::decide(&mut self.feed.snapshot, &self.lanes[lane].profile, pod, seed);
         self.metrics.chose(begun.elapsed());
         match placed {
             Ok(placement) => {
@@ -207,7 +243,8 @@ impl Running {
                 }
             }
             Err(refused) => {
-                self.metrics.attempt(Attempt::Unschedulable, begun.elapsed());
+                self.metrics
+                    .attempt(Attempt::Unschedulable, &self.lanes[lane].name, begun.elapsed());
                 self.refuse(pod, &refused);
             }
         }
@@ -217,7 +254,8 @@ impl Running {
         let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
             return;
         };
-        let (client, events, results) = (self.client.clone(), self.events.clone(), self.results.clone());
+        let events = self.lanes[self.lane(pod)].events.clone();
+        let (client, results) = (self.client.clone(), self.results.clone());
         let pod = Arc::clone(pod);
         let history = self.queue.history(&pod.uid);
         tokio::spawn(async move {
@@ -271,7 +309,9 @@ impl Running {
 
     /// A pod's volumes will not come: it is placed anew.
     fn fail(&mut self, waiting: &Waiting, failed: &volumes::Failed) {
-        self.metrics.attempt(Attempt::Error, waiting.begun.elapsed());
+        let lane = self.lane(&waiting.pod);
+        self.metrics
+            .attempt(Attempt::Error, &self.lanes[lane].name, waiting.begun.elapsed());
         self.feed.snapshot.storage.restore(&waiting.plan);
         self.feed.forget(&waiting.pod, &mut self.queue);
         let pod = self
@@ -280,7 +320,8 @@ impl Running {
             .map_or_else(|| Arc::clone(&waiting.pod), Arc::clone);
         self.queue.back_off(&pod.uid, Instant::now());
         let message = failed.to_string();
-        self.events
+        self.lanes[lane]
+            .events
             .record(act::regarding(&pod), EventType::Warning, "FailedScheduling", message.as_str());
         let object = self
             .cache
@@ -305,7 +346,7 @@ impl Running {
                 let claims = written.bindings.iter().map(|(claim, ..)| claim);
                 let claims = claims.chain(written.provisions.iter().map(|(claim, _)| claim));
                 self.feed.changed_claims.extend(claims.cloned());
-                let deadline = Instant::now() + self.profile.bind_timeout;
+                let deadline = Instant::now() + self.lanes[self.lane(&waiting.pod)].profile.bind_timeout;
                 self.waiting.add(waiting, written, deadline);
             }
             Done::Written(waiting, Err(status)) => self.fail(&waiting, &volumes::Failed::Write(status)),
@@ -319,14 +360,16 @@ impl Running {
     }
 
     fn settle_bound(&mut self, bound: &Bound) {
+        let lane = self.lane(&bound.pod);
+        let name = &self.lanes[lane].name;
         let Err(status) = &bound.result else {
-            self.metrics.attempt(Attempt::Scheduled, bound.begun.elapsed());
+            self.metrics.attempt(Attempt::Scheduled, name, bound.begun.elapsed());
             if let Some((failed, arrived)) = bound.history {
                 self.metrics.placed(failed + 1, arrived.elapsed());
             }
             return;
         };
-        self.metrics.attempt(Attempt::Error, bound.begun.elapsed());
+        self.metrics.attempt(Attempt::Error, name, bound.begun.elapsed());
         let uid = &*bound.pod.uid;
         self.feed.forget(&bound.pod, &mut self.queue);
         // A pod that is gone or bound by another leaves the queue as soon as the cache tells; till then it backs off.
@@ -336,7 +379,8 @@ impl Running {
             return;
         }
         let message = format!("binding rejected: {status}");
-        self.events
+        self.lanes[lane]
+            .events
             .record(act::regarding(&bound.pod), EventType::Warning, "FailedScheduling", message);
         self.queue.back_off(uid, Instant::now());
     }
@@ -344,14 +388,16 @@ impl Running {
     /// A pod fits nowhere: room is made for it if others are less important; event and condition tell.
     fn refuse(&mut self, pod: &Arc<PodRecord>, refused: &Refused) {
         let seed = self.seed();
-        let preemption = trireme_scheduling::preempt(&mut self.feed.snapshot, &self.profile, pod, refused, seed);
+        let lane = self.lane(pod);
+        let preemption = trireme_scheduling::preempt(&mut self.feed.snapshot, &self.lanes[lane].profile, pod, refused, seed);
         self.queue.give_up(&pod.uid, refused.plugins(), Instant::now());
         let message = match &preemption {
             Preemption::Remove { .. } => refused.message(""),
             Preemption::Hopeless(why) => refused.message(why),
             Preemption::Ineligible(why) => refused.message(why),
         };
-        self.events
+        self.lanes[lane]
+            .events
             .record(act::regarding(pod), EventType::Warning, "FailedScheduling", message.as_str());
         let nominate = match &preemption {
             Preemption::Remove { node, .. } => Some(Some(&**node)),
@@ -390,7 +436,8 @@ impl Running {
         patch: Option<serde_json::Value>,
         lower: Vec<Arc<PodRecord>>,
     ) {
-        let (client, events, results) = (self.client.clone(), self.events.clone(), self.results.clone());
+        let events = self.lanes[self.lane(pod)].events.clone();
+        let (client, results) = (self.client.clone(), self.results.clone());
         let (pod, clock) = (Arc::clone(pod), Arc::clone(&self.clock));
         tokio::spawn(async move {
             if let Some(patch) = patch

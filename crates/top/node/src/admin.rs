@@ -74,6 +74,14 @@ impl Admin {
         Ok(serde_json::from_slice(&answer)?)
     }
 
+    /// What a path of the API holds, as JSON.
+    ///
+    /// # Errors
+    /// When the API refuses, or has no such thing.
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        self.ask(Method::GET, path, None).await
+    }
+
     /// The cluster's status, as JSON.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use clap::Args;
 
 use crate::join::wire::ClusterSettings;
 use trireme_kubelet::EvictionHard;
+use trireme_manager::scheduler_configuration::{self, Configuration};
 use trireme_routing::mesh::Mode;
 
 /// Where the main configuration file is, if there is one.
@@ -181,6 +182,9 @@ pub struct ServerOptions {
     /// every ten seconds
     #[arg(long, env = "TRIREME_NODE_MONITOR_GRACE_PERIOD", default_value = "50s", value_parser = duration)]
     pub node_monitor_grace_period: Duration,
+    /// File of kind KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1): the scheduler's profiles
+    #[arg(long, env = "TRIREME_SCHEDULER_CONFIG")]
+    pub scheduler_config: Option<PathBuf>,
     /// File of static bearer tokens: token,user,uid,"group1,group2"
     #[arg(long, env = "TRIREME_TOKEN_AUTH_FILE")]
     pub token_auth_file: Option<PathBuf>,
@@ -369,6 +373,20 @@ fn config_files(path: &Path, named: bool) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(files)
 }
 
+/// Reads a KubeSchedulerConfiguration.
+///
+/// # Errors
+/// [`ConfigError::Value`] with all that is wrong with it, in one line.
+pub fn scheduler_configuration(path: &Path) -> Result<Configuration, ConfigError> {
+    let wrong = |reason: String| ConfigError::Value {
+        flag: "scheduler-config",
+        reason: format!("{}: {reason}", path.display()),
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let value: serde_json::Value = serde_saphyr::from_str(&text).map_err(|error| wrong(yaml_reason(&error)))?;
+    scheduler_configuration::read(&value).map_err(|errors| wrong(trireme_api::field::aggregate(&errors)))
+}
+
 /// An IPv4 range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
@@ -424,6 +442,8 @@ pub struct Checked {
     pub cluster_dns: IpAddr,
     /// NodePort range, both ends included.
     pub node_ports: (u16, u16),
+    /// The scheduler's profiles.
+    pub scheduler: Configuration,
 }
 
 impl NodeOptions {
@@ -516,8 +536,10 @@ impl ServerOptions {
                 format!("{} is the API's port already", self.node.kubelet_port),
             ));
         }
+        let scheduler = self.scheduler_config.as_deref().map(scheduler_configuration).transpose()?;
         let cluster_dns = self.cluster_dns.unwrap_or_else(|| service_cidr.nth(10).into());
         Ok(Checked {
+            scheduler: scheduler.unwrap_or_default(),
             service_cidr,
             cluster_cidr,
             cluster_dns,
@@ -619,6 +641,24 @@ mod tests {
         for wrong in ["", "h", "1w", "-1h", "99999999999999999999d"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_scheduler_configuration_is_read_and_a_wrong_one_names_its_flag_and_field() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("scheduler.yaml");
+        let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
+        std::fs::write(&path, format!("{head}profiles:\n- schedulerName: packer\n")).unwrap();
+        let read = scheduler_configuration(&path).unwrap();
+        assert_eq!(read.profiles[0].scheduler_name, "packer");
+        std::fs::write(&path, format!("{head}percentageOfNodesToScore: 200\n")).unwrap();
+        let error = scheduler_configuration(&path).unwrap_err().to_string();
+        let text = "percentageOfNodesToScore: Invalid value: 200: not in valid range [0-100]";
+        assert_eq!(error, format!("--scheduler-config: {}: {text}", path.display()));
+        let error = scheduler_configuration(&directory.path().join("absent"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("absent: cannot be read"), "{error}");
     }
 
     #[test]

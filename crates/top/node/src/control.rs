@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trireme_apiserver::{ApiServer, InProcess, UserInfo};
 use trireme_client::{Cache, Client, Clock};
+use trireme_manager::scheduler_configuration::Configuration;
 use trireme_manager::{Manager, Metrics, Scheduler, controllers};
 
 use crate::certificates::Certificates;
@@ -28,7 +29,8 @@ pub(crate) struct ControlPlane {
     clock: Arc<dyn Clock>,
     settings: controllers::Settings,
     controllers: bool,
-    scheduler: bool,
+    /// None where it is left out.
+    scheduler: Option<Configuration>,
     /// Outlive the terms.
     metrics: Arc<Metrics>,
 }
@@ -63,7 +65,7 @@ impl ControlPlane {
             clock: Arc::clone(clock),
             settings,
             controllers: config.runs(Part::Controllers),
-            scheduler: config.runs(Part::Scheduler),
+            scheduler: config.runs(Part::Scheduler).then(|| config.scheduler.clone()),
             metrics,
         })
     }
@@ -81,10 +83,11 @@ impl ControlPlane {
                 .register_all(registrations);
             tasks.spawn(manager.run(ended.clone()));
         }
-        if self.scheduler {
+        if let Some(configuration) = &self.scheduler {
             let client = access(&self.server, UserInfo::new("system:kube-scheduler", &[]), term);
-            let scheduler =
-                Scheduler::new(client, Arc::clone(&self.cache), Arc::clone(&self.clock)).with_metrics(Arc::clone(&self.metrics));
+            let scheduler = Scheduler::new(client, Arc::clone(&self.cache), Arc::clone(&self.clock))
+                .with_metrics(Arc::clone(&self.metrics))
+                .with_configuration(configuration.clone());
             tasks.spawn(scheduler.run(ended.clone()));
         }
     }

@@ -52,6 +52,9 @@ pub async fn run_server(config: Checked) -> Result<()> {
     let tasks = TaskTracker::new();
     let shares = descriptor_shares()?;
     let options = &config.options;
+    for field in &config.scheduler.unused {
+        tracing::warn!(field, "a field of --scheduler-config is accepted and does nothing here");
+    }
     let node_ip = match options.node.node_ip {
         Some(address) => address,
         None => trireme_network::main_address()

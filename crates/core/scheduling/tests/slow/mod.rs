@@ -10,8 +10,8 @@ mod volumes;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use trireme_scheduling::Profile;
 use trireme_scheduling::profile::Strategy;
+use trireme_scheduling::{Plugins, Profile};
 
 #[derive(Debug, Default)]
 pub struct World {
@@ -250,26 +250,34 @@ impl World {
         domains
     }
 
-    fn filter(&self, pod: &Value, node: &Value) -> Result<(), (Vec<String>, bool)> {
+    fn filter(&self, profile: &Profile, pod: &Value, node: &Value) -> Result<(), (Vec<String>, bool)> {
+        let runs = |plugin| profile.filters.has(plugin);
         let refuse = |reason: &str, helps| Err((vec![reason.to_owned()], helps));
         let cordon = serde_json::json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"});
-        if node["spec"]["unschedulable"] == true && !tolerates(pod, &cordon) {
+        if runs(Plugins::UNSCHEDULABLE) && node["spec"]["unschedulable"] == true && !tolerates(pod, &cordon) {
             return refuse("node(s) were unschedulable", false);
         }
-        if !tolerates_hard(pod, node) {
+        if runs(Plugins::TAINTS) && !tolerates_hard(pod, node) {
             return refuse("node(s) had untolerated taint(s)", false);
         }
-        if !admits(pod, node) {
+        if runs(Plugins::NODE_AFFINITY) && !admits(pod, node) {
             return refuse("node(s) didn't match Pod's node affinity/selector", false);
         }
         let held: Vec<i64> = self.on(node).flat_map(ports).collect();
-        if ports(pod).iter().any(|port| held.contains(port)) {
+        if runs(Plugins::PORTS) && ports(pod).iter().any(|port| held.contains(port)) {
             return refuse("node(s) didn't have free ports for the requested pod ports", true);
         }
-        self.room(pod, node)?;
+        if runs(Plugins::FIT) {
+            self.room(pod, node)?;
+        }
         self.volumes(pod, node)?;
-        self.spread(pod, node)?;
-        self.affinity(pod, node)
+        if runs(Plugins::SPREAD) {
+            self.spread(pod, node)?;
+        }
+        if runs(Plugins::POD_AFFINITY) {
+            self.affinity(pod, node)?;
+        }
+        Ok(())
     }
 
     fn room(&self, pod: &Value, node: &Value) -> Result<(), (Vec<String>, bool)> {
@@ -356,20 +364,40 @@ impl World {
             let refused = |node: &Value| (name(node).to_owned(), Err((vec![text.clone()], false)));
             return self.nodes.iter().map(refused).collect();
         }
-        let checked: Vec<_> = self.nodes.iter().map(|node| (node, self.filter(pod, node))).collect();
+        let checked: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| (node, self.filter(profile, pod, node)))
+            .collect();
         let suitable: Vec<&Value> = checked
             .iter()
             .filter(|(_, check)| check.is_ok())
             .map(|(node, _)| *node)
             .collect();
+        let weights = &profile.weights;
         let columns = [
-            (1, suitable.iter().map(|node| self.strategy(profile, pod, node)).collect()),
-            (1, suitable.iter().map(|node| self.balanced(profile, pod, node)).collect()),
-            (3, scaled(suitable.iter().map(|node| unwelcome(pod, node)).collect(), true)),
-            (2, scaled(suitable.iter().map(|node| preferred(pod, node)).collect(), false)),
-            (2, self.spreading(pod, &suitable)),
-            (2, self.friendly(profile, pod, &suitable)),
-            (1, suitable.iter().map(|node| self.images(pod, node)).collect::<Vec<i64>>()),
+            (
+                weights.fit,
+                suitable.iter().map(|node| self.strategy(profile, pod, node)).collect(),
+            ),
+            (
+                weights.balanced,
+                suitable.iter().map(|node| self.balanced(profile, pod, node)).collect(),
+            ),
+            (
+                weights.taints,
+                scaled(suitable.iter().map(|node| unwelcome(pod, node)).collect(), true),
+            ),
+            (
+                weights.node_affinity,
+                scaled(suitable.iter().map(|node| preferred(pod, node)).collect(), false),
+            ),
+            (weights.spread, self.spreading(pod, &suitable)),
+            (weights.pod_affinity, self.friendly(profile, pod, &suitable)),
+            (
+                weights.images,
+                suitable.iter().map(|node| self.images(pod, node)).collect::<Vec<i64>>(),
+            ),
         ];
         let mut scores = (0..suitable.len()).map(|at| columns.iter().map(|(weight, column)| weight * column[at]).sum());
         checked

@@ -315,6 +315,10 @@ impl ApiServer {
             }
             let mut pod = pod.clone();
             pod["spec"]["nodeName"] = node.as_str().into();
+            // The node that was hoped for says nothing any more.
+            if let Some(status) = pod["status"].as_object_mut() {
+                status.remove("nominatedNodeName");
+            }
             for kind in ["annotations", "labels"] {
                 if let Some(extra) = binding["metadata"][kind].as_object().filter(|extra| !extra.is_empty()) {
                     let held = metadata(&mut pod).entry(kind).or_insert_with(|| json!({}));

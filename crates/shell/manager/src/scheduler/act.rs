@@ -10,8 +10,6 @@ use trireme_api::{Object, Status};
 use trireme_client::{Client, DeleteOptions, EventRecorder, EventType, Patch, Regarding};
 use trireme_scheduling::PodRecord;
 
-use super::NAME;
-
 pub(super) fn regarding(pod: &PodRecord) -> Regarding {
     Regarding {
         api_version: "v1".into(),
@@ -123,7 +121,7 @@ pub(super) async fn evict(
             "type": "DisruptionTarget",
             "status": "True",
             "reason": "PreemptionByScheduler",
-            "message": format!("{NAME}: preempting to accommodate a higher priority pod"),
+            "message": format!("{}: preempting to accommodate a higher priority pod", preemptor.template.scheduler_name),
             "lastProbeTime": null,
             "lastTransitionTime": k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now),
             "observedGeneration": (victim.generation > 0).then_some(victim.generation),

@@ -12,12 +12,13 @@ use trireme_client::Change;
 use trireme_scheduling::hints::{self, Change as Hint};
 use trireme_scheduling::{NodeRecord, Plugins, PodRecord, Snapshot, Template, Templates};
 
-use super::NAME;
 use super::queue::PodQueue;
 
 /// What is known of the cluster.
 #[derive(Default)]
 pub(super) struct Feed {
+    /// `spec.schedulerName` of the pods that are taken.
+    names: Vec<String>,
     pub(super) snapshot: Snapshot,
     templates: Templates,
     /// Pods decided about and not yet seen as bound.
@@ -33,6 +34,14 @@ pub(super) struct Feed {
 }
 
 impl Feed {
+    /// One that takes pods with these scheduler names.
+    pub(super) fn new(names: Vec<String>) -> Self {
+        Self {
+            names,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn is_assumed(&self, uid: &str) -> bool {
         self.assumed.contains(uid)
     }
@@ -202,7 +211,7 @@ impl Feed {
             self.take_bound(Arc::new(pod), queue, now);
             return Ok(());
         }
-        if !is_ours(&pod) {
+        if !self.is_ours(&pod) {
             queue.remove(&pod.uid);
             if self.snapshot.clear_nomination(&pod.uid) {
                 wake(queue, Hint::Left(&pod), |_| true);
@@ -291,6 +300,10 @@ impl Feed {
         }
     }
 
+    fn is_ours(&self, pod: &PodRecord) -> bool {
+        self.names.contains(&pod.template.scheduler_name) && !pod.template.gated && !pod.deleting && !pod.finished
+    }
+
     /// Nominates a pod to a node before the API shows it.
     pub(super) fn nominate(&mut self, pod: &PodRecord, node: &str, queue: &mut PodQueue) {
         let pod = Arc::new(PodRecord {
@@ -327,8 +340,4 @@ fn wake(queue: &mut PodQueue, hint: Hint<'_>, concerns: impl Fn(Plugins) -> bool
 
 fn wake_at(queue: &mut PodQueue, hint: Hint<'_>, now: Instant) {
     queue.wake(now, |pod, failed| hints::may_help(hint, pod, failed));
-}
-
-fn is_ours(pod: &PodRecord) -> bool {
-    pod.template.scheduler_name == NAME && !pod.template.gated && !pod.deleting && !pod.finished
 }

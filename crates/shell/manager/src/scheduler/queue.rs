@@ -9,14 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use trireme_scheduling::configuration::Backoff;
 use trireme_scheduling::{Plugins, PodRecord, Template};
 
 use crate::metrics::SchedulerMetrics;
 
-/// Pause after the first failure; it doubles.
-const BACKOFF_MIN: Duration = Duration::from_secs(1);
-/// Longest pause after a failure.
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// After this long a pod is tried again though nothing changed.
 const UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
 
@@ -59,6 +56,7 @@ type Uid = Arc<str>;
 /// The queue.
 pub(super) struct PodQueue {
     metrics: SchedulerMetrics,
+    backoff: Backoff,
     entries: HashMap<Uid, Entry>,
     active: BTreeSet<(Rank, Uid)>,
     timers: BTreeSet<(Instant, Uid)>,
@@ -82,9 +80,10 @@ impl Entry {
 
 impl PodQueue {
     /// An empty queue that counts what it does.
-    pub(super) fn new(metrics: SchedulerMetrics) -> Self {
+    pub(super) fn new(metrics: SchedulerMetrics, backoff: Backoff) -> Self {
         Self {
             metrics,
+            backoff,
             entries: HashMap::new(),
             active: BTreeSet::new(),
             timers: BTreeSet::new(),
@@ -163,7 +162,8 @@ impl PodQueue {
 
     /// It could not be bound; that may pass by itself.
     pub(super) fn back_off(&mut self, uid: &str, now: Instant) {
-        self.failed(uid, now, |attempts| Place::Backoff(now + backoff(attempts)));
+        let pauses = self.backoff;
+        self.failed(uid, now, |attempts| Place::Backoff(now + backoff(pauses, attempts)));
     }
 
     fn failed(&mut self, uid: &str, now: Instant, place: impl Fn(u32) -> Place) {
@@ -215,7 +215,7 @@ impl PodQueue {
     /// Tries a pod again that waits nowhere.
     fn retry(&mut self, uid: &str, now: Instant, event: &'static str) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
-        let at = entry.tried + backoff(entry.attempts);
+        let at = entry.tried + backoff(self.backoff, entry.attempts);
         if at > now {
             self.wait(uid, Place::Backoff(at), event);
         } else {
@@ -275,9 +275,9 @@ impl PodQueue {
     }
 }
 
-fn backoff(attempts: u32) -> Duration {
-    let doubled = BACKOFF_MIN.saturating_mul(1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX));
-    doubled.min(BACKOFF_MAX)
+fn backoff(pauses: Backoff, attempts: u32) -> Duration {
+    let times = 1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+    pauses.least.saturating_mul(times).min(pauses.most)
 }
 
 #[cfg(test)]
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn priority_then_arrival() {
-        let mut queue = PodQueue::new(Metrics::default().scheduler());
+        let mut queue = PodQueue::new(Metrics::default().scheduler(), Backoff::default());
         let now = Instant::now();
         for (name, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
             queue.put(pod(name, priority), now);
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn an_unschedulable_pod_waits_for_a_change_that_may_help_and_its_backoff() {
-        let mut queue = PodQueue::new(Metrics::default().scheduler());
+        let mut queue = PodQueue::new(Metrics::default().scheduler(), Backoff::default());
         let now = Instant::now();
         queue.put(pod("a", 0), now);
         queue.pop().unwrap();
@@ -336,6 +336,6 @@ mod tests {
         queue.flush(now + Duration::from_secs(301));
         assert_eq!(names(&mut queue), ["a"], "after five minutes in any case");
         assert!(queue.stuck.is_empty());
-        assert_eq!([1, 2, 4, 5].map(|n| backoff(n).as_secs()), [1, 2, 8, 10]);
+        assert_eq!([1, 2, 4, 5].map(|n| backoff(Backoff::default(), n).as_secs()), [1, 2, 8, 10]);
     }
 }

@@ -20,7 +20,7 @@ fn pod(name: &str, cpu: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
         "spec": {
-            "schedulerName": NAME,
+            "schedulerName": "default-scheduler",
             "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}],
         },
     })
@@ -33,11 +33,15 @@ struct Ground {
 }
 
 fn start() -> Ground {
+    start_with(Configuration::default())
+}
+
+fn start_with(configuration: Configuration) -> Ground {
     let fake = FakeTransport::new();
     let client = Client::new(fake.clone());
     let shutdown = CancellationToken::new();
     let cache = Cache::new(&client, shutdown.clone());
-    let scheduler = Scheduler::new(client.clone(), cache, Arc::new(SystemClock));
+    let scheduler = Scheduler::new(client.clone(), cache, Arc::new(SystemClock)).with_configuration(configuration);
     tokio::spawn(scheduler.run(shutdown.clone()));
     Ground { fake, client, shutdown }
 }
@@ -181,6 +185,43 @@ async fn a_more_important_pod_makes_room_for_itself() {
         assert!(ground.client.get::<Pod>("default", name).await.is_ok(), "{name}");
     }
     assert!(ground.client.get::<Pod>("default", "least").await.is_err());
+    ground.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn each_pod_is_placed_by_the_profile_that_it_asks_for() {
+    let value = json!({
+        "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
+        "profiles": [{}, {"schedulerName": "packer", "plugins": {"multiPoint": {"disabled": [{"name": "NodeResourcesBalancedAllocation"}]}},
+            "pluginConfig": [{"name": "NodeResourcesFit", "args": {"scoringStrategy": {"type": "MostAllocated"}}}]}],
+    });
+    let ground = start_with(trireme_scheduling::configuration::read(&value).unwrap());
+    ground.seed_node(node("n1", "2"));
+    ground.seed_pod(pod("first", "500m"));
+    ground.until("first", is_bound).await;
+    ground.seed_node(node("n2", "2"));
+    let of = |name: &str, scheduler: &str| {
+        let mut pod = pod(name, "100m");
+        pod["spec"]["schedulerName"] = scheduler.into();
+        pod
+    };
+    // The node is there once somebody is on it.
+    ground.seed_pod(of("spreads", "default-scheduler"));
+    let spreads = ground.until("spreads", is_bound).await;
+    ground.seed_pod(of("packs", "packer"));
+    let packs = ground.until("packs", is_bound).await;
+    assert_eq!((node_of(&spreads), node_of(&packs)), ("n2", "n1"));
+    ground.seed_pod(of("strange", "nobody"));
+    ground.seed_pod(of("last", "packer"));
+    ground.until("last", is_bound).await;
+    assert!(!is_bound(&ground.client.get::<Pod>("default", "strange").await.unwrap()));
+    let source = |event: &Event| event.source.as_ref().and_then(|source| source.component.clone());
+    while !{
+        let events = ground.client.list::<Event>(None, &ListOptions::default()).await.unwrap();
+        events.iter().any(|event| source(event).as_deref() == Some("packer"))
+    } {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     ground.shutdown.cancel();
 }
 

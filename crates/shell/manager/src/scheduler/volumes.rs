@@ -211,3 +211,83 @@ async fn patch<K: ApiObject>(client: &Client, namespace: &str, name: &str, body:
     let object = client.transport().patch(&target, &patch, &client.write_options()).await?;
     Ok(object.header().resource_version)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use trireme_scheduling::NodeRecord;
+
+    use super::*;
+
+    fn waiting(name: &str, node: &str) -> Waiting {
+        Waiting {
+            pod: Arc::new(PodRecord {
+                uid: name.into(),
+                ..PodRecord::default()
+            }),
+            node: node.into(),
+            plan: Box::default(),
+            begun: Instant::now(),
+        }
+    }
+
+    fn written(claim: &str) -> Written {
+        Written {
+            provisions: vec![(format!("default/{claim}"), 1)],
+            ..Written::default()
+        }
+    }
+
+    fn failures(outcomes: Vec<Outcome>) -> Vec<(String, String)> {
+        let failure = |outcome| match outcome {
+            Outcome::Failed(waiting, failed) => (waiting.pod.uid.to_string(), failed.to_string()),
+            Outcome::Bound(waiting) | Outcome::Gone(waiting) => (waiting.pod.uid.to_string(), String::new()),
+        };
+        outcomes.into_iter().map(failure).collect()
+    }
+
+    #[tokio::test]
+    async fn a_pod_waits_until_its_claims_change_or_time_is_up() {
+        let mut snapshot = Snapshot::default();
+        let node = br#"{"metadata": {"name": "n1"}}"#;
+        snapshot.put_node(NodeRecord::read(node).unwrap());
+        let claim = json!({"metadata": {"name": "c", "namespace": "default", "resourceVersion": "2",
+            "annotations": {annotation::SELECTED_NODE: "n1"}}});
+        for name in ["c", "d"] {
+            let claim = claim.to_string();
+            snapshot.storage.put_claim("default", name, Some(claim.as_bytes())).unwrap();
+        }
+        let mut pods = WaitingPods::default();
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        pods.add(waiting("first", "n1"), written("c"), now + second);
+        pods.add(waiting("second", "n1"), written("d"), now + 2 * second);
+        pods.add(waiting("third", "gone"), written("d"), now + 3 * second);
+        assert!(pods.look(&[], &snapshot, now).is_empty());
+        assert!(
+            pods.look(&["default/c".into()], &snapshot, now).is_empty(),
+            "nothing is bound yet"
+        );
+        assert_eq!(pods.deadline(), Some(now + second));
+        let prefix = "running PreBind plugin \"VolumeBinding\": binding volumes: ";
+        let late = failures(pods.look(&[], &snapshot, now + second));
+        assert_eq!(late, [("first".into(), format!("{prefix}context deadline exceeded"))]);
+        let gone = failures(pods.look(&["default/d".into()], &snapshot, now + second));
+        assert_eq!(
+            gone,
+            [(
+                "third".into(),
+                format!("{prefix}failed to get node \"gone\": node \"gone\" not found")
+            )]
+        );
+        snapshot.storage.put_claim("default", "d", None).unwrap();
+        assert!(
+            pods.look(&["default/c".into()], &snapshot, now).is_empty(),
+            "nobody waits for it any more"
+        );
+        let lost = failures(pods.look(&["default/d".into()], &snapshot, now));
+        let text = "failed to check provisioning pvc: persistentvolumeclaims \"default/d\" not found";
+        assert_eq!(lost, [("second".into(), format!("{prefix}{text}"))]);
+        assert!(pods.deadline().is_none() && pods.by_claim.is_empty());
+    }
+}
