@@ -7,6 +7,7 @@ mod lab;
 mod members;
 mod server;
 mod version;
+mod why;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,8 @@ enum Command {
     Token(members::TokenCommand),
     /// Take this host's server out of its cluster
     Leave(members::LeaveCommand),
+    /// Say why a pod is where it is, or nowhere, node by node
+    Why(why::WhyCommand),
     /// Look after the node's container images
     Images(images::Images),
     /// A local cluster of real hosts made from network namespaces
@@ -63,20 +66,24 @@ fn main() -> ExitCode {
         Some("lab-init") => return exit_code(trireme_lab::run_init(arguments.get(2).map_or("", String::as_str))),
         _ => {}
     }
-    let outcome = server::with_file_arguments(arguments).and_then(|arguments| match Cli::parse_from(arguments).command {
-        Command::Server(options) => server::run(*options),
-        Command::Agent(options) => server::run_agent(*options),
-        Command::Status(command) => members::status(&command),
-        Command::Member(command) => members::member(command),
-        Command::Token(command) => members::token(command),
-        Command::Leave(command) => members::leave(&command),
-        Command::Images(command) => images::run(command),
-        Command::Lab(command) => lab::run(command),
-        Command::Version(command) => version::run(&command),
-        Command::Completion(command) => completion::run(&command),
+    let outcome = server::with_file_arguments(arguments).and_then(|arguments| {
+        let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
+        match Cli::parse_from(arguments).command {
+            Command::Server(options) => done(server::run(*options)),
+            Command::Agent(options) => done(server::run_agent(*options)),
+            Command::Status(command) => done(members::status(&command)),
+            Command::Member(command) => done(members::member(command)),
+            Command::Token(command) => done(members::token(command)),
+            Command::Leave(command) => done(members::leave(&command)),
+            Command::Why(command) => why::run(&command),
+            Command::Images(command) => done(images::run(command)),
+            Command::Lab(command) => done(lab::run(command)),
+            Command::Version(command) => done(version::run(&command)),
+            Command::Completion(command) => done(completion::run(&command)),
+        }
     });
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("trireme: {}", line(&error));
             ExitCode::FAILURE

@@ -110,7 +110,8 @@ pub(crate) struct LeaveCommand {
     data_dir: PathBuf,
 }
 
-fn run<T>(access: &Access, work: impl AsyncFnOnce(Admin) -> Result<T>) -> Result<T> {
+/// Does something as the cluster's administrator.
+pub(crate) fn run_as_admin<T>(access: &Access, work: impl AsyncFnOnce(Admin) -> Result<T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { work(Admin::connect(&access.kubeconfig).await?).await })
 }
@@ -120,7 +121,8 @@ fn print_json(value: &Value) -> Result<()> {
     Ok(())
 }
 
-fn table(head: &[&str], rows: Vec<Vec<String>>) {
+/// Prints rows below their heads.
+pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING).set_header(head);
     for row in rows {
@@ -166,7 +168,7 @@ const MEMBER_HEAD: [&str; 8] = ["NAME", "ID", "ROLE", "LAG", "HEARD MS AGO", "VE
 
 /// Shows the members, the leader and the certificates.
 pub(crate) fn status(command: &StatusCommand) -> Result<()> {
-    run(&command.access, async |admin| {
+    run_as_admin(&command.access, async |admin| {
         let status = admin.status().await?;
         if command.output.is_some() {
             return print_json(&status);
@@ -199,7 +201,7 @@ pub(crate) fn status(command: &StatusCommand) -> Result<()> {
 
 /// Lists and changes members.
 pub(crate) fn member(command: MemberCommand) -> Result<()> {
-    run(&command.access, async |admin| {
+    run_as_admin(&command.access, async |admin| {
         let (change, done) = match command.command {
             MemberVerb::List { output } => {
                 let status = admin.status().await?;
@@ -221,7 +223,7 @@ pub(crate) fn member(command: MemberCommand) -> Result<()> {
 
 /// Makes, lists and revokes tokens.
 pub(crate) fn token(command: TokenCommand) -> Result<()> {
-    run(&command.access, async |admin| match command.command {
+    run_as_admin(&command.access, async |admin| match command.command {
         TokenVerb::Create { role, ttl } => {
             println!("{}", admin.create_token(role, ttl).await?);
             Ok(())
@@ -258,7 +260,7 @@ pub(crate) fn leave(command: &LeaveCommand) -> Result<()> {
         .with_context(|| format!("this host is no server of a cluster: reading {}", path.display()))
         .and_then(|bytes| Ok(serde_json::from_slice(&bytes)?))?;
     let id = text(&place["member"]["id"]);
-    run(&command.access, async |admin| {
+    run_as_admin(&command.access, async |admin| {
         let members = admin.status().await?["members"].as_array().map_or(0, Vec::len);
         if members < 2 {
             bail!(

@@ -96,6 +96,11 @@ impl Cluster {
         succeed(&format!("trireme lab {}", arguments.join(" ")), &output)
     }
 
+    /// Path of the administrator's kubeconfig.
+    pub(crate) fn kubeconfig(&self) -> &str {
+        &self.kubeconfig
+    }
+
     /// Removes the cluster.
     pub(crate) fn down(&self) -> Result<()> {
         self.lab(&["down"]).map(drop)

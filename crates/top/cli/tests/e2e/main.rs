@@ -22,6 +22,7 @@ mod port_forward;
 mod proxies;
 mod reachability;
 mod registry;
+mod scheduling;
 mod stateful;
 mod survival;
 
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         limits::SCENARIOS,
         isolation::SCENARIOS,
         registry::SCENARIOS,
+        scheduling::SCENARIOS,
         disk_full::SCENARIOS,
         autoscaling::SCENARIOS,
         daemons::SCENARIOS,
