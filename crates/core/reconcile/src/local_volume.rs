@@ -223,10 +223,8 @@ fn volume(snapshot: &ClaimSnapshot, path: &str) -> Value {
     if policy == "Delete" {
         volume["metadata"]["finalizers"] = json!([FINALIZER]);
     }
-    for field in ["volumeAttributesClassName"] {
-        if !spec[field].is_null() {
-            volume["spec"][field] = spec[field].clone();
-        }
+    if !spec["volumeAttributesClassName"].is_null() {
+        volume["spec"]["volumeAttributesClassName"] = spec["volumeAttributesClassName"].clone();
     }
     volume
 }
