@@ -64,7 +64,8 @@ pub(crate) fn totals(
             nodes().map(|node| images(snapshot, template, node, count)).collect(),
         );
     }
-    let drawn = !relations.liked.is_empty() && !(profile.ignores_preferences_of_others && template.liked.is_empty());
+    let ignored = profile.ignores_preferences_of_others && template.liked.is_empty();
+    let drawn = !relations.liked.is_empty() && !ignored;
     if weights.pod_affinity > 0 && drawn {
         add(weights.pod_affinity, pod_affinity(snapshot, relations, slots));
     }
