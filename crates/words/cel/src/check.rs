@@ -23,17 +23,17 @@ pub(crate) struct Checked {
 /// Why an expression has no types.
 pub(crate) enum Unchecked {
     Issues(Vec<Issue>),
-    /// It would take more than `steps`.
+    /// It would take more steps than are left.
     Exhausted,
 }
 
-/// Finds the types in `ast` within `steps`.
-pub(crate) fn check(environment: &Environment, source: &Source, ast: &Ast, steps: u32) -> Result<Checked, Unchecked> {
+/// Finds the types in `ast` with the steps that are `left`.
+pub(crate) fn check(environment: &Environment, source: &Source, ast: &Ast, left: &mut u32) -> Result<Checked, Unchecked> {
     let mut checker = Checker {
         environment,
         source,
         ast,
-        known: Substitutions::new(steps),
+        known: Substitutions::new(*left),
         types: vec![None; ast.nodes.len()],
         overloads: HashMap::new(),
         names: HashMap::new(),
@@ -41,18 +41,18 @@ pub(crate) fn check(environment: &Environment, source: &Source, ast: &Ast, steps
         issues: Vec::new(),
     };
     checker.check(ast.root);
-    if checker.known.is_exhausted() {
+    let mut types = std::mem::take(&mut checker.types);
+    if checker.issues.is_empty() {
+        for found in types.iter_mut().flatten() {
+            checker.known.put_in_place(found);
+        }
+    }
+    *left = checker.known.steps_left();
+    if *left == 0 {
         return Err(Unchecked::Exhausted);
     }
     if !checker.issues.is_empty() {
         return Err(Unchecked::Issues(checker.issues));
-    }
-    let mut types = checker.types;
-    for found in types.iter_mut().flatten() {
-        *found = checker.known.put_in(found, true);
-    }
-    if checker.known.is_exhausted() {
-        return Err(Unchecked::Exhausted);
     }
     Ok(Checked {
         types,
@@ -143,8 +143,20 @@ impl<'a> Checker<'a> {
         })
     }
 
-    /// The dotted name that a node spells.
-    fn qualified(&self, id: ExprId) -> Option<String> {
+    /// The dotted name that a node spells, if what it begins with is the beginning of names.
+    fn qualified(&self, id: ExprId, begins: impl Fn(&str) -> bool) -> Option<String> {
+        let mut first = id;
+        while let Expr::Select {
+            operand, test: false, ..
+        } = &self.ast.node(first).expr
+        {
+            first = *operand;
+        }
+        // Most selections are of fields: their names are not even written.
+        match &self.ast.node(first).expr {
+            Expr::Ident(name) if begins(name.strip_prefix('.').unwrap_or(name)) => {}
+            _ => return None,
+        }
         let (mut parts, mut id) = (Vec::new(), id);
         loop {
             match &self.ast.node(id).expr {
@@ -167,7 +179,8 @@ impl<'a> Checker<'a> {
     }
 
     fn select(&mut self, id: ExprId, operand: ExprId, field: &str, test: bool) -> Type {
-        if let Some(found) = self.qualified(id).and_then(|name| self.named(id, &name)) {
+        let begins = |word: &str| lookup::begins_name(self.environment, word);
+        if let Some(found) = self.qualified(id, begins).and_then(|name| self.named(id, &name)) {
             return found;
         }
         let found = self.field(id, operand, field, false);
@@ -236,7 +249,8 @@ impl<'a> Checker<'a> {
             return self.resolve(id, function, overloads, None, arguments);
         };
         // Either the function of a name space, or a method.
-        if let Some(prefix) = self.qualified(target) {
+        let begins = |word: &str| lookup::begins_function(self.environment, word);
+        if let Some(prefix) = self.qualified(target, begins) {
             let name = format!("{prefix}.{function}");
             if let Some(overloads) = self.functions(&name) {
                 let name = name.strip_prefix('.').unwrap_or(&name).to_owned();
@@ -271,12 +285,19 @@ impl<'a> Checker<'a> {
             if overload.member != target.is_some() {
                 continue;
             }
-            let (wanted, gives) = self.instance(overload);
-            if !self.known.assign_all(&found, &wanted) {
+            let gives = if overload.parameters.is_empty() {
+                self.known
+                    .assign_all(&found, &overload.arguments)
+                    .then(|| overload.result.clone())
+            } else {
+                let (wanted, gives) = self.instance(overload);
+                let fits = self.known.assign_all(&found, &wanted);
+                fits.then(|| self.known.put_in(&gives, false))
+            };
+            let Some(gives) = gives else {
                 continue;
-            }
+            };
             matching.push(overload.id);
-            let gives = self.known.put_in(&gives, false);
             match &result {
                 None => result = Some(gives),
                 Some(before) if !before.is_dyn() && gives != *before => result = Some(Type::Dyn),
@@ -299,9 +320,6 @@ impl<'a> Checker<'a> {
 
     /// The arguments and the result of an overload, with variables of their own for its parameters.
     fn instance(&mut self, overload: &Overload) -> (Vec<Type>, Type) {
-        if overload.parameters.is_empty() {
-            return (overload.arguments.clone(), overload.result.clone());
-        }
         let fresh: Vec<(u32, Type)> = overload
             .parameters
             .iter()

@@ -3,7 +3,7 @@
 //! Overloads are written as lines, `ID: TARGET::NAME(TYPES) -> RESULT` (without `TARGET::` for those that are no methods), in the
 //! order in which cel-go declares them, which is the order in which they are tried. Capital letters are parameters.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::cost::Limit;
@@ -174,6 +174,8 @@ pub(crate) enum Fields {
 pub struct Environment {
     pub(crate) variables: HashMap<Box<str>, Type>,
     pub(crate) structs: HashMap<Box<str>, Fields>,
+    /// What names with dots begin with, of variables and types.
+    pub(crate) prefixes: HashSet<Box<str>>,
     /// Functions beside those of every environment.
     pub(crate) functions: Arc<Functions>,
     /// Whether `Object`, its parts and `JSONPatch` can be made, as patches do.
@@ -190,6 +192,7 @@ impl Environment {
         Self {
             variables: HashMap::new(),
             structs: HashMap::new(),
+            prefixes: HashSet::new(),
             functions: Arc::new(Functions::new()),
             patches: false,
             bindings: false,
@@ -199,7 +202,21 @@ impl Environment {
 
     /// Declares the variable `name`.
     pub fn declare(&mut self, name: &str, of: Type) {
+        self.note_prefix(name);
         self.variables.insert(name.into(), of);
+    }
+
+    fn insert_struct(&mut self, name: &str, fields: Fields) {
+        self.note_prefix(name);
+        self.structs.insert(name.into(), fields);
+    }
+
+    fn note_prefix(&mut self, name: &str) {
+        if let Some((prefix, _)) = name.split_once('.')
+            && !self.prefixes.contains(prefix)
+        {
+            self.prefixes.insert(prefix.into());
+        }
     }
 
     /// Declares variables of one shape: what a schema says of their values. Objects in it are types whose names begin with
@@ -232,7 +249,7 @@ impl Environment {
                         fields.insert((*name).into(), self.shaped(&format!("{path}.{name}"), shape));
                     }
                 }
-                self.structs.insert(path.into(), Fields::Known(fields));
+                self.insert_struct(path, Fields::Known(fields));
                 Type::Struct(path.into())
             }
         }
@@ -247,7 +264,7 @@ impl Environment {
     /// Declares a type with fields.
     pub(crate) fn declare_struct(&mut self, name: &str, fields: &[(&str, Type)]) {
         let fields = fields.iter().map(|(name, of)| ((*name).into(), of.clone())).collect();
-        self.structs.insert(name.into(), Fields::Known(fields));
+        self.insert_struct(name, Fields::Known(fields));
     }
 
     /// Gives the lists and maps within the type `root` names: where they stand in it.
@@ -263,7 +280,7 @@ impl Environment {
             let path = format!("{path}.{name}");
             match is {
                 Type::List(_) | Type::Map(_) => {
-                    self.structs.insert(path.into(), Fields::Alias(is));
+                    self.insert_struct(&path, Fields::Alias(is));
                 }
                 Type::Struct(inner) => self.name_parts_at(&path, &inner),
                 _ => {}

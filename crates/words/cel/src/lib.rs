@@ -2,8 +2,8 @@
 //! ([`eval`]).
 //!
 //! What is refused, in which order and in which words, is cel-go's; `tests/stock.rs` replays what a stock server said.
-//! Invariant: the work is bounded by the text's length (the limits stand in `parse`, `unify` and below), but it descends as deep
-//! as cel-go's: callers give it a thread with [`STACK_BYTES`] of stack.
+//! Invariant: the work is bounded by a [`Budget`], which the expressions of one object share, but it descends as deep as
+//! cel-go's: callers give it [`stack_bytes`] of stack.
 
 mod ast;
 mod check;
@@ -47,12 +47,41 @@ use check::Unchecked;
 use parse::Unparsed;
 use source::Source;
 
-/// Stack that compiling needs, in an unoptimised build, four times over.
+/// Stack that compiling needs at most, in an unoptimised build, four times over.
 pub const STACK_BYTES: usize = 64 * 1024 * 1024;
+/// Stack that it takes before it descends, and at most for each byte of the text: no byte opens more than one level.
+const STACK_BYTES_BASE: usize = 256 * 1024;
+const STACK_BYTES_PER_BYTE: usize = if cfg!(debug_assertions) { 64 * 1024 } else { 16 * 1024 };
 
-/// Steps of comparing types that every expression may take, and how many more for each of its bytes.
-const STEPS_BASE: u32 = 50_000;
-const STEPS_PER_BYTE: u32 = 100;
+/// Stack that compiling a text of this length needs.
+#[must_use]
+pub fn stack_bytes(length: usize) -> usize {
+    let descending = length.saturating_mul(STACK_BYTES_PER_BYTE);
+    STACK_BYTES_BASE.saturating_add(descending).min(STACK_BYTES)
+}
+
+/// What compiling the expressions of one object may take together.
+#[derive(Debug)]
+pub struct Budget {
+    /// Nodes, with macros expanded. What a macro copies of a text counts, too.
+    nodes: usize,
+    /// Steps of comparing types.
+    steps: u32,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            nodes: NODES_MAX,
+            steps: STEPS_MAX,
+        }
+    }
+}
+
+/// The most nodes of the expressions of one object.
+const NODES_MAX: usize = 40_000;
+/// The most steps of comparing their types.
+const STEPS_MAX: u32 = 1_000_000;
 
 /// A compiled expression.
 #[derive(Clone, Debug)]
@@ -85,12 +114,12 @@ pub enum Refused {
 }
 
 /// Refuses what cannot be parsed; no name is looked up.
-pub fn parse(text: &str) -> Result<(), Refused> {
-    parsed(text, &Arc::new(Source::new(text)), true).map(drop)
+pub fn parse(text: &str, budget: &mut Budget) -> Result<(), Refused> {
+    parsed(text, &Arc::new(Source::new(text)), true, budget).map(drop)
 }
 
-fn parsed(text: &str, source: &Arc<Source>, bindings: bool) -> Result<Ast, Refused> {
-    let issues = match parse::parse(source, bindings) {
+fn parsed(text: &str, source: &Arc<Source>, bindings: bool, budget: &mut Budget) -> Result<Ast, Refused> {
+    let issues = match parse::parse(source, bindings, &mut budget.nodes) {
         Ok(ast) => return Ok(ast),
         Err(Unparsed::Syntax) => syntax::issues(text, source),
         Err(Unparsed::Issues(issues)) => issues,
@@ -102,23 +131,26 @@ fn parsed(text: &str, source: &Arc<Source>, bindings: bool) -> Result<Ast, Refus
 impl Environment {
     /// Compiles `text`, which must give what is `wanted`.
     pub fn compile(&self, text: &str, wanted: &Wanted) -> Result<Compiled, Refused> {
-        let (_, _, result) = self.judged(text, wanted)?;
+        self.compile_within(text, wanted, &mut Budget::default())
+    }
+
+    /// Likewise, with what is left of a budget.
+    pub fn compile_within(&self, text: &str, wanted: &Wanted, budget: &mut Budget) -> Result<Compiled, Refused> {
+        let (_, _, result) = self.judged(text, wanted, budget)?;
         Ok(Compiled { result })
     }
 
     /// Compiles `text`, which must give what is `wanted`, to what can run.
     pub fn program(&self, text: &str, wanted: &Wanted) -> Result<eval::Program, Refused> {
-        let (ast, checked, _) = self.judged(text, wanted)?;
+        let (ast, checked, _) = self.judged(text, wanted, &mut Budget::default())?;
         eval::Program::new(&ast, &checked).map_err(Refused::Unplanned)
     }
 
-    fn judged(&self, text: &str, wanted: &Wanted) -> Result<(Ast, check::Checked, Type), Refused> {
+    fn judged(&self, text: &str, wanted: &Wanted, budget: &mut Budget) -> Result<(Ast, check::Checked, Type), Refused> {
         let source = Arc::new(Source::new(text));
         let refused = |issues| Refused::Issues(Issues::new(Arc::clone(&source), issues));
-        let ast = parsed(text, &source, self.bindings)?;
-        let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
-        let steps = STEPS_BASE.saturating_add(length.saturating_mul(STEPS_PER_BYTE));
-        let checked = match check::check(self, &source, &ast, steps) {
+        let ast = parsed(text, &source, self.bindings, budget)?;
+        let checked = match check::check(self, &source, &ast, &mut budget.steps) {
             Ok(checked) => checked,
             Err(Unchecked::Issues(issues)) => return Err(refused(issues)),
             Err(Unchecked::Exhausted) => return Err(Refused::Complex),
@@ -136,5 +168,38 @@ impl Environment {
             return Err(Refused::Costly);
         }
         Ok((ast, checked, result))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Overflowing a stack ends the process.
+    #[test]
+    fn the_stack_suffices_for_each_length() {
+        let environment = device(false).clone();
+        std::thread::scope(|scope| {
+            for (open, close) in [
+                ("(", ")"),
+                ("[", "]"),
+                ("!(", ")"),
+                ("[1].all(x,", ")"),
+                ("1?1:", ""),
+                ("{1:", "}"),
+                ("", ".b"),
+                ("", "[0]"),
+            ] {
+                for depth in [1, 4, 16, 64, 240] {
+                    let text = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+                    let thread = std::thread::Builder::new().stack_size(stack_bytes(text.len()));
+                    let compiling = thread.spawn_scoped(scope, || {
+                        let text = text;
+                        environment.compile(&text, &Wanted::Anything).is_ok()
+                    });
+                    compiling.expect("a thread").join().expect("no panic");
+                }
+            }
+        });
     }
 }

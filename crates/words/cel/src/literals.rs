@@ -95,7 +95,7 @@ impl Judge<'_> {
     fn elements(&mut self, elements: &[ExprId], optional: &[usize]) {
         let mut first: Option<Type> = None;
         for (index, element) in elements.iter().enumerate() {
-            let found = self.type_of(*element, optional.contains(&index));
+            let found = self.type_of(*element, optional.binary_search(&index).is_ok());
             match &first {
                 None => first = Some(found),
                 Some(expected) if !expected.is_equivalent(&found) => {

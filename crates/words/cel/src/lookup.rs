@@ -1,6 +1,9 @@
 //! What names outside of an expression mean: variables, types and their fields, functions.
 
-use crate::declare::{Environment, Fields, Overload, read_type};
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use crate::declare::{Environment, Fields, Functions, Overload, read_type};
 use crate::library;
 use crate::types::Type;
 
@@ -55,6 +58,21 @@ pub(crate) fn ident(environment: &Environment, name: &str) -> Option<Type> {
         _ => return struct_type(environment, name).map(Type::of),
     };
     named.map(Type::of)
+}
+
+/// Whether names of variables or types may begin with `word` and a dot.
+pub(crate) fn begins_name(environment: &Environment, word: &str) -> bool {
+    matches!(word, "google" | "net") || (environment.patches && word == "Object") || environment.prefixes.contains(word)
+}
+
+/// Whether names of functions may begin with `word` and a dot, or with names that do.
+pub(crate) fn begins_function(environment: &Environment, word: &str) -> bool {
+    static BEGINNINGS: LazyLock<HashSet<&str>> = LazyLock::new(|| beginnings(&library::BASE).collect());
+    BEGINNINGS.contains(word) || beginnings(&environment.functions).any(|beginning| beginning == word)
+}
+
+fn beginnings(of: &Functions) -> impl Iterator<Item = &'static str> {
+    of.keys().filter_map(|name| Some(name.split_once('.')?.0))
 }
 
 /// Whether a type can be had as a value by this name when a program runs.

@@ -11,6 +11,8 @@ use crate::problem::Problem;
 const ACCUMULATOR: &str = "@result";
 /// Its former name, which is not for others either.
 const OLD_ACCUMULATOR: &str = "__result__";
+/// Bytes of a text that take the work of a node.
+const BYTES_OF_A_NODE: usize = 16;
 /// The variable of a loop that goes round no time.
 const UNUSED: &str = "#unused";
 
@@ -350,6 +352,12 @@ impl Macro<'_, '_> {
     /// A copy of a node and of all below it, each where it stands.
     fn copy(&mut self, id: ExprId) -> Made {
         let node = self.parser.node(id).clone();
+        // Each copy of a text is looked at again.
+        match &node.expr {
+            Expr::Literal(Literal::String(text)) => self.parser.charge(text.len() / BYTES_OF_A_NODE)?,
+            Expr::Literal(Literal::Bytes(bytes)) => self.parser.charge(bytes.len() / BYTES_OF_A_NODE)?,
+            _ => {}
+        }
         let expr = match node.expr {
             Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) => node.expr,
             Expr::Select { operand, field, test } => {

@@ -1,7 +1,7 @@
 //! From text to nodes, as cel-go's parser makes them: each node stands where its operator does.
 //!
-//! Invariant: the parser descends at most as deep as cel-go's (`EXPR_DEPTH_MAX`, `VISIT_DEPTH_MAX`) and makes no more than
-//! `NODES_MAX` nodes, whatever macros copy. Chains of operators are loops.
+//! Invariant: the parser descends at most as deep as cel-go's (`EXPR_DEPTH_MAX`, `VISIT_DEPTH_MAX`) and makes no more nodes than
+//! its caller has left, whatever macros copy. Chains of operators are loops.
 
 use std::sync::Arc;
 
@@ -16,8 +16,6 @@ use crate::unescape::unescape;
 const EXPR_DEPTH_MAX: u32 = 250;
 /// How deep operators and selections stand within one another, counted along chains, too.
 const VISIT_DEPTH_MAX: u32 = 250;
-/// The most nodes of one expression with its macros expanded.
-const NODES_MAX: usize = 20_000;
 
 /// Words that the grammar takes for names and the language does not.
 pub(crate) const RESERVED: &[&str] = &[
@@ -65,6 +63,8 @@ pub(crate) struct Parser<'a> {
     next: usize,
     depth: u32,
     nodes: Vec<Node>,
+    /// How many more nodes there may be.
+    left: &'a mut usize,
     issues: Vec<Issue>,
     /// Whether `cel.bind` is a macro.
     pub bindings: bool,
@@ -72,14 +72,15 @@ pub(crate) struct Parser<'a> {
 
 type Parsed<T> = Result<T, Unparsed>;
 
-/// Parses an expression.
-pub(crate) fn parse(source: &Source, bindings: bool) -> Parsed<Ast> {
+/// Parses an expression, whose nodes are taken from what is `left` of them.
+pub(crate) fn parse(source: &Source, bindings: bool, left: &mut usize) -> Parsed<Ast> {
     let mut parser = Parser {
         source,
         tokens: tokens(&source.letters).map_err(|_| Unparsed::Syntax)?,
         next: 0,
         depth: 0,
         nodes: Vec::new(),
+        left,
         issues: Vec::new(),
         bindings,
     };
@@ -100,12 +101,16 @@ pub(crate) fn parse(source: &Source, bindings: bool) -> Parsed<Ast> {
 impl Parser<'_> {
     /// Adds a node that stands at `at`.
     pub fn add(&mut self, at: u32, expr: Expr) -> Parsed<ExprId> {
-        if self.nodes.len() >= NODES_MAX {
-            return Err(Unparsed::Nodes);
-        }
+        self.charge(1)?;
         let id = ExprId(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
         self.nodes.push(Node { at, expr });
         Ok(id)
+    }
+
+    /// Counts what takes the work of so many nodes.
+    pub fn charge(&mut self, nodes: usize) -> Parsed<()> {
+        *self.left = self.left.checked_sub(nodes).ok_or(Unparsed::Nodes)?;
+        Ok(())
     }
 
     pub fn node(&self, id: ExprId) -> &Node {

@@ -36,6 +36,11 @@ impl Substitutions {
         self.steps_left == 0
     }
 
+    /// How many steps are left; none where the work was more than allowed.
+    pub fn steps_left(&self) -> u32 {
+        self.steps_left
+    }
+
     /// Counts one step; false if there is none left.
     fn step(&mut self) -> bool {
         self.steps_left = self.steps_left.saturating_sub(1);
@@ -188,23 +193,47 @@ impl Substitutions {
 
     /// `of` with all that is known put in; what is not known becomes `dyn` if `to_dyn`.
     pub fn put_in(&mut self, of: &Type, to_dyn: bool) -> Type {
+        self.replaced(of, to_dyn).unwrap_or_else(|| of.clone())
+    }
+
+    /// Puts all that is known into a type, and `dyn` for what is not.
+    pub fn put_in_place(&mut self, of: &mut Type) {
+        if let Some(replaced) = self.replaced(of, true) {
+            *of = replaced;
+        }
+    }
+
+    /// What [`Substitutions::put_in`] makes of a type, unless that is the same: what has no variables is not made anew.
+    fn replaced(&mut self, of: &Type, to_dyn: bool) -> Option<Type> {
         if !self.step() {
-            return Type::Error;
+            return Some(Type::Error);
         }
         match of {
             Type::Param(_) => match self.find(of).cloned() {
-                Some(known) => self.put_in(&known, to_dyn),
-                None if to_dyn => Type::Dyn,
-                None => of.clone(),
+                Some(known) => Some(self.put_in(&known, to_dyn)),
+                None => to_dyn.then_some(Type::Dyn),
             },
-            Type::List(element) => Type::list(self.put_in(element, to_dyn)),
-            Type::Map(both) => Type::map(self.put_in(&both.0, to_dyn), self.put_in(&both.1, to_dyn)),
-            Type::Of(Some(named)) => Type::of(self.put_in(named, to_dyn)),
-            Type::Opaque(name, parameters) if !parameters.is_empty() => Type::Opaque(
-                Arc::clone(name),
-                parameters.iter().map(|parameter| self.put_in(parameter, to_dyn)).collect(),
-            ),
-            _ => of.clone(),
+            Type::List(element) => self.replaced(element, to_dyn).map(Type::list),
+            Type::Map(both) => match (self.replaced(&both.0, to_dyn), self.replaced(&both.1, to_dyn)) {
+                (None, None) => None,
+                (key, value) => Some(Type::map(
+                    key.unwrap_or_else(|| both.0.clone()),
+                    value.unwrap_or_else(|| both.1.clone()),
+                )),
+            },
+            Type::Of(Some(named)) => self.replaced(named, to_dyn).map(Type::of),
+            Type::Opaque(name, parameters) => {
+                let mut made: Option<Vec<Type>> = None;
+                for (index, parameter) in parameters.iter().enumerate() {
+                    match (self.replaced(parameter, to_dyn), &mut made) {
+                        (None, None) => {}
+                        (None, Some(made)) => made.push(parameter.clone()),
+                        (Some(replaced), made) => made.get_or_insert_with(|| parameters[..index].to_vec()).push(replaced),
+                    }
+                }
+                made.map(|made| Type::Opaque(Arc::clone(name), made.into()))
+            }
+            _ => None,
         }
     }
 }
