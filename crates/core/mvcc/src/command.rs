@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use trireme_api::Object;
+use trireme_api::{Object, write};
 
 /// Where an object lives: `group/resource/namespace/name`, the group empty for core and the namespace empty for
 /// cluster-scoped resources (`apps/deployments/default/nginx`, `/nodes//node-1`). Keys sort as bytes, which is the
@@ -134,7 +134,7 @@ impl Body {
         let metadata = value["metadata"].as_object_mut().expect("a stored object has metadata");
         metadata.remove("resourceVersion");
         assert!(!metadata.is_empty(), "a stored object's metadata has a name");
-        let bytes = serde_json::to_vec(&value).expect("a JSON value serialises");
+        let bytes = write::into_bytes(value);
         let revision_at = metadata_offset(&bytes).expect("metadata was just serialised");
         Self {
             bytes: bytes.into(),

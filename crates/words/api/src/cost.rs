@@ -24,6 +24,9 @@ pub const OBJECT_VALUES_MAX: usize = 40_000;
 pub const DEFINITION_VALUES_MAX: usize = 65_000;
 /// Values in the managed fields of an object: a field that somebody owns is one, a list's element two.
 pub const OWNED_MAX: usize = 15_000;
+/// How many times as many values admission and strategy leave in an object at most, and how many values its managed fields
+/// gain for each of its own.
+const GROWTH_MAX: usize = 8;
 /// Elements of lists that one patch may shift aside to put in or take out others.
 pub const SHIFTED_MAX: usize = 10_000_000;
 /// Bytes of text that decoding may write about unknown, duplicate and misfitting fields; what exceeds it goes untold.
@@ -109,10 +112,23 @@ impl Ledger {
     /// # Errors
     /// When it has more values than its kind's limit, or its managed fields more than [`OWNED_MAX`].
     pub fn object(&mut self, object: &Value, values_max: usize) -> Result<(), CostError> {
-        let owned = object.get("metadata").and_then(|metadata| metadata.get("managedFields"));
-        let owned = owned.map_or(0, values_in);
+        let (mut owned, mut values) = (0, 1);
+        for (name, member) in object.as_object().into_iter().flatten() {
+            let Some(members) = member.as_object().filter(|_| name == "metadata") else {
+                values += values_in(member);
+                continue;
+            };
+            values += 1;
+            for (name, member) in members {
+                if name == "managedFields" {
+                    owned = values_in(member);
+                } else {
+                    values += values_in(member);
+                }
+            }
+        }
         self.owned = self.owned.max(owned);
-        self.object_values = self.object_values.max(values_in(object) - owned);
+        self.object_values = self.object_values.max(values);
         if self.object_values > values_max {
             return Err(CostError::ObjectValues(values_max));
         }
@@ -120,6 +136,19 @@ impl Ledger {
             return Err(CostError::Owned);
         }
         Ok(())
+    }
+
+    /// Charges an object once more, with what admission and strategy put in since: most are so small that nothing put into
+    /// them comes near a limit, and those are not counted again.
+    ///
+    /// # Errors
+    /// As [`Self::object`].
+    pub fn grown(&mut self, object: &Value, values_max: usize) -> Result<(), CostError> {
+        let grown = self.object_values.saturating_mul(GROWTH_MAX);
+        if grown <= values_max && self.owned.saturating_add(grown) <= OWNED_MAX {
+            return Ok(());
+        }
+        self.object(object, values_max)
     }
 
     /// Charges a copy that is about to be made.
@@ -279,6 +308,13 @@ mod tests {
             Err(CostError::ObjectValues(OBJECT_VALUES_MAX))
         );
         assert_eq!(object(0, OWNED_MAX), Err(CostError::Owned));
+        // What is small cannot grow so far, what is large is counted again.
+        let large = json!({"l": vec![0; OBJECT_VALUES_MAX]});
+        for (values, grown) in [(1_000, Ok(())), (10_000, Err(CostError::ObjectValues(OBJECT_VALUES_MAX)))] {
+            let mut ledger = Ledger::new();
+            assert_eq!(ledger.object(&json!({"l": vec![0; values]}), OBJECT_VALUES_MAX), Ok(()));
+            assert_eq!(ledger.grown(&large, OBJECT_VALUES_MAX), grown);
+        }
         assert_eq!(Ledger::new().shift(SHIFTED_MAX + 1), Err(CostError::Shifted));
         assert!(!Ledger::new().tell(TOLD_BYTES_MAX + 1));
         assert_eq!(Status::from(CostError::Object).code, 413);

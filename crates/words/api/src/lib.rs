@@ -17,6 +17,7 @@ mod splice;
 pub mod status;
 pub mod time;
 pub mod volume;
+pub mod write;
 
 pub use object::{Header, Object, Owner};
 pub use status::{Status, StatusCause, StatusDetails};

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::{decode, decoded, schema, splice};
+use crate::{decode, decoded, schema, splice, write};
 
 /// A stored or transported API object. Cloning is a reference count; the bytes, the header and the typed decode that is
 /// kept while somebody uses it are shared by every holder in the process.
@@ -189,6 +189,15 @@ impl Object {
         // The header is in the value: what lies beside it is not read again.
         let header = Self::header_of(Envelope::deserialize(value)?);
         Ok(Self::from_parts(Bytes::from(serde_json::to_vec(value)?), header))
+    }
+
+    /// Likewise of a value that nobody needs any more.
+    ///
+    /// # Errors
+    /// As [`Self::from_value`].
+    pub fn from_owned(value: serde_json::Value) -> Result<Self, serde_json::Error> {
+        let header = Self::header_of(Envelope::deserialize(&value)?);
+        Ok(Self::from_parts(Bytes::from(write::into_bytes(value)), header))
     }
 
     /// Puts bytes and an already known header together. The caller vouches that they agree.

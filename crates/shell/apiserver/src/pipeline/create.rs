@@ -61,7 +61,8 @@ impl ApiServer {
         by: By,
         warnings: &mut Vec<String>,
     ) -> Result<Object, Status> {
-        Ledger::new().object(&value, target.row.values_max)?;
+        let mut ledger = Ledger::new();
+        ledger.object(&value, target.row.values_max)?;
         match_namespace(target, &mut value)?;
         let given_version = meta_text(&value, "resourceVersion").to_owned();
         fill_system_fields(target, &mut value, by, options.dry_run);
@@ -83,6 +84,7 @@ impl ApiServer {
         let given = Given {
             version: &given_version,
             refused,
+            ledger,
         };
         let mut value = rules::to_stored(target.row, value)?;
         let generated = meta_text(&value, "name").is_empty() && !meta_text(&value, "generateName").is_empty();
@@ -125,7 +127,8 @@ impl ApiServer {
         warnings: &mut Vec<String>,
     ) -> Result<Outcome, Status> {
         warn(warnings, rules::prepare_create(target, &mut value, options));
-        Ledger::new().object(&value, target.row.values_max)?;
+        let mut ledger = given.ledger;
+        ledger.grown(&value, target.row.values_max)?;
         // What is created through its status gets nothing allocated.
         let mut writes = if target.subresource.is_empty() {
             self.allocate_create(target, &mut value, options.dry_run)?
@@ -171,7 +174,7 @@ impl ApiServer {
             }
             return Ok(match self.store.get(&key) {
                 Some(current) => Outcome::Exists(Some(current)),
-                None => Outcome::Done(rules::object_of(&value)?),
+                None => Outcome::Done(rules::object_from(value)?),
             });
         }
         metadata(&mut value).remove("selfLink"); // it is not stored
@@ -378,6 +381,8 @@ struct Given<'a> {
     version: &'a str,
     /// Whether an object to create must not have it.
     refused: bool,
+    /// What the object cost as it came.
+    ledger: Ledger,
 }
 
 enum Outcome {

@@ -77,6 +77,14 @@ pub fn object_of(value: &Value) -> Result<Object, Status> {
     Object::from_value(value).map_err(|error| Status::internal(&error.to_string()))
 }
 
+/// A value that nobody needs any more as an object.
+///
+/// # Errors
+/// When it is none.
+pub fn object_from(value: Value) -> Result<Object, Status> {
+    Object::from_owned(value).map_err(|error| Status::internal(&error.to_string()))
+}
+
 /// Fills in defaults and brings twin fields into step, as upstream's decoding does. A version in which objects are not
 /// stored goes by way of the stored one, which adds what only that one has defaults for.
 pub fn defaults(row: &'static Resource, value: &mut Value) {

@@ -155,8 +155,9 @@ impl ApiServer {
             empty,
             ..
         } = made;
+        let mut ledger = Ledger::new();
         if !behaviour.raw {
-            Ledger::new().object(&value, target.row.values_max)?;
+            ledger.object(&value, target.row.values_max)?;
         }
         value["apiVersion"] = Value::String(target.api_version());
         value["kind"] = Value::String(target.row.kind.to_owned());
@@ -195,7 +196,7 @@ impl ApiServer {
             rules::canonicalize(target.row, &mut value);
             Vec::new()
         } else {
-            self.refine(target, options, (&old, &shown), (&mut value, empty), warnings)?
+            self.refine(target, options, (&old, &shown), (&mut value, empty, ledger), warnings)?
         };
         metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
         let done = |object: Object| rules::to_version(target.row, object).map(Some);
@@ -207,7 +208,7 @@ impl ApiServer {
             return done(current);
         }
         if options.dry_run {
-            return done(rules::object_of(&value)?);
+            return done(rules::object_from(value)?);
         }
         let precondition = Precondition::Revision(revision);
         let mut gone = None;
@@ -249,14 +250,14 @@ impl ApiServer {
         target: &Target,
         options: &WriteOptions,
         (old, shown): (&Value, &Value),
-        (value, empty): (&mut Value, bool),
+        (value, empty, mut ledger): (&mut Value, bool, Ledger),
         warnings: &mut Vec<String>,
     ) -> Result<Vec<Write>, Status> {
         let compared = rules::as_compared(target, old, value, empty);
         let old = compared.as_ref().unwrap_or(old);
         let mut writes = self.allocate_update(target, old, value, options.dry_run)?;
         rules::prepare_update(target, old, value);
-        Ledger::new().object(value, target.row.values_max)?;
+        ledger.grown(value, target.row.values_max)?;
         let errors = rules::validate_update(target, value, old);
         if !errors.is_empty() {
             return Err(target.invalid(&target.name, &errors));

@@ -26,12 +26,36 @@ pub enum Empty {
 /// Brings a value into the form that Go's typed round trip through storage gives: unknown fields and nulls dropped, empty
 /// `omitempty` fields dropped, zero values added where Go writes them, quantities and times in canonical form.
 pub fn canonicalize(value: &mut Value, ty: &'static Struct) {
-    structure(value, ty, Empty::Stored);
+    structure(value, ty, Form::whole(Empty::Stored));
 }
 
 /// Like [`canonicalize`], with the empty lists and maps that a value has before storage or on another way.
 pub fn canonicalize_as(value: &mut Value, ty: &'static Struct, empty: Empty) {
-    structure(value, ty, empty);
+    structure(value, ty, Form::whole(empty));
+}
+
+/// Brings a struct into the form with what was sent empty, whose members that are structs are in theirs, as those of a value
+/// that is being decoded.
+pub(super) fn decoded(object: &mut Map<String, Value>, ty: &'static Struct) {
+    let form = Form {
+        empty: Empty::Sent,
+        inner: false,
+    };
+    object_of(object, ty, form);
+}
+
+/// The form to bring a value into.
+#[derive(Clone, Copy)]
+struct Form {
+    empty: Empty,
+    /// Whether structs within structs are to be brought into it, too.
+    inner: bool,
+}
+
+impl Form {
+    fn whole(empty: Empty) -> Self {
+        Self { empty, inner: true }
+    }
 }
 
 /// Gives an old object the empty lists and maps of the new one where it has nothing: upstream compares them semantically, an
@@ -75,19 +99,19 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-fn structure(value: &mut Value, ty: &'static Struct, empty: Empty) {
+fn structure(value: &mut Value, ty: &'static Struct, form: Form) {
     if value.is_null() {
         *value = Value::Object(Map::new());
     }
     if let Value::Object(object) = value {
-        object_of(object, ty, empty);
+        object_of(object, ty, form);
     }
 }
 
-fn object_of(object: &mut Map<String, Value>, ty: &'static Struct, empty: Empty) {
+fn object_of(object: &mut Map<String, Value>, ty: &'static Struct, form: Form) {
     // A list's items are no part of storage: both forms of "none" are sent, and kept.
     let list = ty.name.ends_with("List") && ty.is_kind() && !object.get("items").is_some_and(Value::is_null);
-    members(object, ty, empty);
+    members(object, ty, form);
     if list
         && let Some(items) = object.get_mut("items")
         && items.is_null()
@@ -96,8 +120,18 @@ fn object_of(object: &mut Map<String, Value>, ty: &'static Struct, empty: Empty)
     }
 }
 
-fn members(object: &mut Map<String, Value>, ty: &'static Struct, kept: Empty) {
-    object.retain(|name, value| ty.field(name).is_some_and(|field| member(value, field, kept)));
+fn members(object: &mut Map<String, Value>, ty: &'static Struct, form: Form) {
+    // Most stay: only where some go the map is walked again.
+    let mut gone = Vec::new();
+    for (index, (name, value)) in object.iter_mut().enumerate() {
+        if !ty.field(name).is_some_and(|field| member(value, field, form)) {
+            gone.push(index);
+        }
+    }
+    if !gone.is_empty() {
+        let (mut gone, mut at) = (gone.into_iter().peekable(), 0..);
+        object.retain(|_, _| gone.next_if_eq(&at.next().unwrap_or_default()).is_none());
+    }
     for field in ty.always_written() {
         if !object.contains_key(field.json) {
             let zero = if field.pointer { Value::Null } else { zero(&field.ty) };
@@ -107,15 +141,16 @@ fn members(object: &mut Map<String, Value>, ty: &'static Struct, kept: Empty) {
 }
 
 /// Brings a member that is there into its form; whether it stays.
-fn member(value: &mut Value, field: &'static Field, kept: Empty) -> bool {
+fn member(value: &mut Value, field: &'static Field, form: Form) -> bool {
     if value.is_null() && (field.pointer || field.omitempty) {
         return false;
     }
-    if kept != Empty::Stored && is_empty(value) && stays_empty(field, kept) {
+    if form.empty != Empty::Stored && is_empty(value) && stays_empty(field, form.empty) {
         return true;
     }
-    let whole = kept == Empty::Compared && field.list_shape() == Some(ListShape::Whole);
-    canonical(value, &field.ty, if whole { Empty::Sent } else { kept });
+    let whole = form.empty == Empty::Compared && field.list_shape() == Some(ListShape::Whole);
+    let inside = if whole { Form { empty: Empty::Sent, ..form } } else { form };
+    canonical(value, &field.ty, inside);
     if field.pointer {
         !(value.is_null() && field.omitempty)
     } else {
@@ -155,40 +190,44 @@ pub(crate) fn zero(ty: &Type) -> Value {
         Type::SchemaOrBool => Value::from(false),
         Type::Struct(reference) => {
             let mut object = Map::new();
-            object_of(&mut object, reference.get(), Empty::Stored);
+            object_of(&mut object, reference.get(), Form::whole(Empty::Stored));
             Value::Object(object)
         }
         _ => Value::Null,
     }
 }
 
-fn canonical(value: &mut Value, ty: &Type, empty: Empty) {
+fn canonical(value: &mut Value, ty: &Type, form: Form) {
     match ty {
-        Type::Struct(reference) => structure(value, reference.get(), empty),
+        Type::Struct(reference) => {
+            if form.inner || value.is_null() {
+                structure(value, reference.get(), form);
+            }
+        }
         Type::List(inner) => {
             if let Value::Array(items) = value {
                 if items.is_empty() {
-                    if empty == Empty::Stored {
+                    if form.empty == Empty::Stored {
                         *value = Value::Null;
                     }
                     return;
                 }
                 for item in items {
-                    canonical(item, inner, empty);
+                    canonical(item, inner, form);
                 }
             }
         }
         Type::StringItems => {
             if let Value::Array(items) = value {
                 for item in items {
-                    canonical(item, &Type::String, empty);
+                    canonical(item, &Type::String, form);
                 }
             }
         }
         Type::Map(inner) => {
             if let Value::Object(members) = value {
                 if members.is_empty() {
-                    if empty == Empty::Stored {
+                    if form.empty == Empty::Stored {
                         *value = Value::Null;
                     }
                     return;
@@ -197,7 +236,7 @@ fn canonical(value: &mut Value, ty: &Type, empty: Empty) {
                     if **inner == Type::Bytes && member.is_null() {
                         *member = Value::from(""); // nothing and no bytes are one to storage
                     }
-                    canonical(member, inner, empty);
+                    canonical(member, inner, form);
                 }
             }
         }
@@ -216,17 +255,20 @@ fn canonical(value: &mut Value, ty: &Type, empty: Empty) {
                 *value = Value::from(time::format_duration(nanos));
             }
         }
-        Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrStrings => schema_or(value, empty),
+        Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrStrings => schema_or(value, form),
         _ => {}
     }
 }
 
-fn schema_or(value: &mut Value, empty: Empty) {
+fn schema_or(value: &mut Value, form: Form) {
+    if !form.inner {
+        return;
+    }
     match value {
-        Value::Object(_) => structure(value, schema::json_schema_props(), empty),
+        Value::Object(_) => structure(value, schema::json_schema_props(), form),
         Value::Array(items) => {
             for item in items.iter_mut().filter(|item| item.is_object()) {
-                structure(item, schema::json_schema_props(), empty);
+                structure(item, schema::json_schema_props(), form);
             }
         }
         _ => {}

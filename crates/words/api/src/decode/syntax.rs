@@ -187,7 +187,12 @@ pub(super) fn number(text: &str) -> Value {
 /// # Errors
 /// With Go's message, or for its number of values.
 pub(super) fn parse<'a>(bytes: &'a [u8], ledger: &mut Ledger) -> Result<Node<'a>, DecodeError> {
-    let mut scanner = Scanner { bytes, at: 0, ledger };
+    let mut scanner = Scanner {
+        bytes,
+        text: std::str::from_utf8(bytes).ok(),
+        at: 0,
+        ledger,
+    };
     scanner.space();
     let node = scanner.value(0)?;
     scanner.space();
@@ -199,6 +204,8 @@ pub(super) fn parse<'a>(bytes: &'a [u8], ledger: &mut Ledger) -> Result<Node<'a>
 
 struct Scanner<'a, 'l> {
     bytes: &'a [u8],
+    /// The bytes, where all of them are text.
+    text: Option<&'a str>,
     at: usize,
     ledger: &'l mut Ledger,
 }
@@ -229,6 +236,14 @@ fn invalid(byte: u8, context: &str) -> DecodeError {
 impl<'a> Scanner<'a, '_> {
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
+    }
+
+    /// The bytes from `begin` up to here as text.
+    fn since(&self, begin: usize) -> Cow<'a, str> {
+        match self.text.and_then(|text| text.get(begin..self.at)) {
+            Some(text) => Cow::Borrowed(text),
+            None => String::from_utf8_lossy(&self.bytes[begin..self.at]),
+        }
     }
 
     fn space(&mut self) {
@@ -300,7 +315,7 @@ impl<'a> Scanner<'a, '_> {
                 return Err(invalid(found, "in exponent of numeric literal"));
             }
         }
-        Ok(Node::Number(String::from_utf8_lossy(&self.bytes[start..self.at])))
+        Ok(Node::Number(self.since(start)))
     }
 
     fn hex(&mut self) -> Result<u32, DecodeError> {
@@ -322,10 +337,13 @@ impl<'a> Scanner<'a, '_> {
         let mut out: Option<String> = None;
         let mut plain = start;
         loop {
+            let rest = &self.bytes[self.at..];
+            let plain_bytes = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+            self.at += plain_bytes.ok_or_else(end)?;
             let byte = self.peek().ok_or_else(end)?;
             match byte {
                 b'"' => {
-                    let tail = String::from_utf8_lossy(&self.bytes[plain..self.at]);
+                    let tail = self.since(plain);
                     self.at += 1;
                     return Ok(match out {
                         None => tail,
@@ -336,15 +354,14 @@ impl<'a> Scanner<'a, '_> {
                     });
                 }
                 b'\\' => {
-                    let text = out.get_or_insert_default();
-                    text.push_str(&String::from_utf8_lossy(&self.bytes[plain..self.at]));
+                    let before = self.since(plain);
+                    out.get_or_insert_default().push_str(&before);
                     self.at += 1;
                     let c = self.escape()?;
                     out.get_or_insert_default().push(c);
                     plain = self.at;
                 }
-                0..0x20 => return Err(invalid(byte, "in string literal")),
-                _ => self.at += 1,
+                _ => return Err(invalid(byte, "in string literal")),
             }
         }
     }

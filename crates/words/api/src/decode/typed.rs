@@ -3,16 +3,18 @@
 //! Invariant: like Go's decoder it goes on after a wrong type and tells the first such error, but a type that parses
 //! itself (quantity, time) ends decoding at once. A duplicate field's value is laid over the first one's.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fmt::Write as _;
 
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
 use super::syntax::{Node, number, parse};
-use super::{DecodeError, Decoded, Empty, FieldValidation, canonicalize_as, enter};
+use super::{DecodeError, Decoded, Empty, FieldValidation, canonical, canonicalize_as};
 use crate::cost::Ledger;
 use crate::quantity::Quantity;
-use crate::schema::{self, Field, Struct, Type};
+use crate::schema::{self, FIELDS_MAX, Field, Struct, Type};
 use crate::time;
 
 /// How many unknown or duplicate fields are told.
@@ -75,7 +77,9 @@ pub(super) fn duplicates(node: &Node<'_>) -> Vec<String> {
 
 pub(super) fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation, path: &str) -> Result<Decoded, DecodeError> {
     let mut decoder = Decoder::new(mode);
-    path.clone_into(&mut decoder.path);
+    if !path.is_empty() {
+        decoder.path.push(Step::Name(path));
+    }
     let mut target = Value::Null;
     if !matches!(node, Node::Null) {
         decoder
@@ -85,7 +89,10 @@ pub(super) fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation
     if let Some(error) = decoder.saved.take() {
         return Err(DecodeError::Type(error));
     }
-    canonicalize_as(&mut target, ty, Empty::Sent);
+    // Each struct came into its form when it was decoded, but for those that were laid over one another.
+    if decoder.laid_over || !target.is_object() {
+        canonicalize_as(&mut target, ty, Empty::Sent);
+    }
     decoder.finish(target)
 }
 
@@ -103,7 +110,55 @@ pub(super) fn alone(value: &Value, ty: &Type) -> Result<Value, String> {
 /// An error that ends decoding at once.
 type Abort = String;
 
-struct Decoder {
+/// A step of a path: most paths are never written.
+#[derive(Clone, Copy)]
+enum Step<'n> {
+    Name(&'n str),
+    Index(usize),
+}
+
+/// The path of some steps: names behind dots, `[3]` as it is.
+fn written(path: &[Step<'_>]) -> String {
+    let mut out = String::new();
+    for step in path {
+        match step {
+            Step::Name(name) => {
+                if !out.is_empty() && !name.starts_with('[') {
+                    out.push('.');
+                }
+                out.push_str(name);
+            }
+            Step::Index(index) => write!(out, "[{index}]").expect("a string takes all"),
+        }
+    }
+    out
+}
+
+/// Bytes of that path, or a few more.
+fn written_bytes(path: &[Step<'_>]) -> usize {
+    let bytes = path.iter().map(|step| match step {
+        Step::Name(name) => name.len() + 1,
+        Step::Index(index) => index.checked_ilog10().unwrap_or_default() as usize + 3,
+    });
+    bytes.sum()
+}
+
+/// Which fields of a struct were met.
+#[derive(Default)]
+struct Met(u128);
+
+const _: () = assert!(FIELDS_MAX <= u128::BITS as usize);
+
+impl Met {
+    /// Adds one; whether it is new.
+    fn insert(&mut self, field: usize) -> bool {
+        let before = self.0;
+        self.0 |= 1 << field;
+        before != self.0
+    }
+}
+
+struct Decoder<'n> {
     mode: FieldValidation,
     strict: Vec<String>,
     seen: HashSet<String>,
@@ -116,12 +171,14 @@ struct Decoder {
     /// The fields from the root, each with the struct that it is of.
     stack: Vec<(&'static Struct, &'static Field)>,
     /// Path with indices and keys.
-    path: String,
+    path: Vec<Step<'n>>,
     /// Whether a list or map was empty.
     empty: bool,
+    /// Whether a field stood twice.
+    laid_over: bool,
 }
 
-impl Decoder {
+impl<'n> Decoder<'n> {
     fn new(mode: FieldValidation) -> Self {
         Self {
             mode,
@@ -131,8 +188,9 @@ impl Decoder {
             silent: 0,
             saved: None,
             stack: Vec::new(),
-            path: String::new(),
+            path: Vec::new(),
             empty: false,
+            laid_over: false,
         }
     }
 
@@ -152,16 +210,16 @@ impl Decoder {
             return;
         }
         let dot = if self.path.is_empty() { "" } else { "." };
-        if !self.ledger.tell(what.len() + self.path.len() + name.len()) {
+        if !self.ledger.tell(what.len() + written_bytes(&self.path) + name.len()) {
             // One must be told, or strict decoding would pass.
             if self.strict.is_empty() {
                 let start = |text: &str| text[..text.floor_char_boundary(CUT_BYTES)].to_owned();
-                self.strict
-                    .push(format!("{what} field \"{}{dot}{}\"", start(&self.path), start(name)));
+                let path = start(&written(&self.path));
+                self.strict.push(format!("{what} field \"{path}{dot}{}\"", start(name)));
             }
             return;
         }
-        let text = format!("{what} field \"{}{dot}{name}\"", self.path);
+        let text = format!("{what} field \"{}{dot}{name}\"", written(&self.path));
         if self.seen.insert(text.clone()) {
             self.strict.push(text);
         }
@@ -189,14 +247,14 @@ impl Decoder {
         self.saved.get_or_insert(error);
     }
 
-    fn inside<R>(&mut self, step: &str, run: impl FnOnce(&mut Self) -> R) -> R {
-        let length = enter(&mut self.path, step);
+    fn inside<R>(&mut self, step: Step<'n>, run: impl FnOnce(&mut Self) -> R) -> R {
+        self.path.push(step);
         let result = run(self);
-        self.path.truncate(length);
+        self.path.pop();
         result
     }
 
-    fn structure(&mut self, node: &Node<'_>, ty: &'static Struct, go: &str, target: &mut Value) -> Result<(), Abort> {
+    fn structure(&mut self, node: &'n Node<'_>, ty: &'static Struct, go: &str, target: &mut Value) -> Result<(), Abort> {
         let Node::Object(members) = node else {
             if !matches!(node, Node::Null) {
                 let error = self.wrong(node.kind(), go);
@@ -204,35 +262,45 @@ impl Decoder {
             }
             return Ok(());
         };
-        if !target.is_object() {
-            *target = Value::Object(Map::new());
-        }
-        let mut known: Vec<&'static str> = Vec::with_capacity(members.len());
+        let mut object = match std::mem::take(target) {
+            Value::Object(object) => object,
+            _ => Map::new(),
+        };
+        let fresh = object.is_empty();
+        let mut met = Met::default();
         for (name, member) in members {
-            let Some(field) = ty.field(name) else {
+            let Some(position) = ty.position(name) else {
                 self.tell("unknown", name);
                 continue;
             };
-            if known.contains(&field.json) {
+            let field = &ty.fields[position];
+            let first = met.insert(position);
+            if !first {
+                self.laid_over = true;
                 self.tell("duplicate", name);
-            } else {
-                known.push(field.json);
             }
             self.stack.push((ty, field));
-            let object = target.as_object_mut().expect("made an object above");
-            let mut slot = object.remove(field.json).unwrap_or(Value::Null);
-            let result = self.inside(name, |decoder| {
+            let mut slot = if fresh && first {
+                Value::Null
+            } else {
+                object.remove(field.json).unwrap_or(Value::Null)
+            };
+            let result = self.inside(Step::Name(name), |decoder| {
                 decoder.member(member, &field.ty, field.go_type, field.pointer, &mut slot)
             });
             self.stack.pop();
             result?;
-            let object = target.as_object_mut().expect("made an object above");
             object.insert(field.json.to_owned(), slot);
         }
+        // A form is no mistake's: what did not fit is told, not stored.
+        if self.saved.is_none() {
+            canonical::decoded(&mut object, ty);
+        }
+        *target = Value::Object(object);
         Ok(())
     }
 
-    fn member(&mut self, node: &Node<'_>, ty: &Type, go: &str, pointer: bool, slot: &mut Value) -> Result<(), Abort> {
+    fn member(&mut self, node: &'n Node<'_>, ty: &Type, go: &str, pointer: bool, slot: &mut Value) -> Result<(), Abort> {
         if matches!(node, Node::Null) {
             let clears = pointer
                 || matches!(
@@ -264,7 +332,7 @@ impl Decoder {
         }
     }
 
-    fn list(&mut self, node: &Node<'_>, inner: &Type, go: &str, slot: &mut Value) -> Result<(), Abort> {
+    fn list(&mut self, node: &'n Node<'_>, inner: &Type, go: &str, slot: &mut Value) -> Result<(), Abort> {
         let Node::Array(items) = node else {
             let error = self.wrong(node.kind(), go);
             self.save(error);
@@ -275,7 +343,7 @@ impl Decoder {
         let mut out = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
             let mut value = Value::Null;
-            self.inside(&format!("[{index}]"), |decoder| {
+            self.inside(Step::Index(index), |decoder| {
                 decoder.member(item, inner, &element, false, &mut value)
             })?;
             out.push(value);
@@ -284,33 +352,41 @@ impl Decoder {
         Ok(())
     }
 
-    fn map(&mut self, node: &Node<'_>, inner: &Type, go: &str, slot: &mut Value) -> Result<(), Abort> {
+    fn map(&mut self, node: &'n Node<'_>, inner: &Type, go: &str, slot: &mut Value) -> Result<(), Abort> {
         let Node::Object(members) = node else {
             let error = self.wrong(node.kind(), go);
             self.save(error);
             return Ok(());
         };
-        if !slot.is_object() {
-            *slot = Value::Object(Map::new());
-        }
         self.empty |= members.is_empty();
         let element = element(go, inner);
         let mut known: HashSet<&str> = HashSet::with_capacity(members.len());
+        let mut found = Vec::with_capacity(members.len());
         for (name, member) in members {
             if !known.insert(name) {
                 self.tell("duplicate", name);
             }
             let mut value = Value::Null;
-            self.inside(name, |decoder| decoder.member(member, inner, &element, false, &mut value))?;
-            if let Some(object) = slot.as_object_mut() {
-                object.insert(name.as_ref().to_owned(), value);
+            self.inside(Step::Name(name), |decoder| {
+                decoder.member(member, inner, &element, false, &mut value)
+            })?;
+            found.push((name.as_ref().to_owned(), value));
+        }
+        match slot {
+            Value::Object(object) => object.extend(found),
+            // Built at once, a map is made of full nodes.
+            _ if known.len() == found.len() => *slot = Value::Object(found.into_iter().collect()),
+            _ => {
+                let mut object = Map::new();
+                object.extend(found);
+                *slot = Value::Object(object);
             }
         }
         Ok(())
     }
 
     /// A value that is not null; none where the error was saved and decoding goes on.
-    fn scalar(&mut self, node: &Node<'_>, ty: &Type, go: &str) -> Result<Option<Value>, Abort> {
+    fn scalar(&mut self, node: &'n Node<'_>, ty: &Type, go: &str) -> Result<Option<Value>, Abort> {
         let found = match (ty, node) {
             (Type::String, Node::String(text)) => return Ok(Some(Value::from(text.as_ref()))),
             (Type::Bool, Node::Bool(value)) => return Ok(Some(Value::from(*value))),
@@ -410,14 +486,14 @@ impl Decoder {
         }
     }
 
-    fn schema(&mut self, node: &Node<'_>, ty: &Type) -> Result<Option<Value>, Abort> {
+    fn schema(&mut self, node: &'n Node<'_>, ty: &Type) -> Result<Option<Value>, Abort> {
         self.silent += 1;
         let result = self.schema_silently(node, ty);
         self.silent -= 1;
         result
     }
 
-    fn schema_silently(&mut self, node: &Node<'_>, ty: &Type) -> Result<Option<Value>, Abort> {
+    fn schema_silently(&mut self, node: &'n Node<'_>, ty: &Type) -> Result<Option<Value>, Abort> {
         let props = schema::json_schema_props();
         match (node, ty) {
             (Node::Object(_), _) => {
@@ -449,7 +525,7 @@ impl Decoder {
     }
 
     /// Tells duplicates anywhere in a tree without types.
-    fn duplicates(&mut self, node: &Node<'_>) {
+    fn duplicates(&mut self, node: &'n Node<'_>) {
         match node {
             Node::Object(members) => {
                 let mut known: HashSet<&str> = HashSet::with_capacity(members.len());
@@ -457,12 +533,12 @@ impl Decoder {
                     if !known.insert(name) {
                         self.tell("duplicate", name);
                     }
-                    self.inside(name, |decoder| decoder.duplicates(member));
+                    self.inside(Step::Name(name), |decoder| decoder.duplicates(member));
                 }
             }
             Node::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    self.inside(&format!("[{index}]"), |decoder| decoder.duplicates(item));
+                    self.inside(Step::Index(index), |decoder| decoder.duplicates(item));
                 }
             }
             _ => {}
@@ -471,18 +547,18 @@ impl Decoder {
 }
 
 /// Go's name of an element's type out of the list's or map's.
-pub(super) fn element(go: &str, inner: &Type) -> String {
+pub(super) fn element<'a>(go: &'a str, inner: &Type) -> Cow<'a, str> {
     if let Some(rest) = go.strip_prefix("[]") {
-        return rest.to_owned();
+        return Cow::Borrowed(rest);
     }
     if go.starts_with("map[")
         && let Some(end) = go.find(']')
     {
-        return go[end + 1..].to_owned();
+        return Cow::Borrowed(&go[end + 1..]);
     }
     match inner {
-        Type::Struct(reference) => format!("{}.{}", reference.version(), reference.name),
-        _ => "string".to_owned(),
+        Type::Struct(reference) => Cow::Owned(format!("{}.{}", reference.version(), reference.name)),
+        _ => Cow::Borrowed("string"),
     }
 }
 

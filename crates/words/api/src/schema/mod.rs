@@ -23,7 +23,8 @@ pub struct Struct {
     pub embeds: &'static [Embed],
     /// Whether server-side apply replaces it as a whole (`structType=atomic`).
     pub atomic: bool,
-    by_name: &'static [u16],
+    /// Indices of fields by their names: see [`slot`].
+    slots: &'static [u16],
     /// Indices of the fields that Go writes where they are absent.
     always: &'static [u16],
     /// Indices of the fields that have a default.
@@ -278,12 +279,23 @@ impl Eq for Struct {}
 impl Struct {
     /// The field of that JSON name; case matters.
     #[must_use]
+    #[inline]
     pub fn field(&self, json: &str) -> Option<&'static Field> {
-        let fields = self.fields;
-        self.by_name
-            .binary_search_by(|index| fields[usize::from(*index)].json.cmp(json))
-            .ok()
-            .map(|found| &fields[usize::from(self.by_name[found])])
+        self.position(json).map(|index| &self.fields[index])
+    }
+
+    /// Where that field stands in `fields`.
+    #[must_use]
+    pub fn position(&self, json: &str) -> Option<usize> {
+        let mut at = slot(json, self.slots.len());
+        loop {
+            let index = usize::from(self.slots[at]);
+            // The table has empty slots, which are behind all fields.
+            if self.fields.get(index)?.json == json {
+                return Some(index);
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
     }
 
     /// The names of the inlined structs that a field is in, from the outside, as Go's decoding errors show them.
@@ -331,6 +343,19 @@ impl Struct {
             .first()
             .is_some_and(|field| field.json == "kind" && field.tag == 0)
     }
+}
+
+/// Most fields of a struct.
+pub(crate) const FIELDS_MAX: usize = 128;
+
+/// Where the field of a name is looked for first among so many slots, a power of two: by its length and four of its letters.
+fn slot(name: &str, slots: usize) -> usize {
+    let bytes = name.as_bytes();
+    let at = |index: usize| u32::from(bytes.get(index).copied().unwrap_or_default());
+    let length = bytes.len();
+    let letters = at(0) | at(1) << 8 | at(length / 2) << 16 | at(length.wrapping_sub(1)) << 24;
+    let mixed = (letters ^ (length as u32).rotate_right(7)).wrapping_mul(0x9e37_79b1);
+    (mixed >> 16) as usize & (slots - 1)
 }
 
 struct Table {
@@ -409,7 +434,9 @@ pub fn list_meta() -> &'static Struct {
 /// Never: the table holds it, a test says so.
 #[must_use]
 pub fn json_schema_props() -> &'static Struct {
-    named(APIEXTENSIONS, "JSONSchemaProps").expect("the table has JSONSchemaProps")
+    static PROPS: LazyLock<&Struct> =
+        LazyLock::new(|| named(APIEXTENSIONS, "JSONSchemaProps").expect("the table has JSONSchemaProps"));
+    *PROPS
 }
 
 /// All structs.
@@ -435,6 +462,20 @@ pub const APIEXTENSIONS: &str = "apiextensions-apiserver/pkg/apis/apiextensions/
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    #[test]
+    fn every_field_is_found_by_its_name_alone() {
+        for ty in all() {
+            for (index, field) in ty.fields.iter().enumerate() {
+                assert_eq!(ty.position(field.json), Some(index), "{ty:?}: {}", field.json);
+                for other in [field.json.to_uppercase(), format!("{}x", field.json)] {
+                    let found = ty.field(&other).map(|field| field.json);
+                    assert!(found.is_none_or(|found| found == other), "{ty:?}: {other}");
+                }
+            }
+            assert!(ty.field("").is_none());
+        }
+    }
 
     #[test]
     fn the_committed_table_is_consistent() {

@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 
-use super::{Embed, Field, ListType, Part, Strategy, Struct, StructRef, Table, Type};
+use super::{Embed, FIELDS_MAX, Field, ListType, Part, Strategy, Struct, StructRef, Table, Type, slot};
 
 struct Raw {
     name: &'static str,
@@ -41,8 +41,7 @@ pub(super) fn parse(text: &'static str) -> Table {
         let mut fields = Vec::new();
         let mut embeds = Vec::new();
         flatten(&own, number, false, &mut fields, &mut embeds);
-        let mut by_name: Vec<u16> = (0..u16::try_from(fields.len()).expect("a struct has few fields")).collect();
-        by_name.sort_by_key(|index| fields[usize::from(*index)].json);
+        let slots = slots(&fields);
         let those = |of: fn(&Field) -> bool| -> &'static [u16] {
             let indices = (0u16..).zip(&fields).filter(|(_, field)| of(field));
             Vec::leak(indices.map(|(index, _)| index).collect())
@@ -62,7 +61,7 @@ pub(super) fn parse(text: &'static str) -> Table {
             fields: Vec::leak(fields),
             embeds: Vec::leak(embeds),
             atomic: raw.atomic,
-            by_name: Vec::leak(by_name),
+            slots: Vec::leak(slots),
             always,
             defaulted,
         });
@@ -77,6 +76,20 @@ pub(super) fn parse(text: &'static str) -> Table {
         }
     }
     Table { structs, kinds, names }
+}
+
+/// The slots of fields by their names, half of them empty.
+fn slots(fields: &[Field]) -> Vec<u16> {
+    assert!(fields.len() <= FIELDS_MAX, "a struct has few fields");
+    let mut slots = vec![u16::MAX; (fields.len() * 2).next_power_of_two().max(2)];
+    for (index, field) in (0u16..).zip(fields) {
+        let mut at = slot(field.json, slots.len());
+        while slots[at] != u16::MAX {
+            at = (at + 1) & (slots.len() - 1);
+        }
+        slots[at] = index;
+    }
+    slots
 }
 
 type Groups = HashMap<&'static str, (&'static str, &'static str)>;

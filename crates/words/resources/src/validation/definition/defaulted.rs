@@ -9,7 +9,7 @@ use super::super::errors::Errors;
 use super::super::metadata::{self, Rules};
 use super::super::names;
 use super::super::node::Node;
-use super::members::{self, Members};
+use super::members::{Members, Survey};
 use super::value::{self, Budget};
 use trireme_api::field::aggregate;
 
@@ -29,8 +29,9 @@ struct Around<'a> {
 }
 
 /// What of the defaults does not fit; only asked where the schema is structural.
-pub(super) fn check(errors: &mut Errors, schema: &Node<'_>, pruned: bool) {
+pub(super) fn check(errors: &mut Errors, schema: &Node<'_>, pruned: bool, survey: &Survey) {
     let mut walk = Walk {
+        survey,
         pruned,
         budget: Budget::new(STEPS_MAX),
         way: Vec::new(),
@@ -57,6 +58,7 @@ fn embedded(schema: &Node<'_>) -> bool {
 }
 
 struct Walk<'a> {
+    survey: &'a Survey,
     pruned: bool,
     budget: Budget,
     /// The way from the root to the schema at hand: the names of members, none for elements of lists.
@@ -79,7 +81,7 @@ impl<'a> Walk<'a> {
             if around.inside_metadata {
                 self.of_metadata(errors, &default, schema, around);
             } else {
-                self.plain(errors, &default, schema, resource);
+                self.plain(errors, &default, schema, members, resource);
             }
         }
         if members.any(Members::ITEMS) {
@@ -91,8 +93,8 @@ impl<'a> Walk<'a> {
             return;
         }
         let properties = schema.at("properties");
-        let all = properties.value.as_object().into_iter().flatten();
-        for (name, property) in all.filter(|(_, property)| !members::plain(property)) {
+        let survey = self.survey;
+        for (name, property) in survey.odd(properties.value) {
             let below = Around {
                 inside_metadata: around.inside_metadata || (resource && META.contains(&name.as_str())),
                 ..around
@@ -103,12 +105,18 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn plain(&mut self, errors: &mut Errors, default: &Node<'_>, schema: &Node<'_>, resource: bool) {
-        if self.pruned && prune(default.value, schema.value, resource) != *default.value {
+    fn plain(&mut self, errors: &mut Errors, default: &Node<'_>, schema: &Node<'_>, members: Members, resource: bool) {
+        // What only has to be of its type, and is.
+        if !members.any(Members::NARROW) && value::kind(default.value) == schema.text("type") {
+            self.budget.take(1);
+            return;
+        }
+        let has_members = default.value.is_object() || default.value.is_array();
+        if has_members && self.pruned && prune(default.value, schema.value, resource) != *default.value {
             errors.push(default.invalid("must not have unknown fields"));
         }
         let start = errors.len();
-        if coerced(errors, default, schema.value, resource) {
+        if has_members && coerced(errors, default, schema.value, resource) {
             resources(errors, default, schema.value, resource);
         }
         if errors.len() == start {
@@ -288,8 +296,31 @@ mod tests {
             path: "s".into(),
             value: schema,
         };
-        check(&mut errors, &node, true);
+        check(&mut errors, &node, true, &Survey::default());
         errors.into_iter().map(|error| error.to_string()).collect()
+    }
+
+    #[test]
+    fn regular_expressions_of_defaults_cost_what_making_them_does() {
+        let schema = |pattern: &dyn Fn(usize) -> String| {
+            let property = |n| {
+                (
+                    format!("p{n}"),
+                    json!({"type": "string", "default": "x", "pattern": pattern(n)}),
+                )
+            };
+            let all: Map<String, Value> = (0..5_000).map(property).collect();
+            json!({"type": "object", "properties": all})
+        };
+        assert_eq!(told(&schema(&|_| "^x$".into())), Vec::<String>::new(), "one is made once");
+        for pattern in [&|n| format!("^(x{{1,9}}|y*)*({n})?$"), &|n| {
+            format!("^\\pL{{1,{}}}$", n % 900 + 99)
+        }] as [&dyn Fn(usize) -> String; 2]
+        {
+            let found = told(&schema(pattern));
+            let last = found.last().map(String::as_str);
+            assert_eq!(last, Some("s: Forbidden: defaults may take at most 200000 steps to validate"));
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Invariant: a set says no more than that something is there and not null; what it is worth is asked of the schema itself.
 //! So a walk that leaves out what no set says finds what it would have found.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 /// A set of members.
@@ -138,6 +140,18 @@ impl Members {
         .and(Self::EXAMPLE)
         .and(Self::DOCS);
 
+    /// What says more of a scalar than its type.
+    pub const NARROW: Self = Self(
+        !Self::TYPE
+            .and(Self::DEFAULT)
+            .and(Self::DESCRIPTION)
+            .and(Self::TITLE)
+            .and(Self::NULLABLE)
+            .and(Self::EXAMPLE)
+            .and(Self::DOCS)
+            .0,
+    );
+
     /// Those of one schema; none of what is no schema.
     pub fn of(schema: &Value) -> Self {
         let mut found = Self::default();
@@ -157,18 +171,6 @@ impl Members {
         found
     }
 
-    /// Those of a schema and of all inside it.
-    pub fn below(schema: &Value) -> Self {
-        let mut found = Self::of(schema);
-        if found.any(Self::INNER) {
-            inner(schema, found, &mut |schema| {
-                found = found.and(Self::below(schema));
-                false
-            });
-        }
-        found
-    }
-
     /// Both together.
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -180,15 +182,76 @@ impl Members {
     }
 }
 
-/// Whether a schema is of a type that there is, and has only members beside it with which nobody finds fault wherever the
-/// schema stands, except under a junctor and at the root.
-pub(super) fn plain(schema: &Value) -> bool {
-    let members = Members::of(schema);
-    members.any(Members::TYPE)
-        && !members.any(Members(!Members::PLAIN.0))
-        && schema["type"]
-            .as_str()
-            .is_some_and(|kind| kind != "array" && super::openapi::TYPES.contains(&kind))
+/// Which properties of schemas are not plain, found in one walk for all walks that pass the plain ones by.
+///
+/// Plain is a schema of a type that there is, a list of such a one included, which has only members beside it with which nobody
+/// finds fault wherever the schema stands, except under a junctor and at the root.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// The places of those that are not plain, by the address of the map of properties.
+    odd: HashMap<usize, Vec<usize>>,
+}
+
+impl Survey {
+    /// Looks at a schema; what it and all inside it have. It must stay where it is as long as the survey is asked.
+    pub fn of(&mut self, schema: &Value) -> Members {
+        self.look(schema).0
+    }
+
+    /// The properties that are not plain; of a schema that was not looked at, all.
+    pub fn odd<'v>(&self, properties: &'v Value) -> impl Iterator<Item = (&'v String, &'v Value)> {
+        let all = properties.as_object();
+        let odd = all.and_then(|all| self.odd.get(&std::ptr::from_ref(all).addr()));
+        let end = odd.map_or(usize::MAX, |odd| odd.last().map_or(0, |last| last + 1));
+        let mut odd = odd.map(|odd| odd.iter().peekable());
+        all.into_iter()
+            .flatten()
+            .take(end)
+            .enumerate()
+            .filter(move |(index, _)| odd.as_mut().is_none_or(|odd| odd.next_if_eq(&index).is_some()))
+            .map(|(_, property)| property)
+    }
+
+    /// What a schema and all inside it have, and whether it is plain.
+    fn look(&mut self, schema: &Value) -> (Members, bool) {
+        let own = Members::of(schema);
+        let mut found = own;
+        let mut of_plain = false;
+        if own.any(Members::INNER) {
+            inner(schema, Members(own.0 & !Members::PROPERTIES.0), &mut |one| {
+                let (members, plain) = self.look(one);
+                found = found.and(members);
+                of_plain = plain;
+                false
+            });
+            let properties = schema.get("properties").and_then(Value::as_object);
+            if let Some(properties) = properties {
+                let mut odd = Vec::new();
+                for (index, property) in properties.values().enumerate() {
+                    let (members, plain) = self.look(property);
+                    found = found.and(members);
+                    if !plain {
+                        odd.push(index);
+                    }
+                }
+                self.odd.insert(std::ptr::from_ref(properties).addr(), odd);
+            }
+        }
+        (found, plain(schema, own, of_plain))
+    }
+}
+
+/// Whether a schema is plain; `of_plain` says so of its items, if it has no other schemas in it.
+fn plain(schema: &Value, own: Members, of_plain: bool) -> bool {
+    if own.any(Members(!Members::PLAIN.and(Members::ITEMS).0)) {
+        return false;
+    }
+    let of_list = own.any(Members::ITEMS);
+    match schema.get("type").and_then(Value::as_str) {
+        Some("array") => of_list && of_plain,
+        Some(kind) => !of_list && super::openapi::TYPES.contains(&kind),
+        None => false,
+    }
 }
 
 /// Shows the schemas that stand in one, in the order in which all walks go; whether `look` wanted no more of them.
@@ -257,7 +320,7 @@ mod tests {
             "b": {"additionalProperties": {"x-kubernetes-preserve-unknown-fields": false}},
             "c": {"dependencies": {"x": {"items": [{"$ref": "x"}]}}},
         }});
-        let found = Members::below(&schema);
+        let found = Survey::default().of(&schema);
         for there in [
             Members::DEFAULT,
             Members::PRESERVE_FALSE,
@@ -277,11 +340,24 @@ mod tests {
         for field in ty.fields {
             assert_ne!(Members::named(field.json), Members::OTHER, "{}", field.json);
         }
+        let plain = |schema: &Value| {
+            let around = json!({"properties": {"a": schema, "b": {"type": "string"}}});
+            let mut survey = Survey::default();
+            survey.of(&around);
+            let odd: Vec<&String> = survey.odd(&around["properties"]).map(|(name, _)| name).collect();
+            assert!(odd.iter().all(|name| **name == "a"), "{schema}");
+            odd.is_empty()
+        };
         assert!(plain(&json!({"type": "string", "description": "d", "maxLength": 3})));
+        assert!(plain(&json!({"type": "array", "items": {"type": "string"}})));
         for other in [
             json!({}),
             json!({"type": "wrong"}),
             json!({"type": "array"}),
+            json!({"type": "array", "items": {}}),
+            json!({"type": "array", "items": [{"type": "string"}]}),
+            json!({"type": "array", "items": {"type": "string", "default": ""}}),
+            json!({"type": "string", "items": {"type": "string"}}),
             json!({"type": "string", "default": ""}),
         ] {
             assert!(!plain(&other), "{other}");

@@ -22,7 +22,7 @@ use super::metadata::{self, Rules};
 use super::names;
 use super::node::{IMMUTABLE, Node, same};
 use super::show;
-use members::Members;
+use members::{Members, Survey};
 
 /// The package of the types, as the field table names it.
 const PACKAGE: &str = "apiextensions-apiserver/pkg/apis/apiextensions/v1";
@@ -81,6 +81,8 @@ struct Options {
     authorities: bool,
     /// What the schemas of the definition have.
     used: Members,
+    /// Which of their properties are looked at one by one.
+    survey: Survey,
     /// Versions whose selectable fields may stay too many; an empty name stands for those that all share.
     many_fields: HashSet<String>,
 }
@@ -98,6 +100,7 @@ impl Options {
             list_keys: true,
             authorities: false,
             used: Members::default(),
+            survey: Survey::default(),
             many_fields: HashSet::new(),
         }
     }
@@ -108,7 +111,8 @@ impl Options {
         let established = condition(old_root, "Established");
         let bundle = conversion.get("webhook.clientConfig.caBundle");
         let schemas = || old.schemas();
-        let used = schemas().fold(Members::default(), |used, schema| used.and(Members::below(schema.value)));
+        let mut survey = Survey::default();
+        let used = schemas().fold(Members::default(), |used, schema| used.and(survey.of(schema.value)));
         // Whether no schema of the old definition does what needs the member.
         let none = |member: Members, wrong: &dyn Fn(&Node<'_>, Members) -> bool| {
             !(used.any(member) && schemas().any(|schema| openapi::any(&schema, wrong)))
@@ -128,12 +132,13 @@ impl Options {
             fixed_names: established,
             schema: old.all_have_schemas(),
             known_types: none(Members::TYPE, &openapi::unknown_type),
-            structural: !schemas().any(|schema| structural::problem(&schema, used)),
+            structural: !schemas().any(|schema| structural::problem(&schema, used, &survey)),
             pruned_defaults: none(Members::DEFAULT, &defaulted::unpruned),
             atomic_sets: none(Members::LIST_TYPE, &openapi::granular_set),
             list_keys: none(Members::LIST_TYPE, &openapi::loose_keys),
             authorities: established && (bundle.is_empty() || parts::authorities(&bundle).is_none()),
             used: Members::default(),
+            survey: Survey::default(),
             many_fields,
         }
     }
@@ -274,8 +279,12 @@ impl<'a> Spec<'a> {
 pub(super) fn unknown_formats(root: &Node<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for schema in Spec::of(root).schemas() {
-        openapi::each(&schema, &mut |schema| {
-            let format = schema.text("format");
+        openapi::each(&schema, &mut |schema, members| {
+            let format = if members.any(Members::FORMAT) {
+                schema.text("format")
+            } else {
+                ""
+            };
             if format.is_empty() {
                 return;
             }
@@ -376,7 +385,7 @@ fn check(errors: &mut Errors, spec: &Spec<'_>, mut options: Options) {
     }
     let used = spec
         .schemas()
-        .fold(Members::default(), |used, schema| used.and(Members::below(schema.value)));
+        .fold(Members::default(), |used, schema| used.and(options.survey.of(schema.value)));
     if used.any(Members::DEFAULT) {
         options.structural = true;
         if !pruning {
@@ -517,9 +526,9 @@ fn schema(errors: &mut Errors, validation: &Node<'_>, status: bool, options: &Op
         }
         if unsupported.is_none() {
             let before = errors.len();
-            structural::check(errors, &schema);
+            structural::check(errors, &schema, &options.survey);
             if errors.len() == before && options.used.any(Members::DEFAULT) {
-                defaulted::check(errors, &schema, options.pruned_defaults);
+                defaulted::check(errors, &schema, options.pruned_defaults, &options.survey);
             }
             expressions = errors.len() == before;
         }

@@ -58,10 +58,10 @@ pub(super) fn zero(value: &Value) -> bool {
 }
 
 /// Looks at a schema and all inside it.
-pub(super) fn each(schema: &Node<'_>, look: &mut dyn FnMut(&Node<'_>)) {
+pub(super) fn each(schema: &Node<'_>, look: &mut dyn FnMut(&Node<'_>, Members)) {
     let look = std::cell::RefCell::new(look);
-    any(schema, &|schema, _| {
-        (look.borrow_mut())(schema);
+    any(schema, &|schema, members| {
+        (look.borrow_mut())(schema, members);
         false
     });
 }
@@ -316,8 +316,8 @@ impl<'a> Walk<'_, 'a> {
         }
         let below = place.property(node);
         let of_resource = place.root || node.is("x-kubernetes-embedded-resource");
-        let all = properties.value.as_object().into_iter().flatten();
-        for (name, property) in all.filter(|(_, property)| !members::plain(property)) {
+        let survey = &self.options.survey;
+        for (name, property) in survey.odd(properties.value) {
             let property = properties.entry(name, property);
             if of_resource && matches!(name.as_str(), "metadata" | "kind" | "apiVersion") {
                 let mut below = below.clone();
@@ -334,30 +334,34 @@ impl<'a> Walk<'_, 'a> {
 
     fn inner(&mut self, node: &Node<'a>, members: Members, place: &Place) {
         const OTHERS: Members = Members::JUNCTORS.and(Members::DEFINITIONS).and(Members::DEPENDENCIES);
-        if !members.any(OTHERS.and(Members::ITEMS)) {
-            return;
-        }
-        let unruled = place.unruled();
-        self.schema(&node.at("not"), &unruled);
-        for name in ["allOf", "oneOf", "anyOf"] {
-            for one in node.at(name).items() {
+        if members.any(OTHERS) {
+            let unruled = place.unruled();
+            self.schema(&node.at("not"), &unruled);
+            for name in ["allOf", "oneOf", "anyOf"] {
+                for one in node.at(name).items() {
+                    self.schema(&one, &unruled);
+                }
+            }
+            for (_, one) in node.at("definitions").entries() {
                 self.schema(&one, &unruled);
             }
         }
-        for (_, one) in node.at("definitions").entries() {
-            self.schema(&one, &unruled);
+        if members.any(Members::ITEMS) {
+            let items = node.at("items");
+            let mut below = place.child();
+            if node.text("x-kubernetes-list-type") != "map" {
+                below = below.uncorrelated(&node.path);
+            }
+            self.schema(&items, &below);
+            for one in items.items() {
+                self.schema(&one, &below);
+            }
         }
-        let items = node.at("items");
-        let mut below = place.child();
-        if node.text("x-kubernetes-list-type") != "map" {
-            below = below.uncorrelated(&node.path);
-        }
-        self.schema(&items, &below);
-        for one in items.items() {
-            self.schema(&one, &below);
-        }
-        for (_, one) in node.at("dependencies").entries() {
-            self.schema(&one, &unruled);
+        if members.any(Members::DEPENDENCIES) {
+            let unruled = place.unruled();
+            for (_, one) in node.at("dependencies").entries() {
+                self.schema(&one, &unruled);
+            }
         }
     }
 

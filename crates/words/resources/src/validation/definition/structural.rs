@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::errors::Errors;
 use super::super::node::Node;
-use super::members::{self, Members};
+use super::members::{Members, Survey};
 use super::openapi::zero;
 
 /// A part of OpenAPI that structural schemas do not have.
@@ -73,10 +73,10 @@ fn unsupported_in(schema: &Value) -> Option<Unsupported> {
 }
 
 /// Whether a schema is not structural.
-pub(super) fn problem(schema: &Node<'_>, used: Members) -> bool {
+pub(super) fn problem(schema: &Node<'_>, used: Members, survey: &Survey) -> bool {
     let mut errors = Errors::new();
     (used.any(Members::UNSUPPORTED) && unsupported(schema).is_some()) || {
-        check(&mut errors, schema);
+        check(&mut errors, schema, survey);
         !errors.is_empty()
     }
 }
@@ -89,9 +89,9 @@ enum Level {
 }
 
 /// What keeps a schema from being structural; only asked where nothing of it is [`unsupported`].
-pub(super) fn check(errors: &mut Errors, schema: &Node<'_>) {
+pub(super) fn check(errors: &mut Errors, schema: &Node<'_>, survey: &Survey) {
     let mut found = Errors::new();
-    invariants(&mut found, schema, Level::Root);
+    invariants(&mut found, schema, Level::Root, survey);
     complete_value(&mut found, schema, schema, schema);
     let mut texts: Vec<(String, _)> = found.into_iter().map(|error| (error.to_string(), error)).collect();
     texts.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -107,7 +107,7 @@ fn inner<'a>(schema: &Node<'a>, name: &'static str) -> Option<Node<'a>> {
     Some(schema.at(name)).filter(|node| node.value.is_object())
 }
 
-fn invariants(errors: &mut Errors, schema: &Node<'_>, level: Level) {
+fn invariants(errors: &mut Errors, schema: &Node<'_>, level: Level, survey: &Survey) {
     let has = Members::of(schema.value);
     let kind = schema.text("type");
     let items = if has.any(Members::ITEMS) {
@@ -119,13 +119,12 @@ fn invariants(errors: &mut Errors, schema: &Node<'_>, level: Level) {
         errors.push(schema.child("items").required("must be specified"));
     }
     if let Some(items) = items {
-        invariants(errors, &items, Level::Item);
+        invariants(errors, &items, Level::Item, survey);
     }
     if has.any(Members::PROPERTIES) {
         let properties = schema.at("properties");
-        let all = properties.value.as_object().into_iter().flatten();
-        for (name, property) in all.filter(|(_, property)| !members::plain(property)) {
-            invariants(errors, &properties.entry(name, property), Level::Field);
+        for (name, property) in survey.odd(properties.value) {
+            invariants(errors, &properties.entry(name, property), Level::Field, survey);
         }
     }
     if has.any(Members::ADDITIONAL) {
@@ -134,15 +133,18 @@ fn invariants(errors: &mut Errors, schema: &Node<'_>, level: Level) {
             errors.push(additional.forbidden("must not be used at the root"));
         }
         if let Some(additional) = inner(schema, "additionalProperties") {
-            invariants(errors, &additional, Level::Field);
+            invariants(errors, &additional, Level::Field, survey);
         }
     }
-    if has.any(Members::JUNCTORS.and(Members::PATTERN)) {
+    if has.any(Members::JUNCTORS) {
         let first_all = schema.at("allOf").index(0);
-        value_validation(errors, schema, either(&schema.at("anyOf")), either(&first_all.at("anyOf")));
+        junctors(errors, schema, either(&schema.at("anyOf")), either(&first_all.at("anyOf")));
     }
-    let preserved = schema.is("x-kubernetes-preserve-unknown-fields");
-    let embedded = schema.is("x-kubernetes-embedded-resource");
+    if has.any(Members::PATTERN) {
+        of_pattern(errors, schema);
+    }
+    let preserved = has.any(Members::PRESERVE) && schema.is("x-kubernetes-preserve-unknown-fields");
+    let embedded = has.any(Members::EMBEDDED) && schema.is("x-kubernetes-embedded-resource");
     if has.any(Members::INT_OR_STRING.and(Members::EMBEDDED)) {
         combined(errors, schema, embedded);
     }
@@ -239,7 +241,7 @@ fn either(any: &Node<'_>) -> bool {
     *any.value == *BOTH
 }
 
-fn value_validation(errors: &mut Errors, schema: &Node<'_>, skip_any: bool, skip_first_any: bool) {
+fn junctors(errors: &mut Errors, schema: &Node<'_>, skip_any: bool, skip_first_any: bool) {
     if !skip_any {
         for one in schema.at("anyOf").items() {
             nested(errors, &one, false);
@@ -254,6 +256,9 @@ fn value_validation(errors: &mut Errors, schema: &Node<'_>, skip_any: bool, skip
     if let Some(not) = inner(schema, "not") {
         nested(errors, &not, false);
     }
+}
+
+fn of_pattern(errors: &mut Errors, schema: &Node<'_>) {
     let pattern = schema.at("pattern");
     if let Some(why) = trireme_cel::regex_fault(pattern.str()) {
         errors.push(pattern.bad(format!(
@@ -265,8 +270,11 @@ fn value_validation(errors: &mut Errors, schema: &Node<'_>, skip_any: bool, skip
 /// What stands under a junctor.
 fn nested(errors: &mut Errors, schema: &Node<'_>, skip_any: bool) {
     let has = Members::of(schema.value);
-    if has.any(Members::JUNCTORS.and(Members::PATTERN)) {
-        value_validation(errors, schema, skip_any, false);
+    if has.any(Members::JUNCTORS) {
+        junctors(errors, schema, skip_any, false);
+    }
+    if has.any(Members::PATTERN) {
+        of_pattern(errors, schema);
     }
     if !has.any(Members::OUTSIDE.and(Members::ITEMS).and(Members::PROPERTIES)) {
         return;

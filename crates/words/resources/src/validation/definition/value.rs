@@ -45,7 +45,7 @@ impl Budget {
     }
 
     /// Takes steps; whether any are left.
-    fn take(&mut self, steps: usize) -> bool {
+    pub(super) fn take(&mut self, steps: usize) -> bool {
         self.steps_left = self.steps_left.saturating_sub(steps);
         !self.spent()
     }
@@ -175,6 +175,14 @@ fn type_of(value: &Value) -> (&'static str, &'static str) {
         Value::String(_) => ("string", ""),
         Value::Array(_) => ("array", ""),
         Value::Object(_) => ("object", ""),
+    }
+}
+
+/// The name of a scalar's type in OpenAPI; none of what has members, or is null.
+pub(super) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null | Value::Array(_) | Value::Object(_) => "-",
+        scalar => type_of(scalar).0,
     }
 }
 

@@ -1,0 +1,68 @@
+//! Values as compact JSON, each part of a value freed once it is written.
+//!
+//! Invariant: the text is serde_json's own. A large value lies in many places, so that going through it once more only to free
+//! it would cost as much as writing it.
+
+use serde_json::Value;
+
+/// Room that is there from the beginning: most objects take less.
+const ROOM_BYTES: usize = 1024;
+
+/// The JSON text of a value.
+///
+/// # Panics
+/// Never: a value has a text, and a vector takes it.
+#[must_use]
+pub fn into_bytes(value: Value) -> Vec<u8> {
+    let mut out = Vec::with_capacity(ROOM_BYTES);
+    write(value, &mut out);
+    out
+}
+
+fn write(value: Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Array(items) => {
+            out.push(b'[');
+            for (index, item) in items.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                write(item, out);
+            }
+            out.push(b']');
+        }
+        Value::Object(members) => {
+            out.push(b'{');
+            for (index, (name, member)) in members.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                serde_json::to_writer(&mut *out, &name).expect("a vector takes a text");
+                out.push(b':');
+                write(member, out);
+            }
+            out.push(b'}');
+        }
+        scalar => serde_json::to_writer(out, &scalar).expect("a vector takes a scalar"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_text_is_serde_jsons() {
+        for value in [
+            json!(null),
+            json!([]),
+            json!({}),
+            json!([1, -2.5, 1e300, u64::MAX, true, "a\"\u{1}\nü\u{2028}"]),
+            json!({"b\\": [[], {}, {"x": [null, {"y": ""}]}], "": 0}),
+        ] {
+            assert_eq!(into_bytes(value.clone()), serde_json::to_vec(&value).unwrap(), "{value}");
+        }
+    }
+}
