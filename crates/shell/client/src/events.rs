@@ -1,13 +1,18 @@
 //! Events: what a part of Trireme did or could not do, as core/v1 Event objects that `kubectl describe` shows.
 //!
-//! Invariant: recording never blocks and never fails its caller; past [`QUEUE_MAX`] waiting events new ones are dropped
-//! and counted.
+//! Invariant: recording never blocks and never fails its caller; past [`WAITING_BYTES_MAX`] of waiting events new ones are
+//! dropped and counted. Events of one object are judged and written in their order; those of [`WRITES_MAX`] objects at once.
 
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -21,8 +26,10 @@ use crate::correlate::{Correlator, Group, Identity, Verdict, Written};
 use crate::transport::Patch;
 use crate::typed::{ApiObject, Client};
 
-/// Events that may wait to be written.
-const QUEUE_MAX: usize = 1000;
+/// Memory that events may take until they are written: some 15,000 of them.
+const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Events that are written at once.
+const WRITES_MAX: usize = 16;
 /// Attempts to write one, and the pause between them.
 const ATTEMPTS: u32 = 12;
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
@@ -100,10 +107,31 @@ struct Note {
     at: Timestamp,
 }
 
+impl Note {
+    /// Memory that it takes.
+    fn bytes(&self) -> usize {
+        let about = &self.regarding;
+        let texts = [
+            &about.api_version,
+            &about.kind,
+            &about.namespace,
+            &about.name,
+            &about.uid,
+            &about.resource_version,
+            &about.field_path,
+            &self.reason,
+            &self.message,
+        ];
+        size_of::<Self>() + texts.iter().map(|text| text.len()).sum::<usize>()
+    }
+}
+
 /// Records events in the background. Cloning shares the queue and the correlator.
 #[derive(Clone)]
 pub struct EventRecorder {
-    queue: mpsc::Sender<Note>,
+    queue: mpsc::UnboundedSender<Note>,
+    /// Bytes of what is not written yet.
+    waiting: Arc<AtomicUsize>,
     clock: Arc<dyn Clock>,
     component: Arc<str>,
     host: Arc<str>,
@@ -115,17 +143,24 @@ impl EventRecorder {
     /// task ends with `shutdown`. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(client: &Client, component: &str, host: &str, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> Self {
-        let (queue, notes) = mpsc::channel(QUEUE_MAX);
-        let client = client.clone();
+        let waiting = Arc::<AtomicUsize>::default();
+        let (queue, notes) = mpsc::unbounded_channel();
+        let writer = Writer {
+            client: client.clone(),
+            waiting: Arc::clone(&waiting),
+            correlator: Correlator::default(),
+            hasher: RandomState::new(),
+            behind: HashMap::new(),
+        };
         tokio::spawn(async move {
-            let write = write_all(client, notes);
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = write => {}
+                () = writer.run(notes) => {}
             }
         });
         Self {
             queue,
+            waiting,
             clock,
             component: component.into(),
             host: host.into(),
@@ -142,6 +177,12 @@ impl EventRecorder {
         }
     }
 
+    /// The same recorder, which counts what it drops where others do.
+    #[must_use]
+    pub fn counting_dropped(self, dropped: Arc<AtomicU64>) -> Self {
+        Self { dropped, ..self }
+    }
+
     /// Records an event.
     pub fn record(&self, regarding: Regarding, event_type: EventType, reason: &str, message: impl Into<String>) {
         let note = Note {
@@ -153,25 +194,102 @@ impl EventRecorder {
             message: message.into(),
             at: self.clock.now(),
         };
-        if self.queue.try_send(note).is_err() {
+        let bytes = note.bytes();
+        let room = |waiting: usize| Some(waiting + bytes).filter(|sum| *sum <= WAITING_BYTES_MAX);
+        let taken = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
+        // Nobody writes any more after the end.
+        if taken.is_err() || self.queue.send(note).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// How many events found the queue full.
+    /// How many events found no room.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 }
 
-async fn write_all(client: Client, mut notes: mpsc::Receiver<Note>) {
-    let mut correlator = Correlator::default();
-    while let Some(note) = notes.recv().await {
-        let (verdict, identity) = correlator.judge(&group_of(&note), &note.message, note.at);
-        if let Some(written) = write(&client, &note, verdict).await {
-            correlator.note(Identity::clone(&identity), written, note.at);
+/// Writes events. It is one task, however many are written at once.
+struct Writer {
+    client: Client,
+    waiting: Arc<AtomicUsize>,
+    correlator: Correlator,
+    hasher: RandomState,
+    /// What waits for an event of the same object that is being written, which it may repeat. Objects are known by their hash:
+    /// two of one hash wait for each other, too.
+    behind: HashMap<u64, VecDeque<Note>>,
+}
+
+/// What became of an event.
+struct Ended {
+    object: u64,
+    note: Note,
+    identity: Identity,
+    written: Option<Written>,
+}
+
+impl Writer {
+    async fn run(mut self, mut notes: mpsc::UnboundedReceiver<Note>) {
+        let mut writes = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some(ended) = writes.next() => writes.extend(self.ended(ended)),
+                note = notes.recv(), if writes.len() < WRITES_MAX => match note {
+                    Some(note) => writes.extend(self.came(note)),
+                    None => break,
+                },
+            }
         }
+        while let Some(ended) = writes.next().await {
+            writes.extend(self.ended(ended));
+        }
+    }
+
+    /// The write of an event, unless one of its object is under way.
+    fn came(&mut self, note: Note) -> Option<BoxFuture<'static, Ended>> {
+        let about = &note.regarding;
+        let object = self.hasher.hash_one((&about.kind, &about.namespace, &about.name, &about.uid));
+        if let Some(behind) = self.behind.get_mut(&object) {
+            behind.push_back(note);
+            return None;
+        }
+        self.behind.insert(object, VecDeque::new());
+        Some(self.begin(object, note))
+    }
+
+    fn begin(&mut self, object: u64, note: Note) -> BoxFuture<'static, Ended> {
+        let (verdict, identity) = self.correlator.judge(&group_of(&note), &note.message, note.at);
+        let client = self.client.clone();
+        async move {
+            let written = write(&client, &note, verdict).await;
+            Ended {
+                object,
+                note,
+                identity,
+                written,
+            }
+        }
+        .boxed()
+    }
+
+    /// Remembers what was written; the write of the object's next event.
+    fn ended(&mut self, ended: Ended) -> Option<BoxFuture<'static, Ended>> {
+        let Ended {
+            object,
+            note,
+            identity,
+            written,
+        } = ended;
+        self.waiting.fetch_sub(note.bytes(), Ordering::Relaxed);
+        if let Some(written) = written {
+            self.correlator.note(identity, written, note.at);
+        }
+        let next = self.behind.get_mut(&object).and_then(VecDeque::pop_front);
+        if next.is_none() {
+            self.behind.remove(&object);
+        }
+        next.map(|note| self.begin(object, note))
     }
 }
 
@@ -323,5 +441,43 @@ mod tests {
         assert_eq!(events.len(), 1);
         assert_eq!(events[0].metadata.name.as_deref(), Some("a.17979cfe362a0000"));
         assert_eq!(events[0].reporting_component.as_deref(), Some("kubelet"));
+    }
+
+    fn scheduled(pod: usize) -> Regarding {
+        Regarding {
+            kind: "Pod".into(),
+            namespace: "default".into(),
+            name: format!("p{pod}"),
+            uid: format!("u{pod}"),
+            ..Regarding::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_burst_loses_nothing_and_what_finds_no_room_is_counted() {
+        const PODS: usize = 5_000;
+        let client = Client::new(FakeTransport::new());
+        let clock = Arc::new(ManualClock::new(Timestamp::from_second(1_700_000_000).unwrap()));
+        let counted = Arc::<AtomicU64>::default();
+        let recorder = EventRecorder::new(&client, "default-scheduler", "", clock, CancellationToken::new())
+            .counting_dropped(Arc::clone(&counted));
+        for pod in 0..PODS {
+            recorder.record(scheduled(pod), EventType::Normal, "Scheduled", format!("assigned p{pod}"));
+        }
+        assert_eq!(recorder.dropped(), 0);
+        let written = || async { client.list::<Event>(Some("default"), &ListOptions::default()).await.unwrap() };
+        while written().await.len() < PODS {
+            tokio::task::yield_now().await;
+        }
+        while recorder.waiting.load(Ordering::Relaxed) > 0 {
+            tokio::task::yield_now().await;
+        }
+        // Nobody writes as long as this test does not wait.
+        let large = "m".repeat(WAITING_BYTES_MAX / 4);
+        for pod in 0..5 {
+            recorder.record(scheduled(pod), EventType::Normal, "Large", large.clone());
+        }
+        assert_eq!(recorder.dropped(), 2);
+        assert_eq!(counted.load(Ordering::Relaxed), 2);
     }
 }

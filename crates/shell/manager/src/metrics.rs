@@ -5,7 +5,7 @@
 //! so counters never go back.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -29,6 +29,11 @@ struct QueueLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ControllerLabels {
     controller: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ComponentLabels {
+    component: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -255,6 +260,9 @@ pub struct Metrics {
     longest: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     /// The queues of the present term.
     queues: Mutex<BTreeMap<&'static str, Vec<Weak<Queue>>>>,
+    dropped: Family<ComponentLabels, Counter>,
+    /// Events that found no room, by the component that speaks in them.
+    events_dropped: Mutex<BTreeMap<&'static str, Arc<AtomicU64>>>,
     scheduler: SchedulerMetrics,
     workloads: WorkloadMetrics,
 }
@@ -275,6 +283,8 @@ impl Default for Metrics {
             unfinished: Family::default(),
             longest: Family::default(),
             queues: Mutex::default(),
+            dropped: Family::default(),
+            events_dropped: Mutex::default(),
             scheduler,
             workloads,
             registry: Registry::default(),
@@ -288,6 +298,11 @@ impl Default for Metrics {
             "trireme_controller_actions",
             "Actions of plans that were carried out, by controller",
             this.actions.clone(),
+        );
+        registry.register(
+            "trireme_events_dropped",
+            "Events that were not written since too many waited, by component",
+            this.dropped.clone(),
         );
         registry.register("workqueue_depth", "Keys that wait to be worked on", this.depth.clone());
         registry.register("workqueue_adds", "Keys that came into the queue", this.added.clone());
@@ -345,6 +360,11 @@ impl Metrics {
         same.push(Arc::downgrade(queue));
     }
 
+    /// Where the events of a component are counted that find no room.
+    pub(crate) fn events_dropped(&self, component: &'static str) -> Arc<AtomicU64> {
+        Arc::clone(self.events_dropped.lock().entry(component).or_default())
+    }
+
     pub(crate) fn workloads(&self) -> WorkloadMetrics {
         self.workloads.clone()
     }
@@ -371,6 +391,10 @@ impl Metrics {
             self.depth.get_or_create(&labels).set(depth);
             self.unfinished.get_or_create(&labels).set(load.unfinished.as_secs_f64());
             self.longest.get_or_create(&labels).set(load.longest.as_secs_f64());
+        }
+        for (component, dropped) in self.events_dropped.lock().iter() {
+            let shown = self.dropped.get_or_create(&ComponentLabels { component });
+            shown.inner().store(dropped.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a String grows");
@@ -409,5 +433,11 @@ mod tests {
             queue.finish(running, Outcome::Done);
         }
         assert!(metrics.render().contains("workqueue_depth{name=\"deployment\"} 0"));
+        metrics.events_dropped("default-scheduler").fetch_add(3, Ordering::Relaxed);
+        let text = metrics.render();
+        assert!(
+            text.contains("trireme_events_dropped_total{component=\"default-scheduler\"} 3"),
+            "{text}"
+        );
     }
 }

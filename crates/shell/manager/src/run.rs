@@ -109,7 +109,8 @@ impl Manager {
             let worker = Controller {
                 metrics,
                 context: Context {
-                    events: EventRecorder::new(&client, registration.component, "", Arc::clone(&clock), ended.clone()),
+                    events: EventRecorder::new(&client, registration.component, "", Arc::clone(&clock), ended.clone())
+                        .counting_dropped(self.metrics.events_dropped(registration.component)),
                     client: client.with_field_manager("kube-controller-manager"),
                     cache: Arc::clone(&self.cache),
                     kinds: Arc::clone(&self.kinds),

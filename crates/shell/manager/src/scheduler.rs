@@ -102,7 +102,8 @@ impl Scheduler {
                     "",
                     Arc::clone(&self.clock),
                     ended.clone(),
-                ),
+                )
+                .counting_dropped(self.metrics.events_dropped(&profile.scheduler_name)),
                 profile,
             };
             let lanes = profiles.into_iter().map(lane).collect();
