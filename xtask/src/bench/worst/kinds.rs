@@ -333,6 +333,14 @@ pub(super) const KINDS: &[Kind] = &[
             format!(r#""p{n}":{{"type":"string","pattern":"^(a{{1,9}}|b*)*{n}$"}}"#)
         })
     }),
+    Kind::new("create definition: a pattern of classes", 100, Form::Definition, |size| {
+        format!(r#""p":{{"type":"string","pattern":"{}"}}"#, r"\\pL".repeat(size))
+    }),
+    Kind::new("create definition: defaults with patterns", 10, Form::Definition, |size| {
+        many(size, |n| {
+            format!(r#""p{n}":{{"type":"string","default":"x","pattern":"^(x{{1,9}}|b*)*({n})?$"}}"#)
+        })
+    }),
     Kind::new(
         "create definition: properties below a long name",
         100,
@@ -353,6 +361,37 @@ pub(super) const KINDS: &[Kind] = &[
     }),
     Kind::new("create admission policy: brackets", 10, Form::Create(POLICIES), |size| {
         policy(&format!(r#"{{"expression":"{}1{}==1"}}"#, "(".repeat(size), ")".repeat(size)))
+    }),
+    Kind::new(
+        "create admission policy: macros that copy",
+        4,
+        Form::Create(POLICIES),
+        |size| {
+            // Each doubles the nodes of what stands before it.
+            let copied = format!(r#"{{"expression":"optional.of(1){}.hasValue()"}}"#, ".optMap(x,x)".repeat(8));
+            policy(&many(size, |_| copied.clone()))
+        },
+    ),
+    Kind::new(
+        "create admission policy: types within types",
+        4,
+        Form::Create(POLICIES),
+        |size| {
+            let nested = format!(r#"{{"expression":"{}1{} == []"}}"#, "[".repeat(240), "]".repeat(240));
+            policy(&many(size, |_| nested.clone()))
+        },
+    ),
+    Kind::new("create admission policy: sums", 4, Form::Create(POLICIES), |size| {
+        let sum = format!(r#"{{"expression":"1{}==1"}}"#, "+1".repeat(248));
+        policy(&many(size, |_| sum.clone()))
+    }),
+    Kind::new("create admission policy: loops", 4, Form::Create(POLICIES), |size| {
+        policy(&many(size, |n| format!(r#"{{"expression":"[1].all(x,x=={n})"}}"#)))
+    }),
+    Kind::new("create definition: rules", 10, Form::Definition, |size| {
+        many(size, |n| {
+            format!(r#""p{n}":{{"type":"string","maxLength":9,"x-kubernetes-validations":[{{"rule":"self!='{n}'"}}]}}"#)
+        })
     }),
     Kind::new("create admission policy: a pattern", 10, Form::Create(POLICIES), |size| {
         policy(&format!(r#"{{"expression":"'a'.matches('{}')"}}"#, "(a{1,9})*".repeat(size)))
