@@ -24,8 +24,9 @@ use crate::{Mounted, is_mount_point};
 
 /// Smallest file system that is made: below it ext4 has no journal.
 const IMAGE_BYTES_MIN: u64 = 16 << 20;
-/// What stays free on the disk: one part in this many, where evictions of pods begin by default.
-const KEPT_FREE: u64 = 10;
+/// What stays free on the disk for all else: one part in so many, and no more than so many bytes.
+const KEPT_PART: u64 = 10;
+const KEPT_BYTES_MAX: u64 = 1 << 30;
 /// How often, and in which intervals, it is looked whether a loop device has let go of its file.
 const RELEASE_LOOKS: u32 = 100;
 const RELEASE_LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -42,12 +43,14 @@ pub enum DiskError {
     #[error("\"{0}\" is no name of a volume")]
     Name(String),
     /// The disk has not so much room.
-    #[error("{wanted} bytes are asked for and {free} are free on the node's disk, of which a tenth of its size is kept")]
+    #[error("{wanted} bytes are asked for; {free} are free on the node's disk, of which {kept} stay free")]
     Room {
         /// Bytes asked for.
         wanted: u64,
         /// Bytes free.
         free: u64,
+        /// Of them not to be had.
+        kept: u64,
     },
     /// A tool is missing or failed.
     #[error("{tool}: {why}")]
@@ -73,8 +76,6 @@ pub enum DiskError {
 /// The volumes of one directory.
 pub struct Disk {
     root: PathBuf,
-    /// One part in so many stays free.
-    kept_free: u64,
     /// What pods have of it.
     mounted: Mounted,
     /// One change at a time: two orders for one volume may come at once.
@@ -96,7 +97,6 @@ impl Disk {
         let root = std::path::absolute(&root).unwrap_or(root);
         Self {
             root,
-            kept_free: KEPT_FREE,
             mounted,
             changing: Mutex::default(),
         }
@@ -164,8 +164,9 @@ impl Disk {
         let disk = at(&self.root, statvfs(&self.root).map_err(io::Error::from))?;
         let block = disk.fragment_size();
         let (free, all) = (disk.blocks_available() * block, disk.blocks() * block);
-        if wanted > free.saturating_sub(all / self.kept_free) {
-            return Err(DiskError::Room { wanted, free });
+        let kept = (all / KEPT_PART).min(KEPT_BYTES_MAX);
+        if wanted > free.saturating_sub(kept) {
+            return Err(DiskError::Room { wanted, free, kept });
         }
         Ok(())
     }
@@ -409,11 +410,7 @@ mod tests {
     #[test]
     fn a_volume_ends_at_its_size_grows_and_goes() {
         let root = tempfile::tempdir().unwrap();
-        // The machine's own disk may be nearly full.
-        let disk = Disk {
-            kept_free: u64::MAX,
-            ..Disk::new(root.path().to_owned(), Mounted::default())
-        };
+        let disk = Disk::new(root.path().to_owned(), Mounted::default());
         let _cleanup = Cleanup(root.path().to_owned());
         let path = disk.ensure("pvc-1", 16 << 20, true).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);

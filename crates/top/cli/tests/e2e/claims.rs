@@ -156,9 +156,9 @@ spec:
 
 fn made_by_hand(cluster: &Cluster) -> Result<()> {
     let space = cluster.namespace("by-hand")?;
-    let place = "/var/lib/by-hand";
+    let place = "/var/lib/trireme/by-hand";
     cluster.lab(&["exec", "--", "mkdir", "-p", place])?;
-    cluster.lab(&["exec", "--", "sh", "-c", "echo seed > /var/lib/by-hand/seed"])?;
+    cluster.lab(&["exec", "--", "sh", "-c", "echo seed > /var/lib/trireme/by-hand/seed"])?;
     space.apply(&BY_HAND.replace("PATH", place))?;
     space.until(&["get", "pod", "user", "-o", "jsonpath={.status.phase}"], LIMIT, |phase| {
         phase == "Succeeded"
@@ -178,7 +178,10 @@ fn made_by_hand(cluster: &Cluster) -> Result<()> {
     space.until(&["get", "pv", "by-hand", "-o", "jsonpath={.status.phase}"], LIMIT, |phase| {
         phase == "Released"
     })?;
-    contains(&cluster.lab(&["exec", "--", "cat", "/var/lib/by-hand/out"])?, "written")?;
+    contains(
+        &cluster.lab(&["exec", "--", "cat", "/var/lib/trireme/by-hand/out"])?,
+        "written",
+    )?;
     space.run(&["delete", "pv", "by-hand"])?;
     Ok(())
 }
