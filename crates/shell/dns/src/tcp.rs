@@ -109,8 +109,7 @@ async fn answer(question: Vec<u8>, address: SocketAddr, handler: &Handler) -> Op
     };
     let reply = Reply::default();
     handler.handle_request::<_, TokioTime>(&request, reply.clone()).await;
-    let bytes = reply.0.lock().take();
-    bytes
+    reply.0.lock().take()
 }
 
 /// Keeps the one message that is sent.

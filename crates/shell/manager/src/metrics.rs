@@ -33,7 +33,7 @@ struct ControllerLabels {
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ComponentLabels {
-    component: &'static str,
+    component: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -262,7 +262,7 @@ pub struct Metrics {
     queues: Mutex<BTreeMap<&'static str, Vec<Weak<Queue>>>>,
     dropped: Family<ComponentLabels, Counter>,
     /// Events that found no room, by the component that speaks in them.
-    events_dropped: Mutex<BTreeMap<&'static str, Arc<AtomicU64>>>,
+    events_dropped: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     scheduler: SchedulerMetrics,
     workloads: WorkloadMetrics,
 }
@@ -361,8 +361,8 @@ impl Metrics {
     }
 
     /// Where the events of a component are counted that find no room.
-    pub(crate) fn events_dropped(&self, component: &'static str) -> Arc<AtomicU64> {
-        Arc::clone(self.events_dropped.lock().entry(component).or_default())
+    pub(crate) fn events_dropped(&self, component: &str) -> Arc<AtomicU64> {
+        Arc::clone(self.events_dropped.lock().entry(component.to_owned()).or_default())
     }
 
     pub(crate) fn workloads(&self) -> WorkloadMetrics {
@@ -393,7 +393,9 @@ impl Metrics {
             self.longest.get_or_create(&labels).set(load.longest.as_secs_f64());
         }
         for (component, dropped) in self.events_dropped.lock().iter() {
-            let shown = self.dropped.get_or_create(&ComponentLabels { component });
+            let shown = self.dropped.get_or_create(&ComponentLabels {
+                component: component.clone(),
+            });
             shown.inner().store(dropped.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         let mut text = String::new();

@@ -149,7 +149,14 @@ fn member(value: &mut Value, field: &'static Field, form: Form) -> bool {
         return true;
     }
     let whole = form.empty == Empty::Compared && field.list_shape() == Some(ListShape::Whole);
-    let inside = if whole { Form { empty: Empty::Sent, ..form } } else { form };
+    let inside = if whole {
+        Form {
+            empty: Empty::Sent,
+            ..form
+        }
+    } else {
+        form
+    };
     canonical(value, &field.ty, inside);
     if field.pointer {
         !(value.is_null() && field.omitempty)
@@ -199,11 +206,8 @@ pub(crate) fn zero(ty: &Type) -> Value {
 
 fn canonical(value: &mut Value, ty: &Type, form: Form) {
     match ty {
-        Type::Struct(reference) => {
-            if form.inner || value.is_null() {
-                structure(value, reference.get(), form);
-            }
-        }
+        Type::Struct(reference) if form.inner || value.is_null() => structure(value, reference.get(), form),
+        Type::Struct(_) => {}
         Type::List(inner) => {
             if let Value::Array(items) = value {
                 if items.is_empty() {
