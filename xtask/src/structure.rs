@@ -21,7 +21,7 @@ const SHELL_ARROWS: &[(&str, &[&str])] = &[
     ("network", &[]),
     ("kubelet", &["client", "runtime", "volumes", "network", "connections"]),
     ("proxy", &["client", "network"]),
-    ("dns", &["client"]),
+    ("dns", &["client", "connections"]),
 ];
 
 /// Crates that pure ones never depend on.
