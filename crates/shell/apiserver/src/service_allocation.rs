@@ -252,7 +252,7 @@ impl ApiServer {
         let mut writes = Vec::new();
         if !old.is_some_and(|old| keeps_preferred_families(old, service)) {
             self.families(old, service)?;
-            writes = self.addresses(target, old, service)?;
+            writes = self.addresses(target, old, service, dry_run)?;
         }
         let mut ports = Ports {
             held: old.map(|old| claims(old).ports).unwrap_or_default(),
@@ -382,7 +382,7 @@ impl ApiServer {
         Ok(())
     }
 
-    fn addresses(&self, target: &Target, old: Option<&Value>, service: &mut Value) -> Result<Vec<Write>, Status> {
+    fn addresses(&self, target: &Target, old: Option<&Value>, service: &mut Value, dry_run: bool) -> Result<Vec<Write>, Status> {
         if !needs_address(&service["spec"]) || is_headless(&service["spec"]) {
             return Ok(Vec::new());
         }
@@ -410,10 +410,13 @@ impl ApiServer {
                         .parse()
                         .map_err(|_| Status::internal(&format!("failed to parse service IP {wished:?}")))?;
                     let why = match cidr {
+                        Some(cidr) if !cidr.gives(parsed) && dry_run => Some(format!(
+                            "the provided IP ({wished}) is not in the valid range. The range of valid IPs is {cidr}"
+                        )),
                         Some(cidr) if !cidr.gives(parsed) => {
                             Some("the provided network does not match the current range".to_owned())
                         }
-                        _ if self.store.get(&address_key(parsed)).is_some() => {
+                        _ if !dry_run && self.store.get(&address_key(parsed)).is_some() => {
                             Some("provided IP is already allocated".to_owned())
                         }
                         _ => None,

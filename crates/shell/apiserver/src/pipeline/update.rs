@@ -298,7 +298,7 @@ fn check_uid(
 /// Checks the resourceVersion; whether the client pinned one.
 fn check_version(target: &Target, behaviour: Behaviour, current: &Object, value: &Value) -> Result<bool, Status> {
     match version(meta_text(value, "resourceVersion"))? {
-        0 if !rules::allow_unconditional_update(target) && !behaviour.patch => {
+        0 if !rules::allow_unconditional_update(target) && !behaviour.raw => {
             let problem = error(
                 trireme_api::field::FieldErrorType::Invalid,
                 "metadata.resourceVersion",

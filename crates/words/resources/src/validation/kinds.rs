@@ -432,7 +432,7 @@ pub(super) static KINDS: &[Kind] = &[
         ..kind("storage.k8s.io/storageclasses", storage::class, storage::class_update)
     },
     Kind {
-        before: BOTH,
+        after: WHOLE,
         ..kind(
             "storage.k8s.io/volumeattributesclasses",
             storage::attributes_class,
