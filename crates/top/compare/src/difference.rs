@@ -418,10 +418,11 @@ fn after_address(text: &str) -> Option<&str> {
     Some(number(behind.strip_prefix('.')?)?.1)
 }
 
-/// What is behind a port that a server chose for a Service.
+/// What is behind a port that a server chose for a Service. Where a stock server only tries, it shows what it counted up to, which goes beyond
+/// the range's end by some.
 fn after_port(text: &str) -> Option<&str> {
     let (port, behind) = number(text)?;
-    (30_000..32_768).contains(&port).then_some(behind)
+    (30_000..32_800).contains(&port).then_some(behind)
 }
 
 /// What is behind the number of a line in a difference that a message shows: the vendor's source ([`VENDORS`]) moves it.

@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use trireme_api::field::{FieldError, FieldErrorType};
+use trireme_api::field::FieldError;
 use trireme_api::quantity::{Format, Quantity};
 
 use super::affinity;
@@ -203,21 +203,7 @@ pub(super) fn node(errors: &mut Errors, root: &Node<'_>) {
         ip::block(errors, &block, &Seen::default());
     }
     let all = blocks.strings();
-    let unread = all.iter().position(|block| ip::parse_block(block).is_none());
-    if let Some(at) = unread.filter(|_| all.len() > 1) {
-        errors.push(FieldError {
-            kind: FieldErrorType::Internal,
-            path: blocks.path.to_string(),
-            value: String::new(),
-            detail: format!(
-                "invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[{at}]: <nil> (invalid CIDR address: {})",
-                all[at]
-            ),
-        });
-    }
-    if all.len() > 1 && (!ip::dual_stack(&all) || all.len() > 2) {
-        errors.push(blocks.invalid("may specify no more than one CIDR for each IP family"));
-    }
+    ip::one_of_each(errors, &blocks, &all, &ip::Each::Block);
 }
 
 fn node_resources(errors: &mut Errors, root: &Node<'_>) {

@@ -142,6 +142,48 @@ pub(super) fn canonical_block(errors: &mut Errors, node: &Node<'_>) {
     }
 }
 
+/// What a list that holds one of each family is made of.
+pub(super) enum Each {
+    /// Blocks, written as they are.
+    Block,
+    /// Addresses in objects of their own.
+    Address,
+}
+
+/// A list of blocks or addresses (`all` are its texts) with no more than one of each family. Where one of them cannot be read, upstream tells
+/// of its own failure, too.
+pub(super) fn one_of_each(errors: &mut Errors, list: &Node<'_>, all: &[&str], each: &Each) {
+    if all.len() < 2 {
+        return;
+    }
+    let unread = all.iter().position(|text| match each {
+        Each::Block => parse_block(text).is_none(),
+        Each::Address => parse(text).is_none(),
+    });
+    if let Some(at) = unread {
+        let text = all[at];
+        let failure = match each {
+            Each::Block => format!(
+                "invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[{at}]: <nil> (invalid CIDR address: {text})"
+            ),
+            Each::Address => format!("failed to check for dual stack with error:invalid IP[{at}]: {text}"),
+        };
+        errors.push(list.internal(failure));
+    }
+    if unread.is_some() || !dual_stack(all) || all.len() > 2 {
+        errors.push(match each {
+            Each::Block => list.invalid("may specify no more than one CIDR for each IP family"),
+            Each::Address => {
+                let shown: Vec<String> = all.iter().map(|text| format!("{{\"IP\":{}}}", show::quoted(text))).collect();
+                list.invalid_as(
+                    format!("[{}]", shown.join(",")),
+                    "may specify no more than one IP for each IP family",
+                )
+            }
+        });
+    }
+}
+
 /// Whether the texts hold addresses, or blocks, of both families.
 pub(super) fn dual_stack(texts: &[&str]) -> bool {
     let six = |text: &&&str| is_v6(text.split('/').next().unwrap_or_default());

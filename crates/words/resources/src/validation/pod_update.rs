@@ -351,16 +351,7 @@ fn status_addresses(errors: &mut Errors, status: &Node<'_>, before: &Node<'_>, n
     for address in list.items() {
         ip::address(errors, &address.at("ip").moved(address.path.clone()), &known);
     }
-    if all.len() > 1 && (!ip::dual_stack(&all) || all.len() > 2) {
-        let shown: Vec<String> = all
-            .iter()
-            .map(|text| format!("{{\"IP\":{}}}", super::show::quoted(text)))
-            .collect();
-        errors.push(list.invalid_as(
-            format!("[{}]", shown.join(",")),
-            "may specify no more than one IP for each IP family",
-        ));
-    }
+    ip::one_of_each(errors, &list, &all, &ip::Each::Address);
 }
 
 /// A container that ended stays ended, unless its policy restarts it.
