@@ -467,6 +467,25 @@ async fn the_same_write_again_changes_nothing() {
 }
 
 #[tokio::test]
+async fn the_base_of_a_name_may_be_taken_away() {
+    let client = Client::new().await;
+    let map = format!("{MAPS}/one");
+    let sent = json!({"metadata": {"name": "one", "generateName": "o"}});
+    assert_eq!(client.json("POST", MAPS, &sent).await.body["metadata"]["generateName"], "o");
+    let put = client.json("PUT", &map, &json!({"metadata": {"name": "one"}})).await;
+    assert_eq!((put.code, &put.body["metadata"]["generateName"]), (200, &Value::Null));
+    let applied = |metadata: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}).to_string();
+    let by_apply = format!("{map}?fieldManager=a");
+    let kind = "apply-patch+yaml";
+    let with = client
+        .patch(&by_apply, kind, applied(json!({"name": "one", "generateName": "p"})))
+        .await;
+    assert_eq!(with.body["metadata"]["generateName"], "p");
+    let without = client.patch(&by_apply, kind, applied(json!({"name": "one"}))).await;
+    assert_eq!((without.code, &without.body["metadata"]["generateName"]), (200, &Value::Null));
+}
+
+#[tokio::test]
 async fn equal_owner_references_are_one() {
     let client = Client::new().await;
     let owner =

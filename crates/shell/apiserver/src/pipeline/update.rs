@@ -399,12 +399,7 @@ fn precondition_failed(target: &Target, dry_run: bool, what: &str) -> String {
 
 /// Members of `metadata` that an update cannot take away.
 fn keep_system_fields(old: &Value, new: &mut Value) {
-    for name in [
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generateName",
-    ] {
+    for name in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         let kept = &old["metadata"][name];
         let metadata = metadata(new);
         if !kept.is_null() && metadata.get(name).is_none_or(Value::is_null) {

@@ -90,34 +90,36 @@ enum Place {
     Unknown,
 }
 
-/// The patch as upstream has it once it is merged, which is what its errors show: what is new in the document lost its nulls.
+/// The patch as upstream has it once it is merged, which is what its errors show: what is new in the document lost its nulls, and the first
+/// of a list's new elements with one key took in the others.
 pub(super) fn as_shown<'a>(ty: &'static Struct, doc: &Value, patch: &'a Value) -> Cow<'a, Value> {
-    if !holds_null(patch) {
+    if !may_change(patch) {
         return Cow::Borrowed(patch);
     }
     let mut patch = patch.clone();
     if let (Some(doc), Some(patch)) = (doc.as_object(), patch.as_object_mut()) {
-        without_new_nulls(Place::Struct(ty), doc, patch);
+        as_merged(Place::Struct(ty), doc, patch);
     }
     Cow::Owned(patch)
 }
 
-fn holds_null(value: &Value) -> bool {
+/// Whether a merge may change the patch: it holds a null or a list of several objects.
+fn may_change(value: &Value) -> bool {
     match value {
         Value::Null => true,
-        Value::Object(members) => members.values().any(holds_null),
-        Value::Array(items) => items.iter().any(holds_null),
+        Value::Object(members) => members.values().any(may_change),
+        Value::Array(items) => items.iter().filter(|item| item.is_object()).nth(1).is_some() || items.iter().any(may_change),
         _ => false,
     }
 }
 
-fn without_new_nulls(place: Place, doc: &Object, patch: &mut Object) {
+fn as_merged(place: Place, doc: &Object, patch: &mut Object) {
     for (name, sent) in patch.iter_mut().filter(|(_, sent)| !sent.is_null()) {
         let meta = || place.member(name).ok();
         match (doc.get(name), sent) {
             (Some(Value::Object(present)), Value::Object(sent)) => {
                 let inside = meta().map_or(Place::Unknown, |meta| meta.inside);
-                without_new_nulls(inside, present, sent);
+                as_merged(inside, present, sent);
             }
             (Some(Value::Array(present)), Value::Array(sent)) => {
                 let Some((key, inside)) = meta().and_then(|meta| Some((meta.key?, meta.inside))) else {
@@ -127,9 +129,22 @@ fn without_new_nulls(place: Place, doc: &Object, patch: &mut Object) {
                     .iter()
                     .filter_map(|item| Some((item.get(key)?, item.as_object()?)))
                     .collect();
-                for sent in sent.iter_mut().filter_map(Value::as_object_mut) {
-                    if let Some(present) = sent.get(key).and_then(|own| held.get(own)) {
-                        without_new_nulls(inside, present, sent);
+                let mut new: HashMap<String, usize> = HashMap::new();
+                for at in 0..sent.len() {
+                    let Some(own) = sent[at].get(key) else { continue };
+                    if let Some(present) = held.get(own) {
+                        if let Value::Object(sent) = &mut sent[at] {
+                            as_merged(inside, present, sent);
+                        }
+                    } else if let Some(first) = new.get(&own.to_string()).copied() {
+                        let (Value::Object(before), Value::Object(again)) = (&sent[first], &sent[at]) else {
+                            continue;
+                        };
+                        if let Ok(merged) = merge_map(before.clone(), again.clone(), inside) {
+                            sent[first] = Value::Object(merged);
+                        }
+                    } else {
+                        new.insert(own.to_string(), at);
                     }
                 }
             }

@@ -23,6 +23,8 @@ pub(super) enum Look {
     Whole,
     /// For what may not change.
     Change,
+    /// Not at metadata but at the content, as on creation.
+    Content,
 }
 
 /// How a kind is checked.
@@ -432,7 +434,7 @@ pub(super) static KINDS: &[Kind] = &[
         ..kind("storage.k8s.io/storageclasses", storage::class, storage::class_update)
     },
     Kind {
-        after: WHOLE,
+        after: &[Look::Whole, Look::Content],
         ..kind(
             "storage.k8s.io/volumeattributesclasses",
             storage::attributes_class,

@@ -186,6 +186,7 @@ fn by_kind(errors: &mut Errors, row: &Resource, kind: &Kind, root: &Node<'_>, ol
     let look = |errors: &mut Errors, look: &Look| match look {
         Look::Whole => metadata::create(errors, &root.at("metadata"), rules),
         Look::Change => metadata::update(errors, &root.at("metadata"), &old.at("metadata"), rules),
+        Look::Content => (kind.create)(errors, root),
     };
     if door == Some("status") {
         if kind.looks {
@@ -196,7 +197,7 @@ fn by_kind(errors: &mut Errors, row: &Resource, kind: &Kind, root: &Node<'_>, ol
     }
     if kind.twice {
         look(errors, &Look::Whole);
-        (kind.create)(errors, root);
+        look(errors, &Look::Content);
     }
     kind.before.iter().for_each(|one| look(errors, one));
     (kind.update)(errors, root, old);

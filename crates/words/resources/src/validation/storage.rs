@@ -558,7 +558,6 @@ pub(super) fn attributes_class_update(errors: &mut Errors, root: &Node<'_>, old:
             errors.push(root.at(name).forbidden(format!("updates to {name} are forbidden.")));
         }
     }
-    attributes_class(errors, root);
 }
 
 /// An attachment of a volume to a node.
