@@ -85,6 +85,7 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
+/// Whether a crate may need another outside its tests. Nobody may need one of the layer `test`.
 fn may_import(package: &str, layer: &str, dependency: &str, other: &str) -> bool {
     let short = |name: &str| name.trim_start_matches("trireme-").to_owned();
     let (package, dependency) = (short(package), short(dependency));

@@ -4,25 +4,16 @@
 //! Invariant: the pods are looked at in a child process, which ends by itself; what exceeds the limits kills it, not the host.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
+use trireme_limited::Limits;
 use trireme_pod::env::{self, EnvError, Sources};
 use trireme_pod::spec;
 
-const LIMITS: &str = "ulimit -v 262144 && ulimit -t 60 && exec \"$0\" \"$@\"";
-
 #[test]
 fn references_that_multiply_end_within_a_limit_of_address_space() {
-    let out = Command::new("sh")
-        .args(["-c", LIMITS])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "in_a_child", "--test-threads=1"])
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success() && told.contains("1 passed"), "{}: {told}", out.status);
+    trireme_limited::run("in_a_child", Limits::address_space_mib(256));
 }
 
 #[test]

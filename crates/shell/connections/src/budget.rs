@@ -32,6 +32,15 @@ pub struct Limits {
     pub stalled: Duration,
 }
 
+impl Limits {
+    /// Connections that one source may have at a port whose clients are known by nothing else: three quarters of `total`, so
+    /// that no client alone keeps the others out.
+    #[must_use]
+    pub const fn of_one_source(total: usize) -> usize {
+        if total > 1 { total - total / 4 } else { 1 }
+    }
+}
+
 /// The connections of one port.
 pub struct Budget {
     port: &'static str,

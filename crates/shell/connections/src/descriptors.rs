@@ -7,6 +7,8 @@ use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::budget::Limits;
+
 /// Raises the soft limit of open files to the hard one, and returns it.
 ///
 /// # Errors
@@ -49,7 +51,7 @@ impl Shares {
         Self {
             api,
             // No single address keeps all others out.
-            api_per_source: (api - api / 4).max(1),
+            api_per_source: Limits::of_one_source(api),
             kubelet: (reserve / 4).clamp(1, 1024),
             peer_handshakes: (reserve / 8).clamp(1, 64),
             dns: (reserve / 16).clamp(1, 512),

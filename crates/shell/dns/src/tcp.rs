@@ -39,7 +39,7 @@ const FORM_ERROR: u8 = 1;
 pub fn connections(connections_max: usize) -> Arc<Budget> {
     let limits = Limits {
         total: connections_max,
-        per_source: (connections_max - connections_max / 4).max(1),
+        per_source: Limits::of_one_source(connections_max),
         first_request: IDLE,
         idle: IDLE,
         stalled: IDLE,

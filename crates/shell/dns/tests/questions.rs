@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use trireme_client::testing::FakeTransport;
 use trireme_client::{Cache, Client, ResourceRef};
 use trireme_dns::{Dns, DnsConfig, Upstream};
+use trireme_limited::Limits;
 use trireme_routing::dns::Zone;
 
 fn zone() -> Zone {
@@ -303,18 +304,15 @@ async fn without_resolvers_others_fail_and_a_taken_port_is_named() {
 }
 
 /// Few descriptors, little memory, little time for a server and its clients together.
-const LIMITS: &str = "ulimit -n 300 && ulimit -v 1048576 && ulimit -t 60 && exec \"$0\" \"$@\"";
+const LIMITS: Limits = Limits {
+    address_space_mib: 1024,
+    cpu_seconds: 60,
+    open_files: Some(300),
+};
 
 #[test]
 fn silent_connections_leave_room_for_questions() {
-    let out = std::process::Command::new("sh")
-        .args(["-c", LIMITS])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "serves_among_silent_connections", "--test-threads=1"])
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success() && told.contains("1 passed"), "{}: {told}", out.status);
+    trireme_limited::run("serves_among_silent_connections", LIMITS);
 }
 
 #[tokio::test]

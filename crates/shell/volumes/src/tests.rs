@@ -184,19 +184,9 @@ async fn volumes_in_memory_are_no_larger_than_their_limit() {
     volumes.tear_down("u1").unwrap();
 }
 
-/// Address space and processor time of the child that gets volumes which name one large value very often.
-const LIMITS: &str = "ulimit -v 524288 && ulimit -t 60 && exec \"$0\" \"$@\"";
-
 #[test]
 fn references_that_multiply_end_within_a_limit_of_address_space() {
-    let out = std::process::Command::new("sh")
-        .args(["-c", LIMITS])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "tests::in_a_child", "--test-threads=1"])
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success() && told.contains("1 passed"), "{}: {told}", out.status);
+    trireme_limited::run("tests::in_a_child", trireme_limited::Limits::address_space_mib(512));
 }
 
 #[tokio::test]

@@ -2,37 +2,18 @@
 //!
 //! Invariant: the inputs run in a child process, which ends by itself; what exceeds the limits kills the child, not the host.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 use trireme_api::cost::{BODY_BYTES_MAX, Ledger};
 use trireme_api::decode::{self, FieldValidation};
 use trireme_api::selector::{FieldSelector, LabelSelector};
 use trireme_api::{protobuf, schema};
+use trireme_limited::Limits;
 use trireme_resources::apply::{self, Applier, Updater};
 use trireme_resources::{Resource, find, patch, validation};
 
-/// Address space of the child in KiB: the test binary with its threads takes a quarter of it.
-const ADDRESS_SPACE_KIB: u32 = 512 * 1024;
-/// Processor time of the child; a debug build needs a few seconds.
-const SECONDS: u32 = 60;
-
 #[test]
 fn hostile_inputs_are_answered_within_a_limit_of_address_space() {
-    let script = format!("ulimit -v {ADDRESS_SPACE_KIB} && ulimit -t {SECONDS} && exec \"$0\" \"$@\"");
-    let this = std::env::current_exe().unwrap();
-    let out = Command::new("sh")
-        .args(["-c", &script])
-        .arg(this)
-        .args(["--ignored", "--exact", "in_a_child", "--test-threads=1"])
-        .output()
-        .unwrap();
-    let told = format!(
-        "{}\n{}",
-        String::from_utf8_lossy(&out.stdout),
-        String::from_utf8_lossy(&out.stderr)
-    );
-    assert!(out.status.success() && told.contains("1 passed"), "{}: {told}", out.status);
+    trireme_limited::run("in_a_child", Limits::address_space_mib(512));
 }
 
 #[test]

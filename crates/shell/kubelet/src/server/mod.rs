@@ -52,7 +52,7 @@ const DRAIN: Duration = Duration::from_secs(3);
 pub(crate) fn budget(connections_max: usize) -> Arc<Budget> {
     let limits = Limits {
         total: connections_max,
-        per_source: (connections_max - connections_max / 4).max(1),
+        per_source: Limits::of_one_source(connections_max),
         first_request: FIRST_REQUEST,
         idle: IDLE,
         // Answers here are streams of logs, most of them: they take as long as somebody follows.

@@ -19,6 +19,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use trireme_limited::Limits;
 
 use super::spdy::tests::{Client, Got};
 use crate::config::Tls;
@@ -482,24 +483,16 @@ async fn metrics_have_the_shape_of_the_metrics_api() {
     assert_eq!(shown["pods"][0]["containers"], pods[0]["containers"]);
 }
 
-/// Descriptors, address space and processor time of the child that gets many silent connections.
-const LIMITS: &str = "ulimit -n 4096 && ulimit -v 4194304 && ulimit -t 120 && exec \"$0\" \"$@\"";
+/// Of the child that gets many silent connections.
+const LIMITS: Limits = Limits {
+    address_space_mib: 4096,
+    cpu_seconds: 120,
+    open_files: Some(4096),
+};
 
 #[test]
 fn silent_connections_make_way() {
-    let out = std::process::Command::new("sh")
-        .args(["-c", LIMITS])
-        .arg(std::env::current_exe().unwrap())
-        .args([
-            "--ignored",
-            "--exact",
-            "server::tests::serves_among_silent_connections",
-            "--test-threads=1",
-        ])
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success() && told.contains("1 passed"), "{}: {told}", out.status);
+    trireme_limited::run("server::tests::serves_among_silent_connections", LIMITS);
 }
 
 #[tokio::test]
