@@ -7,6 +7,7 @@ mod down;
 mod generate;
 mod oracle;
 mod packages;
+mod programs;
 mod project;
 mod sim;
 mod standin;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::{packages, project, standin, structure, tools};
+use crate::{packages, programs, project, standin, structure, tools};
 
 /// Options of `cargo xtask test`.
 #[derive(Args)]
@@ -22,13 +22,6 @@ pub(crate) struct Test {
 const SLOW: &[&str] = &["e2e", "ha", "kill", "lab", "nodes", "power_cut", "runtime", "simulation"];
 /// Seeds of the simulation among the fast tests.
 const FAST_SEEDS: &str = "5";
-/// Has cargo run programs under a limit of address space, 16 GiB: a test that grows without end fails, and not the machine.
-/// Hostile inputs have limits of their own besides, far lower ones.
-const LIMITED: [&str; 2] = [
-    "--config",
-    "target.'cfg(all())'.runner = ['prlimit', '--as=17179869184', '--']",
-];
-
 /// Runs everything.
 pub(crate) fn run(options: &Test) -> Result<()> {
     ensure!(
@@ -86,25 +79,17 @@ fn tests_without_labs(filter: Option<&str>) -> Result<()> {
     let mut names: Vec<&str> = programs.map(|target| target.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    let mut command = project::cargo();
-    command.args(["test", "--workspace", "--no-fail-fast", "--quiet", "--lib", "--bins"]);
-    command.args(LIMITED);
-    for name in names {
-        command.args(["--test", name]);
-    }
-    if let Some(filter) = filter {
-        command.arg("--").arg(filter);
-    }
-    project::run(&mut command)
+    let programs = programs::build(&names)?;
+    programs::run(&programs, filter.as_slice())
 }
 
 fn fast_seeds() -> Result<()> {
     project::run(
-        project::cargo()
+        programs::limited(project::cargo().get_program())
             .args(["test", "--quiet", "--package", "trireme-store", "--test", "simulation"])
-            .args(LIMITED)
             .args(["--", "--exact", "seeds"])
-            .env("TRIREME_SIM_SEEDS", FAST_SEEDS),
+            .env("TRIREME_SIM_SEEDS", FAST_SEEDS)
+            .current_dir(project::root()),
     )
 }
 
