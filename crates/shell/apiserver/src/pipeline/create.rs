@@ -137,11 +137,13 @@ impl ApiServer {
         };
         let name = meta_text(&value, "name").to_owned();
         let mut errors = self.admin_access(target, &value);
-        errors.extend(rules::validate_create(target, &value));
+        let judged = rules::validate_create(target, &value);
+        errors.extend(judged.errors);
         if !errors.is_empty() {
             return Err(target.invalid(&name, &errors));
         }
         rules::canonicalize_admitted(target.row, &mut value, options.empty);
+        warn(warnings, judged.warnings);
         let whole;
         let judged = if target.subresource.is_empty() {
             target

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use trireme_api::decode::Empty;
 pub use trireme_api::decode::FieldValidation;
-use trireme_api::field::FieldError;
 use trireme_api::{Object, Status, decode, schema};
 use trireme_resources::apply::{Applier, Updater};
+use trireme_resources::validation::Judged;
 use trireme_resources::{Resource, convert, defaults, strategy, table, unenforced, validation};
 
 use super::{Target, WriteOptions};
@@ -155,14 +155,12 @@ pub fn orphans_by_default(row: &Resource) -> bool {
 }
 
 /// All problems of an object to create.
-#[must_use]
-pub fn validate_create(target: &Target, value: &Value) -> Vec<FieldError> {
+pub fn validate_create(target: &Target, value: &Value) -> Judged {
     validation::create_stored(target.row, value)
 }
 
 /// All problems of an object that replaces `old`.
-#[must_use]
-pub fn validate_update(target: &Target, value: &Value, old: &Value) -> Vec<FieldError> {
+pub fn validate_update(target: &Target, value: &Value, old: &Value) -> Judged {
     validation::update_stored(target.row, value, old, door(target))
 }
 

@@ -231,7 +231,7 @@ impl ApiServer {
             let Made {
                 value: scale, warnings, ..
             } = make(&old)?;
-            let problems = rules::validate_create(&scale_target(target), &scale);
+            let problems = rules::validate_create(&scale_target(target), &scale).errors;
             if !problems.is_empty() {
                 return Err(Status::invalid("autoscaling", "Scale", &target.name, &problems).warning(warnings));
             }

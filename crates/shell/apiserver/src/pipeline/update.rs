@@ -258,12 +258,13 @@ impl ApiServer {
         let mut writes = self.allocate_update(target, old, value, options.dry_run)?;
         rules::prepare_update(target, old, value);
         ledger.grown(value, target.row.values_max)?;
-        let errors = rules::validate_update(target, value, old);
-        if !errors.is_empty() {
-            return Err(target.invalid(&target.name, &errors));
+        let judged = rules::validate_update(target, value, old);
+        if !judged.errors.is_empty() {
+            return Err(target.invalid(&target.name, &judged.errors));
         }
         rules::canonicalize_admitted(target.row, value, empty);
         writes.extend(self.release_changed(target, old, value));
+        warn(warnings, judged.warnings);
         warn(
             warnings,
             rules::warnings(target, value, Some(old), self.config.warn_unenforced),

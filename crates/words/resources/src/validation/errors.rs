@@ -5,11 +5,14 @@
 use trireme_api::cost::ERRORS_BYTES_MAX;
 use trireme_api::field::FieldError;
 
+use super::Judged;
+
 /// The problems found so far, in order.
 #[derive(Debug, Default)]
 pub(super) struct Errors {
     found: Vec<FieldError>,
     bytes: usize,
+    warnings: Vec<String>,
 }
 
 impl Errors {
@@ -30,6 +33,11 @@ impl Errors {
     /// Adds several.
     pub fn extend(&mut self, errors: impl IntoIterator<Item = FieldError>) {
         errors.into_iter().for_each(|error| self.push(error));
+    }
+
+    /// Adds what the client is only told of.
+    pub fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
     }
 
     /// Whether no more is told: what looks at all pairs of things, or shows a whole list in each problem, ends here.
@@ -54,6 +62,15 @@ impl IntoIterator for Errors {
 
     fn into_iter(self) -> Self::IntoIter {
         self.found.into_iter()
+    }
+}
+
+impl From<Errors> for Judged {
+    fn from(errors: Errors) -> Self {
+        Self {
+            errors: errors.found,
+            warnings: errors.warnings,
+        }
     }
 }
 

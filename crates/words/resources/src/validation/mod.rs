@@ -58,6 +58,16 @@ use kinds::{KINDS, Kind, Look};
 use metadata::Rules;
 use node::Node;
 
+/// What the validator says of an object.
+#[derive(Debug)]
+#[must_use]
+pub struct Judged {
+    /// The problems, in upstream's order.
+    pub errors: Vec<FieldError>,
+    /// What is no problem but told to the client, found on the same way: [`warnings`] does not look for it again.
+    pub warnings: Vec<String>,
+}
+
 fn kind(row: &Resource) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.storage == row.storage)
 }
@@ -75,13 +85,12 @@ fn stored<'a>(row: &Resource, value: &'a Value) -> Cow<'a, Value> {
 /// Problems of an object to create.
 #[must_use]
 pub fn create(row: &Resource, value: &Value) -> Vec<FieldError> {
-    create_stored(row, &stored(row, value))
+    create_stored(row, &stored(row, value)).errors
 }
 
 /// Likewise, of an object that is already in the version in which it is stored; `row` is that of the request, which some
 /// kinds are judged by.
-#[must_use]
-pub fn create_stored(row: &Resource, value: &Value) -> Vec<FieldError> {
+pub fn create_stored(row: &Resource, value: &Value) -> Judged {
     let root = Node::root(value);
     let mut errors = Errors::new();
     match row.storage {
@@ -122,12 +131,11 @@ pub fn create_stored(row: &Resource, value: &Value) -> Vec<FieldError> {
 /// Problems of an update; `subresource` says through which door it came.
 #[must_use]
 pub fn update(row: &Resource, new: &Value, old: &Value, subresource: Option<&str>) -> Vec<FieldError> {
-    update_stored(row, &stored(row, new), &stored(row, old), subresource)
+    update_stored(row, &stored(row, new), &stored(row, old), subresource).errors
 }
 
 /// Likewise, of objects that are already in the version in which they are stored; `row` is that of the request.
-#[must_use]
-pub fn update_stored(row: &Resource, new: &Value, old: &Value, subresource: Option<&str>) -> Vec<FieldError> {
+pub fn update_stored(row: &Resource, new: &Value, old: &Value, subresource: Option<&str>) -> Judged {
     let (root, before) = (Node::root(new), Node::root(old));
     let mut errors = Errors::new();
     let errors_ref = &mut errors;

@@ -9,7 +9,7 @@ use super::super::errors::Errors;
 use super::super::metadata::{self, Rules};
 use super::super::names;
 use super::super::node::Node;
-use super::members::{Members, Survey};
+use super::members::{Members, Oddity, Survey};
 use super::value::{self, Budget};
 use trireme_api::field::aggregate;
 
@@ -41,7 +41,7 @@ pub(super) fn check(errors: &mut Errors, schema: &Node<'_>, pruned: bool, survey
         start: 0,
         inside_metadata: false,
     };
-    walk.schema(errors, schema, true, around);
+    walk.schema(errors, schema, Members::of(schema.value), true, around);
     if walk.budget.spent() {
         errors.push(schema.forbidden(format!("defaults may take at most {STEPS_MAX} steps to validate")));
     }
@@ -66,8 +66,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn schema(&mut self, errors: &mut Errors, schema: &Node<'a>, root: bool, mut around: Around<'a>) {
-        let members = Members::of(schema.value);
+    fn schema(&mut self, errors: &mut Errors, schema: &Node<'a>, members: Members, root: bool, mut around: Around<'a>) {
         let resource = root || members.any(Members::EMBEDDED) && embedded(schema);
         if resource {
             around = Around {
@@ -86,7 +85,8 @@ impl<'a> Walk<'a> {
         }
         if members.any(Members::ITEMS) {
             self.way.push(None);
-            self.schema(errors, &schema.at("items"), false, around);
+            let items = schema.at("items");
+            self.schema(errors, &items, Members::of(items.value), false, around);
             self.way.pop();
         }
         if !members.any(Members::PROPERTIES) {
@@ -94,13 +94,21 @@ impl<'a> Walk<'a> {
         }
         let properties = schema.at("properties");
         let survey = self.survey;
-        for (name, property) in survey.odd(properties.value) {
+        for odd in survey.odd(properties.value) {
             let below = Around {
-                inside_metadata: around.inside_metadata || (resource && META.contains(&name.as_str())),
+                inside_metadata: around.inside_metadata || (resource && META.contains(&odd.name)),
                 ..around
             };
-            self.way.push(Some(name));
-            self.schema(errors, &properties.entry(name, property), false, below);
+            match odd.oddity {
+                Oddity::Rules => continue,
+                Oddity::Default if !below.inside_metadata => {
+                    self.budget.take(1);
+                    continue;
+                }
+                Oddity::Default | Oddity::Other => {}
+            }
+            self.way.push(Some(odd.name));
+            self.schema(errors, &properties.entry(odd.name, odd.schema), odd.members, false, below);
             self.way.pop();
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A set of members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,6 +140,9 @@ impl Members {
         .and(Self::EXAMPLE)
         .and(Self::DOCS);
 
+    /// What nobody finds fault with under a junctor, if the pattern is right and what stands under its own junctors is likewise.
+    const NARROWING: Self = Self(Self::PLAIN.and(Self::PATTERN).and(Self::JUNCTORS).0 & !Self::OUTSIDE.0);
+
     /// What says more of a scalar than its type.
     pub const NARROW: Self = Self(
         !Self::TYPE
@@ -154,26 +157,35 @@ impl Members {
 
     /// Those of one schema; none of what is no schema.
     pub fn of(schema: &Value) -> Self {
-        let mut found = Self::default();
-        for (name, value) in schema.as_object().into_iter().flatten() {
-            if value.is_null() {
-                continue;
-            }
-            let member = Self::named(name);
-            found = found.and(member);
-            if member == Self::ITEMS && value.is_array() {
-                found = found.and(Self::ITEMS_LIST);
-            }
-            if member == Self::PRESERVE && *value == false {
-                found = found.and(Self::PRESERVE_FALSE);
-            }
+        let members = schema.as_object().into_iter().flatten();
+        members.fold(Self::default(), |found, (name, value)| found.and(Self::of_member(name, value)))
+    }
+
+    /// What one member is.
+    fn of_member(name: &str, value: &Value) -> Self {
+        if value.is_null() {
+            return Self::default();
         }
-        found
+        match Self::named(name) {
+            Self::ITEMS if value.is_array() => Self::ITEMS.and(Self::ITEMS_LIST),
+            Self::PRESERVE if *value == false => Self::PRESERVE.and(Self::PRESERVE_FALSE),
+            member => member,
+        }
     }
 
     /// Both together.
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Those of both.
+    pub const fn only(self, others: Self) -> Self {
+        Self(self.0 & others.0)
+    }
+
+    /// Whether there is nothing but the others.
+    pub const fn within(self, others: Self) -> bool {
+        self.0 & !others.0 == 0
     }
 
     /// Whether any of the others is there.
@@ -182,75 +194,214 @@ impl Members {
     }
 }
 
+/// What keeps a schema from being plain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Oddity {
+    /// Nothing but a default, which is of its type and has to be no more.
+    Default,
+    /// Nothing but rules.
+    Rules,
+    /// Something else, or several things.
+    Other,
+}
+
+/// A property that is not plain.
+pub(super) struct Odd<'v> {
+    pub name: &'v str,
+    pub schema: &'v Value,
+    /// Its own members.
+    pub members: Members,
+    pub oddity: Oddity,
+}
+
+/// Where it stands among the properties.
+#[derive(Debug)]
+struct OddAt {
+    index: usize,
+    members: Members,
+    oddity: Oddity,
+}
+
 /// Which properties of schemas are not plain, found in one walk for all walks that pass the plain ones by.
 ///
 /// Plain is a schema of a type that there is, a list of such a one included, which has only members beside it with which nobody
 /// finds fault wherever the schema stands, except under a junctor and at the root.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
-    /// The places of those that are not plain, by the address of the map of properties.
-    odd: HashMap<usize, Vec<usize>>,
+    /// Those that are not plain, by the address of the map of properties.
+    odd: HashMap<usize, Vec<OddAt>>,
+    /// The formats that nobody knows, in the order of the walk.
+    pub formats: Vec<String>,
+}
+
+/// What one look at a schema tells.
+struct Looked {
+    own: Members,
+    /// What it and all inside it have.
+    all: Members,
+    /// Why it is not plain.
+    oddity: Option<Oddity>,
+    /// Whether nobody finds fault with it under a junctor.
+    narrows: bool,
 }
 
 impl Survey {
     /// Looks at a schema; what it and all inside it have. It must stay where it is as long as the survey is asked.
     pub fn of(&mut self, schema: &Value) -> Members {
-        self.look(schema).0
+        self.look(schema).all
     }
 
     /// The properties that are not plain; of a schema that was not looked at, all.
-    pub fn odd<'v>(&self, properties: &'v Value) -> impl Iterator<Item = (&'v String, &'v Value)> {
+    pub fn odd<'v>(&self, properties: &'v Value) -> impl Iterator<Item = Odd<'v>> {
         let all = properties.as_object();
         let odd = all.and_then(|all| self.odd.get(&std::ptr::from_ref(all).addr()));
-        let end = odd.map_or(usize::MAX, |odd| odd.last().map_or(0, |last| last + 1));
+        let end = odd.map_or(usize::MAX, |odd| odd.last().map_or(0, |last| last.index + 1));
         let mut odd = odd.map(|odd| odd.iter().peekable());
-        all.into_iter()
-            .flatten()
-            .take(end)
-            .enumerate()
-            .filter(move |(index, _)| odd.as_mut().is_none_or(|odd| odd.next_if_eq(&index).is_some()))
-            .map(|(_, property)| property)
+        let properties = all.into_iter().flatten().take(end).enumerate();
+        properties.filter_map(move |(index, (name, schema))| {
+            let (members, oddity) = match &mut odd {
+                None => (Members::of(schema), Oddity::Other),
+                Some(odd) => {
+                    let found = odd.next_if(|odd| odd.index == index)?;
+                    (found.members, found.oddity)
+                }
+            };
+            Some(Odd {
+                name,
+                schema,
+                members,
+                oddity,
+            })
+        })
     }
 
-    /// What a schema and all inside it have, and whether it is plain.
-    fn look(&mut self, schema: &Value) -> (Members, bool) {
-        let own = Members::of(schema);
-        let mut found = own;
-        let mut of_plain = false;
-        if own.any(Members::INNER) {
-            inner(schema, Members(own.0 & !Members::PROPERTIES.0), &mut |one| {
-                let (members, plain) = self.look(one);
-                found = found.and(members);
-                of_plain = plain;
-                false
-            });
-            let properties = schema.get("properties").and_then(Value::as_object);
-            if let Some(properties) = properties {
+    fn look(&mut self, schema: &Value) -> Looked {
+        let own = Own::of(schema);
+        let has = own.members;
+        if has.any(Members::FORMAT) && super::unknown_format(own.kind, own.format) {
+            self.formats.push(own.format.to_owned());
+        }
+        let mut all = has;
+        let (mut of_plain, mut narrowed) = (false, true);
+        if has.any(Members::INNER) {
+            if let Some(items) = own.items {
+                let looked = self.look(items);
+                all = all.and(looked.all);
+                of_plain = looked.oddity.is_none();
+            }
+            let mut visit = |members: Members| {
+                let members = has.only(members);
+                if members.any(Members::INNER) {
+                    inner(schema, members, &mut |one| {
+                        let looked = self.look(one);
+                        all = all.and(looked.all);
+                        narrowed &= looked.narrows || !members.any(Members::JUNCTORS);
+                        false
+                    });
+                }
+            };
+            visit(Members::NOT);
+            visit(Members::ADDITIONAL.and(Members::ADDITIONAL_ITEMS));
+            if has.any(Members::ITEMS_LIST) {
+                visit(Members::ITEMS.and(Members::ITEMS_LIST));
+            }
+            visit(Members::ALL_OF.and(Members::ANY_OF).and(Members::ONE_OF));
+            if let Some(properties) = own.properties {
                 let mut odd = Vec::new();
                 for (index, property) in properties.values().enumerate() {
-                    let (members, plain) = self.look(property);
-                    found = found.and(members);
-                    if !plain {
-                        odd.push(index);
+                    let looked = self.look(property);
+                    all = all.and(looked.all);
+                    if let Some(oddity) = looked.oddity {
+                        odd.push(OddAt {
+                            index,
+                            members: looked.own,
+                            oddity,
+                        });
                     }
                 }
                 self.odd.insert(std::ptr::from_ref(properties).addr(), odd);
             }
+            let rest = Members::PATTERN_PROPERTIES.and(Members::DEFINITIONS).and(Members::DEPENDENCIES);
+            inner(schema, has.only(rest), &mut |one| {
+                all = all.and(self.look(one).all);
+                false
+            });
         }
-        (found, plain(schema, own, of_plain))
+        let fits = narrowed && !(has.any(Members::PATTERN) && trireme_cel::regex_fault(own.pattern).is_some());
+        Looked {
+            own: has,
+            all,
+            oddity: if fits { own.oddity(of_plain) } else { Some(Oddity::Other) },
+            narrows: fits && has.within(Members::NARROWING),
+        }
     }
 }
 
-/// Whether a schema is plain; `of_plain` says so of its items, if it has no other schemas in it.
-fn plain(schema: &Value, own: Members, of_plain: bool) -> bool {
-    if own.any(Members(!Members::PLAIN.and(Members::ITEMS).0)) {
-        return false;
+/// The members of one schema that say whether it is plain.
+struct Own<'v> {
+    members: Members,
+    kind: &'v str,
+    format: &'v str,
+    pattern: &'v str,
+    default: &'v Value,
+    /// The one schema of all items.
+    items: Option<&'v Value>,
+    properties: Option<&'v Map<String, Value>>,
+}
+
+impl<'v> Own<'v> {
+    fn of(schema: &'v Value) -> Self {
+        let mut own = Self {
+            members: Members::default(),
+            kind: "",
+            format: "",
+            pattern: "",
+            default: &Value::Null,
+            items: None,
+            properties: None,
+        };
+        for (name, value) in schema.as_object().into_iter().flatten() {
+            let member = Members::of_member(name, value);
+            own.members = own.members.and(member);
+            let text = || value.as_str().unwrap_or_default();
+            match member {
+                Members::TYPE => own.kind = text(),
+                Members::FORMAT => own.format = text(),
+                Members::PATTERN => own.pattern = text(),
+                Members::DEFAULT => own.default = value,
+                Members::ITEMS if value.is_object() => own.items = Some(value),
+                Members::PROPERTIES => own.properties = value.as_object(),
+                _ => {}
+            }
+        }
+        own
     }
-    let of_list = own.any(Members::ITEMS);
-    match schema.get("type").and_then(Value::as_str) {
-        Some("array") => of_list && of_plain,
-        Some(kind) => !of_list && super::openapi::TYPES.contains(&kind),
-        None => false,
+
+    /// Why it is not plain, its pattern and what stands under its junctors being right. `of_plain` says whether its items are,
+    /// if it has them.
+    fn oddity(&self, of_plain: bool) -> Option<Oddity> {
+        const CALM: Members = Members::PLAIN
+            .and(Members::PATTERN)
+            .and(Members::JUNCTORS)
+            .and(Members::ITEMS)
+            .and(Members::DEFAULT)
+            .and(Members::RULES);
+        let of_list = self.members.any(Members::ITEMS);
+        let fits = match self.kind {
+            "array" => of_list && of_plain,
+            kind => !of_list && super::openapi::TYPES.contains(&kind),
+        };
+        if !fits || !self.members.within(CALM) {
+            return Some(Oddity::Other);
+        }
+        match (self.members.any(Members::DEFAULT), self.members.any(Members::RULES)) {
+            (false, false) => None,
+            (false, true) => Some(Oddity::Rules),
+            (true, false) if !self.members.any(Members::NARROW) && super::value::kind(self.default) == self.kind => {
+                Some(Oddity::Default)
+            }
+            (true, _) => Some(Oddity::Other),
+        }
     }
 }
 
@@ -344,12 +495,30 @@ mod tests {
             let around = json!({"properties": {"a": schema, "b": {"type": "string"}}});
             let mut survey = Survey::default();
             survey.of(&around);
-            let odd: Vec<&String> = survey.odd(&around["properties"]).map(|(name, _)| name).collect();
-            assert!(odd.iter().all(|name| **name == "a"), "{schema}");
-            odd.is_empty()
+            let odd: Vec<Odd<'_>> = survey.odd(&around["properties"]).collect();
+            assert!(odd.iter().all(|odd| odd.name == "a" && odd.members == Members::of(schema)), "{schema}");
+            odd.first().map(|odd| odd.oddity)
         };
-        assert!(plain(&json!({"type": "string", "description": "d", "maxLength": 3})));
-        assert!(plain(&json!({"type": "array", "items": {"type": "string"}})));
+        for calm in [
+            json!({"type": "string", "description": "d", "maxLength": 3}),
+            json!({"type": "array", "items": {"type": "string"}}),
+            json!({"type": "string", "pattern": "^a$"}),
+            json!({"type": "array", "items": {"type": "string", "pattern": "^a$", "not": {"enum": ["b"]}}}),
+            json!({"type": "object", "anyOf": [{"required": ["a"]}, {"oneOf": [{"minProperties": 1}], "not": {}}]}),
+        ] {
+            assert_eq!(plain(&calm), None, "{calm}");
+        }
+        for (one, oddity) in [
+            (json!({"type": "string", "default": ""}), Oddity::Default),
+            (json!({"type": "object", "default": {}, "nullable": true}), Oddity::Default),
+            (json!({"type": "string", "x-kubernetes-validations": [{"rule": "x"}]}), Oddity::Rules),
+            (
+                json!({"type": "array", "items": {"type": "string"}, "pattern": "a", "x-kubernetes-validations": []}),
+                Oddity::Rules,
+            ),
+        ] {
+            assert_eq!(plain(&one), Some(oddity), "{one}");
+        }
         for other in [
             json!({}),
             json!({"type": "wrong"}),
@@ -358,9 +527,19 @@ mod tests {
             json!({"type": "array", "items": [{"type": "string"}]}),
             json!({"type": "array", "items": {"type": "string", "default": ""}}),
             json!({"type": "string", "items": {"type": "string"}}),
-            json!({"type": "string", "default": ""}),
+            json!({"type": "string", "default": 1}),
+            json!({"type": "string", "default": "", "maxLength": 3}),
+            json!({"type": "string", "default": "", "x-kubernetes-validations": [{"rule": "x"}]}),
+            json!({"type": "array", "items": {"type": "string", "x-kubernetes-validations": [{"rule": "x"}]}}),
+            json!({"type": "string", "pattern": "("}),
+            json!({"type": "array", "items": {"type": "string", "pattern": "("}}),
+            json!({"type": "string", "not": {"pattern": "("}}),
+            json!({"type": "string", "anyOf": [{}, {"type": "string"}]}),
+            json!({"type": "string", "allOf": [{"anyOf": [{"title": "t"}]}]}),
+            json!({"type": "object", "allOf": [{"properties": {"a": {}}}]}),
+            json!({"type": "string", "allOf": [{"x-kubernetes-validations": []}]}),
         ] {
-            assert!(!plain(&other), "{other}");
+            assert_eq!(plain(&other), Some(Oddity::Other), "{other}");
         }
     }
 }

@@ -83,6 +83,8 @@ struct Options {
     used: Members,
     /// Which of their properties are looked at one by one.
     survey: Survey,
+    /// Formats that nobody knows and that the old definition had.
+    known_formats: HashSet<String>,
     /// Versions whose selectable fields may stay too many; an empty name stands for those that all share.
     many_fields: HashSet<String>,
 }
@@ -101,6 +103,7 @@ impl Options {
             authorities: false,
             used: Members::default(),
             survey: Survey::default(),
+            known_formats: HashSet::new(),
             many_fields: HashSet::new(),
         }
     }
@@ -138,6 +141,7 @@ impl Options {
             list_keys: none(Members::LIST_TYPE, &openapi::loose_keys),
             authorities: established && (bundle.is_empty() || parts::authorities(&bundle).is_none()),
             used: Members::default(),
+            known_formats: survey.formats.into_iter().collect(),
             survey: Survey::default(),
             many_fields,
         }
@@ -275,32 +279,15 @@ impl<'a> Spec<'a> {
     }
 }
 
-/// The formats in a definition's schemas that nobody knows.
-pub(super) fn unknown_formats(root: &Node<'_>) -> Vec<String> {
-    let mut found = Vec::new();
-    for schema in Spec::of(root).schemas() {
-        openapi::each(&schema, &mut |schema, members| {
-            let format = if members.any(Members::FORMAT) {
-                schema.text("format")
-            } else {
-                ""
-            };
-            if format.is_empty() {
-                return;
-            }
-            let kind = schema.text("type");
-            let known = match kind {
-                "" | "string" => FORMATS.contains(&format.replace('-', "").as_str()),
-                "integer" => matches!(format, "int32" | "int64"),
-                "number" => matches!(format, "float" | "double"),
-                _ => false,
-            };
-            if !known {
-                found.push(format.to_owned());
-            }
-        });
-    }
-    found
+/// Whether nobody knows a format of a type.
+fn unknown_format(kind: &str, format: &str) -> bool {
+    !format.is_empty()
+        && match kind {
+            "" | "string" => !FORMATS.contains(&format.replace('-', "").as_str()),
+            "integer" => !matches!(format, "int32" | "int64"),
+            "number" => !matches!(format, "float" | "double"),
+            _ => true,
+        }
 }
 
 /// A definition to create.
@@ -395,7 +382,13 @@ fn check(errors: &mut Errors, spec: &Spec<'_>, mut options: Options) {
             );
         }
     }
-    options.structural |= used.any(Members::EXTENSIONS) && spec.schemas().any(|schema| openapi::any(&schema, &openapi::extended));
+    for format in std::mem::take(&mut options.survey.formats) {
+        if !options.known_formats.contains(&format) {
+            errors.warn(format!("unrecognized format {}", show::quoted(&format)));
+        }
+    }
+    options.structural = options.structural
+        || (used.any(Members::EXTENSIONS) && spec.schemas().any(|schema| openapi::any(&schema, &openapi::extended)));
     options.used = used;
     versions(errors, spec, &options);
     shared(errors, spec, &options);

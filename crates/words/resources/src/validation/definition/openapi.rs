@@ -12,7 +12,7 @@ use super::super::expression::Expressions;
 use super::super::node::Node;
 use super::super::path::Path;
 use super::super::show;
-use super::members::{self, Members};
+use super::members::{self, Members, Oddity};
 use super::{Options, PACKAGE, parts, structural};
 
 pub(super) const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
@@ -43,6 +43,8 @@ const AT_ROOT: &[&str] = &[
 ];
 /// Most bytes of all rules of one schema that are parsed; what stands behind is taken unparsed.
 const RULE_BYTES_MAX: usize = 32 * 1024;
+/// Most rules of one schema that are parsed.
+const RULES_MAX: usize = 1_000;
 /// Most bytes of one rule that is parsed.
 const ONE_RULE_BYTES_MAX: usize = 10 * 1024;
 
@@ -55,15 +57,6 @@ pub(super) fn zero(value: &Value) -> bool {
         Value::Object(members) => members.is_empty(),
         _ => false,
     }
-}
-
-/// Looks at a schema and all inside it.
-pub(super) fn each(schema: &Node<'_>, look: &mut dyn FnMut(&Node<'_>, Members)) {
-    let look = std::cell::RefCell::new(look);
-    any(schema, &|schema, members| {
-        (look.borrow_mut())(schema, members);
-        false
-    });
 }
 
 /// Whether something holds of a schema or of one inside it. They are shown without their paths, and with their members.
@@ -179,9 +172,9 @@ impl<'a> Place<'a> {
     }
 
     /// The place of a property that is like any other.
-    fn property(&self, node: &Node<'a>) -> Self {
+    fn property(&self, node: &Node<'a>, members: Members) -> Self {
         let below = self.child();
-        if matches!(node.text("x-kubernetes-map-type"), "" | "granular") {
+        if !members.any(Members::MAP_TYPE) || matches!(node.text("x-kubernetes-map-type"), "" | "granular") {
             below
         } else {
             below.uncorrelated(&node.path)
@@ -207,6 +200,7 @@ struct Walk<'o, 'a> {
     errors: Errors,
     of_rules: Errors,
     expressions: Expressions,
+    /// Rules that were parsed.
     parsed: HashSet<&'a str>,
     bytes_left: usize,
 }
@@ -226,17 +220,26 @@ pub(super) fn check(errors: &mut Errors, schema: &Node<'_>, options: &Options, r
         rules,
         ..Place::default()
     };
-    walk.schema(schema, &place);
+    walk.below(schema, &place);
     errors.extend(walk.errors);
     errors.extend(walk.of_rules);
 }
 
+/// The extensions that go together or not.
+const SHAPES: Members = Members::PRESERVE
+    .and(Members::LIST_TYPE)
+    .and(Members::LIST_KEYS)
+    .and(Members::MAP_TYPE);
+
 impl<'a> Walk<'_, 'a> {
-    fn schema(&mut self, node: &Node<'a>, place: &Place) {
-        if !node.value.is_object() {
-            return;
+    /// A schema, where there is one.
+    fn below(&mut self, node: &Node<'a>, place: &Place) {
+        if node.value.is_object() {
+            self.schema(node, Members::of(node.value), place);
         }
-        let members = Members::of(node.value);
+    }
+
+    fn schema(&mut self, node: &Node<'a>, members: Members, place: &Place) {
         let start = self.errors.len();
         self.parts(node, members, place);
         if members.any(Members::UNIQUE) && node.is("uniqueItems") {
@@ -246,32 +249,35 @@ impl<'a> Walk<'_, 'a> {
             );
         }
         if members.any(Members::PROPERTIES.and(Members::ADDITIONAL)) {
-            self.members(node, place);
+            self.members(node, members, place);
         }
         self.inner(node, members, place);
-        if members.any(Members::EXTENSIONS.and(Members::MAP_TYPE)) {
+        if members.any(SHAPES) {
             self.extensions(node, members);
             if self.options.list_keys {
                 list_keys(&mut self.errors, node);
             }
+        }
+        if members.any(Members::RULES) {
             self.rules(node, place, start);
         }
     }
 
     fn parts(&mut self, node: &Node<'a>, members: Members, place: &Place) {
         let errors = &mut self.errors;
-        if self.options.known_types && unknown_type(node, members) {
+        let kind = if members.any(Members::TYPE) { node.text("type") } else { "" };
+        if self.options.known_types && !kind.is_empty() && !TYPES.contains(&kind) {
             errors.push(node.at("type").unsupported(TYPES));
         }
         if let Some(why) = &place.no_default
-            && node.has("default")
+            && members.any(Members::DEFAULT)
         {
             errors.push(node.child("default").forbidden(format!("must not be set {why}")));
         }
-        if node.text("type") == "null" || members.any(Members::UNSUPPORTED) {
+        if kind == "null" || members.any(Members::UNSUPPORTED) {
             Self::refused_parts(errors, node);
         }
-        if place.inside_metadata && node.is("x-kubernetes-embedded-resource") {
+        if place.inside_metadata && members.any(Members::EMBEDDED) && node.is("x-kubernetes-embedded-resource") {
             errors.push(
                 node.at("x-kubernetes-embedded-resource")
                     .forbidden("must not be used inside of resource meta"),
@@ -301,7 +307,7 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
-    fn members(&mut self, node: &Node<'a>, place: &Place) {
+    fn members(&mut self, node: &Node<'a>, members: Members, place: &Place) {
         let (properties, additional) = (node.at("properties"), node.at("additionalProperties"));
         if additional.set() {
             if !properties.is_empty() && additional.value != true {
@@ -312,22 +318,26 @@ impl<'a> Walk<'_, 'a> {
             if place.inside_metadata {
                 below.no_default = Some("inside additionalProperties applying to object metadata".to_owned());
             }
-            self.schema(&additional, &below);
+            self.below(&additional, &below);
         }
-        let below = place.property(node);
+        let below = place.property(node, members);
         let of_resource = place.root || node.is("x-kubernetes-embedded-resource");
         let survey = &self.options.survey;
-        for (name, property) in survey.odd(properties.value) {
-            let property = properties.entry(name, property);
-            if of_resource && matches!(name.as_str(), "metadata" | "kind" | "apiVersion") {
+        for odd in survey.odd(properties.value) {
+            let special = of_resource && matches!(odd.name, "metadata" | "kind" | "apiVersion");
+            if odd.oddity == Oddity::Default && !special && below.no_default.is_none() {
+                continue;
+            }
+            let property = properties.entry(odd.name, odd.schema);
+            if special {
                 let mut below = below.clone();
                 below.inside_metadata = true;
                 if place.root {
-                    below.no_default = Some(format!("in top-level {name}"));
+                    below.no_default = Some(format!("in top-level {}", odd.name));
                 }
-                self.schema(&property, &below);
+                self.schema(&property, odd.members, &below);
             } else {
-                self.schema(&property, &below);
+                self.schema(&property, odd.members, &below);
             }
         }
     }
@@ -336,14 +346,14 @@ impl<'a> Walk<'_, 'a> {
         const OTHERS: Members = Members::JUNCTORS.and(Members::DEFINITIONS).and(Members::DEPENDENCIES);
         if members.any(OTHERS) {
             let unruled = place.unruled();
-            self.schema(&node.at("not"), &unruled);
+            self.below(&node.at("not"), &unruled);
             for name in ["allOf", "oneOf", "anyOf"] {
                 for one in node.at(name).items() {
-                    self.schema(&one, &unruled);
+                    self.below(&one, &unruled);
                 }
             }
             for (_, one) in node.at("definitions").entries() {
-                self.schema(&one, &unruled);
+                self.below(&one, &unruled);
             }
         }
         if members.any(Members::ITEMS) {
@@ -352,15 +362,15 @@ impl<'a> Walk<'_, 'a> {
             if node.text("x-kubernetes-list-type") != "map" {
                 below = below.uncorrelated(&node.path);
             }
-            self.schema(&items, &below);
+            self.below(&items, &below);
             for one in items.items() {
-                self.schema(&one, &below);
+                self.below(&one, &below);
             }
         }
         if members.any(Members::DEPENDENCIES) {
             let unruled = place.unruled();
             for (_, one) in node.at("dependencies").entries() {
-                self.schema(&one, &unruled);
+                self.below(&one, &unruled);
             }
         }
     }
@@ -421,59 +431,76 @@ impl<'a> Walk<'_, 'a> {
 
     /// Rules in CEL; `start` is where the problems of this schema begin.
     fn rules(&mut self, node: &Node<'a>, place: &Place, start: usize) {
-        let rules = node.at("x-kubernetes-validations").items();
-        if rules.is_empty() {
+        let list = node.at("x-kubernetes-validations");
+        let Some(rules) = list.value.as_array().filter(|rules| !rules.is_empty()) else {
             return;
-        }
+        };
         let paths = !self.options.used.any(Members::UNSUPPORTED) || structural::unsupported(node).is_none();
-        for rule in &rules {
-            rule_form(&mut self.errors, rule, paths.then_some(node));
+        for (index, _) in rules.iter().enumerate().filter(|(_, rule)| !calm(rule)) {
+            rule_form(&mut self.errors, &list.index(index), paths.then_some(node));
         }
         if self.errors.len() > start || !place.rules {
             return;
         }
-        for rule in &rules {
-            let text = rule.at("rule");
-            if let Some(why) = self.parse(&text) {
-                self.of_rules
-                    .push(text.invalid_as(show::internal(PACKAGE, "ValidationRule", rule.value), why));
-            }
-            let message = rule.at("messageExpression");
-            if !message.is_empty()
-                && let Some(why) = self.parse(&message)
+        for (index, rule) in rules.iter().enumerate() {
+            self.rule(&list, index, rule, place);
+        }
+    }
+
+    /// What is wrong with one rule whose form is right.
+    fn rule(&mut self, list: &Node<'a>, index: usize, rule: &'a Value, place: &Place) {
+        let part = |name: &'static str| list.index(index).at(name);
+        let text = |name: &str| rule.get(name).and_then(Value::as_str).unwrap_or_default();
+        let shown = || show::internal(PACKAGE, "ValidationRule", rule);
+        for name in ["rule", "messageExpression"] {
+            let text = text(name);
+            if (name == "rule" || !text.is_empty())
+                && let Some(why) = self.parse(text)
             {
-                self.of_rules
-                    .push(message.invalid_as(show::internal(PACKAGE, "ValidationRule", rule.value), why));
+                self.of_rules.push(part(name).invalid_as(shown(), why));
             }
-            let optional = rule.at("optionalOldSelf");
-            if names_old(text.str()) {
-                if let Some(path) = &place.uncorrelated {
-                    self.of_rules.push(text.bad(format!(
-                        "oldSelf cannot be used on the uncorrelatable portion of the schema within {path}"
-                    )));
-                }
-            } else if optional.set() {
-                self.of_rules
-                    .push(optional.invalid("may not be set if oldSelf is not used in rule"));
+        }
+        if names_old(text("rule")) {
+            if let Some(path) = &place.uncorrelated {
+                self.of_rules.push(part("rule").bad(format!(
+                    "oldSelf cannot be used on the uncorrelatable portion of the schema within {path}"
+                )));
             }
+        } else if rule.get("optionalOldSelf").is_some_and(|optional| !optional.is_null()) {
+            self.of_rules
+                .push(part("optionalOldSelf").invalid("may not be set if oldSelf is not used in rule"));
         }
     }
 
     /// Why a text is no expression. Each text is parsed once, and all together as far as the budget goes.
-    fn parse(&mut self, node: &Node<'a>) -> Option<String> {
-        let text = node.str();
-        if text.len() > ONE_RULE_BYTES_MAX || !self.parsed.insert(text) {
+    fn parse(&mut self, text: &'a str) -> Option<String> {
+        if text.len() > ONE_RULE_BYTES_MAX || self.parsed.len() >= RULES_MAX {
             return None;
         }
-        self.bytes_left = self.bytes_left.checked_sub(text.len())?;
+        let left = self.bytes_left.checked_sub(text.len())?;
+        if !self.parsed.insert(text) {
+            return None;
+        }
+        self.bytes_left = left;
         self.expressions.unparsed(text.trim())
     }
 }
 
+/// Whether a rule is nothing but a text that [`rule_form`] finds no fault with.
+fn calm(rule: &Value) -> bool {
+    let Some(members) = rule.as_object().filter(|members| members.len() == 1) else {
+        return false;
+    };
+    let text = members.get("rule").and_then(Value::as_str).unwrap_or_default();
+    !text.trim().is_empty() && !text.contains(['\n', '\r'])
+}
+
 /// Whether an expression names the object's former state.
 fn names_old(rule: &str) -> bool {
-    rule.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
-        .any(|word| word == "oldSelf")
+    rule.contains("oldSelf")
+        && rule
+            .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+            .any(|word| word == "oldSelf")
 }
 
 /// The form of one rule. `schema` is what its field path is looked up in, unless it cannot be.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::errors::Errors;
 use super::super::node::Node;
-use super::members::{Members, Survey};
+use super::members::{Members, Oddity, Survey};
 use super::openapi::zero;
 
 /// A part of OpenAPI that structural schemas do not have.
@@ -91,7 +91,7 @@ enum Level {
 /// What keeps a schema from being structural; only asked where nothing of it is [`unsupported`].
 pub(super) fn check(errors: &mut Errors, schema: &Node<'_>, survey: &Survey) {
     let mut found = Errors::new();
-    invariants(&mut found, schema, Level::Root, survey);
+    invariants(&mut found, schema, Members::of(schema.value), Level::Root, survey);
     complete_value(&mut found, schema, schema, schema);
     let mut texts: Vec<(String, _)> = found.into_iter().map(|error| (error.to_string(), error)).collect();
     texts.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -107,8 +107,7 @@ fn inner<'a>(schema: &Node<'a>, name: &'static str) -> Option<Node<'a>> {
     Some(schema.at(name)).filter(|node| node.value.is_object())
 }
 
-fn invariants(errors: &mut Errors, schema: &Node<'_>, level: Level, survey: &Survey) {
-    let has = Members::of(schema.value);
+fn invariants(errors: &mut Errors, schema: &Node<'_>, has: Members, level: Level, survey: &Survey) {
     let kind = schema.text("type");
     let items = if has.any(Members::ITEMS) {
         inner(schema, "items")
@@ -119,12 +118,13 @@ fn invariants(errors: &mut Errors, schema: &Node<'_>, level: Level, survey: &Sur
         errors.push(schema.child("items").required("must be specified"));
     }
     if let Some(items) = items {
-        invariants(errors, &items, Level::Item, survey);
+        invariants(errors, &items, Members::of(items.value), Level::Item, survey);
     }
     if has.any(Members::PROPERTIES) {
         let properties = schema.at("properties");
-        for (name, property) in survey.odd(properties.value) {
-            invariants(errors, &properties.entry(name, property), Level::Field, survey);
+        for odd in survey.odd(properties.value).filter(|odd| odd.oddity == Oddity::Other) {
+            let property = properties.entry(odd.name, odd.schema);
+            invariants(errors, &property, odd.members, Level::Field, survey);
         }
     }
     if has.any(Members::ADDITIONAL) {
@@ -133,7 +133,7 @@ fn invariants(errors: &mut Errors, schema: &Node<'_>, level: Level, survey: &Sur
             errors.push(additional.forbidden("must not be used at the root"));
         }
         if let Some(additional) = inner(schema, "additionalProperties") {
-            invariants(errors, &additional, Level::Field, survey);
+            invariants(errors, &additional, Members::of(additional.value), Level::Field, survey);
         }
     }
     if has.any(Members::JUNCTORS) {

@@ -8,7 +8,6 @@ mod pod;
 
 use std::net::IpAddr;
 
-use super::definition;
 use super::ip;
 use super::names;
 use super::node::Node;
@@ -117,14 +116,6 @@ pub(super) fn of(storage: &str, door: Option<&str>, root: &Node<'_>, old: Option
                     "annotation \"{CLASS}\" is deprecated, please use 'spec.ingressClassName' instead"
                 ));
             }
-        }
-        ("apiextensions.k8s.io/customresourcedefinitions", _) => {
-            let before: Vec<String> = old.map(definition::unknown_formats).unwrap_or_default();
-            let now = definition::unknown_formats(root).into_iter();
-            out.extend(
-                now.filter(|format| !before.contains(format))
-                    .map(|format| format!("unrecognized format {}", quoted(&format))),
-            );
         }
         ("node.k8s.io/runtimeclasses", _) => {
             let selector = root.get("scheduling.nodeSelector");
