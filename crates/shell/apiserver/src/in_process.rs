@@ -226,6 +226,7 @@ impl Transport for InProcess {
         let expected = Self::expected_of(&target)?;
         let decoded = decode::body(Format::Json, &body, expected, write.validation)?;
         write.empty = decoded.empty;
+        write.values = decoded.values;
         let mut value = decoded.value;
         match target.subresource.as_str() {
             "" if target.row.virtual_ => {

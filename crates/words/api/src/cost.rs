@@ -24,6 +24,28 @@ pub const OBJECT_VALUES_MAX: usize = 40_000;
 pub const DEFINITION_VALUES_MAX: usize = 65_000;
 /// Values in the managed fields of an object: a field that somebody owns is one, a list's element two.
 pub const OWNED_MAX: usize = 15_000;
+/// What an object of a kind may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most values.
+    pub values_max: usize,
+    /// Whether defaults, strategy and admission put in [`GAINED_MAX`] values at most, and touch no schema of a definition. It
+    /// must be false once admission may change anything.
+    pub settled: bool,
+}
+
+/// Limits of most kinds.
+pub const OBJECT: Limits = Limits {
+    values_max: OBJECT_VALUES_MAX,
+    settled: false,
+};
+/// Limits of definitions of custom resources.
+pub const DEFINITION: Limits = Limits {
+    values_max: DEFINITION_VALUES_MAX,
+    settled: true,
+};
+/// What is put into an object whose kind is settled.
+const GAINED_MAX: usize = 100;
 /// How many times as many values admission and strategy leave in an object at most, and how many values its managed fields
 /// gain for each of its own.
 const GROWTH_MAX: usize = 8;
@@ -75,6 +97,8 @@ pub struct Ledger {
     values: usize,
     /// The most that the request's object had.
     object_values: usize,
+    /// Whether that cannot be exceeded.
+    settled: bool,
     owned: usize,
     shifted: usize,
     told: usize,
@@ -111,7 +135,8 @@ impl Ledger {
     ///
     /// # Errors
     /// When it has more values than its kind's limit, or its managed fields more than [`OWNED_MAX`].
-    pub fn object(&mut self, object: &Value, values_max: usize) -> Result<(), CostError> {
+    pub fn object(&mut self, object: &Value, limits: Limits) -> Result<(), CostError> {
+        let values_max = limits.values_max;
         let (mut owned, mut values) = (0, 1);
         for (name, member) in object.as_object().into_iter().flatten() {
             let Some(members) = member.as_object().filter(|_| name == "metadata") else {
@@ -138,17 +163,57 @@ impl Ledger {
         Ok(())
     }
 
+    /// Charges an object that was decoded and has its defaults; `values` is what decoding made, if that was counted. Only what
+    /// could have too many is counted again.
+    ///
+    /// # Errors
+    /// As [`Self::object`].
+    pub fn decoded(&mut self, object: &Value, values: Option<usize>, limits: Limits) -> Result<(), CostError> {
+        let Some(values) = values else {
+            return self.object(object, limits);
+        };
+        if values.saturating_mul(GROWTH_MAX) <= limits.values_max.min(OWNED_MAX) {
+            debug_assert!(values_in(object) <= values.saturating_mul(GROWTH_MAX), "decoded {values}");
+            self.object_values = values;
+            return Ok(());
+        }
+        self.settled = limits.settled && values + GAINED_MAX <= limits.values_max;
+        if self.settled {
+            self.object_values = values + GAINED_MAX;
+            self.managed(object)
+        } else {
+            self.object(object, limits)
+        }
+    }
+
+    /// Charges the managed fields of an object, of which nothing else grows.
+    fn managed(&mut self, object: &Value) -> Result<(), CostError> {
+        self.owned = object["metadata"].get("managedFields").map_or(0, values_in);
+        debug_assert!(
+            values_in(object) <= self.object_values + self.owned,
+            "{} values",
+            self.object_values
+        );
+        if self.owned > OWNED_MAX {
+            return Err(CostError::Owned);
+        }
+        Ok(())
+    }
+
     /// Charges an object once more, with what admission and strategy put in since: most are so small that nothing put into
     /// them comes near a limit, and those are not counted again.
     ///
     /// # Errors
     /// As [`Self::object`].
-    pub fn grown(&mut self, object: &Value, values_max: usize) -> Result<(), CostError> {
+    pub fn grown(&mut self, object: &Value, limits: Limits) -> Result<(), CostError> {
+        if self.settled {
+            return self.managed(object);
+        }
         let grown = self.object_values.saturating_mul(GROWTH_MAX);
-        if grown <= values_max && self.owned.saturating_add(grown) <= OWNED_MAX {
+        if grown <= limits.values_max && self.owned.saturating_add(grown) <= OWNED_MAX {
             return Ok(());
         }
-        self.object(object, values_max)
+        self.object(object, limits)
     }
 
     /// Charges a copy that is about to be made.
@@ -185,7 +250,7 @@ impl Ledger {
 }
 
 /// Values in a value, itself included.
-fn values_in(value: &Value) -> usize {
+pub(crate) fn values_in(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(values_in).sum::<usize>(),
         Value::Object(members) => 1 + members.values().map(values_in).sum::<usize>(),
@@ -296,10 +361,7 @@ mod tests {
                 .map(|n| (format!("f:{n}"), json!({})))
                 .collect::<serde_json::Map<_, _>>()
                 .into();
-            Ledger::new().object(
-                &json!({"metadata": {"managedFields": fields}, "l": vec![0; values]}),
-                OBJECT_VALUES_MAX,
-            )
+            Ledger::new().object(&json!({"metadata": {"managedFields": fields}, "l": vec![0; values]}), OBJECT)
         };
         // The object, its metadata and the list are values, too; of managed fields the list itself.
         assert_eq!(object(OBJECT_VALUES_MAX - 3, OWNED_MAX - 1), Ok(()));
@@ -312,11 +374,40 @@ mod tests {
         let large = json!({"l": vec![0; OBJECT_VALUES_MAX]});
         for (values, grown) in [(1_000, Ok(())), (10_000, Err(CostError::ObjectValues(OBJECT_VALUES_MAX)))] {
             let mut ledger = Ledger::new();
-            assert_eq!(ledger.object(&json!({"l": vec![0; values]}), OBJECT_VALUES_MAX), Ok(()));
-            assert_eq!(ledger.grown(&large, OBJECT_VALUES_MAX), grown);
+            assert_eq!(ledger.object(&json!({"l": vec![0; values]}), OBJECT), Ok(()));
+            assert_eq!(ledger.grown(&large, OBJECT), grown);
         }
         assert_eq!(Ledger::new().shift(SHIFTED_MAX + 1), Err(CostError::Shifted));
         assert!(!Ledger::new().tell(TOLD_BYTES_MAX + 1));
         assert_eq!(Status::from(CostError::Object).code, 413);
+    }
+
+    #[test]
+    fn what_was_decoded_is_counted_again_where_it_could_have_too_many() {
+        let object =
+            |values: usize, owned: usize| json!({"metadata": {"managedFields": vec![0; owned]}, "l": vec![0; values - 3]});
+        let large = object(OBJECT_VALUES_MAX + 1, 0);
+        for (values, seen) in [(OWNED_MAX / GROWTH_MAX, false), (OWNED_MAX / GROWTH_MAX + 1, true)] {
+            let mut ledger = Ledger::new();
+            assert_eq!(ledger.decoded(&object(values - 1, 0), Some(values), OBJECT), Ok(()));
+            assert_eq!(ledger.grown(&large, OBJECT).is_err(), seen, "{values}");
+        }
+        // Of a kind that is settled only the managed fields grow.
+        let most = DEFINITION_VALUES_MAX;
+        let refused = Err(CostError::ObjectValues(most));
+        for (values, counted, owned, outcome) in [
+            (most - GAINED_MAX, most - GAINED_MAX, 9, Ok(())),
+            (most, most, 9, Ok(())),
+            (most, most + 1, 9, Ok(())),
+            (most + 1, most + 1, 9, refused),
+            (60_000, 60_000, OWNED_MAX - 1, Ok(())),
+            (60_000, 60_000, OWNED_MAX, Err(CostError::Owned)),
+        ] {
+            let object = object(values, owned);
+            assert_eq!(Ledger::new().decoded(&object, Some(counted), DEFINITION), outcome, "{values}");
+            let mut ledger = Ledger::new();
+            let before = ledger.decoded(&json!({"metadata": {}, "l": vec![0; values - 3]}), Some(counted), DEFINITION);
+            assert_eq!(before.and_then(|()| ledger.grown(&object, DEFINITION)), outcome, "{values}");
+        }
     }
 }

@@ -37,14 +37,27 @@ fn write(value: Value, out: &mut Vec<u8>) {
                 if index > 0 {
                     out.push(b',');
                 }
-                serde_json::to_writer(&mut *out, &name).expect("a vector takes a text");
+                text(&name, out);
                 out.push(b':');
                 write(member, out);
             }
             out.push(b'}');
         }
+        Value::String(scalar) => text(&scalar, out),
         scalar => serde_json::to_writer(out, &scalar).expect("a vector takes a scalar"),
     }
+}
+
+/// Most texts are as they are in JSON.
+fn text(text: &str, out: &mut Vec<u8>) {
+    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        serde_json::to_writer(out, text).expect("a vector takes a text");
+        return;
+    }
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
 }
 
 #[cfg(test)]

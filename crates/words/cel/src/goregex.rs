@@ -84,7 +84,7 @@ fn judge(whole: &str) -> Result<(), RegexFault> {
     let mut text = whole;
     let mut last_repeat: Option<&str> = None;
     // Bytes from where the last name of a class ends: none begins behind it.
-    let named = whole.rfind(":]").map_or(usize::MAX, |at| whole.len() - at);
+    let mut named = None;
     while let Some(letter) = text.chars().next() {
         let before = text;
         let mut repeat = None;
@@ -119,7 +119,10 @@ fn judge(whole: &str) -> Result<(), RegexFault> {
                 atom = false;
                 text = &text[1..];
             }
-            '[' => text = class(text, named)?,
+            '[' => {
+                let named = named.get_or_insert_with(|| whole.rfind(":]").map_or(usize::MAX, |at| whole.len() - at));
+                text = class(text, *named)?;
+            }
             '*' | '+' | '?' => {
                 text = repetition(before, &text[1..], last_repeat, last)?;
                 repeat = Some(before);

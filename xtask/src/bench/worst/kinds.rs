@@ -328,6 +328,33 @@ pub(super) const KINDS: &[Kind] = &[
             format!(r#""p{n}":{{"type":"string","anyOf":[{{"minLength":1}},{{"maxLength":9}}]}}"#)
         })
     }),
+    Kind::new("create definition: maps", 100, Form::Definition, |size| {
+        many(size, |n| {
+            format!(r#""p{n}":{{"type":"object","additionalProperties":{{"type":"string"}}}}"#)
+        })
+    }),
+    Kind::new("create definition: objects", 100, Form::Definition, |size| {
+        many(size, |n| {
+            format!(r#""p{n}":{{"type":"object","properties":{{"a":{{"type":"string"}}}}}}"#)
+        })
+    }),
+    Kind::new("create definition: lists with keys", 100, Form::Definition, |size| {
+        many(size, |n| {
+            format!(
+                r#""p{n}":{{"type":"array","x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["a"],"items":{{"type":"object",
+                "required":["a"],"properties":{{"a":{{"type":"string"}}}}}}}}"#
+            )
+        })
+    }),
+    Kind::new("create definition: numbers or texts", 100, Form::Definition, |size| {
+        many(size, |n| format!(r#""p{n}":{{"x-kubernetes-int-or-string":true}}"#))
+    }),
+    Kind::new(
+        "create definition: formats that nobody knows",
+        100,
+        Form::Definition,
+        |size| many(size, |n| format!(r#""p{n}":{{"type":"string","format":"f{n}"}}"#)),
+    ),
     Kind::new("create definition: patterns", 100, Form::Definition, |size| {
         many(size, |n| {
             format!(r#""p{n}":{{"type":"string","pattern":"^(a{{1,9}}|b*)*{n}$"}}"#)

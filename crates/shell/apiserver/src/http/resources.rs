@@ -157,6 +157,7 @@ where
     let bytes = body::read(&mut incoming.body).await?;
     let decoded = decode::body(format, &bytes, expected, write.validation)?;
     write.empty = decoded.empty;
+    write.values = decoded.values;
     Ok((decoded.value, decoded.warnings))
 }
 

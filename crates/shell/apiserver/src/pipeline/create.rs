@@ -62,7 +62,7 @@ impl ApiServer {
         warnings: &mut Vec<String>,
     ) -> Result<Object, Status> {
         let mut ledger = Ledger::new();
-        ledger.object(&value, target.row.values_max)?;
+        ledger.decoded(&value, options.values, target.row.limits)?;
         match_namespace(target, &mut value)?;
         let given_version = meta_text(&value, "resourceVersion").to_owned();
         fill_system_fields(target, &mut value, by, options.dry_run);
@@ -128,7 +128,7 @@ impl ApiServer {
     ) -> Result<Outcome, Status> {
         warn(warnings, rules::prepare_create(target, &mut value, options));
         let mut ledger = given.ledger;
-        ledger.grown(&value, target.row.values_max)?;
+        ledger.grown(&value, target.row.limits)?;
         // What is created through its status gets nothing allocated.
         let mut writes = if target.subresource.is_empty() {
             self.allocate_create(target, &mut value, options.dry_run)?

@@ -132,6 +132,8 @@ pub struct WriteOptions {
     pub shares_labels: bool,
     /// Whether the client sent a list or map empty: such a value is looked at more closely.
     pub empty: bool,
+    /// Values of what the client sent at most, where decoding counted them.
+    pub values: Option<usize>,
 }
 
 /// The answer to a write.

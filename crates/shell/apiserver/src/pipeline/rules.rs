@@ -208,7 +208,13 @@ pub fn canonicalize_empty(row: &'static Resource, value: &mut Value) {
 
 /// The form that a value which was found valid has for admission: what is empty is still there.
 pub fn canonicalize_admitted(row: &'static Resource, value: &mut Value, empty: bool) {
-    canonicalize_as(row, value, if empty { Empty::Sent } else { Empty::Stored });
+    if !empty && row.limits.settled {
+        let stored = stored(row);
+        decode::canonicalize_settled(value, stored.schema());
+        complete_stored(stored, value);
+    } else {
+        canonicalize_as(row, value, if empty { Empty::Sent } else { Empty::Stored });
+    }
 }
 
 /// The form in which a value is answered that was never stored.
@@ -221,6 +227,11 @@ pub fn canonicalize_answer(schema: &'static schema::Struct, value: &mut Value, e
 fn canonicalize_as(row: &'static Resource, value: &mut Value, empty: Empty) {
     let stored = stored(row);
     decode::canonicalize_as(value, stored.schema(), empty);
+    complete_stored(stored, value);
+}
+
+/// Adds what a stored value has beside its canonical form.
+fn complete_stored(stored: &'static Resource, value: &mut Value) {
     trireme_resources::strategy::fill_stored(stored, value);
     value["apiVersion"] = stored.api_version().into();
     value["kind"] = stored.kind.into();

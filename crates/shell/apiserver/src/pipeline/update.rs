@@ -157,7 +157,7 @@ impl ApiServer {
         } = made;
         let mut ledger = Ledger::new();
         if !behaviour.raw {
-            ledger.object(&value, target.row.values_max)?;
+            ledger.object(&value, target.row.limits)?;
         }
         value["apiVersion"] = Value::String(target.api_version());
         value["kind"] = Value::String(target.row.kind.to_owned());
@@ -257,7 +257,7 @@ impl ApiServer {
         let old = compared.as_ref().unwrap_or(old);
         let mut writes = self.allocate_update(target, old, value, options.dry_run)?;
         rules::prepare_update(target, old, value);
-        ledger.grown(value, target.row.values_max)?;
+        ledger.grown(value, target.row.limits)?;
         let judged = rules::validate_update(target, value, old);
         if !judged.errors.is_empty() {
             return Err(target.invalid(&target.name, &judged.errors));

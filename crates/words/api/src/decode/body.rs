@@ -114,6 +114,7 @@ pub fn any(bytes: &[u8], look: bool, ledger: &mut Ledger) -> Result<Decoded, Dec
         value: node.into_value(),
         warnings,
         empty: false,
+        values: None,
     })
 }
 

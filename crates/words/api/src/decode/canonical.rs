@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::cost::values_in;
 use crate::quantity::Quantity;
 use crate::schema::{self, Field, ListShape, Struct, Type};
 use crate::time;
@@ -34,14 +35,37 @@ pub fn canonicalize_as(value: &mut Value, ty: &'static Struct, empty: Empty) {
     structure(value, ty, Form::whole(empty));
 }
 
-/// Brings a struct into the form with what was sent empty, whose members that are structs are in theirs, as those of a value
-/// that is being decoded.
-pub(super) fn decoded(object: &mut Map<String, Value>, ty: &'static Struct) {
+/// Like [`canonicalize`], for a value that decoding brought into its form, in which nothing was sent empty, and in which nobody
+/// changed a schema of a definition since: those are passed by.
+pub fn canonicalize_settled(value: &mut Value, ty: &'static Struct) {
     let form = Form {
-        empty: Empty::Sent,
-        inner: false,
+        schemas: false,
+        ..Form::whole(Empty::Stored)
     };
-    object_of(object, ty, form);
+    structure(value, ty, form);
+}
+
+/// Brings a member that is being decoded into the form with what was sent empty, and says whether it stays; where it is a
+/// struct, that is in its form already.
+pub(super) fn stays(value: &mut Value, field: &'static Field) -> bool {
+    let form = Form {
+        inner: false,
+        ..Form::whole(Empty::Sent)
+    };
+    member(value, field, form)
+}
+
+/// Puts the zero values that Go writes into a struct that was decoded; how many values those are.
+pub(super) fn complete(object: &mut Map<String, Value>, ty: &'static Struct) -> usize {
+    let list = is_list(ty) && !object.contains_key("items");
+    let added = zeros(object, ty);
+    if list
+        && let Some(items) = object.get_mut("items")
+        && items.is_null()
+    {
+        *items = Value::Array(Vec::new());
+    }
+    added
 }
 
 /// The form to bring a value into.
@@ -50,11 +74,17 @@ struct Form {
     empty: Empty,
     /// Whether structs within structs are to be brought into it, too.
     inner: bool,
+    /// Whether schemas of definitions are to be brought into it, too.
+    schemas: bool,
 }
 
 impl Form {
     fn whole(empty: Empty) -> Self {
-        Self { empty, inner: true }
+        Self {
+            empty,
+            inner: true,
+            schemas: true,
+        }
     }
 }
 
@@ -110,7 +140,7 @@ fn structure(value: &mut Value, ty: &'static Struct, form: Form) {
 
 fn object_of(object: &mut Map<String, Value>, ty: &'static Struct, form: Form) {
     // A list's items are no part of storage: both forms of "none" are sent, and kept.
-    let list = ty.name.ends_with("List") && ty.is_kind() && !object.get("items").is_some_and(Value::is_null);
+    let list = is_list(ty) && !object.get("items").is_some_and(Value::is_null);
     members(object, ty, form);
     if list
         && let Some(items) = object.get_mut("items")
@@ -118,6 +148,10 @@ fn object_of(object: &mut Map<String, Value>, ty: &'static Struct, form: Form) {
     {
         *items = Value::Array(Vec::new());
     }
+}
+
+fn is_list(ty: &Struct) -> bool {
+    ty.name.ends_with("List") && ty.is_kind()
 }
 
 fn members(object: &mut Map<String, Value>, ty: &'static Struct, form: Form) {
@@ -132,12 +166,20 @@ fn members(object: &mut Map<String, Value>, ty: &'static Struct, form: Form) {
         let (mut gone, mut at) = (gone.into_iter().peekable(), 0..);
         object.retain(|_, _| gone.next_if_eq(&at.next().unwrap_or_default()).is_none());
     }
+    zeros(object, ty);
+}
+
+/// Puts in the zero values that Go writes; how many values those are.
+fn zeros(object: &mut Map<String, Value>, ty: &'static Struct) -> usize {
+    let mut added = 0;
     for field in ty.always_written() {
         if !object.contains_key(field.json) {
             let zero = if field.pointer { Value::Null } else { zero(&field.ty) };
+            added += values_in(&zero);
             object.insert(field.json.to_owned(), zero);
         }
     }
+    added
 }
 
 /// Brings a member that is there into its form; whether it stays.
@@ -206,6 +248,7 @@ pub(crate) fn zero(ty: &Type) -> Value {
 
 fn canonical(value: &mut Value, ty: &Type, form: Form) {
     match ty {
+        Type::Struct(reference) if !form.schemas && reference.get() == schema::json_schema_props() => {}
         Type::Struct(reference) if form.inner || value.is_null() => structure(value, reference.get(), form),
         Type::Struct(_) => {}
         Type::List(inner) => {

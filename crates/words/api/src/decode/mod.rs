@@ -15,7 +15,7 @@ mod unstructured;
 mod yaml;
 
 pub use body::{Body, any, any_node, type_meta};
-pub use canonical::{Empty, align_empty, canonicalize, canonicalize_as};
+pub use canonical::{Empty, align_empty, canonicalize, canonicalize_as, canonicalize_settled};
 pub use complete::complete;
 pub use syntax::Node;
 pub use typed::{json, untyped, value, value_at};
@@ -70,6 +70,8 @@ pub struct Decoded {
     pub warnings: Vec<String>,
     /// Whether a list or map was sent empty.
     pub empty: bool,
+    /// How many values it has at most, where decoding counted them.
+    pub values: Option<usize>,
 }
 
 /// Why a body is refused. `Display` is what upstream puts after `X in version "v1" cannot be handled as a X: `.
@@ -415,5 +417,49 @@ mod tests {
             type_meta(b"").unwrap_err().to_string(),
             "couldn't get version/kind; json parse error: unexpected end of JSON input"
         );
+    }
+
+    #[test]
+    fn decoding_counts_what_it_makes() {
+        use crate::cost::Size;
+        for (group, kind, text) in [
+            (
+                "",
+                "Pod",
+                r#"{"metadata":{"labels":{"a":"b","c":null},"labels":{"d":"e"}},"x":1,
+                "spec":{"containers":[{"name":"a"},{}],"initContainers":[],"volumes":[{"emptyDir":{}}]}}"#,
+            ),
+            ("", "PodList", r#"{"items":null}"#),
+            ("", "ConfigMapList", "{}"),
+            ("", "Secret", r#"{"data":{"a":[1,2]}}"#),
+            (
+                "apps",
+                "ControllerRevision",
+                r#"{"data":{"a":[1,{"b":null}],"a":2},"revision":1}"#,
+            ),
+            (
+                "apiextensions.k8s.io",
+                "CustomResourceDefinition",
+                r#"{"spec":{"versions":[{"schema":{"openAPIV3Schema":{"items":[{},{"default":{"a":[1]}}],
+                    "dependencies":{"a":["b"],"c":{"type":"x"}},"x-kubernetes-validations":[{}]}}}]}}"#,
+            ),
+        ] {
+            let ty = schema::kind(group, "v1", kind).unwrap();
+            let decoded = json(text.as_bytes(), ty, FieldValidation::Ignore).unwrap();
+            let made = Size::of(&decoded.value).values;
+            assert!(
+                decoded.values.is_none_or(|values| (made..made + 12).contains(&values)),
+                "{kind}: {made}, {:?}",
+                decoded.values
+            );
+            assert_eq!(decoded.values.is_none(), text.contains("labels"), "{kind}");
+            if !decoded.empty {
+                let mut settled = decoded.value.clone();
+                canonicalize_settled(&mut settled, ty);
+                let mut stored = decoded.value;
+                canonicalize(&mut stored, ty);
+                assert_eq!(settled, stored, "{kind}");
+            }
+        }
     }
 }

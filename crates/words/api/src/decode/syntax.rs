@@ -83,6 +83,15 @@ impl Node<'_> {
         }
     }
 
+    /// How many values the tree has, duplicates included.
+    pub(super) fn values(&self) -> usize {
+        match self {
+            Self::Array(items) => 1 + items.iter().map(Node::values).sum::<usize>(),
+            Self::Object(members) => 1 + members.iter().map(|(_, member)| member.values()).sum::<usize>(),
+            _ => 1,
+        }
+    }
+
     /// The tree without duplicates: the last of equal names wins.
     #[must_use]
     pub fn to_value(&self) -> Value {

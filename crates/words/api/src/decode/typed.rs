@@ -3,9 +3,8 @@
 //! Invariant: like Go's decoder it goes on after a wrong type and tells the first such error, but a type that parses
 //! itself (quantity, time) ends decoding at once. A duplicate field's value is laid over the first one's.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use base64::Engine as _;
 use serde_json::{Map, Value};
@@ -83,7 +82,7 @@ pub(super) fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation
     let mut target = Value::Null;
     if !matches!(node, Node::Null) {
         decoder
-            .structure(node, ty, &format!("{}.{}", ty.version(), ty.name), &mut target)
+            .structure(node, ty, Go::Of(ty), &mut target)
             .map_err(DecodeError::Type)?;
     }
     if let Some(error) = decoder.saved.take() {
@@ -92,6 +91,7 @@ pub(super) fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation
     // Each struct came into its form when it was decoded, but for those that were laid over one another.
     if decoder.laid_over || !target.is_object() {
         canonicalize_as(&mut target, ty, Empty::Sent);
+        decoder.counted = false;
     }
     decoder.finish(target)
 }
@@ -100,7 +100,7 @@ pub(super) fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation
 pub(super) fn alone(value: &Value, ty: &Type) -> Result<Value, String> {
     let node = Node::of(value, &mut Ledger::new()).map_err(|error| error.to_string())?;
     let mut decoder = Decoder::new(FieldValidation::Ignore);
-    let decoded = decoder.scalar(&node, ty, "")?;
+    let decoded = decoder.scalar(&node, ty, Go::Text(""))?;
     match decoder.saved {
         Some(error) => Err(error),
         None => Ok(decoded.unwrap_or_default()),
@@ -176,6 +176,10 @@ struct Decoder<'n> {
     empty: bool,
     /// Whether a field stood twice.
     laid_over: bool,
+    /// Values made so far; of what was laid over another, both.
+    values: usize,
+    /// Whether those are all.
+    counted: bool,
 }
 
 impl<'n> Decoder<'n> {
@@ -191,6 +195,8 @@ impl<'n> Decoder<'n> {
             path: Vec::new(),
             empty: false,
             laid_over: false,
+            values: 1,
+            counted: true,
         }
     }
 
@@ -202,6 +208,7 @@ impl<'n> Decoder<'n> {
             value,
             warnings: self.strict,
             empty: self.empty,
+            values: self.counted.then_some(self.values),
         })
     }
 
@@ -225,7 +232,7 @@ impl<'n> Decoder<'n> {
         }
     }
 
-    fn wrong(&self, found: &str, go_type: &str) -> String {
+    fn wrong(&self, found: &str, go_type: Go<'_>) -> String {
         match self.stack.last() {
             Some((owner, _)) => {
                 let mut place = owner.name.to_owned();
@@ -254,7 +261,7 @@ impl<'n> Decoder<'n> {
         result
     }
 
-    fn structure(&mut self, node: &'n Node<'_>, ty: &'static Struct, go: &str, target: &mut Value) -> Result<(), Abort> {
+    fn structure(&mut self, node: &'n Node<'_>, ty: &'static Struct, go: Go<'_>, target: &mut Value) -> Result<(), Abort> {
         let Node::Object(members) = node else {
             if !matches!(node, Node::Null) {
                 let error = self.wrong(node.kind(), go);
@@ -286,21 +293,24 @@ impl<'n> Decoder<'n> {
                 object.remove(field.json).unwrap_or(Value::Null)
             };
             let result = self.inside(Step::Name(name), |decoder| {
-                decoder.member(member, &field.ty, field.go_type, field.pointer, &mut slot)
+                decoder.member(member, &field.ty, Go::Text(field.go_type), field.pointer, &mut slot)
             });
             self.stack.pop();
             result?;
-            object.insert(field.json.to_owned(), slot);
+            // A form is no mistake's: what did not fit is told, not stored.
+            if self.saved.is_some() || canonical::stays(&mut slot, field) {
+                object.insert(field.json.to_owned(), slot);
+            }
         }
-        // A form is no mistake's: what did not fit is told, not stored.
         if self.saved.is_none() {
-            canonical::decoded(&mut object, ty);
+            self.values += canonical::complete(&mut object, ty);
         }
         *target = Value::Object(object);
         Ok(())
     }
 
-    fn member(&mut self, node: &'n Node<'_>, ty: &Type, go: &str, pointer: bool, slot: &mut Value) -> Result<(), Abort> {
+    fn member(&mut self, node: &'n Node<'_>, ty: &Type, go: Go<'_>, pointer: bool, slot: &mut Value) -> Result<(), Abort> {
+        self.values += 1;
         if matches!(node, Node::Null) {
             let clears = pointer
                 || matches!(
@@ -332,7 +342,7 @@ impl<'n> Decoder<'n> {
         }
     }
 
-    fn list(&mut self, node: &'n Node<'_>, inner: &Type, go: &str, slot: &mut Value) -> Result<(), Abort> {
+    fn list(&mut self, node: &'n Node<'_>, inner: &Type, go: Go<'_>, slot: &mut Value) -> Result<(), Abort> {
         let Node::Array(items) = node else {
             let error = self.wrong(node.kind(), go);
             self.save(error);
@@ -344,7 +354,7 @@ impl<'n> Decoder<'n> {
         for (index, item) in items.iter().enumerate() {
             let mut value = Value::Null;
             self.inside(Step::Index(index), |decoder| {
-                decoder.member(item, inner, &element, false, &mut value)
+                decoder.member(item, inner, element, false, &mut value)
             })?;
             out.push(value);
         }
@@ -352,7 +362,7 @@ impl<'n> Decoder<'n> {
         Ok(())
     }
 
-    fn map(&mut self, node: &'n Node<'_>, inner: &Type, go: &str, slot: &mut Value) -> Result<(), Abort> {
+    fn map(&mut self, node: &'n Node<'_>, inner: &Type, go: Go<'_>, slot: &mut Value) -> Result<(), Abort> {
         let Node::Object(members) = node else {
             let error = self.wrong(node.kind(), go);
             self.save(error);
@@ -368,7 +378,7 @@ impl<'n> Decoder<'n> {
             }
             let mut value = Value::Null;
             self.inside(Step::Name(name), |decoder| {
-                decoder.member(member, inner, &element, false, &mut value)
+                decoder.member(member, inner, element, false, &mut value)
             })?;
             found.push((name.as_ref().to_owned(), value));
         }
@@ -386,7 +396,7 @@ impl<'n> Decoder<'n> {
     }
 
     /// A value that is not null; none where the error was saved and decoding goes on.
-    fn scalar(&mut self, node: &'n Node<'_>, ty: &Type, go: &str) -> Result<Option<Value>, Abort> {
+    fn scalar(&mut self, node: &'n Node<'_>, ty: &Type, go: Go<'_>) -> Result<Option<Value>, Abort> {
         let found = match (ty, node) {
             (Type::String, Node::String(text)) => return Ok(Some(Value::from(text.as_ref()))),
             (Type::Bool, Node::Bool(value)) => return Ok(Some(Value::from(*value))),
@@ -413,10 +423,13 @@ impl<'n> Decoder<'n> {
                     },
                     other => other.kind().to_owned(),
                 };
-                return Err(self.wrong(&found, "int32"));
+                return Err(self.wrong(&found, Go::Text("int32")));
             }
             (Type::Time | Type::MicroTime | Type::Duration, _) => return self.instant(node, ty),
-            (Type::RawExtension | Type::Json | Type::FieldsV1, _) => return Ok(Some(node.to_value())),
+            (Type::RawExtension | Type::Json | Type::FieldsV1, _) => {
+                self.values += node.values() - 1;
+                return Ok(Some(node.to_value()));
+            }
             (Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrStrings, _) => return self.schema(node, ty),
             _ => node.kind().to_owned(),
         };
@@ -425,7 +438,7 @@ impl<'n> Decoder<'n> {
         Ok(None)
     }
 
-    fn bytes(&mut self, node: &Node<'_>, go: &str) -> Result<Option<Value>, Abort> {
+    fn bytes(&mut self, node: &Node<'_>, go: Go<'_>) -> Result<Option<Value>, Abort> {
         match node {
             Node::String(text) => match unbase64(text) {
                 Ok(raw) => Ok(Some(Value::from(base64::engine::general_purpose::STANDARD.encode(raw)))),
@@ -444,7 +457,7 @@ impl<'n> Decoder<'n> {
                         other => (None, other.kind().to_owned()),
                     };
                     if byte.is_none() {
-                        let error = self.wrong(&found, "uint8");
+                        let error = self.wrong(&found, Go::Text("uint8"));
                         self.save(error);
                     }
                     raw.push(byte.unwrap_or_default());
@@ -473,7 +486,7 @@ impl<'n> Decoder<'n> {
 
     fn instant(&mut self, node: &Node<'_>, ty: &Type) -> Result<Option<Value>, Abort> {
         let Node::String(text) = node else {
-            return Err(self.wrong(node.kind(), "string"));
+            return Err(self.wrong(node.kind(), Go::Text("string")));
         };
         let problem = match ty {
             Type::Time => time::parse(text).err().map(|error| error.to_string()),
@@ -500,7 +513,7 @@ impl<'n> Decoder<'n> {
                 let mut value = Value::Null;
                 // Upstream decodes apart and tells the error with the place outside.
                 let depth = self.stack.len();
-                self.structure(node, props, "v1.JSONSchemaProps", &mut value)?;
+                self.structure(node, props, Go::Of(props), &mut value)?;
                 self.stack.truncate(depth);
                 Ok(Some(value))
             }
@@ -508,14 +521,15 @@ impl<'n> Decoder<'n> {
                 let mut out = Vec::with_capacity(items.len());
                 for item in items {
                     let mut value = Value::Null;
-                    self.structure(item, props, "v1.JSONSchemaProps", &mut value)?;
+                    self.values += 1;
+                    self.structure(item, props, Go::Of(props), &mut value)?;
                     out.push(value);
                 }
                 Ok(Some(Value::Array(out)))
             }
             (Node::Array(_), Type::SchemaOrStrings) => {
                 let mut value = Value::Null;
-                self.list(node, &Type::String, "[]string", &mut value)?;
+                self.list(node, &Type::String, Go::Text("[]string"), &mut value)?;
                 Ok(Some(value))
             }
             (Node::Bool(value), Type::SchemaOrBool) => Ok(Some(Value::from(*value))),
@@ -526,6 +540,7 @@ impl<'n> Decoder<'n> {
 
     /// Tells duplicates anywhere in a tree without types.
     fn duplicates(&mut self, node: &'n Node<'_>) {
+        self.values += 1;
         match node {
             Node::Object(members) => {
                 let mut known: HashSet<&str> = HashSet::with_capacity(members.len());
@@ -546,19 +561,37 @@ impl<'n> Decoder<'n> {
     }
 }
 
-/// Go's name of an element's type out of the list's or map's.
-pub(super) fn element<'a>(go: &'a str, inner: &Type) -> Cow<'a, str> {
-    if let Some(rest) = go.strip_prefix("[]") {
-        return Cow::Borrowed(rest);
+/// A type as Go's reflection prints it; it is written where something is wrong only.
+#[derive(Clone, Copy)]
+pub(super) enum Go<'a> {
+    Text(&'a str),
+    Of(&'static Struct),
+}
+
+impl fmt::Display for Go<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Of(ty) => write!(f, "{}.{}", ty.version(), ty.name),
+        }
     }
-    if go.starts_with("map[")
-        && let Some(end) = go.find(']')
-    {
-        return Cow::Borrowed(&go[end + 1..]);
+}
+
+/// Go's name of an element's type out of the list's or map's.
+pub(super) fn element<'a>(go: Go<'a>, inner: &Type) -> Go<'a> {
+    if let Go::Text(go) = go {
+        if let Some(rest) = go.strip_prefix("[]") {
+            return Go::Text(rest);
+        }
+        if go.starts_with("map[")
+            && let Some(end) = go.find(']')
+        {
+            return Go::Text(&go[end + 1..]);
+        }
     }
     match inner {
-        Type::Struct(reference) => Cow::Owned(format!("{}.{}", reference.version(), reference.name)),
-        _ => Cow::Borrowed("string"),
+        Type::Struct(reference) => Go::Of(reference.get()),
+        _ => Go::Text("string"),
     }
 }
 

@@ -8,7 +8,7 @@
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
-use super::typed::{alone, element, unbase64};
+use super::typed::{Go, alone, element, unbase64};
 use super::{DecodeError, Decoded, Empty, FieldValidation, canonicalize_as, enter};
 use crate::cost::Ledger;
 use crate::schema::{Struct, Type};
@@ -35,6 +35,7 @@ pub fn unstructured(value: Value, ty: &'static Struct, mode: FieldValidation) ->
         value,
         warnings,
         empty: converter.empty,
+        values: None,
     })
 }
 
@@ -83,7 +84,7 @@ impl Converter {
         let mut out = Map::new();
         for field in ty.fields {
             let Some(member) = members.remove(field.json) else { continue };
-            let converted = self.inside(field.json, |inner| inner.value(member, &field.ty, field.go_type))?;
+            let converted = self.inside(field.json, |inner| inner.value(member, &field.ty, Go::Text(field.go_type)))?;
             out.insert(field.json.to_owned(), converted);
         }
         for name in members.keys() {
@@ -92,7 +93,7 @@ impl Converter {
         Ok(Value::Object(out))
     }
 
-    fn value(&mut self, value: Value, ty: &Type, go: &str) -> Result<Value, String> {
+    fn value(&mut self, value: Value, ty: &Type, go: Go<'_>) -> Result<Value, String> {
         if value.is_null() {
             return Ok(Value::Null);
         }
@@ -108,7 +109,7 @@ impl Converter {
         }
     }
 
-    fn list(&mut self, value: Value, inner: &Type, go: &str) -> Result<Value, String> {
+    fn list(&mut self, value: Value, inner: &Type, go: Go<'_>) -> Result<Value, String> {
         let Value::Array(items) = value else {
             return Err(format!("cannot restore slice from {}", kind(&value)));
         };
@@ -116,12 +117,12 @@ impl Converter {
         let element = element(go, inner);
         let mut out = Vec::with_capacity(items.len());
         for (index, item) in items.into_iter().enumerate() {
-            out.push(self.inside(&format!("[{index}]"), |converter| converter.value(item, inner, &element))?);
+            out.push(self.inside(&format!("[{index}]"), |converter| converter.value(item, inner, element))?);
         }
         Ok(Value::Array(out))
     }
 
-    fn map(&mut self, value: Value, inner: &Type, go: &str) -> Result<Value, String> {
+    fn map(&mut self, value: Value, inner: &Type, go: Go<'_>) -> Result<Value, String> {
         let Value::Object(members) = value else {
             return Err(format!("cannot restore map from {}", kind(&value)));
         };
@@ -130,7 +131,7 @@ impl Converter {
         let mut out = Map::new();
         for (name, member) in members {
             // Names of a map are no part of the path that upstream tells.
-            let converted = self.value(member, inner, &element)?;
+            let converted = self.value(member, inner, element)?;
             out.insert(name, converted);
         }
         Ok(Value::Object(out))
@@ -175,7 +176,7 @@ fn byte(value: &Value) -> Result<u8, String> {
     Ok(whole as u8)
 }
 
-fn scalar(value: Value, ty: &Type, go: &str) -> Result<Value, String> {
+fn scalar(value: Value, ty: &Type, go: Go<'_>) -> Result<Value, String> {
     let wanted = match ty {
         Type::String => "string",
         Type::Bool => "bool",

@@ -2,7 +2,7 @@
 //!
 //! Invariant: order, names and verbs are those of discovery. No behaviour lives here.
 
-use trireme_api::cost::DEFINITION_VALUES_MAX;
+use trireme_api::cost;
 
 use super::{BASE, Resource, Subresource, Unenforced};
 
@@ -107,7 +107,7 @@ pub(super) static ROWS: &[Resource] = &[
         storage: "apiextensions.k8s.io/customresourcedefinitions",
         stored_as: ("apiextensions.k8s.io", "v1"),
         hash: "jfWCUB31mvA=",
-        values_max: DEFINITION_VALUES_MAX,
+        limits: cost::DEFINITION,
         unenforced: Some(Unenforced::always("the resources that it defines are not served")),
         ..BASE
     },

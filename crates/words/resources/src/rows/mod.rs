@@ -11,7 +11,7 @@ mod workloads;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use trireme_api::cost::OBJECT_VALUES_MAX;
+use trireme_api::cost::{self, Limits};
 use trireme_api::schema::{self, Struct};
 
 /// A resource in one group and version.
@@ -53,8 +53,8 @@ pub struct Resource {
     /// Members in which an empty list or map is not the same as none when two objects are compared, as upstream does to the
     /// letter.
     pub tells_empty: &'static [&'static str],
-    /// Most values that an object may have ([`trireme_api::cost`]).
-    pub values_max: usize,
+    /// What an object may have ([`trireme_api::cost`]).
+    pub limits: Limits,
     /// What every answer about it warns of, where upstream has deprecated it.
     pub deprecated: Option<&'static str>,
     /// What a client is told that stores one, as long as nothing acts on it.
@@ -135,7 +135,7 @@ const BASE: Resource = Resource {
     virtual_: false,
     collected: true,
     tells_empty: &[],
-    values_max: OBJECT_VALUES_MAX,
+    limits: cost::OBJECT,
     deprecated: None,
     unenforced: None,
 };

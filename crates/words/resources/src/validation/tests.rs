@@ -488,6 +488,36 @@ fn warnings_for_what_is_accepted() {
 }
 
 #[test]
+fn formats_that_nobody_knows_are_told_once_they_come() {
+    let definitions = row("apiextensions.k8s.io", "customresourcedefinitions");
+    let definition = |properties: Value| {
+        whole(
+            definitions,
+            &json!({"metadata": {"name": "as.x.io", "resourceVersion": "1"}, "spec": {"group": "x.io", "scope": "Namespaced",
+                "names": {"plural": "as", "singular": "a", "kind": "A", "listKind": "AList"}, "versions": [{"name": "v1",
+                "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}}}]}}),
+        )
+    };
+    let of = |kind: &str, format: &str| json!({"type": kind, "format": format});
+    let old = definition(json!({
+        "a": of("string", "first"), "b": of("string", "date-time"), "c": of("integer", "int64"), "d": of("boolean", "date"),
+        "e": {"type": "array", "items": of("integer", "double")}, "f": {"type": "string", "anyOf": [{"format": "k8s-short-name"}]},
+        "g": {"type": "string", "oneOf": [{"not": {"format": "second"}}], "x-kubernetes-validations": [{"rule": "self == ''"}]},
+    }));
+    let judged = super::create_stored(definitions, &old);
+    assert_eq!(told(&judged.errors), Vec::<String>::new());
+    let words = |formats: &[&str]| -> Vec<String> {
+        let word = |format: &&str| format!("unrecognized format \"{format}\"");
+        formats.iter().map(word).collect()
+    };
+    assert_eq!(judged.warnings, words(&["first", "date", "double", "second"]));
+    let new = definition(json!({"a": of("string", "third"), "b": of("string", "first"), "c": of("integer", "int64")}));
+    let judged = super::update_stored(definitions, &new, &old, None);
+    assert_eq!(told(&judged.errors), Vec::<String>::new());
+    assert_eq!(judged.warnings, words(&["third"]));
+}
+
+#[test]
 fn claims_and_what_may_not_change() {
     let request = |more: Value| {
         let mut exactly = json!({"deviceClassName": "c"});

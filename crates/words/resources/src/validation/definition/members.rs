@@ -158,7 +158,9 @@ impl Members {
     /// Those of one schema; none of what is no schema.
     pub fn of(schema: &Value) -> Self {
         let members = schema.as_object().into_iter().flatten();
-        members.fold(Self::default(), |found, (name, value)| found.and(Self::of_member(name, value)))
+        members.fold(Self::default(), |found, (name, value)| {
+            found.and(Self::of_member(name, value))
+        })
     }
 
     /// What one member is.
@@ -224,11 +226,11 @@ struct OddAt {
 
 /// Which properties of schemas are not plain, found in one walk for all walks that pass the plain ones by.
 ///
-/// Plain is a schema of a type that there is, a list of such a one included, which has only members beside it with which nobody
-/// finds fault wherever the schema stands, except under a junctor and at the root.
+/// Plain is a schema of a type that there is, which has only members beside it with which nobody finds fault wherever the schema
+/// stands, except under a junctor and at the root; and a list, a map or an object of plain ones.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
-    /// Those that are not plain, by the address of the map of properties.
+    /// Those that are not plain, by the address of the map of properties; nobody asks for those of a schema that is plain.
     odd: HashMap<usize, Vec<OddAt>>,
     /// The formats that nobody knows, in the order of the walk.
     pub formats: Vec<String>,
@@ -248,7 +250,7 @@ struct Looked {
 impl Survey {
     /// Looks at a schema; what it and all inside it have. It must stay where it is as long as the survey is asked.
     pub fn of(&mut self, schema: &Value) -> Members {
-        self.look(schema).all
+        self.look(schema, true).all
     }
 
     /// The properties that are not plain; of a schema that was not looked at, all.
@@ -275,27 +277,32 @@ impl Survey {
         })
     }
 
-    fn look(&mut self, schema: &Value) -> Looked {
+    fn look(&mut self, schema: &Value, root: bool) -> Looked {
         let own = Own::of(schema);
         let has = own.members;
         if has.any(Members::FORMAT) && super::unknown_format(own.kind, own.format) {
             self.formats.push(own.format.to_owned());
         }
         let mut all = has;
-        let (mut of_plain, mut narrowed) = (false, true);
+        let (mut of_plain, mut narrowed) = (true, true);
+        let mut odd = Vec::new();
         if has.any(Members::INNER) {
             if let Some(items) = own.items {
-                let looked = self.look(items);
+                let looked = self.look(items, false);
                 all = all.and(looked.all);
-                of_plain = looked.oddity.is_none();
+                of_plain &= looked.oddity.is_none();
             }
             let mut visit = |members: Members| {
                 let members = has.only(members);
                 if members.any(Members::INNER) {
                     inner(schema, members, &mut |one| {
-                        let looked = self.look(one);
+                        let looked = self.look(one, false);
                         all = all.and(looked.all);
-                        narrowed &= looked.narrows || !members.any(Members::JUNCTORS);
+                        if members.any(Members::JUNCTORS) {
+                            narrowed &= looked.narrows;
+                        } else {
+                            of_plain &= looked.oddity.is_none();
+                        }
                         false
                     });
                 }
@@ -307,9 +314,8 @@ impl Survey {
             }
             visit(Members::ALL_OF.and(Members::ANY_OF).and(Members::ONE_OF));
             if let Some(properties) = own.properties {
-                let mut odd = Vec::new();
                 for (index, property) in properties.values().enumerate() {
-                    let looked = self.look(property);
+                    let looked = self.look(property, false);
                     all = all.and(looked.all);
                     if let Some(oddity) = looked.oddity {
                         odd.push(OddAt {
@@ -319,19 +325,25 @@ impl Survey {
                         });
                     }
                 }
-                self.odd.insert(std::ptr::from_ref(properties).addr(), odd);
             }
-            let rest = Members::PATTERN_PROPERTIES.and(Members::DEFINITIONS).and(Members::DEPENDENCIES);
+            let rest = Members::PATTERN_PROPERTIES
+                .and(Members::DEFINITIONS)
+                .and(Members::DEPENDENCIES);
             inner(schema, has.only(rest), &mut |one| {
-                all = all.and(self.look(one).all);
+                all = all.and(self.look(one, false).all);
                 false
             });
         }
         let fits = narrowed && !(has.any(Members::PATTERN) && trireme_cel::regex_fault(own.pattern).is_some());
+        let of_plain = of_plain && odd.is_empty();
+        let oddity = if fits { own.oddity(of_plain) } else { Some(Oddity::Other) };
+        if let Some(properties) = own.properties.filter(|_| root || oddity.is_some()) {
+            self.odd.insert(std::ptr::from_ref(properties).addr(), odd);
+        }
         Looked {
             own: has,
             all,
-            oddity: if fits { own.oddity(of_plain) } else { Some(Oddity::Other) },
+            oddity,
             narrows: fits && has.within(Members::NARROWING),
         }
     }
@@ -377,19 +389,22 @@ impl<'v> Own<'v> {
         own
     }
 
-    /// Why it is not plain, its pattern and what stands under its junctors being right. `of_plain` says whether its items are,
-    /// if it has them.
+    /// Why it is not plain, its pattern and what stands under its junctors being right. `of_plain` says whether its items, its
+    /// properties and its other members are.
     fn oddity(&self, of_plain: bool) -> Option<Oddity> {
         const CALM: Members = Members::PLAIN
             .and(Members::PATTERN)
             .and(Members::JUNCTORS)
             .and(Members::ITEMS)
+            .and(Members::PROPERTIES)
+            .and(Members::ADDITIONAL)
             .and(Members::DEFAULT)
             .and(Members::RULES);
-        let of_list = self.members.any(Members::ITEMS);
-        let fits = match self.kind {
-            "array" => of_list && of_plain,
-            kind => !of_list && super::openapi::TYPES.contains(&kind),
+        let inside = Members::ITEMS.and(Members::PROPERTIES).and(Members::ADDITIONAL);
+        let fits = match (self.kind, self.members.only(inside)) {
+            ("array", Members::ITEMS) | ("object", Members::PROPERTIES | Members::ADDITIONAL) => of_plain,
+            ("array", _) => false,
+            (kind, inside) => inside == Members::default() && super::openapi::TYPES.contains(&kind),
         };
         if !fits || !self.members.within(CALM) {
             return Some(Oddity::Other);
@@ -496,13 +511,19 @@ mod tests {
             let mut survey = Survey::default();
             survey.of(&around);
             let odd: Vec<Odd<'_>> = survey.odd(&around["properties"]).collect();
-            assert!(odd.iter().all(|odd| odd.name == "a" && odd.members == Members::of(schema)), "{schema}");
+            assert!(
+                odd.iter().all(|odd| odd.name == "a" && odd.members == Members::of(schema)),
+                "{schema}"
+            );
             odd.first().map(|odd| odd.oddity)
         };
         for calm in [
             json!({"type": "string", "description": "d", "maxLength": 3}),
             json!({"type": "array", "items": {"type": "string"}}),
             json!({"type": "string", "pattern": "^a$"}),
+            json!({"type": "object", "additionalProperties": {"type": "array", "items": {"type": "string"}}, "maxProperties": 1}),
+            json!({"type": "object", "additionalProperties": true}),
+            json!({"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {"type": "string"}}}}}),
             json!({"type": "array", "items": {"type": "string", "pattern": "^a$", "not": {"enum": ["b"]}}}),
             json!({"type": "object", "anyOf": [{"required": ["a"]}, {"oneOf": [{"minProperties": 1}], "not": {}}]}),
         ] {
@@ -510,8 +531,11 @@ mod tests {
         }
         for (one, oddity) in [
             (json!({"type": "string", "default": ""}), Oddity::Default),
-            (json!({"type": "object", "default": {}, "nullable": true}), Oddity::Default),
-            (json!({"type": "string", "x-kubernetes-validations": [{"rule": "x"}]}), Oddity::Rules),
+            (json!({"type": "boolean", "default": true, "nullable": true}), Oddity::Default),
+            (
+                json!({"type": "string", "x-kubernetes-validations": [{"rule": "x"}]}),
+                Oddity::Rules,
+            ),
             (
                 json!({"type": "array", "items": {"type": "string"}, "pattern": "a", "x-kubernetes-validations": []}),
                 Oddity::Rules,
@@ -524,6 +548,12 @@ mod tests {
             json!({"type": "wrong"}),
             json!({"type": "array"}),
             json!({"type": "array", "items": {}}),
+            json!({"type": "object", "properties": {"a": {}}}),
+            json!({"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {"type": "string", "default": ""}}}}}),
+            json!({"type": "object", "additionalProperties": {}}),
+            json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": true}),
+            json!({"type": "string", "properties": {"a": {"type": "string"}}}),
+            json!({"type": "object", "items": {"type": "string"}}),
             json!({"type": "array", "items": [{"type": "string"}]}),
             json!({"type": "array", "items": {"type": "string", "default": ""}}),
             json!({"type": "string", "items": {"type": "string"}}),
