@@ -14,3 +14,4 @@ mod sys;
 mod user;
 
 pub use service::{Runtime, RuntimeConfig};
+pub use sys::TextPages;

@@ -386,11 +386,25 @@ fn unwritten_pages(pagemap: &std::fs::File, start: usize, end: usize, ranges: &m
 
 /// Address ranges of program text and constants: clean copies of files in mappings that nobody can write to, and that stay
 /// for as long as the process lives.
-pub(crate) struct TextPages(Vec<(usize, usize)>);
+#[derive(Debug)]
+pub struct TextPages(Vec<(usize, usize)>);
 
 impl TextPages {
-    /// Looks at what is mapped.
+    /// Those of all files that are mapped, for a process that maps no others and lets go of none.
     pub(crate) fn find() -> std::io::Result<Self> {
+        Self::of(&|file| file.starts_with('/'))
+    }
+
+    /// Those of the program itself.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn of_program() -> std::io::Result<Self> {
+        let program = std::fs::read_link("/proc/self/exe")?;
+        Self::of(&|file| Path::new(file) == program)
+    }
+
+    fn of(wanted: &dyn Fn(&str) -> bool) -> std::io::Result<Self> {
         let maps = std::fs::read_to_string("/proc/self/maps")?;
         let pages = std::fs::File::open("/proc/self/pagemap")?;
         let mut ranges = Vec::new();
@@ -399,7 +413,7 @@ impl TextPages {
             let &[range, access, _, _, _, file] = fields.as_slice() else {
                 continue;
             };
-            let Some((start, end)) = range.split_once('-').filter(|_| file.starts_with('/')) else {
+            let Some((start, end)) = range.split_once('-').filter(|_| wanted(file)) else {
                 continue;
             };
             let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)) else {
@@ -416,8 +430,8 @@ impl TextPages {
     }
 
     /// Lets go of the resident pages. They come back when needed, with the 64 KiB around them: whoever calls this does
-    /// little between it and sleeping.
-    pub(crate) fn let_go(&self) {
+    /// little between it and sleeping, or calls it seldom.
+    pub fn let_go(&self) {
         for (start, length) in &self.0 {
             // SAFETY: these pages of a private mapping are the file's own, and are read from it again.
             unsafe { libc::madvise(*start as *mut libc::c_void, *length, libc::MADV_DONTNEED) };

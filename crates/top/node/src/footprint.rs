@@ -10,9 +10,11 @@ use std::time::Duration;
 use tikv_jemalloc_ctl::{background_thread, epoch, stats};
 use tokio_util::sync::CancellationToken;
 use trireme_api::decoded;
+use trireme_runtime::TextPages;
 use trireme_store::RaftStore;
 
-/// How often typed decodes that nobody used are given up.
+/// How often typed decodes that nobody used are given up, and text of the program that the start or a burst of work has left
+/// resident: what is in use comes back at once, out of the kernel's cache.
 const AGE_EVERY: Duration = Duration::from_secs(10);
 
 /// Gives up what is not used, until the end. Free memory goes back to the kernel by a thread of the allocator's, which is
@@ -21,10 +23,19 @@ pub(crate) async fn keep_small(ended: CancellationToken) {
     if let Err(error) = background_thread::write(true) {
         tracing::warn!(%error, "free memory is given back late: the allocator's thread does not start");
     }
+    let text = TextPages::of_program();
+    if let Err(error) = &text {
+        tracing::warn!(%error, "text of the program stays resident: its pages are not found");
+    }
     loop {
         tokio::select! {
             () = ended.cancelled() => return,
-            () = tokio::time::sleep(AGE_EVERY) => decoded::age(),
+            () = tokio::time::sleep(AGE_EVERY) => {
+                decoded::age();
+                if let Ok(text) = &text {
+                    text.let_go();
+                }
+            }
         }
     }
 }
@@ -78,6 +89,15 @@ mod tests {
             ),
             (12288, 7168, 0)
         );
+    }
+
+    #[test]
+    fn text_is_let_go_and_comes_back() {
+        let resident = || of_status(&fs::read_to_string("/proc/self/status").unwrap(), "RssFile:");
+        let (text, before) = (TextPages::of_program().unwrap(), resident());
+        text.let_go();
+        let after = resident();
+        assert!(after < before, "{before} → {after}");
     }
 
     #[tokio::test]
