@@ -72,8 +72,8 @@ pub fn read(pem: &[u8]) -> Result<Request, Unreadable> {
     let subject = &parsed.certification_request_info.subject;
     let mut request = Request {
         // As elsewhere the last one counts.
-        common_name: text(subject.iter_common_name()).pop().unwrap_or_default(),
-        organisations: text(subject.iter_organization()),
+        common_name: text(subject.iter_common_name())?.pop().unwrap_or_default(),
+        organisations: text(subject.iter_organization())?,
         ..Request::default()
     };
     for extension in parsed.requested_extensions().into_iter().flatten() {
@@ -93,9 +93,12 @@ pub fn read(pem: &[u8]) -> Result<Request, Unreadable> {
     Ok(request)
 }
 
-fn text<'a>(attributes: impl Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>) -> Vec<String> {
+/// All of them, or none: one that is passed over would be neither judged nor certified.
+fn text<'a>(
+    attributes: impl Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>,
+) -> Result<Vec<String>, Unreadable> {
     attributes
-        .filter_map(|attribute| attribute.as_str().ok().map(str::to_owned))
+        .map(|attribute| attribute.as_str().map(str::to_owned).map_err(|_| Unreadable::Der))
         .collect()
 }
 
@@ -215,16 +218,27 @@ pub(crate) mod testing {
 
     use k8s_openapi::ByteString;
     use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-    use rcgen::{CertificateParams, DnType, KeyPair};
+    use rcgen::{CertificateParams, DnType, DnValue, KeyPair};
     use serde_json::json;
 
     /// PEM of a request.
     pub fn pem(common_name: &str, organisation: &str, names: &[&str]) -> String {
+        pem_of(common_name, [Some(organisation.into()), None], names)
+    }
+
+    /// PEM of a request of one or two organisations.
+    pub fn pem_of(common_name: &str, organisations: [Option<DnValue>; 2], names: &[&str]) -> String {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut parameters = CertificateParams::new(names).unwrap();
         parameters.distinguished_name = rcgen::DistinguishedName::new();
         parameters.distinguished_name.push(DnType::CommonName, common_name);
-        parameters.distinguished_name.push(DnType::OrganizationName, organisation);
+        // The same type under its number, since each stands once in rcgen's names.
+        let kinds = [DnType::OrganizationName, DnType::CustomDnType(vec![2, 5, 4, 10])];
+        for (kind, organisation) in kinds.into_iter().zip(organisations) {
+            if let Some(organisation) = organisation {
+                parameters.distinguished_name.push(kind, organisation);
+            }
+        }
         parameters
             .serialize_request(&KeyPair::generate().unwrap())
             .unwrap()
@@ -246,7 +260,10 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests {
-    use super::testing::pem;
+    use rcgen::DnValue;
+    use rcgen::string::BmpString;
+
+    use super::testing::{pem, pem_of};
     use super::*;
 
     #[test]
@@ -262,6 +279,26 @@ mod tests {
             read(b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"),
             Err(Unreadable::Der)
         );
+    }
+
+    #[test]
+    fn a_kubelet_is_of_one_organisation() {
+        let usages = |purpose: &str| ["digital signature".to_owned(), purpose.to_owned()];
+        for organisations in [[NODES, "system:masters"], ["system:masters", NODES], [NODES, NODES]] {
+            let text = organisations.map(|organisation| Some(DnValue::from(organisation)));
+            let request = read(pem_of("system:node:n1", text, &[]).as_bytes()).unwrap();
+            assert_eq!(request.organisations, organisations);
+            assert_eq!(is_kubelet_client(&request, &usages("client auth")), Err(Unfit::Organisation));
+            let serving = Request {
+                dns: vec!["n1".to_owned()],
+                ..request
+            };
+            assert_eq!(is_kubelet_serving(&serving, &usages("server auth")), Err(Unfit::Organisation));
+        }
+        // One in letters that are not read here does not go unseen.
+        let odd = DnValue::BmpString(BmpString::try_from("system:masters").unwrap());
+        let request = pem_of("system:node:n1", [Some(NODES.into()), Some(odd)], &[]);
+        assert_eq!(read(request.as_bytes()), Err(Unreadable::Der));
     }
 
     #[test]

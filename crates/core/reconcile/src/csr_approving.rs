@@ -162,7 +162,7 @@ fn approve(csr: &CertificateSigningRequest, message: &str, now: Timestamp) -> Ac
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::csr::testing::{csr, pem};
+    use crate::csr::testing::{csr, pem, pem_of};
 
     const CLIENT: [&str; 2] = ["digital signature", "client auth"];
     const SERVING: [&str; 2] = ["digital signature", "server auth"];
@@ -206,6 +206,10 @@ mod tests {
         assert!(!approved(&refused) && refused.requeue_after.is_some());
         let renewing = csr(KUBELET_CLIENT, "system:node:n1", &CLIENT, &request);
         assert_eq!(reviews(&renewing), [SELF_NODE_CLIENT, NODE_CLIENT]);
+        // A second organisation would be a second group: nobody is asked, and it is left to people.
+        let two = pem_of("system:node:n1", [Some(NODES.into()), Some("system:masters".into())], &[]);
+        let two = csr(KUBELET_CLIENT, "system:node:n1", &CLIENT, &two);
+        assert_eq!((reviews(&two), decide(two, None)), (vec![], Plan::default()));
         let other = csr("kubernetes.io/kube-apiserver-client", "system:node:n1", &CLIENT, &request);
         assert_eq!((reviews(&other), decide(other, None)), (vec![], Plan::default()));
         let mut done = csr(KUBELET_CLIENT, "system:node:n1", &CLIENT, &request);

@@ -2,9 +2,14 @@
 
 mod common;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use common::{call, made, send, server};
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use trireme_apiserver::Config;
 use trireme_store::Command;
 
@@ -156,6 +161,49 @@ async fn a_large_state_is_told_whole_and_in_order() {
         .filter_map(|event| event["object"]["metadata"]["name"].as_str())
         .collect();
     assert_eq!(told, names);
+}
+
+/// What comes soon after an event that was sent waits for the rest of a moment and goes out as one; what comes after a while
+/// waits for nothing, and neither does a backlog.
+#[tokio::test(start_paused = true)]
+async fn events_that_follow_each_other_closely_go_out_together() {
+    let server = server(Config::default(), None).await;
+    let make = |names: std::ops::Range<usize>| {
+        let server = server.clone();
+        async move {
+            for number in names {
+                made(&server, "POST", MAPS, json!({"metadata": {"name": format!("m{number}")}})).await;
+            }
+        }
+    };
+    let request = Request::get(format!("{MAPS}?watch=1&resourceVersion={}", server.store().revision()))
+        .header("authorization", "Bearer ADMIN")
+        .body(Full::new(Bytes::new()))
+        .unwrap();
+    let mut body = server.handle(request).await.into_body();
+    let mut next = async || {
+        let start = Instant::now();
+        let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        (events(std::str::from_utf8(&frame).unwrap()).len(), start.elapsed())
+    };
+    let moment = Duration::from_millis(10)..Duration::from_millis(20);
+    make(0..1).await;
+    assert_eq!(next().await, (1, Duration::ZERO));
+    make(1..4).await;
+    let (count, waited) = next().await;
+    assert!(count == 3 && moment.contains(&waited), "{count} after {waited:?}");
+    tokio::time::sleep(moment.start).await;
+    make(4..5).await;
+    assert_eq!(next().await, (1, Duration::ZERO), "the first after a while");
+    make(5..205).await;
+    let (first, waited) = next().await;
+    assert!(first > 1 && moment.contains(&waited), "{first} after {waited:?}");
+    let mut left = 200 - first;
+    while left > 0 {
+        let (count, waited) = next().await;
+        assert_eq!(waited, Duration::ZERO);
+        left -= count;
+    }
 }
 
 #[tokio::test]
@@ -317,6 +365,34 @@ async fn scales_and_bindings_are_of_their_namespace_and_version() {
         "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "s", "namespace": "other"}, "spec": {"replicas": 2},
     });
     assert_eq!(call(&server, "PUT", &format!("{sets}/s/scale"), scale).await.code, 400);
+    let there = made(&server, "GET", &format!("{sets}/s"), Value::Null).await;
+    let modified = "Operation cannot be fulfilled on replicasets.apps \"s\": the object has been modified; please apply your changes \
+                    to the latest version and try again";
+    let own = there["metadata"]["uid"].as_str().unwrap();
+    let precondition = format!("Precondition failed: UID in precondition: other, UID in object meta: {own}");
+    let stored = format!(
+        "Operation cannot be fulfilled on replicasets.apps \"s\": StorageError: invalid object, Code: 4, Key: \
+         /registry/replicasets/default/s, ResourceVersion: 0, AdditionalErrorMsg: {precondition}"
+    );
+    let patched = format!("Operation cannot be fulfilled on replicasets/scale.apps \"s\": {precondition}");
+    for (method, metadata, why) in [
+        ("PUT", json!({"name": "s", "resourceVersion": "1"}), modified),
+        ("PUT", json!({"name": "s", "uid": "other"}), &stored),
+        ("PATCH", json!({"resourceVersion": "1"}), modified),
+        ("PATCH", json!({"uid": "other"}), &patched),
+    ] {
+        let body = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata, "spec": {"replicas": 2}});
+        let kind = [("content-type", "application/merge-patch+json")];
+        let headers = if method == "PATCH" { &kind[..] } else { &[] };
+        let answer = send(&server, method, &format!("{sets}/s/scale"), headers, body.to_string().into()).await;
+        assert_eq!(
+            (answer.code, answer.body["message"].as_str()),
+            (409, Some(why)),
+            "{method} {body}"
+        );
+    }
+    let unchanged = call(&server, "GET", &format!("{sets}/s"), Value::Null).await;
+    assert_eq!(unchanged.body, there);
 
     let bound = made(&server, "POST", PODS, pod("p")).await;
     let binding = |version: &str| {
@@ -326,6 +402,14 @@ async fn scales_and_bindings_are_of_their_namespace_and_version() {
         })
     };
     let present = bound["metadata"]["resourceVersion"].as_str().unwrap();
+    let another = json!({"metadata": {"name": "p", "uid": "other"}, "target": {"kind": "Node", "name": "n1"}});
+    let another = call(&server, "POST", &format!("{PODS}/p/binding"), another).await;
+    let own = bound["metadata"]["uid"].as_str().unwrap();
+    let why = format!(
+        "Operation cannot be fulfilled on pods \"p\": StorageError: invalid object, Code: 4, Key: /registry/pods/default/p, \
+         ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: other, UID in object meta: {own}"
+    );
+    assert_eq!((another.code, another.body["message"].as_str()), (409, Some(why.as_str())));
     let stale = call(&server, "POST", &format!("{PODS}/p/binding"), binding("1")).await;
     assert_eq!(stale.code, 409);
     assert_eq!(

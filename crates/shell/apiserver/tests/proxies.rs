@@ -244,6 +244,11 @@ async fn cluster() -> (Arc<ApiServer>, Network) {
             "single",
             json!([{"addresses": [{"ip": "10.42.0.7", "targetRef": reference("p")}], "ports": [{"port": 162}]}]),
         ),
+        (
+            "elsewhere",
+            json!([{"addresses": [{"ip": "10.42.0.7", "targetRef": {"kind": "Pod", "namespace": "other", "name": "p"}}],
+                "ports": [{"port": 162}]}]),
+        ),
     ] {
         made(
             &server,
@@ -317,6 +322,12 @@ async fn nothing_else_is_reached() {
             "namespaces/default/services/s",
             503,
             "no endpoints available for service \"s\"",
+        ),
+        // Endpoints that somebody wrote: of a pod of another namespace they tell nothing.
+        (
+            "namespaces/default/services/elsewhere",
+            503,
+            "no endpoints available for service \"elsewhere\"",
         ),
     ] {
         let answer = call(&server, "GET", &format!("/api/v1/{id}/proxy/"), Value::Null).await;

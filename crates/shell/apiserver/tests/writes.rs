@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
@@ -100,8 +102,14 @@ fn deployment(name: &str) -> Value {
     json!({"metadata": {"name": name}, "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template()}})
 }
 
+#[test]
+fn copies_that_double_a_list_are_refused_and_objects_do_not_grow_without_end() {
+    trireme_limited::run("objects_that_grow", trireme_limited::Limits::address_space_mib(1024));
+}
+
 #[tokio::test]
-async fn copies_that_double_a_list_are_refused_and_objects_do_not_grow_without_end() {
+#[ignore = "run by its parent under limits"]
+async fn objects_that_grow() {
     let client = Client::new().await;
     let finalizers = ["example.com/a"];
     client
@@ -568,6 +576,96 @@ async fn applying_a_scale_is_an_apply() {
     let object = client.json("GET", &format!("{APPS}/deployments/d"), &Value::Null).await;
     assert_eq!(object.owners()[0], owner("five", "Update"));
     assert_eq!(object.owners().len(), 2);
+}
+
+/// The other subresources that show their object: an apply is one of that subresource, and where PATCH is not theirs it is refused.
+#[tokio::test]
+async fn applying_a_subresource_is_an_apply() {
+    const PODS: &str = "/api/v1/namespaces/default/pods";
+    let client = Client::new().await;
+    let resources = |cpu: &str| json!({"requests": {"cpu": cpu}, "limits": {"cpu": cpu}});
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i", "resources": resources("1")}]}});
+    assert_eq!(client.json("POST", &format!("{PODS}?fieldManager=one"), &pod).await.code, 201);
+    let apply = async |door: &str, query: &str, body: Value| {
+        client
+            .patch(&format!("{door}?{query}"), "apply-patch+yaml", body.to_string())
+            .await
+    };
+    let of_pod = |name: &str, spec: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+    let resized = of_pod("p", json!({"containers": [{"name": "c", "resources": resources("2")}]}));
+    let resize = format!("{PODS}/p/resize");
+    let conflict = apply(&resize, "fieldManager=two", resized.clone()).await;
+    assert_eq!(
+        (conflict.code, conflict.message()),
+        (
+            409,
+            "Apply failed with 2 conflicts: conflicts with \"one\" using v1:\n- .spec.containers[name=\"c\"].resources.limits.cpu\n- \
+             .spec.containers[name=\"c\"].resources.requests.cpu"
+        )
+    );
+    let forced = apply(&resize, "fieldManager=two&force=true", resized.clone()).await;
+    let owner = |answer: &Answer, manager: &str, door: &str, fields: Value| {
+        let wanted = (manager.to_owned(), "Apply".to_owned(), door.to_owned(), fields);
+        assert_eq!((answer.code, &answer.owners()[0]), (200, &wanted), "{}", answer.body);
+    };
+    let amounts = json!({"f:limits": {"f:cpu": {}}, "f:requests": {"f:cpu": {}}});
+    let container = json!({".": {}, "f:name": {}, "f:resources": amounts});
+    owner(
+        &forced,
+        "two",
+        "resize",
+        json!({"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": container}}}),
+    );
+    assert_eq!(forced.body["spec"]["containers"][0]["resources"], resources("2"));
+
+    let debugged = of_pod("p", json!({"ephemeralContainers": [{"name": "e", "image": "j"}]}));
+    let debugged = apply(&format!("{PODS}/p/ephemeralcontainers"), "fieldManager=three", debugged).await;
+    let container = json!({".": {}, "f:image": {}, "f:name": {}});
+    let fields = json!({"f:spec": {"f:ephemeralContainers": {"k:{\"name\":\"e\"}": container}}});
+    owner(&debugged, "three", "ephemeralcontainers", fields);
+    assert_eq!(debugged.owners().len(), 3);
+
+    let absent = apply(&format!("{PODS}/q/resize"), "fieldManager=two", resized).await;
+    assert_eq!((absent.code, absent.message()), (404, "pods \"q\" not found"));
+    let binding =
+        json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
+    for (door, body) in [
+        (format!("{PODS}/p/binding"), binding),
+        ("/api/v1/namespaces/default/finalize".to_owned(), namespace),
+    ] {
+        assert_eq!(apply(&door, "fieldManager=two", body).await.code, 405, "{door}");
+    }
+
+    let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let pem = rcgen::CertificateParams::default()
+        .serialize_request(&rcgen::KeyPair::generate().unwrap())
+        .unwrap()
+        .pem()
+        .unwrap();
+    let request = json!({"metadata": {"name": "r"}, "spec": {"request": STANDARD.encode(pem), "signerName": "e.com/x", "usages": ["client auth"]}});
+    let made = client.json("POST", &format!("{requests}?fieldManager=one"), &request).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    let approval = |reason: &str| {
+        let condition = json!({"type": "Approved", "status": "True", "reason": reason, "message": "m"});
+        json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "r"},
+            "status": {"conditions": [condition]}})
+    };
+    let door = format!("{requests}/r/approval");
+    let approved = apply(&door, "fieldManager=two", approval("R")).await;
+    let condition = json!({".": {}, "f:message": {}, "f:reason": {}, "f:status": {}, "f:type": {}});
+    let fields = json!({"f:status": {"f:conditions": {"k:{\"type\":\"Approved\"}": condition}}});
+    owner(&approved, "two", "approval", fields);
+    let conflict = apply(&door, "fieldManager=three", approval("S")).await;
+    assert_eq!(
+        (conflict.code, conflict.message()),
+        (
+            409,
+            "Apply failed with 1 conflict: conflict with \"two\" with subresource \"approval\": \
+             .status.conditions[type=\"Approved\"].reason"
+        )
+    );
 }
 
 #[tokio::test]

@@ -480,6 +480,48 @@ fn a_pod_on_a_node_is_resized_to_what_the_node_can_do() {
 }
 
 #[test]
+fn a_range_of_pods_counts_what_the_pod_itself_asks_for() {
+    let limits = json!([{"type": "Pod", "max": {"cpu": "1"}, "min": {"cpu": "200m"}}]);
+    let world = World(vec![
+        (
+            "namespaces",
+            json!({"metadata": {"name": "ns"}, "status": {"phase": "Active"}}),
+        ),
+        (
+            "limitranges",
+            json!({"metadata": {"name": "l", "namespace": "ns"}, "spec": {"limits": limits}}),
+        ),
+        ("serviceaccounts", json!({"metadata": {"name": "default", "namespace": "ns"}})),
+    ]);
+    let small = json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "300m"}});
+    let both =
+        "[minimum cpu usage per Pod is 200m.  No request is specified, maximum cpu usage per Pod is 1.  No limit is specified]";
+    // The answers are a stock server's.
+    for (of_pod, of_container, why) in [
+        (
+            json!({"limits": {"cpu": "2"}, "requests": {"cpu": "2"}}),
+            small.clone(),
+            Some("maximum cpu usage per Pod is 1, but limit is 2"),
+        ),
+        (json!({"limits": {"cpu": "1"}, "requests": {"cpu": "400m"}}), small, None),
+        (
+            json!({"limits": {"cpu": "1"}, "requests": {"cpu": "100m"}}),
+            json!({}),
+            Some("minimum cpu usage per Pod is 200m, but request is 100m"),
+        ),
+        (json!({"limits": {"cpu": "1"}, "requests": {"cpu": "300m"}}), json!({}), None),
+        (json!({"limits": {"memory": "1Gi"}}), json!({}), Some(both)),
+        (json!({}), json!({}), Some(both)),
+    ] {
+        let containers = json!([{"name": "c", "image": "a:1", "resources": of_container}]);
+        let mut pod = json!({"metadata": {"name": "p"}, "spec": {"containers": containers, "resources": of_pod}});
+        let told = admit(&world, "", "pods", None, &mut pod).map(drop);
+        let wanted = why.map_or(Ok(()), |why| Err(format!("pods \"p\" is forbidden: {why}")));
+        assert_eq!(told, wanted, "{of_pod}");
+    }
+}
+
+#[test]
 fn a_resize_stays_within_the_namespaces_ranges() {
     let ranges = |limits: Value| {
         World(vec![

@@ -235,6 +235,13 @@ impl ApiServer {
             if !problems.is_empty() {
                 return Err(Status::invalid("autoscaling", "Scale", &target.name, &problems).warning(warnings));
             }
+            // A whole scale's is held against the object where the object is changed.
+            let (wanted, own) = (meta_text(&scale, "uid"), meta_text(current, "uid"));
+            if patch && !wanted.is_empty() && wanted != own {
+                let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {own}");
+                let resource = format!("{}/scale", target.row.plural);
+                return Err(Status::conflict(target.row.group, &resource, &target.name, &why).warning(warnings));
+            }
             let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
             let of_scale = scale.pointer("/metadata/managedFields");
             let owners = apply::scale::to_object(owners, of_scale, &target.api_version()).map_err(malformed)?;

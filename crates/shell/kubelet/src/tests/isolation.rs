@@ -87,6 +87,42 @@ async fn limits_of_processes_and_targets_reach_the_runtime() {
     assert_eq!(lab.runtime.config("lost"), None);
 }
 
+/// What a container is to be kept from, as its pod and it itself say, is what the runtime is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn profiles_and_masks_reach_the_runtime() {
+    let lab = Lab::start();
+    let container = |name: &str, context: Value| json!({"name": name, "image": "img:1", "securityContext": context});
+    let profile = |kind: &str| json!({"seccompProfile": {"type": kind}});
+    let of_pod = json!({
+        "hostUsers": false,
+        "securityContext": profile("RuntimeDefault"),
+        "containers": [
+            container("plain", json!({})),
+            container("open", profile("Unconfined")),
+            container("unmasked", json!({"procMount": "Unmasked"})),
+            container("masked", json!({"procMount": "Default", "allowPrivilegeEscalation": false})),
+        ],
+    });
+    lab.pod("p", of_pod);
+    lab.pod(
+        "q",
+        json!({"containers": [container("bare", json!({})), container("own", profile("RuntimeDefault"))]}),
+    );
+    for (name, seccomp, unmasked, no_new_privs) in [
+        ("plain", true, false, false),
+        ("open", false, false, false),
+        ("unmasked", true, true, false),
+        ("masked", true, false, true),
+        ("bare", false, false, false),
+        ("own", true, false, false),
+    ] {
+        lab.until_called(&format!("start {name}")).await;
+        let told = lab.runtime.config(name).unwrap().security_context;
+        let told = (told.seccomp_runtime_default, told.unmasked_proc, told.no_new_privs);
+        assert_eq!(told, (seccomp, unmasked, no_new_privs), "{name}");
+    }
+}
+
 /// A pod with a user namespace of its own gets a range of ids that no other pod has, and keeps it over a restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_with_user_namespaces_have_ranges_of_their_own() {

@@ -541,6 +541,15 @@ mod tests {
 
     #[test]
     fn aliases_do_not_multiply() {
+        trireme_limited::run(
+            "decode::yaml::tests::multiplied",
+            trireme_limited::Limits::address_space_mib(512),
+        );
+    }
+
+    #[test]
+    #[ignore = "run by its parent under limits"]
+    fn multiplied() {
         let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for level in 1..9 {
             let inner = vec![format!("*a{}", level - 1); 10].join(", ");

@@ -142,6 +142,43 @@ mod tests {
         assert!(matches!(found, Err(Uncompiled::Refused(Refused::Complex))), "{found:?}");
     }
 
+    /// A list, and so often a map from what it holds to the same: its type is twice as large each time.
+    fn doubled(times: usize) -> String {
+        format!("[1]{}", ".map(x,{x:x})".repeat(times))
+    }
+
+    #[test]
+    fn a_type_has_a_largest_size() {
+        assert!(compile(&mut Expressions::new(), &doubled(8)).is_ok());
+        let found = compile(&mut Expressions::new(), &doubled(11));
+        assert!(matches!(found, Err(Uncompiled::Refused(Refused::Complex))), "{found:?}");
+    }
+
+    #[test]
+    fn types_that_are_compared_very_often_count() {
+        let text = |times| format!("{}.map(y,[{}y])", doubled(8), "y,".repeat(times));
+        assert!(compile(&mut Expressions::new(), &text(100)).is_ok());
+        let found = compile(&mut Expressions::new(), &text(4_000));
+        assert!(matches!(found, Err(Uncompiled::Refused(Refused::Complex))), "{found:?}");
+    }
+
+    #[test]
+    fn depth_has_a_limit() {
+        let braced = |depth| format!("{}1{}", "(".repeat(depth), ")".repeat(depth));
+        let added = |depth| format!("1{}", "+1".repeat(depth));
+        for (text, words) in [
+            (
+                &braced as &dyn Fn(usize) -> String,
+                "expression recursion limit exceeded: 250",
+            ),
+            (&added, "max recursion depth exceeded"),
+        ] {
+            assert!(compile(&mut Expressions::new(), &text(240)).is_ok());
+            let why = compile(&mut Expressions::new(), &text(260)).unwrap_err().to_string();
+            assert!(why.contains(words), "{why}");
+        }
+    }
+
     #[test]
     fn what_is_as_deep_as_can_be_is_compiled_or_refused_in_words() {
         for (open, close) in [

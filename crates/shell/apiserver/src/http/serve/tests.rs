@@ -26,7 +26,7 @@ struct Host {
 
 impl Host {
     async fn new() -> Self {
-        let tokens = TokenFile::parse("ADMIN,admin,u1,\"system:masters\"").unwrap();
+        let tokens = TokenFile::parse("ADMIN,admin,u1,\"system:masters\"\nALICE,alice,u2").unwrap();
         let plugins = Plugins {
             authorizer: Arc::new(AllowMasters),
             admission: Arc::new(AdmitAll),
@@ -258,12 +258,17 @@ async fn answer(stream: &mut TlsStream<DuplexStream>) -> String {
 #[tokio::test]
 async fn a_refusal_before_the_body_leaves_a_connection_that_works_or_says_close() {
     let host = Host::new().await;
-    for (length, goes_on) in [(200 * 1024, true), (2 * 1024 * 1024, false)] {
+    for (token, status, reason, length, goes_on) in [
+        ("WRONG", "HTTP/1.1 401", "Unauthorized", 200 * 1024, true),
+        ("WRONG", "HTTP/1.1 401", "Unauthorized", 2 * 1024 * 1024, false),
+        ("ALICE", "HTTP/1.1 403", "Forbidden", 200 * 1024, true),
+        ("ALICE", "HTTP/1.1 403", "Forbidden", 2 * 1024 * 1024, false),
+    ] {
         let (stream, ended) = host.tls(b"http/1.1").await;
         let (mut reading, mut writing) = tokio::io::split(stream);
         // As most clients do: the whole body is sent before anything is read.
         let head = format!(
-            "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nhost: a\r\nauthorization: Bearer WRONG\r\ncontent-length: \
+            "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\ncontent-length: \
              {length}\r\n\r\n"
         );
         writing.write_all(head.as_bytes()).await.unwrap();
@@ -278,10 +283,10 @@ async fn a_refusal_before_the_body_leaves_a_connection_that_works_or_says_close(
         }
         reading.read_to_string(&mut text).await.unwrap();
         let first = text.split("\r\n\r\n").next().unwrap();
-        assert!(first.starts_with("HTTP/1.1 401"), "{text}");
+        assert!(first.starts_with(status), "{text}");
         assert_eq!(first.to_lowercase().contains("connection: close"), !goes_on, "{text}");
         assert_eq!(text.contains("HTTP/1.1 200"), goes_on, "{text}");
-        assert!(text.contains("\"reason\":\"Unauthorized\""), "{text}");
+        assert!(text.contains(&format!("\"reason\":\"{reason}\"")), "{text}");
         ended.await.unwrap();
     }
 }
