@@ -430,7 +430,7 @@ impl TextPages {
     }
 
     /// Lets go of the resident pages. They come back when needed, with the 64 KiB around them: whoever calls this does
-    /// little between it and sleeping, or calls it seldom.
+    /// little between it and sleeping, or calls it once.
     pub fn let_go(&self) {
         for (start, length) in &self.0 {
             // SAFETY: these pages of a private mapping are the file's own, and are read from it again.

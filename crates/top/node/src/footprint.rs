@@ -13,9 +13,12 @@ use trireme_api::decoded;
 use trireme_runtime::TextPages;
 use trireme_store::RaftStore;
 
-/// How often typed decodes that nobody used are given up, and text of the program that the start or a burst of work has left
-/// resident: what is in use comes back at once, out of the kernel's cache.
+/// How often typed decodes that nobody used are given up.
 const AGE_EVERY: Duration = Duration::from_secs(10);
+
+/// After how many of these the start is over, and the text of the program that only it needed is let go. Once: text that is in use must
+/// stay mapped, or the kernel takes it first where memory is short, and heartbeats wait for a disk.
+const STARTED_AFTER: u32 = 3;
 
 /// Gives up what is not used, until the end. Free memory goes back to the kernel by a thread of the allocator's, which is
 /// begun here: the first processes of pods and of lab hosts must have one thread only, and run none of this.
@@ -23,17 +26,18 @@ pub(crate) async fn keep_small(ended: CancellationToken) {
     if let Err(error) = background_thread::write(true) {
         tracing::warn!(%error, "free memory is given back late: the allocator's thread does not start");
     }
-    let text = TextPages::of_program();
-    if let Err(error) = &text {
-        tracing::warn!(%error, "text of the program stays resident: its pages are not found");
-    }
+    let mut ages = 0;
     loop {
         tokio::select! {
             () = ended.cancelled() => return,
             () = tokio::time::sleep(AGE_EVERY) => {
                 decoded::age();
-                if let Ok(text) = &text {
-                    text.let_go();
+                ages += u32::from(ages <= STARTED_AFTER);
+                if ages == STARTED_AFTER {
+                    match TextPages::of_program() {
+                        Ok(text) => text.let_go(),
+                        Err(error) => tracing::warn!(%error, "text of the program stays resident: its pages are not found"),
+                    }
                 }
             }
         }
