@@ -73,6 +73,30 @@ impl HttpsTransport {
         Self(kube::Client::new(service, "default"))
     }
 
+    /// As [`HttpsTransport::over`], acting as another user (`Impersonate-User`, `Impersonate-Group`), for whom the server
+    /// then authorises and admits each request. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Where a name fits into no header.
+    pub fn acting_as(way: &Arc<Failover>, user: &str, groups: &[&str]) -> Result<Self, header::InvalidHeaderValue> {
+        let user = header::HeaderValue::try_from(user)?;
+        let groups = groups
+            .iter()
+            .map(|group| header::HeaderValue::try_from(*group))
+            .collect::<Result<Vec<_>, _>>()?;
+        let way = Arc::clone(way);
+        let service = tower::service_fn(move |mut request: Request<Body>| {
+            let way = Arc::clone(&way);
+            let headers = request.headers_mut();
+            headers.insert("impersonate-user", user.clone());
+            for group in &groups {
+                headers.append("impersonate-group", group.clone());
+            }
+            async move { way.send(request).await }
+        });
+        Ok(Self(kube::Client::new(service, "default")))
+    }
+
     /// Over a client that is there already.
     #[must_use]
     pub fn new(client: kube::Client) -> Self {

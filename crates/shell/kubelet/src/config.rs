@@ -55,6 +55,8 @@ pub struct KubeletConfig {
     pub max_pods: u32,
     /// Most processes of one pod (`podPidsLimit`), 4096; -1 is no limit, as upstream's default is.
     pub pod_pids_limit: i64,
+    /// What the node is to have; `None` is what the machine has.
+    pub capacity: Option<Capacity>,
     /// What must stay free on the node.
     pub eviction_hard: EvictionHard,
     /// `nodeInfo.kubeletVersion`, `v1.36.2+trireme`.
@@ -110,12 +112,24 @@ impl KubeletConfig {
             unschedulable: false,
             max_pods: 110,
             pod_pids_limit: POD_PIDS_LIMIT,
+            capacity: None,
             eviction_hard: EvictionHard::default(),
             kubelet_version: "v1.36.2+trireme".to_owned(),
             runtime_version: concat!("trireme://", env!("CARGO_PKG_VERSION")).to_owned(),
             obstacle: Obstacle::default(),
         }
     }
+}
+
+/// The size of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Cores.
+    pub cpus: i64,
+    /// Memory, bytes.
+    pub memory_bytes: i64,
+    /// Disk for images and pods, bytes.
+    pub storage_bytes: i64,
 }
 
 /// Certificates of the kubelet's API.

@@ -6,6 +6,7 @@
 
 mod config;
 mod eviction;
+pub mod hollow;
 mod images;
 mod lifecycle;
 mod metrics;
@@ -25,7 +26,7 @@ use trireme_client::{Cache, Client};
 use trireme_connections::Budget;
 use trireme_runtime::cri::{ImageService, RuntimeService};
 
-pub use config::{KubeletConfig, Obstacle, POD_PIDS_LIMIT, Taint, Tls};
+pub use config::{Capacity, KubeletConfig, Obstacle, POD_PIDS_LIMIT, Taint, Tls};
 pub use eviction::EvictionHard;
 pub use metrics::ResourceMetrics;
 pub use server::{Authorizer, CertificateAuthorizer, Decision, Peer};
@@ -72,7 +73,8 @@ impl Kubelet {
         runtime: Arc<dyn RuntimeService>,
         images: Arc<dyn ImageService>,
     ) -> Result<Self, KubeletError> {
-        for path in [&config.data_dir, &config.pod_log_dir] {
+        let needed = [&config.data_dir, &config.pod_log_dir];
+        for path in needed.into_iter().filter(|_| runtime.runs_processes()) {
             std::fs::create_dir_all(path).map_err(|error| KubeletError::Directory {
                 path: path.clone(),
                 error,

@@ -31,7 +31,7 @@ pub(crate) async fn run(
         }
         return Ok(());
     }
-    if let Some(get) = &hook.http_get {
+    if let Some(get) = hook.http_get.as_ref().filter(|_| runtime.runs_processes()) {
         let request = http::Request::of(get, container, pod_ip, "lifecycle")?;
         let answer = http::get(&request, Duration::from_secs(30)).await?;
         if answer.status >= 400 {

@@ -84,9 +84,13 @@ impl Shared {
             Arc::clone(&runtime),
             Arc::clone(&pods),
         );
+        let volumes = match runtime.runs_processes() {
+            true => Volumes::new(&config.data_dir, client.clone()),
+            false => Volumes::without_files(&config.data_dir, client.clone()),
+        };
         Self {
             machine: Machine::read(&config),
-            volumes: Volumes::new(&config.data_dir, client.clone()),
+            volumes,
             user_namespaces: Arc::new(UserNamespaces::new(config.data_dir.join("pods"))),
             images: Images::new(images, client.clone()),
             metrics: Arc::new(metrics),

@@ -478,6 +478,11 @@ pub trait RuntimeService: Send + Sync + 'static {
     async fn update_pod_sandbox_resources(&self, id: &str, resources: &LinuxContainerResources) -> Result<(), CriError>;
     /// Changes as they happen; a lagging receiver relists.
     fn subscribe(&self) -> tokio::sync::broadcast::Receiver<ContainerEvent>;
+    /// Whether there are processes behind its containers, which read files and answer on ports. A hollow node's have none:
+    /// nothing is written or mounted for them, and what would be asked of them over the network succeeds.
+    fn runs_processes(&self) -> bool {
+        true
+    }
 }
 
 /// `ImageService`.

@@ -106,6 +106,8 @@ pub struct Volumes {
     /// Where the claims of pods are, by the pod's uid and the volume's name: once a claim is mounted it stays so, whatever
     /// the API says of it later.
     claims: Mounted,
+    /// Nobody reads the volumes: what they hold is asked for, and nothing is written.
+    without_files: bool,
 }
 
 /// Paths of claims that pods have, by the pod's uid and the volume's name.
@@ -123,6 +125,17 @@ impl Volumes {
             client: client.clone(),
             tokens: token::Tokens::new(client),
             claims,
+            without_files: false,
+        }
+    }
+
+    /// Volumes for containers without processes: objects and tokens are asked for as ever, but nothing is written, mounted
+    /// or looked for on this machine.
+    #[must_use]
+    pub fn without_files(data_dir: impl Into<PathBuf>, client: Client) -> Self {
+        Self {
+            without_files: true,
+            ..Self::new(data_dir, client)
         }
     }
 
@@ -214,6 +227,10 @@ impl Volumes {
             return Ok(path.clone());
         }
         let found = claims::resolve(&self.client, pod, volume).await?;
+        if self.without_files {
+            self.claims.lock().insert(key, PathBuf::new());
+            return Ok(PathBuf::new());
+        }
         let name = found.metadata.name.clone().unwrap_or_default();
         let read_only = volume.persistent_volume_claim.as_ref().and_then(|source| source.read_only) == Some(true);
         let fs_group = spec::of(pod).security_context.as_ref().and_then(|context| context.fs_group);
@@ -234,6 +251,9 @@ impl Volumes {
 
     /// Mounts what needs nobody but this node and the pod's own objects.
     async fn mount_own(&self, pod: &Pod, volume: &Volume, node: &NodeFacts, room: &mut Room) -> Result<PathBuf, String> {
+        if self.without_files && (volume.host_path.is_some() || volume.empty_dir.is_some()) {
+            return Ok(PathBuf::new());
+        }
         if let Some(source) = &volume.host_path {
             return local::host_path(source).map_err(|error| error.to_string());
         }
@@ -277,6 +297,9 @@ impl Volumes {
         } else {
             return Err(unsupported(volume));
         };
+        if self.without_files {
+            return Ok(PathBuf::new());
+        }
         let path = directory(plugin);
         if in_memory {
             local::memory(&path, None, 0o755).map_err(io)?;
@@ -319,6 +342,9 @@ impl Volumes {
     pub fn tear_down(&self, uid: &str) -> Result<(), VolumeError> {
         self.tokens.forget(uid);
         self.claims.lock().retain(|(pod, _), _| pod != uid);
+        if self.without_files {
+            return Ok(());
+        }
         let path = self.pod_dir(uid);
         let failed = |error| VolumeError::TearDown {
             path: path.clone(),

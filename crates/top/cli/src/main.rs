@@ -39,6 +39,18 @@ enum Command {
     /// Run a node that joins servers
     #[command(args_override_self = true)]
     Agent(Box<trireme_node::config::AgentOptions>),
+    /// Run many nodes without containers in one process, to see what a cluster of that size takes
+    ///
+    /// Each is the kubelet of `trireme agent` over a runtime that only remembers: it registers, renews its Lease, watches its
+    /// pods, and takes them to Running and Ready, to their end and away, with the requests and events of a real one. It acts
+    /// as its node's own user, system:node:NAME, by impersonation; no keys are made. Pods run until they are deleted; those
+    /// of Jobs succeed after --job-time. Annotations of a pod say otherwise: hollow.trireme.io/run-seconds,
+    /// hollow.trireme.io/exit-code and hollow.trireme.io/stop-seconds.
+    ///
+    /// What it made stays in the API when it ends, unless --clean is given; started again, the nodes go on, and their
+    /// containers run anew as after a power cut.
+    #[command(args_override_self = true)]
+    Hollow(Box<trireme_node::hollow::HollowOptions>),
     /// Show the cluster: members, leader, lag, certificates
     Status(members::StatusCommand),
     /// Look after the members of the cluster
@@ -71,6 +83,7 @@ fn main() -> ExitCode {
         match Cli::parse_from(arguments).command {
             Command::Server(options) => done(server::run(*options)),
             Command::Agent(options) => done(server::run_agent(*options)),
+            Command::Hollow(options) => done(server::run_hollow(*options)),
             Command::Status(command) => done(members::status(&command)),
             Command::Member(command) => done(members::member(command)),
             Command::Token(command) => done(members::token(command)),

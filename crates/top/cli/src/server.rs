@@ -88,6 +88,12 @@ pub(crate) fn run_agent(options: AgentOptions) -> anyhow::Result<()> {
     block_on(trireme_node::run_agent(options))
 }
 
+/// Runs hollow nodes until a signal ends them.
+pub(crate) fn run_hollow(options: trireme_node::hollow::HollowOptions) -> anyhow::Result<()> {
+    start_logging(options.log_format, &options.log_level)?;
+    block_on(trireme_node::hollow::run_hollow(options))
+}
+
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     // Two workers serve a two-core machine; more cores get more. The stack of workers is small: futures live on the heap.
     let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);

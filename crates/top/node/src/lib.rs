@@ -10,6 +10,7 @@ pub mod config;
 mod control;
 mod files;
 mod footprint;
+pub mod hollow;
 pub mod join;
 pub mod kubeconfig;
 pub mod live;

@@ -26,11 +26,11 @@ impl Machine {
                 .unwrap_or_default()
         };
         let memory = text("/proc/meminfo");
-        Self {
+        let found = Self {
             cpus: std::thread::available_parallelism().map_or(1, |count| i64::try_from(count.get()).unwrap_or(1)),
             memory: kibibytes(&memory, "MemTotal:"),
             swap: kibibytes(&memory, "SwapTotal:"),
-            storage: storage(&config.data_dir),
+            storage: config.capacity.map_or_else(|| storage(&config.data_dir), |_| 0),
             kernel: text("/proc/sys/kernel/osrelease"),
             os_image: os_image(&text("/etc/os-release")),
             machine_id: text("/etc/machine-id"),
@@ -39,6 +39,16 @@ impl Machine {
                 uuid => uuid,
             },
             boot_id: text("/proc/sys/kernel/random/boot_id"),
+        };
+        match config.capacity {
+            None => found,
+            Some(capacity) => Self {
+                cpus: capacity.cpus,
+                memory: capacity.memory_bytes,
+                storage: capacity.storage_bytes,
+                swap: 0,
+                ..found
+            },
         }
     }
 

@@ -43,11 +43,13 @@ pub(super) async fn sandbox(shared: &Shared, pod: &Pod, attempt: u32, stop: &[St
             Err(error) => return Err(error.to_string()),
         }
     }
-    let directory = shared.log_directory(pod);
-    std::fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    if shared.runtime.runs_processes() {
+        let directory = shared.log_directory(pod);
+        std::fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    }
     let handler = runtime_handler(shared, pod).await?;
     let user = match spec::of(pod).host_users {
-        Some(false) => Some(user_namespace(shared, pod).await?),
+        Some(false) if shared.runtime.runs_processes() => Some(user_namespace(shared, pod).await?),
         _ => None,
     };
     let config = convert::sandbox(shared, pod, attempt, handler, user);
@@ -181,14 +183,10 @@ impl Job {
         };
         let config = convert::container(shared, &self.pod, container, around)
             .map_err(|why| failed("CreateContainerConfigError", why.to_string(), RETRY))?;
-        let log = shared.log_directory(&self.pod).join(name);
-        std::fs::create_dir_all(&log)
-            .map_err(|error| failed("CreateContainerError", format!("{}: {error}", log.display()), RETRY))?;
-        prune(&log, attempt);
-        prune(
-            &shared.volumes.pod_dir(spec::uid(&self.pod)).join("containers").join(name),
-            attempt,
-        );
+        if shared.runtime.runs_processes() {
+            self.make_log_directory(name, attempt)
+                .map_err(|why| failed("CreateContainerError", why, RETRY))?;
+        }
         let id = shared
             .runtime
             .create_container(sandbox_id, &config)
@@ -202,6 +200,16 @@ impl Job {
             .map_err(|error| failed("RunContainerError", error.to_string(), RETRY_RUN))?;
         shared.container_event(&self.pod, name, EventType::Normal, "Started", "Container started");
         self.post_start(container, &id).await
+    }
+
+    /// Makes the directory of a container's logs, and takes away what earlier runs left that nobody knows any more.
+    fn make_log_directory(&self, container: &str, attempt: u32) -> Result<(), String> {
+        let log = self.shared.log_directory(&self.pod).join(container);
+        std::fs::create_dir_all(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        prune(&log, attempt);
+        let own = self.shared.volumes.pod_dir(spec::uid(&self.pod));
+        prune(&own.join("containers").join(container), attempt);
+        Ok(())
     }
 
     /// The container that an ephemeral one names as its target: its newest run in this sandbox.
@@ -344,6 +352,9 @@ impl Job {
         let shared = &self.shared;
         let uid = spec::uid(&self.pod);
         let mut mounts = Vec::new();
+        if !shared.runtime.runs_processes() {
+            return Ok(mounts);
+        }
         for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
             let image = images.get(&mount.name);
             let volume = self.volumes.get(&mount.name).ok_or_else(|| {

@@ -2,5 +2,6 @@
 //! Needs neither root nor a lab.
 
 mod addresses;
+mod hollow;
 mod keys;
 mod process;
