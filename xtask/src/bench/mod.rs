@@ -17,6 +17,7 @@ mod pods;
 mod process;
 mod report;
 mod rest;
+mod rollout;
 mod schedule;
 mod start;
 mod statistics;

@@ -15,6 +15,7 @@ use super::load::{CpuMark, Load, Until, run as run_load};
 use super::process::Processes;
 use super::report::{Output, Report, Sheet};
 use super::rest::{Rest, unique_namespace, within};
+use super::rollout;
 use super::statistics::{figure, milliseconds};
 use super::target::Target;
 use super::watch::Lines;
@@ -33,6 +34,10 @@ pub(crate) struct Schedule {
     /// seconds, so measure with controllers off or in less time
     #[arg(long, value_delimiter = ',', default_values_t = [100, 1000, 5000])]
     nodes: Vec<u64>,
+    /// Have one Deployment make the pods, on the nodes that the cluster has (`trireme hollow`), and follow them until they are
+    /// ready; --nodes is not used then
+    #[arg(long)]
+    deployment: bool,
     /// Pods in each measurement
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..=200_000))]
     pods: u64,
@@ -82,6 +87,18 @@ pub(crate) async fn run(options: &Schedule) -> Result<Report> {
         ("server".into(), format!("{} at {}", rest.version().await?, endpoint.url)),
         ("server processes".into(), servers.describe()),
     ];
+    if options.deployment {
+        let namespace = unique_namespace("rollout");
+        let work = rollout::measure(&rest, &servers, &namespace, options.pods);
+        let rollout = within(&rest, &[&namespace], "pods", work).await?;
+        return Ok(Report {
+            name: "schedule",
+            facts,
+            sheets: vec![rollout.sheet()],
+            results: rollout.json(),
+            failures: vec![],
+        });
+    }
     let label = unique_namespace("node");
     let bench = Bench {
         options,

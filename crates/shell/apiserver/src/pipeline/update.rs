@@ -187,16 +187,18 @@ impl ApiServer {
             owners::deduplicate(&mut value, owners::Found::AfterAdmission, warnings);
         }
         let pinned = check_version(target, behaviour, &current, &value)?;
-        let old = current.value();
+        // Of most rows what is shown is what is stored, and need not be read twice.
+        let converted = rules::converts(target.row).then(|| current.value());
+        let old = converted.as_ref().unwrap_or(&shown);
         let mut value = rules::to_stored(target.row, value)?;
-        keep_system_fields(&old, &mut value);
+        keep_system_fields(old, &mut value);
         let revision = current.header().resource_version;
         metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
         let mut writes = if behaviour.raw {
             rules::canonicalize(target.row, &mut value);
             Vec::new()
         } else {
-            self.refine(target, options, (&old, &shown), (&mut value, empty, ledger), warnings)?
+            self.refine(target, options, (old, &shown), (&mut value, empty, ledger), warnings)?
         };
         metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
         let done = |object: Object| rules::to_version(target.row, object).map(Some);
@@ -204,7 +206,7 @@ impl ApiServer {
         if !options.dry_run {
             metadata(&mut value).remove("selfLink"); // it is not stored
         }
-        if !goes && (value == old || rules::differ_in_times_only(&old, &value)) {
+        if !goes && (value == *old || rules::differ_in_times_only(old, &value)) {
             return done(current);
         }
         if options.dry_run {
@@ -216,7 +218,8 @@ impl ApiServer {
             writes.extend(self.release(target, &value));
             // Who watches is told the object as it last stood, who asked what the change made of it.
             gone = Some(value);
-            StoreOperation::Delete { last: Body::new(old) }
+            let last = Body::new(converted.unwrap_or(shown));
+            StoreOperation::Delete { last }
         } else {
             StoreOperation::Put {
                 body: Body::new(value),
