@@ -3,7 +3,7 @@
 //! Invariant: no two nodes have ranges that overlap. It must not run for two nodes at once.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -13,15 +13,62 @@ use serde_json::json;
 use crate::ownership::object_ref;
 use crate::plan::{Action, EventKind, EventNote, Plan};
 
-/// A node, all others, and the ranges to allocate from.
+/// A node, and what it could be given.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The node that may need a range.
     pub node: Arc<Node>,
-    /// `spec.podCIDRs` of all nodes.
-    pub taken: Vec<String>,
-    /// The cluster's ranges: one, or one of each family.
-    pub cluster: Vec<Range>,
+    /// What [`Taken::free`] says.
+    pub free: Option<Vec<String>>,
+}
+
+/// Which shares of the cluster's ranges nodes have. It follows the nodes one by one, so that a node that comes costs nothing
+/// for each that is there.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// The cluster's ranges, one, or one of each family, and the first and last share that some range of a node's covers,
+    /// with the number of such nodes.
+    cluster: Vec<(Range, BTreeMap<(u128, u128), u32>)>,
+}
+
+impl Taken {
+    /// No node has anything of these ranges.
+    #[must_use]
+    pub fn of(cluster: &[Range]) -> Self {
+        Self {
+            cluster: cluster.iter().map(|range| (*range, BTreeMap::new())).collect(),
+        }
+    }
+
+    /// A node has these ranges (`spec.podCIDRs`).
+    pub fn add(&mut self, ranges: &[String]) {
+        for (own, shares) in &mut self.cluster {
+            for covered in ranges.iter().filter_map(|text| own.covered(text)) {
+                *shares.entry((*covered.start(), *covered.end())).or_default() += 1;
+            }
+        }
+    }
+
+    /// A node of which [`Taken::add`] was told has these ranges no more.
+    pub fn remove(&mut self, ranges: &[String]) {
+        for (own, shares) in &mut self.cluster {
+            for covered in ranges.iter().filter_map(|text| own.covered(text)) {
+                let key = (*covered.start(), *covered.end());
+                if let Some(count) = shares.get_mut(&key) {
+                    *count -= 1;
+                    if *count == 0 {
+                        shares.remove(&key);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The lowest share of each of the cluster's ranges that no node has; `None` where one has none left.
+    #[must_use]
+    pub fn free(&self) -> Option<Vec<String>> {
+        self.cluster.iter().map(|(range, shares)| free(range, shares)).collect()
+    }
 }
 
 /// A range to allocate from, and the size of a node's share.
@@ -105,12 +152,12 @@ pub fn reconcile(snapshot: &Snapshot, _now: Timestamp) -> Plan {
         .and_then(|spec| spec.pod_cidrs.as_ref())
         .is_some_and(|ranges| !ranges.is_empty());
     let mut plan = Plan::default();
-    if has || snapshot.cluster.is_empty() || node.metadata.deletion_timestamp.is_some() {
+    let free = snapshot.free.as_ref();
+    if has || free.is_some_and(Vec::is_empty) || node.metadata.deletion_timestamp.is_some() {
         return plan;
     }
     let target = object_ref("v1", "Node", &node.metadata);
-    let shares: Option<Vec<_>> = snapshot.cluster.iter().map(|range| free(range, &snapshot.taken)).collect();
-    match shares {
+    match free {
         Some(shares) => plan.actions.push(Action::Patch {
             patch: json!({"metadata": {"uid": target.uid}, "spec": {"podCIDR": shares[0], "podCIDRs": shares}}),
             target,
@@ -127,16 +174,11 @@ pub fn reconcile(snapshot: &Snapshot, _now: Timestamp) -> Plan {
 }
 
 /// The lowest share that no node has.
-fn free(range: &Range, taken: &[String]) -> Option<String> {
+fn free(range: &Range, taken: &BTreeMap<(u128, u128), u32>) -> Option<String> {
     let count = 1_u128 << (range.node_prefix - range.prefix);
-    let taken: BTreeSet<(u128, u128)> = taken
-        .iter()
-        .filter_map(|text| range.covered(text))
-        .map(|covered| (*covered.start(), *covered.end()))
-        .collect();
     let mut at = 0;
-    for (first, last) in taken {
-        if first > at {
+    for (first, last) in taken.keys() {
+        if *first > at {
             break;
         }
         at = at.max(last + 1);
@@ -158,12 +200,23 @@ mod tests {
             ("10.42.0.0/23", vec!["10.42.0.0/24", "10.42.1.0/24"], None),
             ("fd00::/56", vec!["fd00::/64"], Some("fd00:0:0:1::/64")),
         ] {
-            let taken: Vec<_> = taken.into_iter().map(String::from).collect();
+            let ranges: Vec<String> = taken.iter().map(|text| (*text).to_owned()).collect();
+            let mut taken = Taken::of(&[Range::parse(cluster).unwrap()]);
+            let none = taken.free();
+            taken.add(&ranges);
+            let free = taken.free();
+            let free = free.as_ref().map(|free| free[0].as_str());
+            assert_eq!(free, expected, "{cluster} {ranges:?}");
+            // Two nodes that claim one range hold it until both are gone.
+            taken.add(&ranges);
+            taken.remove(&ranges);
             assert_eq!(
-                free(&Range::parse(cluster).unwrap(), &taken).as_deref(),
+                taken.free().as_ref().map(|free| free[0].as_str()),
                 expected,
-                "{cluster} {taken:?}"
+                "{cluster} {ranges:?}"
             );
+            taken.remove(&ranges);
+            assert_eq!(taken.free(), none);
         }
         assert_eq!(Range::parse("10.42.0.0/25"), None);
         assert_eq!(Range::parse("nonsense"), None);
@@ -178,8 +231,7 @@ mod tests {
         ] {
             let snapshot = Snapshot {
                 node: node(spec),
-                taken: Vec::new(),
-                cluster: vec![Range::parse("10.42.0.0/16").unwrap()],
+                free: Taken::of(&[Range::parse("10.42.0.0/16").unwrap()]).free(),
             };
             assert_eq!(reconcile(&snapshot, Timestamp::UNIX_EPOCH).actions.len(), actions);
         }

@@ -149,6 +149,13 @@ impl Cache {
         self.store(resource).map(|store| store.list(namespace)).unwrap_or_default()
     }
 
+    /// Whether a predicate lets some object through; it is asked in order, and no more after the first. It must be quick: nothing
+    /// changes in the view meanwhile.
+    #[must_use]
+    pub fn any(&self, resource: &ResourceRef, namespace: Option<&str>, wanted: impl FnMut(&Object) -> bool) -> bool {
+        self.store(resource).is_some_and(|store| store.any(namespace, wanted))
+    }
+
     /// How many objects of a resource are held.
     #[must_use]
     pub fn count(&self, resource: &ResourceRef) -> usize {

@@ -240,6 +240,14 @@ impl Store {
         }
     }
 
+    pub(crate) fn any(&self, namespace: Option<&str>, wanted: impl FnMut(&Object) -> bool) -> bool {
+        let content = self.content.read();
+        match namespace {
+            Some(namespace) => content.objects.get(namespace).is_some_and(|names| names.values().any(wanted)),
+            None => content.objects.values().flat_map(BTreeMap::values).any(wanted),
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.content.read().uids.len()
     }

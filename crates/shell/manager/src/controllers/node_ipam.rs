@@ -1,23 +1,52 @@
 //! Pod address ranges of nodes. One worker: two nodes at once could be given the same range.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Node;
+use parking_lot::Mutex;
 use trireme_api::Object;
-use trireme_client::ResourceRef;
-use trireme_reconcile::node_ipam::{self, Range, Snapshot};
+use trireme_client::{Change, ResourceRef};
+use trireme_reconcile::node_ipam::{self, Range, Snapshot, Taken};
 
 use crate::registration::{Context, Key, Registration};
 
+/// The ranges that nodes have, by the nodes' names. It follows the view's changes, so it knows what the view shows.
+struct Known {
+    taken: Taken,
+    of: HashMap<String, Vec<String>>,
+}
+
+impl Known {
+    fn follow(&mut self, change: &Change) {
+        if let Some(old) = self.of.remove(&change.name) {
+            self.taken.remove(&old);
+        }
+        let has = change.new.as_ref().map(held).unwrap_or_default();
+        if !has.is_empty() {
+            self.taken.add(&has);
+            self.of.insert(change.name.clone(), has);
+        }
+    }
+}
+
 pub(super) fn registration(cluster: Vec<Range>) -> Registration {
+    let known = Arc::new(Mutex::new(Known {
+        taken: Taken::of(&cluster),
+        of: HashMap::new(),
+    }));
+    let follows = Arc::clone(&known);
     Registration::new(
         "node-ipam",
-        move |context, key| snapshot(context, key, &cluster),
+        move |context, key| snapshot(context, key, &known),
         node_ipam::reconcile,
     )
     .component("node-ipam-controller")
     .account("node-controller")
     .queue("cidrallocator-node")
     .workers(1)
-    .watch::<Node>(|cache, change| {
+    .watch::<Node>(move |cache, change| {
+        follows.lock().follow(change);
         if change.new.is_some() {
             return vec![Key::of(change)];
         }
@@ -41,15 +70,11 @@ fn held(node: &Object) -> Vec<String> {
         .unwrap_or_default()
 }
 
-fn snapshot(context: &Context, key: &Key, cluster: &[Range]) -> Option<Snapshot> {
+fn snapshot(context: &Context, key: &Key, known: &Mutex<Known>) -> Option<Snapshot> {
     let node = context.cache.get::<Node>("", &key.name)?;
     if !ranges(&node).is_empty() {
         return None; // It has what this would give it.
     }
-    let nodes = context.cache.objects(&ResourceRef::of::<Node>(), None);
-    Some(Snapshot {
-        node,
-        taken: nodes.iter().flat_map(held).collect(),
-        cluster: cluster.to_vec(),
-    })
+    let free = known.lock().taken.free();
+    Some(Snapshot { node, free })
 }

@@ -48,11 +48,18 @@ fn readiness(node: &Node) -> Option<&str> {
     condition(node, "Ready").map(|ready| ready.status.as_str())
 }
 
-/// A node whose readiness changed may change the case of all others.
+/// Whether some node other than this is ready. Looks no further than the first.
+fn another_is_ready(cache: &Cache, name: &str) -> bool {
+    cache.any(&ResourceRef::of::<Node>(), None, |node| {
+        node.header().name != name && cache.typed::<Node>(node).is_some_and(|node| readiness(&node) == Some("True"))
+    })
+}
+
+/// A node whose readiness changed changes the case of all others where it is the first to be ready or was the last.
 fn concerned(cache: &Cache, change: &Change) -> Vec<Key> {
     let typed = |object: Option<&trireme_api::Object>| object.and_then(|object| cache.typed::<Node>(object));
     let (old, new) = (typed(change.old.as_ref()), typed(change.new.as_ref()));
-    if old.as_deref().map(readiness) == new.as_deref().map(readiness) {
+    if old.as_deref().map(readiness) == new.as_deref().map(readiness) || another_is_ready(cache, &change.name) {
         return vec![Key::of(change)];
     }
     let nodes = cache.objects(&ResourceRef::of::<Node>(), None);
@@ -101,13 +108,11 @@ fn snapshot(context: &Context, key: &Key, known: &Known, grace: SignedDuration) 
         });
         (alive_at, is_new)
     };
-    let all = context.cache.objects(&ResourceRef::of::<Node>(), None);
-    let mut all = all.iter().filter_map(|node| context.cache.typed::<Node>(node));
+    let is_ready = readiness(&node) == Some("True");
     let is_unready = readiness(&node).is_some_and(|ready| ready != "True");
     let pods = if is_unready { pods_on(context, &key.name) } else { Vec::new() };
     Some(Snapshot::Present(Box::new(Present {
-        // Looks no further than the first that is ready.
-        all_unready: all.all(|node| readiness(&node) != Some("True")),
+        all_unready: !is_ready && !another_is_ready(&context.cache, &key.name),
         pods,
         node,
         grace,
