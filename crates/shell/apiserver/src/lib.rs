@@ -17,6 +17,7 @@ mod metrics_api;
 mod nodes;
 mod openapi;
 pub mod pipeline;
+mod places;
 pub mod policy;
 mod proxy;
 mod reviews;

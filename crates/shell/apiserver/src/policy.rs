@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use rand::Rng as _;
 use serde_json::Value;
-use trireme_api::Status;
+use trireme_api::{Object, Status};
 use trireme_policy::admission::{self, Authority, Lookup, Permission};
 use trireme_policy::node;
 use trireme_policy::rbac::{self, Rbac, Who};
@@ -17,6 +17,8 @@ use trireme_store::{EventKind, Store};
 
 use crate::admission::{Admission, Operation, Request, View};
 use crate::authorization::{Attributes, Authorizer, Decision, Rule};
+use crate::keys;
+use crate::places::Places;
 use crate::user::{APISERVER, MASTERS, UserInfo};
 
 pub use crate::bootstrap_roles::bootstrap_roles;
@@ -35,20 +37,55 @@ impl Lookup for View<'_> {
             .collect()
     }
 
-    fn pods_on(&self, node: &str, namespace: &str) -> Vec<Value> {
+    fn some_pod_on(&self, node: &str, namespace: &str, wanted: &dyn Fn(&Value) -> bool) -> bool {
         // A pod that does not say the node's name anywhere needs no parsing.
         let said = format!("\"nodeName\":{}", Value::from(node));
-        let pods = View::list(self, "", "pods", Some(namespace)).into_iter();
-        let says = |pod: &trireme_api::Object| std::str::from_utf8(pod.bytes()).is_ok_and(|text| text.contains(&said));
-        let mut pods: Vec<Value> = pods.filter(says).map(|pod| pod.value()).collect();
-        pods.retain(|pod| pod["spec"]["nodeName"] == node);
-        pods
+        let pods = View::list(self, "", "pods", Some(namespace));
+        let says = |pod: &Object| std::str::from_utf8(pod.bytes()).is_ok_and(|text| text.contains(&said));
+        pods.iter()
+            .filter(|pod| says(pod))
+            .any(|pod| is_on(&pod.value(), node, wanted))
+    }
+}
+
+fn is_on(pod: &Value, node: &str, wanted: &dyn Fn(&Value) -> bool) -> bool {
+    pod["spec"]["nodeName"] == node && wanted(pod)
+}
+
+/// The store as the node authoriser sees it: what is known of where pods are says where to look first.
+struct WithPlaces<'a> {
+    view: View<'a>,
+    store: &'a dyn Store,
+    places: &'a Places,
+}
+
+impl Lookup for WithPlaces<'_> {
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        Lookup::get(&self.view, group, plural, namespace, name)
+    }
+
+    fn list(&self, group: &str, plural: &str, namespace: Option<&str>) -> Vec<Value> {
+        Lookup::list(&self.view, group, plural, namespace)
+    }
+
+    fn some_pod_on(&self, node: &str, namespace: &str, wanted: &dyn Fn(&Value) -> bool) -> bool {
+        let prefix = keys::prefix("", "pods", Some(namespace));
+        let known: Vec<Arc<str>> = {
+            let nodes = self.places.0.read();
+            let keys = nodes.get(node).into_iter().flatten();
+            keys.filter(|key| key.starts_with(&prefix)).cloned().collect()
+        };
+        let mut pods = known.iter().filter_map(|key| self.store.get(key));
+        // A pod that was bound this instant may not be known yet: then all are looked at.
+        pods.any(|pod| is_on(&pod.value(), node, wanted)) || self.view.some_pod_on(node, namespace, wanted)
     }
 }
 
 /// The default chain of authorisers: the API server itself and masters, nodes by relationship, then roles.
 pub struct PolicyAuthorizer {
     roles: RwLock<Rbac>,
+    /// Where pods are, so that what a node asks for costs nothing for the pods of others.
+    places: Arc<Places>,
     store: Arc<dyn Store>,
 }
 
@@ -67,6 +104,7 @@ impl PolicyAuthorizer {
         }
         let authorizer = Arc::new(Self {
             roles: RwLock::new(roles),
+            places: Places::start(Arc::clone(&store)),
             store,
         });
         tokio::spawn(Arc::clone(&authorizer).follow(revision));
@@ -157,7 +195,12 @@ impl Authorizer for PolicyAuthorizer {
                 name: &attributes.name,
                 field_selector: &attributes.field_selector,
             };
-            match node::authorize(node, &asked, &View::new(self.store.as_ref())) {
+            let lookup = WithPlaces {
+                view: View::new(self.store.as_ref()),
+                store: self.store.as_ref(),
+                places: &self.places,
+            };
+            match node::authorize(node, &asked, &lookup) {
                 Ok(()) => return Decision::Allow(String::new()),
                 Err(reason) => why = reason,
             }

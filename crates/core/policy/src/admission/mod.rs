@@ -55,11 +55,10 @@ pub trait Lookup {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value>;
     /// All of a namespace, or of the cluster.
     fn list(&self, group: &str, plural: &str, namespace: Option<&str>) -> Vec<Value>;
-    /// The pods of a namespace that are bound to a node.
-    fn pods_on(&self, node: &str, namespace: &str) -> Vec<Value> {
-        let mut pods = self.list("", "pods", Some(namespace));
-        pods.retain(|pod| pod["spec"]["nodeName"] == node);
-        pods
+    /// Whether some pod of a namespace that is bound to a node is such a one.
+    fn some_pod_on(&self, node: &str, namespace: &str, wanted: &dyn Fn(&Value) -> bool) -> bool {
+        let pods = self.list("", "pods", Some(namespace));
+        pods.iter().any(|pod| pod["spec"]["nodeName"] == node && wanted(pod))
     }
 }
 
