@@ -144,7 +144,7 @@ impl Asker<'_> {
     /// Whether a pod of the node refers to the object. Mirror pods refer to nothing: a node makes them itself, and must not
     /// open anything for itself by that.
     fn refers(&self, to: Referent, namespace: &str, name: &str) -> bool {
-        let wanted = |pod: &Value| !references::is_mirror(pod) && references::refers(pod, to, name);
+        let wanted = |pod: &serde_json::Value| !references::is_mirror(pod) && references::refers(pod, to, name);
         self.lookup.some_pod_on(self.node, namespace, &wanted)
     }
 
