@@ -26,10 +26,12 @@ pub struct Snapshot {
 /// for each that is there.
 #[derive(Clone, Debug)]
 pub struct Taken {
-    /// The cluster's ranges, one, or one of each family, and the first and last share that some range of a node's covers,
-    /// with the number of such nodes.
-    cluster: Vec<(Range, BTreeMap<(u128, u128), u32>)>,
+    /// The cluster's ranges: one, or one of each family.
+    cluster: Vec<(Range, Shares)>,
 }
+
+/// The first and last share that some range of a node's covers, with the number of such nodes.
+type Shares = BTreeMap<(u128, u128), u32>;
 
 impl Taken {
     /// No node has anything of these ranges.
@@ -174,7 +176,7 @@ pub fn reconcile(snapshot: &Snapshot, _now: Timestamp) -> Plan {
 }
 
 /// The lowest share that no node has.
-fn free(range: &Range, taken: &BTreeMap<(u128, u128), u32>) -> Option<String> {
+fn free(range: &Range, taken: &Shares) -> Option<String> {
     let count = 1_u128 << (range.node_prefix - range.prefix);
     let mut at = 0;
     for (first, last) in taken.keys() {
