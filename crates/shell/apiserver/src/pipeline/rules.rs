@@ -39,15 +39,21 @@ pub fn api_version(row: &Resource) -> String {
     row.api_version()
 }
 
+/// Whether an object as it is stored is what a row's version shows.
+#[must_use]
+pub fn shown_as_stored(row: &'static Resource, object: &Object) -> bool {
+    !converts(row) || object.header().api_version == row.api_version()
+}
+
 /// A stored object in a row's version; the same allocation where that is the stored one.
 ///
 /// # Errors
 /// Never for objects that this server stored.
 pub fn to_version(row: &'static Resource, object: Object) -> Result<Object, Status> {
-    let from = stored(row);
-    if std::ptr::eq(from, row) || object.header().api_version == row.api_version() {
+    if shown_as_stored(row, &object) {
         return Ok(object);
     }
+    let from = stored(row);
     let mut value = object.value();
     convert(from, row, &mut value);
     value["apiVersion"] = row.api_version().into();

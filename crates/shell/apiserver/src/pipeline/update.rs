@@ -188,7 +188,7 @@ impl ApiServer {
         }
         let pinned = check_version(target, behaviour, &current, &value)?;
         // Of most rows what is shown is what is stored, and need not be read twice.
-        let converted = rules::converts(target.row).then(|| current.value());
+        let converted = (!rules::shown_as_stored(target.row, &current)).then(|| current.value());
         let old = converted.as_ref().unwrap_or(&shown);
         let mut value = rules::to_stored(target.row, value)?;
         keep_system_fields(old, &mut value);

@@ -234,6 +234,8 @@ pub(super) struct Survey {
     odd: HashMap<usize, Vec<OddAt>>,
     /// The formats that nobody knows, in the order of the walk.
     pub formats: Vec<String>,
+    /// Whether a schema is of a type that there is not.
+    pub unknown_type: bool,
 }
 
 /// What one look at a schema tells.
@@ -283,6 +285,7 @@ impl Survey {
         if has.any(Members::FORMAT) && super::unknown_format(own.kind, own.format) {
             self.formats.push(own.format.to_owned());
         }
+        self.unknown_type |= !own.kind.is_empty() && !own.known;
         let mut all = has;
         let (mut of_plain, mut narrowed) = (true, true);
         let mut odd = Vec::new();
@@ -353,6 +356,8 @@ impl Survey {
 struct Own<'v> {
     members: Members,
     kind: &'v str,
+    /// Whether there is that type.
+    known: bool,
     format: &'v str,
     pattern: &'v str,
     default: &'v Value,
@@ -366,6 +371,7 @@ impl<'v> Own<'v> {
         let mut own = Self {
             members: Members::default(),
             kind: "",
+            known: false,
             format: "",
             pattern: "",
             default: &Value::Null,
@@ -377,7 +383,10 @@ impl<'v> Own<'v> {
             own.members = own.members.and(member);
             let text = || value.as_str().unwrap_or_default();
             match member {
-                Members::TYPE => own.kind = text(),
+                Members::TYPE => {
+                    own.kind = text();
+                    own.known = super::openapi::TYPES.contains(&own.kind);
+                }
                 Members::FORMAT => own.format = text(),
                 Members::PATTERN => own.pattern = text(),
                 Members::DEFAULT => own.default = value,
@@ -404,7 +413,7 @@ impl<'v> Own<'v> {
         let fits = match (self.kind, self.members.only(inside)) {
             ("array", Members::ITEMS) | ("object", Members::PROPERTIES | Members::ADDITIONAL) => of_plain,
             ("array", _) => false,
-            (kind, inside) => inside == Members::default() && super::openapi::TYPES.contains(&kind),
+            (_, inside) => inside == Members::default() && self.known,
         };
         if !fits || !self.members.within(CALM) {
             return Some(Oddity::Other);

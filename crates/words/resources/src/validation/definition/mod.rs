@@ -134,7 +134,7 @@ impl Options {
             known_review: reviews.is_empty() || reviews.iter().any(|version| REVIEWS.contains(version)),
             fixed_names: established,
             schema: old.all_have_schemas(),
-            known_types: none(Members::TYPE, &openapi::unknown_type),
+            known_types: !survey.unknown_type,
             structural: !schemas().any(|schema| structural::problem(&schema, used, &survey)),
             pruned_defaults: none(Members::DEFAULT, &defaulted::unpruned),
             atomic_sets: none(Members::LIST_TYPE, &openapi::granular_set),

@@ -86,15 +86,6 @@ pub(super) fn extended(schema: &Node<'_>, members: Members) -> bool {
         .any(|name| !zero(schema.at(name).value))
 }
 
-/// Whether a schema is of a type that there is not.
-pub(super) fn unknown_type(schema: &Node<'_>, members: Members) -> bool {
-    if !members.any(Members::TYPE) {
-        return false;
-    }
-    let kind = schema.text("type");
-    !kind.is_empty() && !TYPES.contains(&kind)
-}
-
 /// Whether a schema is a set of what is owned in parts.
 pub(super) fn granular_set(schema: &Node<'_>, members: Members) -> bool {
     if !members.any(Members::LIST_TYPE) || schema.text("x-kubernetes-list-type") != "set" {
