@@ -96,8 +96,10 @@ pub(crate) fn between(stock: &Answer, trireme: &Answer, names: Names<'_>) -> Vec
 /// Whether two messages list the same faults, and only those of the members of one map stand in another order: a stock server
 /// walks maps by chance, so that two answers of its own differ in this.
 fn same_but_for_order(stock: &str, trireme: &str) -> bool {
-    if let (Some(stock), Some(trireme)) = (quoting(stock), quoting(trireme)) {
-        return stock == trireme;
+    if let (Some(stock), Some(trireme)) = (quoting(stock), quoting(trireme))
+        && stock == trireme
+    {
+        return true;
     }
     if let (Some(stock), Some(trireme)) = (conflicts(stock), conflicts(trireme)) {
         return stock == trireme;
@@ -162,13 +164,18 @@ fn same_but_for_order(stock: &str, trireme: &str) -> bool {
     places(&stock) == places(&trireme) || parents(&stock) == parents(&trireme) && rest(&stock) == rest(&trireme)
 }
 
-/// A message that quotes a whole object, whose members stand in any order: what is before it, the object, what is behind it.
+/// A message that shows a whole object, as it is or quoted, whose members stand in any order: what is before it, the object, what is
+/// behind it.
 fn quoting(text: &str) -> Option<(&str, Value, &str)> {
-    const QUOTES: &str = "patch: Invalid value: ";
-    let (before, rest) = text.split_at(text.find(QUOTES)? + QUOTES.len());
-    let mut literals = serde_json::Deserializer::from_str(rest).into_iter::<String>();
-    let object = serde_json::from_str(&literals.next()?.ok()?).ok()?;
-    Some((before, object, &rest[literals.byte_offset()..]))
+    const SHOWS: &str = ": Invalid value: ";
+    let (before, rest) = text.split_at(text.find(SHOWS)? + SHOWS.len());
+    let mut shown = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+    let object = match shown.next()?.ok()? {
+        Value::String(quoted) if before.ends_with("patch: Invalid value: ") => serde_json::from_str(&quoted).ok()?,
+        object @ Value::Object(_) => object,
+        _ => return None,
+    };
+    Some((before, object, &rest[shown.byte_offset()..]))
 }
 
 /// The conflicts of an apply with several managers, who come in any order.
@@ -500,6 +507,9 @@ mod tests {
         assert!(same_but_for_order(&message(one, "no"), &message(other, "no")));
         assert!(!same_but_for_order(&message(one, "no"), &message(other, "yes")));
         assert!(!same_but_for_order(&message(one, "no"), &message(r#"{"a":1}"#, "no")));
+        let plain = |object: &str| format!(" \"\" is invalid: metadata: Invalid value: {object}: must be empty");
+        assert!(same_but_for_order(&plain(one), &plain(other)));
+        assert!(!same_but_for_order(&plain(one), &plain("{}")));
     }
 
     #[test]
