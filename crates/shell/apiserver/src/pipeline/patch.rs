@@ -224,8 +224,10 @@ pub(crate) fn patched(
         PatchKind::Merge => decode_patched(target, patch::merge_patch(ty, current, body, look)?, options),
         PatchKind::Strategic => {
             let Patched { document, strict } = patch::strategic_merge(target.row, current, body, look)?;
-            let decoded = unstructured(document.value, ty, options.validation);
-            settled(target, decoded, strict, options, || document.shown.clone())
+            let decoded = unstructured(document, ty, options.validation);
+            settled(target, decoded, strict, options, || {
+                patch::strategic_shown(target.row, current, body)
+            })
         }
         PatchKind::Apply => Err(Status::internal("apply is not a patch of this path")),
     }

@@ -116,31 +116,25 @@ fn merge<'a>(members: &mut Members<'a>, patch: Members<'a>) {
     }
 }
 
-/// What a strategic patch gives.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Merged {
-    /// The document with the patch applied, still to be converted to its type.
-    pub value: Value,
-    /// The patch as upstream's errors show it.
-    pub shown: String,
-}
-
-/// Applies a strategic merge patch along the field table.
+/// Applies a strategic merge patch along the field table: the document with it, still to be converted to its type.
 ///
 /// # Errors
 /// 400 for a malformed directive, 500 (as upstream) for a missing merge key, an unknown directive or a wrong order.
-pub fn strategic_merge(row: &Resource, doc: &Value, patch: &[u8], look: bool) -> Result<Patched<Merged>, Status> {
+pub fn strategic_merge(row: &Resource, doc: &Value, patch: &[u8], look: bool) -> Result<Patched<Value>, Status> {
     let (patch, strict) = object(patch, look).map_err(|why| no_patch(why, false))?;
-    let patch = Value::Object(patch.unwrap_or_default());
-    let shown = go::plain(&strategic::as_shown(row.schema(), doc, &patch));
-    let Value::Object(patch) = patch else {
-        unreachable!("made an object above")
-    };
-    let value = strategic::merge(row.schema(), doc, patch)?;
-    Ok(Patched {
-        document: Merged { value, shown },
-        strict,
-    })
+    let document = strategic::merge(row.schema(), doc, patch.unwrap_or_default())?;
+    Ok(Patched { document, strict })
+}
+
+/// A strategic merge patch that could be applied, as upstream's errors show it.
+#[must_use]
+pub fn strategic_shown(row: &Resource, doc: &Value, patch: &[u8]) -> String {
+    let patch = object(patch, false).ok().and_then(|(members, _)| members);
+    go::plain(&strategic::as_shown(
+        row.schema(),
+        doc,
+        &Value::Object(patch.unwrap_or_default()),
+    ))
 }
 
 /// An object's members, none for null, and what a strict look at it finds.

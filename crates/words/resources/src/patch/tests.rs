@@ -13,7 +13,6 @@ fn strategic(doc: Value, patch: Value) -> Value {
     strategic_merge(pods(), &doc, patch.to_string().as_bytes(), false)
         .unwrap()
         .document
-        .value
 }
 
 fn schema() -> &'static Struct {
@@ -57,11 +56,8 @@ fn a_patch_is_shown_as_it_is_once_merged() {
     let doc = json!({"metadata": {"labels": {"a": "1"}}, "spec": {"containers": [{"name": "a", "image": "1"}], "nodeName": "n"}});
     let patch = json!({"metadata": {"labels": {"a": null}, "annotations": {"x": null, "y": 1}},
         "spec": {"nodeName": {"z": null}, "containers": [{"name": "a", "image": null, "env": [{"name": "E", "value": null}]}, {"name": "b", "image": null}]}});
-    let merged = strategic_merge(pods(), &doc, patch.to_string().as_bytes(), false)
-        .unwrap()
-        .document;
     assert_eq!(
-        merged.shown,
+        strategic_shown(pods(), &doc, patch.to_string().as_bytes()),
         "map[metadata:map[annotations:map[y:1] labels:map[a:<nil>]] spec:map[containers:[map[env:[map[name:E]] image:<nil> \
          name:a] map[image:<nil> name:b]] nodeName:map[]]]"
     );
