@@ -1,9 +1,11 @@
 //! `bench worst`: which request costs a server most, found by growing hostile requests of many kinds.
 //!
 //! Invariant: each kind is a function of one size; it is doubled until the server refuses it or the body is full, and then
-//! brought as near to the limit as a few more requests can. What is stored lies in a namespace of the measurement's own.
+//! brought as near to the limit as a few more requests can. Of what a kind creates the largest accepted one is stored and
+//! changed in every way, too. What is stored lies in a namespace of the measurement's own or is deleted before the next.
 //! It judges nothing: it prints the worst of each kind.
 
+mod changes;
 mod kinds;
 
 use std::sync::Arc;
@@ -14,8 +16,9 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
-use self::kinds::{KINDS, Kind, Place, VICTIM};
-use super::http::{Call, Connection};
+use self::changes::Created;
+use self::kinds::{KINDS, Kind, MERGE, Place, VICTIM};
+use super::http::{Call, Connection, explain};
 use super::listeners;
 use super::process::Processes;
 use super::report::{Output, Report, Sheet};
@@ -34,6 +37,9 @@ pub(crate) struct Worst {
     /// Only kinds whose name holds this
     #[arg(long, default_value = "")]
     kind: String,
+    /// Leave out the changes of what each kind creates
+    #[arg(long)]
+    no_changes: bool,
     /// Times that each request is sent for its CPU time, which the kernel counts in hundredths of seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
@@ -95,6 +101,7 @@ pub(crate) async fn run(options: &Worst) -> Result<Report> {
         rest: rest.clone(),
         servers,
         repeat: options.repeat,
+        changes: !options.no_changes,
     };
     let kinds: Vec<&Kind> = KINDS.iter().filter(|kind| kind.name.contains(&options.kind)).collect();
     let (found, failures) = within(&rest, &[&namespace], "configmaps", search.all(&kinds)).await?;
@@ -136,10 +143,11 @@ struct Search {
     rest: Rest,
     servers: Processes,
     repeat: u32,
+    changes: bool,
 }
 
 impl Search {
-    async fn all(&self, kinds: &[&Kind]) -> Result<(Vec<(&'static str, Cost)>, Vec<String>)> {
+    async fn all(&self, kinds: &[&Kind]) -> Result<(Vec<(String, Cost)>, Vec<String>)> {
         let maps = self.place.maps();
         let mut connection = Connection::open(&self.rest.endpoint).await?;
         connection.exchange(Call::with(Method::POST, maps.clone(), VICTIM)).await?;
@@ -155,7 +163,14 @@ impl Search {
                     for accepted in [true, false] {
                         let worst = costs.iter().filter(|cost| cost.accepted() == accepted);
                         if let Some(worst) = worst.max_by(|a, b| a.cpu_ms.total_cmp(&b.cpu_ms)) {
-                            found.push((kind.name, worst.clone()));
+                            found.push((kind.name.to_owned(), worst.clone()));
+                        }
+                    }
+                    let largest = costs.iter().filter(|cost| cost.accepted()).map(|cost| cost.size).max();
+                    if let Some(largest) = largest.filter(|_| self.changes) {
+                        match self.changes(kind, largest).await {
+                            Ok(costs) => found.extend(costs),
+                            Err(error) => failures.push(format!("{}, changed: {error:#}", kind.name)),
                         }
                     }
                 }
@@ -222,6 +237,31 @@ impl Search {
         let path = format!("{}/large", self.place.maps());
         connection.exchange(Call::with(Method::DELETE, path, "")).await?;
         cost.map(Some)
+    }
+
+    /// What each change of an object of a kind costs; none where it creates nothing.
+    async fn changes(&self, kind: &Kind, size: usize) -> Result<Vec<(String, Cost)>> {
+        let Some(collection) = kind.collection(&self.place) else {
+            return Ok(Vec::new());
+        };
+        let call = kind.call(&self.place, size);
+        let mut connection = Connection::open(&self.rest.endpoint).await?;
+        let stored = Call::with(Method::POST, collection.clone(), call.body.clone());
+        let (status, answer) = connection.exchange(stored).await?;
+        // Of what is accepted in a dry run not all can be stored, such as what a quota or a log entry has no room for.
+        ensure!(status.is_success(), "size {size} is not stored: {}", explain(status, &answer));
+        let created = Created::of(&collection, &call.body, &answer)?;
+        drop(answer);
+        let mut found = Vec::new();
+        for (name, change) in created.changes() {
+            found.push((format!("{}, then {name}", kind.name), self.cost(size, change).await?));
+        }
+        let freed = Call::with(Method::PATCH, created.path.clone(), r#"{"metadata":{"finalizers":null}}"#);
+        connection.exchange(freed.of_type(MERGE)).await?;
+        let gone = Call::with(Method::DELETE, format!("{}?gracePeriodSeconds=0", created.path), "");
+        let (status, answer) = connection.exchange(gone).await?;
+        ensure!(status.is_success(), "it is not deleted: {}", explain(status, &answer));
+        Ok(found)
     }
 
     async fn cost(&self, size: usize, call: Call) -> Result<Cost> {

@@ -18,7 +18,7 @@ use trireme_resources::Resource;
 use crate::authorization::Attributes;
 use crate::http::accept::Format;
 use crate::http::decode::{self, Expected};
-use crate::http::resources::{expected, no_such_resource, not_allowed};
+use crate::http::resources::{defaulted, expected, no_such_resource, not_allowed};
 use crate::pipeline::patch::PatchKind;
 use crate::pipeline::selection::Selection;
 use crate::pipeline::subresources::{scale_of, scale_row};
@@ -261,20 +261,22 @@ impl Transport for InProcess {
         let target = self.target(target)?;
         self.authorize("update", &target, ("", ""))?;
         let mut write = self.write_options(write);
-        let scale = target.subresource == "scale";
-        let row = if scale { scale_row() } else { target.row };
-        let decoded = decode::body(Format::Json, &body, expected(row), write.validation)?;
-        write.empty = decoded.empty;
-        let mut value = decoded.value;
-        if scale {
-            return self
-                .server
-                .update_scale(&target, value, &write)
-                .await
-                .map(|written| written.object);
-        }
-        rules::defaults(target.row, &mut value);
-        self.server.update(&target, value, &write).await.map(|written| written.object)
+        let written = if target.subresource == "scale" {
+            let decoded = decode::body(Format::Json, &body, expected(scale_row()), write.validation)?;
+            write.empty = decoded.empty;
+            self.server.update_scale(&target, decoded.value, &write).await
+        } else {
+            let decode = || defaulted(Format::Json, &body, target.row, write.validation);
+            let decoded = decode()?;
+            let write = WriteOptions {
+                empty: decoded.empty,
+                values: decoded.values,
+                ..write.clone()
+            };
+            let again = || decode().map(|decoded| decoded.value);
+            self.server.update(&target, decoded.value, &again, &write).await
+        };
+        written.map(|written| written.object)
     }
 
     async fn patch(&self, target: &ClientTarget, patch: &Patch, write: &ClientWriteOptions) -> Result<Object, Status> {

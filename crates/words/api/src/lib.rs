@@ -11,6 +11,7 @@ pub mod object;
 pub mod path;
 pub mod protobuf;
 pub mod quantity;
+mod read;
 pub mod schema;
 pub mod selector;
 mod splice;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::{decode, decoded, schema, splice, write};
+use crate::{decode, decoded, read, schema, splice, write};
 
 /// A stored or transported API object. Cloning is a reference count; the bytes, the header and the typed decode that is
 /// kept while somebody uses it are shared by every holder in the process.
@@ -258,7 +258,7 @@ impl Object {
     /// Never for an object made by [`Object::parse`]: its bytes are valid JSON.
     #[must_use]
     pub fn value(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.0.bytes).expect("an Object holds valid JSON")
+        read::value(&self.0.bytes).expect("an Object holds valid JSON")
     }
 
     /// What a member holds, as its JSON stands in the bytes; found without parsing. `path` names members from the top down.

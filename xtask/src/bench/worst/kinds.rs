@@ -54,10 +54,10 @@ enum Form {
 }
 
 const YAML: &str = "application/yaml";
-const JSON_PATCH: &str = "application/json-patch+json";
-const MERGE: &str = "application/merge-patch+json";
-const STRATEGIC: &str = "application/strategic-merge-patch+json";
-const APPLY: &str = "application/apply-patch+yaml";
+pub(super) const JSON_PATCH: &str = "application/json-patch+json";
+pub(super) const MERGE: &str = "application/merge-patch+json";
+pub(super) const STRATEGIC: &str = "application/strategic-merge-patch+json";
+pub(super) const APPLY: &str = "application/apply-patch+yaml";
 
 /// The map that patches of every kind change.
 pub(super) const VICTIM: &str = r#"{"metadata":{"name":"victim","finalizers":["example.com/a"]},"data":{"k":"v"}}"#;
@@ -92,6 +92,16 @@ impl Kind {
         let before = self.before?;
         let body = format!(r#"{{"metadata":{{"name":"large"}},{}}}"#, before(size));
         Some(Call::with(Method::POST, place.maps(), body))
+    }
+
+    /// The collection in which the request creates an object in JSON, if that is what it does.
+    pub(super) fn collection(&self, place: &Place) -> Option<String> {
+        let creates = matches!(
+            self.form,
+            Form::Map | Form::Metadata | Form::Pod | Form::Definition | Form::Create(_) | Form::CreateNamespaced(_)
+        );
+        let path = self.call(place, 1).path;
+        creates.then(|| path.split('?').next().unwrap_or_default().to_owned())
     }
 
     /// The request of a size.

@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::Value;
-use trireme_api::decode::FieldValidation;
+use trireme_api::decode::{Decoded, FieldValidation};
 use trireme_api::{Status, StatusDetails};
 use trireme_resources::Resource;
 
@@ -161,6 +162,18 @@ where
     Ok((decoded.value, decoded.warnings))
 }
 
+/// A body as a whole object of the row, with its defaults.
+pub(crate) fn defaulted(
+    format: Format,
+    bytes: &Bytes,
+    row: &'static Resource,
+    validation: rules::FieldValidation,
+) -> Result<Decoded, Status> {
+    let mut decoded = decode::body(format, bytes, expected(row), validation)?;
+    rules::defaults(row, &mut decoded.value);
+    Ok(decoded)
+}
+
 pub(crate) fn expected(row: &Resource) -> Expected<'static> {
     Expected {
         group: row.group,
@@ -226,10 +239,15 @@ where
 {
     let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
     let mut write = options::write(&incoming.query, "UpdateOptions", None, incoming.header("user-agent"))?;
-    let (mut value, warnings) = read_object(incoming, expected(target.row), &mut write).await?;
-    rules::defaults(target.row, &mut value);
-    let written = server.update(target, value, &write).await;
-    written_answer(&style, target, written, warnings)
+    let format = decode::content_type(&incoming.parts.headers)?;
+    let bytes = body::read(&mut incoming.body).await?;
+    let validation = write.validation;
+    let decoded = defaulted(format, &bytes, target.row, validation)?;
+    write.empty = decoded.empty;
+    write.values = decoded.values;
+    let again = || defaulted(format, &bytes, target.row, validation).map(|decoded| decoded.value);
+    let written = server.update(target, decoded.value, &again, &write).await;
+    written_answer(&style, target, written, decoded.warnings)
 }
 
 async fn delete<B>(server: &Arc<ApiServer>, incoming: &mut Incoming<B>, target: &Target) -> Result<Response<Body>, Status>

@@ -273,6 +273,7 @@ fn settled(
             warnings.extend(decoded.warnings);
             rules::defaults(target.row, &mut value);
             return Ok(Made {
+                values: decoded.values,
                 warnings,
                 empty: decoded.empty,
                 ..Made::plain(value)

@@ -16,10 +16,15 @@ use crate::server::ApiServer;
 /// Makes the new object from the present one (in the target's version), anew at each attempt.
 pub type Make<'a> = dyn FnMut(&Value) -> Result<Made, Status> + Send + 'a;
 
+/// Decodes a body once more, defaults included, for an attempt after one that was lost.
+pub type Again<'a> = dyn Fn() -> Result<Value, Status> + Send + Sync + 'a;
+
 /// What a [`Make`] gives.
 pub struct Made {
     /// The new object, decoded and defaulted.
     pub value: Value,
+    /// Values of it at most, before its defaults, where decoding counted them.
+    pub values: Option<usize>,
     /// Warnings of decoding.
     pub warnings: Vec<String>,
     /// Whether managed fields are already as they are to be (server-side apply).
@@ -34,6 +39,7 @@ impl Made {
     pub fn plain(value: Value) -> Self {
         Self {
             value,
+            values: None,
             warnings: Vec::new(),
             managed: false,
             empty: false,
@@ -67,11 +73,18 @@ enum Attempt {
 }
 
 impl ApiServer {
-    /// PUT of an object or of its status. `value` is decoded and defaulted in the target's version.
+    /// PUT of an object or of its status. `value` is decoded and defaulted in the target's version; a large one is not kept
+    /// for a second attempt, which is rare, but decoded `again`.
     ///
     /// # Errors
     /// As upstream.
-    pub async fn update(&self, target: &Target, mut value: Value, options: &WriteOptions) -> Result<Written, Status> {
+    pub async fn update(
+        &self,
+        target: &Target,
+        mut value: Value,
+        again: &Again<'_>,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
         match_namespace(target, &mut value)?;
         check_name(target, &value)?;
         self.barrier().await?;
@@ -82,10 +95,12 @@ impl ApiServer {
             }
             return self.create_as(target, value, options, By::Put).await;
         }
+        let mut first = Some(value);
         let mut make = |_: &Value| {
             Ok(Made {
+                values: options.values,
                 empty: options.empty,
-                ..Made::plain(value.clone())
+                ..Made::plain(first.take().map_or_else(again, Ok)?)
             })
         };
         let behaviour = Behaviour {
@@ -151,13 +166,14 @@ impl ApiServer {
     ) -> Result<Option<Object>, Status> {
         let Made {
             mut value,
+            values,
             managed,
             empty,
             ..
         } = made;
         let mut ledger = Ledger::new();
         if !behaviour.raw {
-            ledger.object(&value, target.row.limits)?;
+            ledger.decoded(&value, values, target.row.limits)?;
         }
         value["apiVersion"] = Value::String(target.api_version());
         value["kind"] = Value::String(target.row.kind.to_owned());

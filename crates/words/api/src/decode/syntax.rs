@@ -8,7 +8,9 @@ use std::borrow::Cow;
 use serde_json::{Map, Number, Value};
 
 use super::DecodeError;
-use crate::cost::{CostError, Ledger};
+use crate::cost::{CostError, Ledger, values_in};
+use crate::go;
+use crate::schema::Type;
 
 /// What serde_json itself reads back; upstream's own limit is 10,000.
 pub(super) const DEPTH_MAX: usize = 125;
@@ -28,6 +30,9 @@ pub enum Node<'a> {
     Array(Vec<Node<'a>>),
     /// Members in the order of the text, duplicates included.
     Object(Vec<(Cow<'a, str>, Node<'a>)>),
+    /// A list or object of that type as it is stored: decoding it as that type gives it as it is. Written in the order of
+    /// declaration.
+    Stored(&'a Value, Type),
 }
 
 impl Node<'_> {
@@ -41,6 +46,7 @@ impl Node<'_> {
             Self::String(_) => "string",
             Self::Array(_) => "array",
             Self::Object(_) => "object",
+            Self::Stored(value, _) => go::kind(value),
         }
     }
 
@@ -80,6 +86,7 @@ impl Node<'_> {
                 }
                 out.push('}');
             }
+            Self::Stored(value, ty) => write_stored(value, Some(*ty), out),
         }
     }
 
@@ -88,6 +95,7 @@ impl Node<'_> {
         match self {
             Self::Array(items) => 1 + items.iter().map(Node::values).sum::<usize>(),
             Self::Object(members) => 1 + members.iter().map(|(_, member)| member.values()).sum::<usize>(),
+            Self::Stored(value, _) => values_in(value),
             _ => 1,
         }
     }
@@ -108,6 +116,7 @@ impl Node<'_> {
                 }
                 Value::Object(object)
             }
+            Self::Stored(value, _) => (*value).clone(),
         }
     }
 
@@ -153,6 +162,83 @@ impl<'a> Node<'a> {
                 Node::Object(members?)
             }
         })
+    }
+
+    /// A tree over a value of that type, members in the order of declaration.
+    ///
+    /// # Errors
+    /// For its number of values.
+    pub fn declared(value: &'a Value, ty: Option<Type>, ledger: &mut Ledger) -> Result<Self, CostError> {
+        match value {
+            Value::Array(items) => {
+                ledger.value()?;
+                let ty = ty.and_then(Type::element);
+                let items: Result<_, _> = items.iter().map(|item| Node::declared(item, ty, ledger)).collect();
+                Ok(Node::Array(items?))
+            }
+            Value::Object(members) => {
+                ledger.value()?;
+                let members: Result<_, CostError> = in_order(members, ty)
+                    .into_iter()
+                    .map(|(name, member, ty)| Ok((name.into(), Node::declared(member, ty, ledger)?)))
+                    .collect();
+                Ok(Node::Object(members?))
+            }
+            scalar => Node::of(scalar, ledger),
+        }
+    }
+}
+
+/// The members of an object of that type, each with its own, in the order of declaration; those of a map by name.
+fn in_order(members: &Map<String, Value>, ty: Option<Type>) -> Vec<(&str, &Value, Option<Type>)> {
+    let Some(structure) = ty.and_then(Type::structure) else {
+        let element = ty.and_then(Type::element);
+        return members
+            .iter()
+            .map(|(name, member)| (name.as_str(), member, element))
+            .collect();
+    };
+    let known = members
+        .iter()
+        .filter_map(|(name, member)| Some((structure.position(name)?, member)));
+    let mut known: Vec<(usize, &Value)> = known.collect();
+    known.sort_unstable_by_key(|(position, _)| *position);
+    let fields = known.into_iter().map(|(position, member)| {
+        let field = &structure.fields[position];
+        (field.json, member, Some(field.ty))
+    });
+    fields.collect()
+}
+
+/// Like [`Node::write`].
+fn write_stored(value: &Value, ty: Option<Type>, out: &mut String) {
+    match value {
+        Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_stored(item, ty.and_then(Type::element), out);
+            }
+            out.push(']');
+        }
+        Value::Object(members) => {
+            out.push('{');
+            for (index, (name, member, ty)) in in_order(members, ty).into_iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_text(out, name);
+                out.push(':');
+                write_stored(member, ty, out);
+            }
+            out.push('}');
+        }
+        Value::String(text) => write_text(out, text),
+        Value::Number(number) => out.push_str(&number.to_string()),
+        Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+        Value::Null => out.push_str("null"),
     }
 }
 

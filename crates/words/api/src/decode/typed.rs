@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::syntax::{Node, number, parse};
 use super::{DecodeError, Decoded, Empty, FieldValidation, canonical, canonicalize_as};
-use crate::cost::Ledger;
+use crate::cost::{CostError, Ledger, VALUES_MAX};
 use crate::quantity::Quantity;
 use crate::schema::{self, FIELDS_MAX, Field, Struct, Type};
 use crate::time;
@@ -83,7 +83,7 @@ pub(super) fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation
     if !matches!(node, Node::Null) {
         decoder
             .structure(node, ty, Go::Of(ty), &mut target)
-            .map_err(DecodeError::Type)?;
+            .map_err(DecodeError::from)?;
     }
     if let Some(error) = decoder.saved.take() {
         return Err(DecodeError::Type(error));
@@ -100,7 +100,10 @@ pub(super) fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation
 pub(super) fn alone(value: &Value, ty: &Type) -> Result<Value, String> {
     let node = Node::of(value, &mut Ledger::new()).map_err(|error| error.to_string())?;
     let mut decoder = Decoder::new(FieldValidation::Ignore);
-    let decoded = decoder.scalar(&node, ty, Go::Text(""))?;
+    let decoded = decoder.scalar(&node, ty, Go::Text("")).map_err(|abort| match abort {
+        Abort::Misfit(why) => why,
+        Abort::Cost(error) => error.to_string(),
+    })?;
     match decoder.saved {
         Some(error) => Err(error),
         None => Ok(decoded.unwrap_or_default()),
@@ -108,7 +111,27 @@ pub(super) fn alone(value: &Value, ty: &Type) -> Result<Value, String> {
 }
 
 /// An error that ends decoding at once.
-type Abort = String;
+enum Abort {
+    /// A value that does not fit, in Go's words.
+    Misfit(String),
+    /// Too many values.
+    Cost(CostError),
+}
+
+impl From<String> for Abort {
+    fn from(why: String) -> Self {
+        Self::Misfit(why)
+    }
+}
+
+impl From<Abort> for DecodeError {
+    fn from(abort: Abort) -> Self {
+        match abort {
+            Abort::Misfit(why) => Self::Type(why),
+            Abort::Cost(error) => Self::Cost(error),
+        }
+    }
+}
 
 /// A step of a path: most paths are never written.
 #[derive(Clone, Copy)]
@@ -156,6 +179,47 @@ impl Met {
         self.0 |= 1 << field;
         before != self.0
     }
+}
+
+/// What decoding would meet in a value that is of its type.
+#[derive(Default)]
+struct Tally {
+    values: usize,
+    /// Whether a list or map is empty.
+    empty: bool,
+}
+
+impl Tally {
+    fn look(&mut self, value: &Value, ty: Option<Type>) {
+        self.values += 1;
+        match value {
+            Value::Array(items) => {
+                self.empty |= items.is_empty() && matches!(ty, Some(Type::List(_) | Type::StringItems | Type::SchemaOrStrings));
+                let ty = ty.and_then(Type::element);
+                items.iter().for_each(|item| self.look(item, ty));
+            }
+            Value::Object(members) => {
+                self.empty |= members.is_empty() && matches!(ty, Some(Type::Map(_)));
+                for (name, member) in members {
+                    match member {
+                        Value::Array(_) | Value::Object(_) => self.look(member, ty.and_then(|ty| ty.member(name))),
+                        _ => self.values += 1,
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether decoding gives the value as it is.
+fn is_settled(value: &Value, ty: Type) -> bool {
+    let mut decoded = Value::Null;
+    Node::of(value, &mut Ledger::new()).is_ok_and(|node| {
+        let mut decoder = Decoder::new(FieldValidation::Strict);
+        let done = decoder.member(&node, &ty, Go::Text(""), false, &mut decoded);
+        done.is_ok() && decoder.saved.is_none() && decoder.strict.is_empty()
+    }) && decoded == *value
 }
 
 struct Decoder<'n> {
@@ -261,7 +325,24 @@ impl<'n> Decoder<'n> {
         result
     }
 
+    /// What is of its type already; told are neither unknown nor repeated fields, which it has not.
+    fn stored(&mut self, value: &Value, ty: Type, slot: &mut Value) -> Result<(), Abort> {
+        let mut met = Tally::default();
+        met.look(value, Some(ty));
+        self.empty |= met.empty;
+        self.values += met.values - 1;
+        if self.values > VALUES_MAX {
+            return Err(Abort::Cost(CostError::Values));
+        }
+        *slot = value.clone();
+        debug_assert!(is_settled(value, ty), "of {ty:?} is not stored: {value}");
+        Ok(())
+    }
+
     fn structure(&mut self, node: &'n Node<'_>, ty: &'static Struct, go: Go<'_>, target: &mut Value) -> Result<(), Abort> {
+        if let Node::Stored(value, ty) = node {
+            return self.stored(value, *ty, target);
+        }
         let Node::Object(members) = node else {
             if !matches!(node, Node::Null) {
                 let error = self.wrong(node.kind(), go);
@@ -327,6 +408,10 @@ impl<'n> Decoder<'n> {
                 *slot = Value::Null;
             }
             return Ok(());
+        }
+        if let Node::Stored(value, known) = node {
+            debug_assert_eq!(known, ty, "what is stored under another type is no node of its own");
+            return self.stored(value, *known, slot);
         }
         match ty {
             Type::Struct(reference) => self.structure(node, reference.get(), go, slot),
@@ -423,7 +508,7 @@ impl<'n> Decoder<'n> {
                     },
                     other => other.kind().to_owned(),
                 };
-                return Err(self.wrong(&found, Go::Text("int32")));
+                return Err(self.wrong(&found, Go::Text("int32")).into());
             }
             (Type::Time | Type::MicroTime | Type::Duration, _) => return self.instant(node, ty),
             (Type::RawExtension | Type::Json | Type::FieldsV1, _) => {
@@ -480,13 +565,13 @@ impl<'n> Decoder<'n> {
         };
         match Quantity::parse(text) {
             Ok(quantity) => Ok(Some(Value::from(quantity.to_string()))),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.to_string().into()),
         }
     }
 
     fn instant(&mut self, node: &Node<'_>, ty: &Type) -> Result<Option<Value>, Abort> {
         let Node::String(text) = node else {
-            return Err(self.wrong(node.kind(), Go::Text("string")));
+            return Err(self.wrong(node.kind(), Go::Text("string")).into());
         };
         let problem = match ty {
             Type::Time => time::parse(text).err().map(|error| error.to_string()),
@@ -495,7 +580,7 @@ impl<'n> Decoder<'n> {
         };
         match problem {
             None => Ok(Some(Value::from(text.as_ref()))),
-            Some(error) => Err(error),
+            Some(error) => Err(error.into()),
         }
     }
 
@@ -533,7 +618,7 @@ impl<'n> Decoder<'n> {
                 Ok(Some(value))
             }
             (Node::Bool(value), Type::SchemaOrBool) => Ok(Some(Value::from(*value))),
-            (_, Type::SchemaOrBool) => Err("boolean or JSON schema expected".into()),
+            (_, Type::SchemaOrBool) => Err("boolean or JSON schema expected".to_owned().into()),
             _ => Ok(Some(Value::Null)),
         }
     }

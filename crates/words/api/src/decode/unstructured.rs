@@ -78,16 +78,24 @@ impl Converter {
     }
 
     fn structure(&mut self, value: Value, ty: &'static Struct) -> Result<Value, String> {
-        let Value::Object(mut members) = value else {
+        let Value::Object(members) = value else {
             return Err(format!("cannot restore struct from: {}", kind(&value)));
         };
-        let mut out = Map::new();
-        for field in ty.fields {
-            let Some(member) = members.remove(field.json) else { continue };
-            let converted = self.inside(field.json, |inner| inner.value(member, &field.ty, Go::Text(field.go_type)))?;
-            out.insert(field.json.to_owned(), converted);
+        let (mut known, mut unknown) = (Vec::with_capacity(members.len()), Vec::new());
+        for (name, member) in members {
+            match ty.position(&name) {
+                Some(position) => known.push((position, name, member)),
+                None => unknown.push(name),
+            }
         }
-        for name in members.keys() {
+        known.sort_unstable_by_key(|(position, ..)| *position);
+        let mut out = Map::new();
+        for (position, name, member) in known {
+            let field = &ty.fields[position];
+            let converted = self.inside(field.json, |inner| inner.value(member, &field.ty, Go::Text(field.go_type)))?;
+            out.insert(name, converted);
+        }
+        for name in &unknown {
             self.tell_unknown(name);
         }
         Ok(Value::Object(out))
@@ -128,13 +136,11 @@ impl Converter {
         };
         self.empty |= members.is_empty();
         let element = element(go, inner);
-        let mut out = Map::new();
-        for (name, member) in members {
-            // Names of a map are no part of the path that upstream tells.
-            let converted = self.value(member, inner, element)?;
-            out.insert(name, converted);
-        }
-        Ok(Value::Object(out))
+        // Names of a map are no part of the path that upstream tells.
+        let converted = members
+            .into_iter()
+            .map(|(name, member)| Ok((name, self.value(member, inner, element)?)));
+        converted.collect::<Result<Map<_, _>, _>>().map(Value::Object)
     }
 }
 

@@ -184,6 +184,36 @@ pub enum Type {
 }
 
 impl Type {
+    /// The struct that its objects are, those of schemas included.
+    #[must_use]
+    pub fn structure(self) -> Option<&'static Struct> {
+        match self {
+            Self::Struct(reference) => Some(reference.get()),
+            Self::SchemaOrBool | Self::SchemaOrArray | Self::SchemaOrStrings => Some(json_schema_props()),
+            _ => None,
+        }
+    }
+
+    /// The type of what its lists and maps hold.
+    #[must_use]
+    pub fn element(self) -> Option<Self> {
+        match self {
+            Self::List(inner) | Self::Map(inner) => Some(*inner),
+            Self::StringItems | Self::SchemaOrStrings => Some(Self::String),
+            same @ Self::SchemaOrArray => Some(same),
+            _ => None,
+        }
+    }
+
+    /// The type of a member of its objects.
+    #[must_use]
+    pub fn member(self, name: &str) -> Option<Self> {
+        match self.structure() {
+            Some(ty) => ty.field(name).map(|field| field.ty),
+            None => self.element(),
+        }
+    }
+
     /// Whether it is a struct in Go: `omitempty` does not leave it out.
     pub(crate) fn is_struct(&self) -> bool {
         matches!(

@@ -271,7 +271,7 @@ mod tests {
         let (operations, _) = operations(patch.as_bytes(), false, &mut ledger).unwrap();
         let ty = schema::kind("", "v1", "ConfigMap").unwrap();
         let patched = apply(lazy::document(&document, ty), operations, &mut ledger)?;
-        Ok(patched.into_node(&mut Ledger::new()).unwrap().into_value())
+        Ok(lazy::whole(patched, ty).unwrap().into_value())
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use trireme_api::cost::{CostError, Ledger, Size};
 use trireme_api::decode::Node;
-use trireme_api::schema::{self, Struct, Type};
+use trireme_api::schema::{Struct, Type};
 
 /// A part of a document.
 #[derive(Clone, Debug)]
@@ -30,32 +30,13 @@ pub(super) type Members<'a> = BTreeMap<Cow<'a, str>, Lazy<'a>>;
 
 /// A stored object, looked into, as upstream's library begins.
 pub(super) fn document<'a>(value: &'a Value, ty: &'static Struct) -> Members<'a> {
-    members(value, Some(ty)).unwrap_or_default()
-}
-
-fn members<'a>(value: &'a Value, ty: Option<&'static Struct>) -> Option<Members<'a>> {
-    let stored = value.as_object()?.iter().map(|(name, member)| {
-        let ty = ty.and_then(|ty| ty.field(name)).map(|field| field.ty);
-        (Cow::Borrowed(name.as_str()), Lazy::Stored(member, ty))
-    });
-    Some(stored.collect())
-}
-
-/// The struct that objects of a type are.
-fn struct_of(ty: Option<Type>) -> Option<&'static Struct> {
-    match ty? {
-        Type::Struct(reference) => Some(reference.get()),
-        Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrStrings => Some(schema::json_schema_props()),
-        _ => None,
-    }
-}
-
-fn element_of(ty: Option<Type>) -> Option<Type> {
-    match ty? {
-        Type::List(inner) | Type::Map(inner) => Some(*inner),
-        same @ Type::SchemaOrArray => Some(same),
-        _ => None,
-    }
+    let stored = value.as_object().into_iter().flatten();
+    stored
+        .map(|(name, member)| {
+            let ty = ty.field(name).map(|field| field.ty);
+            (Cow::Borrowed(name.as_str()), Lazy::Stored(member, ty))
+        })
+        .collect()
 }
 
 impl<'a> Lazy<'a> {
@@ -73,15 +54,14 @@ impl<'a> Lazy<'a> {
     /// Looks into an object.
     pub(super) fn as_members(&mut self) -> Option<&mut Members<'a>> {
         let opened = match self {
-            Self::Stored(value, ty) => match (struct_of(*ty), element_of(*ty)) {
-                (None, Some(element)) => {
-                    let entries = value.as_object()?.iter();
-                    let entries =
-                        entries.map(|(name, member)| (Cow::Borrowed(name.as_str()), Lazy::Stored(member, Some(element))));
-                    entries.collect()
-                }
-                (ty, _) => members(value, ty)?,
-            },
+            Self::Stored(value, ty) => {
+                let entries = value.as_object()?.iter();
+                let entries = entries.map(|(name, member)| {
+                    let ty = ty.and_then(|ty| ty.member(name));
+                    (Cow::Borrowed(name.as_str()), Lazy::Stored(member, ty))
+                });
+                entries.collect()
+            }
             Self::Sent(Node::Object(sent)) => std::mem::take(sent)
                 .into_iter()
                 .map(|(name, member)| (name, Self::Sent(member)))
@@ -100,7 +80,7 @@ impl<'a> Lazy<'a> {
     pub(super) fn as_items(&mut self) -> Option<&mut Vec<Lazy<'a>>> {
         let opened = match self {
             Self::Stored(value, ty) => {
-                let element = element_of(*ty);
+                let element = ty.and_then(Type::element);
                 value.as_array()?.iter().map(|item| Lazy::Stored(item, element)).collect()
             }
             Self::Sent(Node::Array(sent)) => std::mem::take(sent).into_iter().map(Self::Sent).collect(),
@@ -176,63 +156,51 @@ impl<'a> Lazy<'a> {
         size
     }
 
-    /// The tree in the order in which it is written.
+    /// The tree in the order in which it is written, of a type where that is known; what is stored under that type and was not
+    /// looked into stays what it is.
     ///
     /// # Errors
     /// For its number of values.
-    pub(super) fn into_node(self, ledger: &mut Ledger) -> Result<Node<'a>, CostError> {
+    fn into_node(self, ty: Option<Type>, ledger: &mut Ledger) -> Result<Node<'a>, CostError> {
         match self {
-            Self::Stored(value, ty) => stored(value, ty, ledger),
+            Self::Stored(value @ (Value::Array(_) | Value::Object(_)), Some(known)) if ty == Some(known) => {
+                Ok(Node::Stored(value, known))
+            }
+            Self::Stored(value, known) => Node::declared(value, known, ledger),
             Self::Sent(node) => Ok(node),
-            Self::Object(members) => written(members, ledger),
+            Self::Object(members) => written(members, |name| ty?.member(name), ledger),
             Self::Array(items) => {
                 ledger.value()?;
-                let items: Result<_, _> = items.into_iter().map(|item| item.into_node(ledger)).collect();
+                let ty = ty.and_then(Type::element);
+                let items: Result<_, _> = items.into_iter().map(|item| item.into_node(ty, ledger)).collect();
                 Ok(Node::Array(items?))
             }
         }
     }
 }
 
-/// An object that was looked into, as it is written.
-pub(super) fn written<'a>(members: Members<'a>, ledger: &mut Ledger) -> Result<Node<'a>, CostError> {
+/// A document of that type, as it is written.
+///
+/// # Errors
+/// For its number of values.
+pub(super) fn whole<'a>(document: Lazy<'a>, ty: &'static Struct) -> Result<Node<'a>, CostError> {
+    match document {
+        Lazy::Object(members) => written(members, |name| Some(ty.field(name)?.ty), &mut Ledger::new()),
+        other => other.into_node(None, &mut Ledger::new()),
+    }
+}
+
+/// An object that was looked into, as it is written; `ty` gives the types of its members.
+fn written<'a>(members: Members<'a>, ty: impl Fn(&str) -> Option<Type>, ledger: &mut Ledger) -> Result<Node<'a>, CostError> {
     ledger.value()?;
     let members: Result<_, CostError> = members
         .into_iter()
-        .map(|(name, member)| Ok((name, member.into_node(ledger)?)))
+        .map(|(name, member)| {
+            let ty = ty(&name);
+            Ok((name, member.into_node(ty, ledger)?))
+        })
         .collect();
     Ok(Node::Object(members?))
-}
-
-/// A part of the stored object in the order of declaration.
-fn stored<'a>(value: &'a Value, ty: Option<Type>, ledger: &mut Ledger) -> Result<Node<'a>, CostError> {
-    match value {
-        Value::Array(items) => {
-            ledger.value()?;
-            let items: Result<_, _> = items.iter().map(|item| stored(item, element_of(ty), ledger)).collect();
-            Ok(Node::Array(items?))
-        }
-        Value::Object(members) => {
-            ledger.value()?;
-            let mut out = Vec::with_capacity(members.len());
-            match struct_of(ty) {
-                Some(ty) => {
-                    for field in ty.fields {
-                        if let Some(member) = members.get(field.json) {
-                            out.push((field.json.into(), stored(member, Some(field.ty), ledger)?));
-                        }
-                    }
-                }
-                None => {
-                    for (name, member) in members {
-                        out.push((name.into(), stored(member, element_of(ty), ledger)?));
-                    }
-                }
-            }
-            Ok(Node::Object(out))
-        }
-        scalar => Node::of(scalar, ledger),
-    }
 }
 
 /// The members of a sent object; of equal names the last counts.

@@ -49,7 +49,7 @@ pub fn json_patch<'a>(ty: &'static Struct, doc: &'a Value, patch: &'a [u8], look
     }
     match json::apply(lazy::document(doc, ty), operations, &mut ledger) {
         Ok(document) => Ok(Patched {
-            document: document.into_node(&mut Ledger::new())?,
+            document: lazy::whole(document, ty)?,
             strict,
         }),
         // Upstream hides its limit on copies like everything else; the limit of our own on shifting is told.
@@ -85,7 +85,7 @@ pub fn merge_patch<'a>(ty: &'static Struct, doc: &'a Value, patch: &'a [u8], loo
         merge(&mut document, std::mem::take(sent));
     }
     Ok(Patched {
-        document: lazy::written(document, &mut Ledger::new())?,
+        document: lazy::whole(Lazy::Object(document), ty)?,
         strict,
     })
 }
