@@ -9,6 +9,7 @@ use trireme_api::cost::Ledger;
 use trireme_api::decode::{Body, DecodeError, Decoded, FieldValidation, Node, YamlError, unstructured, yaml};
 use trireme_api::field::FieldErrorType;
 use trireme_api::{Status, go};
+use trireme_resources::apply::Applied;
 use trireme_resources::patch::{self, Patched};
 
 use super::create::By;
@@ -171,7 +172,7 @@ pub(crate) fn made_by_apply(
     strict: &Strict,
     options: &WriteOptions,
 ) -> Result<Made, Status> {
-    let value = rules::apply(target, current, applied, options)?;
+    let Applied { value, same_spec, .. } = rules::apply(target, current, applied, options)?;
     let convert = |value: Value| {
         unstructured(value, target.row.schema(), FieldValidation::Ignore).map_err(|why| match why {
             DecodeError::Cost(error) => error.into(),
@@ -189,6 +190,9 @@ pub(crate) fn made_by_apply(
     let mut value = decoded.value;
     rules::defaults(target.row, &mut value);
     Ok(Made {
+        values: decoded.values,
+        // What is not the same may become so by its defaults.
+        same_spec: same_spec.then_some(true),
         warnings,
         empty: decoded.empty,
         ..Made::managed(value)

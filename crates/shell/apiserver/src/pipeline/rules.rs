@@ -9,7 +9,7 @@ use serde_json::Value;
 use trireme_api::decode::Empty;
 pub use trireme_api::decode::FieldValidation;
 use trireme_api::{Object, Status, decode, schema};
-use trireme_resources::apply::{Applier, Updater};
+use trireme_resources::apply::{Applied, Applier, Updater};
 use trireme_resources::validation::Judged;
 use trireme_resources::{Resource, convert, defaults, strategy, table, unenforced, validation};
 
@@ -131,8 +131,8 @@ pub fn prepare_create(target: &Target, value: &mut Value, options: &WriteOptions
 }
 
 /// Strategy of updates, on the stored version.
-pub fn prepare_update(target: &Target, old: &Value, value: &mut Value) {
-    strategy::prepare_update(target.stored(), value, old, door(target), &now());
+pub fn prepare_update(target: &Target, old: &Value, value: &mut Value, same_spec: Option<bool>) {
+    strategy::prepare_update(target.stored(), value, old, door(target), &now(), same_spec);
 }
 
 /// Whether PUT creates.
@@ -244,7 +244,13 @@ fn complete_stored(stored: &'static Resource, value: &mut Value) {
 }
 
 /// Renews managed fields for a create, update or patch.
-pub fn update_managers(target: &Target, old: Option<&Value>, new: &mut Value, options: &WriteOptions, subresource: &str) {
+pub fn update_managers(
+    target: &Target,
+    old: Option<&Value>,
+    new: &mut Value,
+    options: &WriteOptions,
+    subresource: &str,
+) -> Option<bool> {
     let now = now();
     let by = Updater {
         manager: &options.manager,
@@ -252,7 +258,7 @@ pub fn update_managers(target: &Target, old: Option<&Value>, new: &mut Value, op
         now: &now,
         empty: options.empty,
     };
-    trireme_resources::apply::update_managers(target.row, old, new, by);
+    trireme_resources::apply::update_managers(target.row, old, new, by)
 }
 
 /// Whether two states of an object, as stored, differ in the times of managed fields only.
@@ -265,7 +271,7 @@ pub fn differ_in_times_only(old: &Value, new: &Value) -> bool {
 ///
 /// # Errors
 /// 409 with the conflicts, 400 or 500 for a configuration that does not fit.
-pub fn apply(target: &Target, live: Option<&Value>, config: &Value, options: &WriteOptions) -> Result<Value, Status> {
+pub fn apply(target: &Target, live: Option<&Value>, config: &Value, options: &WriteOptions) -> Result<Applied, Status> {
     let now = now();
     let by = Applier {
         manager: &options.manager,
@@ -273,7 +279,7 @@ pub fn apply(target: &Target, live: Option<&Value>, config: &Value, options: &Wr
         subresource: door(target),
         now: &now,
     };
-    trireme_resources::apply::apply(target.row, live, config, by).map(|applied| applied.value)
+    trireme_resources::apply::apply(target.row, live, config, by)
 }
 
 /// The labels of an object.

@@ -25,6 +25,8 @@ pub struct Made {
     pub value: Value,
     /// Values of it at most, before its defaults, where decoding counted them.
     pub values: Option<usize>,
+    /// Whether its `spec` is known to be the present object's, or to be another.
+    pub same_spec: Option<bool>,
     /// Warnings of decoding.
     pub warnings: Vec<String>,
     /// Whether managed fields are already as they are to be (server-side apply).
@@ -40,6 +42,7 @@ impl Made {
         Self {
             value,
             values: None,
+            same_spec: None,
             warnings: Vec::new(),
             managed: false,
             empty: false,
@@ -167,6 +170,7 @@ impl ApiServer {
         let Made {
             mut value,
             values,
+            mut same_spec,
             managed,
             empty,
             ..
@@ -196,7 +200,7 @@ impl ApiServer {
                 };
                 &own
             };
-            rules::update_managers(target, Some(&shown), &mut value, options, &target.subresource);
+            same_spec = rules::update_managers(target, Some(&shown), &mut value, options, &target.subresource);
         }
         if !behaviour.raw {
             self.mutate(target, Operation::Update, &mut value, Some(&shown), options, warnings)?;
@@ -206,6 +210,8 @@ impl ApiServer {
         // Of most rows what is shown is what is stored, and need not be read twice.
         let converted = (!rules::shown_as_stored(target.row, &current)).then(|| current.value());
         let old = converted.as_ref().unwrap_or(&shown);
+        // Of other rows admission and strategy may change it.
+        same_spec = same_spec.filter(|_| target.row.limits.settled);
         let mut value = rules::to_stored(target.row, value)?;
         keep_system_fields(old, &mut value);
         let revision = current.header().resource_version;
@@ -214,7 +220,13 @@ impl ApiServer {
             rules::canonicalize(target.row, &mut value);
             Vec::new()
         } else {
-            self.refine(target, options, (old, &shown), (&mut value, empty, ledger), warnings)?
+            self.refine(
+                target,
+                options,
+                (old, &shown, same_spec),
+                (&mut value, empty, ledger),
+                warnings,
+            )?
         };
         metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
         let done = |object: Object| rules::to_version(target.row, object).map(Some);
@@ -268,14 +280,14 @@ impl ApiServer {
         &self,
         target: &Target,
         options: &WriteOptions,
-        (old, shown): (&Value, &Value),
+        (old, shown, same_spec): (&Value, &Value, Option<bool>),
         (value, empty, mut ledger): (&mut Value, bool, Ledger),
         warnings: &mut Vec<String>,
     ) -> Result<Vec<Write>, Status> {
         let compared = rules::as_compared(target, old, value, empty);
         let old = compared.as_ref().unwrap_or(old);
         let mut writes = self.allocate_update(target, old, value, options.dry_run)?;
-        rules::prepare_update(target, old, value);
+        rules::prepare_update(target, old, value, same_spec);
         ledger.grown(value, target.row.limits)?;
         let judged = rules::validate_update(target, value, old);
         if !judged.errors.is_empty() {

@@ -127,11 +127,10 @@ impl Node<'_> {
             Self::String(text) => Value::String(text.into_owned()),
             Self::Array(items) => Value::Array(items.into_iter().map(Node::into_value).collect()),
             Self::Object(members) => {
-                let mut object = Map::new();
-                for (name, member) in members {
-                    object.insert(name.into_owned(), member.into_value());
-                }
-                Value::Object(object)
+                let members = members
+                    .into_iter()
+                    .map(|(name, member)| (name.into_owned(), member.into_value()));
+                Value::Object(members.collect())
             }
             scalar => scalar.to_value(),
         }

@@ -96,8 +96,8 @@ pub(super) fn decode(node: &Node<'_>, ty: &'static Struct, mode: FieldValidation
     decoder.finish(target)
 }
 
-/// A value of a type that parses itself, as a text of its own: errors know no place.
-pub(super) fn alone(value: &Value, ty: &Type) -> Result<Value, String> {
+/// A value of a type that parses itself, as a text of its own, and how many values it has: errors know no place.
+pub(super) fn alone(value: &Value, ty: &Type) -> Result<(Value, usize), String> {
     let node = Node::of(value, &mut Ledger::new()).map_err(|error| error.to_string())?;
     let mut decoder = Decoder::new(FieldValidation::Ignore);
     let decoded = decoder.scalar(&node, ty, Go::Text("")).map_err(|abort| match abort {
@@ -106,7 +106,7 @@ pub(super) fn alone(value: &Value, ty: &Type) -> Result<Value, String> {
     })?;
     match decoder.saved {
         Some(error) => Err(error),
-        None => Ok(decoded.unwrap_or_default()),
+        None => Ok((decoded.unwrap_or_default(), decoder.values)),
     }
 }
 

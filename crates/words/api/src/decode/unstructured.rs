@@ -6,10 +6,10 @@
 //! them; this tells the first by name.
 
 use base64::Engine as _;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::typed::{Go, alone, element, unbase64};
-use super::{DecodeError, Decoded, Empty, FieldValidation, canonicalize_as, enter};
+use super::{DecodeError, Decoded, Empty, FieldValidation, canonical, canonicalize_as, enter};
 use crate::cost::Ledger;
 use crate::schema::{Struct, Type};
 
@@ -22,21 +22,30 @@ pub fn unstructured(value: Value, ty: &'static Struct, mode: FieldValidation) ->
         told: (mode != FieldValidation::Ignore).then(Vec::new),
         path: String::new(),
         empty: false,
+        values: 1,
         ledger: Ledger::new(),
     };
-    let mut value = converter.structure(value, ty).map_err(DecodeError::Type)?;
+    let mut value = value;
+    converter.structure(&mut value, ty).map_err(DecodeError::Type)?;
+    debug_assert!(is_canonical(&value, ty), "not in its form: {value}");
     let mut warnings = converter.told.unwrap_or_default();
     warnings.sort_unstable();
     if mode == FieldValidation::Strict && !warnings.is_empty() {
         return Err(DecodeError::Strict(warnings));
     }
-    canonicalize_as(&mut value, ty, Empty::Sent);
     Ok(Decoded {
         value,
         warnings,
         empty: converter.empty,
-        values: None,
+        values: Some(converter.values),
     })
+}
+
+/// Whether bringing a value into its form as a whole changes nothing.
+fn is_canonical(value: &Value, ty: &'static Struct) -> bool {
+    let mut whole = value.clone();
+    canonicalize_as(&mut whole, ty, Empty::Sent);
+    whole == *value
 }
 
 struct Converter {
@@ -45,6 +54,8 @@ struct Converter {
     path: String,
     /// Whether a list or map was empty.
     empty: bool,
+    /// Values so far, with those that do not stay.
+    values: usize,
     ledger: Ledger,
 }
 
@@ -77,70 +88,82 @@ impl Converter {
         }
     }
 
-    fn structure(&mut self, value: Value, ty: &'static Struct) -> Result<Value, String> {
+    fn structure(&mut self, value: &mut Value, ty: &'static Struct) -> Result<(), String> {
         let Value::Object(members) = value else {
-            return Err(format!("cannot restore struct from: {}", kind(&value)));
+            return Err(format!("cannot restore struct from: {}", kind(value)));
         };
         let (mut known, mut unknown) = (Vec::with_capacity(members.len()), Vec::new());
-        for (name, member) in members {
-            match ty.position(&name) {
-                Some(position) => known.push((position, name, member)),
-                None => unknown.push(name),
+        for (name, member) in members.iter_mut() {
+            match ty.position(name) {
+                Some(position) => known.push((position, member)),
+                None => unknown.push(name.clone()),
             }
         }
-        known.sort_unstable_by_key(|(position, ..)| *position);
-        let mut out = Map::new();
-        for (position, name, member) in known {
+        known.sort_unstable_by_key(|(position, _)| *position);
+        let mut gone = Vec::new();
+        for (position, member) in known {
             let field = &ty.fields[position];
-            let converted = self.inside(field.json, |inner| inner.value(member, &field.ty, Go::Text(field.go_type)))?;
-            out.insert(name, converted);
+            self.inside(field.json, |inner| inner.value(member, &field.ty, Go::Text(field.go_type)))?;
+            if !canonical::stays(member, field) {
+                gone.push(field.json);
+            }
+        }
+        for name in gone {
+            members.remove(name);
         }
         for name in &unknown {
             self.tell_unknown(name);
+            members.remove(name);
         }
-        Ok(Value::Object(out))
+        self.values += canonical::complete(members, ty);
+        Ok(())
     }
 
-    fn value(&mut self, value: Value, ty: &Type, go: Go<'_>) -> Result<Value, String> {
+    fn value(&mut self, value: &mut Value, ty: &Type, go: Go<'_>) -> Result<(), String> {
+        self.values += 1;
         if value.is_null() {
-            return Ok(Value::Null);
+            return Ok(());
         }
         match ty {
-            Type::Struct(reference) => self.structure(value, reference.get()),
-            Type::List(inner) => self.list(value, inner, go),
-            Type::StringItems => self.list(value, &Type::String, go),
-            Type::Map(inner) => self.map(value, inner, go),
-            Type::Bytes => bytes(value),
-            Type::String | Type::Bool | Type::Int32 | Type::Int64 | Type::Double => scalar(value, ty, go),
+            Type::Struct(reference) => return self.structure(value, reference.get()),
+            Type::List(inner) => return self.list(value, inner, go),
+            Type::StringItems => return self.list(value, &Type::String, go),
+            Type::Map(inner) => return self.map(value, inner, go),
+            Type::Bytes => *value = bytes(std::mem::take(value))?,
+            Type::String | Type::Bool | Type::Int32 | Type::Int64 | Type::Double => {
+                *value = scalar(std::mem::take(value), ty, go)?;
+            }
             // What parses itself gets the value as JSON.
-            _ => alone(&as_marshalled(value), ty),
+            _ => {
+                marshal(value);
+                let (decoded, values) = alone(value, ty)?;
+                *value = decoded;
+                self.values += values - 1;
+            }
         }
+        Ok(())
     }
 
-    fn list(&mut self, value: Value, inner: &Type, go: Go<'_>) -> Result<Value, String> {
+    fn list(&mut self, value: &mut Value, inner: &Type, go: Go<'_>) -> Result<(), String> {
         let Value::Array(items) = value else {
-            return Err(format!("cannot restore slice from {}", kind(&value)));
+            return Err(format!("cannot restore slice from {}", kind(value)));
         };
         self.empty |= items.is_empty();
         let element = element(go, inner);
-        let mut out = Vec::with_capacity(items.len());
-        for (index, item) in items.into_iter().enumerate() {
-            out.push(self.inside(&format!("[{index}]"), |converter| converter.value(item, inner, element))?);
+        for (index, item) in items.iter_mut().enumerate() {
+            self.inside(&format!("[{index}]"), |converter| converter.value(item, inner, element))?;
         }
-        Ok(Value::Array(out))
+        Ok(())
     }
 
-    fn map(&mut self, value: Value, inner: &Type, go: Go<'_>) -> Result<Value, String> {
+    fn map(&mut self, value: &mut Value, inner: &Type, go: Go<'_>) -> Result<(), String> {
         let Value::Object(members) = value else {
-            return Err(format!("cannot restore map from {}", kind(&value)));
+            return Err(format!("cannot restore map from {}", kind(value)));
         };
         self.empty |= members.is_empty();
         let element = element(go, inner);
         // Names of a map are no part of the path that upstream tells.
-        let converted = members
-            .into_iter()
-            .map(|(name, member)| Ok((name, self.value(member, inner, element)?)));
-        converted.collect::<Result<Map<_, _>, _>>().map(Value::Object)
+        members.values_mut().try_for_each(|member| self.value(member, inner, element))
     }
 }
 
@@ -223,21 +246,20 @@ fn truncated(float: f64) -> i64 {
     }
 }
 
-/// A value as it is after Go wrote and read it: floats without a fraction are written without a point.
-fn as_marshalled(value: Value) -> Value {
+/// Makes a value what it is after Go wrote and read it: floats without a fraction are written without a point.
+fn marshal(value: &mut Value) {
     match value {
-        Value::Number(number) if number.is_f64() => match number.as_f64() {
-            Some(float) if float.fract() == 0.0 && float.abs() < 9e15 => Value::from(truncated(float)),
-            _ => Value::Number(number),
-        },
-        Value::Array(items) => items.into_iter().map(as_marshalled).collect(),
-        Value::Object(members) => Value::Object(
-            members
-                .into_iter()
-                .map(|(name, member)| (name, as_marshalled(member)))
-                .collect(),
-        ),
-        other => other,
+        Value::Number(number) => {
+            if let Some(float) = number.as_f64().filter(|_| number.is_f64())
+                && float.fract() == 0.0
+                && float.abs() < 9e15
+            {
+                *value = Value::from(truncated(float));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(marshal),
+        Value::Object(members) => members.values_mut().for_each(marshal),
+        _ => {}
     }
 }
 

@@ -101,6 +101,8 @@ pub struct Applied {
     pub value: Value,
     /// Whether anything but managed fields differs from the live object.
     pub changed: bool,
+    /// Whether its `spec` is that of the live object.
+    pub same_spec: bool,
 }
 
 /// Applies a configuration to the live object, or to nothing. The live object must be in the row's version.
@@ -165,7 +167,7 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
     let mut managers = managers;
     if managers.is_empty() && live.is_some() {
         // Nobody was tracked so far: what is there belongs to a stand-in.
-        managers = engine.updated(blank(row), live_value, managers, "before-first-apply", by.subresource, by.now);
+        (managers, _) = engine.updated(blank(row), live_value, managers, "before-first-apply", by.subresource, by.now);
     }
     let outcome = match engine.applied(live_value, config, managers.clone(), by) {
         Err(conflicts) if by.manager == "kubectl" => {
@@ -185,8 +187,8 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
         }
         outcome => outcome,
     };
-    let (merged, mut managers) = outcome.map_err(|conflicts| conflict_status(&conflicts))?;
-    let changed = !equal_but_for_managers(&merged, live_value);
+    let (merged, mut managers, same_spec) = outcome.map_err(|conflicts| conflict_status(&conflicts))?;
+    let changed = !same_spec || !equal_but_for_managers(&merged, live_value, same_spec);
     let mut value = if changed {
         if let Some(entry) = managers.get_mut(&Id::applier(by.manager, by.subresource.unwrap_or_default())) {
             entry.time = Some(by.now.to_owned());
@@ -199,7 +201,11 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
     if by.manager == "kubectl" {
         renew_last_applied(&mut value, config);
     }
-    Ok(Applied { value, changed })
+    Ok(Applied {
+        value,
+        changed,
+        same_spec,
+    })
 }
 
 /// Whether managed fields are a list of entries; upstream sees none where one of them is none.
@@ -215,8 +221,10 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn equal_but_for_managers(a: &Value, b: &Value) -> bool {
-    equal_but_for(a, b, "metadata") && equal_but_for(&a["metadata"], &b["metadata"], "managedFields")
+/// Whether two objects have the same members but for managed fields; `same_spec` says that their specs need no look.
+fn equal_but_for_managers(a: &Value, b: &Value, same_spec: bool) -> bool {
+    let left_out: &[&str] = if same_spec { &["metadata", "spec"] } else { &["metadata"] };
+    equal_but_for(a, b, left_out) && equal_but_for(&a["metadata"], &b["metadata"], &["managedFields"])
 }
 
 fn set_managers(value: &mut Value, managers: Managers) {
@@ -263,8 +271,9 @@ pub struct Updater<'a> {
 }
 
 /// Renews the managed fields of an object about to be stored by create, update or any patch but apply. Both objects
-/// are in the row's version; a create has no old one.
-pub fn update_managers(row: &Resource, old: Option<&Value>, new: &mut Value, by: Updater<'_>) {
+/// are in the row's version; a create has no old one. Whether the two are known to have the same `spec`, or to have another,
+/// comes back: finding it out once more costs as much as all else.
+pub fn update_managers(row: &Resource, old: Option<&Value>, new: &mut Value, by: Updater<'_>) -> Option<bool> {
     if !by.empty {
         return renew(row, old, new, by);
     }
@@ -285,6 +294,7 @@ pub fn update_managers(row: &Resource, old: Option<&Value>, new: &mut Value, by:
             None => meta.remove("managedFields"),
         };
     }
+    None // what was compared had lost what is empty
 }
 
 /// Whether two states of an object differ in nothing but the times of their managed fields: then nothing was changed,
@@ -295,9 +305,9 @@ pub fn differ_in_times_only(old: &Value, new: &Value) -> bool {
     let (before, after) = (entries(old), entries(new));
     let times = |entries: &[Value]| -> Vec<Option<Value>> { entries.iter().map(|entry| entry.get("time").cloned()).collect() };
     before.len() == after.len()
-        && before.iter().zip(after).all(|(a, b)| equal_but_for(a, b, "time"))
+        && before.iter().zip(after).all(|(a, b)| equal_but_for(a, b, &["time"]))
         && times(before) != times(after)
-        && equal_but_for_managers(old, new)
+        && equal_but_for_managers(old, new, false)
 }
 
 fn managed_fields(value: &Value) -> Option<&Vec<Value>> {
@@ -309,26 +319,26 @@ fn stored_managers(value: &Value) -> Option<&Value> {
     value.get("metadata")?.get("managedFields")
 }
 
-/// Whether two objects have the same members, one left out.
-fn equal_but_for(a: &Value, b: &Value, left_out: &str) -> bool {
+/// Whether two objects have the same members, some left out.
+fn equal_but_for(a: &Value, b: &Value, left_out: &[&str]) -> bool {
     let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else {
         return a == b;
     };
-    fn rest<'a>(members: &'a Map<String, Value>, left_out: &'a str) -> impl Iterator<Item = (&'a String, &'a Value)> {
-        members.iter().filter(move |(name, _)| *name != left_out)
+    fn rest<'a>(members: &'a Map<String, Value>, left_out: &'a [&str]) -> impl Iterator<Item = (&'a String, &'a Value)> {
+        members.iter().filter(move |(name, _)| !left_out.contains(&name.as_str()))
     }
     rest(a, left_out).eq(rest(b, left_out))
 }
 
-fn renew(row: &Resource, old: Option<&Value>, new: &mut Value, by: Updater<'_>) {
+fn renew(row: &Resource, old: Option<&Value>, new: &mut Value, by: Updater<'_>) -> Option<bool> {
     let api_version = row.api_version();
     let engine = Engine {
         row,
         shape: Shape::of_row(row),
         api_version: &api_version,
     };
-    let Some(Value::Object(meta)) = new.get_mut("metadata") else {
-        return;
+    let Value::Object(meta) = new.get_mut("metadata")? else {
+        return None;
     };
     let sent = meta.remove("managedFields");
     let of_old = || managers::read(old.and_then(stored_managers)).unwrap_or_default();
@@ -343,9 +353,9 @@ fn renew(row: &Resource, old: Option<&Value>, new: &mut Value, by: Updater<'_>) 
         }
     };
     if managers.is_empty() && old.is_some() {
-        return; // not tracked until someone applies
+        return None; // not tracked until someone applies
     }
-    let managers = engine.updated(
+    let (managers, same_spec) = engine.updated(
         old.unwrap_or_else(|| blank(row)),
         new,
         managers,
@@ -354,6 +364,7 @@ fn renew(row: &Resource, old: Option<&Value>, new: &mut Value, by: Updater<'_>) 
         by.now,
     );
     set_managers(new, managers);
+    Some(same_spec)
 }
 
 struct Conflict {
@@ -516,12 +527,13 @@ impl Engine<'_> {
         manager: &str,
         subresource: Option<&str>,
         now: &str,
-    ) -> Managers {
+    ) -> (Managers, bool) {
         let Ok(delta) = self.take(old, new, &mut managers, None, true, subresource) else {
-            return managers;
+            return (managers, false);
         };
+        let same_spec = delta.same_spec;
         if delta.untold {
-            return Managers::new();
+            return (Managers::new(), same_spec);
         }
         let mut own = delta.modified;
         own.absorb(delta.added);
@@ -540,7 +552,7 @@ impl Engine<'_> {
             entry.time = Some(now.to_owned());
         }
         managers::fold(&mut managers);
-        managers
+        (managers, same_spec)
     }
 
     fn applied(
@@ -549,7 +561,7 @@ impl Engine<'_> {
         config: &Value,
         mut managers: Managers,
         by: Applier<'_>,
-    ) -> Result<(Value, Managers), Vec<Conflict>> {
+    ) -> Result<(Value, Managers, bool), Vec<Conflict>> {
         let id = Id::applier(by.manager, by.subresource.unwrap_or_default());
         let merged = walk::merge(live, config, self.shape);
         let mut own = walk::fields_of(config, self.shape);
@@ -567,12 +579,12 @@ impl Engine<'_> {
             Some(last) if !last.fields.is_empty() => self.pruned(merged, &managers, &last),
             _ => merged,
         };
-        self.take(live, &pruned, &mut managers, Some(&id), by.force, by.subresource)?;
+        let delta = self.take(live, &pruned, &mut managers, Some(&id), by.force, by.subresource)?;
         if let Some(entry) = managers.get_mut(&id) {
             entry.fields.subtract(&STRIPPED);
         }
         managers.retain(|_, entry| !entry.fields.is_empty());
-        Ok((pruned, managers))
+        Ok((pruned, managers, delta.same_spec))
     }
 
     /// The merged object without what this applier set last time, does not set now, and nobody else owns.

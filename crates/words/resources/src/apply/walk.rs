@@ -22,6 +22,8 @@ pub struct Delta {
     pub removed: Set,
     /// Whether a list that differs has an element that has no place in it: then upstream tracks nobody.
     pub untold: bool,
+    /// Whether `spec` is the same in both, order of lists included, or in neither.
+    pub same_spec: bool,
 }
 
 #[derive(Default)]
@@ -50,13 +52,57 @@ impl DeltaNode {
 /// Compares two objects of one shape.
 #[must_use]
 pub fn compare(old: &Value, new: &Value, shape: Shape) -> Delta {
-    let node = compare_at(Some(old), Some(new), shape);
+    let shape = shape.settle([Some(old), Some(new)]);
+    let mut node = DeltaNode::default();
+    let mut same_spec = true;
+    if shape.is_map() {
+        zip(members(Some(old)), members(Some(new)), |name, old, new| {
+            let same = compare_member(name, old, new, shape, &mut node, Looks::Once);
+            same_spec &= same || name != "spec";
+        });
+    } else {
+        same_spec = old == new;
+        node = compare_at(Some(old), Some(new), shape, !same_spec);
+    }
     Delta {
         added: node.added.below,
         modified: node.modified.below,
         removed: node.removed.below,
         untold: node.untold,
+        same_spec,
     }
+}
+
+/// How often a map is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looks {
+    /// Its members are compared at once: it is large, and to find that it differs somewhere would cost as much as to find where.
+    Once,
+    /// First whether it differs, which most maps in an object do not.
+    Twice,
+}
+
+/// Compares a member of a map, and says whether it is the same.
+fn compare_member(name: &str, old: Option<&Value>, new: Option<&Value>, shape: Shape, out: &mut DeltaNode, looks: Looks) -> bool {
+    let shape = shape.member(name).unwrap_or(Shape::Leaf);
+    if looks == Looks::Once
+        && let (Some(Value::Object(before)), Some(Value::Object(after))) = (old, new)
+        && let settled = shape.settle([old, new])
+        && settled.is_map()
+        && !is_leaf(settled, old, new)
+    {
+        let (mut child, mut same) = (DeltaNode::default(), true);
+        zip(before, after, |name, old, new| {
+            same &= compare_member(name, old, new, settled, &mut child, Looks::Twice);
+        });
+        out.put(name, "f:", child);
+        return same;
+    }
+    if old.is_some() && old == new {
+        return true;
+    }
+    out.put(name, "f:", compare_at(old, new, shape, true));
+    false
 }
 
 fn is_nothing(value: Option<&Value>) -> bool {
@@ -85,26 +131,22 @@ fn items(value: Option<&Value>) -> &[Value] {
     value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-fn compare_at(old: Option<&Value>, new: Option<&Value>, shape: Shape) -> DeltaNode {
+/// How two values differ, where it is known that they do; else whether they do, too.
+fn compare_at(old: Option<&Value>, new: Option<&Value>, shape: Shape, differ: bool) -> DeltaNode {
     let mut out = DeltaNode::default();
     let shape = shape.settle([old, new]);
     if is_leaf(shape, old, new) {
         match (old, new) {
             (None, Some(_)) => out.added.member = true,
             (Some(_), None) => out.removed.member = true,
-            (Some(old), Some(new)) if old != new => out.modified.member = true,
+            (Some(old), Some(new)) if differ || old != new => out.modified.member = true,
             _ => {}
         }
         return out;
     }
     if shape.is_map() {
         zip(members(old), members(new), |name, old, new| {
-            // Equal subtrees are the common case in updates and say nothing.
-            if old.is_some() && old == new {
-                return;
-            }
-            let child = compare_at(old, new, shape.member(name).unwrap_or(Shape::Leaf));
-            out.put(name, "f:", child);
+            compare_member(name, old, new, shape, &mut out, Looks::Twice);
         });
     } else {
         compare_items(items(old), items(new), shape, &mut out);
@@ -135,18 +177,18 @@ fn compare_items(old: &[Value], new: &[Value], shape: Shape, out: &mut DeltaNode
         let mut child = DeltaNode::default();
         match (old.as_slice(), new.as_slice()) {
             ([] | [_], [] | [_]) => {
-                child = compare_at(old.first().copied(), new.first().copied(), shape.element());
+                child = compare_at(old.first().copied(), new.first().copied(), shape.element(), false);
             }
             ([_, _, ..], [_, _, ..]) => child.modified.member = old != new,
             ([_, _, ..], _) => {
                 if let Some(new) = new.first() {
-                    child = compare_at(None, Some(new), shape.element());
+                    child = compare_at(None, Some(new), shape.element(), true);
                 }
                 child.removed.member = true;
             }
             (_, [_, _, ..]) => {
                 if let Some(old) = old.first() {
-                    child = compare_at(Some(old), None, shape.element());
+                    child = compare_at(Some(old), None, shape.element(), true);
                 }
                 child.added.member = true;
             }

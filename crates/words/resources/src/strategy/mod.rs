@@ -55,8 +55,16 @@ pub fn prepare_create(row: &Resource, value: &mut Value, now: &str) -> Vec<Strin
     kinds::create(row, value, now)
 }
 
-/// Prepares an object that replaces `old`. `subresource` says through which door it comes; `now` is RFC 3339.
-pub fn prepare_update(row: &Resource, new: &mut Value, old: &Value, subresource: Option<&str>, now: &str) {
+/// Prepares an object that replaces `old`. `subresource` says through which door it comes; `now` is RFC 3339; `same_spec` whether
+/// the specs are known to be the same or not, and nothing is put into them here.
+pub fn prepare_update(
+    row: &Resource,
+    new: &mut Value,
+    old: &Value,
+    subresource: Option<&str>,
+    now: &str,
+    same_spec: Option<bool>,
+) {
     normalize(row, new);
     copy(new, old, &["metadata", "generation"]);
     match subresource {
@@ -66,12 +74,12 @@ pub fn prepare_update(row: &Resource, new: &mut Value, old: &Value, subresource:
             }
             let early = rules::counts_dropped(row);
             if early {
-                bump_generation(row, new, old);
+                bump_generation(row, new, old, same_spec);
             }
             gates::drop_disabled(row, new, Some(old));
             kinds::update(row, new, old, now);
             if !early {
-                bump_generation(row, new, old);
+                bump_generation(row, new, old, same_spec);
             }
         }
         Some("status") => {
@@ -84,7 +92,7 @@ pub fn prepare_update(row: &Resource, new: &mut Value, old: &Value, subresource:
         }
         Some(other) => {
             kinds::update_subresource(row, new, old, other, now);
-            bump_generation(row, new, old);
+            bump_generation(row, new, old, same_spec);
         }
     }
     keep_identity(new, old);
@@ -120,10 +128,14 @@ fn keep_metadata(new: &mut Value, old: &Value) {
     }
 }
 
-fn bump_generation(row: &Resource, new: &mut Value, old: &Value) {
+fn bump_generation(row: &Resource, new: &mut Value, old: &Value, same_spec: Option<bool>) {
     let changed = match rules::generation(row) {
         None | Some(rules::Generation::CreateOnly) => false,
-        Some(rules::Generation::Spec | rules::Generation::SpecLater) => new.get("spec") != old.get("spec"),
+        Some(rules::Generation::Spec | rules::Generation::SpecLater) => {
+            let same = || new.get("spec") == old.get("spec");
+            debug_assert!(same_spec.is_none_or(|known| known == same()), "the specs were compared");
+            !same_spec.unwrap_or_else(same)
+        }
         Some(rules::Generation::Field(name)) => new.get(name) != old.get(name),
         Some(rules::Generation::SpecAndAnnotations) => {
             let annotations = |value| path::get(value, &["metadata", "annotations"]).cloned();

@@ -16,7 +16,7 @@ fn create(group: &str, plural: &str, mut value: Value) -> Value {
 }
 
 fn update(group: &str, plural: &str, subresource: Option<&str>, mut new: Value, old: &Value) -> Value {
-    prepare_update(row(group, plural), &mut new, old, subresource, NOW);
+    prepare_update(row(group, plural), &mut new, old, subresource, NOW, None);
     new
 }
 

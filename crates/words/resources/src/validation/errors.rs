@@ -50,6 +50,11 @@ impl Errors {
         self.found.is_empty()
     }
 
+    /// Whether there is nothing to tell, warnings included.
+    pub fn is_silent(&self) -> bool {
+        self.found.is_empty() && self.warnings.is_empty()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.found.len()
