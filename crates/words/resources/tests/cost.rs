@@ -216,7 +216,7 @@ fn told_fields() {
         subresource: None,
         now: "2026-01-01T00:00:00Z",
     };
-    let refused = apply::apply(row("", "pods"), None, &config, by).unwrap_err();
+    let refused = apply::apply(row("", "pods"), None, config.clone(), by).unwrap_err();
     assert!(refused.message.len() < 3_000_000, "{}", refused.message.len());
 }
 
@@ -243,8 +243,8 @@ fn long_lists() {
         subresource: None,
         now: "2026-01-01T00:00:00Z",
     };
-    let first = apply::apply(row("", "pods"), None, &config(0), by).unwrap().value;
-    apply::apply(row("", "pods"), Some(&first), &config(15_000), by).unwrap();
+    let first = apply::apply(row("", "pods"), None, config(0), by).unwrap().value;
+    apply::apply(row("", "pods"), Some(&first), config(15_000), by).unwrap();
 }
 
 /// Owners by the thousand, as a client may send them.

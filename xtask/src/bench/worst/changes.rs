@@ -1,6 +1,7 @@
 //! Changes of what a kind creates: the same for each kind, of the largest object of it that is accepted.
 //!
-//! Invariant: a change touches one label and is a dry run, so it can be sent any number of times.
+//! Invariant: a change is a dry run, so it can be sent any number of times. It touches one label or, of a definition, what stands
+//! in its spec before or behind the schemas.
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -38,30 +39,59 @@ impl Created {
 
     /// Each change by its name.
     pub(super) fn changes(&self) -> Vec<(&'static str, Call)> {
-        let label = || json!({"worst": "changed"});
-        let labelled = |object: &Value| {
+        let label = json!({"worst": "changed"});
+        let labels = ("/metadata", "labels", label);
+        let mut changes = self.in_every_way(
+            ["PUT", "JSON patch", "apply", "merge patch", "strategic patch"],
+            &labels,
+            &json!({"metadata": {"labels": labels.2}}),
+        );
+        if self.sent.pointer("/spec/versions/0").is_some() {
+            changes.extend(self.in_every_way(
+                [
+                    "PUT of its spec",
+                    "JSON patch of its spec",
+                    "apply of its spec",
+                    "merge patch of its spec",
+                    "strategic patch of its spec",
+                ],
+                &("/spec/versions/0", "served", json!(false)),
+                &json!({"spec": {"names": {"shortNames": ["worst"]}}}),
+            ));
+        }
+        changes
+    }
+
+    /// A change by PUT, JSON patch and apply, which set a member of what stands at a pointer, and by the two merges.
+    fn in_every_way(
+        &self,
+        names: [&'static str; 5],
+        (at, member, value): &(&str, &str, Value),
+        merged: &Value,
+    ) -> Vec<(&'static str, Call)> {
+        let changed = |object: &Value| {
             let mut object = object.clone();
-            object["metadata"]["labels"] = label();
+            if let Some(inside) = object.pointer_mut(at) {
+                inside[*member] = value.clone();
+            }
             object
         };
-        let mut applied = labelled(&self.sent);
+        let mut applied = changed(&self.sent);
         for member in ["apiVersion", "kind"] {
             applied[member] = self.answered[member].clone();
         }
-        let merge = json!({"metadata": {"labels": label()}}).to_string();
-        let patch = json!([{"op": "add", "path": "/metadata/labels", "value": label()}]).to_string();
-        let call = |method: Method, query: &str, body: String| {
-            Call::with(method, format!("{}?dryRun=All&fieldManager=worst{query}", self.path), body)
+        let patch = json!([{"op": "add", "path": format!("{at}/{member}"), "value": value}]);
+        let call = |method: Method, query: &str, body: &Value| {
+            let path = format!("{}?dryRun=All&fieldManager=worst{query}", self.path);
+            Call::with(method, path, body.to_string())
         };
-        vec![
-            ("PUT", call(Method::PUT, "", labelled(&self.answered).to_string())),
-            ("merge patch", call(Method::PATCH, "", merge.clone()).of_type(MERGE)),
-            ("JSON patch", call(Method::PATCH, "", patch).of_type(JSON_PATCH)),
-            ("strategic patch", call(Method::PATCH, "", merge).of_type(STRATEGIC)),
-            (
-                "apply",
-                call(Method::PATCH, "&force=true", applied.to_string()).of_type(APPLY),
-            ),
-        ]
+        let calls = [
+            call(Method::PUT, "", &changed(&self.answered)),
+            call(Method::PATCH, "", &patch).of_type(JSON_PATCH),
+            call(Method::PATCH, "&force=true", &applied).of_type(APPLY),
+            call(Method::PATCH, "", merged).of_type(MERGE),
+            call(Method::PATCH, "", merged).of_type(STRATEGIC),
+        ];
+        names.into_iter().zip(calls).collect()
     }
 }

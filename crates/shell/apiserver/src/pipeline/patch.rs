@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde_json::Value;
 use trireme_api::cost::Ledger;
-use trireme_api::decode::{Body, DecodeError, Decoded, FieldValidation, Node, YamlError, unstructured, yaml};
+use trireme_api::decode::{Body, DecodeError, Decoded, FieldValidation, Node, YamlError, unstructured, unstructured_where, yaml};
 use trireme_api::field::FieldErrorType;
 use trireme_api::{Status, go};
 use trireme_resources::apply::Applied;
@@ -68,30 +68,24 @@ impl ApiServer {
         if absent && !target.subresource.is_empty() && !rules::status_apply_creates(target.row) {
             return Err(target.not_found());
         }
-        let Config { value: applied, strict } = config(body, options.validation)?;
+        let mut configs = configs(body, options.validation)?;
         if absent {
-            return self.apply_new(target, &applied, strict, options).await;
+            return self.apply_new(target, configs()?, options).await;
         }
         let behaviour = Behaviour {
             patch: true,
             ..Behaviour::default()
         };
-        let mut make = |current: &Value| made_by_apply(target, Some(current), &applied, &strict, options);
+        let mut make = |current: &Value| made_by_apply(target, Some(current), configs()?, options);
         self.change(target, options, behaviour, &mut make).await
     }
 
-    async fn apply_new(
-        &self,
-        target: &Target,
-        applied: &Value,
-        strict: Strict,
-        options: &WriteOptions,
-    ) -> Result<Written, Status> {
+    async fn apply_new(&self, target: &Target, config: Config, options: &WriteOptions) -> Result<Written, Status> {
         let options = &WriteOptions {
-            shares_labels: rules::shares_labels(target.row, applied),
+            shares_labels: rules::shares_labels(target.row, &config.value),
             ..options.clone()
         };
-        let mut made = made_by_apply(target, None, applied, &strict, options)?;
+        let mut made = made_by_apply(target, None, config, options)?;
         let uid = meta_text(&made.value, "uid");
         if !uid.is_empty() {
             let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
@@ -141,8 +135,18 @@ pub(crate) struct Config {
     pub strict: Strict,
 }
 
+/// Reads an applied configuration, for one attempt after the other: a large one is not kept for a second, which is rare, but
+/// read again.
+pub(crate) fn configs(
+    body: &Bytes,
+    validation: FieldValidation,
+) -> Result<impl FnMut() -> Result<Config, Status> + Send + '_, Status> {
+    let mut first = Some(config(body, validation)?);
+    Ok(move || first.take().map_or_else(|| config(body, validation), Ok))
+}
+
 /// Reads an applied configuration, which is YAML or JSON.
-pub(crate) fn config(body: &Bytes, validation: FieldValidation) -> Result<Config, Status> {
+fn config(body: &Bytes, validation: FieldValidation) -> Result<Config, Status> {
     let (parsed, mut strict) = yaml(body, &mut Ledger::new()).map_err(|error| match error {
         YamlError::Cost(error) => error.into(),
         error => Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {error}")),
@@ -168,21 +172,26 @@ pub(crate) fn config(body: &Bytes, validation: FieldValidation) -> Result<Config
 pub(crate) fn made_by_apply(
     target: &Target,
     current: Option<&Value>,
-    applied: &Value,
-    strict: &Strict,
+    config: Config,
     options: &WriteOptions,
 ) -> Result<Made, Status> {
+    let Config { value: applied, strict } = config;
+    let [namespace, name] = ["namespace", "name"].map(|name| meta_text(&applied, name).to_owned());
+    let managed = applied["metadata"]
+        .get("managedFields")
+        .filter(|fields| fields.is_array())
+        .cloned();
     let Applied { value, same_spec, .. } = rules::apply(target, current, applied, options)?;
     let convert = |value: Value| {
         unstructured(value, target.row.schema(), FieldValidation::Ignore).map_err(|why| match why {
             DecodeError::Cost(error) => error.into(),
-            why => unconvertible(target, applied, &why),
+            why => unconvertible(target, (&namespace, &name), &why),
         })
     };
-    if applied["metadata"]["managedFields"].is_array() {
+    if let Some(managed) = managed {
         // Such as can be read were refused; these are told with whatever else does not fit, and never kept.
         let mut sent = value.clone();
-        metadata(&mut sent).insert("managedFields".into(), applied["metadata"]["managedFields"].clone());
+        metadata(&mut sent).insert("managedFields".into(), managed);
         convert(sent)?;
     }
     let decoded = convert(value)?;
@@ -200,9 +209,8 @@ pub(crate) fn made_by_apply(
 }
 
 /// Upstream's refusal of an apply whose outcome does not fit its type.
-fn unconvertible(target: &Target, applied: &Value, why: &DecodeError) -> Status {
+fn unconvertible(target: &Target, (namespace, name): (&str, &str), why: &DecodeError) -> Status {
     let kind = format!("{}/{}, Kind={}", target.row.group, target.row.version, target.row.kind);
-    let (namespace, name) = (meta_text(applied, "namespace"), meta_text(applied, "name"));
     Status::failure(
         500,
         "",
@@ -227,8 +235,12 @@ pub(crate) fn patched(
         PatchKind::Json => decode_patched(target, patch::json_patch(ty, current, body, look)?, options),
         PatchKind::Merge => decode_patched(target, patch::merge_patch(ty, current, body, look)?, options),
         PatchKind::Strategic => {
-            let Patched { document, strict } = patch::strategic_merge(target.row, current, body, look)?;
-            let decoded = unstructured(document, ty, options.validation);
+            let Patched {
+                document,
+                strict,
+                touched,
+            } = patch::strategic_merge(target.row, current, body, look)?;
+            let decoded = unstructured_where(document, ty, options.validation, &touched);
             settled(target, decoded, strict, options, || {
                 patch::strategic_shown(target.row, current, body)
             })

@@ -271,7 +271,7 @@ pub fn differ_in_times_only(old: &Value, new: &Value) -> bool {
 ///
 /// # Errors
 /// 409 with the conflicts, 400 or 500 for a configuration that does not fit.
-pub fn apply(target: &Target, live: Option<&Value>, config: &Value, options: &WriteOptions) -> Result<Applied, Status> {
+pub fn apply(target: &Target, live: Option<&Value>, config: Value, options: &WriteOptions) -> Result<Applied, Status> {
     let now = now();
     let by = Applier {
         manager: &options.manager,

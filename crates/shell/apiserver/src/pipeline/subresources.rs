@@ -11,7 +11,7 @@ use trireme_api::{Status, StatusCause, StatusDetails};
 use trireme_resources::{Resource, apply};
 
 use super::options::{self, DeleteOptions, error, quoted};
-use super::patch::{PatchKind, config, made_by_apply, patched};
+use super::patch::{PatchKind, configs, made_by_apply, patched};
 use super::update::{Behaviour, Made, check_name};
 use super::{Target, WriteOptions, Written, meta_text, metadata, rules};
 use crate::admission::Operation;
@@ -195,9 +195,9 @@ impl ApiServer {
     ) -> Result<Written, Status> {
         let scale_target = scale_target(target);
         if kind == PatchKind::Apply {
-            let config = config(body, options.validation)?;
+            let mut configs = configs(body, options.validation)?;
             let mut make = |old: &Value| {
-                let made = made_by_apply(&scale_target, Some(old), &config.value, &config.strict, options)?;
+                let made = made_by_apply(&scale_target, Some(old), configs()?, options)?;
                 check_name(target, &made.value).map_err(|status| status.warning(made.warnings.clone()))?;
                 Ok(made)
             };

@@ -19,7 +19,7 @@ pub use canonical::{Empty, align_empty, canonicalize, canonicalize_as, canonical
 pub use complete::complete;
 pub use syntax::Node;
 pub use typed::{json, untyped, value, value_at};
-pub use unstructured::unstructured;
+pub use unstructured::{Touched, unstructured, unstructured_where};
 pub use yaml::{YamlError, yaml};
 
 use serde_json::Value;
@@ -359,6 +359,40 @@ mod tests {
             canonicalize(&mut decoded, ty);
             assert_eq!(decoded, output, "decoded");
         }
+    }
+
+    #[test]
+    fn what_is_stored_is_decoded_as_it_is_and_counted() {
+        let ty = schema::kind("apps", "v1", "Deployment").unwrap();
+        let text = br#"{"metadata":{"name":"d"},"spec":{"template":{"spec":{"containers":[{"name":"c","image":"i","args":[]}]},
+            "metadata":{"labels":{"a":"b"}}},"replicas":2,"selector":{"matchLabels":{"a":"b"}}}}"#;
+        let sent = json(text, ty, FieldValidation::Strict).unwrap();
+        let spec = ty.field("spec").unwrap().ty;
+        let tree = |node| Body::of_node(Node::Object(vec![("spec".into(), node)]));
+        let stored = tree(Node::Stored(&sent.value["spec"], spec));
+        let decoded = stored.typed(ty, FieldValidation::Strict).unwrap();
+        assert_eq!(decoded.value["spec"], sent.value["spec"]);
+        assert!(decoded.empty, "args are an empty list");
+        let mut ledger = crate::cost::Ledger::new();
+        let read = tree(Node::declared(&sent.value["spec"], Some(spec), &mut ledger).unwrap());
+        let again = read.typed(ty, FieldValidation::Strict).unwrap();
+        assert_eq!(decoded, again);
+        // Both are written in the order of declaration.
+        assert_eq!(stored.node().to_text(), read.node().to_text());
+        assert!(stored.node().to_text().starts_with(r#"{"spec":{"replicas":2,"selector":"#));
+        let kept = Node::Stored(&sent.value["spec"], spec);
+        assert_eq!(kept.to_value(), sent.value["spec"]);
+    }
+
+    #[test]
+    fn conversion_and_decoding_count_alike() {
+        let ty = schema::kind("apps", "v1", "Deployment").unwrap();
+        let text = r#"{"metadata":{"name":"d","annotations":null},"spec":{"replicas":1.0,"x":[1,2],"template":{"spec":{"overhead":{"cpu":1},
+            "containers":[{"name":"c","ports":[{"containerPort":1}],"livenessProbe":{"httpGet":{"port":"a"}}}]}}}}"#;
+        let value: Value = serde_json::from_str(text).unwrap();
+        let converted = unstructured(value, ty, FieldValidation::Ignore).unwrap();
+        let decoded = json(text.replace("1.0", "1").as_bytes(), ty, FieldValidation::Ignore).unwrap();
+        assert_eq!(converted, decoded);
     }
 
     #[test]

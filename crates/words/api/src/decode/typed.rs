@@ -18,6 +18,8 @@ use crate::time;
 
 /// How many unknown or duplicate fields are told.
 const STRICT_ERRORS_MAX: usize = 100;
+/// Names up to this many are compared one by one.
+const FEW: usize = 8;
 /// How much is shown of a single one that is too long to be told.
 const CUT_BYTES: usize = 256;
 
@@ -183,13 +185,21 @@ impl Met {
 
 /// What decoding would meet in a value that is of its type.
 #[derive(Default)]
-struct Tally {
-    values: usize,
+pub(super) struct Tally {
+    /// How many values it has.
+    pub values: usize,
     /// Whether a list or map is empty.
-    empty: bool,
+    pub empty: bool,
 }
 
 impl Tally {
+    /// Looks at a value of that type.
+    pub fn of(value: &Value, ty: Type) -> Self {
+        let mut met = Self::default();
+        met.look(value, Some(ty));
+        met
+    }
+
     fn look(&mut self, value: &Value, ty: Option<Type>) {
         self.values += 1;
         match value {
@@ -327,8 +337,7 @@ impl<'n> Decoder<'n> {
 
     /// What is of its type already; told are neither unknown nor repeated fields, which it has not.
     fn stored(&mut self, value: &Value, ty: Type, slot: &mut Value) -> Result<(), Abort> {
-        let mut met = Tally::default();
-        met.look(value, Some(ty));
+        let met = Tally::of(value, ty);
         self.empty |= met.empty;
         self.values += met.values - 1;
         if self.values > VALUES_MAX {
@@ -628,9 +637,15 @@ impl<'n> Decoder<'n> {
         self.values += 1;
         match node {
             Node::Object(members) => {
-                let mut known: HashSet<&str> = HashSet::with_capacity(members.len());
-                for (name, member) in members {
-                    if !known.insert(name) {
+                let few = members.len() <= FEW;
+                let mut known: HashSet<&str> = HashSet::with_capacity(if few { 0 } else { members.len() });
+                for (index, (name, member)) in members.iter().enumerate() {
+                    let again = if few {
+                        members[..index].iter().any(|(before, _)| before == name)
+                    } else {
+                        !known.insert(name)
+                    };
+                    if again {
                         self.tell("duplicate", name);
                     }
                     self.inside(Step::Name(name), |decoder| decoder.duplicates(member));

@@ -5,10 +5,12 @@
 //! their type is too small, as Go's conversion wraps them. Where several members of one map misfit, upstream tells any of
 //! them; this tells the first by name.
 
-use base64::Engine as _;
-use serde_json::Value;
+use std::collections::HashMap;
 
-use super::typed::{Go, alone, element, unbase64};
+use base64::Engine as _;
+use serde_json::{Map, Value};
+
+use super::typed::{Go, Tally, alone, element, unbase64};
 use super::{DecodeError, Decoded, Empty, FieldValidation, canonical, canonicalize_as, enter};
 use crate::cost::Ledger;
 use crate::schema::{Struct, Type};
@@ -18,6 +20,19 @@ use crate::schema::{Struct, Type};
 /// # Errors
 /// As [`DecodeError`] says, in the words of Go's conversion.
 pub fn unstructured(value: Value, ty: &'static Struct, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+    unstructured_where(value, ty, mode, &Touched::All)
+}
+
+/// Like [`unstructured`], for a value of which the rest is of its type already.
+///
+/// # Errors
+/// As [`unstructured`].
+pub fn unstructured_where(
+    value: Value,
+    ty: &'static Struct,
+    mode: FieldValidation,
+    touched: &Touched,
+) -> Result<Decoded, DecodeError> {
     let mut converter = Converter {
         told: (mode != FieldValidation::Ignore).then(Vec::new),
         path: String::new(),
@@ -26,7 +41,7 @@ pub fn unstructured(value: Value, ty: &'static Struct, mode: FieldValidation) ->
         ledger: Ledger::new(),
     };
     let mut value = value;
-    converter.structure(&mut value, ty).map_err(DecodeError::Type)?;
+    converter.structure(&mut value, ty, touched).map_err(DecodeError::Type)?;
     debug_assert!(is_canonical(&value, ty), "not in its form: {value}");
     let mut warnings = converter.told.unwrap_or_default();
     warnings.sort_unstable();
@@ -39,6 +54,49 @@ pub fn unstructured(value: Value, ty: &'static Struct, mode: FieldValidation) ->
         empty: converter.empty,
         values: Some(converter.values),
     })
+}
+
+/// What of a value somebody may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// All of it.
+    All,
+    /// These members of an object, and what of each.
+    Members(HashMap<String, Touched>),
+}
+
+impl Touched {
+    /// How deep is told apart, and how many members of one object.
+    const LEVELS: u32 = 2;
+    const MEMBERS_MAX: usize = 32;
+
+    /// What a strategic merge patch touches: the members that it has, but all where one of them is a directive.
+    #[must_use]
+    pub fn by(patch: &Map<String, Value>) -> Self {
+        Self::within(patch, Self::LEVELS)
+    }
+
+    fn within(patch: &Map<String, Value>, levels: u32) -> Self {
+        if patch.len() > Self::MEMBERS_MAX || patch.keys().any(|name| name.starts_with('$')) {
+            return Self::All;
+        }
+        let members = patch.iter().map(|(name, sent)| {
+            let inside = match sent {
+                Value::Object(inside) if levels > 1 => Self::within(inside, levels - 1),
+                _ => Self::All,
+            };
+            (name.clone(), inside)
+        });
+        Self::Members(members.collect())
+    }
+
+    /// What of a member; nothing of one that was not touched.
+    fn member(&self, name: &str) -> Option<&Self> {
+        match self {
+            Self::All => Some(self),
+            Self::Members(members) => members.get(name),
+        }
+    }
 }
 
 /// Whether bringing a value into its form as a whole changes nothing.
@@ -88,7 +146,7 @@ impl Converter {
         }
     }
 
-    fn structure(&mut self, value: &mut Value, ty: &'static Struct) -> Result<(), String> {
+    fn structure(&mut self, value: &mut Value, ty: &'static Struct, touched: &Touched) -> Result<(), String> {
         let Value::Object(members) = value else {
             return Err(format!("cannot restore struct from: {}", kind(value)));
         };
@@ -103,7 +161,17 @@ impl Converter {
         let mut gone = Vec::new();
         for (position, member) in known {
             let field = &ty.fields[position];
-            self.inside(field.json, |inner| inner.value(member, &field.ty, Go::Text(field.go_type)))?;
+            let Some(touched) = touched.member(field.json) else {
+                self.pass(member, field.ty);
+                continue;
+            };
+            self.inside(field.json, |inner| match (&field.ty, &*member) {
+                (Type::Struct(reference), Value::Object(_)) => {
+                    inner.values += 1;
+                    inner.structure(member, reference.get(), touched)
+                }
+                _ => inner.value(member, &field.ty, Go::Text(field.go_type)),
+            })?;
             if !canonical::stays(member, field) {
                 gone.push(field.json);
             }
@@ -119,13 +187,20 @@ impl Converter {
         Ok(())
     }
 
+    /// Counts what nobody touched.
+    fn pass(&mut self, value: &Value, ty: Type) {
+        let met = Tally::of(value, ty);
+        self.values += met.values;
+        self.empty |= met.empty;
+    }
+
     fn value(&mut self, value: &mut Value, ty: &Type, go: Go<'_>) -> Result<(), String> {
         self.values += 1;
         if value.is_null() {
             return Ok(());
         }
         match ty {
-            Type::Struct(reference) => return self.structure(value, reference.get()),
+            Type::Struct(reference) => return self.structure(value, reference.get(), &Touched::All),
             Type::List(inner) => return self.list(value, inner, go),
             Type::StringItems => return self.list(value, &Type::String, go),
             Type::Map(inner) => return self.map(value, inner, go),

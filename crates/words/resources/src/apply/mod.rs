@@ -28,6 +28,9 @@ use crate::strategy::reset_fields;
 /// Annotation of `kubectl apply` without server side.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// Where annotations are.
+const ANNOTATIONS: &str = "/metadata/annotations";
+
 /// The fields that nobody owns.
 static STRIPPED: LazyLock<Set> = LazyLock::new(|| {
     let mut out = Set::default();
@@ -109,9 +112,9 @@ pub struct Applied {
 ///
 /// # Errors
 /// 409 with one cause per field that others own, 400 or 500 (as upstream) for a configuration that does not fit.
-pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'_>) -> Result<Applied, Status> {
+pub fn apply(row: &Resource, live: Option<&Value>, config: Value, by: Applier<'_>) -> Result<Applied, Status> {
     let api_version = row.api_version();
-    let (version, kind) = (text(config, "apiVersion"), text(config, "kind"));
+    let (version, kind) = (text(&config, "apiVersion"), text(&config, "kind"));
     if version != api_version || kind != row.kind {
         let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
         return Err(Status::bad_request(format!(
@@ -140,7 +143,7 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
             ),
         ));
     }
-    if let Some(problem) = check::problems(config, shape) {
+    if let Some(problem) = check::problems(&config, shape) {
         let of_meta = |name| {
             meta.and_then(|meta| meta.get(name))
                 .and_then(Value::as_str)
@@ -169,7 +172,12 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
         // Nobody was tracked so far: what is there belongs to a stand-in.
         (managers, _) = engine.updated(blank(row), live_value, managers, "before-first-apply", by.subresource, by.now);
     }
-    let outcome = match engine.applied(live_value, config, managers.clone(), by) {
+    let last_applied = (by.manager == "kubectl")
+        .then(|| renewed_last_applied(live_value, &config))
+        .flatten();
+    let (merged, managers) = engine.merged(live_value, config, managers, by);
+    let own = Id::applier(by.manager, by.subresource.unwrap_or_default());
+    let outcome = match engine.taken(live_value, &merged, managers.clone(), &own, by) {
         Err(conflicts) if by.manager == "kubectl" => {
             let allowed = engine.last_applied_and_unchanged(live_value);
             let rest: Vec<Conflict> = match &allowed {
@@ -180,14 +188,14 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
                 None => conflicts,
             };
             if rest.is_empty() {
-                engine.applied(live_value, config, managers, Applier { force: true, ..by })
+                engine.taken(live_value, &merged, managers, &own, Applier { force: true, ..by })
             } else {
                 Err(rest)
             }
         }
         outcome => outcome,
     };
-    let (merged, mut managers, same_spec) = outcome.map_err(|conflicts| conflict_status(&conflicts))?;
+    let (mut managers, same_spec) = outcome.map_err(|conflicts| conflict_status(&conflicts))?;
     let changed = !same_spec || !equal_but_for_managers(&merged, live_value, same_spec);
     let mut value = if changed {
         if let Some(entry) = managers.get_mut(&Id::applier(by.manager, by.subresource.unwrap_or_default())) {
@@ -198,8 +206,11 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: &Value, by: Applier<'
         live_value.clone()
     };
     set_managers(&mut value, managers);
-    if by.manager == "kubectl" {
-        renew_last_applied(&mut value, config);
+    if let Some(last_applied) = last_applied
+        && let Some(Value::Object(annotations)) = value.pointer_mut(ANNOTATIONS)
+        && filled_last_applied(annotations)
+    {
+        annotations.insert(LAST_APPLIED.to_owned(), Value::String(last_applied));
     }
     Ok(Applied {
         value,
@@ -237,24 +248,25 @@ fn set_managers(value: &mut Value, managers: Managers) {
     };
 }
 
-/// Keeps the annotation of client-side apply in step for those who still look at it.
-fn renew_last_applied(value: &mut Value, config: &Value) {
-    let pointer = "/metadata/annotations";
-    let Some(Value::Object(annotations)) = value.pointer_mut(pointer) else {
-        return;
+fn filled_last_applied(annotations: &Map<String, Value>) -> bool {
+    let text = annotations.get(LAST_APPLIED).and_then(Value::as_str);
+    text.is_some_and(|text| !text.is_empty())
+}
+
+/// What keeps the annotation of client-side apply in step for those who still look at it; none where neither object has it.
+fn renewed_last_applied(live: &Value, config: &Value) -> Option<String> {
+    let has = |value: &Value| {
+        let annotations = value.pointer(ANNOTATIONS).and_then(Value::as_object);
+        annotations.is_some_and(filled_last_applied)
     };
-    if annotations
-        .get(LAST_APPLIED)
-        .and_then(Value::as_str)
-        .is_none_or(str::is_empty)
-    {
-        return;
+    if !has(live) && !has(config) {
+        return None;
     }
     let mut config = config.clone();
-    if let Some(Value::Object(annotations)) = config.pointer_mut(pointer) {
+    if let Some(Value::Object(annotations)) = config.pointer_mut(ANNOTATIONS) {
         annotations.remove(LAST_APPLIED);
     }
-    annotations.insert(LAST_APPLIED.to_owned(), Value::String(format!("{config}\n")));
+    Some(format!("{config}\n"))
 }
 
 /// Who updates, and when.
@@ -555,16 +567,11 @@ impl Engine<'_> {
         (managers, same_spec)
     }
 
-    fn applied(
-        &self,
-        live: &Value,
-        config: &Value,
-        mut managers: Managers,
-        by: Applier<'_>,
-    ) -> Result<(Value, Managers, bool), Vec<Conflict>> {
+    /// The live object with the configuration, without what the applier gave up; and the managers with what it sets.
+    fn merged(&self, live: &Value, config: Value, mut managers: Managers, by: Applier<'_>) -> (Value, Managers) {
         let id = Id::applier(by.manager, by.subresource.unwrap_or_default());
+        let mut own = walk::fields_of(&config, self.shape);
         let merged = walk::merge(live, config, self.shape);
-        let mut own = walk::fields_of(config, self.shape);
         if let Some(reset) = reset_fields(self.row, by.subresource) {
             own.subtract_below(reset);
         }
@@ -574,17 +581,29 @@ impl Engine<'_> {
             fields: own,
             time: last.as_ref().and_then(|last| last.time.clone()),
         };
-        managers.insert(id.clone(), entry);
+        managers.insert(id, entry);
         let pruned = match last {
             Some(last) if !last.fields.is_empty() => self.pruned(merged, &managers, &last),
             _ => merged,
         };
-        let delta = self.take(live, &pruned, &mut managers, Some(&id), by.force, by.subresource)?;
-        if let Some(entry) = managers.get_mut(&id) {
+        (pruned, managers)
+    }
+
+    /// The managers after what changed was taken from all but `own`; and whether the specs are the same.
+    fn taken(
+        &self,
+        live: &Value,
+        merged: &Value,
+        mut managers: Managers,
+        own: &Id,
+        by: Applier<'_>,
+    ) -> Result<(Managers, bool), Vec<Conflict>> {
+        let delta = self.take(live, merged, &mut managers, Some(own), by.force, by.subresource)?;
+        if let Some(entry) = managers.get_mut(own) {
             entry.fields.subtract(&STRIPPED);
         }
         managers.retain(|_, entry| !entry.fields.is_empty());
-        Ok((pruned, managers, delta.same_spec))
+        Ok((managers, delta.same_spec))
     }
 
     /// The merged object without what this applier set last time, does not set now, and nobody else owns.

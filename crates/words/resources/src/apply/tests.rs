@@ -61,7 +61,7 @@ fn created(row: &Resource, value: Value, manager: &str) -> Value {
 }
 
 fn applied(row: &Resource, live: Option<&Value>, config: &Value, who: Applier<'_>) -> Value {
-    canonical(row, apply(row, live, config, who).unwrap().value)
+    canonical(row, apply(row, live, config.clone(), who).unwrap().value)
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn applies_merge_conflict_yield_and_prune() {
     let again = apply(
         row,
         Some(&live),
-        &config(json!({"replicas": 4, "paused": true})),
+        config(json!({"replicas": 4, "paused": true})),
         by("first", LATER),
     )
     .unwrap();
@@ -158,7 +158,7 @@ fn applies_merge_conflict_yield_and_prune() {
         "the same again changes nothing, not even a time"
     );
 
-    let status = apply(row, Some(&live), &config(json!({"replicas": 5})), by("second", LATER)).unwrap_err();
+    let status = apply(row, Some(&live), config(json!({"replicas": 5})), by("second", LATER)).unwrap_err();
     assert_eq!((status.code, status.reason.as_str()), (409, "Conflict"));
     assert_eq!(
         status.message,
@@ -213,7 +213,7 @@ fn a_shared_field_stays_when_one_owner_gives_it_up() {
 fn conflicts_with_updates_name_the_version_and_come_in_order() {
     let row = row("", "configmaps");
     let live = created(row, config_map(json!({"a": "1", "b": "1"})), "kubectl-create");
-    let status = apply(row, Some(&live), &config_map(json!({"b": "2", "a": "2"})), by("x", NOW)).unwrap_err();
+    let status = apply(row, Some(&live), config_map(json!({"b": "2", "a": "2"})), by("x", NOW)).unwrap_err();
     assert_eq!(
         status.message,
         "Apply failed with 2 conflicts: conflicts with \"kubectl-create\" using v1:\n- .data.a\n- .data.b"
@@ -241,7 +241,7 @@ fn kubectl_may_take_what_its_annotation_says() {
     let annotation = out["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap();
     assert!(annotation.contains("\"a\":\"2\""), "{annotation}");
     assert_eq!(
-        apply(row, Some(&live), &config_map(json!({"a": "2"})), by("other", LATER))
+        apply(row, Some(&live), config_map(json!({"a": "2"})), by("other", LATER))
             .unwrap_err()
             .code,
         409
@@ -280,7 +280,7 @@ fn configurations_that_do_not_fit_are_refused() {
             "failed to create typed patch object (/s; /v1, Kind=Service): .spec.ports: duplicate entries for key [port=1,protocol=\"TCP\"]",
         ),
     ] {
-        let status = apply(row, None, &config, by("x", NOW)).unwrap_err();
+        let status = apply(row, None, config.clone(), by("x", NOW)).unwrap_err();
         assert_eq!((status.code, status.message.as_str()), (code, message));
     }
 }
@@ -354,13 +354,13 @@ fn kinds_without_a_table_are_deduced() {
         json!({"apiVersion": "example.com/v1", "kind": "Gadget", "metadata": {"name": "g", "labels": {"a": "1"}},
         "spec": {"size": size, "list": [1, 2], "inner": {"x": true}}})
     };
-    let live = apply(&row, None, &config(1), by("one", NOW)).unwrap().value;
+    let live = apply(&row, None, config(1), by("one", NOW)).unwrap().value;
     assert_eq!(
         owners(&live)[0].2,
         json!({"f:metadata": {"f:labels": {"f:a": {}}}, "f:spec": {".": {}, "f:inner": {".": {}, "f:x": {}}, "f:list": {}, "f:size": {}}})
     );
     assert_eq!(
-        apply(&row, Some(&live), &config(2), by("two", NOW)).unwrap_err().message,
+        apply(&row, Some(&live), config(2), by("two", NOW)).unwrap_err().message,
         "Apply failed with 1 conflict: conflict with \"one\": .spec.size"
     );
 }
@@ -402,7 +402,7 @@ fn an_empty_list_within_a_list_that_is_replaced_as_a_whole_is_a_change() {
     let rules = json!([{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["*"]}]);
     let config =
         json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "r"}, "rules": rules.clone()});
-    let live = canonical(role, apply(role, None, &config, by("one", NOW)).unwrap().value);
+    let live = canonical(role, apply(role, None, config.clone(), by("one", NOW)).unwrap().value);
     let put = |rules: Value, labels: Value| {
         let mut new = live.clone();
         new["rules"] = rules;

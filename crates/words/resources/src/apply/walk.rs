@@ -336,16 +336,49 @@ fn emptied(value: &Value, set: &Set, shape: Shape) -> Value {
 
 /// Lays `new` over `old`: what `new` sets wins, what only `old` sets stays.
 #[must_use]
-pub fn merge(old: &Value, new: &Value, shape: Shape) -> Value {
-    merge_at(Some(old), Some(new), shape).unwrap_or(Value::Null)
+pub fn merge(old: &Value, new: Value, shape: Shape) -> Value {
+    merge_moved(Some(old), new, shape).unwrap_or(Value::Null)
+}
+
+/// Like [`merge_at`]: what the new value sets as a whole is moved, and not copied.
+fn merge_moved(old: Option<&Value>, new: Value, shape: Shape) -> Option<Value> {
+    let settled = settled(old, Some(&new), shape);
+    if is_leaf(settled, old, Some(&new)) {
+        return Some(new);
+    }
+    let Value::Object(sent) = new else {
+        return merge_at(old, Some(&new), shape);
+    };
+    if !settled.is_map() {
+        return merge_at(old, Some(&Value::Object(sent)), shape);
+    }
+    let inside = |name: &str| settled.member(name).unwrap_or(Shape::Leaf);
+    let mut out = Vec::new();
+    let mut before = members(old).iter().peekable();
+    for (name, new) in sent {
+        while let Some((left, old)) = before.next_if(|(left, _)| **left < name) {
+            out.extend(merge_at(Some(old), None, inside(left)).map(|kept| (left.clone(), kept)));
+        }
+        let old = before.next_if(|(left, _)| **left == name).map(|(_, old)| old);
+        let shape = inside(&name);
+        out.extend(merge_moved(old, new, shape).map(|merged| (name, merged)));
+    }
+    for (left, old) in before {
+        out.extend(merge_at(Some(old), None, inside(left)).map(|kept| (left.clone(), kept)));
+    }
+    (!out.is_empty()).then(|| Value::Object(out.into_iter().collect()))
+}
+
+/// The shape by what is there; of two different types the new one decides.
+fn settled(old: Option<&Value>, new: Option<&Value>, shape: Shape) -> Shape {
+    match (old, new) {
+        (Some(_), Some(value)) if shape.settle([old, new]).is_map() == value.is_object() => shape.settle([old, new]),
+        _ => shape.settle([new.or(old), None]),
+    }
 }
 
 fn merge_at(old: Option<&Value>, new: Option<&Value>, shape: Shape) -> Option<Value> {
-    let shape = match (old, new) {
-        // Of two different types the new one decides.
-        (Some(_), Some(new)) if shape.settle([old, Some(new)]).is_map() == new.is_object() => shape.settle([old, Some(new)]),
-        _ => shape.settle([new.or(old), None]),
-    };
+    let shape = settled(old, new, shape);
     if is_leaf(shape, old, new) {
         return new.or(old).cloned();
     }
@@ -458,6 +491,28 @@ mod tests {
     }
 
     #[test]
+    fn a_spec_is_the_same_when_nothing_in_it_differs() {
+        let spec = json!({"containers": [{"name": "x"}, {"name": "y"}], "nodeSelector": {"a": "b"}});
+        let old = json!({"metadata": {"labels": {"a": "1"}}, "spec": spec});
+        let with = |change: &dyn Fn(&mut Value)| {
+            let mut new = old.clone();
+            new["metadata"]["labels"]["a"] = json!("2");
+            change(&mut new);
+            compare(&old, &new, pod()).same_spec
+        };
+        assert!(with(&|_| {}));
+        assert!(!with(&|new| new["spec"]["nodeSelector"]["a"] = json!("c")));
+        assert!(!with(&|new| new["spec"]["nodeName"] = json!("n")));
+        assert!(!with(&|new| drop(
+            new["spec"].as_object_mut().unwrap().remove("nodeSelector")
+        )));
+        assert!(!with(&|new| drop(new.as_object_mut().unwrap().remove("spec"))));
+        // Nobody's field changes where elements with keys change places, but the spec does.
+        assert!(!with(&|new| new["spec"]["containers"].as_array_mut().unwrap().reverse()));
+        assert!(compare(&json!({}), &json!({"metadata": {}}), pod()).same_spec);
+    }
+
+    #[test]
     fn keys_with_defaults_are_filled_in() {
         let value = json!({"spec": {"containers": [{"name": "x", "ports": [{"containerPort": 80}]}]}});
         let set = fields_of(&value, pod()).into_value();
@@ -484,7 +539,7 @@ mod tests {
             ("", "ab", "ab"),
             ("ab", "bxa", "bxa"),
         ] {
-            assert_eq!(names(&merge(&pod_of(old), &pod_of(new), pod())), want, "{old} + {new}");
+            assert_eq!(names(&merge(&pod_of(old), pod_of(new), pod())), want, "{old} + {new}");
         }
     }
 

@@ -9,7 +9,7 @@ mod strategic;
 
 use serde_json::{Map, Value};
 use trireme_api::cost::{CostError, Ledger};
-use trireme_api::decode::{self, DecodeError, Node};
+use trireme_api::decode::{self, DecodeError, Node, Touched};
 use trireme_api::schema::Struct;
 use trireme_api::{Status, StatusDetails, go};
 
@@ -27,6 +27,8 @@ pub struct Patched<T> {
     pub document: T,
     /// What strict decoding finds in the patch itself, such as `duplicate field "spec.replicas"`.
     pub strict: Vec<String>,
+    /// What of the document it may have changed, where the document does not say so itself.
+    pub touched: Touched,
 }
 
 /// Applies a JSON patch (RFC 6902) to an object of that type. `look` says whether strict decoding's findings are wanted. The
@@ -51,6 +53,7 @@ pub fn json_patch<'a>(ty: &'static Struct, doc: &'a Value, patch: &'a [u8], look
         Ok(document) => Ok(Patched {
             document: lazy::whole(document, ty)?,
             strict,
+            touched: Touched::All,
         }),
         // Upstream hides its limit on copies like everything else; the limit of our own on shifting is told.
         Err(json::Refused::Cost(error @ CostError::Shifted)) => Err(error.into()),
@@ -87,6 +90,7 @@ pub fn merge_patch<'a>(ty: &'static Struct, doc: &'a Value, patch: &'a [u8], loo
     Ok(Patched {
         document: lazy::whole(Lazy::Object(document), ty)?,
         strict,
+        touched: Touched::All,
     })
 }
 
@@ -122,8 +126,14 @@ fn merge<'a>(members: &mut Members<'a>, patch: Members<'a>) {
 /// 400 for a malformed directive, 500 (as upstream) for a missing merge key, an unknown directive or a wrong order.
 pub fn strategic_merge(row: &Resource, doc: &Value, patch: &[u8], look: bool) -> Result<Patched<Value>, Status> {
     let (patch, strict) = object(patch, look).map_err(|why| no_patch(why, false))?;
-    let document = strategic::merge(row.schema(), doc, patch.unwrap_or_default())?;
-    Ok(Patched { document, strict })
+    let patch = patch.unwrap_or_default();
+    let touched = Touched::by(&patch);
+    let document = strategic::merge(row.schema(), doc, patch)?;
+    Ok(Patched {
+        document,
+        strict,
+        touched,
+    })
 }
 
 /// A strategic merge patch that could be applied, as upstream's errors show it.
