@@ -29,10 +29,48 @@ pub(crate) fn limited(program: impl AsRef<OsStr>) -> Command {
 
 /// A test program as cargo built it.
 pub(crate) struct Program {
+    /// Its package's directory and itself, as `store simulation`.
     name: String,
     path: PathBuf,
     /// Directory of its package, in which cargo would run it.
     directory: PathBuf,
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, &'static str)>,
+}
+
+impl Program {
+    /// Runs only the tests that these arguments choose.
+    pub(crate) fn choose(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    }
+
+    /// Runs with this variable of the environment besides.
+    pub(crate) fn set(&mut self, name: &'static str, value: &'static str) {
+        self.environment.push((name, value));
+    }
+}
+
+/// The program of this name.
+///
+/// # Errors
+/// When there is none: then whoever names it is to be mended.
+pub(crate) fn named<'a>(programs: &'a mut [Program], name: &str) -> Result<&'a mut Program> {
+    let mut programs = programs.iter_mut();
+    programs
+        .find(|program| program.name == name)
+        .with_context(|| format!("there is no test program `{name}`"))
+}
+
+/// Puts these first, in this order: what takes longest is begun first, so that it does not run on alone at the end.
+///
+/// # Errors
+/// When there is none of such a name.
+pub(crate) fn put_first(programs: &mut [Program], first: &[&str]) -> Result<()> {
+    for name in first {
+        named(programs, name)?;
+    }
+    programs.sort_by_key(|program| first.iter().position(|name| program.name == *name).unwrap_or(first.len()));
+    Ok(())
 }
 
 /// Builds the libraries' and binaries' test programs and those with the given names.
@@ -59,6 +97,8 @@ pub(crate) fn build(names: &[&str]) -> Result<Vec<Program>> {
                 name: format!("{} {}", directory.file_name().unwrap_or("."), artifact.target.name),
                 path: path.into(),
                 directory: directory.into(),
+                arguments: Vec::new(),
+                environment: Vec::new(),
             });
         }
     }
@@ -68,18 +108,18 @@ pub(crate) fn build(names: &[&str]) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// Runs all programs with these arguments.
+/// Runs all programs, in their order.
 ///
 /// # Errors
 /// Which programs failed, or could not be run.
-pub(crate) fn run(programs: &[Program], arguments: &[&str]) -> Result<()> {
+pub(crate) fn run(programs: &[Program]) -> Result<()> {
     let at_once = thread::available_parallelism().map_or(1, usize::from);
     let (left, failed) = (Mutex::new(programs.iter()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..at_once {
             scope.spawn(|| {
                 while let Some(program) = next(&left) {
-                    if let Err(why) = run_one(program, arguments) {
+                    if let Err(why) = run_one(program) {
                         failed
                             .lock()
                             .expect("nobody panics with it")
@@ -100,11 +140,12 @@ fn next<'a>(left: &Mutex<impl Iterator<Item = &'a Program>>) -> Option<&'a Progr
     left.lock().expect("nobody panics with it").next()
 }
 
-fn run_one(program: &Program, arguments: &[&str]) -> Result<()> {
+fn run_one(program: &Program) -> Result<()> {
     let start = Instant::now();
     let output = limited(&program.path)
         .arg("--quiet")
-        .args(arguments)
+        .args(&program.arguments)
+        .envs(program.environment.iter().copied())
         .current_dir(&program.directory)
         .env("CARGO_MANIFEST_DIR", &program.directory)
         .stdin(Stdio::null())

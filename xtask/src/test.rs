@@ -19,9 +19,21 @@ pub(crate) struct Test {
 }
 
 /// Test programs that need labs, mounts or many seeds.
-const SLOW: &[&str] = &["e2e", "ha", "kill", "lab", "nodes", "power_cut", "runtime", "simulation"];
-/// Seeds of the simulation among the fast tests.
+const SLOW: &[&str] = &["e2e", "ha", "kill", "lab", "nodes", "power_cut", "runtime", SIMULATION];
+/// The one of them that has a place among the fast tests, with a few seeds.
+const SIMULATION: &str = "simulation";
 const FAST_SEEDS: &str = "5";
+/// Programs that take long, the longest first.
+const LONG: &[&str] = &[
+    "network virtual_address",
+    "cli control_plane",
+    "apiserver requests",
+    "checker histories",
+    "resources cost",
+    "store alone",
+    "store trireme_store",
+];
+
 /// Runs everything.
 pub(crate) fn run(options: &Test) -> Result<()> {
     ensure!(
@@ -47,9 +59,9 @@ pub(crate) fn run(options: &Test) -> Result<()> {
             ]))
         })?;
     }
-    let without_labs = step("tests without labs", || tests_without_labs(options.filter.as_deref()));
+    let without_labs = step("tests without labs", || tests_without_labs(options));
     if options.fast {
-        return without_labs.and_then(|()| step("seeds of the simulation", fast_seeds));
+        return without_labs;
     }
     let kubectl = tools::kubectl()?;
     let images = standin::all()?;
@@ -69,28 +81,29 @@ pub(crate) fn run(options: &Test) -> Result<()> {
     without_labs.and(with_labs)
 }
 
-fn tests_without_labs(filter: Option<&str>) -> Result<()> {
+/// The programs that are not slow, and a few seeds of the simulation where nothing follows.
+fn tests_without_labs(options: &Test) -> Result<()> {
     let metadata = cargo_metadata::MetadataCommand::new()
         .manifest_path(project::root().join("Cargo.toml"))
         .no_deps()
         .exec()?;
+    let wanted = |name: &str| !SLOW.contains(&name) || (options.fast && name == SIMULATION);
     let targets = metadata.packages.iter().flat_map(|package| &package.targets);
-    let programs = targets.filter(|target| target.is_test() && !SLOW.contains(&target.name.as_str()));
+    let programs = targets.filter(|target| target.is_test() && wanted(&target.name));
     let mut names: Vec<&str> = programs.map(|target| target.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    let programs = programs::build(&names)?;
-    programs::run(&programs, filter.as_slice())
-}
-
-fn fast_seeds() -> Result<()> {
-    project::run(
-        programs::limited(project::cargo().get_program())
-            .args(["test", "--quiet", "--package", "trireme-store", "--test", "simulation"])
-            .args(["--", "--exact", "seeds"])
-            .env("TRIREME_SIM_SEEDS", FAST_SEEDS)
-            .current_dir(project::root()),
-    )
+    let mut programs = programs::build(&names)?;
+    programs::put_first(&mut programs, LONG)?;
+    if let Some(filter) = &options.filter {
+        programs.iter_mut().for_each(|program| program.choose(&[filter]));
+    }
+    if options.fast {
+        let simulation = programs::named(&mut programs, &format!("store {SIMULATION}"))?;
+        simulation.choose(&["--exact", "seeds"]);
+        simulation.set("TRIREME_SIM_SEEDS", FAST_SEEDS);
+    }
+    programs::run(&programs)
 }
 
 /// Formats and applies clippy's suggestions.

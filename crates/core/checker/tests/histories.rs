@@ -39,8 +39,9 @@ proptest! {
     #[test]
     fn injected_violations_are_found(seed in any::<u64>(), at in any::<u64>()) {
         let shape = Shape { operations: 120, keys: 3, clients: 5, watches: 3, unknown_each: 10 };
+        let valid = valid(seed, shape);
         for (name, inject) in INJECTIONS {
-            let mut history = valid(seed, shape);
+            let mut history = valid.clone();
             let Some(wanted) = inject(&mut history, &mut Random::new(at)) else { continue };
             let found = check(&history);
             prop_assert!(found.iter().any(wanted), "{name} was not found; only {found:#?} in\n{}", history.to_lines());

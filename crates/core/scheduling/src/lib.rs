@@ -2,7 +2,7 @@
 //!
 //! Invariant: the same snapshot, pod and seed give the same node. It holds no queue and knows no time; the manager's
 //! scheduler loop does. Filters and scores, their order, weights, rounding and texts are upstream's
-//! (pkg/scheduler/framework/plugins); `tests/reference.rs` holds them against a slow, obvious implementation.
+//! (pkg/scheduler/framework/plugins); `tests/placement/reference.rs` holds them against a slow, obvious implementation.
 
 pub mod configuration;
 pub mod explain;

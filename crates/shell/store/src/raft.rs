@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::{Config, Raft, SnapshotPolicy};
 use parking_lot::Mutex;
@@ -81,9 +82,16 @@ impl std::fmt::Debug for RaftStore {
 impl RaftStore {
     /// Opens or makes the store in a directory, and returns once it can be read and written.
     ///
+    /// Boxed, as [`serve_peer`](Self::serve_peer) is, so that consensus is compiled here: the code of an `async fn` is made in
+    /// each crate that awaits it, and this one's is several megabytes of openraft.
+    ///
     /// # Errors
     /// When the directory is in use, damaged, full or not accessible.
-    pub async fn open(config: StoreConfig) -> Result<Arc<Self>, OpenError> {
+    pub fn open(config: StoreConfig) -> BoxFuture<'static, Result<Arc<Self>, OpenError>> {
+        Box::pin(Self::open_here(config))
+    }
+
+    async fn open_here(config: StoreConfig) -> Result<Arc<Self>, OpenError> {
         let dir = config.data_dir.clone();
         let ours = config.clone();
         let read = blocking(&*config.disk, move || directory::open(&ours));
@@ -244,10 +252,13 @@ impl RaftStore {
     }
 
     /// Answers a peer's requests until its stream ends. `peer_id` is who the caller has made sure that it is.
-    pub async fn serve_peer(&self, peer_id: u64, stream: Box<dyn Stream>) {
-        if let Err(error) = serve(Arc::clone(&self.core), peer_id, stream).await {
-            tracing::debug!(peer_id, %error, "a peer's connection broke");
-        }
+    pub fn serve_peer(&self, peer_id: u64, stream: Box<dyn Stream>) -> BoxFuture<'static, ()> {
+        let core = Arc::clone(&self.core);
+        Box::pin(async move {
+            if let Err(error) = serve(core, peer_id, stream).await {
+                tracing::debug!(peer_id, %error, "a peer's connection broke");
+            }
+        })
     }
 
     /// Who leads. It says that this server does only once everything that earlier leaders had committed is applied here.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a connection's failure concerns nobody else, and none lives without asking for something: from being
 //! accepted to its first request it has a deadline, between requests a limit, and where the port is full the one that has
-//! been idle the longest makes way (`trireme_connections`; tests/connections.rs holds it). On shutdown no new request is
+//! been idle the longest makes way (`trireme_connections`; `tests/requests/crowds.rs` holds it). On shutdown no new request is
 //! taken, those running are ended within the grace.
 
 use std::convert::Infallible;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -60,7 +61,18 @@ enum Broken {
 impl ApiServer {
     /// Serves a listener until the token is cancelled. `tls` must offer client certificates as optional, best by
     /// [`AskForCertificate`](crate::authn::AskForCertificate); its ALPN is set here.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, mut tls: rustls::ServerConfig, shutdown: CancellationToken) {
+    ///
+    /// Boxed, so that what it needs of HTTP and TLS is compiled here, and not in each crate that awaits it.
+    pub fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tls: rustls::ServerConfig,
+        shutdown: CancellationToken,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(self.serve_here(listener, tls, shutdown))
+    }
+
+    async fn serve_here(self: Arc<Self>, listener: TcpListener, mut tls: rustls::ServerConfig, shutdown: CancellationToken) {
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let connections = TaskTracker::new();

@@ -1,14 +1,11 @@
 //! The proxy subresources of pods, services and nodes, to backends in memory: what is reached, what is passed on, what is
 //! not.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use common::{call, made, send, server};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::service::service_fn;
@@ -16,6 +13,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use trireme_apiserver::{ApiServer, Config, NodeDialer, NodeEndpoint, NodeStream};
+
+use crate::common::{call, made, send, server};
 
 const NAMESPACE: &str = "/api/v1/namespaces/default";
 

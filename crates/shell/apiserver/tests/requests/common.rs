@@ -1,5 +1,4 @@
 //! An API server over a store in memory, and requests to it.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::sync::Arc;
 

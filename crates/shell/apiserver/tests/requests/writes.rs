@@ -104,7 +104,7 @@ fn deployment(name: &str) -> Value {
 
 #[test]
 fn copies_that_double_a_list_are_refused_and_objects_do_not_grow_without_end() {
-    trireme_limited::run("objects_that_grow", trireme_limited::Limits::address_space_mib(1024));
+    trireme_limited::run("writes::objects_that_grow", trireme_limited::Limits::address_space_mib(1024));
 }
 
 #[tokio::test]

@@ -1,11 +1,10 @@
 //! What a profile's arguments change in a decision.
 
-mod common;
-
-use common::{Ground, cpu, node, pod};
 use serde_json::{Value, json};
 use trireme_scheduling::configuration::read;
 use trireme_scheduling::{Preemption, Profile, decide, preempt};
+
+use crate::common::{Ground, cpu, node, pod};
 
 /// A profile by its `plugins` and `pluginConfig`.
 fn profile(plugins: &Value, name: &str, args: &Value) -> Profile {

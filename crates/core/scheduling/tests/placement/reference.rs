@@ -3,16 +3,14 @@
 //!
 //! The worlds change at random between pairs, so that what is kept current change by change is held against counting anew.
 
-mod common;
-mod slow;
-
 use std::collections::BTreeSet;
 
-use common::Ground;
 use serde_json::{Value, json};
-use slow::World;
 use trireme_scheduling::profile::{Strategy, Weighted, Weights};
 use trireme_scheduling::{NodeRecord, Plugins, Profile, rank};
+
+use crate::common::Ground;
+use crate::slow::World;
 
 /// Numbers without pattern, the same for the same seed.
 struct Random(u64);
@@ -597,7 +595,7 @@ fn equals_a_slow_and_obvious_reference() {
 }
 
 #[test]
-#[ignore = "minutes without optimisation: cargo test --release -p trireme-scheduling --test reference -- --ignored"]
+#[ignore = "minutes without optimisation: cargo test --release -p trireme-scheduling --test placement -- --ignored"]
 fn equals_the_reference_on_100_000_pairs() {
     run(0xd1b5_4a32_d192_ed03, 100_000);
 }

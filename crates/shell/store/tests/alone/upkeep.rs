@@ -1,12 +1,11 @@
 //! What the store does by itself: keys expire, history ends. Nothing here asserts when, only that it comes.
 
-mod common;
-
 use std::os::unix::fs::PermissionsExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::{body, key, open, small, write};
 use trireme_store::{Command, EventKind, Operation, Precondition, Store, Write};
+
+use crate::common::{body, key, open, small, write};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_expire_and_history_ends_by_themselves() {

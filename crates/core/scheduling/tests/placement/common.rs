@@ -1,5 +1,4 @@
 //! Small clusters as JSON.
-#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::sync::Arc;
 

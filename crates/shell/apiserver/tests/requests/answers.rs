@@ -1,17 +1,16 @@
 //! Answers that differ between a good guess and upstream: each was seen on a stock server.
 
-mod common;
-
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{call, made, send, server};
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use trireme_apiserver::Config;
 use trireme_store::Command;
+
+use crate::common::{call, made, send, server};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";

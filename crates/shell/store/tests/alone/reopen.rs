@@ -1,12 +1,15 @@
 //! What a store holds when it is opened again, after an orderly end, a sudden one, and damage to its files.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{open, put, small, value, write};
+use futures::StreamExt as _;
 use trireme_store::{OpenError, RaftStore, Store, StoreConfig, WriteError};
+
+use crate::common::{open, put, small, value, write};
+
+/// Stores that are tried at one time.
+const AT_ONCE: usize = 16;
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<_> = fs::read_dir(dir)
@@ -71,7 +74,7 @@ async fn a_directory_has_one_process_and_one_member() {
     let error = RaftStore::open(small(dir.path())).await.unwrap_err();
     assert!(matches!(&error, OpenError::Locked { path } if path == dir.path()), "{error}");
     store.shutdown().await;
-    let error = RaftStore::open(StoreConfig::new(dir.path(), common::alone(2)))
+    let error = RaftStore::open(StoreConfig::new(dir.path(), crate::common::alone(2)))
         .await
         .unwrap_err();
     assert!(matches!(error, OpenError::Member { found: 1, wanted: 2, .. }), "{error}");
@@ -93,16 +96,18 @@ async fn a_torn_tail_is_cut_wherever_it_was_torn() {
     let (from, to) = (ends[ends.len() - 2], ends[ends.len() - 1]);
     let trailer = (from..to).rev().find(|at| whole[*at] != 0).unwrap();
     let name = segment.file_name().unwrap();
-    // Cut off as a file, or left as zeros behind the point as preallocated blocks are.
-    for at in from..=trailer {
-        for zeros in [false, true] {
-            let torn = tempfile::tempdir().unwrap();
-            copy(dir.path(), torn.path());
-            let mut bytes = whole[..at].to_vec();
-            if zeros {
-                bytes.resize(whole.len(), 0);
-            }
-            fs::write(torn.path().join(name), bytes).unwrap();
+    // Cut off as a file, or left as zeros behind the point as preallocated blocks are. Many at a time: each mostly waits for
+    // the disk.
+    let cases = (from..=trailer).flat_map(|at| [(at, false), (at, true)]);
+    let tried = futures::stream::iter(cases).map(|(at, zeros)| {
+        let torn = tempfile::tempdir().unwrap();
+        copy(dir.path(), torn.path());
+        let mut bytes = whole[..at].to_vec();
+        if zeros {
+            bytes.resize(whole.len(), 0);
+        }
+        fs::write(torn.path().join(name), bytes).unwrap();
+        async move {
             let store = open(small(torn.path()))
                 .await
                 .unwrap_or_else(|error| panic!("torn at {at}, {zeros}: {error}"));
@@ -119,7 +124,8 @@ async fn a_torn_tail_is_cut_wherever_it_was_torn() {
             assert_eq!((store.revision(), value(&*store, "d").as_deref()), (4, Some("2")));
             store.shutdown().await;
         }
-    }
+    });
+    assert_eq!(tried.buffer_unordered(AT_ONCE).count().await, 2 * (trailer - from + 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,10 @@
 //! Which changes wake a pod that fitted nowhere.
 
-mod common;
-
-use common::{Ground, cpu, merge, node, pod};
 use serde_json::{Value, json};
 use trireme_scheduling::hints::{Change, may_help};
 use trireme_scheduling::{NodeRecord, Plugins};
+
+use crate::common::{Ground, cpu, merge, node, pod};
 
 fn record(value: &Value) -> NodeRecord {
     NodeRecord::read(value.to_string().as_bytes()).unwrap()

@@ -1,11 +1,10 @@
 //! Volumes of pods: what upstream's VolumeRestrictions, NodeVolumeLimits, VolumeBinding and VolumeZone say, in their words.
 
-mod common;
-
-use common::{Ground, merge, node, pod};
 use serde_json::{Value, json};
 use trireme_scheduling::volumes::{Unbound, VolumePlan, Written};
 use trireme_scheduling::{Profile, decide};
+
+use crate::common::{Ground, merge, node, pod};
 
 const TAIL: &str = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
 

@@ -2,8 +2,6 @@
 //!
 //! The process is this test's own binary; it ends with its standard input, or when its time is up: then its clients fail.
 
-mod common;
-
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -12,7 +10,6 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use common::{made, server};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -26,6 +23,8 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use trireme_apiserver::{Config, connection_limits};
 use trireme_connections::{Shares, open_metrics, raise_limit};
+
+use crate::common::{made, server};
 
 /// Set for the process that serves.
 const SERVES: &str = "TRIREME_TEST_SERVES";
@@ -111,7 +110,7 @@ impl Served {
     fn start() -> Self {
         raise_limit().unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "serves", "--nocapture"])
+            .args(["--ignored", "--exact", "crowds::serves", "--nocapture"])
             .env(SERVES, "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,15 +1,12 @@
 //! A full disk: writes are refused with a reason, reads go on, nothing acknowledged is lost, and freeing space mends it.
 
-mod common;
-#[path = "common/host.rs"]
-mod host;
-
 use std::fs::File;
 use std::io::Write as _;
 
-use common::{open, small, value, write};
-use host::{Mounted, in_own_mounts};
 use trireme_store::{OpenError, RaftStore, Store, StoreConfig, WriteError};
+
+use crate::common::{open, small, value, write};
+use crate::host::{Mounted, in_own_mounts};
 
 fn fill(path: &std::path::Path) {
     let mut file = File::create(path).unwrap();
@@ -69,7 +66,7 @@ fn a_full_disk_refuses_writes_until_there_is_space_again() {
             assert!(value(&*store, &format!("k{index}")).is_some(), "k{index} of {acknowledged}");
         }
         store.shutdown().await;
-        let error = RaftStore::open(StoreConfig::new(dir.path().join("other"), common::alone(1)))
+        let error = RaftStore::open(StoreConfig::new(dir.path().join("other"), crate::common::alone(1)))
             .await
             .unwrap_err();
         assert!(matches!(error, OpenError::Full { .. }), "{error}");

@@ -1,13 +1,12 @@
 //! Files of a store that are gone or empty: absence is never taken for a new beginning, and never for less than there was.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{alone, open, small, value, write};
 use trireme_store::{Member, OpenError, RaftStore, Start, Store, StoreConfig};
+
+use crate::common::{alone, open, small, value, write};
 
 /// What a store can do without: it is made anew with nothing lost.
 const DISPENSABLE: [&str; 3] = ["lock", "spare", "reserve"];

@@ -1,9 +1,8 @@
 //! Whom preemption removes, and where: upstream's rules one by one.
 
-mod common;
-
-use common::{Ground, cpu, node, pod};
 use serde_json::{Value, json};
+
+use crate::common::{Ground, cpu, node, pod};
 
 /// A pod on a node with a priority and CPU in thousandths.
 fn on(name: &str, node: &str, priority: i32, milli: u32) -> Value {
@@ -180,7 +179,7 @@ fn removing_a_pod_undoes_what_its_affinity_forbids() {
     let alone = json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
         {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"name": "new"}}}]}}});
     let mut guard = on("a", "n1", 1, 100);
-    common::merge(&mut guard["spec"], &alone);
+    crate::common::merge(&mut guard["spec"], &alone);
     let mut ground = Ground::new(&nodes(&["n1"]), &[guard, on("b", "n1", 1, 100)]);
     assert_eq!(ground.preempt(&incoming(100)), Ok(("n1".into(), vec!["a".into()])));
 }

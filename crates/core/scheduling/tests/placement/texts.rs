@@ -1,9 +1,8 @@
 //! Where pods go and what is said where they go nowhere.
 
-mod common;
-
-use common::{Ground, cpu, node, pod};
 use serde_json::{Value, json};
+
+use crate::common::{Ground, cpu, node, pod};
 
 fn place(nodes: &[Value], pods: &[Value], pod: &Value) -> Result<String, String> {
     Ground::new(nodes, pods).place(pod)

@@ -1,11 +1,10 @@
 //! Watches: gapless, in order, woken, and honest about what they missed. The same over both stores.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{body, key, open, put, put_if, small, write};
 use trireme_store::{Applied, Command, EventKind, MemoryStore, Operation, Precondition, ReadError, Store, Write};
+
+use crate::common::{body, key, open, put, put_if, small, write};
 
 async fn stores() -> (tempfile::TempDir, Vec<Arc<dyn Store>>) {
     let dir = tempfile::tempdir().unwrap();

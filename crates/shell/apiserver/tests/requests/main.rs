@@ -1,0 +1,13 @@
+//! Requests to an API server over a store in memory, and what they are answered.
+
+mod answers;
+mod authority;
+mod common;
+mod credentials;
+mod crowds;
+mod proxies;
+mod streams;
+mod tls;
+mod verbs;
+mod words;
+mod writes;
