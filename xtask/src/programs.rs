@@ -1,4 +1,5 @@
-//! Test programs that need no lab, one for each processor at a time: what one waits for is time for another.
+//! Test programs that need no lab, one for each processor and one more at a time: some mostly wait, for a disk or for a clock
+//! that they test, and what one waits for is time for another.
 //!
 //! Invariant: a program that fails is told with all it wrote, and does not keep the others from running.
 
@@ -113,7 +114,7 @@ pub(crate) fn build(names: &[&str]) -> Result<Vec<Program>> {
 /// # Errors
 /// Which programs failed, or could not be run.
 pub(crate) fn run(programs: &[Program]) -> Result<()> {
-    let at_once = thread::available_parallelism().map_or(1, usize::from);
+    let at_once = 1 + thread::available_parallelism().map_or(1, usize::from);
     let (left, failed) = (Mutex::new(programs.iter()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..at_once {
