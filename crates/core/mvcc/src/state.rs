@@ -12,7 +12,7 @@ use trireme_api::{Header, Object};
 
 use crate::event::{Event, EventKind};
 use crate::history::History;
-use crate::{Applied, Body, Command, Key, Operation, Precondition, Revision, Write};
+use crate::{Applied, Body, Command, Key, Operation, Precondition, Revision, Write, topic};
 
 /// How many keys one `Expire` command deletes at most; the proposer asks again while some are due.
 pub const EXPIRE_KEYS_MAX: usize = 1000;
@@ -259,12 +259,14 @@ impl State {
     }
 
     fn record(&mut self, key: &Key, kind: EventKind, object: Object, previous: Option<Object>) -> Arc<Event> {
+        let topics = topic::topics(&mut self.history, key, &object, previous.as_ref());
         let event = Arc::new(Event {
             revision: self.revision,
             key: Arc::clone(key),
             kind,
             object,
             previous,
+            topics,
         });
         self.history.push(Arc::clone(&event));
         event
@@ -332,13 +334,13 @@ impl State {
         Ok(())
     }
 
-    /// The next events of a subscriber that knows everything of `prefix` up to `after`: about `limit` of them, more
-    /// only to keep a revision whole.
+    /// The next events of a subscriber that knows everything of `prefix`, or of a topic in it ([`crate::topic`]), up to
+    /// `after`: about `limit` of them, more only to keep a revision whole.
     ///
     /// # Errors
-    /// When an event of the prefix's resource after `after` was dropped.
-    pub fn tail(&self, prefix: &str, after: Revision, limit: usize) -> Result<Tail, ReadError> {
-        let (candidates, missed) = self.history.since(prefix, after);
+    /// When an event of the prefix's resource or of the topic after `after` was dropped.
+    pub fn tail(&self, prefix: &str, topic: Option<&str>, after: Revision, limit: usize) -> Result<Tail, ReadError> {
+        let (candidates, missed) = self.history.since(prefix, topic, after);
         if missed {
             let oldest = self.history.oldest();
             return Err(ReadError::Compacted { asked: after, oldest });
@@ -358,10 +360,10 @@ impl State {
         Ok(Tail { events, through })
     }
 
-    /// Up to where a subscriber that knows everything of `prefix` up to `after` has missed nothing.
+    /// Up to where a subscriber that knows everything of `prefix`, or of a topic in it, up to `after` has missed nothing.
     #[must_use]
-    pub fn quiet_through(&self, prefix: &str, after: Revision) -> Revision {
-        let (mut candidates, missed) = self.history.since(prefix, after);
+    pub fn quiet_through(&self, prefix: &str, topic: Option<&str>, after: Revision) -> Revision {
+        let (mut candidates, missed) = self.history.since(prefix, topic, after);
         if missed {
             return after;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use trireme_api::Object;
 pub use trireme_mvcc::{
-    Applied, Body, Command, Event, EventKind, Key, Operation, Page, Precondition, ReadError, Revision, Write,
+    Applied, Body, Command, Event, EventKind, Key, Operation, Page, Precondition, ReadError, Revision, Write, topic,
 };
 
 mod codec;
@@ -83,6 +83,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Changes of keys that begin with `prefix`, strictly after revision `after`.
     fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, ReadError>;
+
+    /// As [`Store::watch`], for who wants the changes of one [`topic`] of the prefix's resource alone; more may be told. It
+    /// costs nothing for the changes of other topics.
+    fn watch_topic(&self, prefix: &str, topic: &str, after: Revision) -> Result<Box<dyn Watch>, ReadError> {
+        debug_assert!(!topic.is_empty(), "a topic has a name");
+        self.watch(prefix, after)
+    }
 
     /// The revision of the local replica.
     fn revision(&self) -> Revision;

@@ -45,7 +45,11 @@ impl Store for MemoryStore {
     }
 
     fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, ReadError> {
-        self.replica.watch(prefix, after)
+        self.replica.watch(prefix, None, after)
+    }
+
+    fn watch_topic(&self, prefix: &str, topic: &str, after: Revision) -> Result<Box<dyn Watch>, ReadError> {
+        self.replica.watch(prefix, Some(topic), after)
     }
 
     fn revision(&self) -> Revision {

@@ -424,7 +424,11 @@ impl Store for RaftStore {
     }
 
     fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, ReadError> {
-        self.core.replica.watch(prefix, after)
+        self.core.replica.watch(prefix, None, after)
+    }
+
+    fn watch_topic(&self, prefix: &str, topic: &str, after: Revision) -> Result<Box<dyn Watch>, ReadError> {
+        self.core.replica.watch(prefix, Some(topic), after)
     }
 
     fn revision(&self) -> Revision {

@@ -16,14 +16,31 @@ use crate::Watch;
 
 /// How many events one `next` returns, but for keeping a revision whole.
 const EVENTS_PER_READ: usize = 256;
+/// Fewest names of wakers among which it is looked for those that nobody waits for.
+const SWEEP_AT_LEAST: usize = 64;
 
 /// The state with its readers and subscribers.
 #[derive(Debug)]
 pub(crate) struct Replica {
     state: RwLock<State>,
     revision: watch::Sender<Revision>,
-    /// Wakes subscribers by `group/resource/`; those of wider prefixes wait under the empty name.
-    wakers: Mutex<HashMap<Box<str>, Arc<Notify>>>,
+    wakers: Mutex<Wakers>,
+}
+
+/// Wakes subscribers by topic or `group/resource/`; those of wider prefixes wait under the empty name.
+#[derive(Debug, Default)]
+struct Wakers {
+    by_name: HashMap<Box<str>, Arc<Notify>>,
+    /// At how many names it is looked whether somebody waits for each.
+    sweep_at: usize,
+}
+
+impl Wakers {
+    fn wake(&self, name: &str) {
+        if let Some(waker) = self.by_name.get(name) {
+            waker.notify_waiters();
+        }
+    }
 }
 
 impl Replica {
@@ -31,7 +48,7 @@ impl Replica {
         Self {
             revision: watch::Sender::new(state.revision()),
             state: RwLock::new(state),
-            wakers: Mutex::new(HashMap::new()),
+            wakers: Mutex::default(),
         }
     }
 
@@ -56,7 +73,7 @@ impl Replica {
     pub(crate) fn replace(&self, state: State) {
         let revision = state.revision();
         *self.state.write() = state;
-        for waker in self.wakers.lock().values() {
+        for waker in self.wakers.lock().by_name.values() {
             waker.notify_waiters();
         }
         self.revision.send_replace(revision);
@@ -68,32 +85,31 @@ impl Replica {
         }
         self.revision.send_replace(revision);
         let wakers = self.wakers.lock();
-        if let Some(all) = wakers.get("") {
-            all.notify_waiters();
-        }
+        wakers.wake("");
         let mut last = "";
         for event in changed {
+            event.topics().for_each(|topic| wakers.wake(topic));
             let resource = resource_of(&event.key);
-            if resource == last {
-                continue;
+            if resource != last {
+                wakers.wake(resource);
             }
             last = resource;
-            if let Some(waker) = wakers.get(resource) {
-                waker.notify_waiters();
-            }
         }
     }
 
-    fn waker(&self, prefix: &str) -> Arc<Notify> {
-        let resource = resource_of(prefix);
+    fn waker(&self, name: &str) -> Arc<Notify> {
         let mut wakers = self.wakers.lock();
-        if let Some(waker) = wakers.get(resource) {
+        if let Some(waker) = wakers.by_name.get(name) {
             return Arc::clone(waker);
         }
-        // Custom resources come and go: what nobody waits for any more is dropped when something new is waited for.
-        wakers.retain(|_, waker| Arc::strong_count(waker) > 1);
+        // Custom resources and nodes come and go: what nobody waits for any more is dropped once there may be as much of it as
+        // of what is waited for.
+        if wakers.by_name.len() >= wakers.sweep_at {
+            wakers.by_name.retain(|_, waker| Arc::strong_count(waker) > 1);
+            wakers.sweep_at = 2 * wakers.by_name.len().max(SWEEP_AT_LEAST);
+        }
         let waker = Arc::new(Notify::new());
-        wakers.insert(resource.into(), Arc::clone(&waker));
+        wakers.by_name.insert(name.into(), Arc::clone(&waker));
         waker
     }
 
@@ -118,12 +134,18 @@ impl Replica {
         Ok(view.page(prefix, after, limit))
     }
 
-    pub(crate) fn watch(self: &Arc<Self>, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, ReadError> {
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        prefix: &str,
+        topic: Option<&str>,
+        after: Revision,
+    ) -> Result<Box<dyn Watch>, ReadError> {
         self.state.read().check(after)?;
         Ok(Box::new(Subscription {
             replica: Arc::clone(self),
-            waker: self.waker(prefix),
+            waker: self.waker(topic.unwrap_or_else(|| resource_of(prefix))),
             prefix: prefix.into(),
+            topic: topic.map(Into::into),
             cursor: after,
         }))
     }
@@ -152,6 +174,7 @@ struct Subscription {
     replica: Arc<Replica>,
     waker: Arc<Notify>,
     prefix: Box<str>,
+    topic: Option<Box<str>>,
     cursor: Revision,
 }
 
@@ -163,7 +186,12 @@ impl Watch for Subscription {
             tokio::pin!(changed);
             // Counts as waiting from here on, so that a change between the look and the wait is not missed.
             changed.as_mut().enable();
-            let tail = self.replica.state.read().tail(&self.prefix, self.cursor, EVENTS_PER_READ)?;
+            let topic = self.topic.as_deref();
+            let tail = self
+                .replica
+                .state
+                .read()
+                .tail(&self.prefix, topic, self.cursor, EVENTS_PER_READ)?;
             self.cursor = tail.through;
             if !tail.events.is_empty() {
                 return Ok(tail.events);
@@ -173,6 +201,7 @@ impl Watch for Subscription {
     }
 
     fn progress(&self) -> Revision {
-        self.replica.state.read().quiet_through(&self.prefix, self.cursor)
+        let topic = self.topic.as_deref();
+        self.replica.state.read().quiet_through(&self.prefix, topic, self.cursor)
     }
 }

@@ -30,13 +30,15 @@ enum Guard {
     Stale,
 }
 
-const KEYS: [&str; 6] = [
+const KEYS: [&str; 8] = [
     "/configmaps/d/a",
     "/configmaps/d/b",
     "/configmaps/e/a",
     "/events/d/a",
     "apps/deployments/d/a",
     "/nodes//n",
+    "/pods/d/p",
+    "/pods/e/p",
 ];
 
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -125,6 +127,13 @@ proptest! {
         let mut state = State::new();
         let mut worlds: BTreeMap<Revision, World> = BTreeMap::from([(1, World::new())]);
         let mut log: Vec<(Revision, String, EventKind)> = Vec::new();
+        // The nodes that the pod of an event is or was on.
+        let mut nodes: BTreeMap<Revision, Vec<(String, Vec<serde_json::Value>)>> = BTreeMap::new();
+        let mut note = |event: &Event| {
+            let both = [Some(&event.object), event.previous.as_ref()].into_iter().flatten();
+            let both = both.map(|object| object.value()["spec"]["nodeName"].clone());
+            nodes.entry(event.revision).or_default().push((event.key.to_string(), both.collect()));
+        };
         let (mut now_ms, mut count) = (1_000_u64, 0_u32);
         for step in steps {
             now_ms += 500;
@@ -167,6 +176,7 @@ proptest! {
                         prop_assert!(committed);
                         for event in &events {
                             log.push((event.revision, event.key.to_string(), event.kind));
+                            note(event);
                             let before = world.get(&*event.key).map(|held| held.revision);
                             prop_assert_eq!(event.previous.as_ref().map(|object| object.header().resource_version), before);
                         }
@@ -186,6 +196,7 @@ proptest! {
                     let (_, events) = state.apply(&Command::Expire { now_ms }, 1);
                     for event in &events {
                         log.push((event.revision, event.key.to_string(), event.kind));
+                        note(event);
                         let held = world.remove(&*event.key).unwrap();
                         prop_assert!(held.expiry.is_some_and(|at| at <= now_ms));
                         worlds.insert(event.revision, world.clone());
@@ -209,9 +220,9 @@ proptest! {
                     let mut cursor = at;
                     let mut seen = Vec::new();
                     while cursor < state.revision() {
-                        let tail = state.tail(prefix, cursor, 2).unwrap();
+                        let tail = state.tail(prefix, None, cursor, 2).unwrap();
                         prop_assert!(tail.through > cursor);
-                        let quiet = state.quiet_through(prefix, cursor);
+                        let quiet = state.quiet_through(prefix, None, cursor);
                         match tail.events.first() {
                             Some(first) => prop_assert_eq!(quiet, first.revision - 1),
                             None => prop_assert_eq!(quiet, tail.through),
@@ -222,6 +233,22 @@ proptest! {
                     let all: Vec<_> = log.iter().filter(|(revision, key, _)| *revision > at && key.starts_with(prefix)).cloned().collect();
                     prop_assert_eq!(seen, all);
                 }
+            }
+        }
+        for node in ["n1", "n2", "n3"] {
+            for prefix in ["/pods/", "/pods/d/"] {
+                let topic = topic::topic(prefix, "spec.nodeName", node);
+                let mut cursor = state.oldest();
+                let mut seen = Vec::new();
+                while cursor < state.revision() {
+                    let tail = state.tail(prefix, topic.as_deref(), cursor, 1).unwrap();
+                    cursor = tail.through;
+                    seen.extend(tail.events.iter().map(|event| (event.revision, event.key.to_string())));
+                }
+                let of_node = nodes.range(state.oldest() + 1..).flat_map(|(revision, told)| told.iter().map(move |told| (*revision, told)));
+                let of_node = of_node.filter(|(_, (key, on))| key.starts_with(prefix) && on.iter().any(|on| on == node));
+                let all: Vec<_> = of_node.map(|(revision, (key, _))| (revision, key.clone())).collect();
+                prop_assert_eq!(seen, all);
             }
         }
     }

@@ -5,6 +5,15 @@ use serde_json::json;
 use super::*;
 use crate::Loader;
 
+/// A pod whose value is a number is on one of three nodes, or on none.
+pub(super) fn pod(name: &str, value: &str) -> Body {
+    let node = value.parse::<u32>().ok().map(|number| number % 4).filter(|node| *node > 0);
+    let node = node.map_or_else(String::new, |node| format!("n{node}"));
+    Body::new(
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "d"}, "spec": {"nodeName": node}, "data": {"v": value}}),
+    )
+}
+
 pub(super) fn body(name: &str, value: &str) -> Body {
     Body::new(
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "d"}, "data": {"v": value}}),
@@ -17,7 +26,7 @@ pub(super) fn put(key: &str, precondition: Precondition, value: &str, ttl_second
         key: Arc::from(key),
         precondition,
         operation: Operation::Put {
-            body: body(name, value),
+            body: if key.starts_with("/pods/") { pod(name, value) } else { body(name, value) },
             ttl_seconds,
         },
     }
@@ -189,10 +198,10 @@ fn reads_and_watches_know_what_is_gone_and_what_is_to_come() {
             .page("/configmaps/", None, None);
         assert_eq!(value(&page.items[0].1), (revision - 2).to_string());
     }
-    assert!(state.tail("/configmaps/", 4, 10).is_err());
-    let tail = state.tail("/configmaps/", 5, 4).unwrap();
+    assert!(state.tail("/configmaps/", None, 4, 10).is_err());
+    let tail = state.tail("/configmaps/", None, 5, 4).unwrap();
     assert_eq!((tail.events.len(), tail.through), (4, 9));
-    let tail = state.tail("/configmaps/", 9, 4).unwrap();
+    let tail = state.tail("/configmaps/", None, 9, 4).unwrap();
     assert_eq!((tail.events.len(), tail.through), (2, 11));
     // Compaction never goes into the future nor back.
     state.apply(&Command::Compact { revision: 99 }, 1);
@@ -208,13 +217,13 @@ fn a_subscriber_of_a_quiet_resource_misses_nothing_while_others_are_busy() {
         state.apply(&one(put("/configmaps/d/a", Precondition::None, "0", None)), 1);
     }
     state.apply(&Command::Compact { revision: 6 }, 1);
-    assert!(state.tail("/secrets/", 2, 10).unwrap().events.is_empty());
-    assert_eq!(state.quiet_through("/secrets/", 2), 7);
-    assert_eq!(state.quiet_through("/configmaps/d/", 6), 6);
-    assert_eq!(state.quiet_through("/configmaps/e/", 6), 7);
-    assert!(state.tail("/configmaps/", 2, 10).is_err());
-    assert!(state.tail("", 2, 10).is_err());
-    assert_eq!(state.tail("", 6, 10).unwrap().events.len(), 1);
+    assert!(state.tail("/secrets/", None, 2, 10).unwrap().events.is_empty());
+    assert_eq!(state.quiet_through("/secrets/", None, 2), 7);
+    assert_eq!(state.quiet_through("/configmaps/d/", None, 6), 6);
+    assert_eq!(state.quiet_through("/configmaps/e/", None, 6), 7);
+    assert!(state.tail("/configmaps/", None, 2, 10).is_err());
+    assert!(state.tail("", None, 2, 10).is_err());
+    assert_eq!(state.tail("", None, 6, 10).unwrap().events.len(), 1);
 }
 
 #[test]
@@ -291,7 +300,7 @@ fn a_loaded_snapshot_goes_on_where_the_state_was() {
         loader.feed(chunk).unwrap();
     }
     let loaded = loader.finish().unwrap();
-    assert!(loaded.tail("/secrets/", 2000, 1).is_err() && loaded.tail("/secrets/", 2001, 1).is_ok());
+    assert!(loaded.tail("/secrets/", None, 2000, 1).is_err() && loaded.tail("/secrets/", None, 2001, 1).is_ok());
     assert_eq!((loaded.revision(), loaded.len(), loaded.oldest()), (2001, 2000, 2001));
     assert_eq!(loaded.next_expiry_ms(), Some(61_000));
     assert_eq!(loaded.expiries.len(), 667);
@@ -418,4 +427,63 @@ fn weights_are_those_of_what_is_held() {
         assert!(state.history_bytes() <= crate::HISTORY_BYTES_MAX);
     }
     assert!(state.history_bytes() > crate::HISTORY_BYTES_MAX / 2);
+}
+
+#[test]
+fn a_topic_tells_what_enters_changes_and_leaves_and_is_not_behind_while_others_are_busy() {
+    let n1 = topic("/pods/d/", "spec.nodeName", "n1").unwrap();
+    assert_eq!(topic("/pods/", "spec.nodeName", "n1").as_deref(), Some(n1.as_str()));
+    assert_eq!(topic("/pods/", "status.phase", "n1"), None);
+    assert_eq!(topic("/pods/", "spec.nodeName", ""), None);
+    assert_eq!(topic("/podtemplates/", "spec.nodeName", "n1"), None);
+    assert_eq!(topic("", "spec.nodeName", "n1"), None);
+    let mut state = State::new();
+    // On no node, bound to n1, changed there, moved to n2, of which n1 hears nothing more.
+    for value in ["0", "1", "5", "2", "6"] {
+        state.apply(&one(put("/pods/d/a", Precondition::None, value, None)), 1);
+    }
+    let told = |state: &State, after| {
+        let tail = state.tail("/pods/", Some(&n1), after, 10).unwrap();
+        let revisions: Vec<_> = tail.events.iter().map(|event| event.revision).collect();
+        (revisions, tail.through)
+    };
+    assert_eq!(told(&state, 1), (vec![3, 4, 5], 6));
+    assert_eq!(state.quiet_through("/pods/", Some(&n1), 3), 3);
+    assert_eq!(state.quiet_through("/pods/", Some(&n1), 5), 6);
+    assert!(state.tail("/pods/e/", Some(&n1), 1, 10).unwrap().events.is_empty());
+    state.apply(&Command::Compact { revision: 6 }, 1);
+    assert_eq!(told(&state, 5), (vec![], 6));
+    assert!(state.tail("/pods/", None, 5, 10).is_err());
+    assert!(state.tail("/pods/", Some(&n1), 4, 10).is_err());
+    // A node is known by its name.
+    state.apply(&one(put("/nodes//n1", Precondition::None, "0", None)), 1);
+    let own = topic("/nodes//", "metadata.name", "n1").unwrap();
+    assert_eq!(state.tail("/nodes/", Some(&own), 6, 10).unwrap().events.len(), 1);
+}
+
+#[test]
+fn topics_that_are_forgotten_say_so_to_who_was_behind() {
+    let mut state = State::new();
+    let pod = |node: usize| {
+        let body = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"nodeName": format!("n{node}")}});
+        let operation = Operation::Put {
+            body: Body::new(body),
+            ttl_seconds: None,
+        };
+        one(Write {
+            key: Arc::from("/pods/d/a"),
+            precondition: Precondition::None,
+            operation,
+        })
+    };
+    for node in 0..5000 {
+        state.apply(&pod(node), 1);
+    }
+    state.apply(&Command::Compact { revision: 5001 }, 1);
+    let n7 = topic("/pods/", "spec.nodeName", "n7").unwrap();
+    assert!(state.tail("/pods/", Some(&n7), 8, 10).is_err());
+    assert!(state.tail("/pods/", Some(&n7), 5001, 10).unwrap().events.is_empty());
+    state.apply(&pod(7), 1);
+    assert!(state.tail("/pods/", Some(&n7), 8, 10).is_err());
+    assert_eq!(state.tail("/pods/", Some(&n7), 5001, 10).unwrap().events.len(), 1);
 }

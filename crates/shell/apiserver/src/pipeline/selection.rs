@@ -82,6 +82,12 @@ impl Selection {
             .find_map(|(path, demand)| demand.only().filter(|_| path == NAME))
     }
 
+    /// The fields of which one value alone is selected, as dotted paths, and that value.
+    pub fn values(&self) -> impl Iterator<Item = (&str, &str)> {
+        let demands = self.fields.demands();
+        demands.filter_map(|(path, demand)| Some((path, demand.only()?)))
+    }
+
     /// The object in the version that its fields are selected in.
     fn shown(&self, object: &Object) -> Value {
         match self.row.filter(|row| rules::converts(row)) {

@@ -147,7 +147,14 @@ impl ApiServer {
             asked
         };
         watcher.told = start;
-        match self.store.watch(&prefix, start) {
+        // Each kubelet asks for the pods of its node alone, and for its Node: it hears of nothing else.
+        let values = &mut watcher.selection.values();
+        let topic = values.find_map(|(path, value)| trireme_store::topic(&prefix, path, value));
+        let live = match topic {
+            Some(topic) => self.store.watch_topic(&prefix, &topic, start),
+            None => self.store.watch(&prefix, start),
+        };
+        match live {
             Ok(live) => watcher.live = Some(live),
             // Upstream waits for a revision of the future to come, and says nothing.
             Err(ReadError::Future { .. }) => watcher.idle = true,

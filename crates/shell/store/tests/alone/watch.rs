@@ -146,3 +146,56 @@ async fn a_watcher_that_falls_behind_loses_no_event_or_is_told() {
         assert!(matches!(store.watch("/configmaps/", 1), Err(ReadError::Compacted { .. })));
     }
 }
+
+fn bound(name: &str, node: &str) -> Command {
+    let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"nodeName": node}});
+    Command::Transaction {
+        writes: vec![Write {
+            key: Arc::from(format!("/pods/default/{name}")),
+            precondition: Precondition::None,
+            operation: Operation::Put {
+                body: trireme_store::Body::new(pod),
+                ttl_seconds: None,
+            },
+        }],
+        now_ms: 0,
+        fence: None,
+        guards: Vec::new(),
+    }
+}
+
+/// How often a future is woken.
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicUsize);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_a_topic_is_not_woken_by_others() {
+    let (_dir, stores) = stores().await;
+    for store in stores {
+        let topic = trireme_store::topic("/pods/", "spec.nodeName", "n1").unwrap();
+        let start = store.revision();
+        let mut watch = store.watch_topic("/pods/", &topic, start).unwrap();
+        let woken = Arc::<Woken>::default();
+        let waker = std::task::Waker::from(Arc::clone(&woken));
+        let mut context = std::task::Context::from_waker(&waker);
+        let mut next = watch.next();
+        assert!(next.as_mut().poll(&mut context).is_pending());
+        for pod in 0..5 {
+            store.commit(bound(&format!("p{pod}"), "n2")).await.unwrap();
+            store.commit(bound(&format!("q{pod}"), "")).await.unwrap();
+        }
+        assert_eq!(woken.0.load(std::sync::atomic::Ordering::SeqCst), 0);
+        store.commit(bound("q0", "n1")).await.unwrap();
+        assert_eq!(woken.0.load(std::sync::atomic::Ordering::SeqCst), 1);
+        let events = next.await.unwrap();
+        assert_eq!((events.len(), &*events[0].key), (1, "/pods/default/q0"));
+        assert_eq!(watch.progress(), store.revision());
+    }
+}
