@@ -63,9 +63,12 @@ impl Places {
             return;
         };
         let key = key_of(pod);
+        // Most events are of a pod that is known: who looks for pods need not wait for them.
+        if self.0.read().get(&*node).is_some_and(|pods| pods.contains(&*key)) {
+            return;
+        }
         let mut nodes = self.0.write();
         match nodes.get_mut(&*node) {
-            Some(pods) if pods.contains(&*key) => {}
             Some(pods) => {
                 pods.insert(key.into());
             }

@@ -175,6 +175,13 @@ impl Cache {
         self.store(&pods).map(|store| store.on_node(node)).unwrap_or_default()
     }
 
+    /// The nodes that some pod is on, in no order.
+    #[must_use]
+    pub fn nodes_of_pods(&self) -> Vec<String> {
+        let pods = ResourceRef::of::<k8s_openapi::api::core::v1::Pod>();
+        self.store(&pods).map(|store| store.nodes()).unwrap_or_default()
+    }
+
     /// The object of a resource with this UID.
     #[must_use]
     pub fn object_by_uid(&self, resource: &ResourceRef, uid: &str) -> Option<Object> {

@@ -262,6 +262,10 @@ impl Store {
         self.content.read().on_node.get(node).cloned().unwrap_or_default()
     }
 
+    pub(crate) fn nodes(&self) -> Vec<String> {
+        self.content.read().on_node.keys().cloned().collect()
+    }
+
     pub(crate) fn by_uid(&self, uid: &str) -> Option<Object> {
         let content = self.content.read();
         content.find(content.uids.get(uid)?).cloned()

@@ -1,11 +1,13 @@
 //! Carries out a plan, action by action.
 //!
 //! Invariant: it adds no decision. It stops at the first action that fails; what is told of an action, done or failed,
-//! stands in the plan. Creations of one kind that follow each other go together, one at first and twice as many each time
-//! (upstream's slow start), so that a refusal is met before many more follow and many pods share a flush of the log.
+//! stands in the plan. Creations of one kind that follow each other go together, one at first and one more for each that
+//! succeeds, so twice as many each time (upstream's slow start): a refusal is met before many more follow, and many pods share
+//! a flush of the log.
 
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use trireme_api::{Object, Status};
 use trireme_client::typed::target_of;
@@ -19,7 +21,10 @@ use crate::registration::{Context, Failure};
 use crate::written::Written;
 
 /// How many objects are created together at most.
-const TOGETHER_MAX: usize = 128;
+const TOGETHER_MAX: usize = 256;
+/// How many are created together at first where the key's last plan created without a refusal: with many to make, a plan
+/// follows the other, and each would begin with one. So many may be refused at once where a quota is used up between two.
+const TOGETHER_AGAIN_MAX: usize = 64;
 
 /// The kind that an action creates.
 fn created_kind(action: &Action) -> Option<&str> {
@@ -65,32 +70,51 @@ pub struct Executor<'a> {
 }
 
 impl Executor<'_> {
-    /// Carries out a plan.
+    /// Carries out a plan, creating so many objects together at first; how many the key's next plan may begin with.
     ///
     /// # Errors
     /// The first action that failed; what stood behind it was not done, unless it went together with it.
-    pub async fn execute(&self, plan: &Plan) -> Result<(), Box<Stopped>> {
-        let (mut rest, mut most) = (&plan.actions[..], 1);
-        while let Some(first) = rest.first() {
-            let kind = created_kind(first);
-            let alike = |action: &&Action| kind.is_some() && created_kind(action) == kind;
-            let together = rest.iter().take(most).take_while(alike).count().max(1);
-            most = if kind.is_some() { (2 * most).min(TOGETHER_MAX) } else { 1 };
-            let begin = plan.actions.len() - rest.len();
-            let (now, later) = rest.split_at(together);
-            rest = later;
-            let outcomes = join_all(now.iter().map(|action| self.one(action))).await;
-            let mut first = None;
-            for (at, (action, outcome)) in (begin..).zip(now.iter().zip(outcomes)) {
-                if let Err(stopped) = self.tell(at, action, outcome) {
-                    first.get_or_insert(stopped);
-                }
+    pub async fn execute(&self, plan: &Plan, together: usize) -> Result<usize, Box<Stopped>> {
+        let (mut at, mut most) = (0, together.clamp(1, TOGETHER_AGAIN_MAX));
+        let mut created = false;
+        while let Some(action) = plan.actions.get(at) {
+            let Some(kind) = created_kind(action) else {
+                let outcome = self.one(action).await;
+                self.tell(at, action, outcome)?;
+                at += 1;
+                continue;
+            };
+            let rest = &plan.actions[at..];
+            let alike = rest.iter().take_while(|action| created_kind(action) == Some(kind)).count();
+            self.create(at, &rest[..alike], &mut most).await?;
+            created = true;
+            at += alike;
+        }
+        Ok(if created { most.min(TOGETHER_AGAIN_MAX) } else { 1 })
+    }
+
+    /// Creates objects of one kind, which stand in the plan from a place on. No more are begun after one is refused.
+    async fn create(&self, from: usize, actions: &[Action], most: &mut usize) -> Result<(), Box<Stopped>> {
+        let mut next = actions.iter().enumerate();
+        let mut writes = FuturesUnordered::new();
+        let mut first: Option<Box<Stopped>> = None;
+        loop {
+            while first.is_none()
+                && writes.len() < *most
+                && let Some((at, action)) = next.next()
+            {
+                writes.push(async move { (at, action, self.one(action).await) });
             }
-            if let Some(stopped) = first {
-                return Err(stopped);
+            let Some((at, action, outcome)) = writes.next().await else {
+                break;
+            };
+            match self.tell(from + at, action, outcome) {
+                Ok(()) => *most = (*most + 1).min(TOGETHER_MAX),
+                Err(stopped) if first.as_ref().is_none_or(|first| stopped.at < first.at) => first = Some(stopped),
+                Err(_) => {}
             }
         }
-        Ok(())
+        first.map_or(Ok(()), Err)
     }
 
     /// Does what an action does.

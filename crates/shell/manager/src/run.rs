@@ -122,6 +122,7 @@ impl Manager {
                 workloads: self.metrics.workloads(),
                 queue,
                 failures: Mutex::default(),
+                together: Mutex::default(),
                 registration,
             };
             let ended = ended.clone();
@@ -146,6 +147,8 @@ struct Controller {
     queue: Arc<Queue>,
     /// What the last plans failed by; gone with the next that does not.
     failures: Mutex<HashMap<Key, Failure>>,
+    /// How many objects the next plans may create together at first, of keys whose last one created some, all of them.
+    together: Mutex<HashMap<Key, usize>>,
     metrics: Arc<ControllerMetrics>,
 }
 
@@ -248,7 +251,9 @@ impl Controller {
                     events: &self.context.events,
                     metrics: &self.metrics,
                 };
-                let outcome = executor.execute(&plan).await;
+                // Gone where the plan fails.
+                let together = self.together.lock().remove(key).unwrap_or(1);
+                let outcome = executor.execute(&plan, together).await;
                 if let (Some((_, measure)), Some(before)) = (measure, &before) {
                     let stopped = outcome.as_ref().err().map(|stopped| stopped.at);
                     let look = Reconciled {
@@ -262,8 +267,11 @@ impl Controller {
                     measure(&self.workloads, &look);
                 }
                 match outcome {
-                    Ok(()) => {
+                    Ok(together) => {
                         self.failures.lock().remove(key);
+                        if together > 1 {
+                            self.together.lock().insert(key.clone(), together);
+                        }
                         Ok(plan.requeue_after)
                     }
                     Err(stopped) => {

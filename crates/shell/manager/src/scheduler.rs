@@ -2,7 +2,9 @@
 //! [`trireme_scheduling::decide`] where they go, and binds them or makes room for them by preemption.
 //!
 //! Invariant: a pod counts on its node from the decision on (it is assumed), so two pods never get the same room. One
-//! task decides; bindings and evictions run beside it.
+//! task decides; bindings and evictions run beside it. Decisions that follow each other are bound together, in one task and
+//! mostly in one flush of the log; each is a transaction of its own, which fails alone, and whose revision is its pod's alone:
+//! a watch that ends between two events of one revision would go on behind the second.
 
 mod act;
 mod feed;
@@ -10,7 +12,9 @@ mod queue;
 mod volumes;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::join_all;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -31,7 +35,11 @@ use self::queue::PodQueue;
 use self::volumes::{Outcome, Waiting, WaitingPods};
 
 /// Bindings under way at once.
-const BINDINGS_MAX: usize = 64;
+const BINDINGS_MAX: usize = 256;
+/// Decisions that are bound together at most.
+const TOGETHER_MAX: usize = 64;
+/// A decision waits no longer than this for others to be bound with.
+const TOGETHER_WITHIN: Duration = Duration::from_millis(5);
 
 /// The scheduler. One is made for each term as leader.
 pub struct Scheduler {
@@ -119,6 +127,7 @@ impl Scheduler {
                 metrics: self.metrics.scheduler(),
                 results,
                 permits: Arc::new(Semaphore::new(BINDINGS_MAX)),
+                decided: Vec::new(),
                 seed: 0,
             };
             running.run(changes, done).await;
@@ -138,6 +147,16 @@ enum Done {
     Written(Waiting, Result<Written, Status>),
     /// A preemption is under way, or failed.
     Preempted(Arc<PodRecord>, Result<(), Status>),
+}
+
+/// A pod that is to be bound.
+struct Decided {
+    pod: Arc<PodRecord>,
+    node: Box<str>,
+    begun: Instant,
+    /// Failed attempts before this one, and the pod's arrival.
+    history: Option<(u32, Instant)>,
+    events: EventRecorder,
 }
 
 struct Bound {
@@ -168,6 +187,8 @@ struct Running {
     metrics: SchedulerMetrics,
     results: mpsc::Sender<Done>,
     permits: Arc<Semaphore>,
+    /// What is to be bound next, at most [`TOGETHER_MAX`].
+    decided: Vec<Decided>,
     seed: u64,
 }
 
@@ -184,8 +205,16 @@ impl Running {
             self.queue.flush(Instant::now());
             if let Some(pod) = self.queue.pop() {
                 self.place(&pod).await;
+                if self
+                    .decided
+                    .first()
+                    .is_some_and(|first| first.begun.elapsed() > TOGETHER_WITHIN)
+                {
+                    self.bind_decided().await;
+                }
                 continue;
             }
+            self.bind_decided().await;
             self.queue.measure();
             let timer = async {
                 match self.queue.deadline().into_iter().chain(self.waiting.deadline()).min() {
@@ -251,25 +280,54 @@ impl Running {
         }
     }
 
-    async fn bind(&self, pod: &Arc<PodRecord>, node: Box<str>, begun: Instant) {
-        let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
+    async fn bind(&mut self, pod: &Arc<PodRecord>, node: Box<str>, begun: Instant) {
+        self.decided.push(Decided {
+            pod: Arc::clone(pod),
+            node,
+            begun,
+            history: self.queue.history(&pod.uid),
+            events: self.lanes[self.lane(pod)].events.clone(),
+        });
+        if self.decided.len() >= TOGETHER_MAX {
+            self.bind_decided().await;
+        }
+    }
+
+    /// Binds what was decided.
+    async fn bind_decided(&mut self) {
+        let decided = std::mem::take(&mut self.decided);
+        if decided.is_empty() {
+            return;
+        }
+        let count = u32::try_from(decided.len()).expect("they are few");
+        let Ok(mut permits) = Arc::clone(&self.permits).acquire_many_owned(count).await else {
             return;
         };
-        let events = self.lanes[self.lane(pod)].events.clone();
         let (client, results) = (self.client.clone(), self.results.clone());
-        let pod = Arc::clone(pod);
-        let history = self.queue.history(&pod.uid);
         tokio::spawn(async move {
-            let result = act::bind(&client, &events, &pod, &node).await;
-            drop(permit);
-            let bound = Bound {
-                pod,
-                begun,
-                history,
-                result,
-            };
-            // Without a receiver the scheduler has ended, and nobody needs the result.
-            drop(results.send(Done::Bound(bound)).await);
+            let bindings = decided.into_iter().map(|decided| {
+                let (permit, client, results) = (permits.split(1), &client, &results);
+                async move {
+                    let Decided {
+                        pod,
+                        node,
+                        begun,
+                        history,
+                        events,
+                    } = decided;
+                    let result = act::bind(client, &events, &pod, &node).await;
+                    drop(permit);
+                    let bound = Bound {
+                        pod,
+                        begun,
+                        history,
+                        result,
+                    };
+                    // Without a receiver the scheduler has ended, and nobody needs the result.
+                    drop(results.send(Done::Bound(bound)).await);
+                }
+            });
+            join_all(bindings).await;
         });
     }
 

@@ -26,7 +26,11 @@ pub(super) fn put(key: &str, precondition: Precondition, value: &str, ttl_second
         key: Arc::from(key),
         precondition,
         operation: Operation::Put {
-            body: if key.starts_with("/pods/") { pod(name, value) } else { body(name, value) },
+            body: if key.starts_with("/pods/") {
+                pod(name, value)
+            } else {
+                body(name, value)
+            },
             ttl_seconds,
         },
     }
@@ -465,7 +469,8 @@ fn a_topic_tells_what_enters_changes_and_leaves_and_is_not_behind_while_others_a
 fn topics_that_are_forgotten_say_so_to_who_was_behind() {
     let mut state = State::new();
     let pod = |node: usize| {
-        let body = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"nodeName": format!("n{node}")}});
+        let body =
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"nodeName": format!("n{node}")}});
         let operation = Operation::Put {
             body: Body::new(body),
             ttl_seconds: None,

@@ -5,16 +5,16 @@
 //! before its time is up. It will not log a token.
 
 mod legacy;
+mod signer;
 
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use trireme_api::{Object, Status};
 use trireme_store::Store;
 
@@ -25,6 +25,7 @@ use crate::server::show_time;
 use crate::user::UserInfo;
 
 pub use legacy::SecretTokens;
+use signer::Signer;
 
 /// What every key here signs with, and how verifiers are told.
 const ALGORITHM: Algorithm = Algorithm::ES256;
@@ -76,9 +77,8 @@ struct Reference {
 pub struct ServiceAccountTokens {
     issuer: String,
     audiences: Vec<String>,
-    encoding: EncodingKey,
+    signer: Signer,
     decoding: DecodingKey,
-    key_id: String,
     key_set: Value,
     store: Weak<dyn Store>,
 }
@@ -105,17 +105,16 @@ impl ServiceAccountTokens {
             [4, rest @ ..] if rest.len() == 64 => (URL_SAFE_NO_PAD.encode(&rest[..32]), URL_SAFE_NO_PAD.encode(&rest[32..])),
             _ => return Err(KeyError("the public point is not 65 bytes long".into())),
         };
-        let encoding = EncodingKey::from_ec_pem(private_pem.as_bytes()).map_err(|error| KeyError(error.to_string()))?;
+        let signer = Signer::new(private_pem, point)?;
         let decoding = DecodingKey::from_ec_components(&x, &y).map_err(|error| KeyError(error.to_string()))?;
-        let key_id = URL_SAFE_NO_PAD.encode(Sha256::digest(point));
+        let key_id = signer::key_id(point);
         let key_set =
             json!({"keys": [{"use": "sig", "kty": "EC", "kid": key_id, "crv": "P-256", "alg": ALGORITHM_NAME, "x": x, "y": y}]});
         Ok(Self {
             issuer: issuer.to_owned(),
             audiences,
-            encoding,
+            signer,
             decoding,
-            key_id,
             key_set,
             store: Arc::downgrade(store),
         })
@@ -312,12 +311,7 @@ impl TokenIssuer for ServiceAccountTokens {
             sub: format!("system:serviceaccount:{}:{}", account.namespace, account.name),
             private,
         };
-        let header = Header {
-            kid: Some(self.key_id.clone()),
-            typ: None,
-            ..Header::new(ALGORITHM)
-        };
-        let token = jsonwebtoken::encode(&header, &claims, &self.encoding).map_err(|error| {
+        let token = self.signer.sign(&claims).map_err(|error| {
             tracing::error!(%error, "signing a service account token failed");
             Status::internal("failed to sign the token")
         })?;

@@ -82,10 +82,11 @@ impl Selection {
             .find_map(|(path, demand)| demand.only().filter(|_| path == NAME))
     }
 
-    /// The fields of which one value alone is selected, as dotted paths, and that value.
-    pub fn values(&self) -> impl Iterator<Item = (&str, &str)> {
-        let demands = self.fields.demands();
-        demands.filter_map(|(path, demand)| Some((path, demand.only()?)))
+    /// The topic ([`trireme_store::topic`]) of a prefix that all that match are in, before or after a change, if there is one.
+    #[must_use]
+    pub fn topic(&self, prefix: &str) -> Option<String> {
+        let mut demands = self.fields.demands();
+        demands.find_map(|(path, demand)| trireme_store::topic(prefix, path, demand.only()?))
     }
 
     /// The object in the version that its fields are selected in.

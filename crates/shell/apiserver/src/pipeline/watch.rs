@@ -148,9 +148,7 @@ impl ApiServer {
         };
         watcher.told = start;
         // Each kubelet asks for the pods of its node alone, and for its Node: it hears of nothing else.
-        let values = &mut watcher.selection.values();
-        let topic = values.find_map(|(path, value)| trireme_store::topic(&prefix, path, value));
-        let live = match topic {
+        let live = match watcher.selection.topic(&prefix) {
             Some(topic) => self.store.watch_topic(&prefix, &topic, start),
             None => self.store.watch(&prefix, start),
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
-use trireme_api::Status;
+use trireme_api::{Object, Status};
 use trireme_client::{Cache, Change, ResourceRef};
 use trireme_reconcile::pod_gc::{self, Snapshot, TERMINATED_MAX};
 
@@ -77,15 +77,14 @@ fn concerns(cache: &Cache, change: &Change, missing: &Missing) -> bool {
 async fn snapshot(context: Context, missing: Missing) -> Result<Option<(Snapshot, bool)>, Status> {
     let now = context.clock.now();
     let nodes = context.cache.objects(&ResourceRef::of::<Node>(), None);
-    let pods = context.cache.objects(&ResourceRef::of::<Pod>(), None);
     let names: BTreeSet<_> = nodes.iter().map(|node| node.header().name.as_str()).collect();
-    let named = pods.iter().map(node_of);
-    let absent: BTreeSet<_> = named.filter(|node| !node.is_empty() && !names.contains(&**node)).collect();
+    let named = context.cache.nodes_of_pods().into_iter();
+    let absent: BTreeSet<_> = named.filter(|node| !names.contains(node.as_str())).collect();
     let overdue: Vec<String> = {
         let mut missing = missing.lock();
-        missing.retain(|node, _| absent.contains(node.as_str()));
+        missing.retain(|node, _| absent.contains(node));
         for node in &absent {
-            missing.entry(node.clone().into_owned()).or_insert(now);
+            missing.entry(node.clone()).or_insert(now);
         }
         let overdue = missing.iter().filter(|(_, since)| now.duration_since(**since) >= QUARANTINE);
         overdue.map(|(node, _)| node.clone()).collect()
@@ -97,22 +96,91 @@ async fn snapshot(context: Context, missing: Missing) -> Result<Option<(Snapshot
         }
     }
     let quarantined = !absent.is_empty();
-    // Only what may have to go, and the nodes whose taint says so, are looked at closely.
-    let may_go = |pod: &&trireme_api::Object| pod.header().deleting || nodes_gone.contains(&*node_of(pod)) || is_finished(pod);
-    let declared = |node: &&trireme_api::Object| node.mentions(OUT_OF_SERVICE);
+    // Only what may have to go, and the nodes whose taint says so, are looked at closely: when many pods are deleted, each
+    // look that does would cost all of them.
+    let declared: Vec<_> = nodes.iter().filter(|node| node.mentions(OUT_OF_SERVICE)).collect();
+    let is_declared = |node: &str| declared.iter().any(|declared| declared.header().name == node);
+    let many = context.cache.count(&ResourceRef::of::<Pod>()) > TERMINATED_MAX;
+    let may_go = |pod: &Object| {
+        let strays = pod.header().deleting && {
+            let node = node_of(pod);
+            node.is_empty() || is_declared(&node)
+        };
+        strays || (!nodes_gone.is_empty() && nodes_gone.contains(&*node_of(pod))) || (many && is_finished(pod))
+    };
+    let pods = context.cache.select::<Pod>(None, may_go);
     let snapshot = Snapshot {
-        nodes: nodes
-            .iter()
-            .filter(declared)
-            .filter_map(|node| context.cache.typed(node))
-            .collect(),
-        pods: pods
-            .iter()
-            .filter(may_go)
-            .filter_map(|pod| context.cache.typed(pod))
-            .collect(),
+        nodes: declared.iter().filter_map(|node| context.cache.typed(node)).collect(),
+        pods,
         terminated_max: TERMINATED_MAX,
         nodes_gone,
     };
     Ok(Some((snapshot, quarantined)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use tokio_util::sync::CancellationToken;
+    use trireme_client::testing::FakeTransport;
+    use trireme_client::{Client, EventRecorder, SystemClock};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn looks_closely_at_what_may_have_to_go_alone() {
+        let fake = FakeTransport::new();
+        let client = Client::new(fake.clone());
+        let shutdown = CancellationToken::new();
+        let cache = Cache::new(&client, shutdown.clone());
+        let pod = |name: &str, node: &str, phase: &str, deleting: bool| {
+            let mut value = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "d"},
+                "spec": {"containers": [], "nodeName": node}, "status": {"phase": phase}});
+            if deleting {
+                value["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+                value["metadata"]["finalizers"] = json!(["a.example/x"]);
+            }
+            fake.seed(&ResourceRef::of::<Pod>(), value);
+        };
+        let node = |name: &str, taints: Value| {
+            let value = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {"taints": taints}});
+            fake.seed(&ResourceRef::of::<Node>(), value);
+        };
+        node("n1", json!([]));
+        node("out", json!([{"key": OUT_OF_SERVICE, "effect": "NoExecute"}]));
+        pod("runs", "n1", "Running", false);
+        pod("ends", "n1", "Running", true);
+        pod("finished", "n1", "Succeeded", false);
+        pod("unplaced", "", "Pending", true);
+        pod("stuck", "out", "Running", true);
+        pod("lost", "gone", "Running", false);
+        cache.synced(&[ResourceRef::of::<Pod>(), ResourceRef::of::<Node>()]).await;
+        let clock: Arc<dyn trireme_client::Clock> = Arc::new(SystemClock);
+        let context = Context {
+            events: EventRecorder::new(&client, "c", "", Arc::clone(&clock), shutdown.clone()),
+            client,
+            cache,
+            kinds: Arc::new(super::super::kinds()),
+            clock,
+            failure: None,
+        };
+        let missing = Missing::default();
+        let look = async || snapshot(context.clone(), Arc::clone(&missing)).await.unwrap().unwrap();
+        let named = |snapshot: &Snapshot| {
+            let names = snapshot.pods.iter().filter_map(|pod| pod.metadata.name.clone());
+            names.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+        };
+        let (first, quarantined) = look().await;
+        assert_eq!(
+            (named(&first), quarantined),
+            (vec!["stuck".to_owned(), "unplaced".to_owned()], true)
+        );
+        assert_eq!(first.nodes.len(), 1);
+        // Once its node was missing for long enough, a pod goes, too.
+        *missing.lock().get_mut("gone").unwrap() -= QUARANTINE;
+        let (later, _) = look().await;
+        assert_eq!(named(&later), ["lost", "stuck", "unplaced"]);
+        assert_eq!(later.nodes_gone.len(), 1);
+        shutdown.cancel();
+    }
 }

@@ -358,3 +358,58 @@ async fn a_claim_gets_a_volume_that_is_there() {
     ground.until("p", is_bound).await;
     ground.shutdown.cancel();
 }
+
+/// Pods that are decided about together are bound in the order of priority, then of arrival, and one whose binding is refused,
+/// or that is gone, takes none of the others with it.
+#[tokio::test]
+async fn decisions_are_bound_together_in_order_and_each_fails_alone() {
+    const PODS: usize = 200;
+    let fake = FakeTransport::new();
+    let client = Client::new(fake.clone());
+    let shutdown = CancellationToken::new();
+    let cache = Cache::new(&client, shutdown.clone());
+    let ground = Ground { fake, client, shutdown };
+    for n in 0..30 {
+        ground.seed_node(node(&format!("n{n}"), "1"));
+    }
+    let name = |n: usize| format!("p{n:03}");
+    for n in 0..PODS {
+        let mut pod = pod(&name(n), "10m");
+        // The last one first.
+        pod["spec"]["priority"] = n.into();
+        ground.seed_pod(pod);
+    }
+    for _ in 0..2 {
+        ground
+            .fake
+            .fail_next("POST pods/binding", Status::conflict("", "pods/binding", "p", "lost"));
+    }
+    // All are there before it begins.
+    cache.synced(&[ResourceRef::of::<Node>(), ResourceRef::of::<Pod>()]).await;
+    let scheduler = Scheduler::new(ground.client.clone(), cache, Arc::new(SystemClock));
+    tokio::spawn(scheduler.run(ground.shutdown.clone()));
+    for n in 0..PODS {
+        ground.until(&name(n), is_bound).await;
+    }
+    let calls = ground.fake.calls();
+    let bindings = calls
+        .iter()
+        .filter_map(|call| call.strip_prefix("POST pods/binding default/"));
+    let bindings: Vec<&str> = bindings.collect();
+    assert_eq!(
+        bindings.len(),
+        PODS + 2,
+        "two were refused once, and nothing else was tried again"
+    );
+    let mut first = Vec::new();
+    let mut again = Vec::new();
+    for binding in bindings {
+        let which = if first.contains(&binding) { &mut again } else { &mut first };
+        which.push(binding);
+    }
+    let wanted: Vec<String> = (0..PODS).rev().map(name).collect();
+    assert_eq!(first, wanted);
+    again.sort_unstable();
+    assert_eq!(again, [&*wanted[1], &*wanted[0]]);
+    ground.shutdown.cancel();
+}

@@ -5,11 +5,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use jsonwebtoken::{EncodingKey, Header, Validation};
+use jsonwebtoken::Validation;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
+use super::signer::Signer;
 use super::{ALGORITHM, KeyError, ServiceAccountTokens, user};
 use crate::user::UserInfo;
 
@@ -75,8 +75,7 @@ impl ServiceAccountTokens {
 
 /// Signs the tokens of Secrets with the cluster's key for service accounts.
 pub struct SecretTokens {
-    key: EncodingKey,
-    header: Header,
+    signer: Signer,
 }
 
 impl SecretTokens {
@@ -86,12 +85,7 @@ impl SecretTokens {
     /// When the key is not usable.
     pub fn new(private_pem: &str, point: &[u8]) -> Result<Self, KeyError> {
         Ok(Self {
-            key: EncodingKey::from_ec_pem(private_pem.as_bytes()).map_err(|error| KeyError(error.to_string()))?,
-            header: Header {
-                kid: Some(URL_SAFE_NO_PAD.encode(Sha256::digest(point))),
-                typ: None,
-                ..Header::new(ALGORITHM)
-            },
+            signer: Signer::new(private_pem, point)?,
         })
     }
 
@@ -108,6 +102,6 @@ impl SecretTokens {
             uid: uid.to_owned(),
             sub: format!("system:serviceaccount:{namespace}:{account}"),
         };
-        jsonwebtoken::encode(&self.header, &claims, &self.key).map_err(|error| KeyError(error.to_string()))
+        self.signer.sign(&claims)
     }
 }
