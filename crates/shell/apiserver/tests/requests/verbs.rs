@@ -600,3 +600,94 @@ async fn every_row_can_be_listed_and_watched() {
         assert_eq!(table.body["kind"], "Table", "{}", row.plural);
     }
 }
+
+/// Who watches the pods of a node hears what enters, changes and goes there, in whatever namespace, and of nothing else, also
+/// from a revision of the past on.
+#[tokio::test]
+async fn the_pods_of_a_node_are_watched_alone() {
+    let server = server().await;
+    let transport = InProcess::new(
+        Arc::clone(&server),
+        UserInfo::new("system:kube-scheduler", &["system:masters"]),
+    );
+    let resource = |plural: &'static str, namespaced: bool| ResourceRef {
+        group: "".into(),
+        version: "v1".into(),
+        plural: plural.into(),
+        namespaced,
+    };
+    let pods = resource("pods", true);
+    let watch = |selector: &str, resource_version: u64| WatchOptions {
+        field_selector: Some(selector.into()),
+        resource_version,
+        ..WatchOptions::default()
+    };
+    let begin = transport
+        .list(&pods, None, &ListOptions::default())
+        .await
+        .unwrap()
+        .resource_version;
+    let mut live = transport.watch(&pods, None, &watch("spec.nodeName=n1", begin)).await.unwrap();
+    let mut others = transport
+        .watch(&pods, None, &watch("spec.nodeName!=n1", begin))
+        .await
+        .unwrap();
+    for (name, node) in [("a", "n2"), ("b", ""), ("c", "n1"), ("d", "")] {
+        let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}],
+            "serviceAccountName": "default"}});
+        let made = call(&server, "POST", "/api/v1/namespaces/default/pods", pod).await;
+        assert_eq!(made.code, 201, "{}", made.body);
+    }
+    for (name, node) in [("b", "n1"), ("d", "n2")] {
+        let binding =
+            json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"kind": "Node", "name": node}});
+        let path = format!("/api/v1/namespaces/default/pods/{name}/binding");
+        assert_eq!(call(&server, "POST", &path, binding).await.code, 201);
+    }
+    let patch = [("content-type", "application/merge-patch+json")];
+    for name in ["a", "b"] {
+        let path = format!("/api/v1/namespaces/default/pods/{name}");
+        let labelled = send(&server, "PATCH", &path, &patch, r#"{"metadata":{"labels":{"x":"y"}}}"#.into()).await;
+        assert_eq!(labelled.code, 200, "{}", labelled.body);
+    }
+    let gone = call(
+        &server,
+        "DELETE",
+        "/api/v1/namespaces/default/pods/c?gracePeriodSeconds=0",
+        Value::Null,
+    )
+    .await;
+    assert_eq!(gone.code, 200, "{}", gone.body);
+    let told = async |events: &mut futures::stream::BoxStream<'static, Result<WatchEvent, trireme_api::Status>>, count: usize| {
+        let mut told = Vec::new();
+        while told.len() < count {
+            let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await.unwrap();
+            told.push(match event.unwrap().unwrap() {
+                WatchEvent::Added(object) => format!("+{}", object.header().name),
+                WatchEvent::Modified(object) => format!("~{}", object.header().name),
+                WatchEvent::Deleted(object) => format!("-{}", object.header().name),
+                WatchEvent::Bookmark(_) => continue,
+            });
+        }
+        told
+    };
+    assert_eq!(told(&mut live, 4).await, ["+c", "+b", "~b", "-c"]);
+    assert_eq!(told(&mut others, 6).await, ["+a", "+b", "+d", "-b", "~d", "~a"]);
+    let mut past = transport.watch(&pods, None, &watch("spec.nodeName=n1", begin)).await.unwrap();
+    assert_eq!(told(&mut past, 4).await, ["+c", "+b", "~b", "-c"]);
+
+    let nodes = resource("nodes", false);
+    let mut own = transport
+        .watch(&nodes, None, &watch("metadata.name=n1", begin))
+        .await
+        .unwrap();
+    for name in ["n0", "n10", "n1"] {
+        assert_eq!(
+            call(&server, "POST", "/api/v1/nodes", json!({"metadata": {"name": name}}))
+                .await
+                .code,
+            201
+        );
+    }
+    assert_eq!(told(&mut own, 1).await, ["+n1"]);
+}
