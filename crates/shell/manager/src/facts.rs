@@ -3,7 +3,9 @@
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
 use trireme_api::Object;
+use trireme_client::Change;
 
 /// `spec.nodeName` of a pod, empty where there is none.
 pub(crate) fn node_of(pod: &Object) -> Cow<'_, str> {
@@ -19,4 +21,95 @@ pub(crate) fn is_finished(pod: &Object) -> bool {
 pub(crate) fn controller_of(object: &Object) -> Option<&str> {
     let mut owners = object.header().owners.iter();
     owners.find(|owner| owner.controller).map(|owner| owner.uid.as_str())
+}
+
+/// A condition, as far as it says whether a pod is ready.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+struct Condition<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    status: Cow<'a, str>,
+    #[serde(borrow, default, rename = "lastTransitionTime")]
+    since: Option<Cow<'a, str>>,
+}
+
+/// The condition `Ready` of a pod; an error where the conditions cannot be read.
+fn readiness(pod: &Object) -> Result<Option<Condition<'_>>, serde_json::Error> {
+    let Some(conditions) = pod.raw_at(&["status", "conditions"]) else {
+        return Ok(None);
+    };
+    let conditions: Option<Vec<Condition<'_>>> = serde_json::from_slice(conditions)?;
+    Ok(conditions.into_iter().flatten().find(|condition| condition.kind == "Ready"))
+}
+
+/// Whether a change is one of a pod in nothing that those count by who keep a number of pods: whose it is, its labels, whether it
+/// is being deleted or has finished, whether it is ready and since when. Binding and most of what a kubelet says of a pod that
+/// starts is such.
+pub(crate) fn counts_alike(change: &Change) -> bool {
+    let (Some(old), Some(new)) = (&change.old, &change.new) else {
+        return false;
+    };
+    let (before, after) = (old.header(), new.header());
+    before.uid == after.uid
+        && before.labels == after.labels
+        && before.owners == after.owners
+        && before.deleting == after.deleting
+        && is_finished(old) == is_finished(new)
+        && matches!((readiness(old), readiness(new)), (Ok(before), Ok(after)) if before == after)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::{Value, json};
+    use trireme_client::ResourceRef;
+
+    use super::*;
+
+    #[test]
+    fn what_a_number_of_pods_hangs_on_is_noticed_and_nothing_else() {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "p", "uid": "u", "resourceVersion": "1", "labels": {"a": "b"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true}]},
+            "spec": {},
+            "status": {"phase": "Pending", "conditions": [
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+                {"type": "Ready", "status": "False", "lastTransitionTime": null}]}});
+        let alike = |path: &str, value: Value| {
+            let mut changed = pod.clone();
+            changed["metadata"]["resourceVersion"] = "2".into();
+            *changed.pointer_mut(path).unwrap() = value;
+            let object = |value: &Value| Some(Object::from_value(value).unwrap());
+            counts_alike(&Change {
+                resource: Arc::new(ResourceRef::of::<Pod>()),
+                namespace: String::new(),
+                name: "p".into(),
+                old: object(&pod),
+                new: object(&changed),
+            })
+        };
+        let table = [
+            ("/spec", json!({"nodeName": "n"}), true),
+            ("/status/phase", json!("Running"), true),
+            ("/status/conditions/0/status", json!("False"), true),
+            ("/status/phase", json!("Failed"), false),
+            ("/status/conditions/1/status", json!("True"), false),
+            (
+                "/status/conditions/1/lastTransitionTime",
+                json!("2026-01-01T00:00:01Z"),
+                false,
+            ),
+            ("/status/conditions", json!(null), false),
+            ("/status/conditions", json!("unreadable"), false),
+            ("/metadata/uid", json!("v"), false),
+            ("/metadata/labels/a", json!("c"), false),
+            ("/metadata/ownerReferences", json!([]), false),
+        ];
+        for (path, value, expected) in table {
+            assert_eq!(alike(path, value.clone()), expected, "{path} {value}");
+        }
+    }
 }

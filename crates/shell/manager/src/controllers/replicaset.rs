@@ -10,8 +10,8 @@ use trireme_reconcile::replicaset::{self, Kind, Snapshot};
 use trireme_reconcile::replication_controller;
 
 use super::suffix;
-use crate::facts::controller_of;
-use crate::registration::{Context, Failure, Key, Registration};
+use crate::facts::{controller_of, counts_alike};
+use crate::registration::{Context, Failure, Key, Registration, controllers_of};
 
 /// What keeps a number of pods alike.
 trait Replicates: ApiObject {
@@ -53,8 +53,15 @@ fn registration<K: Replicates>(name: &'static str) -> Registration {
         replicaset::reconcile(snapshot, now, &mut suffix)
     })
     .primary::<K>()
-    .controlled::<Pod, K>()
-    .watch::<Pod>(orphaned::<K>)
+    .watch::<Pod>(|cache, change| {
+        // With many pods each look is long, and most changes of a pod that starts would only cause another.
+        if counts_alike(change) {
+            return Vec::new();
+        }
+        let mut keys = controllers_of::<K>(change);
+        keys.extend(orphaned::<K>(cache, change));
+        keys
+    })
 }
 
 /// A pod without a controller may be adopted by whichever of them selects it.
