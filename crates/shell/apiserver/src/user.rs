@@ -29,6 +29,8 @@ pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const ANONYMOUS: &str = "system:anonymous";
 /// Group that may do everything.
 pub const MASTERS: &str = "system:masters";
+/// The group of kubelets.
+pub const NODES: &str = "system:nodes";
 /// The user that the API server's own loops act as.
 pub const APISERVER: &str = "system:apiserver";
 

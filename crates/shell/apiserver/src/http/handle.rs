@@ -24,7 +24,7 @@ use crate::authn::{PeerCertificate, bearer_token, unauthorized};
 use crate::authorization::{Attributes, Decision, forbidden, is_public};
 use crate::metrics::Observed;
 use crate::server::ApiServer;
-use crate::user::{MASTERS, UserInfo};
+use crate::user::{MASTERS, NODES, UserInfo};
 
 /// Time for an answer, watches and streams not counted.
 const ANSWER_MAX: Duration = Duration::from_mins(1);
@@ -215,10 +215,16 @@ impl ApiServer {
         let user = self.admit(&asked.parts, &asked.info, &asked.query).await?;
         let resource_request = asked.info.resource_request;
         let exempt = long_running || user.in_group(MASTERS) || !resource_request;
-        let _slot = if exempt {
+        let of_node = !exempt && user.in_group(NODES);
+        let _slot = if exempt || of_node {
             None
         } else {
             Some(self.slots.try_acquire().map_err(|_| too_many())?)
+        };
+        let _turn = if of_node {
+            Some(self.node_requests.turn().await.ok_or_else(too_many)?)
+        } else {
+            None
         };
         let incoming = Incoming {
             asked,
@@ -323,3 +329,6 @@ pub fn wants_upgrade(parts: &Parts) -> bool {
         .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
         && parts.headers.contains_key(header::UPGRADE)
 }
+
+#[cfg(test)]
+mod tests;
