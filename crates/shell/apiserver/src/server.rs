@@ -144,13 +144,9 @@ pub(crate) struct NodeRequests {
 impl NodeRequests {
     fn new() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let turns = std::env::var("T_TURNS")
-            .ok()
-            .and_then(|t| t.parse().ok())
-            .unwrap_or(processors * NODE_REQUESTS_EACH);
         Self {
             here: Semaphore::new(NODE_REQUESTS_MAX),
-            turns: Semaphore::new(turns),
+            turns: Semaphore::new(processors * NODE_REQUESTS_EACH),
         }
     }
 
