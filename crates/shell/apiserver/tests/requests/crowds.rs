@@ -154,6 +154,8 @@ impl Served {
         let stream = self.connect_as("h2").await.unwrap();
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(Some(65_535))
+            // More than all of them together: else the one that is read gets what it gives back, some eighty bytes at a time.
+            .initial_connection_window_size(Some(65_535 * (WATCHES as u32 + 2)))
             .handshake(TokioIo::new(stream))
             .await
             .unwrap();
