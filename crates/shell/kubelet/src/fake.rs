@@ -187,20 +187,11 @@ impl RuntimeService for FakeRuntime {
         let id = self.fresh("s");
         self.state.lock().sandbox_configs.push(config.clone());
         self.called(format!("sandbox {} {}", config.metadata.name, config.cgroup_parent));
-        let status = PodSandboxStatus {
-            id: id.clone(),
-            metadata: config.metadata.clone(),
-            state: PodSandboxState::Ready,
-            created_at: now(),
-            ips: if config.namespaces.host_network {
-                Vec::new()
-            } else {
-                vec!["127.0.0.1".into()]
-            },
-            resources: config.resources.clone(),
-            labels: config.labels.clone(),
-            annotations: config.annotations.clone(),
+        let ips = match config.namespaces.host_network {
+            true => Vec::new(),
+            false => vec!["127.0.0.1".into()],
         };
+        let status = config.status(&id, PodSandboxState::Ready, now(), ips);
         self.state.lock().sandboxes.insert(id.clone(), status);
         self.tell(&id);
         Ok(id)

@@ -207,16 +207,7 @@ impl RuntimeService for HollowRuntime {
             false => vec![self.address().await?.to_string()],
         };
         let id = self.fresh();
-        let status = PodSandboxStatus {
-            id: id.clone(),
-            metadata: config.metadata.clone(),
-            state: PodSandboxState::Ready,
-            created_at: now(),
-            ips,
-            resources: config.resources.clone(),
-            labels: config.labels.clone(),
-            annotations: config.annotations.clone(),
-        };
+        let status = config.status(&id, PodSandboxState::Ready, now(), ips);
         self.state.lock().sandboxes.insert(id.clone(), status);
         self.tell(&id);
         Ok(id)

@@ -135,6 +135,23 @@ pub struct PodSandboxStatus {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl PodSandboxConfig {
+    /// What is told of a sandbox of this configuration; `created_at` in nanoseconds since 1970.
+    #[must_use]
+    pub fn status(&self, id: &str, state: PodSandboxState, created_at: i64, ips: Vec<String>) -> PodSandboxStatus {
+        PodSandboxStatus {
+            id: id.to_owned(),
+            metadata: self.metadata.clone(),
+            state,
+            created_at,
+            ips,
+            resources: self.resources.clone(),
+            labels: self.labels.clone(),
+            annotations: self.annotations.clone(),
+        }
+    }
+}
+
 /// `ContainerMetadata`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerMetadata {

@@ -31,6 +31,7 @@ fn hostile_inputs_are_answered_within_a_limit_of_address_space() {
         "volumes",
         "expressions",
         "schemas",
+        "rules",
         "differences",
     ] {
         trireme_limited::run(kind, LIMITS);
@@ -313,16 +314,18 @@ fn expressions() {
     policy(json!({"matchConditions": conditions.collect::<Value>(), "validations": [{"expression": "1"}]}));
 }
 
+/// How many faults the schema of a custom resource's field has.
+fn faults(schema: Value) -> usize {
+    let definition = json!({"metadata": {"name": "as.x.io"}, "spec": {"group": "x.io", "scope": "Namespaced", "names": {"plural": "as",
+        "singular": "a", "kind": "A", "listKind": "AList"}, "versions": [{"name": "v1", "served": true, "storage": true,
+        "schema": {"openAPIV3Schema": {"type": "object", "properties": {"a": schema}}}}]}});
+    validation::create(row("apiextensions.k8s.io", "customresourcedefinitions"), &definition).len()
+}
+
 /// Schemas of custom resources: patterns, and defaults that each element, alternative or name multiplies.
 #[test]
 #[ignore = "run by its parent under limits"]
 fn schemas() {
-    let check = |schema: Value| {
-        let definition = json!({"metadata": {"name": "as.x.io"}, "spec": {"group": "x.io", "scope": "Namespaced", "names": {"plural": "as",
-            "singular": "a", "kind": "A", "listKind": "AList"}, "versions": [{"name": "v1", "served": true, "storage": true,
-            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"a": schema}}}}]}});
-        validation::create(row("apiextensions.k8s.io", "customresourcedefinitions"), &definition)
-    };
     for pattern in [
         r"\pL".repeat(900_000),
         r"\p{Greek}".repeat(300_000),
@@ -332,7 +335,7 @@ fn schemas() {
         "(?:a{1000}){1000}".to_owned(),
         r"\Q".repeat(1_000_000),
     ] {
-        check(json!({"type": "string", "pattern": pattern}));
+        faults(json!({"type": "string", "pattern": pattern}));
     }
     // Small patterns that become large, each of them of its own.
     let large = |number: usize| {
@@ -341,7 +344,7 @@ fn schemas() {
             json!({"type": "string", "pattern": format!(r"(\pL\PN){{500}}{number}"), "default": "a"}),
         )
     };
-    check(json!({"type": "object", "properties": (0..9_000).map(large).collect::<serde_json::Map<_, _>>()}));
+    faults(json!({"type": "object", "properties": (0..9_000).map(large).collect::<serde_json::Map<_, _>>()}));
     let list = |items: Value, default: Value| json!({"type": "array", "items": items, "default": default});
     let texts = |count: usize, letter: &str| (0..count).map(|number| json!(format!("{letter}{number}"))).collect::<Value>();
     for schema in [
@@ -357,8 +360,21 @@ fn schemas() {
         json!({"type": "string", "default": "x".repeat(1_000_000), "anyOf": vec![json!({"minLength": 2_000_000}); 15_000]}),
         json!({"type": "string", "default": "x".repeat(1_000_000), "anyOf": vec![json!({"pattern": "a.*b.*c"}); 15_000]}),
     ] {
-        check(schema);
+        faults(schema);
     }
+}
+
+/// Rules of a schema by the thousand, each short and none an expression: a thousand of them are parsed.
+#[test]
+#[ignore = "run by its parent under limits"]
+fn rules() {
+    let rules = |count: usize| {
+        (0..count)
+            .map(|number| json!({"rule": format!("{number}+")}))
+            .collect::<Value>()
+    };
+    let told = |count| faults(json!({"type": "integer", "x-kubernetes-validations": rules(count)}));
+    assert_eq!((told(900), told(5_000)), (900, 1_000));
 }
 
 /// Changes of what may not change, all over a long specification: the answer shows the difference.

@@ -382,19 +382,13 @@ impl Inner {
 
     pub(super) fn sandbox_statuses(&self) -> Vec<PodSandboxStatus> {
         let sandboxes = self.sandboxes.lock();
-        let status = |sandbox: &Sandbox| PodSandboxStatus {
-            id: sandbox.record.id.clone(),
-            metadata: sandbox.record.config.metadata.clone(),
-            state: if sandbox.ready {
+        let status = |Sandbox { record, ready, .. }: &Sandbox| {
+            let state = if *ready {
                 PodSandboxState::Ready
             } else {
                 PodSandboxState::NotReady
-            },
-            created_at: sandbox.record.created_at,
-            ips: sandbox.record.ips.clone(),
-            resources: sandbox.record.config.resources.clone(),
-            labels: sandbox.record.config.labels.clone(),
-            annotations: sandbox.record.config.annotations.clone(),
+            };
+            record.config.status(&record.id, state, record.created_at, record.ips.clone())
         };
         sandboxes.values().map(status).collect()
     }
