@@ -25,13 +25,15 @@ const SIMULATION: &str = "simulation";
 const FAST_SEEDS: &str = "5";
 /// Programs that take long, the longest first.
 const LONG: &[&str] = &[
-    "network virtual_address",
     "cli control_plane",
-    "apiserver requests",
-    "checker histories",
-    "resources cost",
+    "network virtual_address",
     "store alone",
+    "resources cost",
+    "apiserver requests",
+    "reconcile trireme_reconcile",
+    "checker histories",
     "store trireme_store",
+    "mvcc trireme_mvcc",
 ];
 
 /// Runs everything.
