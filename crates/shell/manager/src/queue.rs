@@ -1,4 +1,4 @@
-//! A queue of keys: no key waits twice, none is worked on by two workers, failures back off.
+//! A queue of keys: no key waits twice, none is worked on by two workers, failures back off, and a key may be left to rest.
 //!
 //! Invariant: a key that is added while it is worked on is handed out again afterwards. The number of entries is bounded
 //! by the number of keys.
@@ -37,6 +37,8 @@ struct State {
     timers: BTreeSet<(Instant, Key)>,
     deadlines: HashMap<Key, Instant>,
     failures: HashMap<Key, u32>,
+    /// Until when.
+    resting: HashMap<Key, Instant>,
 }
 
 /// How busy a queue is.
@@ -67,6 +69,13 @@ impl State {
         if self.waiting.contains_key(&key) {
             return false;
         }
+        if let Some(until) = self.resting.get(&key).copied() {
+            if until > now {
+                self.arm_by(key, until);
+                return false;
+            }
+            self.resting.remove(&key);
+        }
         self.waiting.insert(key.clone(), now);
         if !self.working.contains_key(&key) {
             self.ready.push_back(key);
@@ -84,6 +93,13 @@ impl State {
         self.disarm(&key);
         self.deadlines.insert(key.clone(), at);
         self.timers.insert((at, key));
+    }
+
+    /// As [`Self::arm`], unless its time comes sooner.
+    fn arm_by(&mut self, key: Key, at: Instant) {
+        if self.deadlines.get(&key).is_none_or(|armed| *armed > at) {
+            self.arm(key, at);
+        }
     }
 
     /// Adds keys whose time has come; how many.
@@ -171,6 +187,11 @@ impl Queue {
 
     /// Gives a key back.
     pub fn finish(&self, key: Key, outcome: Outcome) {
+        self.finish_and_rest(key, outcome, Duration::ZERO);
+    }
+
+    /// Gives a key back, which is not handed out again before it has rested for so long.
+    pub fn finish_and_rest(&self, key: Key, outcome: Outcome, rest: Duration) {
         let now = Instant::now();
         let mut state = self.state.lock();
         if let Some(since) = state.working.remove(&key) {
@@ -195,8 +216,19 @@ impl Queue {
                 state.arm(key.clone(), now + pause);
             }
         }
-        if state.waiting.contains_key(&key) {
-            state.ready.push_back(key);
+        let waits = state.waiting.contains_key(&key);
+        if rest.is_zero() {
+            if waits {
+                state.ready.push_back(key);
+            }
+        } else {
+            // Whoever rested before, and was not asked for since, is forgotten.
+            state.resting.retain(|_, until| *until > now);
+            state.resting.insert(key.clone(), now + rest);
+            if waits {
+                state.waiting.remove(&key);
+                state.arm_by(key, now + rest);
+            }
         }
         drop(state);
         self.filled.notify_one();
@@ -229,6 +261,35 @@ mod tests {
         assert_eq!(queue.load().depth, 0);
         queue.finish(key("a"), Outcome::Done);
         assert_eq!(queue.next().await, key("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_rests_comes_when_it_has_rested_if_it_was_asked_for() {
+        let (queue, rest) = (Queue::default(), Duration::from_millis(300));
+        let again = Duration::from_millis(100);
+        let begun = Instant::now();
+        queue.add(key("a"));
+        let taken = queue.next().await;
+        // Asked for while it is worked on, and by its own wish: it comes once.
+        queue.add(key("a"));
+        queue.finish_and_rest(taken, Outcome::Again(again), rest);
+        queue.add(key("b"));
+        assert_eq!(queue.next().await, key("b"));
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        let taken = queue.next().await;
+        assert_eq!((taken.clone(), begun.elapsed()), (key("a"), rest));
+        // Asked for while it rests.
+        queue.finish_and_rest(taken, Outcome::Done, rest);
+        queue.add(key("a"));
+        queue.add(key("a"));
+        let taken = queue.next().await;
+        assert_eq!(begun.elapsed(), 2 * rest);
+        queue.finish_and_rest(taken, Outcome::Done, rest);
+        let nothing = tokio::time::timeout(Duration::from_secs(5), queue.next()).await;
+        assert!(nothing.is_err(), "nobody asked for it");
+        queue.add(key("a"));
+        assert_eq!(queue.next().await, key("a"));
+        assert!(queue.state.lock().resting.is_empty());
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub struct Registration {
     pub(crate) workers: usize,
     pub(crate) watches: Vec<Watch>,
     pub(crate) step: Step,
+    /// Whether a step does nothing but look and decide, so that what it takes is work.
+    pub(crate) only_looks: bool,
     /// What it counts of each reconciliation, and of which resource the object is.
     pub(crate) measure: Option<(ResourceRef, Measure)>,
     /// What it counts of each change.
@@ -119,13 +121,14 @@ impl Registration {
         snapshot: impl Fn(&Context, &Key) -> Option<S> + Send + Sync + 'static,
         reconcile: impl Fn(&S, Timestamp) -> Plan + Send + Sync + 'static,
     ) -> Self {
-        Self::from_step(
-            name,
-            Arc::new(move |context, key, now| {
-                let plan = snapshot(&context, &key).map(|snapshot| reconcile(&snapshot, now));
-                Box::pin(async move { Ok(plan) })
-            }),
-        )
+        let step: Step = Arc::new(move |context, key, now| {
+            let plan = snapshot(&context, &key).map(|snapshot| reconcile(&snapshot, now));
+            Box::pin(async move { Ok(plan) })
+        });
+        Self {
+            only_looks: true,
+            ..Self::from_step(name, step)
+        }
     }
 
     /// A controller whose snapshots need live reads. An error has the key tried again with back-off.
@@ -158,6 +161,7 @@ impl Registration {
             workers: 5,
             watches: Vec::new(),
             step,
+            only_looks: false,
             measure: None,
             tally: None,
         }

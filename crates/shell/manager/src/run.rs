@@ -25,6 +25,21 @@ const RACES_MAX: u32 = 8;
 /// Wait before the API is asked again how far a resource has come.
 const PRESENT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
+/// A look that takes this long is followed by a rest before the next at the same key: what changes meanwhile is seen by one.
+const PACED_FROM: Duration = Duration::from_millis(20);
+/// The rest, in times of what the look took, so that one key takes no more than a quarter of a processor.
+const REST_TIMES: u32 = 3;
+/// Longest rest.
+const REST_MAX: Duration = Duration::from_secs(1);
+
+/// How long a key rests after a look that took so long.
+fn rest_after(took: Duration) -> Duration {
+    match took {
+        took if took < PACED_FROM => Duration::ZERO,
+        took => (took * REST_TIMES).min(REST_MAX),
+    }
+}
+
 type Access = Arc<dyn Fn(&'static str) -> Client + Send + Sync>;
 
 /// Resources whose view is of this term, so that each is looked at once for all controllers.
@@ -210,7 +225,7 @@ impl Controller {
         loop {
             let key = self.queue.next().await;
             let outcome = AssertUnwindSafe(self.reconcile(&key)).catch_unwind().await;
-            let outcome = outcome.unwrap_or_else(|_| {
+            let (outcome, rest) = outcome.unwrap_or_else(|_| {
                 tracing::error!(
                     controller = self.registration.name,
                     namespace = key.namespace,
@@ -218,19 +233,20 @@ impl Controller {
                     "reconciliation panicked; it is tried again with back-off"
                 );
                 self.metrics.panicked.inc();
-                Outcome::Failed
+                (Outcome::Failed, Duration::ZERO)
             });
-            self.queue.finish(key, outcome);
+            self.queue.finish_and_rest(key, outcome, rest);
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Outcome {
+    /// What comes of a key, and how long it rests.
+    async fn reconcile(&self, key: &Key) -> (Outcome, Duration) {
         if !self.written.seen(&self.context.cache, self.resources()).await {
             tracing::warn!(
                 controller = self.registration.name,
                 "the cache lags behind this process' own writes"
             );
-            return Outcome::Failed;
+            return (Outcome::Failed, Duration::ZERO);
         }
         let (now, begun) = (self.context.clock.now(), Instant::now());
         let measure = self.registration.measure.as_ref();
@@ -239,7 +255,12 @@ impl Controller {
             failure: self.failures.lock().get(key).cloned(),
             ..self.context.clone()
         };
-        let result = match (self.registration.step)(context, key.clone(), now).await {
+        let looked = (self.registration.step)(context, key.clone(), now).await;
+        let mut rest = match self.registration.only_looks {
+            true => rest_after(begun.elapsed()),
+            false => Duration::ZERO,
+        };
+        let result = match looked {
             Ok(None) => {
                 self.failures.lock().remove(key);
                 Ok(None)
@@ -270,6 +291,8 @@ impl Controller {
                     Ok(together) => {
                         self.failures.lock().remove(key);
                         if together > 1 {
+                            // There may be more to make.
+                            rest = Duration::ZERO;
                             self.together.lock().insert(key.clone(), together);
                         }
                         Ok(plan.requeue_after)
@@ -286,7 +309,7 @@ impl Controller {
         match result {
             Ok(again) => {
                 self.metrics.done.inc();
-                again.map_or(Outcome::Done, Outcome::Again)
+                (again.map_or(Outcome::Done, Outcome::Again), rest)
             }
             Err(status) => {
                 self.metrics.failed.inc();
@@ -301,7 +324,7 @@ impl Controller {
                         "{status}"
                     );
                 }
-                Outcome::Failed
+                (Outcome::Failed, Duration::ZERO)
             }
         }
     }
@@ -368,6 +391,14 @@ mod tests {
         )
         .primary::<Namespace>()
         .watch::<ServiceAccount>(|_, change| vec![Key::new("", &change.namespace)])
+    }
+
+    #[test]
+    fn a_long_look_is_followed_by_a_rest() {
+        let table = [(0, 0), (19, 0), (20, 60), (200, 600), (5000, 1000)];
+        for (took, rest) in table {
+            assert_eq!(rest_after(Duration::from_millis(took)), Duration::from_millis(rest), "{took}");
+        }
     }
 
     #[test]
