@@ -12,6 +12,8 @@ use crate::cost::{CostError, Ledger, values_in};
 use crate::go;
 use crate::schema::Type;
 
+/// Members up to this many are put into an object one by one.
+const FEW: usize = 8;
 /// What serde_json itself reads back; upstream's own limit is 10,000.
 pub(super) const DEPTH_MAX: usize = 125;
 
@@ -127,9 +129,16 @@ impl Node<'_> {
             Self::String(text) => Value::String(text.into_owned()),
             Self::Array(items) => Value::Array(items.into_iter().map(Node::into_value).collect()),
             Self::Object(members) => {
+                let few = members.len() <= FEW;
                 let members = members
                     .into_iter()
                     .map(|(name, member)| (name.into_owned(), member.into_value()));
+                if few {
+                    let mut object = Map::new();
+                    object.extend(members);
+                    return Value::Object(object);
+                }
+                // Built at once, a map is made of full nodes.
                 Value::Object(members.collect())
             }
             scalar => scalar.to_value(),
