@@ -37,6 +37,12 @@ fn timed_out() -> Status {
     )
 }
 
+/// Whether a node is judged by it: such requests wait for no turn (what upstream's priority level `node-high` takes).
+fn is_heartbeat(info: &RequestInfo) -> bool {
+    let resource = (info.group.as_str(), info.resource.as_str());
+    matches!(resource, ("coordination.k8s.io", "leases") | ("", "nodes"))
+}
+
 fn too_many() -> Status {
     Status::failure(429, "TooManyRequests", "Too many requests, please try again later.").with_details(StatusDetails {
         retry_after_seconds: 1,
@@ -215,7 +221,7 @@ impl ApiServer {
         let user = self.admit(&asked.parts, &asked.info, &asked.query).await?;
         let resource_request = asked.info.resource_request;
         let exempt = long_running || user.in_group(MASTERS) || !resource_request;
-        let of_node = !exempt && user.in_group(NODES);
+        let of_node = !exempt && user.in_group(NODES) && !is_heartbeat(&asked.info);
         let _slot = if exempt || of_node {
             None
         } else {

@@ -31,12 +31,13 @@ async fn nodes_wait_for_their_turn_hold_up_nobody_and_are_refused_only_beyond_th
     };
     let server = ApiServer::build(Config::default(), MemoryStore::new(), plugins);
     server.bootstrap().await.unwrap();
-    let ask = |token: &str| {
+    let ask_for = |token: &str, path: &str| {
         let request = Request::builder()
-            .uri("/api/v1/namespaces/default")
+            .uri(path)
             .header("authorization", format!("Bearer {token}"));
         Box::pin(server.handle(request.body(Full::new(Bytes::new())).unwrap()))
     };
+    let ask = |token: &str| ask_for(token, "/api/v1/namespaces/default");
     assert_eq!(ask("NODE").await.status(), 200);
     let mut turns = Vec::new();
     while let Some(turn) = server.node_requests.turn().now_or_never() {
@@ -46,6 +47,12 @@ async fn nodes_wait_for_their_turn_hold_up_nobody_and_are_refused_only_beyond_th
     let mut second = ask("NODE");
     assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
     assert_eq!(ask("ALICE").await.status(), 200);
+    for heartbeat in [
+        "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
+        "/api/v1/nodes",
+    ] {
+        assert_eq!(ask_for("NODE", heartbeat).await.status(), 200, "{heartbeat}");
+    }
     turns.pop();
     assert!(poll!(&mut second).is_pending(), "who came first is first");
     assert_eq!(first.await.status(), 200);
