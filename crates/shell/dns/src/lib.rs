@@ -78,6 +78,23 @@ pub enum DnsError {
     },
 }
 
+/// Ports that are tried where any will do.
+const ANY_PORT_TRIES: usize = 16;
+
+/// One port in both protocols. A port of 0 is for tests: UDP takes the one that TCP got, or both another where it is not free.
+async fn both(wanted: SocketAddr) -> Result<(SocketAddr, UdpSocket, TcpListener), DnsError> {
+    for tried in 1.. {
+        let tcp = TcpListener::bind(wanted).await.map_err(DnsError::of(wanted))?;
+        let address = tcp.local_addr().map_err(DnsError::of(wanted))?;
+        match UdpSocket::bind(address).await {
+            Ok(udp) => return Ok((address, udp, tcp)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && wanted.port() == 0 && tried < ANY_PORT_TRIES => {}
+            Err(error) => return Err(DnsError::of(address)(error)),
+        }
+    }
+    unreachable!("the last try ends it")
+}
+
 impl DnsError {
     fn of(address: SocketAddr) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {
@@ -112,11 +129,7 @@ impl Dns {
         let records = Current::default();
         let mut sockets = Vec::new();
         for wanted in &config.listen {
-            let udp = UdpSocket::bind(wanted).await.map_err(DnsError::of(*wanted))?;
-            // A port of 0 is for tests: TCP takes the one that UDP got.
-            let address = udp.local_addr().map_err(DnsError::of(*wanted))?;
-            let tcp = TcpListener::bind(address).await.map_err(DnsError::of(address))?;
-            sockets.push((address, udp, tcp));
+            sockets.push(both(*wanted).await?);
         }
         let addresses: Vec<SocketAddr> = sockets.iter().map(|(address, ..)| *address).collect();
         let forwarder = Forwarder::new(config.upstream, addresses.clone());
