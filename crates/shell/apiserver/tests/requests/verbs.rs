@@ -8,10 +8,10 @@ use futures::StreamExt as _;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
-use trireme_apiserver::authn::{Chain, TokenFile};
-use trireme_apiserver::{AdmitAll, AllowMasters, ApiServer, Config, InProcess, Plugins, UserInfo};
+use trireme_apiserver::{ApiServer, Config, InProcess, UserInfo};
 use trireme_client::{DeleteOptions, ListOptions, Patch, ResourceRef, Target, WatchEvent, WatchOptions, WriteOptions};
-use trireme_store::MemoryStore;
+
+use crate::common;
 
 struct Answer {
     code: u16,
@@ -20,19 +20,7 @@ struct Answer {
 }
 
 async fn server() -> Arc<ApiServer> {
-    let tokens = TokenFile::parse("ADMIN,admin,u1,\"system:masters\"\nALICE,alice,u2\n").unwrap();
-    let plugins = Plugins {
-        authorizer: Arc::new(AllowMasters),
-        admission: Arc::new(AdmitAll),
-        authenticator: Arc::new(Chain::new(vec![Arc::new(tokens)])),
-        dialer: None,
-        tokens: None,
-        metrics: None,
-        extension: None,
-    };
-    let server = ApiServer::build(Config::default(), MemoryStore::new(), plugins);
-    server.bootstrap().await.unwrap();
-    server
+    common::server(Config::default(), None).await
 }
 
 async fn send(server: &Arc<ApiServer>, method: &str, path: &str, headers: &[(&str, &str)], body: Bytes) -> Answer {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
-use trireme_apiserver::authn::{Chain, TokenFile};
-use trireme_apiserver::{AdmitAll, AllowMasters, ApiServer, Config, Plugins};
-use trireme_store::MemoryStore;
+use trireme_apiserver::{ApiServer, Config};
+
+use crate::common;
 
 struct Answer {
     code: u16,
@@ -22,23 +22,11 @@ impl Answer {
 }
 
 async fn server(warn_unenforced: bool) -> Arc<ApiServer> {
-    let tokens = TokenFile::parse("ADMIN,admin,u1,\"system:masters\"\n").unwrap();
-    let plugins = Plugins {
-        authorizer: Arc::new(AllowMasters),
-        admission: Arc::new(AdmitAll),
-        authenticator: Arc::new(Chain::new(vec![Arc::new(tokens)])),
-        dialer: None,
-        tokens: None,
-        metrics: None,
-        extension: None,
-    };
     let config = Config {
         warn_unenforced,
         ..Config::default()
     };
-    let server = ApiServer::build(config, MemoryStore::new(), plugins);
-    server.bootstrap().await.unwrap();
-    server
+    common::server(config, None).await
 }
 
 async fn call(server: &Arc<ApiServer>, method: &str, path: &str, body: Value) -> Answer {

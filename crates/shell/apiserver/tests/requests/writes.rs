@@ -8,9 +8,9 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Map, Value, json};
-use trireme_apiserver::authn::{Chain, TokenFile};
-use trireme_apiserver::{AdmitAll, AllowMasters, ApiServer, Config, Plugins};
-use trireme_store::MemoryStore;
+use trireme_apiserver::{ApiServer, Config};
+
+use crate::common;
 
 struct Answer {
     code: u16,
@@ -45,19 +45,7 @@ struct Client(Arc<ApiServer>);
 
 impl Client {
     async fn new() -> Self {
-        let tokens = TokenFile::parse("ADMIN,admin,u1,\"system:masters\"\n").unwrap();
-        let plugins = Plugins {
-            authorizer: Arc::new(AllowMasters),
-            admission: Arc::new(AdmitAll),
-            authenticator: Arc::new(Chain::new(vec![Arc::new(tokens)])),
-            dialer: None,
-            tokens: None,
-            metrics: None,
-            extension: None,
-        };
-        let server = ApiServer::build(Config::default(), MemoryStore::new(), plugins);
-        server.bootstrap().await.unwrap();
-        Self(server)
+        Self(common::server(Config::default(), None).await)
     }
 
     async fn send(&self, method: &str, path: &str, content_type: &str, body: impl Into<Bytes>) -> Answer {
