@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use trireme_api::bulk::Spliced;
 use trireme_api::{Object, write};
 
 /// Where an object lives: `group/resource/namespace/name`, the group empty for core and the namespace empty for
@@ -130,11 +131,20 @@ impl Body {
     /// When the value has no `metadata` object with a member other than `resourceVersion`: every stored object has a
     /// name (our own bug otherwise).
     #[must_use]
-    pub fn new(mut value: serde_json::Value) -> Self {
+    pub fn new(value: serde_json::Value) -> Self {
+        Self::spliced(value, None)
+    }
+
+    /// Likewise, with a text in the place of one member, which is not in `metadata`.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn spliced(mut value: serde_json::Value, with: Option<Spliced<'_>>) -> Self {
         let metadata = value["metadata"].as_object_mut().expect("a stored object has metadata");
         metadata.remove("resourceVersion");
         assert!(!metadata.is_empty(), "a stored object's metadata has a name");
-        let bytes = write::into_bytes(value);
+        let bytes = write::spliced(value, with);
         let revision_at = metadata_offset(&bytes).expect("metadata was just serialised");
         Self {
             bytes: bytes.into(),

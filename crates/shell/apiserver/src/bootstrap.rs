@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use trireme_api::Status;
+use trireme_api::bulk::Present;
 use trireme_resources::Resource;
 
 use crate::pipeline::update::{Behaviour, Made};
@@ -194,8 +195,8 @@ impl ApiServer {
             patch: true,
             ..Behaviour::default()
         };
-        let mut make = |current: &Value| {
-            let mut value = current.clone();
+        let mut make = |present: &Present| {
+            let mut value = present.whole().clone();
             change(&mut value);
             Ok(Made::plain(value))
         };

@@ -1,6 +1,7 @@
 //! The words of the Kubernetes API: field table, object bytes and views, metadata, quantity, selectors, JSON and
 //! protobuf. No async, no I/O, no clock.
 
+pub mod bulk;
 pub mod cost;
 pub mod decode;
 pub mod decoded;

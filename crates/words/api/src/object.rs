@@ -7,6 +7,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::bulk::Spliced;
 use crate::{decode, decoded, read, schema, splice, write};
 
 /// A stored or transported API object. Cloning is a reference count; the bytes, the header and the typed decode that is
@@ -191,13 +193,14 @@ impl Object {
         Ok(Self::from_parts(Bytes::from(serde_json::to_vec(value)?), header))
     }
 
-    /// Likewise of a value that nobody needs any more.
+    /// Likewise of a value that nobody needs any more, with another text in the place of one member, which is no part of the
+    /// header.
     ///
     /// # Errors
     /// As [`Self::from_value`].
-    pub fn from_owned(value: serde_json::Value) -> Result<Self, serde_json::Error> {
+    pub fn from_spliced(value: serde_json::Value, with: Option<Spliced<'_>>) -> Result<Self, serde_json::Error> {
         let header = Self::header_of(Envelope::deserialize(&value)?);
-        Ok(Self::from_parts(Bytes::from(write::into_bytes(value)), header))
+        Ok(Self::from_parts(Bytes::from(write::spliced(value, with)), header))
     }
 
     /// Puts bytes and an already known header together. The caller vouches that they agree.
@@ -265,6 +268,11 @@ impl Object {
     #[must_use]
     pub fn raw_at(&self, path: &[&str]) -> Option<&[u8]> {
         splice::value_at(&self.0.bytes, path)
+    }
+
+    /// Where that stands in the bytes.
+    pub(crate) fn range_at(&self, path: &[&str]) -> Option<Range<usize>> {
+        splice::range_at(&self.0.bytes, path)
     }
 
     /// The text that a member holds; `None` where it is absent or no text. Found without parsing the rest.

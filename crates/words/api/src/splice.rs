@@ -52,13 +52,54 @@ fn members(bytes: &[u8]) -> impl Iterator<Item = Member> + '_ {
 
 /// The value of the member that a path of names leads to, as it stands. Names with escapes are not found.
 pub(crate) fn value_at<'a>(bytes: &'a [u8], path: &[&str]) -> Option<&'a [u8]> {
-    path.iter().try_fold(bytes, |bytes, step| {
-        if bytes.first() != Some(&b'{') {
+    bytes.get(range_at(bytes, path)?)
+}
+
+/// Where that value stands.
+pub(crate) fn range_at(bytes: &[u8], path: &[&str]) -> Option<Range<usize>> {
+    path.iter().try_fold(0..bytes.len(), |outer, step| {
+        let inner = bytes.get(outer.clone())?;
+        if inner.first() != Some(&b'{') {
             return None;
         }
-        let found = members(bytes).find(|member| &bytes[member.name.clone()] == step.as_bytes())?;
-        bytes.get(found.value)
+        let found = members(inner)
+            .find(|member| &inner[member.name.clone()] == step.as_bytes())?
+            .value;
+        Some(outer.start + found.start..outer.start + found.end)
     })
+}
+
+/// A list of objects, of each of which only the members stay that are neither lists nor objects. None for an empty list and for
+/// what is no such list.
+pub(crate) fn scalars(list: &[u8]) -> Option<Vec<u8>> {
+    let mut out = vec![b'['];
+    let mut at = 1;
+    loop {
+        let element = list.get(at..)?;
+        if list.first() != Some(&b'[') || element.first() != Some(&b'{') {
+            return None;
+        }
+        let length = skip_value(element)?;
+        let element = &element[..length];
+        out.push(b'{');
+        let scalars = members(element).filter(|member| !matches!(element[member.value.start], b'[' | b'{'));
+        for (number, member) in scalars.enumerate() {
+            if number > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(&element[member.name.start - 1..member.value.end]);
+        }
+        out.push(b'}');
+        at += length + 1;
+        match list.get(at - 1)? {
+            b',' => out.push(b','),
+            b']' => {
+                out.push(b']');
+                return Some(out);
+            }
+            _ => return None,
+        }
+    }
 }
 
 /// The text that a JSON string holds.

@@ -5,6 +5,9 @@
 
 use serde_json::Value;
 
+use crate::bulk::Spliced;
+use crate::splice;
+
 /// Room that is there from the beginning: most objects take less.
 const ROOM_BYTES: usize = 1024;
 
@@ -17,6 +20,28 @@ pub fn into_bytes(value: Value) -> Vec<u8> {
     let mut out = Vec::with_capacity(ROOM_BYTES);
     write(value, &mut out);
     out
+}
+
+/// The JSON text of a value that stays.
+///
+/// # Panics
+/// Never, as [`into_bytes`].
+#[must_use]
+pub(crate) fn bytes(value: &Value) -> Vec<u8> {
+    serde_json::to_vec(value).expect("a value has a text")
+}
+
+/// The JSON text of a value, with another text in the place of one of its members.
+///
+/// # Panics
+/// Never, as [`into_bytes`].
+#[must_use]
+pub fn spliced(value: Value, with: Option<Spliced<'_>>) -> Vec<u8> {
+    let small = into_bytes(value);
+    match with.and_then(|with| Some((splice::range_at(&small, with.at)?, with.text))) {
+        Some((member, text)) => [&small[..member.start], text, &small[member.end..]].concat(),
+        None => small,
+    }
 }
 
 fn write(value: Value, out: &mut Vec<u8>) {

@@ -3,6 +3,7 @@
 //! Invariant: the inputs run in a child process, which ends by itself; what exceeds the limits kills the child, not the host.
 
 use serde_json::{Value, json};
+use trireme_api::bulk::Present;
 use trireme_api::cost::{BODY_BYTES_MAX, Ledger};
 use trireme_api::decode::{self, FieldValidation};
 use trireme_api::selector::{FieldSelector, LabelSelector};
@@ -71,19 +72,19 @@ fn patches() {
         (r#"{"op":"copy","from":"/l","path":"/o/x"}"#, 10_000),
     ] {
         let body = format!("[{}]", vec![operation; times].join(","));
-        let answer = patch::json_patch(row("", "pods").schema(), &doc, body.as_bytes(), true)
+        let answer = patch::json_patch(row("", "pods").schema(), &Present::of(doc.clone()), body.as_bytes(), true)
             .map(|patched| patched.document.to_text().len());
         assert!(answer.map_or_else(|status| status.code == 422, |length| length < BODY_BYTES_MAX));
     }
     // Few values, many bytes.
-    let large = json!({"k": "x".repeat(1_000_000)});
+    let large = Present::of(json!({"k": "x".repeat(1_000_000)}));
     let again = format!("[{}]", vec![r#"{"op":"copy","from":"/k","path":"/l"}"#; 10_000].join(","));
     let refused = patch::json_patch(row("", "pods").schema(), &large, again.as_bytes(), true);
     assert_eq!(refused.unwrap_err().code, 422);
     let long = json!({"l": vec![0; 50_000]});
     let front = format!("[{}]", vec![r#"{"op":"add","path":"/l/0","value":1}"#; 10_000].join(","));
     assert_eq!(
-        patch::json_patch(row("", "pods").schema(), &long, front.as_bytes(), true)
+        patch::json_patch(row("", "pods").schema(), &Present::of(long.clone()), front.as_bytes(), true)
             .unwrap_err()
             .code,
         413
@@ -228,7 +229,7 @@ fn long_lists() {
     let names = |from: usize| -> Vec<Value> { (from..from + 30_000).map(|number| json!(format!("e.com/{number}"))).collect() };
     let live = json!({"metadata": {"finalizers": names(0)}});
     let sent = json!({"metadata": {"finalizers": names(15_000), "$setElementOrder/finalizers": names(15_000)}});
-    patch::strategic_merge(row("", "pods"), &live, sent.to_string().as_bytes(), true).unwrap();
+    patch::strategic_merge(row("", "pods"), &Present::of(live), sent.to_string().as_bytes(), true).unwrap();
     let containers = |from: usize| -> Vec<Value> {
         (from..from + 20_000)
             .map(|number| json!({"name": format!("c{number}")}))
@@ -236,7 +237,7 @@ fn long_lists() {
     };
     let live = json!({"spec": {"containers": containers(0)}});
     let sent = json!({"spec": {"containers": containers(10_000)}});
-    patch::strategic_merge(row("", "pods"), &live, sent.to_string().as_bytes(), true).unwrap();
+    patch::strategic_merge(row("", "pods"), &Present::of(live), sent.to_string().as_bytes(), true).unwrap();
     let config = |from| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "finalizers": names(from)}});
     let by = Applier {
         manager: "m",
@@ -245,7 +246,7 @@ fn long_lists() {
         now: "2026-01-01T00:00:00Z",
     };
     let first = apply::apply(row("", "pods"), None, config(0), by).unwrap().value;
-    apply::apply(row("", "pods"), Some(&first), config(15_000), by).unwrap();
+    apply::apply(row("", "pods"), Some(&Present::of(first)), config(15_000), by).unwrap();
 }
 
 /// Owners by the thousand, as a client may send them.

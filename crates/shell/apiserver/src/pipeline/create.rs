@@ -176,7 +176,7 @@ impl ApiServer {
             }
             return Ok(match self.store.get(&key) {
                 Some(current) => Outcome::Exists(Some(current)),
-                None => Outcome::Done(rules::object_from(value)?),
+                None => Outcome::Done(rules::object_from(value, None)?),
             });
         }
         metadata(&mut value).remove("selfLink"); // it is not stored

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use serde_json::Value;
+use trireme_api::bulk::{Kept, Present};
 use trireme_api::cost::Ledger;
 use trireme_api::decode::{Body, DecodeError, Decoded, FieldValidation, Node, YamlError, unstructured, unstructured_where, yaml};
 use trireme_api::field::FieldErrorType;
@@ -58,7 +59,7 @@ impl ApiServer {
             patch: true,
             ..Behaviour::default()
         };
-        let mut make = |current: &Value| patched(target, kind, current, body, options);
+        let mut make = |present: &Present| patched(target, kind, present, body, options);
         self.change(target, options, behaviour, &mut make).await
     }
 
@@ -76,7 +77,7 @@ impl ApiServer {
             patch: true,
             ..Behaviour::default()
         };
-        let mut make = |current: &Value| made_by_apply(target, Some(current), configs()?, options);
+        let mut make = |present: &Present| made_by_apply(target, Some(present), configs()?, options);
         self.change(target, options, behaviour, &mut make).await
     }
 
@@ -171,7 +172,7 @@ fn config(body: &Bytes, validation: FieldValidation) -> Result<Config, Status> {
 /// What an apply makes of an object, managed fields included.
 pub(crate) fn made_by_apply(
     target: &Target,
-    current: Option<&Value>,
+    present: Option<&Present>,
     config: Config,
     options: &WriteOptions,
 ) -> Result<Made, Status> {
@@ -181,7 +182,9 @@ pub(crate) fn made_by_apply(
         .get("managedFields")
         .filter(|fields| fields.is_array())
         .cloned();
-    let Applied { value, same_spec, .. } = rules::apply(target, current, applied, options)?;
+    let Applied {
+        value, same_spec, kept, ..
+    } = rules::apply(target, present, applied, options)?;
     let convert = |value: Value| {
         unstructured(value, target.row.schema(), FieldValidation::Ignore).map_err(|why| match why {
             DecodeError::Cost(error) => error.into(),
@@ -204,6 +207,7 @@ pub(crate) fn made_by_apply(
         same_spec: same_spec.then_some(true),
         warnings,
         empty: decoded.empty,
+        kept,
         ..Made::managed(value)
     })
 }
@@ -225,24 +229,42 @@ fn unconvertible(target: &Target, (namespace, name): (&str, &str), why: &DecodeE
 pub(crate) fn patched(
     target: &Target,
     kind: PatchKind,
-    current: &Value,
+    present: &Present,
+    body: &Bytes,
+    options: &WriteOptions,
+) -> Result<Made, Status> {
+    match patched_apart(target, kind, present, body, options) {
+        // The refusal may show all of the object.
+        Err(_) if present.bulk_at().is_some() => {
+            patched_apart(target, kind, &Present::of(present.whole().clone()), body, options)
+        }
+        made => made,
+    }
+}
+
+/// Likewise; what cannot be had shows the object without its bulk.
+fn patched_apart(
+    target: &Target,
+    kind: PatchKind,
+    present: &Present,
     body: &Bytes,
     options: &WriteOptions,
 ) -> Result<Made, Status> {
     let look = options.validation != FieldValidation::Ignore;
     let ty = target.row.schema();
     match kind {
-        PatchKind::Json => decode_patched(target, patch::json_patch(ty, current, body, look)?, options),
-        PatchKind::Merge => decode_patched(target, patch::merge_patch(ty, current, body, look)?, options),
+        PatchKind::Json => decode_patched(target, patch::json_patch(ty, present, body, look)?, options),
+        PatchKind::Merge => decode_patched(target, patch::merge_patch(ty, present, body, look)?, options),
         PatchKind::Strategic => {
             let Patched {
                 document,
                 strict,
                 touched,
-            } = patch::strategic_merge(target.row, current, body, look)?;
+                kept,
+            } = patch::strategic_merge(target.row, present, body, look)?;
             let decoded = unstructured_where(document, ty, options.validation, &touched);
-            settled(target, decoded, strict, options, || {
-                patch::strategic_shown(target.row, current, body)
+            settled(target, decoded, (strict, kept), options, || {
+                patch::strategic_shown(target.row, present.value(), body)
             })
         }
         PatchKind::Apply => Err(Status::internal("apply is not a patch of this path")),
@@ -266,14 +288,16 @@ fn decode_patched(target: &Target, patched: Patched<Node<'_>>, options: &WriteOp
             None => body.typed(target.row.schema(), options.validation),
         },
     };
-    settled(target, decoded, patched.strict, options, || body.node().to_text())
+    settled(target, decoded, (patched.strict, patched.kept), options, || {
+        body.node().to_text()
+    })
 }
 
 /// What decoding of a patch's outcome gave, with defaults; or upstream's refusal, which shows the outcome or the patch.
 fn settled(
     target: &Target,
     decoded: Result<Decoded, DecodeError>,
-    strict: Vec<String>,
+    (strict, kept): (Vec<String>, bool),
     options: &WriteOptions,
     shown: impl FnOnce() -> String,
 ) -> Result<Made, Status> {
@@ -292,6 +316,7 @@ fn settled(
                 values: decoded.values,
                 warnings,
                 empty: decoded.empty,
+                kept: kept.then_some(Kept::Unread),
                 ..Made::plain(value)
             });
         }

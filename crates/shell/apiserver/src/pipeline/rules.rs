@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use trireme_api::bulk::{Present, Spliced};
 use trireme_api::decode::Empty;
 pub use trireme_api::decode::FieldValidation;
 use trireme_api::{Object, Status, decode, schema};
@@ -61,6 +62,17 @@ pub fn to_version(row: &'static Resource, object: Object) -> Result<Object, Stat
     object_of(&value)
 }
 
+/// A stored object, in a row's version, that is about to be changed.
+///
+/// # Errors
+/// As [`to_version`].
+pub fn present(row: &'static Resource, object: &Object) -> Result<Present, Status> {
+    match row.bulk {
+        Some(at) if !converts(row) => Ok(Present::without(object, at)),
+        _ => Ok(Present::of(to_version(row, object.clone())?.value())),
+    }
+}
+
 /// A value of a row's version in the stored one.
 ///
 /// # Errors
@@ -83,12 +95,12 @@ pub fn object_of(value: &Value) -> Result<Object, Status> {
     Object::from_value(value).map_err(|error| Status::internal(&error.to_string()))
 }
 
-/// A value that nobody needs any more as an object.
+/// A value that nobody needs any more as an object, with the text of a member that it has not.
 ///
 /// # Errors
 /// When it is none.
-pub fn object_from(value: Value) -> Result<Object, Status> {
-    Object::from_owned(value).map_err(|error| Status::internal(&error.to_string()))
+pub fn object_from(value: Value, spliced: Option<Spliced<'_>>) -> Result<Object, Status> {
+    Object::from_spliced(value, spliced).map_err(|error| Status::internal(&error.to_string()))
 }
 
 /// Fills in defaults and brings twin fields into step, as upstream's decoding does. A version in which objects are not
@@ -168,6 +180,11 @@ pub fn validate_create(target: &Target, value: &Value) -> Judged {
 /// All problems of an object that replaces `old`.
 pub fn validate_update(target: &Target, value: &Value, old: &Value) -> Judged {
     validation::update_stored(target.row, value, old, door(target))
+}
+
+/// Whether there is nothing to tell of an object that replaces `old`, whatever the bulk of that is, which is set aside.
+pub fn is_valid_update(target: &Target, value: &Value, old: &Value) -> bool {
+    validation::is_valid_update(target.row, value, old, door(target))
 }
 
 /// An old object as upstream's strategy and validation compare it with the new one: what is empty there and nothing here is
@@ -271,7 +288,7 @@ pub fn differ_in_times_only(old: &Value, new: &Value) -> bool {
 ///
 /// # Errors
 /// 409 with the conflicts, 400 or 500 for a configuration that does not fit.
-pub fn apply(target: &Target, live: Option<&Value>, config: Value, options: &WriteOptions) -> Result<Applied, Status> {
+pub fn apply(target: &Target, live: Option<&Present>, config: Value, options: &WriteOptions) -> Result<Applied, Status> {
     let now = now();
     let by = Applier {
         manager: &options.manager,

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use trireme_api::bulk::Present;
 use trireme_api::field::{FieldError, FieldErrorType};
 use trireme_api::selector::LabelSelector;
 use trireme_api::{Status, StatusCause, StatusDetails};
@@ -12,7 +13,7 @@ use trireme_resources::{Resource, apply};
 
 use super::options::{self, DeleteOptions, error, quoted};
 use super::patch::{PatchKind, configs, made_by_apply, patched};
-use super::update::{Behaviour, Made, check_name};
+use super::update::{Behaviour, Made, Make, check_name};
 use super::{Target, WriteOptions, Written, meta_text, metadata, rules};
 use crate::admission::Operation;
 use crate::http::query::Query;
@@ -174,9 +175,9 @@ impl ApiServer {
         super::create::match_namespace(target, &mut scale)?;
         check_name(target, &scale)?;
         let scale_target = scale_target(target);
-        let mut make = |old: &Value| {
+        let mut make = |old: &Present| {
             let mut value = scale.clone();
-            rules::update_managers(&scale_target, Some(old), &mut value, options, "scale");
+            rules::update_managers(&scale_target, Some(old.whole()), &mut value, options, "scale");
             Ok(Made::plain(value))
         };
         self.change_scale(target, options, false, &mut make).await
@@ -196,21 +197,21 @@ impl ApiServer {
         let scale_target = scale_target(target);
         if kind == PatchKind::Apply {
             let mut configs = configs(body, options.validation)?;
-            let mut make = |old: &Value| {
+            let mut make = |old: &Present| {
                 let made = made_by_apply(&scale_target, Some(old), configs()?, options)?;
                 check_name(target, &made.value).map_err(|status| status.warning(made.warnings.clone()))?;
                 Ok(made)
             };
             return self.change_scale(target, options, true, &mut make).await;
         }
-        let mut make = |old: &Value| {
+        let mut make = |old: &Present| {
             let mut made = patched(&scale_target, kind, old, body, options)?;
             check_name(target, &made.value).map_err(|status| status.warning(made.warnings.clone()))?;
             let options = &WriteOptions {
                 empty: made.empty,
                 ..options.clone()
             };
-            rules::update_managers(&scale_target, Some(old), &mut made.value, options, "scale");
+            rules::update_managers(&scale_target, Some(old.whole()), &mut made.value, options, "scale");
             Ok(made)
         };
         self.change_scale(target, options, true, &mut make).await
@@ -221,16 +222,17 @@ impl ApiServer {
         target: &Target,
         options: &WriteOptions,
         patch: bool,
-        make: &mut (dyn FnMut(&Value) -> Result<Made, Status> + Send),
+        make: &mut Make<'_>,
     ) -> Result<Written, Status> {
         let malformed = |why: String| Status::failure(500, "", format!("failed to decode managed fields: {why}"));
-        let mut make_object = |current: &Value| {
+        let mut make_object = |present: &Present| {
+            let current = present.whole();
             let owners = current.pointer("/metadata/managedFields");
             let mut old = scale_of(target, current)?;
             put_owners(&mut old, apply::scale::to_scale(owners).map_err(malformed)?);
             let Made {
                 value: scale, warnings, ..
-            } = make(&old)?;
+            } = make(&Present::of(old))?;
             let problems = rules::validate_create(&scale_target(target), &scale).errors;
             if !problems.is_empty() {
                 return Err(Status::invalid("autoscaling", "Scale", &target.name, &problems).warning(warnings));
@@ -295,7 +297,8 @@ impl ApiServer {
         let version = meta_text(&binding, "resourceVersion").to_owned();
         let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
         let refuse = |why: String| Status::conflict("", "pods/binding", &target.name, &why);
-        let mut make = |pod: &Value| {
+        let mut make = |present: &Present| {
+            let pod = present.whole();
             let own = meta_text(pod, "uid");
             if !uid.is_empty() && uid != own {
                 return Err(target.conflict(&super::update::uid_differs(target, &uid, own, options.dry_run)));
@@ -442,7 +445,8 @@ impl ApiServer {
             user: std::sync::Arc::new(crate::user::UserInfo::apiserver()),
         };
         let pod = target.name.clone();
-        let mut make = |current: &Value| {
+        let mut make = |present: &Present| {
+            let current = present.whole();
             let status = &current["status"];
             if is_granted(status, evicted) {
                 return Ok(Made::managed(current.clone()));
@@ -520,7 +524,8 @@ impl ApiServer {
             subresource: "status".into(),
             ..target.clone()
         };
-        let mut make = |pod: &Value| {
+        let mut make = |present: &Present| {
+            let pod = present.whole();
             super::delete::check_preconditions(target, delete, pod)?;
             let mut pod = pod.clone();
             set_condition(

@@ -3,8 +3,10 @@
 //! Invariant: a change is committed only onto the revision that it was made from. An unchanged object is not written.
 
 use serde_json::Value;
+use trireme_api::bulk::{Kept, Lifted, Present};
 use trireme_api::cost::Ledger;
 use trireme_api::{Object, Status};
+use trireme_resources::validation::Judged;
 use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Write};
 
 use super::create::{By, match_namespace, warn};
@@ -14,7 +16,7 @@ use crate::admission::Operation;
 use crate::server::ApiServer;
 
 /// Makes the new object from the present one (in the target's version), anew at each attempt.
-pub type Make<'a> = dyn FnMut(&Value) -> Result<Made, Status> + Send + 'a;
+pub type Make<'a> = dyn FnMut(&Present) -> Result<Made, Status> + Send + 'a;
 
 /// Decodes a body once more, defaults included, for an attempt after one that was lost.
 pub type Again<'a> = dyn Fn() -> Result<Value, Status> + Send + Sync + 'a;
@@ -33,6 +35,8 @@ pub struct Made {
     pub managed: bool,
     /// Whether a list or map was sent empty.
     pub empty: bool,
+    /// The present object's bulk, where it stays what it is and only stands in `value` by what the present object has there.
+    pub kept: Option<Kept>,
 }
 
 impl Made {
@@ -46,6 +50,7 @@ impl Made {
             warnings: Vec::new(),
             managed: false,
             empty: false,
+            kept: None,
         }
     }
 
@@ -99,7 +104,7 @@ impl ApiServer {
             return self.create_as(target, value, options, By::Put).await;
         }
         let mut first = Some(value);
-        let mut make = |_: &Value| {
+        let mut make = |_: &Present| {
             Ok(Made {
                 values: options.values,
                 empty: options.empty,
@@ -142,10 +147,10 @@ impl ApiServer {
         make: &mut Make<'_>,
     ) -> Result<Attempt, Status> {
         let current = self.store.get(&target.key()).ok_or_else(|| target.not_found())?;
-        let shown = rules::to_version(target.row, current.clone())?.value();
-        let mut made = make(&shown)?;
+        let present = rules::present(target.row, &current)?;
+        let mut made = make(&present)?;
         let mut warnings = std::mem::take(&mut made.warnings);
-        let changed = self.change_to(target, options, behaviour, (current, shown, made), &mut warnings);
+        let changed = self.change_to(target, options, behaviour, (current, present, made), &mut warnings);
         match changed.await {
             Ok(Some(object)) => Ok(Attempt::Done(Written {
                 object,
@@ -157,14 +162,14 @@ impl ApiServer {
         }
     }
 
-    /// Changes the object as it is, also as shown in the target's version, to the new one; nothing where somebody was
-    /// faster. What the client is to be warned of stands in `warnings`, also where it fails.
+    /// Changes the object as it is, also as present in the target's version, to the new one; nothing where somebody was
+    /// faster. The bulk of both is set aside for all but validation. What the client is to be warned of stands in `warnings`, also where it fails.
     async fn change_to(
         &self,
         target: &Target,
         options: &WriteOptions,
         behaviour: Behaviour,
-        (current, shown, made): (Object, Value, Made),
+        (current, present, made): (Object, Present, Made),
         warnings: &mut Vec<String>,
     ) -> Result<Option<Object>, Status> {
         let Made {
@@ -173,12 +178,20 @@ impl ApiServer {
             mut same_spec,
             managed,
             empty,
+            kept,
             ..
         } = made;
+        let is_kept = kept.is_some();
+        let restored = kept.map_or(0, |kept| present.restore(kept, &mut value));
+        let values = values.map(|values| values + restored);
         let mut ledger = Ledger::new();
         if !behaviour.raw {
             ledger.decoded(&value, values, target.row.limits)?;
         }
+        // What was sent empty is judged within it, too.
+        let aside = !empty && !behaviour.raw;
+        let mut lifted = aside.then(|| present.lift(&mut value, is_kept)).flatten();
+        let shown = if lifted.is_some() { present.value() } else { present.whole() };
         value["apiVersion"] = Value::String(target.api_version());
         value["kind"] = Value::String(target.row.kind.to_owned());
         match_namespace(target, &mut value)?;
@@ -200,16 +213,16 @@ impl ApiServer {
                 };
                 &own
             };
-            same_spec = rules::update_managers(target, Some(&shown), &mut value, options, &target.subresource);
+            same_spec = rules::update_managers(target, Some(shown), &mut value, options, &target.subresource);
         }
         if !behaviour.raw {
-            self.mutate(target, Operation::Update, &mut value, Some(&shown), options, warnings)?;
+            self.mutate(target, Operation::Update, &mut value, Some(shown), options, warnings)?;
             owners::deduplicate(&mut value, owners::Found::AfterAdmission, warnings);
         }
         let pinned = check_version(target, behaviour, &current, &value)?;
         // Of most rows what is shown is what is stored, and need not be read twice.
         let converted = (!rules::shown_as_stored(target.row, &current)).then(|| current.value());
-        let old = converted.as_ref().unwrap_or(&shown);
+        let old = converted.as_ref().unwrap_or(shown);
         // Of other rows admission and strategy may change it.
         same_spec = same_spec.filter(|_| target.row.limits.settled);
         let mut value = rules::to_stored(target.row, value)?;
@@ -223,13 +236,14 @@ impl ApiServer {
             self.refine(
                 target,
                 options,
-                (old, &shown, same_spec),
-                (&mut value, empty, ledger),
+                (&present, old, shown, same_spec),
+                (&mut value, empty, ledger, lifted.as_mut()),
                 warnings,
             )?
         };
         metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
         let done = |object: Object| rules::to_version(target.row, object).map(Some);
+        let spliced = lifted.as_ref().and_then(|lifted| present.text_of(&value, lifted));
         let goes = goes_now(&value);
         if !options.dry_run {
             metadata(&mut value).remove("selfLink"); // it is not stored
@@ -238,19 +252,22 @@ impl ApiServer {
             return done(current);
         }
         if options.dry_run {
-            return done(rules::object_from(value)?);
+            return done(rules::object_from(value, spliced)?);
         }
         let precondition = Precondition::Revision(revision);
         let mut gone = None;
         let operation = if goes {
             writes.extend(self.release(target, &value));
             // Who watches is told the object as it last stood, who asked what the change made of it.
-            gone = Some(value);
-            let last = Body::new(converted.unwrap_or(shown));
+            gone = Some(match spliced {
+                Some(_) => rules::object_from(value, spliced)?.value(),
+                None => value,
+            });
+            let last = Body::new(converted.unwrap_or_else(|| present.into_whole()));
             StoreOperation::Delete { last }
         } else {
             StoreOperation::Put {
-                body: Body::new(value),
+                body: Body::spliced(value, spliced),
                 ttl_seconds: self.ttl(target),
             }
         };
@@ -280,16 +297,31 @@ impl ApiServer {
         &self,
         target: &Target,
         options: &WriteOptions,
-        (old, shown, same_spec): (&Value, &Value, Option<bool>),
-        (value, empty, mut ledger): (&mut Value, bool, Ledger),
+        (present, old, shown, same_spec): (&Present, &Value, &Value, Option<bool>),
+        (value, empty, mut ledger, lifted): (&mut Value, bool, Ledger, Option<&mut Lifted>),
         warnings: &mut Vec<String>,
     ) -> Result<Vec<Write>, Status> {
         let compared = rules::as_compared(target, old, value, empty);
         let old = compared.as_ref().unwrap_or(old);
         let mut writes = self.allocate_update(target, old, value, options.dry_run)?;
         rules::prepare_update(target, old, value, same_spec);
-        ledger.grown(value, target.row.limits)?;
-        let judged = rules::validate_update(target, value, old);
+        let judged = match lifted.zip(present.bulk_at()) {
+            None => {
+                ledger.grown(value, target.row.limits)?;
+                rules::validate_update(target, value, old)
+            }
+            Some((lifted, at)) => {
+                lifted.swap(value, at);
+                ledger.grown(value, target.row.limits)?;
+                let judged = if rules::is_valid_update(target, value, old) {
+                    Judged::default()
+                } else {
+                    rules::validate_update(target, value, present.whole())
+                };
+                lifted.swap(value, at);
+                judged
+            }
+        };
         if !judged.errors.is_empty() {
             return Err(target.invalid(&target.name, &judged.errors));
         }

@@ -12,19 +12,19 @@ use trireme_apiserver::{ApiServer, Config};
 
 use crate::common;
 
-struct Answer {
-    code: u16,
-    body: Value,
-    warnings: Vec<String>,
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) body: Value,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Answer {
-    fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         self.body["message"].as_str().unwrap_or_default()
     }
 
     /// (manager, operation, subresource, fields) of every owner.
-    fn owners(&self) -> Vec<(String, String, String, Value)> {
+    pub(crate) fn owners(&self) -> Vec<(String, String, String, Value)> {
         let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
         let entries = self.body["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
         entries
@@ -41,14 +41,14 @@ impl Answer {
     }
 }
 
-struct Client(Arc<ApiServer>);
+pub(crate) struct Client(Arc<ApiServer>);
 
 impl Client {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self(common::server(Config::default(), None).await)
     }
 
-    async fn send(&self, method: &str, path: &str, content_type: &str, body: impl Into<Bytes>) -> Answer {
+    pub(crate) async fn send(&self, method: &str, path: &str, content_type: &str, body: impl Into<Bytes>) -> Answer {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -70,11 +70,11 @@ impl Client {
         }
     }
 
-    async fn json(&self, method: &str, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn json(&self, method: &str, path: &str, body: &Value) -> Answer {
         self.send(method, path, "application/json", body.to_string()).await
     }
 
-    async fn patch(&self, path: &str, kind: &str, body: impl Into<Bytes>) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, kind: &str, body: impl Into<Bytes>) -> Answer {
         self.send("PATCH", path, &format!("application/{kind}"), body).await
     }
 }

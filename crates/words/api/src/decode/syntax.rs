@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Number, Value};
 
 use super::DecodeError;
+use crate::bulk;
 use crate::cost::{CostError, Ledger, values_in};
 use crate::go;
 use crate::schema::Type;
@@ -89,6 +90,19 @@ impl Node<'_> {
                 out.push('}');
             }
             Self::Stored(value, ty) => write_stored(value, Some(*ty), out),
+        }
+    }
+
+    /// Whether what stands where a path leads is this very value as it is stored.
+    #[must_use]
+    pub fn holds(&self, at: &[&str], stored: &Value) -> bool {
+        match (self, at) {
+            (Self::Stored(value, _), at) => bulk::at(value, at).is_some_and(|value| std::ptr::eq(value, stored)),
+            (Self::Object(members), [name, at @ ..]) => members
+                .iter()
+                .rfind(|(member, _)| member == name)
+                .is_some_and(|(_, member)| member.holds(at, stored)),
+            _ => false,
         }
     }
 

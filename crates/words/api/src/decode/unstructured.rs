@@ -90,6 +90,22 @@ impl Touched {
         Self::Members(members.collect())
     }
 
+    /// Whether what stands where a path leads may have been changed.
+    #[must_use]
+    pub fn reaches(&self, at: &[&str]) -> bool {
+        at.iter().try_fold(self, |touched, name| touched.member(name)).is_some()
+    }
+
+    /// Whether it is told for each step of a path whether it was touched, up to where the path leads.
+    #[must_use]
+    pub fn is_told_at(&self, at: &[&str]) -> bool {
+        match (self, at) {
+            (_, []) => true,
+            (Self::All, _) => false,
+            (Self::Members(members), [name, at @ ..]) => members.get(*name).is_none_or(|inside| inside.is_told_at(at)),
+        }
+    }
+
     /// What of a member; nothing of one that was not touched.
     fn member(&self, name: &str) -> Option<&Self> {
         match self {

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
+use trireme_api::bulk::{self, Kept, Present};
 use trireme_api::decode::{self, Empty, FieldValidation, canonicalize};
 use trireme_api::schema::{self, Struct};
 use trireme_api::{Status, StatusCause, StatusDetails};
@@ -106,13 +107,15 @@ pub struct Applied {
     pub changed: bool,
     /// Whether its `spec` is that of the live object.
     pub same_spec: bool,
+    /// The bulk of the live object that the value has, too, where what stands for it is in the value.
+    pub kept: Option<Kept>,
 }
 
 /// Applies a configuration to the live object, or to nothing. The live object must be in the row's version.
 ///
 /// # Errors
 /// 409 with one cause per field that others own, 400 or 500 (as upstream) for a configuration that does not fit.
-pub fn apply(row: &Resource, live: Option<&Value>, config: Value, by: Applier<'_>) -> Result<Applied, Status> {
+pub fn apply(row: &Resource, live: Option<&Present>, mut config: Value, by: Applier<'_>) -> Result<Applied, Status> {
     let api_version = row.api_version();
     let (version, kind) = (text(&config, "apiVersion"), text(&config, "kind"));
     if version != api_version || kind != row.kind {
@@ -126,6 +129,12 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: Value, by: Applier<'_
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     let shape = Shape::of_row(row);
+    // What kubectl once applied is held against all of the live object.
+    let apart = live.filter(|live| !(by.manager == "kubectl" && has_last_applied(live.value())));
+    let live = match apart {
+        Some(live) => Some(live.value()),
+        None => live.map(Present::whole),
+    };
     let stored = live.and_then(stored_managers);
     let managers =
         managers::read(stored).map_err(|why| Status::failure(500, "", format!("failed to decode managed fields: {why}")))?;
@@ -175,6 +184,7 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: Value, by: Applier<'_
     let last_applied = (by.manager == "kubectl")
         .then(|| renewed_last_applied(live_value, &config))
         .flatten();
+    let lifted = apart.and_then(|live| live.lift(&mut config, false));
     let (merged, managers) = engine.merged(live_value, config, managers, by);
     let own = Id::applier(by.manager, by.subresource.unwrap_or_default());
     let outcome = match engine.taken(live_value, &merged, managers.clone(), &own, by) {
@@ -212,10 +222,24 @@ pub fn apply(row: &Resource, live: Option<&Value>, config: Value, by: Applier<'_
     {
         annotations.insert(LAST_APPLIED.to_owned(), Value::String(last_applied));
     }
+    let own = apart.and_then(|live| Some((live.bulk_at()?, bulk::at(live.value(), live.bulk_at()?)?)));
+    let stays = own.filter(|(at, own)| bulk::at(&value, at) == Some(own));
+    let kept = match (stays, lifted) {
+        (Some(_), Some(lifted)) if lifted.is_kept() => Some(Kept::Sent(lifted.into_value())),
+        (Some(_), _) => Some(Kept::Unread),
+        (None, Some(lifted)) => {
+            if let Some(at) = apart.and_then(Present::bulk_at) {
+                bulk::put(&mut value, at, lifted.into_value());
+            }
+            None
+        }
+        (None, None) => None,
+    };
     Ok(Applied {
         value,
         changed,
         same_spec,
+        kept,
     })
 }
 
@@ -253,13 +277,14 @@ fn filled_last_applied(annotations: &Map<String, Value>) -> bool {
     text.is_some_and(|text| !text.is_empty())
 }
 
+fn has_last_applied(value: &Value) -> bool {
+    let annotations = value.pointer(ANNOTATIONS).and_then(Value::as_object);
+    annotations.is_some_and(filled_last_applied)
+}
+
 /// What keeps the annotation of client-side apply in step for those who still look at it; none where neither object has it.
 fn renewed_last_applied(live: &Value, config: &Value) -> Option<String> {
-    let has = |value: &Value| {
-        let annotations = value.pointer(ANNOTATIONS).and_then(Value::as_object);
-        annotations.is_some_and(filled_last_applied)
-    };
-    if !has(live) && !has(config) {
+    if !has_last_applied(live) && !has_last_applied(config) {
         return None;
     }
     let mut config = config.clone();

@@ -61,7 +61,12 @@ fn created(row: &Resource, value: Value, manager: &str) -> Value {
 }
 
 fn applied(row: &Resource, live: Option<&Value>, config: &Value, who: Applier<'_>) -> Value {
-    canonical(row, apply(row, live, config.clone(), who).unwrap().value)
+    canonical(
+        row,
+        apply(row, live.cloned().map(Present::of).as_ref(), config.clone(), who)
+            .unwrap()
+            .value,
+    )
 }
 
 #[test]
@@ -146,7 +151,7 @@ fn applies_merge_conflict_yield_and_prune() {
 
     let again = apply(
         row,
-        Some(&live),
+        Some(&Present::of(live.clone())),
         config(json!({"replicas": 4, "paused": true})),
         by("first", LATER),
     )
@@ -158,7 +163,13 @@ fn applies_merge_conflict_yield_and_prune() {
         "the same again changes nothing, not even a time"
     );
 
-    let status = apply(row, Some(&live), config(json!({"replicas": 5})), by("second", LATER)).unwrap_err();
+    let status = apply(
+        row,
+        Some(&Present::of(live.clone())),
+        config(json!({"replicas": 5})),
+        by("second", LATER),
+    )
+    .unwrap_err();
     assert_eq!((status.code, status.reason.as_str()), (409, "Conflict"));
     assert_eq!(
         status.message,
@@ -213,7 +224,13 @@ fn a_shared_field_stays_when_one_owner_gives_it_up() {
 fn conflicts_with_updates_name_the_version_and_come_in_order() {
     let row = row("", "configmaps");
     let live = created(row, config_map(json!({"a": "1", "b": "1"})), "kubectl-create");
-    let status = apply(row, Some(&live), config_map(json!({"b": "2", "a": "2"})), by("x", NOW)).unwrap_err();
+    let status = apply(
+        row,
+        Some(&Present::of(live.clone())),
+        config_map(json!({"b": "2", "a": "2"})),
+        by("x", NOW),
+    )
+    .unwrap_err();
     assert_eq!(
         status.message,
         "Apply failed with 2 conflicts: conflicts with \"kubectl-create\" using v1:\n- .data.a\n- .data.b"
@@ -241,9 +258,14 @@ fn kubectl_may_take_what_its_annotation_says() {
     let annotation = out["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap();
     assert!(annotation.contains("\"a\":\"2\""), "{annotation}");
     assert_eq!(
-        apply(row, Some(&live), config_map(json!({"a": "2"})), by("other", LATER))
-            .unwrap_err()
-            .code,
+        apply(
+            row,
+            Some(&Present::of(live.clone())),
+            config_map(json!({"a": "2"})),
+            by("other", LATER)
+        )
+        .unwrap_err()
+        .code,
         409
     );
 }
@@ -360,7 +382,9 @@ fn kinds_without_a_table_are_deduced() {
         json!({"f:metadata": {"f:labels": {"f:a": {}}}, "f:spec": {".": {}, "f:inner": {".": {}, "f:x": {}}, "f:list": {}, "f:size": {}}})
     );
     assert_eq!(
-        apply(&row, Some(&live), config(2), by("two", NOW)).unwrap_err().message,
+        apply(&row, Some(&Present::of(live.clone())), config(2), by("two", NOW))
+            .unwrap_err()
+            .message,
         "Apply failed with 1 conflict: conflict with \"one\": .spec.size"
     );
 }
@@ -424,4 +448,18 @@ fn an_empty_list_within_a_list_that_is_replaced_as_a_whole_is_a_change() {
     let mut with = rules;
     with[0]["nonResourceURLs"] = json!([]);
     assert_eq!(put(with, Value::Null), [owned("two", "Update", fields)]);
+}
+
+#[test]
+fn a_bulk_is_owned_as_a_whole_and_changed_by_nobody() {
+    let mut seen = 0;
+    for row in crate::rows::rows() {
+        let Some(at) = row.bulk else { continue };
+        let shape = at.iter().fold(Shape::of_row(row), |shape, name| shape.member(name).unwrap());
+        assert!(matches!(shape, Shape::Leaf), "{}", row.plural);
+        assert_eq!(row.stored_as, (row.group, row.version), "{}: nothing converts it", row.plural);
+        assert!(row.limits.settled && !at.contains(&"metadata"), "{}", row.plural);
+        seen += 1;
+    }
+    assert_eq!(seen, 1, "definitions");
 }

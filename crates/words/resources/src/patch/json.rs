@@ -100,6 +100,21 @@ pub(super) fn operations<'a>(
     Ok((operations, strict))
 }
 
+/// Whether operations look at what stands where a path leads, or into it: else they leave it or put something else there.
+pub(super) fn look_into(operations: &[Option<Operation<'_>>], at: &[&str]) -> bool {
+    let at = at.iter().fold(String::new(), |at, name| at + "/" + name);
+    let within = |outer: &str, inner: &str| {
+        inner
+            .strip_prefix(outer)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    operations.iter().flatten().any(|operation| {
+        let [path, from] = [&operation.path, &operation.from].map(|place| place.as_deref().unwrap_or("-"));
+        let met = |place: &str| within(place, &at) || within(&at, place);
+        met(from) || (operation.op.as_deref() == Some("test") && met(path)) || (path != at && within(&at, path))
+    })
+}
+
 /// Applies operations in order.
 pub(super) fn apply<'a>(
     document: Members<'a>,

@@ -8,6 +8,7 @@ mod lazy;
 mod strategic;
 
 use serde_json::{Map, Value};
+use trireme_api::bulk::{self, Present};
 use trireme_api::cost::{CostError, Ledger};
 use trireme_api::decode::{self, DecodeError, Node, Touched};
 use trireme_api::schema::Struct;
@@ -29,6 +30,8 @@ pub struct Patched<T> {
     pub strict: Vec<String>,
     /// What of the document it may have changed, where the document does not say so itself.
     pub touched: Touched,
+    /// Whether the bulk of the object that is patched stayed where it is, or what stands there for it.
+    pub kept: bool,
 }
 
 /// Applies a JSON patch (RFC 6902) to an object of that type. `look` says whether strict decoding's findings are wanted. The
@@ -36,7 +39,12 @@ pub struct Patched<T> {
 ///
 /// # Errors
 /// 400 for what is no patch, 413 for too many operations or one that costs too much, 422 where an operation does not apply.
-pub fn json_patch<'a>(ty: &'static Struct, doc: &'a Value, patch: &'a [u8], look: bool) -> Result<Patched<Node<'a>>, Status> {
+pub fn json_patch<'a>(
+    ty: &'static Struct,
+    present: &'a Present,
+    patch: &'a [u8],
+    look: bool,
+) -> Result<Patched<Node<'a>>, Status> {
     let mut ledger = Ledger::new();
     let (operations, strict) = json::operations(patch, look, &mut ledger).map_err(|why| no_patch(why, true))?;
     if operations.len() > JSON_PATCH_OPERATIONS_MAX {
@@ -49,16 +57,30 @@ pub fn json_patch<'a>(ty: &'static Struct, doc: &'a Value, patch: &'a [u8], look
             ),
         ));
     }
+    let doc = match present.bulk_at() {
+        Some(at) if json::look_into(&operations, at) => present.whole(),
+        _ => present.value(),
+    };
     match json::apply(lazy::document(doc, ty), operations, &mut ledger) {
-        Ok(document) => Ok(Patched {
-            document: lazy::whole(document, ty)?,
-            strict,
-            touched: Touched::All,
-        }),
+        Ok(document) => {
+            let document = lazy::whole(document, ty)?;
+            Ok(Patched {
+                kept: keeps(&document, present),
+                document,
+                strict,
+                touched: Touched::All,
+            })
+        }
         // Upstream hides its limit on copies like everything else; the limit of our own on shifting is told.
         Err(json::Refused::Cost(error @ CostError::Shifted)) => Err(error.into()),
         Err(json::Refused::Unfit | json::Refused::Cost(_)) => Err(unprocessable()),
     }
+}
+
+/// Whether a document holds what stands for the bulk of the present object.
+fn keeps(document: &Node<'_>, present: &Present) -> bool {
+    let own = present.bulk_at().and_then(|at| Some((at, bulk::at(present.value(), at)?)));
+    own.is_some_and(|(at, own)| document.holds(at, own))
 }
 
 /// The answer for a patch that does not apply: upstream keeps the cause to itself.
@@ -75,7 +97,12 @@ fn unprocessable() -> Status {
 ///
 /// # Errors
 /// 400 when the patch is not a JSON object.
-pub fn merge_patch<'a>(ty: &'static Struct, doc: &'a Value, patch: &'a [u8], look: bool) -> Result<Patched<Node<'a>>, Status> {
+pub fn merge_patch<'a>(
+    ty: &'static Struct,
+    present: &'a Present,
+    patch: &'a [u8],
+    look: bool,
+) -> Result<Patched<Node<'a>>, Status> {
     let mut ledger = Ledger::new();
     let (patch, strict) = decode::any_node(patch, look, &mut ledger).map_err(|why| no_patch(why, true))?;
     let mut patch = match patch {
@@ -83,12 +110,15 @@ pub fn merge_patch<'a>(ty: &'static Struct, doc: &'a Value, patch: &'a [u8], loo
         Node::Null => return Err(Status::bad_request("Invalid JSON Patch")),
         other => return Err(no_patch(no_object(other.kind()), true)),
     };
-    let mut document = lazy::document(doc, ty);
+    // A list stays as it is or is replaced.
+    let mut document = lazy::document(present.value(), ty);
     if let Some(sent) = patch.as_members() {
         merge(&mut document, std::mem::take(sent));
     }
+    let document = lazy::whole(Lazy::Object(document), ty)?;
     Ok(Patched {
-        document: lazy::whole(Lazy::Object(document), ty)?,
+        kept: keeps(&document, present),
+        document,
         strict,
         touched: Touched::All,
     })
@@ -124,12 +154,18 @@ fn merge<'a>(members: &mut Members<'a>, patch: Members<'a>) {
 ///
 /// # Errors
 /// 400 for a malformed directive, 500 (as upstream) for a missing merge key, an unknown directive or a wrong order.
-pub fn strategic_merge(row: &Resource, doc: &Value, patch: &[u8], look: bool) -> Result<Patched<Value>, Status> {
+pub fn strategic_merge(row: &Resource, present: &Present, patch: &[u8], look: bool) -> Result<Patched<Value>, Status> {
     let (patch, strict) = object(patch, look).map_err(|why| no_patch(why, false))?;
     let patch = patch.unwrap_or_default();
     let touched = Touched::by(&patch);
+    // A list that has no keys stays as it is or is replaced; what a directive does is another matter.
+    let doc = match present.bulk_at() {
+        Some(at) if !touched.is_told_at(at) => present.whole(),
+        _ => present.value(),
+    };
     let document = strategic::merge(row.schema(), doc, patch)?;
     Ok(Patched {
+        kept: present.bulk_at().is_some_and(|at| !touched.reaches(at)),
         document,
         strict,
         touched,

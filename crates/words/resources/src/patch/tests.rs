@@ -10,7 +10,7 @@ fn pods() -> &'static Resource {
 }
 
 fn strategic(doc: Value, patch: Value) -> Value {
-    strategic_merge(pods(), &doc, patch.to_string().as_bytes(), false)
+    strategic_merge(pods(), &Present::of(doc), patch.to_string().as_bytes(), false)
         .unwrap()
         .document
 }
@@ -20,7 +20,7 @@ fn schema() -> &'static Struct {
 }
 
 fn refused(doc: Value, patch: Value) -> (u16, String) {
-    let status = strategic_merge(pods(), &doc, patch.to_string().as_bytes(), false).unwrap_err();
+    let status = strategic_merge(pods(), &Present::of(doc), patch.to_string().as_bytes(), false).unwrap_err();
     (status.code, status.message)
 }
 
@@ -151,7 +151,10 @@ fn json_patches_apply_in_order_or_not_at_all() {
     let doc = json!({"metadata": {"name": "n", "labels": {"a": "1"}}});
     let patch = br#"[{"op":"test","path":"/metadata/name","value":"n"},{"op":"add","path":"/metadata/labels/b","value":"2"},{"op":"remove","path":"/metadata/labels/a"}]"#;
     assert_eq!(
-        json_patch(schema(), &doc, patch, true).unwrap().document.to_value(),
+        json_patch(schema(), &Present::of(doc.clone()), patch, true)
+            .unwrap()
+            .document
+            .to_value(),
         json!({"metadata": {"name": "n", "labels": {"b": "2"}}})
     );
     for bad in [
@@ -159,29 +162,39 @@ fn json_patches_apply_in_order_or_not_at_all() {
         br#"[{"op":"remove","path":"/nope"}]"#,
         br#"[{"op":"smash","path":"/metadata"}]"#,
     ] {
-        let status = json_patch(schema(), &doc, bad, true).unwrap_err();
+        let status = json_patch(schema(), &Present::of(doc.clone()), bad, true).unwrap_err();
         assert_eq!((status.code, status.reason.as_str()), (422, "Invalid"));
     }
     let many = format!(
         "[{}]",
         vec![r#"{"op":"test","path":"/metadata/name","value":"n"}"#; JSON_PATCH_OPERATIONS_MAX + 1].join(",")
     );
-    assert_eq!(json_patch(schema(), &doc, many.as_bytes(), true).unwrap_err().code, 413);
-    assert_eq!(json_patch(schema(), &doc, b"{}", true).unwrap_err().code, 400);
+    assert_eq!(
+        json_patch(schema(), &Present::of(doc.clone()), many.as_bytes(), true)
+            .unwrap_err()
+            .code,
+        413
+    );
+    assert_eq!(
+        json_patch(schema(), &Present::of(doc.clone()), b"{}", true).unwrap_err().code,
+        400
+    );
 }
 
 #[test]
 fn merge_patches_must_be_objects() {
     let doc = json!({"data": {"a": "1", "b": "2"}});
     assert_eq!(
-        merge_patch(schema(), &doc, br#"{"data":{"a":null,"c":"3"}}"#, true)
+        merge_patch(schema(), &Present::of(doc.clone()), br#"{"data":{"a":null,"c":"3"}}"#, true)
             .unwrap()
             .document
             .to_value(),
         json!({"data": {"b": "2", "c": "3"}})
     );
     assert_eq!(
-        merge_patch(schema(), &doc, b"[1]", true).unwrap_err().message,
+        merge_patch(schema(), &Present::of(doc.clone()), b"[1]", true)
+            .unwrap_err()
+            .message,
         "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
     );
 }
@@ -193,12 +206,17 @@ fn what_a_patch_looked_into_is_written_sorted_and_all_else_as_it_came() {
         "spec": {"replicas": 1, "minReadySeconds": 2, "selector": {"matchLabels": {"a": "b"}}},
     });
     let merged = |patch: &str| {
-        merge_patch(schema(), &doc, patch.as_bytes(), true)
+        merge_patch(schema(), &Present::of(doc.clone()), patch.as_bytes(), true)
             .unwrap()
             .document
             .to_text()
     };
-    let patched = |patch: &str| json_patch(schema(), &doc, patch.as_bytes(), true).unwrap().document.to_text();
+    let patched = |patch: &str| {
+        json_patch(schema(), &Present::of(doc.clone()), patch.as_bytes(), true)
+            .unwrap()
+            .document
+            .to_text()
+    };
     let untouched =
         r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"n","labels":{"a":"\u003c"},"annotations":{"b":"c"}},"#;
     let sorted =
@@ -223,14 +241,14 @@ fn what_a_patch_looked_into_is_written_sorted_and_all_else_as_it_came() {
 
 #[test]
 fn names_that_stand_twice_in_a_patch_are_told() {
-    let doc = json!({"spec": {"replicas": 1}});
+    let doc = Present::of(json!({"spec": {"replicas": 1}}));
     let twice = br#"{"spec":{"replicas":7,"replicas":8,"x":[null,{"a":null}]}}"#;
     let patched = merge_patch(schema(), &doc, twice, true).unwrap();
     assert_eq!(patched.document.to_value(), json!({"spec": {"replicas": 8, "x": [null, {}]}}));
     assert_eq!(patched.strict, ["duplicate field \"spec.replicas\""]);
     assert!(merge_patch(schema(), &doc, twice, false).unwrap().strict.is_empty());
     let pod = br#"{"spec":{"nodeName":"a","nodeName":"b"}}"#;
-    let patched = strategic_merge(pods(), &json!({}), pod, true).unwrap();
+    let patched = strategic_merge(pods(), &Present::of(json!({})), pod, true).unwrap();
     assert_eq!(patched.strict, ["duplicate field \"spec.nodeName\""]);
     assert_eq!(
         merge_patch(schema(), &doc, b"null", true).unwrap_err().message,

@@ -108,6 +108,7 @@ pub(super) static ROWS: &[Resource] = &[
         stored_as: ("apiextensions.k8s.io", "v1"),
         hash: "jfWCUB31mvA=",
         limits: cost::DEFINITION,
+        bulk: Some(&["spec", "versions"]),
         unenforced: Some(Unenforced::always("the resources that it defines are not served")),
         ..BASE
     },

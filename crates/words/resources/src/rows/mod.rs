@@ -11,6 +11,7 @@ mod workloads;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use trireme_api::bulk;
 use trireme_api::cost::{self, Limits};
 use trireme_api::schema::{self, Struct};
 
@@ -55,6 +56,9 @@ pub struct Resource {
     pub tells_empty: &'static [&'static str],
     /// What an object may have ([`trireme_api::cost`]).
     pub limits: Limits,
+    /// Where the list stands that large objects consist of, if there is one which managers own as a whole and which neither
+    /// defaults nor strategy nor admission change: it is set aside while an object is changed ([`trireme_api::bulk`]).
+    pub bulk: Option<bulk::Path>,
     /// What every answer about it warns of, where upstream has deprecated it.
     pub deprecated: Option<&'static str>,
     /// What a client is told that stores one, as long as nothing acts on it.
@@ -136,6 +140,7 @@ const BASE: Resource = Resource {
     collected: true,
     tells_empty: &[],
     limits: cost::OBJECT,
+    bulk: None,
     deprecated: None,
     unenforced: None,
 };

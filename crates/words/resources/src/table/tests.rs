@@ -3,6 +3,7 @@
 use super::*;
 use crate::rows::{find, rows};
 use serde_json::json;
+use trireme_api::bulk::Present;
 
 fn now() -> Timestamp {
     "2026-01-01T01:00:00Z".parse().unwrap()
@@ -37,7 +38,7 @@ fn pods_say_what_is_wrong_with_them() {
         let mut pod = json!({"metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:59:00Z"},
             "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}, "status": status});
         let schema = find("", "v1", "pods").unwrap().schema();
-        pod = crate::patch::merge_patch(schema, &pod, more.to_string().as_bytes(), false)
+        pod = crate::patch::merge_patch(schema, &Present::of(pod), more.to_string().as_bytes(), false)
             .unwrap()
             .document
             .to_value();

@@ -13,12 +13,26 @@ pub(super) struct Errors {
     found: Vec<FieldError>,
     bytes: usize,
     warnings: Vec<String>,
+    strict: bool,
 }
 
 impl Errors {
     /// None yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// None yet, and nothing is excused because the old object has it, too.
+    pub fn without_excuse() -> Self {
+        Self {
+            strict: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether nothing is excused because the old object has it, too.
+    pub fn is_strict(&self) -> bool {
+        self.strict
     }
 
     /// Adds one, unless there are enough.

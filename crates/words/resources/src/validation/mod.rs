@@ -59,7 +59,7 @@ use metadata::Rules;
 use node::Node;
 
 /// What the validator says of an object.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[must_use]
 pub struct Judged {
     /// The problems, in upstream's order.
@@ -136,9 +136,21 @@ pub fn update(row: &Resource, new: &Value, old: &Value, subresource: Option<&str
 
 /// Likewise, of objects that are already in the version in which they are stored; `row` is that of the request.
 pub fn update_stored(row: &Resource, new: &Value, old: &Value, subresource: Option<&str>) -> Judged {
-    let (root, before) = (Node::root(new), Node::root(old));
     let mut errors = Errors::new();
-    let errors_ref = &mut errors;
+    update_into(&mut errors, row, (new, old), subresource);
+    errors.into()
+}
+
+/// Whether there is nothing to tell, warnings included, whatever the old object's bulk is ([`Resource::bulk`]), which is set
+/// aside. A bulk can only excuse what is wrong with the new one.
+pub fn is_valid_update(row: &Resource, new: &Value, old: &Value, subresource: Option<&str>) -> bool {
+    let mut errors = Errors::without_excuse();
+    update_into(&mut errors, row, (new, old), subresource);
+    errors.is_silent()
+}
+
+fn update_into(errors_ref: &mut Errors, row: &Resource, (new, old): (&Value, &Value), subresource: Option<&str>) {
+    let (root, before) = (Node::root(new), Node::root(old));
     metadata::update_common(errors_ref, &root.at("metadata"), &before.at("metadata"), row.namespaced);
     match (row.storage, subresource) {
         ("core/pods", None) => pod_update::update(errors_ref, &root, &before),
@@ -163,7 +175,6 @@ pub fn update_stored(row: &Resource, new: &Value, old: &Value, subresource: Opti
             }
         }
     }
-    errors.into()
 }
 
 /// Where a claim or a template of claims asks first for devices that others use: the path that upstream names.

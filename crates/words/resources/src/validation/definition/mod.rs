@@ -314,11 +314,16 @@ pub(super) fn update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     let (spec, before) = (Spec::of(root), Spec::of(old));
     let options = || Options::of_update(&spec, &before, old);
     let fixed = options().fixed_names;
-    // Most new schemas have nothing wrong: then it is all the same what the old ones have.
-    let mut strict = Errors::new();
-    check(&mut strict, &spec, options());
-    if !strict.is_silent() {
-        check(errors, &spec, options().after(&before));
+    if errors.is_strict() {
+        let schema = true;
+        check(errors, &spec, Options { schema, ..options() });
+    } else {
+        // Most new schemas have nothing wrong: then it is all the same what the old ones have.
+        let mut strict = Errors::new();
+        check(&mut strict, &spec, options());
+        if !strict.is_silent() {
+            check(errors, &spec, options().after(&before));
+        }
     }
     let names: &[&str] = if fixed {
         &["scope", "names.kind", "group", "names.plural"]
