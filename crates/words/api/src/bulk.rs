@@ -68,12 +68,10 @@ impl Present {
     /// As [`Object::value`].
     #[must_use]
     pub fn without(object: &Object, at: Path) -> Self {
-        let found = object.range_at(at).and_then(|text| {
-            let bytes = object.bytes();
-            let stand_in = splice::scalars(&bytes[text.clone()])?;
+        let bytes = object.bytes();
+        let found = splice::scalars_at(bytes, at).and_then(|(text, stand_in)| {
             let small = [&bytes[..text.start], &stand_in, &bytes[text.end..]].concat();
-            let value = read::value(&small).ok()?;
-            Some((value, text))
+            Some((read::value(&small).ok()?, text))
         });
         match found {
             Some((value, text)) => Self {

@@ -7,7 +7,6 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -268,11 +267,6 @@ impl Object {
     #[must_use]
     pub fn raw_at(&self, path: &[&str]) -> Option<&[u8]> {
         splice::value_at(&self.0.bytes, path)
-    }
-
-    /// Where that stands in the bytes.
-    pub(crate) fn range_at(&self, path: &[&str]) -> Option<Range<usize>> {
-        splice::range_at(&self.0.bytes, path)
     }
 
     /// The text that a member holds; `None` where it is absent or no text. Found without parsing the rest.

@@ -57,48 +57,72 @@ pub(crate) fn value_at<'a>(bytes: &'a [u8], path: &[&str]) -> Option<&'a [u8]> {
 
 /// Where that value stands.
 pub(crate) fn range_at(bytes: &[u8], path: &[&str]) -> Option<Range<usize>> {
-    path.iter().try_fold(0..bytes.len(), |outer, step| {
-        let inner = bytes.get(outer.clone())?;
+    let from = start_at(bytes, path)?;
+    Some(from..from + skip_value(&bytes[from..])?)
+}
+
+/// Where that value begins.
+fn start_at(bytes: &[u8], path: &[&str]) -> Option<usize> {
+    path.iter().try_fold(0, |start, step| {
+        let inner = bytes.get(start..)?;
         if inner.first() != Some(&b'{') {
             return None;
         }
-        let found = members(inner)
-            .find(|member| &inner[member.name.clone()] == step.as_bytes())?
-            .value;
-        Some(outer.start + found.start..outer.start + found.end)
+        let mut at = 1;
+        loop {
+            let name = skip_string(inner.get(at..)?)?;
+            let value = at + name + 1;
+            if &inner[at + 1..at + name - 1] == step.as_bytes() {
+                return Some(start + value);
+            }
+            at = value + skip_value(inner.get(value..)?)?;
+            if inner.get(at) != Some(&b',') {
+                return None;
+            }
+            at += 1;
+        }
     })
 }
 
-/// A list of objects, of each of which only the members stay that are neither lists nor objects. None for an empty list and for
-/// what is no such list.
-pub(crate) fn scalars(list: &[u8]) -> Option<Vec<u8>> {
+/// Where the list stands that a path leads to, and the list with only those members of its elements that are neither lists nor
+/// objects. None for an empty list and for what is no list of objects.
+pub(crate) fn scalars_at(bytes: &[u8], path: &[&str]) -> Option<(Range<usize>, Vec<u8>)> {
+    let from = start_at(bytes, path)?;
+    let list = &bytes[from..];
+    if list.first() != Some(&b'[') {
+        return None;
+    }
     let mut out = vec![b'['];
     let mut at = 1;
     loop {
         let element = list.get(at..)?;
-        if list.first() != Some(&b'[') || element.first() != Some(&b'{') {
+        if element.first() != Some(&b'{') {
             return None;
         }
-        let length = skip_value(element)?;
-        let element = &element[..length];
         out.push(b'{');
-        let scalars = members(element).filter(|member| !matches!(element[member.value.start], b'[' | b'{'));
-        for (number, member) in scalars.enumerate() {
-            if number > 0 {
+        let mut end = 1;
+        for member in members(element) {
+            end = member.value.end;
+            if matches!(element[member.value.start], b'[' | b'{') {
+                continue;
+            }
+            if out.last() != Some(&b'{') {
                 out.push(b',');
             }
-            out.extend_from_slice(&element[member.name.start - 1..member.value.end]);
+            out.extend_from_slice(&element[member.name.start - 1..end]);
         }
         out.push(b'}');
-        at += length + 1;
-        match list.get(at - 1)? {
+        // Behind the brace that closes the element.
+        at += end + 1;
+        match list.get(at)? {
             b',' => out.push(b','),
             b']' => {
                 out.push(b']');
-                return Some(out);
+                return Some((from..from + at + 1, out));
             }
             _ => return None,
         }
+        at += 1;
     }
 }
 
@@ -131,6 +155,9 @@ pub(crate) fn without_managed_fields(bytes: &[u8]) -> Cow<'_, [u8]> {
     cut().map_or(Cow::Borrowed(bytes), Cow::Owned)
 }
 
+/// So far the end of a string is sought byte by byte.
+const NEAR: usize = 24;
+
 /// Length of the JSON string that `bytes` begins with.
 fn skip_string(bytes: &[u8]) -> Option<usize> {
     if bytes.first() != Some(&b'"') {
@@ -138,7 +165,12 @@ fn skip_string(bytes: &[u8]) -> Option<usize> {
     }
     let mut at = 1;
     loop {
-        at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        // Most are short, and then a search is not worth its beginning.
+        let near = bytes.get(at..bytes.len().min(at + NEAR))?;
+        at += match near.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+            Some(found) => found,
+            None => near.len() + memchr::memchr2(b'"', b'\\', &bytes[at + near.len()..])?,
+        };
         if bytes[at] == b'"' {
             return Some(at + 1);
         }

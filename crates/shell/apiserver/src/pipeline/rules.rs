@@ -11,7 +11,7 @@ use trireme_api::decode::Empty;
 pub use trireme_api::decode::FieldValidation;
 use trireme_api::{Object, Status, decode, schema};
 use trireme_resources::apply::{Applied, Applier, Updater};
-use trireme_resources::validation::Judged;
+use trireme_resources::validation::{Apart, Judged};
 use trireme_resources::{Resource, convert, defaults, strategy, table, unenforced, validation};
 
 use super::{Target, WriteOptions};
@@ -182,9 +182,18 @@ pub fn validate_update(target: &Target, value: &Value, old: &Value) -> Judged {
     validation::update_stored(target.row, value, old, door(target))
 }
 
-/// Whether there is nothing to tell of an object that replaces `old`, whatever the bulk of that is, which is set aside.
-pub fn is_valid_update(target: &Target, value: &Value, old: &Value) -> bool {
-    validation::is_valid_update(target.row, value, old, door(target))
+/// Likewise, where the bulk of `old` is set aside; `same` says that it is that of the new one. The whole of the old one is `whole`.
+pub fn validate_update_apart<'a>(
+    target: &Target,
+    value: &Value,
+    old: &Value,
+    same: bool,
+    whole: impl FnOnce() -> &'a Value,
+) -> Judged {
+    match validation::update_apart(target.row, value, old, door(target), same) {
+        Apart::Judged(judged) => judged,
+        Apart::Excusable(judged) => validation::excused(target.row, value, whole(), door(target), judged),
+    }
 }
 
 /// An old object as upstream's strategy and validation compare it with the new one: what is empty there and nothing here is

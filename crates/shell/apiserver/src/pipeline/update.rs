@@ -6,7 +6,6 @@ use serde_json::Value;
 use trireme_api::bulk::{Kept, Lifted, Present};
 use trireme_api::cost::Ledger;
 use trireme_api::{Object, Status};
-use trireme_resources::validation::Judged;
 use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Write};
 
 use super::create::{By, match_namespace, warn};
@@ -163,7 +162,8 @@ impl ApiServer {
     }
 
     /// Changes the object as it is, also as present in the target's version, to the new one; nothing where somebody was
-    /// faster. The bulk of both is set aside for all but validation. What the client is to be warned of stands in `warnings`, also where it fails.
+    /// faster. The bulk of both is set aside for all but validation. What the client is to be warned of stands in `warnings`,
+    /// also where it fails.
     async fn change_to(
         &self,
         target: &Target,
@@ -313,11 +313,7 @@ impl ApiServer {
             Some((lifted, at)) => {
                 lifted.swap(value, at);
                 ledger.grown(value, target.row.limits)?;
-                let judged = if rules::is_valid_update(target, value, old) {
-                    Judged::default()
-                } else {
-                    rules::validate_update(target, value, present.whole())
-                };
+                let judged = rules::validate_update_apart(target, value, old, lifted.is_kept(), || present.whole());
                 lifted.swap(value, at);
                 judged
             }

@@ -2,6 +2,8 @@
 //!
 //! Invariant: no more is kept than an answer tells ([`ERRORS_BYTES_MAX`]), however many problems an object has.
 
+use std::collections::HashSet;
+
 use trireme_api::cost::ERRORS_BYTES_MAX;
 use trireme_api::field::FieldError;
 
@@ -13,7 +15,19 @@ pub(super) struct Errors {
     found: Vec<FieldError>,
     bytes: usize,
     warnings: Vec<String>,
-    strict: bool,
+    excuse: Excuse,
+}
+
+/// What excuses that a changed object has something wrong where the old one had it, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Excuse {
+    /// The old object's bulk, which is there.
+    #[default]
+    Old,
+    /// The new object's bulk, which is the old one's; that is set aside.
+    Same,
+    /// Nothing: the old object's bulk is set aside.
+    Nothing,
 }
 
 impl Errors {
@@ -22,17 +36,28 @@ impl Errors {
         Self::default()
     }
 
-    /// None yet, and nothing is excused because the old object has it, too.
-    pub fn without_excuse() -> Self {
+    /// None yet.
+    pub fn with_excuse(excuse: Excuse) -> Self {
         Self {
-            strict: true,
+            excuse,
             ..Self::default()
         }
     }
 
-    /// Whether nothing is excused because the old object has it, too.
-    pub fn is_strict(&self) -> bool {
-        self.strict
+    /// What excuses faults in the object's bulk.
+    pub fn excuse(&self) -> Excuse {
+        self.excuse
+    }
+
+    /// Adds all that others are.
+    pub fn absorb(&mut self, others: Self) {
+        self.extend(others.found);
+        self.warnings.extend(others.warnings);
+    }
+
+    /// Takes warnings back.
+    pub fn unwarn(&mut self, known: &HashSet<String>) {
+        self.warnings.retain(|warning| !known.contains(warning));
     }
 
     /// Adds one, unless there are enough.

@@ -53,7 +53,7 @@ use serde_json::Value;
 use trireme_api::field::FieldError;
 
 use crate::rows::Resource;
-use errors::Errors;
+use errors::{Errors, Excuse};
 use kinds::{KINDS, Kind, Look};
 use metadata::Rules;
 use node::Node;
@@ -141,12 +141,42 @@ pub fn update_stored(row: &Resource, new: &Value, old: &Value, subresource: Opti
     errors.into()
 }
 
-/// Whether there is nothing to tell, warnings included, whatever the old object's bulk is ([`Resource::bulk`]), which is set
-/// aside. A bulk can only excuse what is wrong with the new one.
-pub fn is_valid_update(row: &Resource, new: &Value, old: &Value, subresource: Option<&str>) -> bool {
-    let mut errors = Errors::without_excuse();
+/// What is said of an object that replaces one whose bulk is set aside ([`Resource::bulk`]).
+#[derive(Debug)]
+pub enum Apart {
+    /// What [`update_stored`] says.
+    Judged(Judged),
+    /// What the old bulk may excuse: [`excused`] says whether it does.
+    Excusable(Judged),
+}
+
+/// Likewise, of an object that replaces one whose bulk is set aside; `same` says that the new one has the same bulk.
+#[must_use]
+pub fn update_apart(row: &Resource, new: &Value, old: &Value, subresource: Option<&str>, same: bool) -> Apart {
+    let mut errors = Errors::with_excuse(if same { Excuse::Same } else { Excuse::Nothing });
     update_into(&mut errors, row, (new, old), subresource);
-    errors.is_silent()
+    let settled = same || errors.is_silent();
+    let judged = errors.into();
+    if settled {
+        Apart::Judged(judged)
+    } else {
+        Apart::Excusable(judged)
+    }
+}
+
+/// What is left of what may be excused, once the old object is there as a whole.
+pub fn excused(row: &Resource, new: &Value, old: &Value, subresource: Option<&str>, judged: Judged) -> Judged {
+    if !judged.errors.is_empty() {
+        return update_stored(row, new, old, subresource);
+    }
+    // Of the kinds that have a bulk, only definitions warn.
+    let known = definition::warnings(&Node::root(old));
+    let warnings = judged
+        .warnings
+        .into_iter()
+        .filter(|warning| !known.contains(warning))
+        .collect();
+    Judged { warnings, ..judged }
 }
 
 fn update_into(errors_ref: &mut Errors, row: &Resource, (new, old): (&Value, &Value), subresource: Option<&str>) {

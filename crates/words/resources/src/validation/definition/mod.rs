@@ -16,7 +16,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::errors::Errors;
+use super::errors::{Errors, Excuse};
 use super::extension;
 use super::metadata::{self, Rules};
 use super::names;
@@ -311,19 +311,29 @@ pub(super) fn create(errors: &mut Errors, root: &Node<'_>) {
 
 /// A change of a definition, its metadata apart.
 pub(super) fn update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
-    let (spec, before) = (Spec::of(root), Spec::of(old));
-    let options = || Options::of_update(&spec, &before, old);
+    let (spec, mut before) = (Spec::of(root), Spec::of(old));
+    if errors.excuse() == Excuse::Same {
+        before = Spec {
+            node: before.node,
+            ..Spec::of(root)
+        };
+    }
+    let options = || {
+        let options = Options::of_update(&spec, &before, old);
+        let schema = options.schema || errors.excuse() == Excuse::Nothing;
+        Options { schema, ..options }
+    };
     let fixed = options().fixed_names;
-    if errors.is_strict() {
-        let schema = true;
-        check(errors, &spec, Options { schema, ..options() });
+    // Most new schemas have nothing wrong: then it is all the same what the old ones have.
+    let mut strict = Errors::new();
+    check(&mut strict, &spec, options());
+    if strict.is_silent() || errors.excuse() == Excuse::Nothing {
+        errors.absorb(strict);
+    } else if strict.is_empty() {
+        strict.unwarn(&warnings(if errors.excuse() == Excuse::Same { root } else { old }));
+        errors.absorb(strict);
     } else {
-        // Most new schemas have nothing wrong: then it is all the same what the old ones have.
-        let mut strict = Errors::new();
-        check(&mut strict, &spec, options());
-        if !strict.is_silent() {
-            check(errors, &spec, options().after(&before));
-        }
+        check(errors, &spec, options().after(&before));
     }
     let names: &[&str] = if fixed {
         &["scope", "names.kind", "group", "names.plural"]
@@ -337,6 +347,19 @@ pub(super) fn update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
         }
     }
     rest(errors, root, Some(old));
+}
+
+/// What a definition as such is warned of.
+pub(super) fn warnings(root: &Node<'_>) -> HashSet<String> {
+    let mut survey = Survey::default();
+    for schema in Spec::of(root).schemas() {
+        survey.of(schema.value);
+    }
+    survey.formats.iter().map(|format| unrecognized(format)).collect()
+}
+
+fn unrecognized(format: &str) -> String {
+    format!("unrecognized format {}", show::quoted(format))
 }
 
 /// A change of a definition's status.
@@ -401,7 +424,7 @@ fn check(errors: &mut Errors, spec: &Spec<'_>, mut options: Options) {
     }
     for format in std::mem::take(&mut options.survey.formats) {
         if !options.known_formats.contains(&format) {
-            errors.warn(format!("unrecognized format {}", show::quoted(&format)));
+            errors.warn(unrecognized(&format));
         }
     }
     options.structural = options.structural
