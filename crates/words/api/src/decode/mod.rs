@@ -9,6 +9,7 @@ mod body;
 mod canonical;
 mod complete;
 mod scalar;
+mod settled;
 mod syntax;
 mod typed;
 mod unstructured;

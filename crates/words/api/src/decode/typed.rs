@@ -223,7 +223,7 @@ impl Tally {
 }
 
 /// Whether decoding gives the value as it is.
-fn is_settled(value: &Value, ty: Type) -> bool {
+pub(super) fn is_settled(value: &Value, ty: Type) -> bool {
     let mut decoded = Value::Null;
     Node::of(value, &mut Ledger::new()).is_ok_and(|node| {
         let mut decoder = Decoder::new(FieldValidation::Strict);

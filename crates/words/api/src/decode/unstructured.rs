@@ -5,15 +5,16 @@
 //! their type is too small, as Go's conversion wraps them. Where several members of one map misfit, upstream tells any of
 //! them; this tells the first by name.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
-use super::typed::{Go, Tally, alone, element, unbase64};
-use super::{DecodeError, Decoded, Empty, FieldValidation, canonical, canonicalize_as, enter};
-use crate::cost::Ledger;
-use crate::schema::{Struct, Type};
+use super::typed::{self, Go, Tally, alone, element, unbase64};
+use super::{DecodeError, Decoded, Empty, FieldValidation, canonical, canonicalize_as, enter, settled};
+use crate::cost::{Ledger, values_in};
+use crate::schema::{self, Struct, Type};
 
 /// Converts a value to a type's form; unknown fields are dropped and told sorted.
 ///
@@ -39,6 +40,7 @@ pub fn unstructured_where(
         empty: false,
         values: 1,
         ledger: Ledger::new(),
+        in_schema: false,
     };
     let mut value = value;
     converter.structure(&mut value, ty, touched).map_err(DecodeError::Type)?;
@@ -131,6 +133,8 @@ struct Converter {
     /// Values so far, with those that do not stay.
     values: usize,
     ledger: Ledger,
+    /// Whether this is within a schema of a definition.
+    in_schema: bool,
 }
 
 /// Go's kind of a value without a type.
@@ -147,8 +151,12 @@ fn kind(value: &Value) -> &'static str {
 }
 
 impl Converter {
-    fn inside<R>(&mut self, step: &str, run: impl FnOnce(&mut Self) -> R) -> R {
-        let length = enter(&mut self.path, step);
+    /// Runs something at a place within this one; where nothing is told nobody asks for the path.
+    fn inside<R>(&mut self, step: impl FnOnce() -> Cow<'static, str>, run: impl FnOnce(&mut Self) -> R) -> R {
+        if self.told.is_none() {
+            return run(self);
+        }
+        let length = enter(&mut self.path, &step());
         let result = run(self);
         self.path.truncate(length);
         result
@@ -163,6 +171,18 @@ impl Converter {
     }
 
     fn structure(&mut self, value: &mut Value, ty: &'static Struct, touched: &Touched) -> Result<(), String> {
+        if !self.in_schema && ty == schema::json_schema_props() {
+            if settled::structure(value, ty) {
+                debug_assert!(typed::is_settled(value, Type::SchemaOrArray), "decoding changes {value}");
+                self.values += values_in(value) - 1;
+                return Ok(());
+            }
+            // It is looked at once, not at each of its levels.
+            self.in_schema = true;
+            let done = self.structure(value, ty, touched);
+            self.in_schema = false;
+            return done;
+        }
         let Value::Object(members) = value else {
             return Err(format!("cannot restore struct from: {}", kind(value)));
         };
@@ -181,13 +201,16 @@ impl Converter {
                 self.pass(member, field.ty);
                 continue;
             };
-            self.inside(field.json, |inner| match (&field.ty, &*member) {
-                (Type::Struct(reference), Value::Object(_)) => {
-                    inner.values += 1;
-                    inner.structure(member, reference.get(), touched)
-                }
-                _ => inner.value(member, &field.ty, Go::Text(field.go_type)),
-            })?;
+            self.inside(
+                || field.json.into(),
+                |inner| match (&field.ty, &*member) {
+                    (Type::Struct(reference), Value::Object(_)) => {
+                        inner.values += 1;
+                        inner.structure(member, reference.get(), touched)
+                    }
+                    _ => inner.value(member, &field.ty, Go::Text(field.go_type)),
+                },
+            )?;
             if !canonical::stays(member, field) {
                 gone.push(field.json);
             }
@@ -242,7 +265,10 @@ impl Converter {
         self.empty |= items.is_empty();
         let element = element(go, inner);
         for (index, item) in items.iter_mut().enumerate() {
-            self.inside(&format!("[{index}]"), |converter| converter.value(item, inner, element))?;
+            self.inside(
+                || format!("[{index}]").into(),
+                |converter| converter.value(item, inner, element),
+            )?;
         }
         Ok(())
     }
@@ -357,7 +383,6 @@ fn marshal(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema;
     use serde_json::json;
 
     fn check(group: &str, kind: &str, value: Value, mode: FieldValidation) -> Result<Decoded, DecodeError> {
