@@ -1,5 +1,5 @@
 //! Routing is a function: Services, EndpointSlices and facts about the node in; one nftables ruleset, the UDP flows that
-//! may live on, the health check ports and the DNS records out.
+//! may live on, the health check ports and the DNS records out. Network policies are a second one ([`policy`]).
 //!
 //! Invariant: the same input gives the same output, byte for byte. It will not touch the kernel, a socket or a clock.
 
@@ -8,6 +8,7 @@ pub mod dns;
 mod endpoints;
 mod facts;
 pub mod mesh;
+pub mod policy;
 mod render;
 mod ruleset;
 mod services;
@@ -15,7 +16,7 @@ mod udp;
 
 pub use endpoints::Endpoint;
 pub use facts::{Cidr, CidrError, Family, HostPort, NodeFacts, Protocol};
-pub use ruleset::{Change, Existing, Ruleset, TABLE};
+pub use ruleset::{Change, Existing, POLICY_TABLE, Ruleset, TABLE};
 pub use udp::UdpExpectations;
 
 use std::sync::Arc;

@@ -36,26 +36,26 @@ pub(crate) fn render(ports: &[Port], host_ports: &[HostPort], node: &NodeFacts) 
     ruleset
 }
 
-fn set(declaration: String) -> Set {
+pub(crate) fn set(declaration: String) -> Set {
     Set {
         declaration,
         ..Set::default()
     }
 }
 
-fn map(declaration: String) -> Set {
+pub(crate) fn map(declaration: String) -> Set {
     Set {
         is_map: true,
         ..set(declaration)
     }
 }
 
-fn braces<T: core::fmt::Display>(items: impl Iterator<Item = T>) -> Option<String> {
+pub(crate) fn braces<T: core::fmt::Display>(items: impl Iterator<Item = T>) -> Option<String> {
     let items: Vec<String> = items.map(|item| item.to_string()).collect();
     (!items.is_empty()).then(|| format!("{{ {} }}", items.join(", ")))
 }
 
-fn ranges(cidrs: &[crate::Cidr], family: Family) -> Option<String> {
+pub(crate) fn ranges(cidrs: &[crate::Cidr], family: Family) -> Option<String> {
     braces(cidrs.iter().filter(|cidr| cidr.family() == family))
 }
 

@@ -1,16 +1,18 @@
 //! A ruleset as named sets, maps and chains, and the scripts for `nft -f` that bring the kernel to it.
 //!
 //! Invariant: every script is one transaction, so a packet sees the rules from before or from after it. It names only the
-//! tables called [`TABLE`]; nobody else's are touched.
+//! tables of the ruleset's own name; nobody else's are touched.
 
-use core::fmt::Write;
+use core::fmt::{self, Write};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::facts::Family;
 
-/// Name of our tables.
+/// Name of the tables of Services.
 pub const TABLE: &str = "trireme";
+/// Name of the tables of NetworkPolicies.
+pub const POLICY_TABLE: &str = "trireme-policy";
 
 /// The empty chain `mark/<hash>` says in the kernel which rules a table holds. It changes in the same transaction.
 const MARK: &str = "mark/";
@@ -18,10 +20,30 @@ const MARK: &str = "mark/";
 /// Elements of one `add element` command; more make further commands.
 const ELEMENTS_PER_COMMAND: usize = 256;
 
-/// What the kernel should hold, in all families.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the kernel should hold in the tables of one name, in all families.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruleset {
+    pub(crate) name: &'static str,
     pub(crate) tables: BTreeMap<Family, Table>,
+}
+
+impl Default for Ruleset {
+    fn default() -> Self {
+        Self::new(TABLE)
+    }
+}
+
+/// A table as scripts say it: family and name.
+#[derive(Clone, Copy)]
+struct Place {
+    family: Family,
+    name: &'static str,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.family.word(), self.name)
+    }
 }
 
 /// One table.
@@ -68,9 +90,10 @@ impl Change {
     }
 }
 
-/// Names that the kernel holds in our tables, from an earlier life.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Names that the kernel holds in the tables of one name, from an earlier life.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Existing {
+    name: &'static str,
     tables: BTreeMap<Family, Names>,
 }
 
@@ -81,8 +104,23 @@ struct Names {
     chains: BTreeSet<String>,
 }
 
+impl Default for Existing {
+    fn default() -> Self {
+        Self::of(TABLE)
+    }
+}
+
 impl Existing {
-    /// Reads `nft -j -t list table <family> trireme` into what is known; output of other shape adds nothing.
+    /// Nothing is known yet of the tables of this name.
+    #[must_use]
+    pub fn of(name: &'static str) -> Self {
+        Self {
+            name,
+            tables: BTreeMap::new(),
+        }
+    }
+
+    /// Reads `nft -j -t list table <family> <name>` into what is known; output of other shape adds nothing.
     pub fn add_listing(&mut self, listing: &serde_json::Value) {
         for item in listing["nftables"].as_array().into_iter().flatten() {
             let Some((kind, body)) = item.as_object().and_then(|object| object.iter().next()) else {
@@ -95,7 +133,7 @@ impl Existing {
             };
             let Some(name) = body["name"].as_str() else { continue };
             let is_table = kind == "table";
-            if (if is_table { Some(name) } else { body["table"].as_str() }) != Some(TABLE) {
+            if (if is_table { Some(name) } else { body["table"].as_str() }) != Some(self.name) {
                 continue;
             }
             let names = self.tables.entry(family).or_default();
@@ -125,13 +163,13 @@ impl Existing {
     }
 }
 
-/// Removes all of our tables; what is absent is no error.
-#[must_use]
-pub fn removal() -> String {
+/// Removes all tables of a name; what is absent is no error.
+fn removal(name: &'static str) -> String {
     let mut script = String::new();
     for family in [Family::V4, Family::V6] {
-        line(&mut script, format_args!("add table {} {TABLE}", family.word()));
-        line(&mut script, format_args!("delete table {} {TABLE}", family.word()));
+        let place = Place { family, name };
+        line(&mut script, format_args!("add table {place}"));
+        line(&mut script, format_args!("delete table {place}"));
     }
     script
 }
@@ -146,33 +184,25 @@ impl Set {
         if self.is_map { "map" } else { "set" }
     }
 
-    fn declare(&self, script: &mut String, family: Family, name: &str) {
+    fn declare(&self, script: &mut String, place: Place, name: &str) {
         line(
             script,
-            format_args!(
-                "add {} {} {TABLE} {name} {{ {} }}",
-                self.word(),
-                family.word(),
-                self.declaration
-            ),
+            format_args!("add {} {place} {name} {{ {} }}", self.word(), self.declaration),
         );
     }
 }
 
 impl Chain {
-    fn declare(&self, script: &mut String, family: Family, name: &str) {
+    fn declare(&self, script: &mut String, place: Place, name: &str) {
         match &self.base {
-            Some(base) => line(
-                script,
-                format_args!("add chain {} {TABLE} {name} {{ {base} }}", family.word()),
-            ),
-            None => line(script, format_args!("add chain {} {TABLE} {name}", family.word())),
+            Some(base) => line(script, format_args!("add chain {place} {name} {{ {base} }}")),
+            None => line(script, format_args!("add chain {place} {name}")),
         }
     }
 
-    fn fill(&self, script: &mut String, family: Family, name: &str) {
+    fn fill(&self, script: &mut String, place: Place, name: &str) {
         for rule in &self.rules {
-            line(script, format_args!("add rule {} {TABLE} {name} {rule}", family.word()));
+            line(script, format_args!("add rule {place} {name} {rule}"));
         }
     }
 }
@@ -181,7 +211,7 @@ impl Chain {
 fn element_commands<'a>(
     script: &mut String,
     verb: &str,
-    family: Family,
+    place: Place,
     name: &str,
     elements: impl Iterator<Item = (&'a String, &'a str)>,
 ) {
@@ -197,7 +227,7 @@ fn element_commands<'a>(
     for chunk in texts.chunks(ELEMENTS_PER_COMMAND) {
         line(
             script,
-            format_args!("{verb} element {} {TABLE} {name} {{ {} }}", family.word(), chunk.join(", ")),
+            format_args!("{verb} element {place} {name} {{ {} }}", chunk.join(", ")),
         );
     }
 }
@@ -211,25 +241,25 @@ impl Table {
             .insert(format!("{MARK}{:016x}", hasher.finish()), Chain::default());
     }
 
-    fn declare_and_fill(&self, script: &mut String, family: Family) {
+    fn declare_and_fill(&self, script: &mut String, place: Place) {
         for (name, set) in &self.sets {
-            set.declare(script, family, name);
+            set.declare(script, place, name);
         }
         for (name, chain) in &self.chains {
-            chain.declare(script, family, name);
+            chain.declare(script, place, name);
         }
-        self.fill(script, family);
+        self.fill(script, place);
     }
 
-    fn fill(&self, script: &mut String, family: Family) {
+    fn fill(&self, script: &mut String, place: Place) {
         for (name, chain) in &self.chains {
-            chain.fill(script, family, name);
+            chain.fill(script, place, name);
         }
         for (name, set) in &self.sets {
             element_commands(
                 script,
                 "add",
-                family,
+                place,
                 name,
                 set.elements.iter().map(|(key, value)| (key, value.as_str())),
             );
@@ -238,13 +268,27 @@ impl Table {
 }
 
 impl Ruleset {
+    /// Nothing in the tables of this name.
+    #[must_use]
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            tables: BTreeMap::new(),
+        }
+    }
+
+    fn place(&self, family: Family) -> Place {
+        Place { family, name: self.name }
+    }
+
     /// Puts the whole ruleset in place of whatever the kernel holds. Affinity state is lost: prefer [`Ruleset::adopt`].
     #[must_use]
     pub fn replace(&self) -> String {
-        let mut script = removal();
+        let mut script = removal(self.name);
         for (family, table) in &self.tables {
-            line(&mut script, format_args!("add table {} {TABLE}", family.word()));
-            table.declare_and_fill(&mut script, *family);
+            let place = self.place(*family);
+            line(&mut script, format_args!("add table {place}"));
+            table.declare_and_fill(&mut script, place);
         }
         script
     }
@@ -255,43 +299,43 @@ impl Ruleset {
     pub fn adopt(&self, existing: &Existing) -> Change {
         let mut change = Change::default();
         for (family, table) in &self.tables {
-            let word = family.word();
+            let place = self.place(*family);
             let script = &mut change.apply;
-            line(script, format_args!("add table {word} {TABLE}"));
-            line(script, format_args!("flush table {word} {TABLE}"));
+            line(script, format_args!("add table {place}"));
+            line(script, format_args!("flush table {place}"));
             let known = existing.tables.get(family).map(|names| &names.chains);
             for name in known.into_iter().flatten().filter(|name| name.starts_with(MARK)) {
-                line(script, format_args!("delete chain {word} {TABLE} {name}"));
+                line(script, format_args!("delete chain {place} {name}"));
             }
             for (name, set) in &table.sets {
-                set.declare(script, *family, name);
+                set.declare(script, place, name);
                 if !set.is_dynamic {
-                    line(script, format_args!("flush {} {word} {TABLE} {name}", set.word()));
+                    line(script, format_args!("flush {} {place} {name}", set.word()));
                 }
             }
             for (name, chain) in &table.chains {
-                chain.declare(script, *family, name);
+                chain.declare(script, place, name);
             }
-            table.fill(script, *family);
+            table.fill(script, place);
         }
         for (family, names) in &existing.tables {
-            let word = family.word();
+            let place = self.place(*family);
             let Some(table) = self.tables.get(family) else {
-                line(&mut change.cleanup, format_args!("delete table {word} {TABLE}"));
+                line(&mut change.cleanup, format_args!("delete table {place}"));
                 continue;
             };
             for name in names.maps.iter().filter(|name| !table.sets.contains_key(*name)) {
-                line(&mut change.cleanup, format_args!("delete map {word} {TABLE} {name}"));
+                line(&mut change.cleanup, format_args!("delete map {place} {name}"));
             }
             for name in names
                 .chains
                 .iter()
                 .filter(|name| !name.starts_with(MARK) && !table.chains.contains_key(*name))
             {
-                line(&mut change.cleanup, format_args!("delete chain {word} {TABLE} {name}"));
+                line(&mut change.cleanup, format_args!("delete chain {place} {name}"));
             }
             for name in names.sets.iter().filter(|name| !table.sets.contains_key(*name)) {
-                line(&mut change.cleanup, format_args!("delete set {word} {TABLE} {name}"));
+                line(&mut change.cleanup, format_args!("delete set {place} {name}"));
             }
         }
         change
@@ -303,16 +347,17 @@ impl Ruleset {
         let mut change = Change::default();
         let empty = Table::default();
         for (family, new) in &self.tables {
+            let place = self.place(*family);
             match old.tables.get(family) {
-                Some(known) => difference(&mut change, *family, known, new),
+                Some(known) => difference(&mut change, place, known, new),
                 None => {
-                    line(&mut change.apply, format_args!("add table {} {TABLE}", family.word()));
-                    difference(&mut change, *family, &empty, new);
+                    line(&mut change.apply, format_args!("add table {place}"));
+                    difference(&mut change, place, &empty, new);
                 }
             }
         }
         for family in old.tables.keys().filter(|family| !self.tables.contains_key(family)) {
-            line(&mut change.apply, format_args!("delete table {} {TABLE}", family.word()));
+            line(&mut change.apply, format_args!("delete table {}", self.place(*family)));
         }
         change
     }
@@ -329,9 +374,8 @@ impl Ruleset {
 }
 
 /// Order: old elements out, new names in, changed chains rewritten, new elements in; then, apart, unused names out.
-fn difference(change: &mut Change, family: Family, old: &Table, new: &Table) {
+fn difference(change: &mut Change, place: Place, old: &Table, new: &Table) {
     let script = &mut change.apply;
-    let word = family.word();
     let none = BTreeMap::new();
     let kept = |name: &str, set: &Set| old.sets.get(name).filter(|was| was.declaration == set.declaration);
     for (name, set) in &new.sets {
@@ -340,14 +384,14 @@ fn difference(change: &mut Change, family: Family, old: &Table, new: &Table) {
                 .elements
                 .iter()
                 .filter(|(key, value)| set.elements.get(*key) != Some(value));
-            element_commands(script, "delete", family, name, gone.map(|(key, _)| (key, "")));
+            element_commands(script, "delete", place, name, gone.map(|(key, _)| (key, "")));
         }
     }
     for (name, set) in new.sets.iter().filter(|(name, _)| !old.sets.contains_key(*name)) {
-        set.declare(script, family, name);
+        set.declare(script, place, name);
     }
     for (name, chain) in new.chains.iter().filter(|(name, _)| !old.chains.contains_key(*name)) {
-        chain.declare(script, family, name);
+        chain.declare(script, place, name);
     }
     for (name, chain) in &new.chains {
         let was = old.chains.get(name);
@@ -355,14 +399,14 @@ fn difference(change: &mut Change, family: Family, old: &Table, new: &Table) {
             continue;
         }
         if was.is_some() {
-            line(script, format_args!("flush chain {word} {TABLE} {name}"));
+            line(script, format_args!("flush chain {place} {name}"));
         }
-        chain.fill(script, family, name);
+        chain.fill(script, place, name);
     }
     for (name, set) in &new.sets {
         let before = kept(name, set).map_or(&none, |was| &was.elements);
         let fresh = set.elements.iter().filter(|(key, value)| before.get(*key) != Some(value));
-        element_commands(script, "add", family, name, fresh.map(|(key, value)| (key, value.as_str())));
+        element_commands(script, "add", place, name, fresh.map(|(key, value)| (key, value.as_str())));
     }
     // A set whose last user goes is emptied at once, so that no verdict keeps a chain that is about to go.
     for (name, set) in old
@@ -370,7 +414,7 @@ fn difference(change: &mut Change, family: Family, old: &Table, new: &Table) {
         .iter()
         .filter(|(name, set)| set.is_map && !new.sets.contains_key(*name))
     {
-        line(script, format_args!("flush {} {word} {TABLE} {name}", set.word()));
+        line(script, format_args!("flush {} {place} {name}", set.word()));
     }
     // Nothing ever refers to a mark, so the old one can go with the rules it stood for.
     for name in old
@@ -378,17 +422,17 @@ fn difference(change: &mut Change, family: Family, old: &Table, new: &Table) {
         .keys()
         .filter(|name| name.starts_with(MARK) && !new.chains.contains_key(*name))
     {
-        line(script, format_args!("delete chain {word} {TABLE} {name}"));
+        line(script, format_args!("delete chain {place} {name}"));
     }
     let cleanup = &mut change.cleanup;
     let unused = |name: &&String| !name.starts_with(MARK) && !new.chains.contains_key(*name);
     for name in old.chains.keys().filter(unused) {
-        line(cleanup, format_args!("flush chain {word} {TABLE} {name}"));
+        line(cleanup, format_args!("flush chain {place} {name}"));
     }
     for name in old.chains.keys().filter(unused) {
-        line(cleanup, format_args!("delete chain {word} {TABLE} {name}"));
+        line(cleanup, format_args!("delete chain {place} {name}"));
     }
     for (name, set) in old.sets.iter().filter(|(name, _)| !new.sets.contains_key(*name)) {
-        line(cleanup, format_args!("delete {} {word} {TABLE} {name}", set.word()));
+        line(cleanup, format_args!("delete {} {place} {name}", set.word()));
     }
 }
