@@ -240,9 +240,10 @@ fn every_combination(section: &str, whom: &str) {
                 let mut spec = json!({"podSelector": subjects, "policyTypes": types, section: rules});
                 spec.as_object_mut().unwrap().retain(|_, value| !value.is_null());
                 world.policies = vec![policy("one", "x", spec)];
-                // Both families have the same rules; each case is judged in one, neighbours in the other.
+                // Both families have the same rules; each case is judged in one, neighbours in the other, by half of its packets.
                 let packets = if (seen + seen / 8) % 2 == 0 { &v4 } else { &v6 };
-                passed += judge(&world, &compute(&world), packets);
+                let packets: Vec<Packet> = packets.iter().skip(seen % 2).step_by(2).copied().collect();
+                passed += judge(&world, &compute(&world), &packets);
                 judged += packets.len();
                 seen += 1;
             }
