@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::ownership;
 use crate::plan::{Action, EventKind, EventNote, ObjectRef, Plan};
-use crate::pods;
+use crate::pods::{self, CountedPod};
 use crate::replicaset::to_value;
 
 /// How long a pod whose eviction was granted may take to be marked for deletion; then it counts again.
@@ -29,7 +29,7 @@ pub struct Snapshot {
     /// Desired.
     pub budget: Arc<PodDisruptionBudget>,
     /// The pods that it selects.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<CountedPod>,
     /// By the uid of a pod's controller: who scales it, or why that is not known.
     pub scales: BTreeMap<String, Result<Scaled, String>>,
 }
@@ -94,8 +94,8 @@ pub fn reconcile(snapshot: &Snapshot, now: Timestamp) -> Plan {
     };
     let (disrupted, recheck) = disrupted(snapshot, &mut plan, now);
     let healthy = snapshot.pods.iter().filter(|pod| {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        pod.metadata.deletion_timestamp.is_none() && !disrupted.contains_key(name) && pods::is_ready(pod)
+        let header = pod.header();
+        !header.deleting && !disrupted.contains_key(&header.name) && pod.facts().ready
     });
     let current = i32::try_from(healthy.count()).unwrap_or(i32::MAX);
     // A budget without pods allows nothing: its first pods may be there before it is looked at again.
@@ -215,14 +215,14 @@ fn expected_scale(snapshot: &Snapshot, regarding: &ObjectRef, plan: &mut Plan) -
     let mut scales: BTreeMap<&str, i32> = BTreeMap::new();
     let mut unmanaged = false;
     for pod in &snapshot.pods {
-        let Some(owner) = ownership::controller_of(&pod.metadata) else {
+        let Some(owner) = ownership::controller_in(pod.header()) else {
             unmanaged = true;
             continue;
         };
-        match snapshot.scales.get(&owner.uid) {
+        match snapshot.scales.get(owner) {
             Some(Ok(scaled)) => drop(scales.insert(&scaled.uid, scaled.replicas)),
             Some(Err(why)) => return Err(why.clone()),
-            None => return Err(no_controllers(pod)),
+            None => return Err(no_controllers(&pod.header().name)),
         }
     }
     if unmanaged {
@@ -240,11 +240,8 @@ fn expected_scale(snapshot: &Snapshot, regarding: &ObjectRef, plan: &mut Plan) -
 
 /// Why a budget cannot be reckoned where a pod's controller is gone.
 #[must_use]
-pub fn no_controllers(pod: &Pod) -> String {
-    format!(
-        "found no controllers for pod {:?}",
-        pod.metadata.name.as_deref().unwrap_or_default()
-    )
+pub fn no_controllers(pod: &str) -> String {
+    format!("found no controllers for pod {pod:?}")
 }
 
 /// A selector as Go prints it.
@@ -268,8 +265,8 @@ fn disrupted(snapshot: &Snapshot, plan: &mut Plan, now: Timestamp) -> (BTreeMap<
     let budget = &snapshot.budget;
     let granted = budget.status.as_ref().and_then(|status| status.disrupted_pods.as_ref());
     let (mut kept, mut recheck) = (BTreeMap::new(), None);
-    for pod in snapshot.pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
+    for pod in snapshot.pods.iter().filter(|pod| !pod.header().deleting) {
+        let name = pod.header().name.as_str();
         let Some(since) = granted.and_then(|granted| granted.get(name)) else {
             continue;
         };
@@ -277,7 +274,7 @@ fn disrupted(snapshot: &Snapshot, plan: &mut Plan, now: Timestamp) -> (BTreeMap<
         if left.is_negative() {
             let namespace = budget.metadata.namespace.as_deref().unwrap_or_default();
             let message = format!("Pod was expected by PDB {namespace}/{namespace} to be deleted but it wasn't");
-            let regarding = ownership::object_ref("v1", "Pod", &pod.metadata);
+            let regarding = ownership::pod_ref(pod.object());
             tell(plan, &regarding, EventKind::Warning, "NotDeleted", message);
         } else {
             let left = left.unsigned_abs();
@@ -346,19 +343,16 @@ mod tests {
         "2026-01-01T00:10:00Z".parse().unwrap()
     }
 
-    fn pod(name: &str, ready: bool, owner: Option<&str>) -> Arc<Pod> {
+    fn pod(name: &str, ready: bool, owner: Option<&str>) -> CountedPod {
         let owners = owner
             .map(|uid| json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": uid, "uid": uid, "controller": true}]));
-        Arc::new(
-            serde_json::from_value(json!({
-                "metadata": {"name": name, "namespace": "ns", "uid": name, "ownerReferences": owners},
-                "status": {"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]},
-            }))
-            .unwrap(),
-        )
+        CountedPod::made(&json!({
+            "metadata": {"name": name, "namespace": "ns", "uid": name, "ownerReferences": owners},
+            "status": {"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]},
+        }))
     }
 
-    fn snapshot(spec: Value, status: Value, pods: Vec<Arc<Pod>>) -> Snapshot {
+    fn snapshot(spec: Value, status: Value, pods: Vec<CountedPod>) -> Snapshot {
         let mut spec = spec;
         spec["selector"] = json!({"matchLabels": {"app": "web"}});
         let scaled = |uid: &str, replicas| {

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
-use serde_json::json;
+use serde_json::{Value, json};
+use trireme_api::{Header, Object};
 
 use crate::plan::{Action, ObjectRef};
 
@@ -67,40 +68,93 @@ pub enum Claim {
     NotOurs,
 }
 
+/// What [`claim`] looks at of an object.
+struct Subject<'a> {
+    uid: &'a str,
+    /// UID of its controller.
+    controller: Option<&'a str>,
+    deleting: bool,
+}
+
 /// Decides about one object. `matches` tells whether the selector selects it; `target` names it.
 #[must_use]
 pub fn claim(owner: &OwnerReference, owner_deleting: bool, metadata: &ObjectMeta, matches: bool, target: ObjectRef) -> Claim {
-    let uid = metadata.uid.clone().unwrap_or_default();
-    match controller_of(metadata) {
-        Some(controller) if controller.uid != owner.uid => Claim::NotOurs,
+    let subject = Subject {
+        uid: metadata.uid.as_deref().unwrap_or_default(),
+        controller: controller_of(metadata).map(|owner| owner.uid.as_str()),
+        deleting: metadata.deletion_timestamp.is_some(),
+    };
+    let owners = || metadata.owner_references.iter().flatten().map(|owner| json!(owner)).collect();
+    decide(owner, owner_deleting, (&subject, matches), || (target, owners()))
+}
+
+/// As [`claim`], of a pod that nobody decodes.
+#[must_use]
+pub fn claim_pod(owner: &OwnerReference, owner_deleting: bool, pod: &Object, matches: bool) -> Claim {
+    let header = pod.header();
+    let subject = Subject {
+        uid: &header.uid,
+        controller: controller_in(header),
+        deleting: header.deleting,
+    };
+    let owners = || {
+        let owners = pod.raw_at(&["metadata", "ownerReferences"]);
+        owners.and_then(|owners| serde_json::from_slice(owners).ok()).unwrap_or_default()
+    };
+    decide(owner, owner_deleting, (&subject, matches), || (pod_ref(pod), owners()))
+}
+
+/// The decision. `named` gives the object's name and its owners, which only an action needs.
+fn decide(
+    owner: &OwnerReference,
+    owner_deleting: bool,
+    (subject, matches): (&Subject<'_>, bool),
+    named: impl FnOnce() -> (ObjectRef, Vec<Value>),
+) -> Claim {
+    let patch = |target, owners: Value| {
+        let patch = json!({"metadata": {"uid": subject.uid, "ownerReferences": owners}});
+        Action::Patch {
+            target,
+            subresource: None,
+            patch,
+        }
+    };
+    match subject.controller {
+        Some(controller) if controller != owner.uid => Claim::NotOurs,
         Some(_) if matches => Claim::Ours,
         Some(_) if owner_deleting => Claim::NotOurs,
         Some(_) => {
-            let kept: Vec<_> = metadata
-                .owner_references
-                .iter()
-                .flatten()
-                .filter(|other| other.uid != owner.uid)
-                .collect();
-            let kept = if kept.is_empty() { json!(null) } else { json!(kept) };
-            let patch = json!({"metadata": {"uid": uid, "ownerReferences": kept}});
-            Claim::Release(Action::Patch {
-                target,
-                subresource: None,
-                patch,
-            })
+            let (target, mut kept) = named();
+            kept.retain(|other| other["uid"] != owner.uid);
+            let kept = if kept.is_empty() { Value::Null } else { Value::Array(kept) };
+            Claim::Release(patch(target, kept))
         }
-        None if !matches || owner_deleting || metadata.deletion_timestamp.is_some() => Claim::NotOurs,
+        None if !matches || owner_deleting || subject.deleting => Claim::NotOurs,
         None => {
-            let mut owners: Vec<_> = metadata.owner_references.iter().flatten().cloned().collect();
-            owners.push(owner.clone());
-            let patch = json!({"metadata": {"uid": uid, "ownerReferences": owners}});
-            Claim::Adopt(Action::Patch {
-                target,
-                subresource: None,
-                patch,
-            })
+            let (target, mut owners) = named();
+            owners.push(json!(owner));
+            Claim::Adopt(patch(target, Value::Array(owners)))
         }
+    }
+}
+
+/// UID of an object's controller, by its header.
+#[must_use]
+pub fn controller_in(header: &Header) -> Option<&str> {
+    let mut owners = header.owners.iter();
+    owners.find(|owner| owner.controller).map(|owner| owner.uid.as_str())
+}
+
+/// Names a pod that nobody decodes for a plan.
+#[must_use]
+pub fn pod_ref(pod: &Object) -> ObjectRef {
+    let header = pod.header();
+    ObjectRef {
+        api_version: "v1".into(),
+        kind: "Pod".into(),
+        namespace: header.namespace.clone(),
+        name: header.name.clone(),
+        uid: header.uid.clone(),
     }
 }
 

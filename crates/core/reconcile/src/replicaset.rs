@@ -1,6 +1,6 @@
 //! The ReplicaSet controller: as many pods of a template as asked for (pkg/controller/replicaset/replica_set.go).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::ownership::{self, Claim};
 use crate::plan::{Action, EventKind, EventNote, ObjectRef, Plan};
-use crate::pods;
+use crate::pods::{CountedPod, deletion_order};
 
 /// Most pods made or deleted by one plan.
 pub const BURST_REPLICAS: usize = 500;
@@ -45,7 +45,7 @@ pub struct Snapshot {
     /// Desired.
     pub replica_set: Arc<ReplicaSet>,
     /// All pods of its namespace.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<CountedPod>,
     /// The last error of creating or deleting pods, if the last plan failed by one.
     pub failure: Option<Failure>,
 }
@@ -69,14 +69,13 @@ pub fn reconcile(snapshot: &Snapshot, now: Timestamp, suffix: &mut dyn FnMut() -
     let owner = ownership::controller_reference(snapshot.kind.api_version, snapshot.kind.name, &replica_set.metadata);
     let deleting = replica_set.metadata.deletion_timestamp.is_some();
     let mut plan = Plan::default();
-    let mut ours: Vec<&Arc<Pod>> = Vec::new();
+    let mut ours: Vec<&CountedPod> = Vec::new();
     for pod in &snapshot.pods {
-        if pods::is_finished(pod) {
+        if pod.is_finished() {
             continue; // Finished pods are left to their garbage collection.
         }
-        let matches = ownership::selects(&spec.selector, pod.metadata.labels.as_ref());
-        let target = ownership::object_ref("v1", "Pod", &pod.metadata);
-        match ownership::claim(&owner, deleting, &pod.metadata, matches, target) {
+        let matches = ownership::selects(&spec.selector, Some(&pod.header().labels));
+        match ownership::claim_pod(&owner, deleting, pod.object(), matches) {
             Claim::Ours => ours.push(pod),
             Claim::Adopt(action) | Claim::Release(action) => plan.actions.push(action),
             Claim::NotOurs => {}
@@ -85,11 +84,7 @@ pub fn reconcile(snapshot: &Snapshot, now: Timestamp, suffix: &mut dyn FnMut() -
     if !plan.actions.is_empty() {
         return plan; // What was adopted or released is seen at the next look.
     }
-    let active: Vec<&Arc<Pod>> = ours
-        .iter()
-        .copied()
-        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-        .collect();
+    let active: Vec<&CountedPod> = ours.iter().copied().filter(|pod| !pod.header().deleting).collect();
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
 
     // Status before pods: it tells what was observed, and a failing creation must not hold it back.
@@ -103,13 +98,13 @@ pub fn reconcile(snapshot: &Snapshot, now: Timestamp, suffix: &mut dyn FnMut() -
             }
         } else {
             for pod in to_delete(&active, active.len() - wanted, snapshot, now) {
-                delete_pod(&mut plan, &regarding(snapshot), pod);
+                delete_pod(&mut plan, &regarding(snapshot), ownership::pod_ref(pod.object()));
             }
         }
     }
     plan.requeue_after = active
         .iter()
-        .filter_map(|pod| pods::available_in(pod, spec.min_ready_seconds.unwrap_or(0), now))
+        .filter_map(|pod| pod.available_in(spec.min_ready_seconds.unwrap_or(0), now))
         .filter(|left| !left.is_zero())
         .min();
     plan
@@ -168,8 +163,7 @@ pub fn create_pod(plan: &mut Plan, owner: &ObjectRef, pod: &Pod) {
 }
 
 /// Deletes a pod and tells so.
-pub fn delete_pod(plan: &mut Plan, owner: &ObjectRef, pod: &Pod) {
-    let target = ownership::object_ref("v1", "Pod", &pod.metadata);
+pub fn delete_pod(plan: &mut Plan, owner: &ObjectRef, target: ObjectRef) {
     let deleted = format!("Deleted pod: {}", target.name);
     plan.actions.push(Action::Told {
         done: Some(note(owner, EventKind::Normal, "SuccessfulDelete", deleted)),
@@ -191,50 +185,47 @@ pub fn to_value<T: serde::Serialize>(object: &T) -> Value {
     serde_json::to_value(object).expect("Kubernetes types serialise")
 }
 
-fn to_delete<'a>(active: &[&'a Arc<Pod>], count: usize, snapshot: &Snapshot, now: Timestamp) -> Vec<&'a Arc<Pod>> {
+fn to_delete<'a>(active: &[&'a CountedPod], count: usize, snapshot: &'a Snapshot, now: Timestamp) -> Vec<&'a CountedPod> {
     let count = count.min(BURST_REPLICAS);
     if count == 0 {
         return Vec::new();
     }
-    let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
     // Neighbours are pods of all ReplicaSets of the same owner, so that a rolling update thins out crowded nodes first.
-    let grand = ownership::controller_of(&snapshot.replica_set.metadata).map(|owner| owner.uid.clone());
-    let mut per_node: BTreeMap<String, usize> = BTreeMap::new();
-    for pod in snapshot.pods.iter().filter(|pod| pods::is_active(pod)) {
-        let related = active.iter().any(|own| own.metadata.uid == pod.metadata.uid)
-            || (grand.is_some()
-                && snapshot
-                    .replica_set
-                    .spec
-                    .as_ref()
-                    .is_some_and(|spec| same_but_hash(&spec.selector.match_labels, pod.metadata.labels.as_ref())));
+    let is_owned = ownership::controller_of(&snapshot.replica_set.metadata).is_some();
+    let selector = snapshot.replica_set.spec.as_ref().map(|spec| &spec.selector);
+    let own: BTreeSet<&str> = active.iter().map(|pod| pod.header().uid.as_str()).collect();
+    let mut per_node: BTreeMap<&str, usize> = BTreeMap::new();
+    for pod in snapshot.pods.iter().filter(|pod| pod.is_active()) {
+        let labels = &pod.header().labels;
+        let related = own.contains(pod.header().uid.as_str())
+            || (is_owned && selector.is_some_and(|selector| same_but_hash(&selector.match_labels, labels)));
         if related {
-            *per_node.entry(node(pod)).or_default() += 1;
+            *per_node.entry(&pod.facts().node).or_default() += 1;
         }
     }
-    let neighbours = |pod: &Pod| per_node.get(&node(pod)).copied().unwrap_or(0);
-    let mut sorted = active.to_vec();
-    sorted.sort_by(|left, right| pods::deletion_order(left, right, neighbours(left), neighbours(right), now));
+    let ranked = |pod: &&'a CountedPod| (*pod, per_node.get(&*pod.facts().node).copied().unwrap_or(0));
+    let mut sorted: Vec<(&CountedPod, usize)> = active.iter().map(ranked).collect();
+    sorted.sort_by(|left, right| deletion_order(*left, *right, now));
     sorted.truncate(count);
-    sorted
+    sorted.into_iter().map(|(pod, _)| pod).collect()
 }
 
 /// Whether a pod is one that a ReplicaSet of this selector looks at though it is not its own: one that it may adopt, or
 /// a neighbour, whose labels are selected but for the hash of the template.
 #[must_use]
 pub fn is_related(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
-    ownership::selects(selector, Some(labels)) || same_but_hash(&selector.match_labels, Some(labels))
+    ownership::selects(selector, Some(labels)) || same_but_hash(&selector.match_labels, labels)
 }
 
-fn same_but_hash(selector: &Option<BTreeMap<String, String>>, labels: Option<&BTreeMap<String, String>>) -> bool {
+fn same_but_hash(selector: &Option<BTreeMap<String, String>>, labels: &BTreeMap<String, String>) -> bool {
     selector
         .iter()
         .flatten()
         .filter(|(key, _)| *key != "pod-template-hash")
-        .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+        .all(|(key, value)| labels.get(key) == Some(value))
 }
 
-fn push_status(plan: &mut Plan, snapshot: &Snapshot, ours: &[&Arc<Pod>], active: &[&Arc<Pod>], now: Timestamp) {
+fn push_status(plan: &mut Plan, snapshot: &Snapshot, ours: &[&CountedPod], active: &[&CountedPod], now: Timestamp) {
     let replica_set = &snapshot.replica_set;
     let Some(spec) = &replica_set.spec else { return };
     let old = replica_set.status.clone().unwrap_or_default();
@@ -246,13 +237,13 @@ fn push_status(plan: &mut Plan, snapshot: &Snapshot, ours: &[&Arc<Pod>], active:
         template_labels
             .into_iter()
             .flatten()
-            .all(|(key, value)| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)) == Some(value))
+            .all(|(key, value)| pod.header().labels.get(key) == Some(value))
     });
-    let ready = active.iter().filter(|pod| pods::is_ready(pod));
+    let ready = active.iter().filter(|pod| pod.facts().ready);
     let minimum = spec.min_ready_seconds.unwrap_or(0);
     let available = active
         .iter()
-        .filter(|pod| pods::available_in(pod, minimum, now).is_some_and(|left| left.is_zero()));
+        .filter(|pod| pod.available_in(minimum, now).is_some_and(|left| left.is_zero()));
     let count = |items: usize| i32::try_from(items).unwrap_or(i32::MAX);
     let nonzero = |items: usize| Some(count(items)).filter(|items| *items != 0);
     let status = ReplicaSetStatus {
@@ -319,25 +310,24 @@ mod tests {
         )
     }
 
-    fn pod(name: &str, owned: bool, ready: bool) -> Arc<Pod> {
+    fn pod(name: &str, owned: bool, ready: bool) -> CountedPod {
         let owners = if owned {
             json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "rs-uid", "controller": true}])
         } else {
             json!([])
         };
         let condition = json!({"type": "Ready", "status": if ready { "True" } else { "False" }, "lastTransitionTime": "2026-01-01T00:00:00Z"});
-        Arc::new(
-            serde_json::from_value(json!({
-                "metadata": {"name": name, "namespace": "ns", "uid": name, "labels": {"app": "web"}, "ownerReferences": owners,
-                    "creationTimestamp": "2026-01-01T00:00:00Z"},
-                "spec": {"containers": [], "nodeName": "n"},
-                "status": {"phase": "Running", "conditions": [condition]}
-            }))
-            .unwrap(),
-        )
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "ns", "uid": name, "labels": {"app": "web"}, "ownerReferences": owners,
+                "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"containers": [], "nodeName": "n"},
+            "status": {"phase": "Running", "conditions": [condition]}
+        });
+        CountedPod::made(&pod)
     }
 
-    fn plan(replicas: i32, pods: Vec<Arc<Pod>>) -> Plan {
+    fn plan(replicas: i32, pods: Vec<CountedPod>) -> Plan {
         let mut number = 0;
         let mut suffix = || {
             number += 1;

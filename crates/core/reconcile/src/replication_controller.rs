@@ -91,11 +91,11 @@ fn write(set: &ReplicaSet) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Pod;
     use serde_json::json;
 
     use super::*;
     use crate::plan::Action;
+    use crate::pods::CountedPod;
     use crate::replicaset::{self, Failure, Snapshot};
 
     fn controller(status: Value) -> ReplicationController {
@@ -108,11 +108,11 @@ mod tests {
         .unwrap()
     }
 
-    fn plan(status: Value, pods: Vec<Pod>, failure: Option<Failure>) -> Vec<Action> {
+    fn plan(status: Value, pods: &[&Value], failure: Option<Failure>) -> Vec<Action> {
         let snapshot = Snapshot {
             kind: &KIND,
             replica_set: as_replica_set(&controller(status)),
-            pods: pods.into_iter().map(Arc::new).collect(),
+            pods: pods.iter().map(|pod| CountedPod::made(pod)).collect(),
             failure,
         };
         let now = "2026-01-01T00:10:00Z".parse().unwrap();
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn its_pods_events_and_status_are_its_own() {
-        let actions = plan(json!({"replicas": 0, "observedGeneration": 2}), vec![], None);
+        let actions = plan(json!({"replicas": 0, "observedGeneration": 2}), &[], None);
         let [Action::UpdateStatus { object }, Action::Told { action, done, .. }] = &actions[..] else {
             panic!("{actions:?}")
         };
@@ -154,14 +154,13 @@ mod tests {
                 {"apiVersion": "v1", "kind": "ReplicationController", "name": "web", "uid": "rc", "controller": true}]},
             "spec": {"containers": []}, "status": {"phase": "Pending"},
         });
-        let pod: Pod = serde_json::from_value(pod).unwrap();
         let settled = json!({"replicas": 1, "fullyLabeledReplicas": 1, "observedGeneration": 3});
-        assert!(plan(settled.clone(), vec![pod.clone()], None).is_empty());
+        assert!(plan(settled.clone(), &[&pod], None).is_empty());
         let mut going = pod.clone();
-        going.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
-        let actions = plan(settled.clone(), vec![pod.clone(), going], None);
+        going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        let actions = plan(settled.clone(), &[&pod, &going], None);
         assert!(actions.is_empty(), "pods that end are not told: {actions:?}");
-        let actions = plan(settled, vec![pod], Some(Failure::Create("exceeded quota".into())));
+        let actions = plan(settled, &[&pod], Some(Failure::Create("exceeded quota".into())));
         let [Action::UpdateStatus { object }] = &actions[..] else {
             panic!("{actions:?}")
         };

@@ -224,6 +224,22 @@ impl Cache {
         selected.filter_map(|object| self.typed(object)).collect()
     }
 
+    /// What is read of the objects that a predicate lets through. Nothing is decoded but by the reader; whom it refuses is left
+    /// out, told once and counted, as where a type does not fit.
+    #[must_use]
+    pub fn read<K: ApiObject, T>(
+        &self,
+        namespace: Option<&str>,
+        wanted: impl Fn(&Object) -> bool,
+        read: impl Fn(&Object) -> Result<T, serde_json::Error>,
+    ) -> Vec<T> {
+        let objects = self.objects(&ResourceRef::of::<K>(), namespace);
+        let selected = objects.iter().filter(|object| wanted(object));
+        selected
+            .filter_map(|object| self.refused.read::<K, T>(object, &read))
+            .collect()
+    }
+
     /// Objects that carry all these labels. Decodes only those.
     #[must_use]
     pub fn list_by_label<K: ApiObject>(&self, namespace: Option<&str>, labels: &BTreeMap<String, String>) -> Vec<Arc<K>> {

@@ -31,14 +31,23 @@ fn place_of<K: ApiObject>(header: &Header) -> Place {
 impl Refused {
     /// The typed form; `None` where there is none, which is told once for each object and reason.
     pub(crate) fn typed<K: ApiObject>(&self, object: &Object) -> Option<Arc<K>> {
-        match object.typed() {
-            Ok(typed) => {
+        self.read::<K, _>(object, Object::typed)
+    }
+
+    /// What is read of an object, likewise.
+    pub(crate) fn read<K: ApiObject, T>(
+        &self,
+        object: &Object,
+        read: impl FnOnce(&Object) -> Result<T, serde_json::Error>,
+    ) -> Option<T> {
+        match read(object) {
+            Ok(read) => {
                 if self.count.load(Ordering::Relaxed) > 0 {
                     let mut places = self.places.lock();
                     places.remove(&place_of::<K>(object.header()));
                     self.count.store(places.len(), Ordering::Relaxed);
                 }
-                Some(typed)
+                Some(read)
             }
             Err(error) => {
                 let why = error.to_string();

@@ -3,9 +3,10 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use k8s_openapi::api::core::v1::Pod;
 use trireme_api::Object;
-use trireme_client::Change;
+use trireme_client::{Cache, Change};
+use trireme_reconcile::pods::{CountedPod, PodFacts};
 
 /// `spec.nodeName` of a pod, empty where there is none.
 pub(crate) fn node_of(pod: &Object) -> Cow<'_, str> {
@@ -23,24 +24,9 @@ pub(crate) fn controller_of(object: &Object) -> Option<&str> {
     owners.find(|owner| owner.controller).map(|owner| owner.uid.as_str())
 }
 
-/// A condition, as far as it says whether a pod is ready.
-#[derive(Debug, Deserialize, PartialEq, Eq)]
-struct Condition<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Cow<'a, str>,
-    #[serde(borrow, default)]
-    status: Cow<'a, str>,
-    #[serde(borrow, default, rename = "lastTransitionTime")]
-    since: Option<Cow<'a, str>>,
-}
-
-/// The condition `Ready` of a pod; an error where the conditions cannot be read.
-fn readiness(pod: &Object) -> Result<Option<Condition<'_>>, serde_json::Error> {
-    let Some(conditions) = pod.raw_at(&["status", "conditions"]) else {
-        return Ok(None);
-    };
-    let conditions: Option<Vec<Condition<'_>>> = serde_json::from_slice(conditions)?;
-    Ok(conditions.into_iter().flatten().find(|condition| condition.kind == "Ready"))
+/// Pods of a namespace as those see them who keep a number of pods, where a predicate lets them through. None is decoded.
+pub(crate) fn counted_pods(cache: &Cache, namespace: &str, wanted: impl Fn(&Object) -> bool) -> Vec<CountedPod> {
+    cache.read::<Pod, _>(Some(namespace), wanted, CountedPod::of)
 }
 
 /// Whether a change is one of a pod in nothing that those count by who keep a number of pods: whose it is, its labels, whether it
@@ -51,19 +37,19 @@ pub(crate) fn counts_alike(change: &Change) -> bool {
         return false;
     };
     let (before, after) = (old.header(), new.header());
+    let facts = |pod: &Object| pod.facts::<PodFacts>();
     before.uid == after.uid
         && before.labels == after.labels
         && before.owners == after.owners
         && before.deleting == after.deleting
-        && is_finished(old) == is_finished(new)
-        && matches!((readiness(old), readiness(new)), (Ok(before), Ok(after)) if before == after)
+        && matches!((facts(old), facts(new)), (Ok(before), Ok(after))
+            if before.is_finished() == after.is_finished() && before.ready == after.ready && before.ready_since == after.ready_since)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use k8s_openapi::api::core::v1::Pod;
     use serde_json::{Value, json};
     use trireme_client::ResourceRef;
 
@@ -78,7 +64,7 @@ mod tests {
             "status": {"phase": "Pending", "conditions": [
                 {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
                 {"type": "Ready", "status": "False", "lastTransitionTime": null}]}});
-        let alike = |path: &str, value: Value| {
+        let alike = |pod: &Value, path: &str, value: Value| {
             let mut changed = pod.clone();
             changed["metadata"]["resourceVersion"] = "2".into();
             *changed.pointer_mut(path).unwrap() = value;
@@ -87,7 +73,7 @@ mod tests {
                 resource: Arc::new(ResourceRef::of::<Pod>()),
                 namespace: String::new(),
                 name: "p".into(),
-                old: object(&pod),
+                old: object(pod),
                 new: object(&changed),
             })
         };
@@ -97,19 +83,32 @@ mod tests {
             ("/status/conditions/0/status", json!("False"), true),
             ("/status/phase", json!("Failed"), false),
             ("/status/conditions/1/status", json!("True"), false),
+            // Since when a pod is not ready counts for nothing.
             (
                 "/status/conditions/1/lastTransitionTime",
                 json!("2026-01-01T00:00:01Z"),
-                false,
+                true,
             ),
-            ("/status/conditions", json!(null), false),
+            ("/status/conditions", json!(null), true),
             ("/status/conditions", json!("unreadable"), false),
             ("/metadata/uid", json!("v"), false),
             ("/metadata/labels/a", json!("c"), false),
             ("/metadata/ownerReferences", json!([]), false),
         ];
         for (path, value, expected) in table {
-            assert_eq!(alike(path, value.clone()), expected, "{path} {value}");
+            assert_eq!(alike(&pod, path, value.clone()), expected, "{path} {value}");
+        }
+        let mut ready = pod;
+        ready["status"]["conditions"][1] =
+            json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let table = [
+            ("/status/conditions/1/lastTransitionTime", json!("2026-01-01T00:00:01Z")),
+            ("/status/conditions/1/lastTransitionTime", json!(null)),
+            ("/status/conditions/1/status", json!("Unknown")),
+            ("/status/conditions", json!(null)),
+        ];
+        for (path, value) in table {
+            assert!(!alike(&ready, path, value.clone()), "{path} {value}");
         }
     }
 }

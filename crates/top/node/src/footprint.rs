@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tikv_jemalloc_ctl::{background_thread, epoch, stats};
 use tokio_util::sync::CancellationToken;
-use trireme_api::decoded;
+use trireme_api::{decoded, facts};
 use trireme_runtime::TextPages;
 use trireme_store::RaftStore;
 
@@ -62,6 +62,7 @@ pub(crate) fn render(store: &Arc<RaftStore>) -> String {
         ("objects", counted.object_bytes),
         ("history", counted.history_bytes),
         ("decoded", decoded::weight()),
+        ("facts", facts::weight()),
         ("binary", of_status(&status, "RssFile:") + of_status(&status, "RssShmem:")),
         ("free", anonymous.saturating_sub(allocated)),
     ];

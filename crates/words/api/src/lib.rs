@@ -5,6 +5,7 @@ pub mod bulk;
 pub mod cost;
 pub mod decode;
 pub mod decoded;
+pub mod facts;
 pub mod field;
 pub mod fit;
 pub mod go;

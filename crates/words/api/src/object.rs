@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::bulk::Spliced;
+use crate::facts::{Facts, Held};
 use crate::{decode, decoded, read, schema, splice, write};
 
 /// A stored or transported API object. Cloning is a reference count; the bytes, the header and the typed decode that is
@@ -25,11 +26,18 @@ pub struct Object(Arc<Shared>);
 /// A typed form of some type.
 pub(crate) type Decode = Arc<dyn Any + Send + Sync>;
 
+/// What was made of an object's bytes.
+#[derive(Default)]
+struct Kept {
+    decode: Option<Decode>,
+    facts: Option<Decode>,
+}
+
 /// What all holders of an object share.
 pub(crate) struct Shared {
     bytes: Bytes,
     header: Header,
-    decoded: Mutex<Option<Decode>>,
+    kept: Mutex<Kept>,
     /// Whether the decode was asked for since somebody looked.
     used: AtomicBool,
     /// Where `apiVersion` and `kind` begin, in the upper and lower half; or that nobody asked; or that they do not stand so.
@@ -91,9 +99,9 @@ const NOT_SOUGHT: u64 = u64::MAX;
 const NONE: u64 = u64::MAX - 1;
 
 impl Shared {
-    /// The decode's place.
-    fn decode(&self) -> std::sync::MutexGuard<'_, Option<Decode>> {
-        self.decoded.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What was made of the bytes so far.
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the decode was asked for since the last time that this was.
@@ -103,7 +111,7 @@ impl Shared {
 
     /// Takes the decode out.
     pub(crate) fn forget(&self) -> Option<Decode> {
-        self.decode().take()
+        self.kept().decode.take()
     }
 
     /// Bytes of `"apiVersion":"…",`.
@@ -208,7 +216,7 @@ impl Object {
         Self(Arc::new(Shared {
             bytes,
             header,
-            decoded: Mutex::new(None),
+            kept: Mutex::default(),
             used: AtomicBool::new(false),
             type_members: AtomicU64::new(NOT_SOUGHT),
         }))
@@ -290,7 +298,7 @@ impl Object {
     /// # Errors
     /// When the bytes do not fit the type. The test `every_row_decodes` in the client holds that those of a stored object do.
     pub fn typed<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, serde_json::Error> {
-        let known = self.0.decode().clone();
+        let known = self.0.kept().decode.clone();
         let is_known = known.is_some();
         if let Some(typed) = known.and_then(|known| known.downcast::<T>().ok()) {
             if !self.0.used.load(Ordering::Relaxed) {
@@ -305,16 +313,36 @@ impl Object {
         };
         // Another's decode stays: losing the race only means that two exist for a moment.
         if !is_known {
-            *self.0.decode() = Some(typed.clone());
+            self.0.kept().decode = Some(typed.clone());
             decoded::keep(Arc::downgrade(&self.0), size_of::<T>() + DECODE_FACTOR * bytes.len());
         }
         Ok(typed)
     }
 
+    /// What some readers look at of a kind of objects, read from the bytes once and shared by all holders for as long as the
+    /// object lives ([`crate::facts`]). A kind has one such record: another one is read anew at each call.
+    ///
+    /// # Errors
+    /// When the bytes hold something else than the kind says.
+    pub fn facts<F: Facts>(&self) -> Result<Arc<Held<F>>, serde_json::Error> {
+        let known = self.0.kept().facts.clone();
+        let is_known = known.is_some();
+        if let Some(facts) = known.and_then(|known| known.downcast::<Held<F>>().ok()) {
+            return Ok(facts);
+        }
+        let facts = Arc::new(Held::read(self)?);
+        if is_known {
+            return Ok(facts);
+        }
+        // Of two that read at once the first is kept.
+        let kept = self.0.kept().facts.get_or_insert_with(|| facts.clone()).clone();
+        Ok(kept.downcast().unwrap_or(facts))
+    }
+
     /// Whether a decode is kept with it.
     #[cfg(test)]
     pub(crate) fn is_decoded(&self) -> bool {
-        self.0.decode().is_some()
+        self.0.kept().decode.is_some()
     }
 
     /// What this object takes in memory, about, but for a decode: its bytes and its header.

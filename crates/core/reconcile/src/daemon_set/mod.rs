@@ -115,7 +115,8 @@ pub fn reconcile(snapshot: &Snapshot, pauses: &mut Pauses, now: Timestamp, suffi
     plan.actions.extend(changes.events.into_iter().map(Action::Event));
     let regarding = regarding(set);
     for pod in changes.delete.into_iter().take(BURST_REPLICAS) {
-        delete_pod(&mut plan, &regarding, pod);
+        let target = ownership::object_ref("v1", "Pod", &pod.metadata);
+        delete_pod(&mut plan, &regarding, target);
     }
     let template = placement::template(set, &work.hash);
     for node in changes.create.into_iter().take(BURST_REPLICAS) {

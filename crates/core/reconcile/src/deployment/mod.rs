@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::ownership::{self, Claim};
 use crate::plan::{Action, EventKind, EventNote, Plan};
-use crate::pods;
+use crate::pods::CountedPod;
 use crate::replicaset::to_value;
 
 pub(crate) use scaling::resolve;
@@ -28,7 +27,7 @@ pub struct Snapshot {
     /// All ReplicaSets of its namespace.
     pub replica_sets: Vec<Arc<ReplicaSet>>,
     /// All pods of its namespace; only the Recreate strategy looks at them.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<CountedPod>,
 }
 
 /// The state that one plan works on: copies that are compared with what they were at the end.
@@ -189,7 +188,7 @@ impl Work<'_> {
     }
 
     /// Old pods go before new ones come.
-    fn recreate(&mut self, pods: &[Arc<Pod>]) {
+    fn recreate(&mut self, pods: &[CountedPod]) {
         self.sync_revision(false);
         let mut scaled = false;
         for index in 0..self.old.len() {
@@ -212,10 +211,10 @@ impl Work<'_> {
         self.sync_status(true);
     }
 
-    fn old_pods_run(&self, pods: &[Arc<Pod>]) -> bool {
-        pods.iter().filter(|pod| !pods::is_finished(pod)).any(|pod| {
-            ownership::controller_of(&pod.metadata)
-                .is_some_and(|owner| self.old.iter().any(|set| set.now.metadata.uid.as_ref() == Some(&owner.uid)))
+    fn old_pods_run(&self, pods: &[CountedPod]) -> bool {
+        pods.iter().filter(|pod| !pod.is_finished()).any(|pod| {
+            let owner = ownership::controller_in(pod.header());
+            owner.is_some_and(|owner| self.old.iter().any(|set| set.now.metadata.uid.as_deref() == Some(owner)))
         })
     }
 

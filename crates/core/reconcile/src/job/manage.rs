@@ -25,7 +25,8 @@ impl<'a> Look<'a> {
     }
 
     fn delete(&mut self, pod: &Pod) {
-        replicaset::delete_pod(&mut self.plan, &regarding(self.job), pod);
+        let target = ownership::object_ref("v1", "Pod", &pod.metadata);
+        replicaset::delete_pod(&mut self.plan, &regarding(self.job), target);
         self.now_active -= 1;
         self.now_terminating += 1;
         self.now_ready -= i32::from(pods::is_ready(pod));

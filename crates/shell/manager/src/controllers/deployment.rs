@@ -6,6 +6,7 @@ use trireme_client::{Cache, Change};
 use trireme_reconcile::deployment::{self, Snapshot};
 use trireme_reconcile::ownership;
 
+use crate::facts::counted_pods;
 use crate::registration::{Context, Key, Registration};
 
 pub(super) fn registration() -> Registration {
@@ -65,14 +66,14 @@ fn snapshot(context: &Context, key: &Key) -> Option<Snapshot> {
     Some(Snapshot {
         replica_sets: context.cache.list::<ReplicaSet>(Some(&key.namespace)),
         // Only those of ReplicaSets matter, and only to Recreate.
-        pods: context.cache.select(Some(&key.namespace), |pod| {
-            recreates
-                && pod
-                    .header()
-                    .owners
-                    .iter()
-                    .any(|owner| owner.controller && owner.kind == "ReplicaSet")
-        }),
+        pods: if recreates {
+            counted_pods(&context.cache, &key.namespace, |pod| {
+                let mut owners = pod.header().owners.iter();
+                owners.any(|owner| owner.controller && owner.kind == "ReplicaSet")
+            })
+        } else {
+            Vec::new()
+        },
         deployment,
     })
 }

@@ -7,11 +7,12 @@ use k8s_openapi::Resource as _;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use trireme_api::Owner;
 use trireme_client::{ApiObject, Cache, Change};
 use trireme_reconcile::disruption::{self, Scaled, Snapshot, no_controllers};
 use trireme_reconcile::ownership::controller_of;
 
+use crate::facts::{counted_pods, counts_alike};
 use crate::registration::{Context, Key, Registration};
 
 pub(super) fn registrations() -> [Registration; 2] {
@@ -43,6 +44,9 @@ pub(super) fn registrations() -> [Registration; 2] {
 
 /// The budgets that select a pod as it is or as it was.
 fn covering(cache: &Cache, change: &Change) -> Vec<Key> {
+    if counts_alike(change) {
+        return Vec::new();
+    }
     let budgets = cache.list::<PodDisruptionBudget>(Some(&change.namespace));
     let states: Vec<_> = change
         .old
@@ -60,43 +64,45 @@ fn covering(cache: &Cache, change: &Change) -> Vec<Key> {
 
 fn snapshot(context: &Context, key: &Key) -> Option<Snapshot> {
     let budget = context.cache.get::<PodDisruptionBudget>(&key.namespace, &key.name)?;
-    let pods = context
-        .cache
-        .list_where::<Pod>(Some(&key.namespace), |labels| disruption::selects(&budget, Some(labels)));
+    let pods = counted_pods(&context.cache, &key.namespace, |pod| {
+        disruption::selects(&budget, Some(&pod.header().labels))
+    });
     let mut scales = BTreeMap::new();
     for pod in &pods {
-        if let Some(owner) = controller_of(&pod.metadata)
+        let header = pod.header();
+        if let Some(owner) = header.owners.iter().find(|owner| owner.controller)
             && !scales.contains_key(&owner.uid)
         {
-            scales.insert(owner.uid.clone(), scale(&context.cache, &key.namespace, owner, pod));
+            let scale = scale(&context.cache, (&key.namespace, &header.name), owner);
+            scales.insert(owner.uid.clone(), scale);
         }
     }
     Some(Snapshot { budget, pods, scales })
 }
 
 /// Who says how many pods there should be of those that a controller makes.
-fn scale(cache: &Cache, namespace: &str, owner: &OwnerReference, pod: &Pod) -> Result<Scaled, String> {
+fn scale(cache: &Cache, (namespace, pod): (&str, &str), owner: &Owner) -> Result<Scaled, String> {
     let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
     let found = match (group, owner.kind.as_str()) {
         ("", "ReplicationController") => {
-            let controller = held::<ReplicationController>(cache, namespace, owner);
+            let controller = held::<ReplicationController>(cache, namespace, (&owner.name, &owner.uid));
             controller.map(|controller| controller.spec.as_ref().and_then(|spec| spec.replicas))
         }
         ("apps" | "extensions", "ReplicaSet") => {
-            let set = held::<ReplicaSet>(cache, namespace, owner);
+            let set = held::<ReplicaSet>(cache, namespace, (&owner.name, &owner.uid));
             let above = set
                 .as_ref()
                 .and_then(|set| controller_of(&set.metadata))
                 .filter(|above| above.kind == Deployment::KIND);
             if let Some(above) = above
-                && let Some(deployment) = held::<Deployment>(cache, namespace, above)
+                && let Some(deployment) = held::<Deployment>(cache, namespace, (&above.name, &above.uid))
             {
-                return Ok(scaled(above, deployment.spec.as_ref().and_then(|spec| spec.replicas)));
+                return Ok(scaled(&above.uid, deployment.spec.as_ref().and_then(|spec| spec.replicas)));
             }
             set.map(|set| set.spec.as_ref().and_then(|spec| spec.replicas))
         }
         ("apps", "StatefulSet") => {
-            let set = held::<StatefulSet>(cache, namespace, owner);
+            let set = held::<StatefulSet>(cache, namespace, (&owner.name, &owner.uid));
             set.map(|set| set.spec.as_ref().and_then(|spec| spec.replicas))
         }
         (group, kind) => {
@@ -108,19 +114,19 @@ fn scale(cache: &Cache, namespace: &str, owner: &OwnerReference, pod: &Pod) -> R
         }
     };
     found
-        .map(|replicas| scaled(owner, replicas))
+        .map(|replicas| scaled(&owner.uid, replicas))
         .ok_or_else(|| no_controllers(pod))
 }
 
-fn scaled(by: &OwnerReference, replicas: Option<i32>) -> Scaled {
+fn scaled(by: &str, replicas: Option<i32>) -> Scaled {
     Scaled {
-        uid: by.uid.clone(),
+        uid: by.to_owned(),
         replicas: replicas.unwrap_or(1),
     }
 }
 
 /// The very object that a reference means.
-fn held<K: ApiObject>(cache: &Cache, namespace: &str, owner: &OwnerReference) -> Option<Arc<K>> {
-    let object = cache.get::<K>(namespace, &owner.name)?;
-    (object.metadata().uid.as_ref() == Some(&owner.uid)).then_some(object)
+fn held<K: ApiObject>(cache: &Cache, namespace: &str, (name, uid): (&str, &str)) -> Option<Arc<K>> {
+    let object = cache.get::<K>(namespace, name)?;
+    (object.metadata().uid.as_deref() == Some(uid)).then_some(object)
 }

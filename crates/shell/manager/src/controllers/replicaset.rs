@@ -10,7 +10,7 @@ use trireme_reconcile::replicaset::{self, Kind, Snapshot};
 use trireme_reconcile::replication_controller;
 
 use super::suffix;
-use crate::facts::{controller_of, counts_alike};
+use crate::facts::{controller_of, counted_pods, counts_alike};
 use crate::registration::{Context, Failure, Key, Registration, controllers_of};
 
 /// What keeps a number of pods alike.
@@ -91,7 +91,7 @@ fn snapshot<K: Replicates>(context: &Context, key: &Key) -> Option<Snapshot> {
     };
     Some(Snapshot {
         kind: K::KEPT_AS,
-        pods: context.cache.select(Some(&key.namespace), concerns),
+        pods: counted_pods(&context.cache, &key.namespace, concerns),
         replica_set,
         failure: match &context.failure {
             Some(Failure::Create(message)) => Some(replicaset::Failure::Create(message.clone())),
@@ -99,4 +99,59 @@ fn snapshot<K: Replicates>(context: &Context, key: &Key) -> Option<Snapshot> {
             Some(Failure::Subresource(_) | Failure::Other(_)) | None => None,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio_util::sync::CancellationToken;
+    use trireme_client::testing::FakeTransport;
+    use trireme_client::{Client, Clock, EventRecorder, ResourceRef, SystemClock};
+
+    use super::*;
+
+    /// The pods here have containers that no type takes: whoever decoded one would go on without it.
+    #[tokio::test]
+    async fn a_look_at_many_pods_decodes_none() {
+        let fake = FakeTransport::new();
+        let client = Client::new(fake.clone());
+        let shutdown = CancellationToken::new();
+        let cache = Cache::new(&client, shutdown.clone());
+        let labels = json!({"app": "web"});
+        fake.seed(
+            &ResourceRef::of::<ReplicaSet>(),
+            json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "web", "namespace": "d", "uid": "set"},
+                "spec": {"replicas": 3, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}}}}),
+        );
+        for name in ["a", "b", "c"] {
+            let owners = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "set", "controller": true}]);
+            fake.seed(
+                &ResourceRef::of::<Pod>(),
+                json!({"apiVersion": "v1", "kind": "Pod",
+                    "metadata": {"name": name, "namespace": "d", "labels": labels, "ownerReferences": owners},
+                    "spec": {"containers": "none that a type takes"},
+                    "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}),
+            );
+        }
+        cache
+            .synced(&[ResourceRef::of::<Pod>(), ResourceRef::of::<ReplicaSet>()])
+            .await;
+        assert!(cache.list::<Pod>(None).is_empty(), "a decode refuses them");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let context = Context {
+            events: EventRecorder::new(&client, "c", "", Arc::clone(&clock), shutdown.clone()),
+            client,
+            cache,
+            kinds: Arc::new(super::super::kinds()),
+            clock,
+            failure: None,
+        };
+        let seen = snapshot::<ReplicaSet>(&context, &Key::new("d", "web")).unwrap();
+        let plan = replicaset::reconcile(&seen, context.clock.now(), &mut || unreachable!("there are enough"));
+        let [trireme_reconcile::plan::Action::UpdateStatus { object }] = &plan.actions[..] else {
+            panic!("{plan:?}")
+        };
+        assert_eq!((&object["status"]["replicas"], &object["status"]["readyReplicas"]), (&json!(3), &json!(3)));
+        shutdown.cancel();
+    }
 }
