@@ -99,7 +99,9 @@ pub fn claim_pod(owner: &OwnerReference, owner_deleting: bool, pod: &Object, mat
     };
     let owners = || {
         let owners = pod.raw_at(&["metadata", "ownerReferences"]);
-        owners.and_then(|owners| serde_json::from_slice(owners).ok()).unwrap_or_default()
+        owners
+            .and_then(|owners| serde_json::from_slice(owners).ok())
+            .unwrap_or_default()
     };
     decide(owner, owner_deleting, (&subject, matches), || (pod_ref(pod), owners()))
 }

@@ -84,11 +84,7 @@ mod tests {
             ("/status/phase", json!("Failed"), false),
             ("/status/conditions/1/status", json!("True"), false),
             // Since when a pod is not ready counts for nothing.
-            (
-                "/status/conditions/1/lastTransitionTime",
-                json!("2026-01-01T00:00:01Z"),
-                true,
-            ),
+            ("/status/conditions/1/lastTransitionTime", json!("2026-01-01T00:00:01Z"), true),
             ("/status/conditions", json!(null), true),
             ("/status/conditions", json!("unreadable"), false),
             ("/metadata/uid", json!("v"), false),

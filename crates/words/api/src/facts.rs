@@ -93,7 +93,10 @@ mod tests {
     fn facts_are_read_once_and_counted_while_their_object_lives() {
         let red = object("\"red\"");
         let first = red.facts::<Colour>().unwrap();
-        assert!(Arc::ptr_eq(&first, &red.clone().facts::<Colour>().unwrap()), "all holders share them");
+        assert!(
+            Arc::ptr_eq(&first, &red.clone().facts::<Colour>().unwrap()),
+            "all holders share them"
+        );
         assert_eq!(weight(), size_of::<Held<Colour>>() + 3);
         // A typed decode of the same object is another thing, and neither drives out the other.
         let typed: Arc<serde_json::Value> = red.typed().unwrap();

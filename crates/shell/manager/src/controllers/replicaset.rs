@@ -124,7 +124,8 @@ mod tests {
                 "spec": {"replicas": 3, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}}}}),
         );
         for name in ["a", "b", "c"] {
-            let owners = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "set", "controller": true}]);
+            let owners =
+                json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "set", "controller": true}]);
             fake.seed(
                 &ResourceRef::of::<Pod>(),
                 json!({"apiVersion": "v1", "kind": "Pod",
@@ -151,7 +152,10 @@ mod tests {
         let [trireme_reconcile::plan::Action::UpdateStatus { object }] = &plan.actions[..] else {
             panic!("{plan:?}")
         };
-        assert_eq!((&object["status"]["replicas"], &object["status"]["readyReplicas"]), (&json!(3), &json!(3)));
+        assert_eq!(
+            (&object["status"]["replicas"], &object["status"]["readyReplicas"]),
+            (&json!(3), &json!(3))
+        );
         shutdown.cancel();
     }
 }

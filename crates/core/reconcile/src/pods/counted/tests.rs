@@ -67,7 +67,17 @@ fn nulls_and_what_is_absent_are_nothing() {
 
 #[test]
 fn costs_are_read_as_upstream_reads_them() {
-    let table = [("5", 5), ("-5", -5), ("0", 0), ("+5", 0), ("05", 0), ("2147483648", 0), ("x", 0), ("", 0), ("-", 0)];
+    let table = [
+        ("5", 5),
+        ("-5", -5),
+        ("0", 0),
+        ("+5", 0),
+        ("05", 0),
+        ("2147483648", 0),
+        ("x", 0),
+        ("", 0),
+        ("-", 0),
+    ];
     for (text, cost) in table {
         assert_eq!(cost_of(text), cost, "{text}");
     }
