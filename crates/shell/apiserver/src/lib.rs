@@ -23,6 +23,7 @@ mod proxy;
 mod reviews;
 mod server;
 mod service_allocation;
+mod turns;
 pub mod user;
 mod websocket;
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use trireme_api::cost::{BODY_BYTES_MAX, CostError};
 use trireme_api::{Status, StatusDetails};
 use trireme_connections::{Budget, Limits, Shares};
@@ -23,6 +23,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::nodes::{MetricsSource, NodeDialer, TokenIssuer};
 use crate::service_allocation::Cidr;
+use crate::turns::NodeRequests;
 use crate::user::UserInfo;
 
 /// Settings.
@@ -127,35 +128,6 @@ pub struct ApiServer {
 
 /// Requests that are served at once, watches, streams and those of nodes not counted; more are told to come again.
 pub const REQUESTS_MAX: usize = 600;
-
-/// Requests of nodes that are worked on at once, for each processor; the others wait for their turn. When thousands of pods
-/// start, their kubelets ask for more than there are processors for: what is worked on for them all at once would hold up the
-/// pods that are to follow, and who is told to come again comes again too soon and makes it worse.
-const NODE_REQUESTS_EACH: usize = 32;
-/// Requests of nodes that are here at once, at work or waiting; more are told to come again.
-pub const NODE_REQUESTS_MAX: usize = 20_000;
-
-/// Who of the nodes' requests is worked on.
-pub(crate) struct NodeRequests {
-    here: Semaphore,
-    turns: Semaphore,
-}
-
-impl NodeRequests {
-    fn new() -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self {
-            here: Semaphore::new(NODE_REQUESTS_MAX),
-            turns: Semaphore::new(processors * NODE_REQUESTS_EACH),
-        }
-    }
-
-    /// Waits for a turn, which lasts as long as what is returned; `None` where too many are here already.
-    pub(crate) async fn turn(&self) -> Option<(SemaphorePermit<'_>, SemaphorePermit<'_>)> {
-        let here = self.here.try_acquire().ok()?;
-        Some((here, self.turns.acquire().await.ok()?))
-    }
-}
 
 impl ApiServer {
     /// Puts an API server together. It serves nobody until [`ApiServer::serve`] or the in-process transport is used;

@@ -228,7 +228,7 @@ impl ApiServer {
             Some(self.slots.try_acquire().map_err(|_| too_many())?)
         };
         let _turn = if of_node {
-            Some(self.node_requests.turn().await.ok_or_else(too_many)?)
+            Some(self.node_requests.turn(&user.name).await.ok_or_else(too_many)?)
         } else {
             None
         };
