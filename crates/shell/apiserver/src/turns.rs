@@ -77,7 +77,9 @@ impl NodeRequests {
     fn place(&self, node: &str) -> Option<(Place<'_>, Arc<Semaphore>)> {
         let here = self.here.try_acquire().ok()?;
         let mut nodes = self.nodes.lock();
-        let name = nodes.get_key_value(node).map_or_else(|| Arc::from(node), |(name, _)| Arc::clone(name));
+        let name = nodes
+            .get_key_value(node)
+            .map_or_else(|| Arc::from(node), |(name, _)| Arc::clone(name));
         let of_node = nodes.entry(Arc::clone(&name)).or_insert_with(|| OfNode {
             requests: 0,
             turns: Arc::new(Semaphore::new(self.share)),

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use trireme_api::{Object, Status};
+use trireme_resources::patch::strategic_merge;
 
 use crate::transport::{
     DeleteOptions, ListOptions, ObjectList, Patch, Propagation, ResourceRef, Target, Transport, WatchEvent, WatchOptions,
@@ -203,6 +204,13 @@ pub fn merge(into: &mut Value, patch: &Value) {
     }
 }
 
+fn row_of(target: &Target) -> Option<&'static trireme_resources::Resource> {
+    let ResourceRef {
+        group, version, plural, ..
+    } = &target.resource;
+    trireme_resources::find(group, version, plural)
+}
+
 fn selected(object: &Object, labels: Option<&str>, fields: Option<&str>) -> bool {
     let by_label = labels.into_iter().flat_map(|text| text.split(',')).all(|term| {
         term.split_once('=')
@@ -336,13 +344,17 @@ impl Transport for FakeTransport {
 
     async fn patch(&self, target: &Target, patch: &Patch, _: &WriteOptions) -> Result<Object, Status> {
         let (Patch::Merge(body) | Patch::Strategic(body) | Patch::Apply(body) | Patch::Json(body)) = patch;
+        let strategic = matches!(patch, Patch::Strategic(_));
         let patch = decode(body)?;
         self.write(call("PATCH", target), |state| {
             let current = state.find(target)?;
             let mut value = current.value();
             let uid = value["metadata"]["uid"].clone();
             let revision = value["metadata"]["resourceVersion"].clone();
-            merge(&mut value, &patch);
+            match row_of(target).filter(|_| strategic) {
+                Some(row) => value = strategic_merge(row, &value, body, false)?.document,
+                None => merge(&mut value, &patch),
+            }
             if value["metadata"]["uid"] != uid || value["metadata"]["resourceVersion"] != revision {
                 return Err(Status::conflict(
                     &target.resource.group,

@@ -15,6 +15,7 @@ mod pods;
 mod probes;
 mod server;
 mod shared;
+mod status_patch;
 mod sys;
 mod user_namespaces;
 

@@ -113,7 +113,7 @@ async fn a_hollow_pod_lives_as_a_real_one_and_touches_nothing() {
         .unwrap()
         .value();
     assert_eq!(found["status"]["capacity"]["cpu"], "48");
-    assert_eq!(found["status"]["allocatable"]["memory"], "67108864Ki");
+    assert_eq!(found["status"]["allocatable"]["memory"], "64Gi");
 
     let mut deleted = pod;
     deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
@@ -132,6 +132,58 @@ async fn a_hollow_pod_lives_as_a_real_one_and_touches_nothing() {
     assert!(node.api.calls().contains(&"DELETE pods n/a".to_owned()));
     let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().flatten().collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Time stands still but where everybody waits: then what they wait for comes at once.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stays_as_it_is_says_so_every_five_minutes() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = HollowNode::start(directory.path());
+    let of_node = |call: &&String| call.contains("nodes/status") && call.ends_with("node-1");
+    let written = || node.api.calls().iter().filter(of_node).count();
+    while written() == 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let target = Client::target::<Node>("", "node-1", None);
+    let seed = async |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut found = node.api.get(&target).await.unwrap().value();
+        found["status"]["conditions"]
+            .as_array_mut()
+            .unwrap()
+            .iter_mut()
+            .for_each(change);
+        node.api.seed(&ResourceRef::of::<Node>(), found);
+    };
+    // After the first, which is a change, half the time to one and a half; then always the same.
+    for seconds in [150..=462, 300..=312, 300..=312, 300..=312] {
+        // The clock on the wall stands still, too: what was said is long ago.
+        seed(&|condition| condition["lastHeartbeatTime"] = "2026-01-01T00:00:00Z".into()).await;
+        let (before, since) = (written(), tokio::time::Instant::now());
+        while written() == before {
+            assert!(since.elapsed() < Duration::from_secs(600), "{:?}", node.api.calls());
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert!(seconds.contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
+    }
+    // Somebody gave the node up: it says otherwise within ten seconds.
+    let before = written();
+    seed(&|condition| condition["status"] = "Unknown".into()).await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(written(), before + 1);
+    let found = node.api.get(&target).await.unwrap().value();
+    assert!(
+        found["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|condition| condition["status"] != "Unknown")
+    );
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(written(), before + 1);
+    assert!(
+        !node.api.calls().iter().any(|call| call.starts_with("PUT nodes")),
+        "what it does not change it does not send"
+    );
 }
 
 /// Pods of Jobs succeed; an annotation says how others end.

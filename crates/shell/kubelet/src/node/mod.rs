@@ -1,6 +1,7 @@
 //! The Node object and its Lease: registration, heartbeats, status.
 //!
-//! Invariant: the status is written when it means something new, and every five minutes; the Lease every ten seconds.
+//! Invariant: the status is written when it means something new, which is looked for every ten seconds in what the node sees of
+//! itself anyway, and every five minutes; the Lease every ten seconds (`a_node_that_stays_as_it_is_says_so_every_five_minutes`).
 
 mod lease;
 pub(crate) mod machine;
@@ -11,13 +12,16 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use trireme_api::Status;
-use trireme_client::{EventType, Regarding};
+use trireme_client::{EventType, Patch, Regarding};
 
 use crate::shared::Shared;
+use crate::status_patch;
 
-/// How often the status is computed, and at the latest written.
+/// How often the status is computed, and at the latest written. After a change the first report that brings nothing new comes after
+/// half that time to one and a half, so that nodes that changed together do not report together for ever.
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
 const REPORT_PERIOD: Duration = Duration::from_secs(300);
 /// Pause after a failed write: a node that was out of reach is ready again as soon as it is back.
@@ -108,7 +112,7 @@ async fn register(shared: &Shared) -> Result<(), Status> {
             Err(error) => return Err(error),
         }
     }
-    write_status(shared, true).await.map(drop)
+    write_status(shared, true, true).await.map(drop)
 }
 
 fn well_known_labels(shared: &Shared) -> [(String, String); 5] {
@@ -122,25 +126,38 @@ fn well_known_labels(shared: &Shared) -> [(String, String); 5] {
     ]
 }
 
-/// Writes the status if it changed, or in any case; whether it did.
-async fn write_status(shared: &Shared, always: bool) -> Result<bool, Status> {
-    let node = shared.client.get::<Node>("", &shared.config.node_name).await?;
-    let old = node.status.clone().unwrap_or_default();
-    let new = status::of(shared, &old).await;
-    if !always && !status::differs(&old, &new) {
-        return Ok(false);
-    }
-    let turned = status::turned(&old, &new);
-    let change = |node: &mut Node| {
-        let foreign = node.status.take().unwrap_or_default();
-        node.status = Some(status::merged(foreign, new.clone()));
-        true
-    };
-    shared
-        .client
-        .modify_status::<Node>("", &shared.config.node_name, change)
-        .await?;
+/// What became of a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// It says nothing new, and it was not time to say so.
+    Nothing,
+    /// Nothing new, but when.
+    Again,
+    /// Something new.
+    Changed,
+}
+
+/// Writes the status if it changed, or in any case. `live` says that the Node is to be read anew, not as it was seen last.
+async fn write_status(shared: &Shared, always: bool, live: bool) -> Result<Told, Status> {
     let name = &shared.config.node_name;
+    let seen = if live { None } else { shared.cache.get::<Node>("", name) };
+    let node = match seen {
+        Some(node) => node,
+        None => shared.client.get::<Node>("", name).await?,
+    };
+    let old = node.status.clone().unwrap_or_default();
+    let own = status::of(shared, &old).await;
+    let turned = status::turned(&old, &own);
+    let new = status::merged(old.clone(), own);
+    let changed = status::differs(&old, &new);
+    if !always && !changed {
+        return Ok(Told::Nothing);
+    }
+    let value = |status: &NodeStatus| serde_json::to_value(status).map_err(|error| Status::internal(&error.to_string()));
+    if let Some(patch) = status_patch::between("Node", &value(&old)?, &value(&new)?) {
+        let patch = Patch::Strategic(json!({"status": patch}).to_string().into());
+        shared.client.patch::<Node>("", name, Some("status"), &patch).await?;
+    }
     for reason in turned {
         let regarding = Regarding {
             kind: "Node".into(),
@@ -155,27 +172,36 @@ async fn write_status(shared: &Shared, always: bool) -> Result<bool, Status> {
             format!("Node {name} status is now: {reason}"),
         );
     }
-    Ok(true)
+    Ok(if changed { Told::Changed } else { Told::Again })
+}
+
+/// After how long a node that has just said something reports next if nothing changes.
+fn next_report(told: Told) -> Duration {
+    match told {
+        Told::Again => REPORT_PERIOD,
+        Told::Nothing | Told::Changed => REPORT_PERIOD.mul_f64(0.5 + rand::random::<f64>()),
+    }
 }
 
 async fn keep_status(shared: &Shared) {
-    let mut written = tokio::time::Instant::now();
-    let mut told = false;
+    let mut due = tokio::time::Instant::now() + next_report(Told::Changed);
+    let mut failed = false;
     loop {
-        tokio::time::sleep(if told { AGAIN_AFTER } else { STATUS_PERIOD }).await;
-        let outcome = write_status(shared, written.elapsed() >= REPORT_PERIOD).await;
-        let failed = outcome.is_err();
+        tokio::time::sleep(if failed { AGAIN_AFTER } else { STATUS_PERIOD }).await;
+        let now = tokio::time::Instant::now();
+        let outcome = write_status(shared, now >= due, failed).await;
+        let fails = outcome.is_err();
         match outcome {
-            Ok(true) => written = tokio::time::Instant::now(),
-            Ok(false) => {}
+            Ok(Told::Nothing) => {}
+            Ok(told) => due = now + next_report(told),
             Err(error) if error.is_not_found() => {
                 if let Err(error) = register(shared).await {
                     tracing::warn!("registering node {} anew: {error}", shared.config.node_name);
                 }
             }
-            Err(error) if told => tracing::debug!("writing the node's status: {error}"),
+            Err(error) if failed => tracing::debug!("writing the node's status: {error}"),
             Err(error) => tracing::warn!("writing the node's status: {error}; tried again until it succeeds"),
         }
-        told = failed;
+        failed = fails;
     }
 }

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use trireme_api::quantity;
 use trireme_runtime::cri::RUNTIME_HANDLERS;
 
 use super::machine;
@@ -119,7 +120,6 @@ const DECLARED_FEATURES: [&str; 2] = [
 ];
 
 fn resources(shared: &Shared, memory: i64, storage: i64) -> BTreeMap<String, Quantity> {
-    let kibi = |bytes: i64| Quantity(format!("{}Ki", bytes / 1024));
     [
         ("cpu", Quantity(shared.machine.cpus.to_string())),
         ("memory", kibi(memory)),
@@ -131,6 +131,11 @@ fn resources(shared: &Shared, memory: i64, storage: i64) -> BTreeMap<String, Qua
     .into_iter()
     .map(|(name, quantity)| (name.to_owned(), quantity))
     .collect()
+}
+
+/// An amount in whole KiB as the API writes it: one that it writes otherwise would be a change at each look.
+fn kibi(bytes: i64) -> Quantity {
+    Quantity(quantity::Quantity::new(bytes / 1024 * 1024, quantity::Format::BinarySi).to_string())
 }
 
 /// Two troubles as upstream joins them.
@@ -240,26 +245,17 @@ async fn images(shared: &Shared) -> Vec<ContainerImage> {
         .collect()
 }
 
-/// Whether two statuses differ in more than their heartbeats.
+/// Whether two statuses differ in more than their heartbeats and the order of their conditions.
 pub(super) fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
     let still = |status: &NodeStatus| {
         let mut status = status.clone();
-        let mut conditions = status.conditions.take().unwrap_or_default();
-        conditions.retain(|condition| new.conditions.iter().flatten().any(|own| own.type_ == condition.type_));
+        let conditions = status.conditions.get_or_insert_default();
         conditions.sort_by(|one, other| one.type_.cmp(&other.type_));
-        for condition in &mut conditions {
+        for condition in conditions {
             condition.last_heartbeat_time = None;
         }
-        let images = status.images.take().unwrap_or_default();
-        (
-            conditions,
-            images,
-            status.addresses,
-            status.capacity,
-            status.allocatable,
-            status.node_info,
-            status.daemon_endpoints,
-        )
+        status.images.get_or_insert_default();
+        status
     };
     still(old) != still(new)
 }
@@ -311,10 +307,60 @@ pub(super) fn merged(mut foreign: NodeStatus, own: NodeStatus) -> NodeStatus {
         allocatable: keep(foreign.allocatable.take(), own.allocatable),
         addresses: own.addresses,
         daemon_endpoints: own.daemon_endpoints,
+        declared_features: own.declared_features,
         features: own.features,
         images: own.images,
         runtime_handlers: own.runtime_handlers,
         node_info: own.node_info,
         ..foreign
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(value: serde_json::Value) -> NodeStatus {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn amounts_are_written_as_the_api_writes_them() {
+        for (bytes, text) in [
+            (64 << 30, "64Gi"),
+            ((64 << 30) + 1024, "67108865Ki"),
+            (5000, "4Ki"),
+            (3 << 20, "3Mi"),
+            (0, "0"),
+        ] {
+            assert_eq!(kibi(bytes).0, text);
+            assert_eq!(quantity::Quantity::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_others_say_is_no_change_of_ours() {
+        let ready = |since: &str| json!({"type": "Ready", "status": "True", "lastHeartbeatTime": since});
+        let own = status(
+            json!({"conditions": [ready("2026-01-01T00:01:00Z")], "capacity": {"cpu": "1"}, "images": [],
+            "declaredFeatures": ["A"]}),
+        );
+        let old = status(
+            json!({"conditions": [ready("2026-01-01T00:00:00Z"), {"type": "NetworkUnavailable", "status": "False"}],
+            "capacity": {"cpu": "1", "example.com/gpu": "2"}, "allocatable": {}, "volumesInUse": ["v"], "declaredFeatures": ["A"]}),
+        );
+        assert!(!differs(&old, &merged(old.clone(), own.clone())));
+        let changes = [
+            json!({"conditions": [{"type": "Ready", "status": "False"}], "capacity": {"cpu": "1"}, "declaredFeatures": ["A"]}),
+            json!({"conditions": [ready("2026-01-01T00:01:00Z")], "capacity": {"cpu": "2"}, "declaredFeatures": ["A"]}),
+            json!({"conditions": [ready("2026-01-01T00:01:00Z")], "capacity": {"cpu": "1"}, "declaredFeatures": ["B"]}),
+            json!({"conditions": [ready("2026-01-01T00:01:00Z")], "capacity": {"cpu": "1"}, "declaredFeatures": ["A"],
+                "images": [{"names": ["i"]}]}),
+        ];
+        for own in changes {
+            assert!(differs(&old, &merged(old.clone(), status(own.clone()))), "{own}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Writes a pod's status, the newest only, and only when it means something new.
 //!
-//! Invariant: conditions of others are those of the object that is written over (its resourceVersion is the precondition).
+//! Invariant: it says what differs from the object that it was made from, whose uid and resourceVersion are the precondition: what
+//! others say stays, and a pod that has ended does not come back to life.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +9,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use trireme_api::{Object, Status};
-use trireme_client::Client;
+use trireme_client::{Client, Patch};
 use trireme_pod::spec;
 use trireme_pod::status::is_owned_condition;
 
 use super::Update;
 use crate::shared::Shared;
+use crate::status_patch;
 
 /// Pause after a failed write.
 const RETRY: Duration = Duration::from_millis(500);
@@ -135,13 +137,16 @@ async fn write(shared: &Shared, base: Object, status: &PodStatus, fresh: bool) -
     if current.status.as_ref() == Some(&status) {
         return Ok(None);
     }
-    let mut value = base.value();
-    put_status(&mut value, &status)?;
-    let body = serde_json::to_vec(&value).map_err(|error| Status::internal(&error.to_string()))?;
+    let Some(patch) = status_patch::between("Pod", &base.value()["status"], &as_sent(&status)?) else {
+        return Ok(None);
+    };
+    let header = base.header();
+    let metadata = json!({"uid": header.uid, "resourceVersion": header.resource_version.to_string()});
+    let body = json!({"metadata": metadata, "status": patch}).to_string();
     let written = shared
         .client
         .transport()
-        .update(&target, body.into(), &shared.client.write_options())
+        .patch(&target, &Patch::Strategic(body.into()), &shared.client.write_options())
         .await?;
     tracing::debug!(pod = spec::display(&current), phase = status.phase, "status written");
     Ok(Some(written))
@@ -187,8 +192,8 @@ fn with_transition(mut own: PodCondition, theirs: Option<&PodStatus>, now: Times
     own
 }
 
-/// Puts a status into an object.
-fn put_status(value: &mut Value, status: &PodStatus) -> Result<(), Status> {
+/// A status as it is sent.
+fn as_sent(status: &PodStatus) -> Result<Value, Status> {
     let mut new = serde_json::to_value(status).map_err(|error| Status::internal(&error.to_string()))?;
     for condition in new["conditions"].as_array_mut().into_iter().flatten() {
         if let Some(condition) = condition.as_object_mut() {
@@ -196,14 +201,11 @@ fn put_status(value: &mut Value, status: &PodStatus) -> Result<(), Status> {
             condition.entry("lastProbeTime").or_insert(Value::Null);
         }
     }
-    value["status"] = new;
-    Ok(())
+    Ok(new)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn status(ready: &str, since: &str) -> PodStatus {
