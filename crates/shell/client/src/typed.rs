@@ -211,27 +211,13 @@ impl Client {
         name: &str,
         change: impl Fn(&mut K) -> bool + Send + Sync,
     ) -> Result<Arc<K>, Status> {
-        retry_on_conflict(|| self.modify_once(namespace, name, None, &change)).await
-    }
-
-    /// As [`Client::modify`], through the status subresource.
-    ///
-    /// # Errors
-    /// The API's status.
-    pub async fn modify_status<K: ApiObject>(
-        &self,
-        namespace: &str,
-        name: &str,
-        change: impl Fn(&mut K) -> bool + Send + Sync,
-    ) -> Result<Arc<K>, Status> {
-        retry_on_conflict(|| self.modify_once(namespace, name, Some("status"), &change)).await
+        retry_on_conflict(|| self.modify_once(namespace, name, &change)).await
     }
 
     async fn modify_once<K: ApiObject>(
         &self,
         namespace: &str,
         name: &str,
-        subresource: Option<&'static str>,
         change: &(impl Fn(&mut K) -> bool + Send + Sync),
     ) -> Result<Arc<K>, Status> {
         let read: Arc<K> = self.get(namespace, name).await?;
@@ -239,7 +225,7 @@ impl Client {
         if !change(&mut object) {
             return Ok(read);
         }
-        self.put(&object, subresource).await
+        self.put(&object, None).await
     }
 }
 
