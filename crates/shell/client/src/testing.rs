@@ -12,6 +12,7 @@ use futures::stream::{BoxStream, StreamExt};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use trireme_api::bulk::Present;
 use trireme_api::{Object, Status};
 use trireme_resources::patch::strategic_merge;
 
@@ -352,7 +353,7 @@ impl Transport for FakeTransport {
             let uid = value["metadata"]["uid"].clone();
             let revision = value["metadata"]["resourceVersion"].clone();
             match row_of(target).filter(|_| strategic) {
-                Some(row) => value = strategic_merge(row, &value, body, false)?.document,
+                Some(row) => value = strategic_merge(row, &Present::of(value), body, false)?.document,
                 None => merge(&mut value, &patch),
             }
             if value["metadata"]["uid"] != uid || value["metadata"]["resourceVersion"] != revision {

@@ -90,6 +90,7 @@ fn keyed<'a>(key: &str, list: &'a [Value]) -> Option<Vec<(&'a str, &'a Map<Strin
 
 #[cfg(test)]
 mod tests {
+    use trireme_api::bulk::Present;
     use trireme_resources::patch::strategic_merge;
     use trireme_resources::rows::Resource;
 
@@ -105,7 +106,7 @@ mod tests {
         let Some(status) = &patch else { return (None, old.clone()) };
         let plural = if of == "Pod" { "pods" } else { "nodes" };
         let text = serde_json::to_vec(&json!({"status": status})).unwrap();
-        let mut outcome = strategic_merge(row(plural), &json!({"status": old}), &text, false).unwrap();
+        let mut outcome = strategic_merge(row(plural), &Present::of(json!({"status": old})), &text, false).unwrap();
         (patch, outcome.document["status"].take())
     }
 
@@ -184,7 +185,9 @@ mod tests {
         let meanwhile = json!({"spec": {}, "status": {"conditions": [{"type": "Ready", "status": "False"},
             {"type": "NetworkUnavailable", "status": "False"}]}});
         let text = serde_json::to_vec(&patch).unwrap();
-        let outcome = strategic_merge(row("nodes"), &meanwhile, &text, false).unwrap().document;
+        let outcome = strategic_merge(row("nodes"), &Present::of(meanwhile), &text, false)
+            .unwrap()
+            .document;
         assert_eq!(
             outcome["status"]["conditions"],
             json!([{"type": "Ready", "status": "True"}, {"type": "NetworkUnavailable", "status": "False"}])
