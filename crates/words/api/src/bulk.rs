@@ -5,12 +5,14 @@
 //! is compared as text, which is the same for the same value: stored bytes are canonical. Nobody makes a value of the stored
 //! one who need not look inside.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 
-use crate::cost::values_in;
+use crate::cost::{Ledger, values_in};
+use crate::decode::{self, Node};
 use crate::object::Object;
 use crate::{read, splice, write};
 
@@ -36,10 +38,9 @@ pub struct Present {
 /// A bulk that was taken out of the object that is to be stored.
 #[derive(Debug)]
 pub struct Lifted {
-    /// The bulk.
     value: Value,
-    /// Its text, where it is not the stored object's.
-    text: Option<Vec<u8>>,
+    /// Whether it is the stored object's.
+    kept: bool,
 }
 
 /// A bulk that stays what it is in an object that is to be stored, of which only what stands for it is in the value.
@@ -118,6 +119,15 @@ impl Present {
         self.bulk.as_ref().map(|bulk| bulk.at)
     }
 
+    /// The bulk that is set aside, as it is written.
+    #[must_use]
+    pub fn bulk_node(&self) -> Option<Node<'_>> {
+        let bulk = self.bulk.as_ref()?;
+        decode::any_node(bulk.text(), false, &mut Ledger::new())
+            .ok()
+            .map(|(node, _)| node)
+    }
+
     /// Puts the bulk in a value, in the place of what stands for it there. How many values more that are, at most, comes back.
     ///
     /// # Panics
@@ -140,32 +150,23 @@ impl Present {
         let slot = at_mut(new, bulk.at)?;
         let elements = slot.as_array().filter(|elements| !elements.is_empty())?;
         let own = at(&self.value, bulk.at)?;
-        let text = if kept {
-            debug_assert!(write::bytes(slot) == bulk.text(), "what is kept is what there is");
-            None
-        } else {
-            let text = write::bytes(slot);
-            (text != bulk.text()).then_some(text)
-        };
-        let stand_in = if text.is_some() {
-            other_than(own, elements)
-        } else {
-            own.clone()
-        };
+        debug_assert!(!kept || write::is_text_of(bulk.text(), slot), "what is kept is what there is");
+        let kept = kept || write::is_text_of(bulk.text(), slot);
+        let stand_in = if kept { own.clone() } else { other_than(own, elements) };
         Some(Lifted {
             value: std::mem::replace(slot, stand_in),
-            text,
+            kept,
         })
     }
 
-    /// What stands in a value, after changes to it, for the bulk that was taken out: as text, where it is this object's or the
-    /// one taken out.
+    /// The text of what stands for a bulk in a value, after changes to it: this object's bulk or the one that was taken out.
     #[must_use]
-    pub fn text_of<'a>(&'a self, value: &Value, lifted: &'a Lifted) -> Option<Spliced<'a>> {
+    pub fn text_of(&self, value: &Value, lifted: Lifted) -> Option<Spliced<'_>> {
         let bulk = self.bulk.as_ref()?;
-        let text = match &lifted.text {
-            Some(text) if at(value, bulk.at) != at(&self.value, bulk.at) => text,
-            _ => bulk.text(),
+        let text = if lifted.kept || at(value, bulk.at) == at(&self.value, bulk.at) {
+            Cow::Borrowed(bulk.text())
+        } else {
+            Cow::Owned(write::into_bytes(lifted.value))
         };
         Some(Spliced { at: bulk.at, text })
     }
@@ -189,7 +190,7 @@ impl Lifted {
     /// Whether it is the stored object's.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.text.is_none()
+        self.kept
     }
 
     /// The bulk, as a value.
@@ -200,10 +201,10 @@ impl Lifted {
 }
 
 /// A text that stands in a value's text in the place of what the value holds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Spliced<'a> {
     pub(crate) at: Path,
-    pub(crate) text: &'a [u8],
+    pub(crate) text: Cow<'a, [u8]>,
 }
 
 /// Puts a value where that path leads, if there is anything.
@@ -304,14 +305,13 @@ mod tests {
             let mut lifted = present.lift(&mut new, kept).unwrap();
             let same = at(&new, AT) == at(present.value(), AT);
             assert_eq!(same, lifted.is_kept());
-            let text = present.text_of(&new, &lifted).unwrap().text.to_vec();
-            assert_eq!(text, at(&changed, AT).unwrap().to_string().into_bytes());
             let small = new.clone();
             lifted.swap(&mut new, AT);
             assert_eq!(new, changed);
             lifted.swap(&mut new, AT);
             assert_eq!(new, small);
-            assert_eq!(Some(&lifted.into_value()), at(&changed, AT));
+            let text = present.text_of(&new, lifted).unwrap().text;
+            assert_eq!(&*text, at(&changed, AT).unwrap().to_string().as_bytes());
             same
         };
         assert!(lifted(&|_| {}, false));
@@ -337,7 +337,7 @@ mod tests {
         let lifted = present.lift(&mut new, false).unwrap();
         put(&mut new, AT, at(present.value(), AT).unwrap().clone());
         assert_eq!(
-            present.text_of(&new, &lifted).unwrap().text,
+            &*present.text_of(&new, lifted).unwrap().text,
             at(&value, AT).unwrap().to_string().as_bytes()
         );
     }
@@ -350,8 +350,8 @@ mod tests {
         new["spec"]["versions"][1]["list"] = json!([{"more": "\""}]);
         let whole = new.to_string();
         let lifted = present.lift(&mut new, false).unwrap();
-        let spliced = present.text_of(&new, &lifted);
-        assert_eq!(write::spliced(new.clone(), spliced), whole.as_bytes());
+        let spliced = present.text_of(&new, lifted);
+        assert_eq!(write::spliced(new.clone(), spliced.clone()), whole.as_bytes());
         let made = Object::from_spliced(new, spliced).unwrap();
         assert_eq!((made.bytes().as_ref(), &made.header().name[..]), (whole.as_bytes(), "a"));
         assert_eq!(write::spliced(value.clone(), None), value.to_string().as_bytes());

@@ -10,6 +10,8 @@ use crate::splice;
 
 /// Room that is there from the beginning: most objects take less.
 const ROOM_BYTES: usize = 1024;
+/// Room for a few escapes and the quotes.
+const ESCAPES_ROOM: usize = 16;
 
 /// The JSON text of a value.
 ///
@@ -22,52 +24,52 @@ pub fn into_bytes(value: Value) -> Vec<u8> {
     out
 }
 
-/// The JSON text of a value that stays.
-///
-/// # Panics
-/// Never, as [`into_bytes`].
-#[must_use]
-pub(crate) fn bytes(value: &Value) -> Vec<u8> {
-    let mut out = Vec::with_capacity(ROOM_BYTES);
-    write_ref(value, &mut out);
-    out
+/// Whether a text is the JSON text of a value.
+pub(crate) fn is_text_of(text: &[u8], value: &Value) -> bool {
+    behind(value, text).is_some_and(<[u8]>::is_empty)
 }
 
-fn write_ref(value: &Value, out: &mut Vec<u8>) {
+/// What stands behind the text of a value, where a text begins with that.
+fn behind<'t>(value: &Value, text: &'t [u8]) -> Option<&'t [u8]> {
     match value {
         Value::Array(items) => {
-            out.push(b'[');
+            let mut rest = text.strip_prefix(b"[")?;
             for (index, item) in items.iter().enumerate() {
                 if index > 0 {
-                    out.push(b',');
+                    rest = rest.strip_prefix(b",")?;
                 }
-                write_ref(item, out);
+                rest = behind(item, rest)?;
             }
-            out.push(b']');
+            rest.strip_prefix(b"]")
         }
         Value::Object(members) => {
-            out.push(b'{');
+            let mut rest = text.strip_prefix(b"{")?;
             for (index, (name, member)) in members.iter().enumerate() {
                 if index > 0 {
-                    out.push(b',');
+                    rest = rest.strip_prefix(b",")?;
                 }
-                text(name, out);
-                out.push(b':');
-                write_ref(member, out);
+                rest = behind(member, behind_text(name, rest)?.strip_prefix(b":")?)?;
             }
-            out.push(b'}');
+            rest.strip_prefix(b"}")
         }
-        scalar => write_scalar(scalar, out),
+        Value::String(scalar) => behind_text(scalar, text),
+        Value::Bool(true) => text.strip_prefix(b"true"),
+        Value::Bool(false) => text.strip_prefix(b"false"),
+        scalar => text.strip_prefix(scalar.to_string().as_bytes()),
     }
 }
 
-fn write_scalar(value: &Value, out: &mut Vec<u8>) {
-    match value {
-        Value::String(scalar) => text(scalar, out),
-        Value::Bool(true) => out.extend_from_slice(b"true"),
-        Value::Bool(false) => out.extend_from_slice(b"false"),
-        scalar => serde_json::to_writer(out, scalar).expect("a vector takes a scalar"),
+fn behind_text<'t>(scalar: &str, text: &'t [u8]) -> Option<&'t [u8]> {
+    if !scalar.bytes().any(is_escaped) {
+        return text.strip_prefix(b"\"")?.strip_prefix(scalar.as_bytes())?.strip_prefix(b"\"");
     }
+    let mut written = Vec::with_capacity(scalar.len() + ESCAPES_ROOM);
+    self::text(scalar, &mut written);
+    text.strip_prefix(written.as_slice())
+}
+
+fn is_escaped(byte: u8) -> bool {
+    byte < b' ' || byte == b'"' || byte == b'\\'
 }
 
 /// The JSON text of a value, with another text in the place of one of its members.
@@ -78,7 +80,7 @@ fn write_scalar(value: &Value, out: &mut Vec<u8>) {
 pub fn spliced(value: Value, with: Option<Spliced<'_>>) -> Vec<u8> {
     let small = into_bytes(value);
     match with.and_then(|with| Some((splice::range_at(&small, with.at)?, with.text))) {
-        Some((member, text)) => [&small[..member.start], text, &small[member.end..]].concat(),
+        Some((member, text)) => [&small[..member.start], &text, &small[member.end..]].concat(),
         None => small,
     }
 }
@@ -107,13 +109,14 @@ fn write(value: Value, out: &mut Vec<u8>) {
             }
             out.push(b'}');
         }
-        scalar => write_scalar(&scalar, out),
+        Value::String(scalar) => text(&scalar, out),
+        scalar => serde_json::to_writer(out, &scalar).expect("a vector takes a scalar"),
     }
 }
 
 /// Most texts are as they are in JSON.
 fn text(text: &str, out: &mut Vec<u8>) {
-    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+    if text.bytes().any(is_escaped) {
         serde_json::to_writer(out, text).expect("a vector takes a text");
         return;
     }
@@ -139,7 +142,15 @@ mod tests {
             json!({"b\\": [[], {}, {"x": [null, {"y": ""}]}], "": 0}),
         ] {
             let wanted = serde_json::to_vec(&value).unwrap();
-            assert_eq!((bytes(&value), into_bytes(value)), (wanted.clone(), wanted));
+            assert!(is_text_of(&wanted, &value), "{value}");
+            for at in 0..wanted.len() {
+                let mut other = wanted.clone();
+                other[at] ^= 1;
+                assert!(!is_text_of(&other, &value), "{value}: {at}");
+                assert!(!is_text_of(&wanted[..at], &value), "{value}: {at}");
+            }
+            assert!(!is_text_of(&[&wanted[..], b" "].concat(), &value), "{value}");
+            assert_eq!(into_bytes(value), wanted);
         }
     }
 }

@@ -243,7 +243,6 @@ impl ApiServer {
         };
         metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
         let done = |object: Object| rules::to_version(target.row, object).map(Some);
-        let spliced = lifted.as_ref().and_then(|lifted| present.text_of(&value, lifted));
         let goes = goes_now(&value);
         if !options.dry_run {
             metadata(&mut value).remove("selfLink"); // it is not stored
@@ -251,6 +250,7 @@ impl ApiServer {
         if !goes && (value == *old || rules::differ_in_times_only(old, &value)) {
             return done(current);
         }
+        let spliced = lifted.and_then(|lifted| present.text_of(&value, lifted));
         if options.dry_run {
             return done(rules::object_from(value, spliced)?);
         }

@@ -39,6 +39,18 @@ pub(super) fn document<'a>(value: &'a Value, ty: &'static Struct) -> Members<'a>
         .collect()
 }
 
+/// Puts a value where a path leads, if there is anything.
+pub(super) fn put<'a>(document: &mut Members<'a>, at: &[&str], node: Node<'a>) {
+    if let [name, inner @ ..] = at
+        && let Some(member) = document.get_mut(*name)
+    {
+        match member.as_members().filter(|_| !inner.is_empty()) {
+            Some(members) => put(members, inner, node),
+            None => *member = Lazy::Sent(node),
+        }
+    }
+}
+
 impl<'a> Lazy<'a> {
     pub(super) fn is_null(&self) -> bool {
         matches!(self, Self::Stored(Value::Null, _) | Self::Sent(Node::Null))

@@ -57,11 +57,13 @@ pub fn json_patch<'a>(
             ),
         ));
     }
-    let doc = match present.bulk_at() {
-        Some(at) if json::look_into(&operations, at) => present.whole(),
-        _ => present.value(),
-    };
-    match json::apply(lazy::document(doc, ty), operations, &mut ledger) {
+    let mut document = lazy::document(present.value(), ty);
+    if let Some(at) = present.bulk_at().filter(|at| json::look_into(&operations, at))
+        && let Some(bulk) = present.bulk_node()
+    {
+        lazy::put(&mut document, at, bulk);
+    }
+    match json::apply(document, operations, &mut ledger) {
         Ok(document) => {
             let document = lazy::whole(document, ty)?;
             Ok(Patched {
