@@ -11,6 +11,8 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use trireme_routing::{POLICY_TABLE, TABLE};
+
 use crate::addresses::Addresses;
 use crate::links::Links;
 use crate::sources::{self, Source};
@@ -145,6 +147,16 @@ impl PodNetwork {
         self.config.pod_cidr.gateway()
     }
 
+    /// Sets an address aside for a sandbox, which [`PodNetwork::attach`] then gives it: who makes rules for it is first.
+    /// Idempotent.
+    ///
+    /// # Errors
+    /// [`NetworkError::Exhausted`] when the range is used up.
+    pub async fn reserve(&self, sandbox_id: &str) -> Result<IpAddr, NetworkError> {
+        let (addresses, id) = (Arc::clone(&self.addresses), sandbox_id.to_owned());
+        blocking(move || addresses.allocate(&id)).await.map(IpAddr::V4)
+    }
+
     /// Gives a sandbox an address and a link `eth0` in its network namespace. Idempotent.
     ///
     /// # Errors
@@ -268,7 +280,9 @@ impl PodNetwork {
     pub async fn teardown(&self) -> Result<(), NetworkError> {
         let mut script = String::new();
         for family in ["ip", "ip6"] {
-            script.push_str(&format!("add table {family} trireme\ndelete table {family} trireme\n"));
+            for table in [TABLE, POLICY_TABLE] {
+                script.push_str(&format!("add table {family} {table}\ndelete table {family} {table}\n"));
+            }
         }
         Nft.apply(&script).await?;
         guard(&BTreeSet::new()).await?;

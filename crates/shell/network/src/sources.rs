@@ -1,5 +1,6 @@
 //! Spoofed sources: what comes out of a pod's link with another hardware or IP address than the pod's own is dropped, ARP that
-//! speaks for others too. Pods have no IPv6 addresses but link-local ones, so no other IPv6 source is let through.
+//! speaks for others too. Pods have no IPv6 addresses but link-local ones, from which they may look for neighbours and no more.
+//! Nor does the bridge carry anything from pod to pod: all goes by the node's IP layer, or policies could be gone round.
 //!
 //! Invariant: a link is known here before it becomes a port of the bridge, so no packet of a pod goes unchecked. The rules are in
 //! the bridge's own family, where the port that a packet came by is still known.
@@ -11,6 +12,8 @@ use crate::pod_network::hardware;
 use crate::{NetworkError, Nft, Nftables};
 
 const TABLE: &str = "trireme_sources";
+/// Looking for neighbours and routers, and telling routers of groups.
+const ND: &str = "{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report }";
 
 /// A pod's link on the host, and the address that it may speak from.
 pub(crate) struct Source {
@@ -92,9 +95,10 @@ fn script(sources: &[Source]) -> String {
          ether type ip iifname . ether saddr . ip saddr @sources accept\n\
          ether type arp iifname . ether saddr @links iifname . arp saddr ether . arp saddr ip @sources accept\n\
          ether type arp iifname . ether saddr @links arp saddr ip 0.0.0.0 accept\n\
-         ether type ip6 iifname . ether saddr @links ip6 saddr {{ ::, fe80::/10 }} accept\n\
+         ether type ip6 iifname . ether saddr @links ip6 saddr {{ ::, fe80::/10 }} icmpv6 type {ND} accept\n\
          counter drop\n}}\n\
-         chain prerouting {{\ntype filter hook prerouting priority -300; policy accept;\niifname @ports goto from_pod\n}}\n}}\n",
+         chain prerouting {{\ntype filter hook prerouting priority -300; policy accept;\niifname @ports goto from_pod\n}}\n\
+         chain forward {{\ntype filter hook forward priority -300; policy accept;\niifname @ports oifname @ports counter drop\n}}\n}}\n",
         set("ports", "ifname", ports),
         set("links", "ifname . ether_addr", links),
         set("sources", "ifname . ether_addr . ipv4_addr", addresses),

@@ -1,10 +1,12 @@
-//! Applies the routing ruleset on a node.
+//! Applies the rulesets of Services and of network policies on a node.
 //!
 //! Invariant: the kernel goes from one complete ruleset to the next in one transaction; what a former process left is
 //! taken over without a gap, and what this one leaves stays in force. It will not decide anything: `routing` does.
 
 mod health;
 mod host_ports;
+mod policies;
+mod tables;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +18,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use trireme_client::{Cache, Change, ListOptions, ResourceRef, Subscription};
 use trireme_network::{NftError, Nftables, conntrack};
-use trireme_routing::{Existing, Input, NodeFacts, Ruleset, TABLE, UdpExpectations};
+use trireme_routing::{Input, NodeFacts, TABLE, UdpExpectations};
 
 use health::HealthServers;
 use host_ports::HostPorts;
+pub use policies::{Gate, Newcomer, Policies, PoliciesConfig};
+use tables::Tables;
 
 /// Changes that come this close together are applied together.
 const GATHER: Duration = Duration::from_millis(3);
@@ -45,8 +49,7 @@ pub struct Proxy {
     config: ProxyConfig,
     host_ports: HostPorts,
     health: HealthServers,
-    /// What the kernel is known to hold; `None` at the start and after a refusal.
-    applied: Option<Ruleset>,
+    tables: Tables,
     udp: Option<UdpExpectations>,
     synced: watch::Sender<bool>,
 }
@@ -58,10 +61,10 @@ impl Proxy {
         Self {
             host_ports: HostPorts::new(config.node.name.clone()),
             cache,
+            tables: Tables::new(Arc::clone(&nft), TABLE),
             nft,
             config,
             health: HealthServers::default(),
-            applied: None,
             udp: None,
             synced: watch::channel(false).0,
         }
@@ -122,7 +125,7 @@ impl Proxy {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let Ok(change) = timeout(left, changes.next()).await else {
-                self.look().await;
+                self.tables.look().await;
                 return;
             };
             if self.note(&change) {
@@ -133,25 +136,6 @@ impl Proxy {
         while let Some(change) = changes.try_next() {
             self.note(&change);
         }
-    }
-
-    /// Forgets what was applied if the kernel holds something else.
-    async fn look(&mut self) {
-        let Some(applied) = &self.applied else { return };
-        match self.chains().await {
-            Ok(existing) if existing.is_of(applied) => {}
-            Ok(_) => {
-                tracing::info!("somebody else changed the rules, applying them anew");
-                self.applied = None;
-            }
-            Err(error) => tracing::warn!("cannot look at the rules: {error}"),
-        }
-    }
-
-    async fn chains(&self) -> Result<Existing, NftError> {
-        let mut existing = Existing::default();
-        existing.add_listing(&self.nft.chains().await?);
-        Ok(existing)
     }
 
     /// Brings the kernel to what the cluster now says. False: try again.
@@ -167,61 +151,19 @@ impl Proxy {
         });
         drop((services, slices));
         let begun = Instant::now();
-        let done = match &self.applied {
-            Some(old) => self.difference(old, &routing.ruleset).await,
-            None => self.take_over(&routing.ruleset).await,
-        };
-        if let Err(error) = done {
-            tracing::warn!("rules were not applied, trying again: {error}");
-            self.applied = None;
-            return false;
+        let size = routing.ruleset.size();
+        match self.tables.bring(routing.ruleset).await {
+            Ok(true) => tracing::debug!(size, elapsed_ms = begun.elapsed().as_millis(), "rules applied"),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!("rules were not applied, trying again: {error}");
+                return false;
+            }
         }
-        if self.applied.as_ref() != Some(&routing.ruleset) {
-            tracing::debug!(
-                size = routing.ruleset.size(),
-                elapsed_ms = begun.elapsed().as_millis(),
-                "rules applied"
-            );
-        }
-        self.applied = Some(routing.ruleset);
         self.forget_flows(routing.udp).await;
         self.health.reconcile(routing.health_checks).await;
         self.synced.send_replace(true);
         true
-    }
-
-    async fn difference(&self, old: &Ruleset, new: &Ruleset) -> Result<(), NftError> {
-        let change = new.change_from(old);
-        self.nft.apply(&change.apply).await?;
-        self.nft.apply(&change.cleanup).await
-    }
-
-    /// Nothing if an earlier life left just these rules; otherwise first what keeps the memory of clients; if the kernel
-    /// holds something of another shape, all anew.
-    async fn take_over(&self, new: &Ruleset) -> Result<(), NftError> {
-        if self.chains().await?.is_of(new) {
-            return Ok(());
-        }
-        let mut existing = Existing::default();
-        for listing in self.nft.listings(TABLE).await? {
-            existing.add_listing(&listing);
-        }
-        let change = new.adopt(&existing);
-        match self.nft.apply(&change.apply).await {
-            Ok(()) => {}
-            Err(NftError::Refused(reason)) => {
-                tracing::info!("the kernel's rules cannot be adopted, replacing them: {reason}");
-                return self.nft.apply(&new.replace()).await;
-            }
-            Err(error) => return Err(error),
-        }
-        match self.nft.apply(&change.cleanup).await {
-            Err(NftError::Refused(reason)) => {
-                tracing::info!("unused rules cannot be removed, replacing all: {reason}");
-                self.nft.apply(&new.replace()).await
-            }
-            other => other,
-        }
     }
 
     async fn forget_flows(&mut self, expected: UdpExpectations) {

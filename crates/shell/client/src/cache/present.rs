@@ -15,12 +15,20 @@ impl Cache {
     /// # Errors
     /// When the API cannot be asked.
     pub async fn reaches_present(&self, resource: &ResourceRef) -> Result<(), Status> {
+        self.reaches_present_in(resource, None).await
+    }
+
+    /// As [`Cache::reaches_present`], of one namespace.
+    ///
+    /// # Errors
+    /// When the API cannot be asked.
+    pub async fn reaches_present_in(&self, resource: &ResourceRef, namespace: Option<&str>) -> Result<(), Status> {
         self.ensure(resource);
-        let list = self.transport.list(resource, None, &ListOptions::default()).await?;
+        let list = self.transport.list(resource, namespace, &ListOptions::default()).await?;
         let newest = list.items.iter().map(|object| object.header().resource_version).max();
         self.wait_revision(resource, newest.unwrap_or_default()).await;
         let there: HashSet<&str> = list.items.iter().map(|object| object.header().uid.as_str()).collect();
-        for held in self.objects(resource, None) {
+        for held in self.objects(resource, namespace) {
             let header = held.header();
             // What is newer than the list cannot be in it.
             if header.resource_version <= list.resource_version && !there.contains(header.uid.as_str()) {
