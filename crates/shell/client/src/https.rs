@@ -33,7 +33,10 @@ const WATCH_SECONDS: u32 = 60;
 const SILENCE_MAX: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
 
 /// The API of a remote server.
-pub struct HttpsTransport(kube::Client);
+pub struct HttpsTransport {
+    client: kube::Client,
+    accept: &'static str,
+}
 
 /// Why a kubeconfig cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +62,7 @@ impl HttpsTransport {
             .await
             .map_err(bad)?;
         let client = kube::Client::try_from(config).map_err(|error| ConnectError::Client(shown.clone(), Box::new(error)))?;
-        Ok(Self(client))
+        Ok(Self::new(client))
     }
 
     /// The API of whichever of several servers answers. Must be called within a tokio runtime.
@@ -70,7 +73,7 @@ impl HttpsTransport {
             let way = Arc::clone(&way);
             async move { way.send(request).await }
         });
-        Self(kube::Client::new(service, "default"))
+        Self::new(kube::Client::new(service, "default"))
     }
 
     /// As [`HttpsTransport::over`], acting as another user (`Impersonate-User`, `Impersonate-Group`), for whom the server
@@ -94,24 +97,30 @@ impl HttpsTransport {
             }
             async move { way.send(request).await }
         });
-        Ok(Self(kube::Client::new(service, "default")))
+        Ok(Self::new(kube::Client::new(service, "default")))
     }
 
     /// Over a client that is there already.
     #[must_use]
     pub fn new(client: kube::Client) -> Self {
-        Self(client)
+        Self { client, accept: JSON }
+    }
+
+    /// The same, but lists and watches show of pods only what network policies need (the right to `pods/peers` is enough).
+    #[must_use]
+    pub fn of_peers(self) -> Self {
+        Self { accept: PEERS, ..self }
     }
 
     async fn send(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> Result<Response<Body>, Status> {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::ACCEPT, "application/json")
+            .header(header::ACCEPT, self.accept)
             .header(header::CONTENT_TYPE, content_type)
             .body(Body::from(body))
             .map_err(|error| Status::bad_request(error.to_string()))?;
-        let response = self.0.send(request).await.map_err(|error| unreachable_status(&error))?;
+        let response = self.client.send(request).await.map_err(|error| unreachable_status(&error))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -138,6 +147,7 @@ impl HttpsTransport {
 }
 
 const JSON: &str = "application/json";
+const PEERS: &str = "application/json;as=Peers;g=trireme;v=v1,application/json";
 
 fn unreachable_status(error: &dyn std::error::Error) -> Status {
     let mut text = error.to_string();

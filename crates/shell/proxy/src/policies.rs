@@ -305,7 +305,9 @@ impl Policies {
     /// Brings the kernel to what the cluster now says. False: try again.
     async fn apply(&mut self, sources: &mut Sources) -> bool {
         self.drain(sources);
-        let Some(mut outcome) = self.compute().await else { return false };
+        let Some(mut outcome) = self.compute().await else {
+            return false;
+        };
         if outcome.names_pods && sources.far.is_none() {
             self.look_further(sources).await;
             match self.compute().await {

@@ -82,6 +82,10 @@ pub async fn run_agent(options: AgentOptions) -> Result<()> {
     let way = Failover::new(Arc::clone(&servers), Arc::clone(&certificates.credentials));
     let client = Client::new(Arc::new(HttpsTransport::over(&way)));
     let cache = Cache::new(&client, shutdown.clone());
+    let all_pods = Cache::new(
+        &Client::new(Arc::new(HttpsTransport::over(&way).of_peers())),
+        shutdown.clone(),
+    );
     memory::recall(&cache, &directory);
     tasks.spawn(crate::footprint::keep_small(shutdown.clone()));
     tasks.spawn(memory::remember(Arc::clone(&cache), directory, shutdown.clone()));
@@ -104,7 +108,7 @@ pub async fn run_agent(options: AgentOptions) -> Result<()> {
         own_pods_only: true,
         shares,
     };
-    let node = Node::start(settings, &client, cache, &tasks, &shutdown).await?;
+    let node = Node::start(settings, &client, cache, all_pods, &tasks, &shutdown).await?;
     tracing::info!(name, %address, "the node runs");
     let ended = wait_for_end(node).await;
     tracing::info!("stopping; pods go on running");

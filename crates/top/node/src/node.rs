@@ -15,9 +15,10 @@ use trireme_connections::{Budget, Shares};
 use trireme_dns::{Dns, DnsConfig, Upstream};
 use trireme_kubelet::{Kubelet, KubeletConfig, Obstacle, ResourceMetrics, Tls};
 use trireme_network::{Ipv4Range, Nft, PodNetwork, PodNetworkConfig};
-use trireme_proxy::{Proxy, ProxyConfig};
+use trireme_proxy::{Gate, Policies, PoliciesConfig, Proxy, ProxyConfig};
 use trireme_routing::dns::Zone;
 use trireme_routing::mesh::Mode;
+use trireme_routing::policy::{NamedPort, PolicyPod};
 use trireme_routing::{Cidr, NodeFacts, Protocol};
 use trireme_runtime::{Runtime, RuntimeConfig};
 
@@ -66,11 +67,13 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts all parts. The pod network follows once the node has a range of addresses. `client` acts as the node.
+    /// Starts all parts. The pod network follows once the node has a range of addresses. `client` acts as the node;
+    /// `all_pods` sees those of other nodes too, or what network policies need of them.
     pub(crate) async fn start(
         settings: NodeSettings,
         client: &Client,
         cache: Arc<Cache>,
+        all_pods: Arc<Cache>,
         tasks: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> Result<Self> {
@@ -103,6 +106,7 @@ impl Node {
         let network = NetworkPart {
             settings,
             cache,
+            all_pods,
             sandboxes,
             noted_range,
             dns_connections,
@@ -180,6 +184,7 @@ fn kubelet_config(settings: &NodeSettings) -> KubeletConfig {
 struct NetworkPart {
     settings: NodeSettings,
     cache: Arc<Cache>,
+    all_pods: Arc<Cache>,
     sandboxes: Arc<Sandboxes>,
     /// Where the kubelet looks for the range, should it have to register anew.
     noted_range: Arc<OnceLock<String>>,
@@ -233,7 +238,12 @@ impl NetworkPart {
             () = self.shutdown.cancelled() => return Ok(()),
         };
         self.tasks.spawn(mesh.run(self.shutdown.clone()));
-        self.sandboxes.open(Arc::clone(&network));
+        let gate = if self.settings.proxy {
+            Some(self.start_policies(&range)?)
+        } else {
+            None
+        };
+        self.sandboxes.open(Arc::clone(&network), gate);
         if self.settings.dns {
             self.start_dns(&network).await?;
         }
@@ -301,12 +311,13 @@ impl NetworkPart {
         Ok(())
     }
 
-    fn start_proxy(&self, range: &str) -> Result<()> {
+    /// The node as rules see it.
+    fn facts(&self, range: &str) -> Result<NodeFacts> {
         let cluster = &self.settings.cluster;
         let cidr = |text: &str| text.parse::<Cidr>().map_err(|error| anyhow::anyhow!("{text}: {error}"));
         let ports = [Some(self.settings.options.kubelet_port), self.settings.api_port];
         let reserved = ports.into_iter().flatten().map(|port| (Protocol::Tcp, port));
-        let node = NodeFacts {
+        Ok(NodeFacts {
             name: self.settings.name.clone(),
             zone: None,
             cluster_cidrs: vec![cidr(&cluster.cluster_cidr)?],
@@ -320,16 +331,58 @@ impl NetworkPart {
             },
             external_ip_cidrs: vec![],
             reserved_ports: reserved.collect(),
-        };
-        let pods = ListOptions {
+        })
+    }
+
+    fn own_pods(&self) -> ListOptions {
+        ListOptions {
             field_selector: Some(format!("spec.nodeName={}", self.settings.name)),
             ..ListOptions::default()
+        }
+    }
+
+    fn start_policies(&self, range: &str) -> Result<Gate> {
+        let config = PoliciesConfig {
+            node: self.facts(range)?,
+            pods: self.own_pods(),
+            stand_ins: if self.settings.dns {
+                vec![dns_stand_in(self.settings.cluster.cluster_dns)]
+            } else {
+                vec![]
+            },
         };
+        let (policies, gate) = Policies::new(Arc::clone(&self.cache), Arc::clone(&self.all_pods), Arc::new(Nft), config);
+        let running = policies.run(self.shutdown.clone());
+        spawn(&self.tasks, &self.report, async move {
+            running.await.context("network policies ended")
+        });
+        Ok(gate)
+    }
+
+    fn start_proxy(&self, range: &str) -> Result<()> {
+        let (node, pods) = (self.facts(range)?, self.own_pods());
         let proxy = Proxy::new(Arc::clone(&self.cache), Arc::new(Nft), ProxyConfig { node, pods });
         let running = proxy.run(self.shutdown.clone());
         spawn(&self.tasks, &self.report, async move {
             running.await.context("service routing ended")
         });
         Ok(())
+    }
+}
+
+/// Cluster DNS as policies know it elsewhere: a pod with the label that everybody's policies name.
+fn dns_stand_in(address: IpAddr) -> PolicyPod {
+    let port = |name: &str, protocol: Protocol| NamedPort {
+        name: name.to_owned(),
+        protocol,
+        number: 53,
+    };
+    PolicyPod {
+        namespace: "kube-system".to_owned(),
+        name: "kube-dns".to_owned(),
+        labels: [("k8s-app".to_owned(), "kube-dns".to_owned())].into(),
+        addresses: vec![address],
+        ports: vec![port("dns", Protocol::Udp), port("dns-tcp", Protocol::Tcp)],
+        ..PolicyPod::default()
     }
 }

@@ -13,6 +13,7 @@ use trireme_apiserver::authn::SecretTokens;
 use trireme_apiserver::{NodeDialer, NodeEndpoint, NodeStream};
 use trireme_manager::controllers::{TokenSigner, Unsigned};
 use trireme_network::PodNetwork;
+use trireme_proxy::{Gate, Newcomer};
 use trireme_reconcile::account_token::Order;
 use trireme_runtime::cri::{CriError, PodSandboxConfig, SandboxNetwork};
 
@@ -43,43 +44,62 @@ impl NodeDialer for KubeletDialer {
 /// wait.
 #[derive(Default)]
 pub(crate) struct Sandboxes {
-    network: tokio::sync::OnceCell<Arc<PodNetwork>>,
-    opened: tokio::sync::Notify,
+    opened: tokio::sync::OnceCell<Opened>,
+    opening: tokio::sync::Notify,
+}
+
+struct Opened {
+    network: Arc<PodNetwork>,
+    /// Where pods wait for the rules of network policies; none where nobody keeps them.
+    gate: Option<Gate>,
 }
 
 impl Sandboxes {
-    pub(crate) fn open(&self, network: Arc<PodNetwork>) {
-        if self.network.set(network).is_ok() {
-            self.opened.notify_waiters();
+    pub(crate) fn open(&self, network: Arc<PodNetwork>, gate: Option<Gate>) {
+        if self.opened.set(Opened { network, gate }).is_ok() {
+            self.opening.notify_waiters();
         }
     }
 
-    async fn network(&self) -> Arc<PodNetwork> {
+    async fn opened(&self) -> &Opened {
         loop {
-            let opened = self.opened.notified();
-            if let Some(network) = self.network.get() {
-                return Arc::clone(network);
+            let opening = self.opening.notified();
+            if let Some(opened) = self.opened.get() {
+                return opened;
             }
-            opened.await;
+            opening.await;
         }
     }
+}
+
+fn network_error(error: impl std::fmt::Display) -> CriError {
+    CriError::Other(format!("pod network: {error}"))
 }
 
 #[async_trait]
 impl SandboxNetwork for Sandboxes {
-    async fn attach(&self, sandbox_id: &str, netns: &Path, _config: &PodSandboxConfig) -> Result<Vec<IpAddr>, CriError> {
-        let address = self.network().await.attach(sandbox_id, netns).await;
-        address
-            .map(|address| vec![address])
-            .map_err(|error| CriError::Other(format!("pod network: {error}")))
+    async fn attach(&self, sandbox_id: &str, netns: &Path, config: &PodSandboxConfig) -> Result<Vec<IpAddr>, CriError> {
+        let Opened { network, gate } = self.opened().await;
+        if let Some(gate) = gate {
+            let address = network.reserve(sandbox_id).await.map_err(network_error)?;
+            let pod = Newcomer {
+                namespace: config.metadata.namespace.clone(),
+                name: config.metadata.name.clone(),
+                uid: config.metadata.uid.clone(),
+            };
+            gate.admit(sandbox_id, pod, address).await.map_err(network_error)?;
+        }
+        let address = network.attach(sandbox_id, netns).await;
+        address.map(|address| vec![address]).map_err(network_error)
     }
 
     async fn detach(&self, sandbox_id: &str) -> Result<(), CriError> {
-        self.network()
-            .await
-            .detach(sandbox_id)
-            .await
-            .map_err(|error| CriError::Other(format!("pod network: {error}")))
+        let Opened { network, gate } = self.opened().await;
+        network.detach(sandbox_id).await.map_err(network_error)?;
+        if let Some(gate) = gate {
+            gate.leave(sandbox_id);
+        }
+        Ok(())
     }
 }
 

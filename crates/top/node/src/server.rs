@@ -181,7 +181,7 @@ pub async fn run_server(config: Checked) -> Result<()> {
             own_pods_only: false,
             shares,
         };
-        let node = Node::start(settings, &client, cache, &tasks, &shutdown).await?;
+        let node = Node::start(settings, &client, Arc::clone(&cache), cache, &tasks, &shutdown).await?;
         metrics.set_own(node.metrics());
         ports.extend(node.connections());
         Some(node)

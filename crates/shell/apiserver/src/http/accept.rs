@@ -45,6 +45,8 @@ pub enum Shape {
     Table,
     /// `meta.k8s.io/v1 PartialObjectMetadata` or its list.
     Metadata,
+    /// `trireme/v1 Peers`: what network policies need of pods; who asks for it needs the right to `pods/peers` alone.
+    Peers,
     /// `apidiscovery.k8s.io/v2 APIGroupDiscoveryList`.
     AggregatedDiscovery,
 }
@@ -167,6 +169,7 @@ impl<'a> Clause<'a> {
                 "PartialObjectMetadataList" => Shape::Metadata,
                 _ => return None,
             },
+            (Some(("Peers", "trireme", "v1")), Offer::List | Offer::Watch) => Shape::Peers,
             (Some(("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2")), Offer::Discovery) => Shape::AggregatedDiscovery,
             _ => return None,
         };
@@ -206,6 +209,13 @@ mod tests {
             Offer::Object,
             Some((Yaml, Plain)),
         );
+        for (offer, expected) in [
+            (Offer::List, Some((Json, Shape::Peers))),
+            (Offer::Watch, Some((Json, Shape::Peers))),
+            (Offer::Object, None),
+        ] {
+            check("application/json;as=Peers;g=trireme;v=v1", offer, expected);
+        }
         check("application/yaml", Offer::Watch, None);
         check("*/*", Offer::Watch, Some((Json, Plain)));
         check("application/*", Offer::Object, None);

@@ -14,7 +14,7 @@ use http::{Request, Response, header};
 use hyper::upgrade::OnUpgrade;
 use trireme_api::{Status, StatusDetails};
 
-use super::accept::{Offer, negotiate};
+use super::accept::{Offer, Shape, negotiate};
 use super::body::Body;
 use super::query::Query;
 use super::respond::{self, IncludeObject, Style};
@@ -110,7 +110,7 @@ pub fn error_style(parts: &Parts, query: &Query) -> Style {
     style.accepted = negotiate(accept, Offer::Object)
         .or_else(|_| negotiate(accept, Offer::List))
         .unwrap_or_default();
-    style.accepted.shape = super::accept::Shape::Plain;
+    style.accepted.shape = Shape::Plain;
     style
 }
 
@@ -122,6 +122,18 @@ pub fn style(parts: &Parts, query: &Query, offer: Offer) -> Result<Style, Status
     let mut style = style_base(parts, query);
     style.accepted = negotiate(header_text(parts, "accept"), offer)?;
     Ok(style)
+}
+
+/// Whether the answer shows no more of pods than `pods/peers` stands for. Negotiated as the answer itself will be.
+fn asks_for_peers(parts: &Parts, info: &RequestInfo) -> bool {
+    let offer = match info.verb.as_str() {
+        "list" => Offer::List,
+        "watch" => Offer::Watch,
+        _ => return false,
+    };
+    let is_pods = info.group.is_empty() && info.resource == "pods" && info.subresource.is_empty();
+    let accepted = || negotiate(header_text(parts, "accept"), offer);
+    is_pods && accepted().is_ok_and(|accepted| accepted.shape == Shape::Peers)
 }
 
 fn style_base(parts: &Parts, query: &Query) -> Style {
@@ -245,7 +257,10 @@ impl ApiServer {
 
     async fn admit(&self, parts: &Parts, info: &RequestInfo, query: &Query) -> Result<UserInfo, Status> {
         let peer = parts.extensions.get::<PeerCertificate>();
-        let attributes = info.attributes(query);
+        let mut attributes = info.attributes(query);
+        if asks_for_peers(parts, info) {
+            "peers".clone_into(&mut attributes.subresource);
+        }
         let mut found = self.plugins.authenticator.authenticate(parts, peer).await;
         let unknown = match &found {
             Ok(user) => user.is_none(),

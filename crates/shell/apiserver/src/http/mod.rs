@@ -8,6 +8,7 @@ pub mod handle;
 pub mod impersonation;
 mod indent;
 pub mod non_resource;
+mod peers;
 pub mod query;
 pub mod resources;
 pub mod respond;

@@ -16,6 +16,7 @@ use trireme_resources::Resource;
 
 use super::accept::{Accepted, Format, Shape};
 use super::body::Body;
+use super::peers::peer;
 use crate::pipeline::list::{ListFailure, Listing};
 use crate::pipeline::rules;
 
@@ -152,6 +153,7 @@ pub fn object(style: &Style, code: u16, row: &Resource, object: &Object) -> Resp
             response(code, Format::Json.media_type(), Body::whole(body))
         }
         (Shape::Plain | Shape::AggregatedDiscovery, _) => value(style, code, &row.api_version(), row.kind, &object.value()),
+        (Shape::Peers, _) => value(style, code, &row.api_version(), row.kind, &peer(&object.value())),
         (Shape::Metadata, _) => {
             let metadata = partial(&object.value());
             value(style, code, META, "PartialObjectMetadata", &metadata)
@@ -229,6 +231,13 @@ pub fn list(style: &Style, row: &'static Resource, listing: Listing) -> Response
                 &items,
             );
             maybe_gzip(style, Format::Protobuf.media_type(), body.into())
+        }
+        (Shape::Peers, _) => {
+            let items: Vec<Value> = listing.items.iter().map(|item| peer(&item.value())).collect();
+            let body = json!({
+                "kind": kind, "apiVersion": row.api_version(), "metadata": list_metadata(&listing), "items": items,
+            });
+            value(style, 200, &row.api_version(), &kind, &body)
         }
         (Shape::Plain | Shape::AggregatedDiscovery, _) => {
             let items: Vec<Value> = listing.items.iter().map(item_value).collect();

@@ -228,6 +228,10 @@ impl Encoder {
     fn shaped(&mut self, name: &str, object: Value) -> Bytes {
         match self.style.accepted.shape {
             Shape::Plain | Shape::AggregatedDiscovery => self.event(name, &self.row.api_version(), self.row.kind, &object),
+            Shape::Peers => {
+                let peer = super::peers::peer(&object);
+                self.event(name, &self.row.api_version(), self.row.kind, &peer)
+            }
             Shape::Metadata => {
                 let partial = super::respond::partial(&object);
                 self.event(name, "meta.k8s.io/v1", "PartialObjectMetadata", &partial)

@@ -478,12 +478,12 @@ async fn scales_and_endpoints_warn_in_upstreams_order() {
 
 #[tokio::test]
 async fn what_does_nothing_yet_says_so_unless_told_not_to() {
-    let path = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
-    let policy = json!({"metadata": {"name": "x"}, "spec": {"podSelector": {}}});
-    let told = "NetworkPolicy is stored but not acted on yet: no traffic is kept out by it";
+    let path = "/apis/networking.k8s.io/v1/ingressclasses";
+    let class = json!({"metadata": {"name": "x"}, "spec": {"controller": "example.com/c"}});
+    let told = "IngressClass is stored but not acted on yet: no controller serves it";
     for (warn, wanted) in [(true, vec![told.to_owned()]), (false, Vec::new())] {
         let server = server(warn).await;
-        let made = call(&server, "POST", path, policy.clone()).await;
+        let made = call(&server, "POST", path, class.clone()).await;
         assert_eq!((made.code, &made.warnings), (201, &wanted));
         let change = json!({"metadata": {"labels": {"a": "b"}}});
         let changed = call(&server, "PATCH", &format!("{path}/x"), change).await;

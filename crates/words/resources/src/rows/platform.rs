@@ -74,7 +74,6 @@ pub(super) static ROWS: &[Resource] = &[
         stored_as: ("networking.k8s.io", "v1"),
         hash: "YpfwF18m1G8=",
         tells_empty: &["spec"],
-        unenforced: Some(Unenforced::always("no traffic is kept out by it")),
         ..BASE
     },
     Resource {

@@ -265,18 +265,20 @@ fn the_status_page_lists_all_of_it() {
 
 #[test]
 fn kinds_that_do_nothing_say_so() {
-    let policy = find("networking.k8s.io", "v1", "networkpolicies").unwrap();
-    let told = "NetworkPolicy is stored but not acted on yet: no traffic is kept out by it";
-    assert_eq!(warnings(policy, &json!({}), None, None), [told]);
-    assert!(warnings(policy, &json!({}), None, Some("status")).is_empty());
+    let class = find("networking.k8s.io", "v1", "ingressclasses").unwrap();
+    let told = "IngressClass is stored but not acted on yet: no controller serves it";
+    assert_eq!(warnings(class, &json!({}), None, None), [told]);
+    assert!(warnings(class, &json!({}), None, Some("status")).is_empty());
     let service = find("apiregistration.k8s.io", "v1", "apiservices").unwrap();
     assert!(warnings(service, &json!({"spec": {"group": ""}}), None, None).is_empty());
     assert_eq!(
         warnings(service, &json!({"spec": {"service": {"name": "a"}}}), None, None).len(),
         1
     );
-    let map = find("", "v1", "configmaps").unwrap();
-    assert!(warnings(map, &json!({}), None, None).is_empty());
+    for (group, plural) in [("", "configmaps"), ("networking.k8s.io", "networkpolicies")] {
+        let row = find(group, "v1", plural).unwrap();
+        assert!(warnings(row, &json!({}), None, None).is_empty());
+    }
 }
 
 #[test]
