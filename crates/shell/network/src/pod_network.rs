@@ -124,7 +124,7 @@ impl PodNetwork {
             .into_iter()
             .map(|(id, address)| source(&id, address))
             .collect();
-        sources::replace(&pods).await?;
+        sources::replace(gateway, &pods).await?;
         // So that a host without a default route can reach Services: rules take over before the packet leaves.
         links.route_direct(config.service_cidr, bridge, Some(gateway)).await?;
         Ok(Self {

@@ -1,6 +1,7 @@
 //! Spoofed sources: what comes out of a pod's link with another hardware or IP address than the pod's own is dropped, ARP that
 //! speaks for others too. Pods have no IPv6 addresses but link-local ones, from which they may look for neighbours and no more.
-//! Nor does the bridge carry anything from pod to pod: all goes by the node's IP layer, or policies could be gone round.
+//! IP packets go to the gateway only: a pod that sent to its neighbour's hardware address would go round the node's IP layer, and
+//! so round network policies.
 //!
 //! Invariant: a link is known here before it becomes a port of the bridge, so no packet of a pod goes unchecked. The rules are in
 //! the bridge's own family, where the port that a packet came by is still known.
@@ -21,9 +22,14 @@ pub(crate) struct Source {
     pub(crate) address: Ipv4Addr,
 }
 
+/// The hardware address that belongs to an IP address, as nftables writes it.
+fn colons(address: Ipv4Addr) -> String {
+    hardware(address).map(|byte| format!("{byte:02x}")).join(":")
+}
+
 impl Source {
     fn elements(&self) -> [(&'static str, String); 2] {
-        let bytes = hardware(self.address).map(|byte| format!("{byte:02x}")).join(":");
+        let bytes = colons(self.address);
         let (link, address) = (&self.link, self.address);
         [
             ("links", format!("\"{link}\" . {bytes}")),
@@ -32,9 +38,9 @@ impl Source {
     }
 }
 
-/// Replaces all rules: these are the pods there are. One transaction.
-pub(crate) async fn replace(sources: &[Source]) -> Result<(), NetworkError> {
-    Nft.apply(&script(sources)).await?;
+/// Replaces all rules: these are the gateway and the pods there are. One transaction.
+pub(crate) async fn replace(gateway: Ipv4Addr, sources: &[Source]) -> Result<(), NetworkError> {
+    Nft.apply(&script(gateway, sources)).await?;
     Ok(())
 }
 
@@ -74,7 +80,8 @@ fn push(script: &mut String, text: &str) {
     script.write_str(text).expect("a String takes any text");
 }
 
-fn script(sources: &[Source]) -> String {
+fn script(gateway: Ipv4Addr, sources: &[Source]) -> String {
+    let gateway = colons(gateway);
     let set = |name: &str, kind: &str, elements: Vec<String>| {
         let elements = if elements.is_empty() {
             String::new()
@@ -92,13 +99,12 @@ fn script(sources: &[Source]) -> String {
     format!(
         "add table bridge {TABLE}\ndelete table bridge {TABLE}\ntable bridge {TABLE} {{\n{}{}{}\
          chain from_pod {{\n\
-         ether type ip iifname . ether saddr . ip saddr @sources accept\n\
+         ether type ip ether daddr {gateway} iifname . ether saddr . ip saddr @sources accept\n\
          ether type arp iifname . ether saddr @links iifname . arp saddr ether . arp saddr ip @sources accept\n\
          ether type arp iifname . ether saddr @links arp saddr ip 0.0.0.0 accept\n\
          ether type ip6 iifname . ether saddr @links ip6 saddr {{ ::, fe80::/10 }} icmpv6 type {ND} accept\n\
          counter drop\n}}\n\
-         chain prerouting {{\ntype filter hook prerouting priority -300; policy accept;\niifname @ports goto from_pod\n}}\n\
-         chain forward {{\ntype filter hook forward priority -300; policy accept;\niifname @ports oifname @ports counter drop\n}}\n}}\n",
+         chain prerouting {{\ntype filter hook prerouting priority -300; policy accept;\niifname @ports goto from_pod\n}}\n}}\n",
         set("ports", "ifname", ports),
         set("links", "ifname . ether_addr", links),
         set("sources", "ifname . ether_addr . ipv4_addr", addresses),
@@ -121,10 +127,12 @@ mod tests {
                 address: [10, 42, 0, 3].into(),
             },
         ];
-        let text = script(&pods);
+        let gateway = [10, 42, 0, 1].into();
+        let text = script(gateway, &pods);
         assert!(text.contains("elements = { \"tri1\", \"tri2\" }"), "{text}");
         let own = "elements = { \"tri1\" . 0a:58:0a:2a:00:02 . 10.42.0.2, \"tri2\" . 0a:58:0a:2a:00:03 . 10.42.0.3 }";
         assert!(text.contains(own), "{text}");
-        assert!(!script(&[]).contains("elements"));
+        assert!(text.contains("ether daddr 0a:58:0a:2a:00:01 iifname"), "{text}");
+        assert!(!script(gateway, &[]).contains("elements"));
     }
 }

@@ -3,11 +3,11 @@
 mod ground;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ground::{Namespace, Switch};
+use ground::{Namespace, Switch, until};
 use trireme_network::{PodNetwork, PodNetworkConfig};
 
 /// Long enough for a packet that is let through; one that is dropped never comes.
@@ -104,6 +104,38 @@ fn a_pod_speaks_as_itself_only() {
     assert_eq!(heard(&a, ip_a, &host, gateway, LISTEN_IN_VAIN), None);
     a.shell(&format!("ip link set eth0 address {} && ip neigh flush dev eth0", own.trim()));
     assert_eq!(heard(&a, ip_a, &host, gateway, LISTEN), Some(ip_a));
+    // Straight to the neighbour's hardware address, past the node's rules.
+    let there = b.shell("ip -br link show eth0 | awk '{print $3}'");
+    a.shell(&format!(
+        "ip neigh replace {gateway} lladdr {} dev eth0 nud permanent",
+        there.trim()
+    ));
+    assert_eq!(heard(&a, ip_a, &b, ip_b, LISTEN_IN_VAIN), None);
+    a.shell(&format!("ip neigh del {gateway} dev eth0"));
+    assert_eq!(heard(&a, ip_a, &b, ip_b, LISTEN), Some(ip_a));
+    // From link-local to link-local, which no policy sees: the neighbour is found, and nothing is heard.
+    let link_local = |of: &Namespace, link: &str| {
+        let text = of.shell(&format!("ip -6 -br addr show dev {link} scope link | awk '{{print $3}}'"));
+        let text = text.trim().split('/').next().unwrap().to_owned();
+        text.parse::<Ipv6Addr>().unwrap()
+    };
+    let index = a.shell("ip -o link show eth0 | cut -d: -f1").trim().parse().unwrap();
+    for (of, link) in [(&b, "eth0"), (&host, "trireme0")] {
+        let there = link_local(of, link);
+        let listener = of.run(|| {
+            let socket = UdpSocket::bind("[::]:9000").unwrap();
+            socket.set_read_timeout(Some(LISTEN_IN_VAIN)).unwrap();
+            socket
+        });
+        a.run(move || {
+            let socket = UdpSocket::bind("[::]:0").unwrap();
+            socket.send_to(b"hello", SocketAddrV6::new(there, 9000, 0, index)).unwrap();
+        });
+        assert!(listener.recv_from(&mut [0; 16]).is_err(), "to {there}");
+        until("the neighbour is found", || {
+            a.shell(&format!("ip -6 neigh show {there} dev eth0")).contains("lladdr")
+        });
+    }
     // IPv6, of which a pod has nothing but its link's own.
     a.shell("ip -6 addr add 2001:db8::7/64 dev eth0 nodad");
     host.shell("ip -6 addr add 2001:db8::1/64 dev trireme0 nodad");

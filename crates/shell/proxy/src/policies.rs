@@ -25,6 +25,8 @@ use crate::{CHECK, RETRY};
 
 /// Changes that come this close together are applied together.
 const GATHER: Duration = Duration::from_millis(10);
+/// Longest rest after a change that took long.
+const REST_MAX: Duration = Duration::from_secs(1);
 /// After this time without a first list of policies it is told why no pod starts.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -195,8 +197,8 @@ impl Policies {
                 if is_stale || !self.tables.is_known() || *self.admitted.borrow() != heard {
                     let begun = Instant::now();
                     is_stale = !self.apply(&mut sources).await;
-                    // However fast the cluster changes, this takes a third of one processor at most.
-                    rest = GATHER.max(begun.elapsed() * 2);
+                    // However fast the cluster changes, this takes a third of one processor.
+                    rest = (begun.elapsed() * 2).clamp(GATHER, REST_MAX);
                 }
                 if !is_stale {
                     self.admitted.send_replace(heard);

@@ -1,6 +1,7 @@
 //! Real packets through real rules: pods, the node itself and a client outside, over every kind of Service address.
 
 mod ground;
+mod isolation;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;

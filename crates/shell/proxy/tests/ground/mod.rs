@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use trireme_client::testing::FakeTransport;
 use trireme_client::{Cache, Client, ListOptions, ResourceRef};
 use trireme_network::{Nft, PodNetwork, PodNetworkConfig};
-use trireme_proxy::{Proxy, ProxyConfig};
+use trireme_proxy::{Gate, Policies, PoliciesConfig, Proxy, ProxyConfig};
+use trireme_routing::policy::PolicyPod;
 use trireme_routing::{NodeFacts, Protocol};
 
 pub const NODE: &str = "192.0.2.1";
@@ -196,6 +197,17 @@ fn facts() -> NodeFacts {
     }
 }
 
+/// Cluster DNS, as a peer of policies.
+pub fn dns() -> PolicyPod {
+    PolicyPod {
+        namespace: "kube-system".into(),
+        name: "kube-dns".into(),
+        labels: [("k8s-app".to_owned(), "kube-dns".to_owned())].into(),
+        addresses: vec!["10.43.0.10".parse().unwrap()],
+        ..PolicyPod::default()
+    }
+}
+
 pub fn config(data_dir: &Path) -> PodNetworkConfig {
     PodNetworkConfig {
         node_address: NODE.parse().unwrap(),
@@ -249,6 +261,20 @@ impl Host {
         let task = tokio::spawn(async move { proxy.run(ended).await.unwrap() });
         synced.wait_for(|synced| *synced).await.unwrap();
         self.proxy = Some((stop, task));
+    }
+
+    /// Keeps policies, for all that the test takes.
+    pub fn start_policies(&self, stand_ins: Vec<PolicyPod>) -> Gate {
+        let config = PoliciesConfig {
+            node: facts(),
+            pods: ListOptions::default(),
+            stand_ins,
+        };
+        let (cache, others) = (Arc::clone(&self.cache), Arc::clone(&self.cache));
+        let (policies, gate) = Policies::new(cache, others, Arc::new(Nft), config);
+        let ended = self.shutdown.clone();
+        tokio::spawn(async move { policies.run(ended).await.unwrap() });
+        gate
     }
 
     pub async fn stop_proxy(&mut self) {
