@@ -133,6 +133,12 @@ impl Fixture {
 }
 
 async fn call(server: &Arc<ApiServer>, token: &str, method: &str, path: &str, body: Value) -> (u16, Value) {
+    let (code, bytes) = call_as(server, token, (method, path), "application/json", body).await;
+    (code, serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+/// What comes back, a watch up to its end.
+async fn call_as(server: &Arc<ApiServer>, token: &str, (method, path): (&str, &str), accept: &str, body: Value) -> (u16, Bytes) {
     let body = if body.is_null() {
         Bytes::new()
     } else {
@@ -142,11 +148,58 @@ async fn call(server: &Arc<ApiServer>, token: &str, method: &str, path: &str, bo
         .method(method)
         .uri(path)
         .header("authorization", format!("Bearer {token}"))
+        .header("accept", accept)
         .header("content-type", "application/json");
     let response = server.handle(request.body(Full::new(body)).unwrap()).await;
     let code = response.status().as_u16();
-    let bytes = response.into_body().collect().await.unwrap().to_bytes();
-    (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    (code, response.into_body().collect().await.unwrap().to_bytes())
+}
+
+/// For network policies a node sees where the pods of all nodes are and what they are called, by a right of its own.
+#[tokio::test]
+async fn a_node_sees_of_other_nodes_pods_what_policies_need_and_no_more() {
+    let fixture = Fixture::start().await;
+    let pod = json!({"metadata": {"name": "p", "labels": {"app": "a"}, "annotations": {"note": "hidden"}},
+        "spec": {"nodeName": "n2", "containers": [{"name": "c", "image": "hidden", "env": [{"name": "A", "value": "hidden"}],
+            "ports": [{"name": "web", "containerPort": 80}]}]}});
+    let pods = "/api/v1/namespaces/default/pods";
+    let account = json!({"metadata": {"name": "default"}});
+    let (code, _) = fixture
+        .admin("POST", "/api/v1/namespaces/default/serviceaccounts", account)
+        .await;
+    assert_eq!(code, 201);
+    let (code, answer) = fixture.admin("POST", pods, pod).await;
+    assert_eq!(code, 201, "{answer}");
+    let peers = "application/json;as=Peers;g=trireme;v=v1,application/json";
+    let all = "/api/v1/pods";
+    let watch = "/api/v1/pods?watch=1&resourceVersion=0&timeoutSeconds=1";
+    for path in [all, watch] {
+        let (code, text) = call_as(&fixture.server, "NODE", ("GET", path), peers, Value::Null).await;
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        assert!(
+            code == 200 && text.contains("\"nodeName\":\"n2\"") && text.contains("\"web\""),
+            "{code} {text}"
+        );
+        assert!(!text.contains("hidden"), "{text}");
+        // The shape that is answered is the one that was judged: no order of clauses shows more.
+        for accept in [
+            "application/json",
+            "application/json,application/json;q=0.5;as=Peers;g=trireme;v=v1",
+        ] {
+            let (code, _) = call_as(&fixture.server, "NODE", ("GET", path), accept, Value::Null).await;
+            assert_eq!(code, 403, "{path} as {accept}");
+        }
+        let (code, _) = call_as(&fixture.server, "ALICE", ("GET", path), peers, Value::Null).await;
+        assert_eq!(code, 403, "not everybody's");
+    }
+    let one = format!("{pods}/p");
+    for (method, path) in [("GET", one.as_str()), ("DELETE", all), ("DELETE", pods)] {
+        let (code, _) = call_as(&fixture.server, "NODE", (method, path), peers, Value::Null).await;
+        assert_ne!(code, 200, "{method} {path}");
+    }
+    for path in ["/apis/networking.k8s.io/v1/networkpolicies", "/api/v1/namespaces"] {
+        assert_eq!(call(&fixture.server, "NODE", "GET", path, Value::Null).await.0, 200, "{path}");
+    }
 }
 
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";

@@ -11,6 +11,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("pods_and_services_are_reached_from_every_node", reached),
     ("visitors_keep_their_address_where_traffic_stays_local", kept_address),
     ("exec_logs_and_top_work_by_way_of_every_server", streams),
+    ("network_policies_hold_on_servers_and_agents", policies),
 ];
 
 /// Requests to five backends: one is missed with a probability of 5·0.8^60, one in 130,000.
@@ -57,6 +58,52 @@ fn reached(ground: &mut Ground) -> Result<()> {
         }
     }
     Ok(())
+}
+
+const POLICY: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: held}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress:
+";
+
+/// Which web servers answer the client of a host; asked at once, in five seconds at most.
+fn answering(ground: &Ground, host: usize, pods: &[String]) -> Result<usize> {
+    let asks: Vec<String> = pods
+        .iter()
+        .map(|place| format!("(timeout 5 wget -q -O - http://{place}/hostname >/dev/null 2>&1 && echo yes) &"))
+        .collect();
+    let said = ground.client(0, host, &format!("{}\nwait", asks.join("\n")))?;
+    Ok(said.lines().filter(|line| *line == "yes").count())
+}
+
+/// Every node judges the traffic of its own pods, by the labels of all nodes' pods.
+fn policies(ground: &mut Ground) -> Result<()> {
+    let pods = web_addresses(ground)?;
+    let everywhere = |ground: &Ground, what: &str, wanted: usize| -> Result<()> {
+        for host in 0..HOSTS {
+            eventually(what, || Ok(answering(ground, host, &pods)? == wanted))
+                .with_context(|| format!("from the pod on {}", ground.hosts[host].name))?;
+        }
+        Ok(())
+    };
+    everywhere(ground, "all answer", HOSTS)?;
+    ground.apply(&format!(
+        "{POLICY}  - from: [{{podSelector: {{matchLabels: {{app: nobody}}}}}}]\n"
+    ))?;
+    everywhere(ground, "nobody is let in", 0)?;
+    // Their own nodes are, or their probes would fail.
+    ground.settled()?;
+    let named = "  - from: [{podSelector: {matchLabels: {app: client}}}]\n    ports: [{port: http}]\n";
+    ground.apply(&format!("{POLICY}{named}"))?;
+    everywhere(ground, "clients are let in", HOSTS)?;
+    let spaces = "  - from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}}]\n";
+    ground.apply(&format!("{POLICY}{spaces}"))?;
+    everywhere(ground, "another namespace is", 0)?;
+    ground.kubectl(0, &["delete", "networkpolicy", "held"])?;
+    everywhere(ground, "all answer again", HOSTS)
 }
 
 /// The addresses that a host's web server was visited from, for one path.
