@@ -6,13 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::endpoints_of::{self, Backend, Family, Port};
 use crate::ownership;
 use crate::plan::{Action, Plan};
+use crate::pods::CountedPod;
 use crate::replicaset::to_value;
 
 /// Most endpoints in one slice.
@@ -29,11 +30,11 @@ pub struct Snapshot {
     /// Desired.
     pub service: Arc<Service>,
     /// All pods of its namespace.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<CountedPod>,
     /// All EndpointSlices of its namespace.
     pub slices: Vec<Arc<EndpointSlice>>,
-    /// All nodes, for zones.
-    pub nodes: Vec<Arc<Node>>,
+    /// The zones of the nodes that have one.
+    pub zones: BTreeMap<String, String>,
 }
 
 /// Plans all changes. `suffix` gives five fresh letters for the name of a slice at each call.
@@ -121,7 +122,7 @@ fn reconcile_family(
             .iter()
             .map(|backend| {
                 (
-                    backend.pod.metadata.uid.clone().unwrap_or_default(),
+                    backend.pod.header().uid.clone(),
                     endpoint(backend, snapshot),
                 )
             })
@@ -185,17 +186,7 @@ fn slice_ports(ports: &[Port]) -> Option<Vec<EndpointPort>> {
 }
 
 fn endpoint(backend: &Backend, snapshot: &Snapshot) -> Endpoint {
-    let pod = &backend.pod;
-    let spec = pod.spec.as_ref();
-    let node_name = spec.and_then(|spec| spec.node_name.clone());
-    let zone = node_name.as_ref().and_then(|name| {
-        let node = snapshot.nodes.iter().find(|node| node.metadata.name.as_ref() == Some(name))?;
-        node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").cloned()
-    });
-    // A host name only where DNS will answer it: the pod's subdomain is the Service.
-    let hostname = spec
-        .filter(|spec| spec.subdomain == snapshot.service.metadata.name)
-        .and_then(|spec| spec.hostname.clone());
+    let node = backend.node();
     Endpoint {
         addresses: vec![backend.address.clone()],
         conditions: Some(EndpointConditions {
@@ -203,16 +194,10 @@ fn endpoint(backend: &Backend, snapshot: &Snapshot) -> Endpoint {
             serving: Some(backend.serving),
             terminating: Some(backend.terminating),
         }),
-        hostname: hostname.filter(|name| !name.is_empty()),
-        node_name,
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".into()),
-            namespace: pod.metadata.namespace.clone(),
-            name: pod.metadata.name.clone(),
-            uid: pod.metadata.uid.clone(),
-            ..ObjectReference::default()
-        }),
-        zone,
+        hostname: backend.hostname(&snapshot.service),
+        node_name: node.map(str::to_owned),
+        target_ref: Some(backend.target()),
+        zone: node.and_then(|node| snapshot.zones.get(node).cloned()),
         ..Endpoint::default()
     }
 }
@@ -288,25 +273,22 @@ mod tests {
         )
     }
 
-    fn pod(number: usize, ready: bool) -> Arc<Pod> {
-        Arc::new(
-            serde_json::from_value(json!({
-                "metadata": {"name": format!("p{number:04}"), "namespace": "ns", "uid": format!("u{number:04}"), "labels": {"app": "web"}},
-                "spec": {"nodeName": "n", "containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}]},
-                "status": {"phase": "Running", "podIP": format!("10.42.{}.{}", number / 200, number % 200 + 1),
-                    "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]}
-            }))
-            .unwrap(),
-        )
+    fn pod(number: usize, ready: bool) -> CountedPod {
+        CountedPod::made(&json!({
+            "metadata": {"name": format!("p{number:04}"), "namespace": "ns", "uid": format!("u{number:04}"), "labels": {"app": "web"}},
+            "spec": {"nodeName": "n", "containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}]},
+            "status": {"phase": "Running", "podIP": format!("10.42.{}.{}", number / 200, number % 200 + 1),
+                "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]}
+        }))
     }
 
-    fn run(slices: &mut Vec<Arc<EndpointSlice>>, pods: Vec<Arc<Pod>>) -> Plan {
+    fn run(slices: &mut Vec<Arc<EndpointSlice>>, pods: Vec<CountedPod>) -> Plan {
         let mut number = slices.len();
         let snapshot = Snapshot {
             service: service(),
             pods,
             slices: slices.clone(),
-            nodes: vec![],
+            zones: BTreeMap::new(),
         };
         let plan = reconcile(&snapshot, &mut || {
             number += 1;
@@ -357,11 +339,10 @@ mod tests {
     /// A pod that is published before it is ready, or while it goes, counts as ready; whether it serves stays its own affair.
     #[test]
     fn published_pods_are_ready_and_serve_only_if_they_do() {
-        let going = |pod: Arc<Pod>| {
-            let mut pod = Arc::unwrap_or_clone(pod);
-            let now = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
-            pod.metadata.deletion_timestamp = Some(now);
-            Arc::new(pod)
+        let going = |pod: CountedPod| {
+            let mut pod = pod.object().value();
+            pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+            CountedPod::made(&pod)
         };
         let pods = vec![pod(0, true), pod(1, false), going(pod(2, true)), going(pod(3, false))];
         for (publish, ready, addresses) in [
@@ -379,7 +360,7 @@ mod tests {
                 service: Arc::clone(&service),
                 pods: pods.clone(),
                 slices: vec![],
-                nodes: vec![],
+                zones: BTreeMap::new(),
             };
             let plan = reconcile(&snapshot, &mut || "x".into());
             let [Action::Create { object, .. }] = plan.actions.as_slice() else {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::endpoints_of::{self, Backend, Port};
 use crate::ownership;
 use crate::plan::{Action, Plan};
+use crate::pods::CountedPod;
 use crate::replicaset::to_value;
 
 /// Most addresses in one Endpoints object; more are left out and an annotation says so.
@@ -25,7 +26,7 @@ pub struct Snapshot {
     /// Desired; absent where it was deleted.
     pub service: Option<Arc<Service>>,
     /// All pods of its namespace.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<CountedPod>,
     /// The Endpoints of the Service's name.
     pub endpoints: Option<Arc<Endpoints>>,
 }
@@ -124,22 +125,10 @@ fn ports(ports: &[Port]) -> Option<Vec<EndpointPort>> {
 }
 
 fn address(backend: &Backend, service: &Service) -> EndpointAddress {
-    let pod = &backend.pod;
-    let spec = pod.spec.as_ref();
-    let hostname = spec
-        .filter(|spec| spec.subdomain == service.metadata.name)
-        .and_then(|spec| spec.hostname.clone());
-    let target = ownership::object_ref("v1", "Pod", &pod.metadata);
     EndpointAddress {
         ip: backend.address.clone(),
-        hostname: hostname.filter(|name| !name.is_empty()),
-        node_name: spec.and_then(|spec| spec.node_name.clone()),
-        target_ref: Some(ObjectReference {
-            kind: Some(target.kind),
-            namespace: Some(target.namespace),
-            name: Some(target.name),
-            uid: Some(target.uid),
-            ..ObjectReference::default()
-        }),
+        hostname: backend.hostname(service),
+        node_name: backend.node().map(str::to_owned),
+        target_ref: Some(backend.target()),
     }
 }

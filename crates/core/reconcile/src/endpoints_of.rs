@@ -1,12 +1,10 @@
 //! Which pods stand behind a Service, and on which ports: shared by the EndpointSlice and the Endpoints controllers
 //! (staging/src/k8s.io/endpointslice, pkg/controller/endpoint).
 
-use std::sync::Arc;
-
-use k8s_openapi::api::core::v1::{Container, Pod, Service, ServicePort};
+use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::pods;
+use crate::pods::CountedPod;
 
 /// A port of a Service as one pod serves it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +23,7 @@ pub struct Port {
 #[derive(Clone, Debug)]
 pub struct Backend {
     /// The pod.
-    pub pod: Arc<Pod>,
+    pub pod: CountedPod,
     /// Its address of the wanted family.
     pub address: String,
     /// Its ports, sorted.
@@ -96,44 +94,67 @@ pub fn is_headless(service: &Service) -> bool {
 
 /// The pods behind a Service that have an address of the family, in a stable order.
 #[must_use]
-pub fn backends(service: &Service, all: &[Arc<Pod>], family: Family) -> Vec<Backend> {
+pub fn backends(service: &Service, all: &[CountedPod], family: Family) -> Vec<Backend> {
     let Some(spec) = &service.spec else { return vec![] };
     let selector = spec.selector.clone().unwrap_or_default();
     let publish_unready = spec.publish_not_ready_addresses == Some(true);
     let mut backends: Vec<Backend> = all
         .iter()
         .filter(|pod| {
-            let labels = pod.metadata.labels.as_ref();
-            selector
-                .iter()
-                .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
-                && !pods::is_finished(pod)
+            let labels = &pod.header().labels;
+            selector.iter().all(|(key, value)| labels.get(key) == Some(value)) && !pod.is_finished()
         })
         .filter_map(|pod| {
-            let status = pod.status.as_ref()?;
-            let addresses = status.pod_ips.iter().flatten().map(|address| address.ip.clone());
-            let address = addresses
-                .chain(status.pod_ip.clone())
-                .find(|address| !address.is_empty() && family.has(address))?;
-            let serving = pods::is_ready(pod);
-            let terminating = pod.metadata.deletion_timestamp.is_some();
+            let facts = pod.facts();
+            let address = facts.addresses.iter().find(|address| family.has(address))?;
+            let serving = facts.ready;
+            let terminating = pod.header().deleting;
             let ready = publish_unready || (serving && !terminating);
             Some(Backend {
-                address,
+                address: address.to_string(),
                 ports: ports(spec.ports.as_deref().unwrap_or_default(), pod),
                 ready,
                 serving,
                 terminating,
-                pod: Arc::clone(pod),
+                pod: pod.clone(),
             })
         })
         .collect();
-    backends.sort_by(|left, right| left.pod.metadata.name.cmp(&right.pod.metadata.name));
+    backends.sort_by(|left, right| left.pod.header().name.cmp(&right.pod.header().name));
     backends
 }
 
+impl Backend {
+    /// The node that its pod is on.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        Some(&*self.pod.facts().node).filter(|node| !node.is_empty())
+    }
+
+    /// The pod's host name, where DNS will answer it: its subdomain is the Service.
+    #[must_use]
+    pub fn hostname(&self, service: &Service) -> Option<String> {
+        let facts = self.pod.facts();
+        let answers = service.metadata.name.as_deref() == Some(&*facts.subdomain);
+        (answers && !facts.hostname.is_empty()).then(|| facts.hostname.to_string())
+    }
+
+    /// What names the pod.
+    #[must_use]
+    pub fn target(&self) -> ObjectReference {
+        let header = self.pod.header();
+        ObjectReference {
+            kind: Some("Pod".into()),
+            namespace: Some(header.namespace.clone()),
+            name: Some(header.name.clone()),
+            uid: Some(header.uid.clone()),
+            ..ObjectReference::default()
+        }
+    }
+}
+
 /// A Service's ports in a pod. A named target port that the pod lacks leaves that port out.
-fn ports(wanted: &[ServicePort], pod: &Pod) -> Vec<Port> {
+fn ports(wanted: &[ServicePort], pod: &CountedPod) -> Vec<Port> {
     let mut ports: Vec<Port> = wanted
         .iter()
         .filter_map(|port| {
@@ -157,18 +178,9 @@ fn ports(wanted: &[ServicePort], pod: &Pod) -> Vec<Port> {
     ports
 }
 
-fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
-    let spec = pod.spec.as_ref()?;
-    let sidecars = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let held = |container: &Container| {
-        let mut ports = container.ports.iter().flatten();
-        ports
-            .find(|port| port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol)
-            .map(|port| port.container_port)
-    };
-    spec.containers.iter().chain(sidecars).find_map(held)
+fn named_port(pod: &CountedPod, name: &str, protocol: &str) -> Option<i32> {
+    let mut ports = pod.facts().ports.iter();
+    ports
+        .find(|port| &*port.name == name && &*port.protocol == protocol)
+        .map(|port| port.number)
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, Taint, Toleration};
 use trireme_api::fit;
 
-pub use counted::{CountedPod, Phase, PodFacts, deletion_order};
+pub use counted::{CountedPod, NamedPort, Phase, PodFacts, deletion_order};
 
 /// A condition of a pod by type.
 #[must_use]

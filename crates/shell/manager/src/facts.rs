@@ -33,6 +33,19 @@ pub(crate) fn counted_pods(cache: &Cache, namespace: &str, wanted: impl Fn(&Obje
 /// is being deleted or has finished, whether it is ready and since when. Binding and most of what a kubelet says of a pod that
 /// starts is such.
 pub(crate) fn counts_alike(change: &Change) -> bool {
+    is_alike(change, |before, after| {
+        before.is_finished() == after.is_finished() && (before.ready, before.ready_since) == (after.ready, after.ready_since)
+    })
+}
+
+/// Whether a change is one of a pod in nothing that matters to those who send to it.
+pub(crate) fn serves_alike(change: &Change) -> bool {
+    is_alike(change, PodFacts::serves_alike)
+}
+
+/// Whether a pod stays the same one with the same labels and owners, as much on its way out as before, and with facts that are
+/// alike.
+fn is_alike(change: &Change, alike: impl FnOnce(&PodFacts, &PodFacts) -> bool) -> bool {
     let (Some(old), Some(new)) = (&change.old, &change.new) else {
         return false;
     };
@@ -42,8 +55,7 @@ pub(crate) fn counts_alike(change: &Change) -> bool {
         && before.labels == after.labels
         && before.owners == after.owners
         && before.deleting == after.deleting
-        && matches!((facts(old), facts(new)), (Ok(before), Ok(after))
-            if before.is_finished() == after.is_finished() && before.ready == after.ready && before.ready_since == after.ready_since)
+        && matches!((facts(old), facts(new)), (Ok(before), Ok(after)) if alike(&before, &after))
 }
 
 #[cfg(test)]
@@ -55,6 +67,47 @@ mod tests {
 
     use super::*;
 
+    /// A pod and what became of it.
+    fn change(pod: &Value, path: &str, value: Value) -> Change {
+        let mut changed = pod.clone();
+        changed["metadata"]["resourceVersion"] = "2".into();
+        *changed.pointer_mut(path).unwrap() = value;
+        let object = |value: &Value| Some(Object::from_value(value).unwrap());
+        Change {
+            resource: Arc::new(ResourceRef::of::<Pod>()),
+            namespace: String::new(),
+            name: "p".into(),
+            old: object(pod),
+            new: object(&changed),
+        }
+    }
+
+    #[test]
+    fn what_is_sent_to_a_pod_hangs_on_this_and_nothing_else() {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "p", "uid": "u", "resourceVersion": "1", "labels": {"a": "b"}, "annotations": {}},
+            "spec": {"nodeName": "", "hostname": "h", "containers": [{"name": "c", "ports": [{"name": "p", "containerPort": 1}]}]},
+            "status": {"phase": "Pending", "podIPs": [], "containerStatuses": [], "conditions": [
+                {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+        let table = [
+            ("/metadata/annotations", json!({"x": "y"}), true),
+            ("/status/phase", json!("Running"), true),
+            ("/status/containerStatuses", json!([{"name": "c", "restartCount": 3}]), true),
+            ("/status/conditions/0/lastTransitionTime", json!("2026-01-01T00:00:01Z"), true),
+            ("/status/conditions/0/status", json!("False"), false),
+            ("/status/podIPs", json!([{"ip": "10.0.0.1"}]), false),
+            ("/status/phase", json!("Failed"), false),
+            ("/spec/nodeName", json!("n"), false),
+            ("/spec/hostname", json!("i"), false),
+            ("/spec/containers/0/ports/0/containerPort", json!(2), false),
+            ("/metadata/labels/a", json!("c"), false),
+            ("/metadata/uid", json!("v"), false),
+        ];
+        for (path, value, expected) in table {
+            assert_eq!(serves_alike(&change(&pod, path, value.clone())), expected, "{path} {value}");
+        }
+    }
+
     #[test]
     fn what_a_number_of_pods_hangs_on_is_noticed_and_nothing_else() {
         let pod = json!({"apiVersion": "v1", "kind": "Pod",
@@ -64,19 +117,7 @@ mod tests {
             "status": {"phase": "Pending", "conditions": [
                 {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
                 {"type": "Ready", "status": "False", "lastTransitionTime": null}]}});
-        let alike = |pod: &Value, path: &str, value: Value| {
-            let mut changed = pod.clone();
-            changed["metadata"]["resourceVersion"] = "2".into();
-            *changed.pointer_mut(path).unwrap() = value;
-            let object = |value: &Value| Some(Object::from_value(value).unwrap());
-            counts_alike(&Change {
-                resource: Arc::new(ResourceRef::of::<Pod>()),
-                namespace: String::new(),
-                name: "p".into(),
-                old: object(pod),
-                new: object(&changed),
-            })
-        };
+        let alike = |pod: &Value, path: &str, value: Value| counts_alike(&change(pod, path, value));
         let table = [
             ("/spec", json!({"nodeName": "n"}), true),
             ("/status/phase", json!("Running"), true),

@@ -48,6 +48,25 @@ pub struct PodFacts {
     pub deletion_cost: i32,
     /// The most restarts of one container, and of one sidecar.
     pub restarts: (i32, i32),
+    /// `status.podIPs`, and `podIP` where it is none of them.
+    pub addresses: Box<[Box<str>]>,
+    /// `spec.hostname`, empty where it has none.
+    pub hostname: Box<str>,
+    /// `spec.subdomain`, likewise.
+    pub subdomain: Box<str>,
+    /// The ports with a name, those of sidecars behind the others.
+    pub ports: Box<[NamedPort]>,
+}
+
+/// A port of a container that has a name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NamedPort {
+    /// Its name.
+    pub name: Box<str>,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: Box<str>,
+    /// Its number.
+    pub number: i32,
 }
 
 /// A pod with its facts. Cloning is two reference counts.
@@ -116,6 +135,14 @@ impl CountedPod {
 }
 
 impl PodFacts {
+    /// Whether both say the same to those who send to pods: where the pod is and answers, and by which names.
+    #[must_use]
+    pub fn serves_alike(&self, other: &Self) -> bool {
+        self.is_finished() == other.is_finished()
+            && (self.ready, &self.node, &self.addresses) == (other.ready, &other.node, &other.addresses)
+            && (&self.hostname, &self.subdomain, &self.ports) == (&other.hostname, &other.subdomain, &other.ports)
+    }
+
     /// Succeeded or failed.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -153,6 +180,12 @@ struct Spec<'a> {
     #[serde(borrow)]
     node_name: Option<Cow<'a, str>>,
     #[serde(borrow)]
+    hostname: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    subdomain: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    containers: Option<Vec<Option<Container<'a>>>>,
+    #[serde(borrow)]
     init_containers: Option<Vec<Option<Container<'a>>>>,
 }
 
@@ -163,6 +196,24 @@ struct Container<'a> {
     name: Option<Cow<'a, str>>,
     #[serde(borrow)]
     restart_policy: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    ports: Option<Vec<Option<ContainerPort<'a>>>>,
+}
+
+impl Container<'_> {
+    fn is_sidecar(&self) -> bool {
+        self.restart_policy.as_deref() == Some("Always")
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerPort<'a> {
+    #[serde(borrow)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    protocol: Option<Cow<'a, str>>,
+    container_port: Option<i32>,
 }
 
 #[derive(Default, Deserialize)]
@@ -176,6 +227,17 @@ struct Status<'a> {
     container_statuses: Option<Vec<Option<ContainerStatus<'a>>>>,
     #[serde(borrow)]
     init_container_statuses: Option<Vec<Option<ContainerStatus<'a>>>>,
+    #[serde(borrow, rename = "podIP")]
+    pod_ip: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "podIPs")]
+    pod_ips: Option<Vec<Option<Address<'a>>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Address<'a> {
+    #[serde(borrow)]
+    ip: Option<Cow<'a, str>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -222,11 +284,18 @@ impl Facts for PodFacts {
             created: metadata.creation_timestamp.map(|time| time.0),
             deletion_cost: cost.map_or(0, |cost| cost_of(&cost)),
             restarts: restarts(&spec, &status),
+            addresses: addresses(&status),
+            hostname: spec.hostname.as_deref().unwrap_or_default().into(),
+            subdomain: spec.subdomain.as_deref().unwrap_or_default().into(),
+            ports: ports(&spec),
         })
     }
 
     fn weight_beside(&self) -> usize {
-        self.node.len()
+        let texts = self.node.len() + self.hostname.len() + self.subdomain.len();
+        let addresses: usize = self.addresses.iter().map(|address| address.len()).sum();
+        let ports = self.ports.iter().map(|port| port.name.len() + port.protocol.len());
+        texts + size_of_val(&*self.addresses) + addresses + size_of_val(&*self.ports) + ports.sum::<usize>()
     }
 }
 
@@ -239,7 +308,7 @@ fn cost_of(text: &str) -> i32 {
 fn restarts(spec: &Spec<'_>, status: &Status<'_>) -> (i32, i32) {
     let inits = spec.init_containers.iter().flatten().flatten();
     let sidecars: Vec<&str> = inits
-        .filter(|container| container.restart_policy.as_deref() == Some("Always"))
+        .filter(|container| container.is_sidecar())
         .filter_map(|container| container.name.as_deref())
         .collect();
     let is_sidecar = |status: &&ContainerStatus<'_>| status.name.as_deref().is_some_and(|name| sidecars.contains(&name));
@@ -250,6 +319,30 @@ fn restarts(spec: &Spec<'_>, status: &Status<'_>) -> (i32, i32) {
         regular.map(counts).max().unwrap_or(0).max(0),
         inits.filter(is_sidecar).map(counts).max().unwrap_or(0).max(0),
     )
+}
+
+fn addresses(status: &Status<'_>) -> Box<[Box<str>]> {
+    let listed = status.pod_ips.iter().flatten().flatten();
+    let mut addresses: Vec<&str> = listed.filter_map(|address| address.ip.as_deref()).collect();
+    addresses.extend(status.pod_ip.as_deref().filter(|first| !addresses.contains(first)));
+    let addresses = addresses.into_iter().filter(|address| !address.is_empty());
+    addresses.map(Box::from).collect()
+}
+
+fn ports(spec: &Spec<'_>) -> Box<[NamedPort]> {
+    let containers = spec.containers.iter().flatten().flatten();
+    let inits = spec.init_containers.iter().flatten().flatten();
+    let all = containers.chain(inits.filter(|container| container.is_sidecar()));
+    let ports = all.flat_map(|container| container.ports.iter().flatten().flatten());
+    let named = ports.filter_map(|port| {
+        let name = port.name.as_deref().filter(|name| !name.is_empty())?;
+        Some(NamedPort {
+            name: name.into(),
+            protocol: port.protocol.as_deref().unwrap_or("TCP").into(),
+            number: port.container_port.unwrap_or_default(),
+        })
+    });
+    named.collect()
 }
 
 /// Which of two pods to delete first: `Less` is the first to go. `neighbours` counts the pods of the same owner on the

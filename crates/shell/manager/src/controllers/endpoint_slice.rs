@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use trireme_client::ResourceRef;
 use trireme_reconcile::endpoint_slice::{self, Snapshot};
 
 use super::{endpoints, suffix};
 use crate::registration::{Context, Key, Registration};
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 pub(super) fn registration() -> Registration {
     Registration::new("endpointslice", snapshot, |snapshot: &Snapshot, _| {
@@ -32,12 +34,16 @@ fn snapshot(context: &Context, key: &Key) -> Option<Snapshot> {
     let cache = &context.cache;
     let service = cache.get::<Service>(&key.namespace, &key.name)?;
     let pods = endpoints::selected(cache, &service);
-    let names: BTreeSet<_> = pods.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect();
+    let names: BTreeSet<&str> = pods.iter().map(|pod| &*pod.facts().node).collect();
+    let zones = names.into_iter().filter_map(|name| {
+        let node = cache.object(&ResourceRef::of::<Node>(), "", name)?;
+        Some((name.to_owned(), node.header().labels.get(ZONE)?.clone()))
+    });
     Some(Snapshot {
         slices: cache.select(Some(&key.namespace), |slice| {
             slice.header().labels.get(SERVICE_NAME) == Some(&key.name)
         }),
-        nodes: names.iter().filter_map(|name| cache.get::<Node>("", name)).collect(),
+        zones: zones.collect(),
         pods,
         service,
     })

@@ -1,11 +1,11 @@
 //! Endpoints of Services with a selector.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use trireme_client::{Cache, Change, ResourceRef};
 use trireme_reconcile::endpoints::{self, Snapshot};
+use trireme_reconcile::pods::CountedPod;
 
+use crate::facts::{counted_pods, serves_alike};
 use crate::registration::{Context, Key, Registration};
 
 pub(super) fn registration() -> Registration {
@@ -36,6 +36,9 @@ fn with_service(cache: &Cache, change: &Change) -> Vec<Key> {
 
 /// The Services that select a pod as it is or as it was.
 pub(super) fn selecting(cache: &Cache, change: &Change) -> Vec<Key> {
+    if serves_alike(change) {
+        return Vec::new();
+    }
     let states: Vec<_> = change
         .old
         .iter()
@@ -58,12 +61,16 @@ pub(super) fn selecting(cache: &Cache, change: &Change) -> Vec<Key> {
 }
 
 /// The pods that a Service selects; none where it selects by nothing.
-pub(super) fn selected(cache: &Cache, service: &Service) -> Vec<Arc<Pod>> {
+pub(super) fn selected(cache: &Cache, service: &Service) -> Vec<CountedPod> {
     let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     let selector = selector.filter(|selector| !selector.is_empty());
-    selector
-        .map(|selector| cache.list_by_label(service.metadata.namespace.as_deref(), selector))
-        .unwrap_or_default()
+    let Some((selector, namespace)) = selector.zip(service.metadata.namespace.as_deref()) else {
+        return Vec::new();
+    };
+    counted_pods(cache, namespace, |pod| {
+        let labels = &pod.header().labels;
+        selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    })
 }
 
 fn snapshot(context: &Context, key: &Key) -> Option<Snapshot> {

@@ -16,12 +16,17 @@ fn facts_are_what_the_pod_says() {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "p", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z",
             "annotations": {"a\"b": "c", DELETION_COST: "-7"}},
-        "spec": {"nodeName": "n\\1", "initContainers": [{"name": "side", "restartPolicy": "Always"}, {"name": "first"}, null]},
+        "spec": {"nodeName": "n\\1", "hostname": "h", "subdomain": "s",
+            "containers": [{"name": "a", "ports": [{"name": "http", "containerPort": 80}, {"containerPort": 1}, null]}, {"name": "b"}],
+            "initContainers": [
+                {"name": "side", "restartPolicy": "Always", "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}]},
+                {"name": "first", "ports": [{"name": "gone", "containerPort": 2}]}, null]},
         "status": {"phase": "Running",
             "conditions": [null, {"type": "PodScheduled", "status": "True"},
                 {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:30:00Z"}],
             "containerStatuses": [{"name": "a", "restartCount": 2}, {"name": "b", "restartCount": 5}],
-            "initContainerStatuses": [{"name": "first", "restartCount": 9}, {"name": "side", "restartCount": 3}]}
+            "initContainerStatuses": [{"name": "first", "restartCount": 9}, {"name": "side", "restartCount": 3}],
+            "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}, null, {"ip": ""}]}
     }));
     let expected = PodFacts {
         phase: Phase::Running,
@@ -31,6 +36,16 @@ fn facts_are_what_the_pod_says() {
         created: Some("2026-01-01T00:00:00Z".parse().unwrap()),
         deletion_cost: -7,
         restarts: (5, 3),
+        addresses: ["10.0.0.1", "fd00::1"].map(Box::from).into(),
+        hostname: "h".into(),
+        subdomain: "s".into(),
+        ports: [("http", "TCP", 80), ("dns", "UDP", 53)]
+            .map(|(name, protocol, number)| NamedPort {
+                name: name.into(),
+                protocol: protocol.into(),
+                number,
+            })
+            .into(),
     };
     assert_eq!(pod.facts(), &expected);
     assert_eq!(pod.available_in(1800, now()), Some(Duration::ZERO));
@@ -40,8 +55,9 @@ fn facts_are_what_the_pod_says() {
 #[test]
 fn nulls_and_what_is_absent_are_nothing() {
     let nothing = json!({"metadata": {}});
-    let nulls = json!({"metadata": {"annotations": null, "creationTimestamp": null}, "spec": {"nodeName": null, "initContainers": null},
-        "status": {"phase": null, "conditions": null, "containerStatuses": null, "initContainerStatuses": null}});
+    let nulls = json!({"metadata": {"annotations": null, "creationTimestamp": null}, "spec": {"nodeName": null, "initContainers": null, "containers": null, "hostname": null},
+        "status": {"phase": null, "conditions": null, "containerStatuses": null, "initContainerStatuses": null,
+            "podIP": null, "podIPs": null}});
     let nulls_within = json!({"metadata": {"annotations": {DELETION_COST: "+1"}},
         "status": {"conditions": [{"type": null, "status": null, "lastTransitionTime": null},
             {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
@@ -55,6 +71,10 @@ fn nulls_and_what_is_absent_are_nothing() {
         created: None,
         deletion_cost: 0,
         restarts: (0, 0),
+        addresses: [].into(),
+        hostname: "".into(),
+        subdomain: "".into(),
+        ports: [].into(),
     };
     for pod in [nothing, nulls, nulls_within, alone] {
         let pod = CountedPod::made(&pod);
