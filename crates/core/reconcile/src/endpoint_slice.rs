@@ -120,12 +120,7 @@ fn reconcile_family(
         let ports = slice_ports(&ports);
         let mut wanted: BTreeMap<String, Endpoint> = backends
             .iter()
-            .map(|backend| {
-                (
-                    backend.pod.header().uid.clone(),
-                    endpoint(backend, snapshot),
-                )
-            })
+            .map(|backend| (backend.pod.header().uid.clone(), endpoint(backend, snapshot)))
             .collect();
         let matching: Vec<_> = ours
             .iter()

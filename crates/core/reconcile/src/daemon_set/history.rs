@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use serde_json::json;
 
@@ -13,6 +12,7 @@ use super::{Snapshot, by_node};
 use crate::history::{self, Owner, REVISION_LABEL};
 use crate::ownership::{self, Claim};
 use crate::plan::{Action, Plan};
+use crate::pods::CountedPod;
 use crate::replicaset::to_value;
 
 /// How many earlier revisions are kept where the DaemonSet does not say.
@@ -54,7 +54,7 @@ pub(super) fn settle(
     snapshot: &Snapshot,
     owner: &OwnerReference,
     ours: Vec<Arc<ControllerRevision>>,
-    pods: &[&Arc<Pod>],
+    pods: &[&CountedPod],
     plan: &mut Plan,
 ) -> Option<History> {
     let set = &*snapshot.daemon_set;
@@ -111,11 +111,11 @@ pub(super) fn settle(
 }
 
 /// Several revisions of one template become one: their pods are labelled as its own.
-fn merge(hash: &str, doubles: &[Arc<ControllerRevision>], pods: &[&Arc<Pod>], plan: &mut Plan) {
+fn merge(hash: &str, doubles: &[Arc<ControllerRevision>], pods: &[&CountedPod], plan: &mut Plan) {
     for pod in pods {
-        if hash_of(pod.metadata.labels.as_ref()) != hash {
+        if hash_of(Some(&pod.header().labels)) != hash {
             plan.actions.push(Action::Patch {
-                target: ownership::object_ref("v1", "Pod", &pod.metadata),
+                target: ownership::pod_ref(pod.object()),
                 subresource: None,
                 patch: json!({"metadata": {"labels": {REVISION_LABEL: hash}}}),
             });
@@ -125,14 +125,14 @@ fn merge(hash: &str, doubles: &[Arc<ControllerRevision>], pods: &[&Arc<Pod>], pl
 }
 
 /// Deletes the oldest earlier revisions beyond the limit, but none that a pod is still of.
-pub(super) fn truncate(set: &DaemonSet, old: &[Arc<ControllerRevision>], pods: &[&Arc<Pod>], plan: &mut Plan) {
+pub(super) fn truncate(set: &DaemonSet, old: &[Arc<ControllerRevision>], pods: &[&CountedPod], plan: &mut Plan) {
     let limit = set.spec.as_ref().and_then(|spec| spec.revision_history_limit);
     let limit = usize::try_from(limit.unwrap_or(LIMIT)).unwrap_or(0);
     let by_node = by_node(pods.iter().copied());
     let live: BTreeSet<&str> = by_node
         .values()
         .flatten()
-        .map(|pod| hash_of(pod.metadata.labels.as_ref()))
+        .map(|pod| hash_of(Some(&pod.header().labels)))
         .collect();
     let unneeded = old
         .iter()

@@ -1,15 +1,11 @@
 //! One pod on each node that should have one, and none elsewhere: those that are missing, and those that ended or are too
 //! many.
 
-use std::sync::Arc;
-
-use k8s_openapi::api::core::v1::Pod;
-
 use super::backoff::{Pauses, Place};
 use super::placement::hash_of;
 use super::{Changes, Work, note, rollout};
 use crate::plan::EventKind;
-use crate::pods;
+use crate::pods::{CountedPod, Phase};
 
 impl<'a> Work<'a> {
     /// What each node lacks or has too much of.
@@ -37,14 +33,12 @@ impl<'a> Work<'a> {
     }
 
     /// The pods of a node that have not ended. Those that have go, failed ones after a pause.
-    fn without_ended(&self, node: &'a str, pauses: &mut Pauses, changes: &mut Changes<'a>) -> Vec<&'a Arc<Pod>> {
+    fn without_ended(&self, node: &'a str, pauses: &mut Pauses, changes: &mut Changes<'a>) -> Vec<&'a CountedPod> {
         let mut running = Vec::new();
         for pod in self.pods.get(node).into_iter().flatten().filter(|pod| !is_going(pod)) {
-            let metadata = &pod.metadata;
-            let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
-            let name = format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default());
-            let (kind, reason, message) = match pods::phase(pod) {
-                "Failed" => {
+            let name = format!("{}/{}", pod.header().namespace, pod.header().name);
+            let (kind, reason, message) = match pod.facts().phase {
+                Phase::Failed => {
                     let place = self.place(node);
                     if let Some(left) = pauses.left(&place, self.now) {
                         changes.again = Some(changes.again.map_or(left, |again| again.min(left)));
@@ -54,7 +48,7 @@ impl<'a> Work<'a> {
                     let message = format!("Found failed daemon pod {name} on node {node}, will try to kill it");
                     (EventKind::Warning, "FailedDaemonPod", message)
                 }
-                "Succeeded" => {
+                Phase::Succeeded => {
                     let message = format!("Found succeeded daemon pod {name} on node {node}, will try to delete it");
                     (EventKind::Normal, "SucceededDaemonPod", message)
                 }
@@ -83,7 +77,7 @@ impl<'a> Work<'a> {
     }
 
     /// Leaves one pod on a node; while surging two, an old one that serves and a new one that is to take its place.
-    fn prune(&self, node: &'a str, should_run: bool, running: &[&'a Arc<Pod>], changes: &mut Changes<'a>) {
+    fn prune(&self, node: &'a str, should_run: bool, running: &[&'a CountedPod], changes: &mut Changes<'a>) {
         if !rollout::allows_surge(self.set) {
             changes.delete.extend(running.iter().skip(1));
             return;
@@ -95,11 +89,11 @@ impl<'a> Work<'a> {
         if running.len() < 2 {
             return;
         }
-        let is_new = |pod: &Pod| hash_of(pod.metadata.labels.as_ref()) == self.hash;
-        let (new, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = running.iter().copied().partition(|pod| is_new(pod));
+        let is_new = |pod: &CountedPod| hash_of(Some(&pod.header().labels)) == self.hash;
+        let (new, old): (Vec<&CountedPod>, Vec<&CountedPod>) = running.iter().copied().partition(|pod| is_new(pod));
         changes.delete.extend(new.iter().skip(1).chain(old.iter().skip(1)));
         if let (Some(new), Some(old)) = (new.first(), old.first())
-            && (!pods::is_ready(old) || self.is_available(new))
+            && (!old.facts().ready || self.is_available(new))
         {
             changes.delete.push(old);
         }
@@ -107,11 +101,10 @@ impl<'a> Work<'a> {
 }
 
 /// Whether a pod is being deleted.
-pub(super) fn is_going(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_some()
+pub(super) fn is_going(pod: &CountedPod) -> bool {
+    pod.header().deleting
 }
 
-fn is_bound(pod: &Pod) -> bool {
-    let spec = pod.spec.as_ref();
-    spec.is_some_and(|spec| spec.node_name.as_deref().is_some_and(|node| !node.is_empty()))
+fn is_bound(pod: &CountedPod) -> bool {
+    !pod.facts().node.is_empty()
 }

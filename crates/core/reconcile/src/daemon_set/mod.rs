@@ -8,6 +8,7 @@ pub mod placement;
 
 mod history;
 mod manage;
+mod node;
 mod rollout;
 mod status;
 
@@ -17,14 +18,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
-use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 
 use crate::ownership::{self, Claim};
 use crate::plan::{Action, EventKind, EventNote, ObjectRef, Plan};
-use crate::pods;
+use crate::pods::CountedPod;
 use crate::replicaset::{create_pod, delete_pod, pod_from_template};
 use backoff::Pauses;
+pub use node::{NodeFacts, SeenNode};
 use placement::{Fit, Placement};
 
 /// Most pods made, and most deleted, by one plan.
@@ -36,9 +37,9 @@ pub struct Snapshot {
     /// Desired.
     pub daemon_set: Arc<DaemonSet>,
     /// All nodes.
-    pub nodes: Vec<Arc<Node>>,
+    pub nodes: Vec<SeenNode>,
     /// The pods of its namespace that it selects or controls.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<CountedPod>,
     /// All revisions of its namespace.
     pub revisions: Vec<Arc<ControllerRevision>>,
 }
@@ -49,7 +50,7 @@ struct Work<'a> {
     /// The nodes and whether a pod belongs there.
     nodes: BTreeMap<&'a str, Fit>,
     /// Pods of ours by the node they are on or ask for; those that ended and are being deleted left out.
-    pods: BTreeMap<&'a str, Vec<&'a Arc<Pod>>>,
+    pods: BTreeMap<&'a str, Vec<&'a CountedPod>>,
     /// The hash of the present revision.
     hash: String,
     now: Timestamp,
@@ -60,7 +61,7 @@ struct Work<'a> {
 struct Changes<'a> {
     /// Nodes that need one.
     create: Vec<&'a str>,
-    delete: Vec<&'a Arc<Pod>>,
+    delete: Vec<&'a CountedPod>,
     /// Told before anything is done.
     events: Vec<EventNote>,
     /// When there may be more to do.
@@ -96,11 +97,7 @@ pub fn reconcile(snapshot: &Snapshot, pauses: &mut Pauses, now: Timestamp, suffi
     let placement = Placement::of(set);
     let work = Work {
         set,
-        nodes: snapshot
-            .nodes
-            .iter()
-            .map(|node| (node.metadata.name.as_deref().unwrap_or_default(), placement.fit(node)))
-            .collect(),
+        nodes: snapshot.nodes.iter().map(|node| (node.name(), placement.fit(node))).collect(),
         pods: by_node(ours.iter().copied().filter(|pod| !is_going_and_finished(pod))),
         hash: history.hash,
         now,
@@ -115,8 +112,7 @@ pub fn reconcile(snapshot: &Snapshot, pauses: &mut Pauses, now: Timestamp, suffi
     plan.actions.extend(changes.events.into_iter().map(Action::Event));
     let regarding = regarding(set);
     for pod in changes.delete.into_iter().take(BURST_REPLICAS) {
-        let target = ownership::object_ref("v1", "Pod", &pod.metadata);
-        delete_pod(&mut plan, &regarding, target);
+        delete_pod(&mut plan, &regarding, ownership::pod_ref(pod.object()));
     }
     let template = placement::template(set, &work.hash);
     for node in changes.create.into_iter().take(BURST_REPLICAS) {
@@ -130,12 +126,11 @@ pub fn reconcile(snapshot: &Snapshot, pauses: &mut Pauses, now: Timestamp, suffi
 }
 
 /// The pods of ours; what is to be adopted or released goes into the plan.
-fn claim<'a>(snapshot: &'a Snapshot, selector: &LabelSelector, owner: &OwnerReference, plan: &mut Plan) -> Vec<&'a Arc<Pod>> {
+fn claim<'a>(snapshot: &'a Snapshot, selector: &LabelSelector, owner: &OwnerReference, plan: &mut Plan) -> Vec<&'a CountedPod> {
     let mut ours = Vec::new();
     for pod in &snapshot.pods {
-        let matches = ownership::selects(selector, pod.metadata.labels.as_ref());
-        let target = ownership::object_ref("v1", "Pod", &pod.metadata);
-        match ownership::claim(owner, false, &pod.metadata, matches, target) {
+        let matches = ownership::selects(selector, Some(&pod.header().labels));
+        match ownership::claim_pod(owner, false, pod.object(), matches) {
             Claim::Ours => ours.push(pod),
             Claim::Adopt(action) | Claim::Release(action) => plan.actions.push(action),
             Claim::NotOurs => {}
@@ -145,7 +140,7 @@ fn claim<'a>(snapshot: &'a Snapshot, selector: &LabelSelector, owner: &OwnerRefe
 }
 
 /// Pods by the node they are on or ask for; such as ask for none are left out.
-fn by_node<'a>(pods: impl Iterator<Item = &'a Arc<Pod>>) -> BTreeMap<&'a str, Vec<&'a Arc<Pod>>> {
+fn by_node<'a>(pods: impl Iterator<Item = &'a CountedPod>) -> BTreeMap<&'a str, Vec<&'a CountedPod>> {
     let mut by_node: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for pod in pods {
         if let Some(node) = placement::target(pod) {
@@ -159,16 +154,14 @@ fn by_node<'a>(pods: impl Iterator<Item = &'a Arc<Pod>>) -> BTreeMap<&'a str, Ve
 }
 
 /// Those on their node before those on their way, then the oldest first.
-fn age(pod: &Pod) -> (bool, Option<Timestamp>, Option<&str>) {
-    let spec = pod.spec.as_ref();
-    let bound = spec.is_some_and(|spec| spec.node_name.as_deref().is_some_and(|node| !node.is_empty()));
-    let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    (!bound, created, pod.metadata.name.as_deref())
+fn age(pod: &CountedPod) -> (bool, Option<Timestamp>, &str) {
+    let facts = pod.facts();
+    (facts.node.is_empty(), facts.created, &pod.header().name)
 }
 
 /// It ended and is about to be gone: there is nothing more to do with it.
-fn is_going_and_finished(pod: &Pod) -> bool {
-    pods::is_finished(pod) && pod.metadata.deletion_timestamp.is_some()
+fn is_going_and_finished(pod: &CountedPod) -> bool {
+    pod.is_finished() && pod.header().deleting
 }
 
 fn regarding(set: &DaemonSet) -> ObjectRef {
@@ -189,14 +182,15 @@ impl Work<'_> {
         self.set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
     }
 
-    fn is_available(&self, pod: &Pod) -> bool {
-        pods::available_in(pod, self.min_ready_seconds(), self.now).is_some_and(|left| left.is_zero())
+    fn is_available(&self, pod: &CountedPod) -> bool {
+        pod.available_in(self.min_ready_seconds(), self.now)
+            .is_some_and(|left| left.is_zero())
     }
 
     /// In how long the next pod becomes available if it stays ready.
     fn next_available(&self) -> Option<Duration> {
         let pods = self.pods.values().flatten();
-        pods.filter_map(|pod| pods::available_in(pod, self.min_ready_seconds(), self.now))
+        pods.filter_map(|pod| pod.available_in(self.min_ready_seconds(), self.now))
             .filter(|left| !left.is_zero())
             .min()
     }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
-    Affinity, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, PodTemplateSpec, Toleration,
+    Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, PodTemplateSpec, Toleration,
 };
 use trireme_api::fit::{self, Requirement};
 
+use super::SeenNode;
 use crate::history::REVISION_LABEL;
-use crate::pods::tolerates;
+use crate::pods::{CountedPod, tolerates};
 
 /// The annotation of a DaemonSet that counts the changes of its template.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -56,15 +57,15 @@ impl Placement {
 
     /// Whether a pod belongs on a node.
     #[must_use]
-    pub fn fit(&self, node: &Node) -> Fit {
+    pub fn fit(&self, node: &SeenNode) -> Fit {
         let nowhere = Fit { run: false, stay: false };
-        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let name = node.name();
         let fixed = self.spec.node_name.as_deref().unwrap_or_default();
-        if !(fixed.is_empty() || fixed == name) || !self.selects(node, name) {
+        if !(fixed.is_empty() || fixed == name) || !self.selects(node) {
             return nowhere;
         }
         let mut fit = Fit { run: true, stay: true };
-        for taint in node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()) {
+        for taint in node.taints() {
             let hard = matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
             let mut tolerations = self.spec.tolerations.iter().flatten();
             if hard && !tolerations.any(|toleration| tolerates(toleration, taint)) {
@@ -76,8 +77,8 @@ impl Placement {
     }
 
     /// `nodeSelector` and required node affinity.
-    fn selects(&self, node: &Node, name: &str) -> bool {
-        let label = |key: &str| node.metadata.labels.as_ref()?.get(key).map(String::as_str);
+    fn selects(&self, node: &SeenNode) -> bool {
+        let label = |key: &str| node.label(key);
         let mut wanted = self.spec.node_selector.iter().flatten();
         let affinity = self
             .spec
@@ -90,7 +91,7 @@ impl Placement {
                 required.node_selector_terms.iter().any(|term| {
                     let labels = term.match_expressions.iter().flatten().map(requirement);
                     let fields = term.match_fields.iter().flatten().map(requirement);
-                    fit::term_matches(labels, fields, name, label)
+                    fit::term_matches(labels, fields, node.name(), label)
                 })
             })
     }
@@ -174,21 +175,12 @@ pub fn pinned(mut template: PodTemplateSpec, node: &str) -> PodTemplateSpec {
 
 /// The node that a pod is on or asks for; nothing where it asks for none or for several.
 #[must_use]
-pub fn target(pod: &Pod) -> Option<&str> {
-    let spec = pod.spec.as_ref()?;
-    if let Some(node) = spec.node_name.as_deref().filter(|node| !node.is_empty()) {
-        return Some(node);
-    }
-    let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
-    let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
-    let mut fields = required
-        .node_selector_terms
-        .iter()
-        .flat_map(|term| term.match_fields.iter().flatten());
-    let named = fields.find(|field| field.key == "metadata.name" && field.operator == "In")?;
-    match named.values.as_deref() {
-        Some([node]) => Some(node),
-        _ => None,
+pub fn target(pod: &CountedPod) -> Option<&str> {
+    let facts = pod.facts();
+    if facts.node.is_empty() {
+        facts.asks_for.as_deref()
+    } else {
+        Some(&facts.node)
     }
 }
 
@@ -202,9 +194,9 @@ pub fn hash_of(labels: Option<&BTreeMap<String, String>>) -> &str {
 
 /// Whether a pod was made of the present template: by its revision's hash, or by the count of changes.
 #[must_use]
-pub fn is_updated(set: &DaemonSet, pod: &Pod, hash: &str) -> bool {
-    let labels = pod.metadata.labels.as_ref();
+pub fn is_updated(set: &DaemonSet, pod: &CountedPod, hash: &str) -> bool {
+    let labels = &pod.header().labels;
     let counted = template_generation(set).map(|generation| generation.to_string());
-    let by_count = counted.is_some() && labels.and_then(|labels| labels.get(GENERATION_LABEL)) == counted.as_ref();
-    by_count || (!hash.is_empty() && hash_of(labels) == hash)
+    let by_count = counted.is_some() && labels.get(GENERATION_LABEL) == counted.as_ref();
+    by_count || (!hash.is_empty() && hash_of(Some(labels)) == hash)
 }

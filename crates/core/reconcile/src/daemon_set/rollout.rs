@@ -1,14 +1,12 @@
 //! Rolling updates: which pods of an earlier revision go now, and where a new one starts beside the old.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::apps::v1::{DaemonSet, RollingUpdateDaemonSet};
-use k8s_openapi::api::core::v1::Pod;
 
 use super::manage::is_going;
 use super::placement::is_updated;
 use super::{Changes, Work};
 use crate::deployment::resolve;
+use crate::pods::CountedPod;
 
 const ROLLING_UPDATE: &str = "RollingUpdate";
 
@@ -23,8 +21,8 @@ struct Limits {
 /// The one new and the one old pod of a node.
 #[derive(Clone, Copy, Debug)]
 struct Pair<'a> {
-    new: Option<&'a Arc<Pod>>,
-    old: Option<&'a Arc<Pod>>,
+    new: Option<&'a CountedPod>,
+    old: Option<&'a CountedPod>,
 }
 
 /// The strategy's numbers, if it is a rolling update at all.
@@ -80,7 +78,7 @@ impl<'a> Work<'a> {
     }
 
     /// Every node that has pods or should have one, with its pods.
-    fn places(&self) -> impl Iterator<Item = (&'a str, &[&'a Arc<Pod>])> {
+    fn places(&self) -> impl Iterator<Item = (&'a str, &[&'a CountedPod])> {
         let empty = self
             .nodes
             .iter()
@@ -90,7 +88,7 @@ impl<'a> Work<'a> {
     }
 
     /// The new and the old pod among those that stay; nothing where there are several of either, which is put right first.
-    fn pair(&self, pods: &[&'a Arc<Pod>]) -> Option<Pair<'a>> {
+    fn pair(&self, pods: &[&'a CountedPod]) -> Option<Pair<'a>> {
         let mut pair = Pair { new: None, old: None };
         for pod in pods.iter().filter(|pod| !is_going(pod)) {
             let side = if is_updated(self.set, pod, &self.hash) {

@@ -5,7 +5,6 @@ use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
 use super::Work;
 use super::placement::is_updated;
 use crate::plan::{Action, Plan};
-use crate::pods;
 use crate::replicaset::to_value;
 
 impl Work<'_> {
@@ -41,7 +40,7 @@ impl Work<'_> {
             status.desired_number_scheduled += 1;
             let Some(pod) = oldest else { continue };
             status.current_number_scheduled += 1;
-            status.number_ready += i32::from(pods::is_ready(pod));
+            status.number_ready += i32::from(pod.facts().ready);
             available += i32::from(self.is_available(pod));
             updated += i32::from(is_updated(self.set, pod, &self.hash));
         }

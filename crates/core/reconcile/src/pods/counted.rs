@@ -48,6 +48,8 @@ pub struct PodFacts {
     pub deletion_cost: i32,
     /// The most restarts of one container, and of one sidecar.
     pub restarts: (i32, i32),
+    /// The node that it asks for by its name, where it asks for one alone: a daemon's.
+    pub asks_for: Option<Box<str>>,
     /// `status.podIPs`, and `podIP` where it is none of them.
     pub addresses: Box<[Box<str>]>,
     /// `spec.hostname`, empty where it has none.
@@ -180,6 +182,8 @@ struct Spec<'a> {
     #[serde(borrow)]
     node_name: Option<Cow<'a, str>>,
     #[serde(borrow)]
+    affinity: Option<Affinity<'a>>,
+    #[serde(borrow)]
     hostname: Option<Cow<'a, str>>,
     #[serde(borrow)]
     subdomain: Option<Cow<'a, str>>,
@@ -187,6 +191,45 @@ struct Spec<'a> {
     containers: Option<Vec<Option<Container<'a>>>>,
     #[serde(borrow)]
     init_containers: Option<Vec<Option<Container<'a>>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Affinity<'a> {
+    #[serde(borrow)]
+    node_affinity: Option<NodeAffinity<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeAffinity<'a> {
+    #[serde(borrow)]
+    required_during_scheduling_ignored_during_execution: Option<NodeSelector<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeSelector<'a> {
+    #[serde(borrow)]
+    node_selector_terms: Option<Vec<Option<NodeSelectorTerm<'a>>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeSelectorTerm<'a> {
+    #[serde(borrow)]
+    match_fields: Option<Vec<Option<Requirement<'a>>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Requirement<'a> {
+    #[serde(borrow)]
+    key: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    operator: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    values: Option<Vec<Cow<'a, str>>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -284,6 +327,7 @@ impl Facts for PodFacts {
             created: metadata.creation_timestamp.map(|time| time.0),
             deletion_cost: cost.map_or(0, |cost| cost_of(&cost)),
             restarts: restarts(&spec, &status),
+            asks_for: asks_for(&spec),
             addresses: addresses(&status),
             hostname: spec.hostname.as_deref().unwrap_or_default().into(),
             subdomain: spec.subdomain.as_deref().unwrap_or_default().into(),
@@ -292,7 +336,8 @@ impl Facts for PodFacts {
     }
 
     fn weight_beside(&self) -> usize {
-        let texts = self.node.len() + self.hostname.len() + self.subdomain.len();
+        let asks_for = self.asks_for.as_ref().map_or(0, |node| node.len());
+        let texts = self.node.len() + asks_for + self.hostname.len() + self.subdomain.len();
         let addresses: usize = self.addresses.iter().map(|address| address.len()).sum();
         let ports = self.ports.iter().map(|port| port.name.len() + port.protocol.len());
         texts + size_of_val(&*self.addresses) + addresses + size_of_val(&*self.ports) + ports.sum::<usize>()
@@ -319,6 +364,18 @@ fn restarts(spec: &Spec<'_>, status: &Status<'_>) -> (i32, i32) {
         regular.map(counts).max().unwrap_or(0).max(0),
         inits.filter(is_sidecar).map(counts).max().unwrap_or(0).max(0),
     )
+}
+
+fn asks_for(spec: &Spec<'_>) -> Option<Box<str>> {
+    let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
+    let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
+    let terms = required.node_selector_terms.iter().flatten().flatten();
+    let mut fields = terms.flat_map(|term| term.match_fields.iter().flatten().flatten());
+    let named = fields.find(|field| field.key.as_deref() == Some("metadata.name") && field.operator.as_deref() == Some("In"))?;
+    match named.values.as_deref() {
+        Some([node]) => Some(Box::from(&**node)),
+        _ => None,
+    }
 }
 
 fn addresses(status: &Status<'_>) -> Box<[Box<str>]> {

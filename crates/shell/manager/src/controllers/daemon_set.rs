@@ -10,10 +10,11 @@ use parking_lot::Mutex;
 use trireme_api::Object;
 use trireme_client::{Cache, Change, ResourceRef};
 use trireme_reconcile::daemon_set::backoff::Pauses;
-use trireme_reconcile::daemon_set::{self, Snapshot};
+use trireme_reconcile::daemon_set::{self, SeenNode, Snapshot};
 use trireme_reconcile::ownership;
 
 use super::suffix;
+use crate::facts::counted_pods;
 use crate::registration::{Context, Key, Registration, controllers_of};
 
 /// Pauses after failed pods, by DaemonSet. No two workers have one key, so each takes out what it works with.
@@ -99,18 +100,15 @@ fn snapshot(context: &Context, key: &Key) -> Option<Snapshot> {
     let daemon_set = cache.get::<DaemonSet>(&key.namespace, &key.name)?;
     let uid = daemon_set.metadata.uid.as_deref().unwrap_or_default();
     let selector = daemon_set.spec.as_ref().map(|spec| &spec.selector);
-    let mut pods = cache.by_owner::<Pod>(uid);
-    let selected = cache.list_where::<Pod>(Some(&key.namespace), |labels| {
-        selector.is_some_and(|selector| ownership::selects(selector, Some(labels)))
+    // Owned ones, and such as nobody controls and it may adopt.
+    let pods = counted_pods(cache, &key.namespace, |pod| {
+        let header = pod.header();
+        header.owners.iter().any(|owner| owner.uid == uid)
+            || (ownership::controller_in(header).is_none()
+                && selector.is_some_and(|selector| ownership::selects(selector, Some(&header.labels))))
     });
-    // Owned ones are there already, those of others are none of its business.
-    let owned = |pod: &Pod| pod.metadata.owner_references.iter().flatten().any(|owner| owner.uid == uid);
-    let orphans = selected
-        .into_iter()
-        .filter(|pod| ownership::controller_of(&pod.metadata).is_none());
-    pods.extend(orphans.filter(|pod| !owned(pod)));
     Some(Snapshot {
-        nodes: cache.list::<Node>(None),
+        nodes: cache.read::<Node, _>(None, |_| true, SeenNode::of),
         revisions: cache.list::<ControllerRevision>(Some(&key.namespace)),
         pods,
         daemon_set,

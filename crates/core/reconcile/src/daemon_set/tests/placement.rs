@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::super::placement::{Fit, Placement, is_updated, pinned, target, template};
-use super::world::{daemon_set, node};
+use super::world::{daemon_set, node, seen};
+use crate::pods::CountedPod;
 
 #[test]
 fn a_node_fits_or_keeps_what_it_has_or_neither() {
@@ -81,7 +82,7 @@ fn a_node_fits_or_keeps_what_it_has_or_neither() {
         ("out of service", json!({}), taint(&own("out-of-service"), "NoExecute"), NONE),
     ] {
         let set = daemon_set("a", json!({"template": {"spec": spec}}));
-        let fit = Placement::of(&set).fit(&node("n", json!({"zone": "a"}), taints));
+        let fit = Placement::of(&set).fit(&seen(&node("n", json!({"zone": "a"}), taints)));
         let (run, stay) = expected;
         assert_eq!(fit, Fit { run, stay }, "{case}");
     }
@@ -90,12 +91,11 @@ fn a_node_fits_or_keeps_what_it_has_or_neither() {
 #[test]
 fn a_pods_node_is_where_it_is_or_where_it_asks_to_be() {
     let set = daemon_set("a", json!({}));
-    let pod = |spec: Value| serde_json::from_value(json!({"spec": spec})).unwrap();
-    let asking = pinned(template(&set, "h"), "n");
-    let mut asking: k8s_openapi::api::core::v1::Pod = pod(serde_json::to_value(asking.spec).unwrap());
-    assert_eq!(target(&asking), Some("n"));
-    asking.spec.as_mut().unwrap().node_name = Some("m".into());
-    assert_eq!(target(&asking), Some("m"));
+    let pod = |spec: Value| CountedPod::made(&json!({"spec": spec}));
+    let mut asking = serde_json::to_value(pinned(template(&set, "h"), "n").spec).unwrap();
+    assert_eq!(target(&pod(asking.clone())), Some("n"));
+    asking["nodeName"] = "m".into();
+    assert_eq!(target(&pod(asking)), Some("m"));
     let fields = |fields: Value| {
         pod(
             json!({"containers": [], "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
@@ -125,12 +125,12 @@ fn a_pod_is_updated_by_its_hash_or_by_the_count_of_changes() {
         (json!({"pod-template-generation": "2"}), "h", false),
         (json!({}), "h", false),
     ] {
-        let pod = serde_json::from_value(json!({"metadata": {"labels": labels}})).unwrap();
+        let pod = CountedPod::made(&json!({"metadata": {"labels": labels}}));
         assert_eq!(is_updated(&set, &pod, hash), expected, "{labels} {hash}");
     }
     let mut set = set;
     set.metadata.annotations = Some([("deprecated.daemonset.template.generation".into(), "many".into())].into());
-    let pod = serde_json::from_value(json!({"metadata": {"labels": {"pod-template-generation": "many"}}})).unwrap();
+    let pod = CountedPod::made(&json!({"metadata": {"labels": {"pod-template-generation": "many"}}}));
     assert!(!is_updated(&set, &pod, "h"));
     assert_eq!(
         template(&set, "").metadata.unwrap().labels.unwrap(),

@@ -5,8 +5,8 @@ use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::placement::{Placement, target};
-use super::world::{World, daemon_set, node};
+use super::super::placement::Placement;
+use super::world::{World, daemon_set, node, seen, target_of};
 use crate::history;
 use crate::pods;
 
@@ -200,8 +200,8 @@ proptest! {
         let hash = &present[0].metadata.labels.as_ref().unwrap()["controller-revision-hash"];
         let (mut desired, mut misscheduled, mut updated) = (0, 0, 0);
         for (name, node) in &world.nodes {
-            let here: Vec<_> = world.pods.values().filter(ours).filter(|pod| target(pod) == Some(name)).collect();
-            let fit = placement.fit(node);
+            let here: Vec<_> = world.pods.values().filter(ours).filter(|pod| target_of(pod).as_ref() == Some(name)).collect();
+            let fit = placement.fit(&seen(node));
             prop_assert!(here.iter().all(|pod| pods::phase(pod) == "Running" && pods::is_ready(pod)));
             prop_assert!(here.len() <= usize::from(fit.stay), "{name}: {}", here.len());
             prop_assert!(!fit.run || here.len() == 1, "{name}: {}", here.len());

@@ -7,12 +7,13 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
+use trireme_api::Object;
 
 use super::super::backoff::Pauses;
-use super::super::{Snapshot, placement, reconcile};
+use super::super::{SeenNode, Snapshot, placement, reconcile};
 use crate::history;
 use crate::plan::{Action, Plan};
-use crate::pods;
+use crate::pods::{self, CountedPod};
 use crate::replicaset::to_value;
 
 pub(super) struct World {
@@ -65,6 +66,19 @@ pub(super) fn node(name: &str, labels: Value, taints: Value) -> Node {
     serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "spec": {"taints": taints}})).unwrap()
 }
 
+pub(super) fn seen(node: &Node) -> SeenNode {
+    SeenNode::of(&Object::from_value(&to_value(node)).unwrap()).unwrap()
+}
+
+fn counted(pod: &Pod) -> CountedPod {
+    CountedPod::made(&to_value(pod))
+}
+
+/// The node that a pod is on or asks for.
+pub(super) fn target_of(pod: &Pod) -> Option<String> {
+    placement::target(&counted(pod)).map(str::to_owned)
+}
+
 impl World {
     /// A DaemonSet and nodes `n0`, `n1` and so on.
     pub(super) fn new(set: DaemonSet, nodes: usize) -> Self {
@@ -90,8 +104,8 @@ impl World {
     pub(super) fn plan(&mut self) -> Plan {
         let snapshot = Snapshot {
             daemon_set: Arc::new(self.set.clone()),
-            nodes: self.nodes.values().cloned().map(Arc::new).collect(),
-            pods: self.pods.values().cloned().map(Arc::new).collect(),
+            nodes: self.nodes.values().map(seen).collect(),
+            pods: self.pods.values().map(counted).collect(),
             revisions: self.revisions.values().cloned().map(Arc::new).collect(),
         };
         let serial = &mut self.serial;
@@ -157,7 +171,7 @@ impl World {
                 let pod = self.pods.get_mut(&target.name).unwrap();
                 assert!(pod.metadata.deletion_timestamp.is_none(), "deleted once: {}", target.name);
                 self.deleted.push(target.name.clone());
-                if placement::target(pod).is_some() && pod.spec.as_ref().unwrap().node_name.is_some() {
+                if target_of(pod).is_some() && pod.spec.as_ref().unwrap().node_name.is_some() {
                     pod.metadata.deletion_timestamp = Some(time);
                 } else {
                     self.pods.remove(&target.name);
@@ -183,7 +197,7 @@ impl World {
             pod.metadata.deletion_timestamp.is_none() && !lost
         });
         for pod in self.pods.values_mut() {
-            let node = placement::target(pod).unwrap().to_owned();
+            let node = target_of(pod).unwrap();
             if pod.spec.as_ref().unwrap().node_name.is_none() {
                 if nodes.contains_key(&node) {
                     pod.spec.as_mut().unwrap().node_name = Some(node);
@@ -206,7 +220,7 @@ impl World {
         let here = |name: &str| {
             self.pods.values().any(|pod| {
                 let available = pods::available_in(pod, minimum, self.now).is_some_and(|left| left.is_zero());
-                placement::target(pod) == Some(name) && available && pods::is_active(pod)
+                target_of(pod).as_deref() == Some(name) && available && pods::is_active(pod)
             })
         };
         self.nodes.keys().filter(|name| here(name)).count()

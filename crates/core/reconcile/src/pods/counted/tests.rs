@@ -17,6 +17,8 @@ fn facts_are_what_the_pod_says() {
         "metadata": {"name": "p", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z",
             "annotations": {"a\"b": "c", DELETION_COST: "-7"}},
         "spec": {"nodeName": "n\\1", "hostname": "h", "subdomain": "s",
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}]}}},
             "containers": [{"name": "a", "ports": [{"name": "http", "containerPort": 80}, {"containerPort": 1}, null]}, {"name": "b"}],
             "initContainers": [
                 {"name": "side", "restartPolicy": "Always", "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}]},
@@ -36,6 +38,7 @@ fn facts_are_what_the_pod_says() {
         created: Some("2026-01-01T00:00:00Z".parse().unwrap()),
         deletion_cost: -7,
         restarts: (5, 3),
+        asks_for: Some("n2".into()),
         addresses: ["10.0.0.1", "fd00::1"].map(Box::from).into(),
         hostname: "h".into(),
         subdomain: "s".into(),
@@ -55,7 +58,7 @@ fn facts_are_what_the_pod_says() {
 #[test]
 fn nulls_and_what_is_absent_are_nothing() {
     let nothing = json!({"metadata": {}});
-    let nulls = json!({"metadata": {"annotations": null, "creationTimestamp": null}, "spec": {"nodeName": null, "initContainers": null, "containers": null, "hostname": null},
+    let nulls = json!({"metadata": {"annotations": null, "creationTimestamp": null}, "spec": {"nodeName": null, "initContainers": null, "containers": null, "hostname": null, "affinity": null},
         "status": {"phase": null, "conditions": null, "containerStatuses": null, "initContainerStatuses": null,
             "podIP": null, "podIPs": null}});
     let nulls_within = json!({"metadata": {"annotations": {DELETION_COST: "+1"}},
@@ -71,6 +74,7 @@ fn nulls_and_what_is_absent_are_nothing() {
         created: None,
         deletion_cost: 0,
         restarts: (0, 0),
+        asks_for: None,
         addresses: [].into(),
         hostname: "".into(),
         subdomain: "".into(),
