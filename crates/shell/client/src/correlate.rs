@@ -1,10 +1,11 @@
 //! Which events become new objects, which raise a count and which are dropped: the correlator of upstream's client-go
 //! (tools/record/events_cache.go), as a state machine that is given the time.
 //!
-//! Invariant: memory is bounded by [`ENTRIES_MAX`] per table.
+//! Invariant: memory is bounded by [`ENTRIES_MAX`] per table, and an entry takes a hundred bytes or so: what events have in common
+//! is known by a keyed hash of 128 bits, not by its texts (`what_is_remembered_of_an_event_is_small`).
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::Hash;
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hash, RandomState};
 
 use jiff::Timestamp;
 
@@ -21,13 +22,14 @@ const SPAM_PER_SECOND: f64 = 1.0 / 300.0;
 const COMBINED: &str = "(combined from similar events): ";
 
 /// What makes two events alike apart from their message.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Group {
-    pub(crate) source: String,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Group<'a> {
+    /// Component and host.
+    pub(crate) source: [&'a str; 2],
     /// Kind, namespace, name, UID, API version and field path of the object.
-    pub(crate) object: [String; 6],
+    pub(crate) object: [&'a str; 6],
     pub(crate) event_type: &'static str,
-    pub(crate) reason: String,
+    pub(crate) reason: &'a str,
 }
 
 /// What is known of an event that was written.
@@ -49,11 +51,17 @@ pub(crate) enum Verdict {
     Drop,
 }
 
+/// What stands for texts in a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Id(u128);
+
 /// An event's identity in the table of written events.
-pub(crate) type Identity = (Group, Option<String>);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Identity(Id);
 
 struct Similar {
-    messages: BTreeSet<String>,
+    /// Those of the last messages.
+    messages: Vec<Id>,
     last: Timestamp,
 }
 
@@ -64,29 +72,44 @@ struct Bucket {
 
 #[derive(Default)]
 pub(crate) struct Correlator {
-    groups: HashMap<Group, Similar>,
+    /// Two, with keys of their own, give the halves of an id.
+    hashers: [RandomState; 2],
+    groups: HashMap<Id, Similar>,
     written: HashMap<Identity, (Written, Timestamp)>,
-    buckets: HashMap<(String, [String; 6]), Bucket>,
+    buckets: HashMap<Id, Bucket>,
 }
 
 impl Correlator {
+    fn id(&self, of: impl Hash) -> Id {
+        let [high, low] = [0, 1].map(|at| u128::from(self.hashers[at].hash_one(&of)));
+        Id(high << 64 | low)
+    }
+
     /// Judges an event. A [`Verdict::Create`] or [`Verdict::Raise`] that succeeded is reported by [`Self::note`].
-    pub(crate) fn judge(&mut self, group: &Group, message: &str, now: Timestamp) -> (Verdict, Identity) {
+    pub(crate) fn judge(&mut self, group: &Group<'_>, message: &str, now: Timestamp) -> (Verdict, Identity) {
+        let kind = (group.source, group.object, group.event_type, group.reason);
+        let (id, said) = (self.id(kind), self.id(message));
+        let (alone, combined) = (
+            Identity(self.id((kind, Some(message)))),
+            Identity(self.id((kind, None::<&str>))),
+        );
         bound(&mut self.groups, |similar| similar.last);
-        let similar = self.groups.entry(group.clone()).or_insert_with(|| Similar {
-            messages: BTreeSet::new(),
+        let similar = self.groups.entry(id).or_insert_with(|| Similar {
+            messages: Vec::with_capacity(1),
             last: now,
         });
         if now.as_second() - similar.last.as_second() > GROUP_SECONDS {
             similar.messages.clear();
         }
         similar.last = now;
-        similar.messages.insert(message.to_owned());
+        if !similar.messages.contains(&said) {
+            similar.messages.push(said);
+        }
         let (identity, message) = if similar.messages.len() < SIMILAR_MAX {
-            ((group.clone(), Some(message.to_owned())), message.to_owned())
+            (alone, message.to_owned())
         } else {
-            similar.messages.pop_first();
-            ((group.clone(), None), format!("{COMBINED}{message}"))
+            similar.messages.remove(0);
+            (combined, format!("{COMBINED}{message}"))
         };
         let verdict = if !self.allow(group, now) {
             Verdict::Drop
@@ -101,15 +124,13 @@ impl Correlator {
         (verdict, identity)
     }
 
-    fn allow(&mut self, group: &Group, now: Timestamp) -> bool {
+    fn allow(&mut self, group: &Group<'_>, now: Timestamp) -> bool {
         bound(&mut self.buckets, |bucket| bucket.filled);
-        let bucket = self
-            .buckets
-            .entry((group.source.clone(), group.object.clone()))
-            .or_insert(Bucket {
-                tokens: SPAM_BURST,
-                filled: now,
-            });
+        let id = self.id((group.source, group.object));
+        let bucket = self.buckets.entry(id).or_insert(Bucket {
+            tokens: SPAM_BURST,
+            filled: now,
+        });
         let passed = now.duration_since(bucket.filled).as_secs_f64().max(0.0);
         bucket.tokens = (bucket.tokens + passed * SPAM_PER_SECOND).min(SPAM_BURST);
         bucket.filled = now;
@@ -143,12 +164,12 @@ fn bound<K: Clone + Eq + Hash, V>(table: &mut HashMap<K, V>, at: impl Fn(&V) -> 
 mod tests {
     use super::*;
 
-    fn group() -> Group {
+    fn group() -> Group<'static> {
         Group {
-            source: "kubelet".into(),
-            object: ["Pod", "default", "a", "u", "v1", ""].map(String::from),
+            source: ["kubelet", "n"],
+            object: ["Pod", "default", "a", "u", "v1", ""],
             event_type: "Warning",
-            reason: "BackOff".into(),
+            reason: "BackOff",
         }
     }
 
@@ -185,6 +206,62 @@ mod tests {
         assert!(matches!(verdict, Verdict::Create { message } if message == "(combined from similar events): m9"));
         let (verdict, _) = correlator.judge(&group(), "m10", at(700));
         assert!(matches!(verdict, Verdict::Create { message } if message == "m10"));
+    }
+
+    #[test]
+    fn events_that_differ_in_anything_are_not_taken_for_one() {
+        let mut correlator = Correlator::default();
+        let (_, identity) = correlator.judge(&group(), "m", at(0));
+        correlator.note(identity, written("e"), at(0));
+        let mut others = vec![("o", group())];
+        for place in 0..6 {
+            let mut other = group();
+            other.object[place] = "other";
+            others.push(("m", other));
+        }
+        others.push((
+            "m",
+            Group {
+                reason: "Other",
+                ..group()
+            },
+        ));
+        others.push((
+            "m",
+            Group {
+                event_type: "Normal",
+                ..group()
+            },
+        ));
+        others.push((
+            "m",
+            Group {
+                source: ["kubele", "tn"],
+                ..group()
+            },
+        ));
+        for (message, other) in others {
+            let (verdict, _) = correlator.judge(&other, message, at(1));
+            assert!(matches!(verdict, Verdict::Create { .. }), "{other:?} {message}");
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_of_an_event_is_small() {
+        let entries = size_of::<(Id, Similar)>() + size_of::<(Identity, (Written, Timestamp))>() + size_of::<(Id, Bucket)>();
+        assert!(entries <= 224, "{entries}");
+        let mut correlator = Correlator::default();
+        for number in 0..3 * ENTRIES_MAX {
+            let (name, time) = (number.to_string(), at(i64::try_from(number).unwrap()));
+            let mut other = group();
+            other.object[2] = &name;
+            let (_, identity) = correlator.judge(&other, "m", time);
+            correlator.note(identity, written("e"), time);
+        }
+        let lengths = [correlator.groups.len(), correlator.written.len(), correlator.buckets.len()];
+        assert!(lengths.iter().all(|length| *length <= ENTRIES_MAX), "{lengths:?}");
+        let messages = correlator.groups.values().map(|similar| similar.messages.capacity());
+        assert_eq!(messages.max(), Some(1));
     }
 
     #[test]

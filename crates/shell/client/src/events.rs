@@ -293,20 +293,20 @@ impl Writer {
     }
 }
 
-fn group_of(note: &Note) -> Group {
-    let about = note.regarding.clone();
+fn group_of(note: &Note) -> Group<'_> {
+    let about = &note.regarding;
     Group {
-        source: format!("{}/{}", note.component, note.host),
+        source: [&note.component, &note.host],
         object: [
-            about.kind,
-            about.namespace,
-            about.name,
-            about.uid,
-            about.api_version,
-            about.field_path,
+            &about.kind,
+            &about.namespace,
+            &about.name,
+            &about.uid,
+            &about.api_version,
+            &about.field_path,
         ],
         event_type: note.event_type.as_str(),
-        reason: note.reason.clone(),
+        reason: &note.reason,
     }
 }
 
