@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError, Weak};
 use crate::object::Shared;
 
 /// What the kept decodes of the process may weigh together.
-pub const DECODED_BYTES_MAX: usize = 24 << 20;
+pub const DECODED_BYTES_MAX: usize = 16 << 20;
 
 /// How many decodes that were used since the last look are passed over when room is needed.
 const SECOND_CHANCES: usize = 8;
