@@ -110,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    /// The pods here have containers that no type takes: whoever decoded one would go on without it.
+    /// The pods here have volumes that no type takes: whoever decoded one would go on without it.
     #[tokio::test]
     async fn a_look_at_many_pods_decodes_none() {
         let fake = FakeTransport::new();
@@ -130,7 +130,7 @@ mod tests {
                 &ResourceRef::of::<Pod>(),
                 json!({"apiVersion": "v1", "kind": "Pod",
                     "metadata": {"name": name, "namespace": "d", "labels": labels, "ownerReferences": owners},
-                    "spec": {"containers": "none that a type takes"},
+                    "spec": {"containers": [], "volumes": "none that a type takes"},
                     "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}),
             );
         }

@@ -1,6 +1,6 @@
 //! A simulated API with a scheduler and kubelets: carries out plans and lets pods run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -76,7 +76,8 @@ fn counted(pod: &Pod) -> CountedPod {
 
 /// The node that a pod is on or asks for.
 pub(super) fn target_of(pod: &Pod) -> Option<String> {
-    placement::target(&counted(pod)).map(str::to_owned)
+    let on = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    on.or_else(|| placement::target(&counted(pod)).map(str::to_owned))
 }
 
 impl World {
@@ -217,13 +218,12 @@ impl World {
     /// Nodes with a pod that is available and stays.
     pub(super) fn served(&self) -> usize {
         let minimum = self.set.spec.as_ref().unwrap().min_ready_seconds.unwrap_or(0);
-        let here = |name: &str| {
-            self.pods.values().any(|pod| {
-                let available = pods::available_in(pod, minimum, self.now).is_some_and(|left| left.is_zero());
-                target_of(pod).as_deref() == Some(name) && available && pods::is_active(pod)
-            })
+        let serve = |pod: &&Pod| {
+            let available = pods::available_in(pod, minimum, self.now).is_some_and(|left| left.is_zero());
+            available && pods::is_active(pod)
         };
-        self.nodes.keys().filter(|name| here(name)).count()
+        let served: BTreeSet<String> = self.pods.values().filter(serve).filter_map(target_of).collect();
+        self.nodes.keys().filter(|name| served.contains(*name)).count()
     }
 
     /// One look and what comes of it; whether anything moved or is still to come.
