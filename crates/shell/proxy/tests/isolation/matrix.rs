@@ -20,8 +20,13 @@ use crate::ground::{Namespace, shell};
 /// Long enough for what is let through.
 const LISTEN: Duration = Duration::from_secs(10);
 const NODE: (&str, &str) = ("192.0.2.1", "2001:db8::1");
-/// Name, addresses, namespace and label of pods, and the node that they are on.
-const SPOTS: [(&str, (&str, &str), Option<(&str, &str, &str)>); 5] = [
+/// Name, addresses of both families, and of pods the namespace, the label and the node that they are on.
+type Spot = (
+    &'static str,
+    (&'static str, &'static str),
+    Option<(&'static str, &'static str, &'static str)>,
+);
+const SPOTS: [Spot; 5] = [
     ("a", ("10.42.0.2", "fd42::2"), Some(("x", "a", "one"))),
     ("b", ("10.42.0.3", "fd42::3"), Some(("x", "b", "one"))),
     ("c", ("10.42.0.4", "fd42::4"), Some(("y", "a", "one"))),
