@@ -386,6 +386,7 @@ mod tests {
             "core/services",
             "discovery.k8s.io/endpointslices",
             "networking.k8s.io/ipaddresses",
+            "networking.k8s.io/networkpolicies",
             "node.k8s.io/runtimeclasses",
             "policy/poddisruptionbudgets",
             "rbac.authorization.k8s.io/clusterrolebindings",
