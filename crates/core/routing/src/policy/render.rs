@@ -4,7 +4,7 @@
 //! the chain of all pods with the same policies, `eg/…` or `in/…`, or to `return` where no policy selects the pod. `return`
 //! means "allowed" in every chain; what falls through is dropped.
 //!
-//! Sets: `p/…` addresses of the pods that a list of selectors finds, `b/…` ranges of blocks, `ports/…` long lists of ports,
+//! Sets: `p/…` addresses of the pods that one large or several small selectors find, `b/…` ranges of blocks, `ports/…` long lists of ports,
 //! `np/<proto>/<name>` the pods with a port of that name. Names end in a digest of what they stand for, so what is equal is there once, whoever's policy it is.
 
 use core::net::IpAddr;
@@ -193,6 +193,8 @@ impl<'a> Ports<'a> {
 
 /// Elements that sets may have more than the policies ask for, so that rules become fewer; of one table.
 const MERGED_ELEMENTS: usize = 50_000;
+/// The pods of a selector that finds more than this are a set of their own, which all lists share.
+const SHARED_MEMBERS: usize = 32;
 /// A list of ports longer than this becomes a set of its own, which chains share.
 const PORTS_IN_RULE: usize = 8;
 
@@ -373,9 +375,15 @@ impl<'a> Maker<'a> {
         peers.settled(family)
     }
 
-    /// Elements that a set of these peers has.
+    /// Whether a selector finds so many pods that they are a set of their own.
+    fn is_large(&self, key: &str) -> bool {
+        self.members.get(key).is_some_and(|pods| pods.len() > SHARED_MEMBERS)
+    }
+
+    /// What it costs to have these peers in one more set.
     fn weight(&self, peers: &Peers<'_>) -> usize {
-        let pods = peers.pods.iter().filter_map(|key| self.members.get(key));
+        let small = peers.pods.iter().filter(|key| !self.is_large(key));
+        let pods = small.filter_map(|key| self.members.get(key));
         peers.pods.len() + pods.map(Vec::len).sum::<usize>() + peers.blocks.len()
     }
 
@@ -409,11 +417,14 @@ impl<'a> Maker<'a> {
         }
         let (ip, address, field) = (family.word(), family.address_type(), direction.other());
         let mut matches = Vec::new();
-        if !peers.pods.is_empty() {
-            let name = format!("p/{}", digest(&peers.pods));
+        // What many find is there once, whoever names it; the others of a list become one.
+        let (large, small): (Vec<&str>, Vec<&str>) = peers.pods.iter().copied().partition(|key| self.is_large(key));
+        let lists = large.iter().map(|key| vec![*key]);
+        for keys in lists.chain((!small.is_empty()).then_some(small)) {
+            let name = format!("p/{}", digest(&keys));
             // An empty set is kept: a pod that comes is put in without a change of rules.
             table.sets.entry(name.clone()).or_insert_with(|| {
-                let all = peers.pods.iter().filter_map(|key| self.members.get(key)).flatten();
+                let all = keys.iter().filter_map(|key| self.members.get(key)).flatten();
                 let mut members = set(format!("type {address};"));
                 members.elements = all
                     .filter(|it| Family::of(**it) == family)

@@ -410,6 +410,32 @@ fn what_many_policies_share_is_there_once_and_a_packet_meets_few_rules() {
     assert_eq!((kernel.chains("ip", "in/"), kernel.sizes().0), (1, 201));
 }
 
+#[test]
+fn many_pods_of_one_selector_are_one_set() {
+    let mut world = small();
+    world.namespaces.push(namespace("big", &json!({"n": "big"})));
+    world
+        .pods
+        .extend((10..210).map(|at| pod(at, "big", "two", &json!({"app": "a"}))));
+    let policies = |count: usize| {
+        let each = (0..count).map(|at| {
+            let from = json!([{"namespaceSelector": {"matchLabels": {"n": "big"}}}, {"podSelector": {"matchLabels": {"app": at.to_string()}}}]);
+            let rule = json!({"from": from, "ports": [{"port": 80 + at}]});
+            policy(&format!("p{at}"), if at % 2 == 0 { "x" } else { "y" }, json!({"podSelector": {}, "ingress": [rule]}))
+        });
+        each.collect::<Vec<_>>()
+    };
+    let mut sizes = Vec::new();
+    for count in [2, 40] {
+        world.policies = policies(count);
+        sizes.push(compute(&world).ruleset.size());
+    }
+    // A rule or two more for each, and not 200 addresses in both families.
+    assert!(sizes[1] < sizes[0] + 40 * 10, "{sizes:?}");
+    world.pods.truncate(40);
+    check(&world);
+}
+
 /// A policy made to be multiplied: long lists of peers and ports, and a second for each port, in no common order.
 #[test]
 fn rules_are_as_large_as_the_policies_ask_for() {
@@ -426,4 +452,101 @@ fn rules_are_as_large_as_the_policies_ask_for() {
     world.policies = vec![policy("p", "x", json!({"podSelector": {}, "ingress": rules}))];
     let size = compute(&world).ruleset.size();
     assert!(size < 10_000, "{size} for 4,000 entries");
+}
+
+/// Figures for docs/BENCHMARKS.md; run by hand with `--release -- --ignored --nocapture`.
+#[test]
+#[ignore = "figures, not a test"]
+fn ten_thousand_policies_cost() {
+    let mut world = World::default();
+    for space in 0..100 {
+        let name = format!("n{space}");
+        world.namespaces.push(namespace(&name, &json!({"n": name})));
+        for at in 0..100 {
+            let number = space * 100 + at;
+            let on = if at == 0 {
+                "one".to_owned()
+            } else {
+                format!("node{}", number % 100)
+            };
+            let mut it = pod(number, &name, &on, &json!({"app": format!("a{}", at % 10)}));
+            let net = if at == 0 { 0 } else { 1 + number / 250 };
+            it["status"]["podIPs"] = json!([{"ip": format!("10.42.{net}.{}", 2 + if at == 0 { space } else { number % 250 })}]);
+            world.pods.push(it);
+            let from = json!([{"podSelector": {"matchLabels": {"app": format!("a{}", at % 10)}}},
+                {"namespaceSelector": {"matchLabels": {"n": format!("n{at}")}}}]);
+            let rule = json!({"from": from, "ports": [{"port": 80 + at % 20}]});
+            let subjects = if at % 2 == 0 {
+                json!({})
+            } else {
+                json!({"matchLabels": {"app": format!("a{}", at % 10)}})
+            };
+            world.policies.push(policy(
+                &format!("p{at}"),
+                &name,
+                json!({"podSelector": subjects, "ingress": [rule]}),
+            ));
+        }
+    }
+    let read = std::time::Instant::now();
+    let first = compute(&world);
+    println!("objects read and rules computed in {} ms", read.elapsed().as_millis());
+    let policies: Vec<Arc<Policy>> = world
+        .policies
+        .iter()
+        .map(|it| Arc::new(Policy::of(&serde_json::from_value::<NetworkPolicy>(it.clone()).unwrap())))
+        .collect();
+    let pods: Vec<Arc<PolicyPod>> = world
+        .pods
+        .iter()
+        .filter_map(|it| PolicyPod::of(&serde_json::from_value::<Pod>(it.clone()).unwrap()))
+        .map(Arc::new)
+        .collect();
+    let namespaces: BTreeMap<String, Labels> = (0..100)
+        .map(|at| format!("n{at}"))
+        .map(|n| (n.clone(), [("n".to_owned(), n)].into()))
+        .collect();
+    let node = NodeFacts {
+        pod_cidrs: vec!["10.42.0.0/24".parse().unwrap()],
+        ..node()
+    };
+    let input = Input {
+        policies: &policies,
+        namespaces: &namespaces,
+        pods: &pods,
+        node: &node,
+    };
+    let begun = std::time::Instant::now();
+    let outcome = isolate(&input);
+    let computed = begun.elapsed();
+    let script = outcome.ruleset.replace();
+    let kernel = Kernel::load(&script);
+    println!(
+        "{} policies, {} pods, {} of them here and isolated: computed in {} ms, {} objects, script of {} kB, longest chain {} rules",
+        policies.len(),
+        pods.len(),
+        outcome.isolated_pods,
+        computed.as_millis(),
+        outcome.ruleset.size(),
+        script.len() / 1000,
+        kernel.sizes().0
+    );
+    let begun = std::time::Instant::now();
+    let change = outcome.ruleset.change_from(&first.ruleset);
+    println!(
+        "difference in {} ms, {} bytes",
+        begun.elapsed().as_millis(),
+        change.apply.len()
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("all.nft");
+    std::fs::write(&path, &script).unwrap();
+    let begun = std::time::Instant::now();
+    let output = Command::new("unshare")
+        .args(["--net", "nft", "-f"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    println!("the kernel takes all of it in {} ms", begun.elapsed().as_millis());
 }

@@ -385,3 +385,48 @@ fn what_policies_let_through_in_both_families() {
         std::panic::resume_unwind(panic);
     }
 }
+
+/// Figures for docs/BENCHMARKS.md: first datagrams of flows from `b` to `a`, one after another (the kernel judges and delivers them
+/// while the sender waits), without policies, with one, and with ten thousand in their namespace, each of which lets another
+/// pod in at one of a hundred ports.
+#[test]
+#[ignore = "figures, not a test"]
+fn flows_under_ten_thousand_policies() {
+    let thread = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let spots = build();
+        let to = address("a", true);
+        let policy = |at: usize| {
+            let from = json!([{"podSelector": {"matchLabels": {"app": if at == 0 { "b".into() } else { format!("x{at}") }}}}]);
+            json!({"podSelector": {}, "ingress": [{"from": from, "ports": [{"protocol": "UDP", "port": 9000 + at % 100}]}]})
+        };
+        let _listener = spots["a"].run(|| UdpSocket::bind("0.0.0.0:9000").unwrap());
+        let send = move || {
+            let mut took = Duration::ZERO;
+            for _ in 0..5_000 {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                let begun = Instant::now();
+                socket.send_to(b"?", SocketAddr::new(to, 9000)).unwrap();
+                took += begun.elapsed();
+            }
+            took / 5_000
+        };
+        for round in 0..3 {
+            for count in [0, 1, 10_000] {
+                let specs: Vec<Value> = (0..count).map(policy).collect();
+                let ruleset = rules(&specs);
+                let script = ruleset.replace();
+                runtime.block_on(async { Nft.apply(&script).await.unwrap() });
+                let each = spots["b"].run(send);
+                println!(
+                    "round {round}: {count} policies, script of {} kB: {each:?} a flow",
+                    script.len() / 1000
+                );
+            }
+        }
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
