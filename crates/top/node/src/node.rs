@@ -334,9 +334,11 @@ impl NetworkPart {
         })
     }
 
+    /// Which pods the cache is to hold, should it hold none yet: all where others share it.
     fn own_pods(&self) -> ListOptions {
+        let own = || format!("spec.nodeName={}", self.settings.name);
         ListOptions {
-            field_selector: Some(format!("spec.nodeName={}", self.settings.name)),
+            field_selector: self.settings.own_pods_only.then(own),
             ..ListOptions::default()
         }
     }
