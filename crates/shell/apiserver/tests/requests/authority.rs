@@ -137,8 +137,26 @@ async fn call(server: &Arc<ApiServer>, token: &str, method: &str, path: &str, bo
     (code, serde_json::from_slice(&bytes).unwrap_or_default())
 }
 
+/// What comes of a body of some media type.
+async fn send(server: &Arc<ApiServer>, token: &str, (method, media_type): (&str, &str), path: &str, body: Value) -> (u16, Value) {
+    let headers = [("accept", "application/json"), ("content-type", media_type)];
+    let (code, bytes) = exchange(server, token, (method, path), headers, body).await;
+    (code, serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
 /// What comes back, a watch up to its end.
-async fn call_as(server: &Arc<ApiServer>, token: &str, (method, path): (&str, &str), accept: &str, body: Value) -> (u16, Bytes) {
+async fn call_as(server: &Arc<ApiServer>, token: &str, asked: (&str, &str), accept: &str, body: Value) -> (u16, Bytes) {
+    let headers = [("accept", accept), ("content-type", "application/json")];
+    exchange(server, token, asked, headers, body).await
+}
+
+async fn exchange(
+    server: &Arc<ApiServer>,
+    token: &str,
+    (method, path): (&str, &str),
+    headers: [(&str, &str); 2],
+    body: Value,
+) -> (u16, Bytes) {
     let body = if body.is_null() {
         Bytes::new()
     } else {
@@ -147,9 +165,10 @@ async fn call_as(server: &Arc<ApiServer>, token: &str, (method, path): (&str, &s
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .header("authorization", format!("Bearer {token}"))
-        .header("accept", accept)
-        .header("content-type", "application/json");
+        .header("authorization", format!("Bearer {token}"));
+    let request = headers
+        .iter()
+        .fold(request, |request, (name, value)| request.header(*name, *value));
     let response = server.handle(request.body(Full::new(body)).unwrap()).await;
     let code = response.status().as_u16();
     (code, response.into_body().collect().await.unwrap().to_bytes())
@@ -203,6 +222,62 @@ async fn a_node_sees_of_other_nodes_pods_what_policies_need_and_no_more() {
 }
 
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+
+/// A stock API server answers these so. What a node sends whole is held against it where others changed taints or labels since,
+/// before it is late; so a kubelet sends what differs.
+#[tokio::test]
+async fn a_node_that_says_what_differs_is_not_refused_for_what_others_change() {
+    let fixture = Fixture::start().await;
+    let server = &fixture.server;
+    let node = async |method: &str, media_type: &str, path: &str, body: Value| {
+        send(server, "NODE", (method, media_type), path, body).await
+    };
+    let merge = ("PATCH", "application/merge-patch+json");
+    const WHOLE: &str = "application/json";
+    const DIFFERENCE: &str = "application/strategic-merge-patch+json";
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    fixture
+        .admin("POST", accounts, json!({"metadata": {"name": "default"}}))
+        .await;
+    let tainted = json!({"metadata": {"name": "n1"}, "spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}});
+    assert_eq!(fixture.admin("POST", "/api/v1/nodes", tainted).await.0, 201);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
+    let (code, answer) = fixture.admin("POST", "/api/v1/namespaces/default/pods", pod).await;
+    assert_eq!(code, 201, "{answer}");
+    for (plural, path, change, why, said) in [
+        (
+            "nodes",
+            "/api/v1/nodes/n1",
+            json!({"spec": {"taints": null}}),
+            "nodes \"n1\" is forbidden: node \"n1\" is not allowed to modify taints",
+            json!({"conditions": [{"type": "Ready", "status": "True"}]}),
+        ),
+        (
+            "pods",
+            "/api/v1/namespaces/default/pods/p",
+            json!({"metadata": {"labels": {"x": "y"}}}),
+            "pods \"p\" is forbidden: node \"n1\" cannot update labels through pod status",
+            json!({"phase": "Running"}),
+        ),
+    ] {
+        let (_, late) = fixture.admin("GET", path, Value::Null).await;
+        assert_eq!(send(server, "ADMIN", merge, path, change).await.0, 200);
+        let status = format!("{path}/status");
+        let (code, answer) = node("PUT", WHOLE, &status, late.clone()).await;
+        assert_eq!((code, &answer["message"]), (403, &json!(why)), "{plural}");
+        let (code, _) = fixture.admin("PUT", &status, late.clone()).await;
+        assert_eq!(code, 409, "{plural}");
+        let metadata = json!({"uid": late["metadata"]["uid"], "resourceVersion": late["metadata"]["resourceVersion"]});
+        let (code, answer) = node("PATCH", DIFFERENCE, &status, json!({"metadata": metadata, "status": said})).await;
+        assert_eq!((code, &answer["reason"]), (409, &json!("Conflict")), "{plural}: {answer}");
+        let metadata = json!({"uid": late["metadata"]["uid"]});
+        let (code, answer) = node("PATCH", DIFFERENCE, &status, json!({"metadata": metadata, "status": said})).await;
+        assert_eq!(code, 200, "{plural}: {answer}");
+        let (_, found) = fixture.admin("GET", path, Value::Null).await;
+        assert_eq!(found["spec"]["taints"], Value::Null, "{plural}");
+        assert_eq!(found["status"], answer["status"], "{plural}");
+    }
+}
 
 #[tokio::test]
 async fn a_namespace_made_at_one_server_is_there_at_the_next_at_once() {
