@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trireme_client::testing::FakeTransport;
+use trireme_api::Status;
 use trireme_client::{Cache, Client, ResourceRef, Transport};
 
 use super::{End, HollowRuntime, ends};
@@ -27,6 +28,7 @@ impl HollowNode {
         let client = Client::new(api.clone());
         let shutdown = CancellationToken::new();
         let cache = Cache::new(&client, shutdown.clone());
+        cache.ensure_of::<Node>();
         let runtime = HollowRuntime::new(Arc::clone(&cache), Duration::ZERO);
         let mut config = KubeletConfig::new("node-1", [192, 0, 2, 1].into(), directory.join("data"));
         config.pod_log_dir = directory.join("logs");
@@ -180,6 +182,15 @@ async fn a_node_that_stays_as_it_is_says_so_every_five_minutes() {
     );
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(written(), before + 1);
+    // What it sees is late, as it is after a time out of reach; once its Lease is renewed again, it looks at the Node itself.
+    node.api.hold(&ResourceRef::of::<Node>(), true);
+    seed(&|condition| condition["status"] = "Unknown".into()).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(written(), before + 1);
+    let away = Status::failure(503, "ServiceUnavailable", "out of reach");
+    node.api.fail_next("PUT leases kube-node-lease/node-1", away);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(written(), before + 2, "{:?}", node.api.calls());
     assert!(
         !node.api.calls().iter().any(|call| call.starts_with("PUT nodes")),
         "what it does not change it does not send"

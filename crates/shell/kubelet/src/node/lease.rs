@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use tokio::sync::Notify;
 use trireme_api::Status;
 
 use crate::shared::Shared;
@@ -17,13 +18,17 @@ const PERIOD: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-pub(super) async fn keep(shared: &Shared) {
+/// Renews it for ever. `back` is told when it could not be renewed for a while and can be again.
+pub(super) async fn keep(shared: &Shared, back: &Notify) {
     let mut known: Option<Lease> = None;
     let mut pause = RETRY;
     loop {
         match renew(shared, known.take()).await {
             Ok(lease) => {
                 known = Some(lease);
+                if pause > RETRY {
+                    back.notify_one();
+                }
                 pause = RETRY;
                 tokio::time::sleep(PERIOD).await;
             }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use trireme_api::Status;
 use trireme_client::{EventType, Patch, Regarding};
@@ -54,7 +55,8 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         shared
             .recorder
             .record(regarding, EventType::Normal, "Starting", "Starting kubelet.");
-        tokio::join!(lease::keep(&shared), keep_status(&shared));
+        let back = Notify::new();
+        tokio::join!(lease::keep(&shared, &back), keep_status(&shared, &back));
     };
     tokio::select! {
         () = work => {}
@@ -183,13 +185,19 @@ fn next_report(told: Told) -> Duration {
     }
 }
 
-async fn keep_status(shared: &Shared) {
+/// Looks every ten seconds at the Node as it was seen last; at the Node itself where that failed, or where the API was out of reach
+/// (`back`): what is seen may be from before then, and others may believe the node to be dead.
+async fn keep_status(shared: &Shared, back: &Notify) {
     let mut due = tokio::time::Instant::now() + next_report(Told::Changed);
     let mut failed = false;
     loop {
-        tokio::time::sleep(if failed { AGAIN_AFTER } else { STATUS_PERIOD }).await;
+        let pause = if failed { AGAIN_AFTER } else { STATUS_PERIOD };
+        let live = tokio::select! {
+            () = tokio::time::sleep(pause) => failed,
+            () = back.notified() => true,
+        };
         let now = tokio::time::Instant::now();
-        let outcome = write_status(shared, now >= due, failed).await;
+        let outcome = write_status(shared, now >= due, live).await;
         let fails = outcome.is_err();
         match outcome {
             Ok(Told::Nothing) => {}
