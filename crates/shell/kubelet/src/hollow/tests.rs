@@ -8,8 +8,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use trireme_client::testing::FakeTransport;
 use trireme_api::Status;
+use trireme_client::testing::FakeTransport;
 use trireme_client::{Cache, Client, ResourceRef, Transport};
 
 use super::{End, HollowRuntime, ends};
