@@ -34,7 +34,7 @@ pub use declare::Environment;
 pub use goregex::{RegexFault, regex_fault};
 pub use source::Issues;
 pub use types::{Declared, Type};
-pub use uses::{Admission, Unwanted, Wanted, device};
+pub use uses::{Admission, Unwanted, Wanted, device, rule};
 
 /// Whether a word means something of its own in the language, or may one day, so that no variable is called by it.
 #[must_use]
@@ -111,11 +111,6 @@ pub enum Refused {
     /// Its macros or its types make too much of it.
     #[error("compilation failed: the expression is too complex")]
     Complex,
-}
-
-/// Refuses what cannot be parsed; no name is looked up.
-pub fn parse(text: &str, budget: &mut Budget) -> Result<(), Refused> {
-    parsed(text, &Arc::new(Source::new(text)), true, budget).map(drop)
 }
 
 fn parsed(text: &str, source: &Arc<Source>, bindings: bool, budget: &mut Budget) -> Result<Ast, Refused> {

@@ -214,6 +214,17 @@ pub fn device(stored: bool) -> &'static Environment {
     if stored { &STORED } else { &NEW }
 }
 
+/// The environment of the rules of a definition. What `self` and `oldSelf` are is left to run time: the schema would say.
+pub fn rule() -> &'static Environment {
+    static RULE: LazyLock<Environment> = LazyLock::new(|| {
+        let mut environment = Environment::new();
+        environment.declare("self", Type::Dyn);
+        environment.declare("oldSelf", Type::Dyn);
+        environment
+    });
+    &RULE
+}
+
 /// What an expression must give.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {

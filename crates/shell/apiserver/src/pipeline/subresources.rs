@@ -524,9 +524,16 @@ impl ApiServer {
             subresource: "status".into(),
             ..target.clone()
         };
+        // What is empty is no precondition here, though it is one of the deletion that follows.
+        let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let said = DeleteOptions {
+            uid: filled(&delete.uid),
+            resource_version: filled(&delete.resource_version),
+            ..delete.clone()
+        };
         let mut make = |present: &Present| {
             let pod = present.whole();
-            super::delete::check_preconditions(target, delete, pod)?;
+            super::delete::check_preconditions(target, &said, pod)?;
             let mut pod = pod.clone();
             set_condition(
                 &mut pod,

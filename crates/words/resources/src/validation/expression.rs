@@ -70,10 +70,15 @@ impl Expressions {
         None
     }
 
-    /// Why `text` cannot be parsed, if it cannot; for expressions whose names nobody knows yet.
-    pub fn unparsed(&mut self, text: &str) -> Option<String> {
-        let parsed = self.run(text, |budget| trireme_cel::parse(text, budget));
-        parsed.err().map(|why| why.to_string())
+    /// What `text` gives, or why it does not compile.
+    ///
+    /// # Errors
+    /// In upstream's words.
+    pub fn result(&mut self, text: &str, environment: &Environment) -> Result<Type, String> {
+        match self.compile(text, environment, &Wanted::Anything) {
+            Ok(compiled) => Ok(compiled.result),
+            Err(why) => Err(why.to_string()),
+        }
     }
 
     fn compile(&mut self, text: &str, environment: &Environment, wanted: &Wanted) -> Result<Compiled, Uncompiled> {

@@ -1,11 +1,13 @@
 //! What OpenAPI parts a schema may have, and how the extensions of Kubernetes go together.
 //!
-//! Invariant: expressions are looked at only where the schema around and below them is right, and by their syntax alone.
+//! Invariant: expressions are looked at only where the schema around and below them is right. What `self` is the
+//! schema would say, which is not asked yet: faults that hang on it are not found.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 use trireme_api::schema;
+use trireme_cel::Type;
 
 use super::super::errors::Errors;
 use super::super::expression::Expressions;
@@ -41,7 +43,7 @@ const AT_ROOT: &[&str] = &[
     "XPreserveUnknownFields",
     "XValidations",
 ];
-/// Most bytes of all rules of one schema that are parsed; what stands behind is taken unparsed.
+/// Most bytes of all rules of one schema that are compiled; what stands behind is taken as it is.
 const RULE_BYTES_MAX: usize = 32 * 1024;
 /// Most rules of one schema that are parsed.
 const RULES_MAX: usize = 1_000;
@@ -191,8 +193,8 @@ struct Walk<'o, 'a> {
     errors: Errors,
     of_rules: Errors,
     expressions: Expressions,
-    /// Rules that were parsed.
-    parsed: HashSet<&'a str>,
+    /// Rules that were compiled.
+    compiled: HashSet<&'a str>,
     bytes_left: usize,
 }
 
@@ -203,7 +205,7 @@ pub(super) fn check(errors: &mut Errors, schema: &Node<'_>, options: &Options, r
         errors: Errors::new(),
         of_rules: Errors::new(),
         expressions: Expressions::new(),
-        parsed: HashSet::new(),
+        compiled: HashSet::new(),
         bytes_left: RULE_BYTES_MAX,
     };
     let place = Place {
@@ -443,13 +445,11 @@ impl<'a> Walk<'_, 'a> {
         let part = |name: &'static str| list.index(index).at(name);
         let text = |name: &str| rule.get(name).and_then(Value::as_str).unwrap_or_default();
         let shown = || show::internal(PACKAGE, "ValidationRule", rule);
-        for name in ["rule", "messageExpression"] {
-            let text = text(name);
-            if (name == "rule" || !text.is_empty())
-                && let Some(why) = self.parse(text)
-            {
-                self.of_rules.push(part(name).invalid_as(shown(), why));
-            }
+        if let Some(why) = self.uncompiled(text("rule"), &Type::Bool) {
+            self.of_rules.push(part("rule").invalid_as(shown(), why));
+        } else if let Some(why) = self.uncompiled(text("messageExpression"), &Type::String) {
+            self.of_rules
+                .push(part("messageExpression").invalid_as(shown(), format!("messageExpression {why}")));
         }
         if names_old(text("rule")) {
             if let Some(path) = &place.uncorrelated {
@@ -463,17 +463,23 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
-    /// Why a text is no expression. Each text is parsed once, and all together as far as the budget goes.
-    fn parse(&mut self, text: &'a str) -> Option<String> {
-        if text.len() > ONE_RULE_BYTES_MAX || self.parsed.len() >= RULES_MAX {
+    /// Why a text is no expression of that type. Each text is compiled once, and all together as far as the budget goes.
+    fn uncompiled(&mut self, text: &'a str, wanted: &Type) -> Option<String> {
+        if text.is_empty() || text.len() > ONE_RULE_BYTES_MAX || self.compiled.len() >= RULES_MAX {
             return None;
         }
         let left = self.bytes_left.checked_sub(text.len())?;
-        if !self.parsed.insert(text) {
+        if !self.compiled.insert(text) {
             return None;
         }
         self.bytes_left = left;
-        self.expressions.unparsed(text.trim())
+        match self.expressions.result(text, trireme_cel::rule()) {
+            // What hangs on the schema is not known here.
+            Ok(found) if found == *wanted || matches!(found, Type::Dyn | Type::Any) => None,
+            Ok(_) if *wanted == Type::Bool => Some("cel expression must evaluate to a bool".to_owned()),
+            Ok(_) => Some("must evaluate to a string".to_owned()),
+            Err(why) => Some(why),
+        }
     }
 }
 
