@@ -151,8 +151,9 @@ impl Present {
         let elements = slot.as_array().filter(|elements| !elements.is_empty())?;
         let own = at(&self.value, bulk.at)?;
         debug_assert!(!kept || write::is_text_of(bulk.text(), slot), "what is kept is what there is");
-        let kept = kept || write::is_text_of(bulk.text(), slot);
-        let stand_in = if kept { own.clone() } else { other_than(own, elements) };
+        let scalars = Value::Array(elements.iter().map(scalars_of).collect());
+        let kept = kept || (scalars == *own && write::is_text_of(bulk.text(), slot));
+        let stand_in = if kept { own.clone() } else { other_than(own, scalars) };
         Some(Lifted {
             value: std::mem::replace(slot, stand_in),
             kept,
@@ -224,14 +225,16 @@ fn at_mut<'v>(value: &'v mut Value, at: &[&str]) -> Option<&'v mut Value> {
     at.iter().try_fold(value, |value, name| value.get_mut(name))
 }
 
-/// What stands for elements that are not those of the stored object, for which `own` stands.
-fn other_than(own: &Value, elements: &[Value]) -> Value {
-    let mut scalars: Vec<Value> = elements.iter().map(scalars_of).collect();
+/// What stands for elements with those scalars that are not the elements of the stored object, for which `own` stands.
+fn other_than(own: &Value, mut scalars: Value) -> Value {
     // Elements with the same scalars may differ in the rest.
-    while own.as_array() == Some(&scalars) {
-        scalars.extend(scalars.last().cloned());
+    while scalars == *own {
+        match &mut scalars {
+            Value::Array(elements) => elements.extend(elements.last().cloned()),
+            _ => break,
+        }
     }
-    Value::Array(scalars)
+    scalars
 }
 
 fn scalars_of(element: &Value) -> Value {

@@ -78,14 +78,14 @@ pub fn yaml<'a>(bytes: &'a [u8], ledger: &mut Ledger) -> Result<(Body<'a>, Vec<S
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
         let mut attempt = *ledger;
         match json(bytes, &mut attempt) {
-            Ok(mut node) if super::typed::duplicates(&node).is_empty() => {
-                *ledger = attempt;
-                go_floats(&mut node);
-                go_order(&mut node);
-                return Ok((Body(node), Vec::new()));
+            Ok(mut node) => {
+                if go_form(&mut node) {
+                    *ledger = attempt;
+                    return Ok((Body(node), Vec::new()));
+                }
             }
             Err(super::DecodeError::Cost(error)) => return Err(error.into()),
-            _ => {}
+            Err(_) => {}
         }
     }
     let text = std::str::from_utf8(bytes).map_err(|_| YamlError::Syntax {
@@ -121,17 +121,27 @@ fn go_order(node: &mut Node<'_>) {
     }
 }
 
-/// A float of a JSON text in the form that a YAML reader and a JSON writer give it.
-fn go_floats(node: &mut Node<'_>) {
+/// Brings a JSON text's tree into the form that a YAML reader and a JSON writer give it: floats, and the order of members.
+/// Whether each name stands once in its object; else it stays half done.
+fn go_form(node: &mut Node<'_>) -> bool {
     match node {
         Node::Number(text) if text.contains(['.', 'e', 'E']) => {
             if let Some(float) = text.parse::<f64>().ok().filter(|float| float.is_finite()) {
                 *text = Cow::Owned(float.to_string());
             }
+            true
         }
-        Node::Array(items) => items.iter_mut().for_each(go_floats),
-        Node::Object(members) => members.iter_mut().for_each(|(_, member)| go_floats(member)),
-        _ => {}
+        Node::Array(items) => items.iter_mut().all(go_form),
+        Node::Object(members) => {
+            if !members.is_sorted_by(|(one, _), (other, _)| one < other) {
+                members.sort_by(|(one, _), (other, _)| one.cmp(other));
+                if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+                    return false;
+                }
+            }
+            members.iter_mut().all(|(_, member)| go_form(member))
+        }
+        _ => true,
     }
 }
 
