@@ -126,6 +126,17 @@ fn port(value: &Value) -> Option<u16> {
         .filter(|port| *port > 0)
 }
 
+/// All node ports of a service, as they stand there.
+fn port_numbers(service: &Value) -> BTreeSet<i64> {
+    let spec = &service["spec"];
+    let ports = spec["ports"].as_array().into_iter().flatten();
+    let numbers = ports.map(|entry| whole(&entry["nodePort"]));
+    numbers
+        .chain([whole(&spec["healthCheckNodePort"])])
+        .filter(|number| *number != 0)
+        .collect()
+}
+
 fn claims(service: &Value) -> Claims {
     let spec = &service["spec"];
     let mut claims = Claims::default();
@@ -255,7 +266,7 @@ impl ApiServer {
             writes = self.addresses(target, old, service, dry_run)?;
         }
         let mut ports = Ports {
-            held: old.map(|old| claims(old).ports).unwrap_or_default(),
+            held: old.map(port_numbers).unwrap_or_default(),
             taken: BTreeSet::new(),
             new: old.is_none(),
             dry_run,
@@ -571,6 +582,9 @@ impl ApiServer {
 
     /// Takes a port that a client wishes, unless the service holds it already.
     fn take_port(&self, ports: &mut Ports, wished: i64) -> Result<(), PortRefused> {
+        if ports.held.contains(&wished) {
+            return Ok(());
+        }
         let range = &self.config.node_ports;
         let Some(port) = u16::try_from(wished).ok().filter(|port| range.contains(port)) else {
             return if ports.dry_run {
@@ -579,7 +593,7 @@ impl ApiServer {
                 Err(PortRefused::OutOfRange(*range.start(), *range.end()))
             };
         };
-        if ports.held.contains(&port) || (!ports.new && ports.taken.contains(&port)) {
+        if !ports.new && ports.taken.contains(&port) {
             return Ok(());
         }
         if ports.taken.contains(&port) || self.store.get(&keys::internal(NODE_PORTS, &port.to_string())).is_some() {
@@ -594,7 +608,7 @@ impl ApiServer {
         let range = self.config.node_ports.clone();
         let free = |port: &u16| {
             !ports.taken.contains(port)
-                && !ports.held.contains(port)
+                && !ports.held.contains(&i64::from(*port))
                 && self.store.get(&keys::internal(NODE_PORTS, &port.to_string())).is_none()
         };
         let mut random = rand::rng();
@@ -628,8 +642,8 @@ impl ApiServer {
 
 /// The node ports of a service while they are allocated.
 struct Ports {
-    /// Those that it holds already.
-    held: BTreeSet<u16>,
+    /// Those that it holds already, in the range or not: that may have been another when it got them.
+    held: BTreeSet<i64>,
     /// Those that it is given now.
     taken: BTreeSet<u16>,
     /// Whether the service is new.
