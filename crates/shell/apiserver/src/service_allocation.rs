@@ -676,7 +676,9 @@ fn keeps_preferred_families(old: &Value, service: &Value) -> bool {
     let (before, spec) = (&old["spec"], &service["spec"]);
     let same = |name: &str| before[name] == spec[name];
     let prefers = |spec: &Value| text(spec, "ipFamilyPolicy") == PREFER;
-    needs_address(spec) && same("type") && prefers(spec) && prefers(before) && same("clusterIPs") && same("ipFamilies")
+    // One that was made by way of its status has no policy.
+    let preferred = prefers(before) || before["ipFamilyPolicy"].is_null();
+    needs_address(spec) && same("type") && prefers(spec) && preferred && same("clusterIPs") && same("ipFamilies")
 }
 
 fn address_key(address: IpAddr) -> trireme_store::Key {

@@ -166,14 +166,19 @@ fn check_eviction(target: &Target, given: &Value, dry_run: bool) -> Result<(), S
     Ok(())
 }
 
+/// The namespace and the name of a scale must be the URL's.
+fn check_place(target: &Target, scale: &mut Value) -> Result<(), Status> {
+    super::create::match_namespace(target, scale)?;
+    check_name(target, scale)
+}
+
 impl ApiServer {
     /// PUT of a scale.
     ///
     /// # Errors
     /// As upstream.
     pub async fn update_scale(&self, target: &Target, mut scale: Value, options: &WriteOptions) -> Result<Written, Status> {
-        super::create::match_namespace(target, &mut scale)?;
-        check_name(target, &scale)?;
+        check_place(target, &mut scale)?;
         let scale_target = scale_target(target);
         let mut make = |old: &Present| {
             let mut value = scale.clone();
@@ -198,15 +203,15 @@ impl ApiServer {
         if kind == PatchKind::Apply {
             let mut configs = configs(body, options.validation)?;
             let mut make = |old: &Present| {
-                let made = made_by_apply(&scale_target, Some(old), configs()?, options)?;
-                check_name(target, &made.value).map_err(|status| status.warning(made.warnings.clone()))?;
+                let mut made = made_by_apply(&scale_target, Some(old), configs()?, options)?;
+                check_place(target, &mut made.value).map_err(|status| status.warning(made.warnings.clone()))?;
                 Ok(made)
             };
             return self.change_scale(target, options, true, &mut make).await;
         }
         let mut make = |old: &Present| {
             let mut made = patched(&scale_target, kind, old, body, options)?;
-            check_name(target, &made.value).map_err(|status| status.warning(made.warnings.clone()))?;
+            check_place(target, &mut made.value).map_err(|status| status.warning(made.warnings.clone()))?;
             let options = &WriteOptions {
                 empty: made.empty,
                 ..options.clone()
