@@ -95,12 +95,14 @@ impl Process {
         Ok(Self { pid, started })
     }
 
-    /// Whether it still lives; a zombie does not.
+    /// Whether it still lives; a zombie does not, once all its threads are gone: what a process that ends has open is closed
+    /// by its last thread, which may be later than the first is a zombie.
     #[must_use]
     pub fn lives(self) -> bool {
         let zombie = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))
             .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')));
-        !zombie && self.is_there()
+        let threads = || std::fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(0, Iterator::count);
+        !(zombie && threads() <= 1) && self.is_there()
     }
 
     /// Whether the kernel still knows it, if only as a zombie.
