@@ -1,11 +1,13 @@
 //! Services and endpoints to rules: tables of cases, one golden ruleset, and `nft -c` as the judge of all scripts.
 
-use std::process::{Command, Stdio};
+mod shared;
+
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
+use shared::kernel_accepts;
 use trireme_routing::{Existing, HostPort, Input, NodeFacts, Protocol, Routing, Ruleset, route};
 
 fn node() -> NodeFacts {
@@ -75,24 +77,6 @@ fn lines(ruleset: &Ruleset, needle: &str) -> Vec<String> {
         .map(|line| line.replace("ip trireme ", ""))
         .filter(|line| line.contains(needle))
         .collect()
-}
-
-/// Runs scripts one after another in a network namespace of their own; the kernel is the judge.
-fn kernel_accepts(scripts: &[String]) {
-    for script in scripts {
-        assert!(!script.contains("/tmp"), "no paths in scripts");
-    }
-    let mut command = Command::new("unshare");
-    command.args(["--net", "sh", "-ec", "for file do nft -f \"$file\"; done", "sh"]);
-    let directory = tempfile::tempdir().unwrap();
-    for (at, script) in scripts.iter().enumerate() {
-        let path = directory.path().join(format!("{at}.nft"));
-        std::fs::write(&path, script).unwrap();
-        command.arg(path);
-    }
-    let output = command.stdin(Stdio::null()).output().expect("unshare and nft are installed");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{error}\n{}", scripts.join("\n---\n"));
 }
 
 #[test]

@@ -4,10 +4,12 @@
 mod clusters;
 mod kernel;
 mod reference;
+#[path = "../shared/mod.rs"]
+mod shared;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -15,6 +17,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kernel::{Kernel, Packet};
 use reference::World;
 use serde_json::{Value, json};
+use shared::kernel_accepts;
 use trireme_routing::policy::{Input, Labels, Outcome, Policy, PolicyPod, isolate};
 use trireme_routing::{Existing, NodeFacts, POLICY_TABLE, Ruleset};
 
@@ -31,7 +34,8 @@ fn node() -> NodeFacts {
     }
 }
 
-fn compute(world: &World) -> Outcome {
+/// A world's policies and pods, as they are seen.
+fn read(world: &World) -> (Vec<Arc<Policy>>, Vec<Arc<PolicyPod>>) {
     let policies: Vec<Arc<Policy>> = world
         .policies
         .iter()
@@ -43,6 +47,11 @@ fn compute(world: &World) -> Outcome {
         .filter_map(|it| PolicyPod::of(&serde_json::from_value::<Pod>(it.clone()).unwrap()))
         .map(Arc::new)
         .collect();
+    (policies, pods)
+}
+
+fn compute(world: &World) -> Outcome {
+    let (policies, pods) = read(world);
     let labels = |it: &Value| serde_json::from_value::<Option<Labels>>(it["metadata"]["labels"].clone()).unwrap();
     let namespaces: BTreeMap<String, Labels> = world
         .namespaces
@@ -340,20 +349,6 @@ fn pods_of_the_host_and_pods_that_have_ended_are_nobody() {
     assert!(!alone.names_pods, "needs no other pods");
 }
 
-fn kernel_accepts(scripts: &[String]) {
-    let mut command = Command::new("unshare");
-    command.args(["--net", "sh", "-ec", "for file do nft -f \"$file\"; done", "sh"]);
-    let directory = tempfile::tempdir().unwrap();
-    for (at, script) in scripts.iter().enumerate() {
-        let path = directory.path().join(format!("{at:04}.nft"));
-        std::fs::write(&path, script).unwrap();
-        command.arg(path);
-    }
-    let output = command.stdin(Stdio::null()).output().expect("unshare and nft are installed");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{error}\n{}", scripts.join("\n---\n"));
-}
-
 /// All the shapes that rules have, each policy of them in the place of the one before.
 #[test]
 fn the_kernel_takes_every_shape_and_every_change() {
@@ -488,20 +483,10 @@ fn ten_thousand_policies_cost() {
             ));
         }
     }
-    let read = std::time::Instant::now();
+    let begun = std::time::Instant::now();
     let first = compute(&world);
-    println!("objects read and rules computed in {} ms", read.elapsed().as_millis());
-    let policies: Vec<Arc<Policy>> = world
-        .policies
-        .iter()
-        .map(|it| Arc::new(Policy::of(&serde_json::from_value::<NetworkPolicy>(it.clone()).unwrap())))
-        .collect();
-    let pods: Vec<Arc<PolicyPod>> = world
-        .pods
-        .iter()
-        .filter_map(|it| PolicyPod::of(&serde_json::from_value::<Pod>(it.clone()).unwrap()))
-        .map(Arc::new)
-        .collect();
+    println!("objects read and rules computed in {} ms", begun.elapsed().as_millis());
+    let (policies, pods) = read(&world);
     let namespaces: BTreeMap<String, Labels> = (0..100)
         .map(|at| format!("n{at}"))
         .map(|n| (n.clone(), [("n".to_owned(), n)].into()))
