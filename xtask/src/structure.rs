@@ -92,7 +92,7 @@ fn may_import(package: &str, layer: &str, dependency: &str, other: &str) -> bool
     match (layer, other) {
         ("words", "words") => matches!(
             (package.as_str(), dependency.as_str()),
-            ("cel" | "resources", "api") | ("resources", "cel")
+            ("cel" | "structural" | "resources", "api") | ("structural" | "resources", "cel") | ("resources", "structural")
         ),
         ("core" | "shell" | "top", "words") | ("top", "top") => true,
         ("shell" | "top", "core") => true,

@@ -221,11 +221,13 @@ impl Environment {
 
     /// Declares variables of one shape: what a schema says of their values. Objects in it are types whose names begin with
     /// `type_name`, which must be no variable's name.
-    pub fn declare_shaped(&mut self, names: &[&str], type_name: &str, shape: &Shape) {
+    /// Gives their type.
+    pub fn declare_shaped(&mut self, names: &[&str], type_name: &str, shape: &Shape) -> Type {
         let of = self.shaped(type_name, shape);
         for name in names {
             self.declare(name, of.clone());
         }
+        of
     }
 
     /// The type of values of a shape; objects are known by where they stand.

@@ -43,6 +43,12 @@ pub const BUDGET: u64 = 10_000_000;
 /// What the match conditions of a webhook or binding may cost together.
 pub const MATCH_CONDITIONS_BUDGET: u64 = 2_500_000;
 
+/// Whether Go's `url.ParseRequestURI` reads a text.
+#[must_use]
+pub fn is_request_uri(text: &str) -> bool {
+    Url::fault(text).is_none()
+}
+
 /// An expression that can run.
 #[derive(Debug)]
 pub struct Program {

@@ -137,7 +137,12 @@ impl Environment {
 
     /// Compiles `text`, which must give what is `wanted`, to what can run.
     pub fn program(&self, text: &str, wanted: &Wanted) -> Result<eval::Program, Refused> {
-        let (ast, checked, _) = self.judged(text, wanted, &mut Budget::default())?;
+        self.program_within(text, wanted, &mut Budget::default())
+    }
+
+    /// Likewise, with what is left of a budget.
+    pub fn program_within(&self, text: &str, wanted: &Wanted, budget: &mut Budget) -> Result<eval::Program, Refused> {
+        let (ast, checked, _) = self.judged(text, wanted, budget)?;
         eval::Program::new(&ast, &checked).map_err(Refused::Unplanned)
     }
 
