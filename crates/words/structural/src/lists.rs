@@ -81,8 +81,10 @@ impl Twins {
         let all: Vec<Value> = items
             .iter()
             .map(|item| {
-                let own = |key: &Box<str>| Some(((**key).to_owned(), item.get(&**key)?.clone()));
-                Value::Object(keys.iter().filter_map(own).collect::<Map<_, _>>())
+                let own = keys
+                    .iter()
+                    .filter_map(|key| Some(((**key).to_owned(), item.get(&**key)?.clone())));
+                Value::Object(own.collect::<Map<_, _>>())
             })
             .collect();
         for index in twins(&all) {

@@ -60,8 +60,10 @@ fn kind(node: &Node, resource: bool) -> Kind {
                     Kind::Map(Box::new(inner))
                 };
             }
-            let each = |(name, property): (&Box<str>, &Node)| (name.clone(), of(property, property.embedded));
-            let mut all: BTreeMap<Box<str>, Shape> = node.properties.iter().map(each).collect();
+            let given = node.properties.iter();
+            let mut all: BTreeMap<Box<str>, Shape> = given
+                .map(|(name, property)| (name.clone(), of(property, property.embedded)))
+                .collect();
             if resource && !says_type_and_metadata(node) {
                 add_type_and_metadata(&mut all);
             }
