@@ -119,6 +119,12 @@ impl Present {
         self.bulk.as_ref().map(|bulk| bulk.at)
     }
 
+    /// The text of the bulk that is set aside.
+    #[must_use]
+    pub fn bulk_text(&self) -> Option<&[u8]> {
+        self.bulk.as_ref().map(Bulk::text)
+    }
+
     /// The bulk that is set aside, as it is written.
     #[must_use]
     pub fn bulk_node(&self) -> Option<Node<'_>> {

@@ -1,12 +1,17 @@
-//! Compact JSON text to values, as serde_json reads it, for texts whose members stand in order: those of stored objects.
+//! JSON text to values, as serde_json reads it: texts of stored objects, whose members stand in order, and texts of requests that
+//! are read without a type.
 //!
-//! Invariant: what comes out is what serde_json's own reading gives. A large object is built at once from what was read of it,
-//! not member by member: its nodes are full then, and no place in it is sought.
+//! Invariant: of a stored text what comes out is what serde_json's own reading gives; of a request's what its tree of names gives, or
+//! nothing where only the tree can tell. A large object is built at once from what was read of it, not member by member: its nodes
+//! are full then, and no place in it is sought.
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+
+use crate::cost::Ledger;
+use crate::decode::DEPTH_MAX;
 
 /// So many members are put in one by one: most objects have fewer.
 const FEW: usize = 8;
@@ -16,25 +21,99 @@ const FEW: usize = 8;
 /// # Errors
 /// When the text is no JSON.
 pub(crate) fn value(bytes: &[u8]) -> serde_json::Result<Value> {
-    let read: serde_json::Result<Read> = match std::str::from_utf8(bytes) {
-        // One look at all of it costs less than one at each text in it.
-        Ok(text) => serde_json::from_str(text),
-        Err(_) => serde_json::from_slice(bytes),
-    };
-    read.map(|Read(value)| value)
+    read(bytes, &mut Stored)
 }
 
-struct Read(Value);
+/// Reads a value that a request sent, if its text says all of it: no name twice in an object, no number but whole ones of 64 bits,
+/// no depth beyond [`DEPTH_MAX`], no more values than the ledger grants, and nothing that is no JSON. Nothing is charged
+/// otherwise: whoever reads it with care tells what is wrong.
+pub(crate) fn plain(bytes: &[u8], ledger: &mut Ledger) -> Option<Value> {
+    let mut attempt = Sent(*ledger);
+    let value = read(bytes, &mut attempt).ok()?;
+    *ledger = attempt.0;
+    Some(value)
+}
 
-impl<'de> Deserialize<'de> for Read {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reader).map(Self)
+fn read(bytes: &[u8], text: &mut impl Text) -> serde_json::Result<Value> {
+    let reader = Reader { text, depth: 0 };
+    match std::str::from_utf8(bytes) {
+        // One look at all of it costs less than one at each text in it.
+        Ok(text) => whole(reader, &mut serde_json::Deserializer::from_str(text)),
+        Err(_) => whole(reader, &mut serde_json::Deserializer::from_slice(bytes)),
     }
 }
 
-struct Reader;
+fn whole<'de, R: serde_json::de::Read<'de>>(
+    reader: Reader<'_, impl Text>,
+    from: &mut serde_json::Deserializer<R>,
+) -> serde_json::Result<Value> {
+    let value = reader.deserialize(&mut *from)?;
+    from.end()?;
+    Ok(value)
+}
 
-impl<'de> Visitor<'de> for Reader {
+/// What is taken as it stands in a kind of text.
+trait Text {
+    /// Whether there may be one more value, so many lists and objects deep.
+    fn pays(&mut self, depth: usize) -> bool;
+    /// Whether a number that is no whole one of 64 bits, and a name that its object has already, are taken.
+    const LENIENT: bool;
+}
+
+/// A stored text: it was judged when it was written.
+struct Stored;
+
+impl Text for Stored {
+    fn pays(&mut self, _: usize) -> bool {
+        true
+    }
+
+    const LENIENT: bool = true;
+}
+
+/// A text of a request, and what it may cost.
+struct Sent(Ledger);
+
+impl Text for Sent {
+    fn pays(&mut self, depth: usize) -> bool {
+        depth <= DEPTH_MAX && self.0.value().is_ok()
+    }
+
+    const LENIENT: bool = false;
+}
+
+struct Reader<'t, T> {
+    text: &'t mut T,
+    /// Lists and objects around this value.
+    depth: usize,
+}
+
+impl<T: Text> Reader<'_, T> {
+    fn inner(&mut self) -> Reader<'_, T> {
+        Reader {
+            text: self.text,
+            depth: self.depth + 1,
+        }
+    }
+
+    /// A number or name that only some texts may have.
+    fn lenient<E: Error>() -> Result<(), E> {
+        if T::LENIENT { Ok(()) } else { Err(E::custom("not plain")) }
+    }
+}
+
+impl<'de, T: Text> DeserializeSeed<'de> for Reader<'_, T> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        if !self.text.pays(self.depth) {
+            return Err(D::Error::custom("too much"));
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, T: Text> Visitor<'de> for Reader<'_, T> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,11 +128,15 @@ impl<'de> Visitor<'de> for Reader {
         Ok(Value::Number(value.into()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        if i64::try_from(value).is_err() {
+            Self::lenient()?;
+        }
         Ok(Value::Number(value.into()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Self::lenient()?;
         Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
     }
 
@@ -69,27 +152,34 @@ impl<'de> Visitor<'de> for Reader {
         Ok(Value::Null)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Value, A::Error> {
         let mut read = Vec::new();
-        while let Some(Read(item)) = items.next_element()? {
+        while let Some(item) = items.next_element_seed(self.inner())? {
             read.push(item);
         }
         Ok(Value::Array(read))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
-        for _ in 0..FEW {
-            match members.next_entry::<String, Read>()? {
-                Some((name, Read(member))) => object.insert(name, member),
-                None => return Ok(Value::Object(object)),
+        for count in 1..=FEW {
+            let Some(name) = members.next_key::<String>()? else {
+                return Ok(Value::Object(object));
             };
+            object.insert(name, members.next_value_seed(self.inner())?);
+            if object.len() < count {
+                Self::lenient()?;
+            }
         }
         let mut read: Vec<(String, Value)> = Vec::new();
-        while let Some((name, Read(member))) = members.next_entry()? {
-            read.push((name, member));
+        while let Some(name) = members.next_key()? {
+            read.push((name, members.next_value_seed(self.inner())?));
         }
+        let count = object.len() + read.len();
         object.append(&mut read.into_iter().collect());
+        if object.len() < count {
+            Self::lenient()?;
+        }
         Ok(Value::Object(object))
     }
 }

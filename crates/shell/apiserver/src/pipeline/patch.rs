@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use trireme_api::bulk::{Kept, Present};
 use trireme_api::cost::Ledger;
-use trireme_api::decode::{Body, DecodeError, Decoded, FieldValidation, Node, YamlError, unstructured, unstructured_where, yaml};
+use trireme_api::decode::{Body, DecodeError, Decoded, FieldValidation, Node, YamlError, unstructured, unstructured_where, yaml_value};
 use trireme_api::field::FieldErrorType;
 use trireme_api::{Status, go};
 use trireme_resources::apply::Applied;
@@ -148,11 +148,10 @@ pub(crate) fn configs(
 
 /// Reads an applied configuration, which is YAML or JSON.
 fn config(body: &Bytes, validation: FieldValidation) -> Result<Config, Status> {
-    let (parsed, mut strict) = yaml(body, &mut Ledger::new()).map_err(|error| match error {
+    let (value, mut strict) = yaml_value(body, &mut Ledger::new()).map_err(|error| match error {
         YamlError::Cost(error) => error.into(),
         error => Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {error}")),
     })?;
-    let value = parsed.into_value();
     if !(value.is_object() || value.is_null()) {
         return Err(Status::bad_request(format!(
             "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type \

@@ -182,17 +182,11 @@ pub fn validate_update(target: &Target, value: &Value, old: &Value) -> Judged {
     validation::update_stored(target.row, value, old, door(target))
 }
 
-/// Likewise, where the bulk of `old` is set aside; `same` says that it is that of the new one. The whole of the old one is `whole`.
-pub fn validate_update_apart<'a>(
-    target: &Target,
-    value: &Value,
-    old: &Value,
-    same: bool,
-    whole: impl FnOnce() -> &'a Value,
-) -> Judged {
+/// Likewise, where the bulk of `old` is set aside; `same` says that it is that of the new one. The old one as a whole is `present`.
+pub fn validate_update_apart(target: &Target, value: &Value, old: &Value, same: bool, present: &Present) -> Judged {
     match validation::update_apart(target.row, value, old, door(target), same) {
         Apart::Judged(judged) => judged,
-        Apart::Excusable(judged) => validation::excused(target.row, value, whole(), door(target), judged),
+        Apart::Excusable(judged) => validation::excused(target.row, value, present, door(target), judged),
     }
 }
 

@@ -313,7 +313,7 @@ impl ApiServer {
             Some((lifted, at)) => {
                 lifted.swap(value, at);
                 ledger.grown(value, target.row.limits)?;
-                let judged = rules::validate_update_apart(target, value, old, lifted.is_kept(), || present.whole());
+                let judged = rules::validate_update_apart(target, value, old, lifted.is_kept(), present);
                 lifted.swap(value, at);
                 judged
             }

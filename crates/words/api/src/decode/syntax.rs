@@ -16,7 +16,7 @@ use crate::schema::Type;
 /// Members up to this many are put into an object one by one.
 const FEW: usize = 8;
 /// What serde_json itself reads back; upstream's own limit is 10,000.
-pub(super) const DEPTH_MAX: usize = 125;
+pub(crate) const DEPTH_MAX: usize = 125;
 
 /// A JSON value as written.
 #[derive(Clone, Debug, PartialEq)]

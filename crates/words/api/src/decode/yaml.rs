@@ -8,11 +8,13 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, Tag};
+use serde_json::Value;
 
 use super::body::Body;
 use super::scalar::{Misfit, Scalar, resolve};
 use super::syntax::{DEPTH_MAX, Node, parse as json};
 use crate::cost::{CostError, Ledger, Size, VALUES_MAX};
+use crate::read;
 
 /// Keys that stand twice are told up to this number.
 const DUPLICATES_MAX: usize = 100;
@@ -68,6 +70,26 @@ fn place(line: usize) -> String {
     if line > 1 { format!("line {line}: ") } else { String::new() }
 }
 
+/// The value of a YAML text's first document; else as [`yaml`].
+///
+/// # Errors
+/// As [`YamlError`] says.
+pub fn yaml_value(bytes: &[u8], ledger: &mut Ledger) -> Result<(Value, Vec<String>), YamlError> {
+    // Without a type there is no need for the order of members: most JSON is read straight to its value.
+    if is_json(bytes)
+        && let Some(value) = read::plain(bytes, ledger)
+    {
+        return Ok((value, Vec::new()));
+    }
+    let (body, duplicates) = yaml(bytes, ledger)?;
+    Ok((body.into_value(), duplicates))
+}
+
+/// Whether a text begins as a JSON object does.
+fn is_json(bytes: &[u8]) -> bool {
+    bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
+}
+
 /// The first document of a YAML text, and the keys that stand twice in a mapping, in strict decoding's words:
 /// `line 7: key "a" already set in map`. An empty text is null.
 ///
@@ -75,7 +97,7 @@ fn place(line: usize) -> String {
 /// As [`YamlError`] says.
 pub fn yaml<'a>(bytes: &'a [u8], ledger: &mut Ledger) -> Result<(Body<'a>, Vec<String>), YamlError> {
     // JSON is YAML, and what clients mostly send. One that repeats a key needs the lines that only YAML's reading knows.
-    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
+    if is_json(bytes) {
         let mut attempt = *ledger;
         match json(bytes, &mut attempt) {
             Ok(mut node) => {
@@ -481,10 +503,15 @@ impl<'a> Members<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
+    /// Reads a text in both ways, which give the same and charge the same.
     fn read(text: &str) -> Result<(Value, Vec<String>), YamlError> {
-        yaml(text.as_bytes(), &mut Ledger::new()).map(|(body, duplicates)| (body.into_value(), duplicates))
+        let (mut one, mut other) = (Ledger::new(), Ledger::new());
+        let by_tree = yaml(text.as_bytes(), &mut one).map(|(body, duplicates)| (body.into_value(), duplicates));
+        assert_eq!(yaml_value(text.as_bytes(), &mut other), by_tree, "{text}");
+        assert_eq!(other, one, "{text}");
+        by_tree
     }
 
     #[test]

@@ -50,6 +50,7 @@ mod tests;
 use std::borrow::Cow;
 
 use serde_json::Value;
+use trireme_api::bulk::Present;
 use trireme_api::field::FieldError;
 
 use crate::rows::Resource;
@@ -164,13 +165,13 @@ pub fn update_apart(row: &Resource, new: &Value, old: &Value, subresource: Optio
     }
 }
 
-/// What is left of what may be excused, once the old object is there as a whole.
-pub fn excused(row: &Resource, new: &Value, old: &Value, subresource: Option<&str>, judged: Judged) -> Judged {
+/// What is left of what may be excused by the old object as a whole.
+pub fn excused(row: &Resource, new: &Value, old: &Present, subresource: Option<&str>, judged: Judged) -> Judged {
     if !judged.errors.is_empty() {
-        return update_stored(row, new, old, subresource);
+        return update_stored(row, new, old.whole(), subresource);
     }
     // Of the kinds that have a bulk, only definitions warn.
-    let known = definition::warnings(&Node::root(old));
+    let known = definition::stored_warnings(old);
     let warnings = judged
         .warnings
         .into_iter()

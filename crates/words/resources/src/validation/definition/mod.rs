@@ -6,6 +6,7 @@
 //! upstream lets it pass.
 
 mod defaulted;
+mod formats;
 mod members;
 mod openapi;
 mod parts;
@@ -15,6 +16,7 @@ mod value;
 use std::collections::HashSet;
 
 use serde_json::Value;
+use trireme_api::bulk::Present;
 
 use super::errors::{Errors, Excuse};
 use super::extension;
@@ -349,8 +351,19 @@ pub(super) fn update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     rest(errors, root, Some(old));
 }
 
+/// What a stored definition as such is warned of.
+pub(super) fn stored_warnings(present: &Present) -> HashSet<String> {
+    let root = || Node::root(present.whole());
+    let Some(Ok(formats)) = present.bulk_text().map(formats::unknown) else {
+        return warnings(&root());
+    };
+    let known = formats.iter().map(|format| unrecognized(format)).collect();
+    debug_assert_eq!(known, warnings(&root()));
+    known
+}
+
 /// What a definition as such is warned of.
-pub(super) fn warnings(root: &Node<'_>) -> HashSet<String> {
+fn warnings(root: &Node<'_>) -> HashSet<String> {
     let mut survey = Survey::default();
     for schema in Spec::of(root).schemas() {
         survey.of(schema.value);
