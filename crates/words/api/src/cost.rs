@@ -131,6 +131,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// How many values were charged.
+    pub(crate) fn made(&self) -> usize {
+        self.values
+    }
+
     /// Charges an object as it is about to be looked at or stored, with what defaults, admission and conversion put in.
     ///
     /// # Errors

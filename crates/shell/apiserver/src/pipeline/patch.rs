@@ -7,9 +7,12 @@ use bytes::Bytes;
 use serde_json::Value;
 use trireme_api::bulk::{Kept, Present};
 use trireme_api::cost::Ledger;
-use trireme_api::decode::{Body, DecodeError, Decoded, FieldValidation, Node, YamlError, unstructured, unstructured_where, yaml_value};
+use trireme_api::decode::{
+    Body, DecodeError, Decoded, FieldValidation, Node, Touched, Untyped, YamlError, unstructured_where, yaml_value,
+};
 use trireme_api::field::FieldErrorType;
 use trireme_api::{Status, go};
+use trireme_resources::Resource;
 use trireme_resources::apply::Applied;
 use trireme_resources::patch::{self, Patched};
 
@@ -69,7 +72,7 @@ impl ApiServer {
         if absent && !target.subresource.is_empty() && !rules::status_apply_creates(target.row) {
             return Err(target.not_found());
         }
-        let mut configs = configs(body, options.validation)?;
+        let mut configs = configs(target.row, body, options.validation)?;
         if absent {
             return self.apply_new(target, configs()?, options).await;
         }
@@ -134,21 +137,29 @@ pub(crate) struct Config {
     pub value: Value,
     /// What strict decoding finds in it.
     pub strict: Strict,
+    /// How many values its bulk has, if that is known to be as decoding would leave it.
+    pub settled: Option<usize>,
 }
 
 /// Reads an applied configuration, for one attempt after the other: a large one is not kept for a second, which is rare, but
 /// read again.
-pub(crate) fn configs(
-    body: &Bytes,
+pub(crate) fn configs<'a>(
+    row: &'static Resource,
+    body: &'a Bytes,
     validation: FieldValidation,
-) -> Result<impl FnMut() -> Result<Config, Status> + Send + '_, Status> {
-    let mut first = Some(config(body, validation)?);
-    Ok(move || first.take().map_or_else(|| config(body, validation), Ok))
+) -> Result<impl FnMut() -> Result<Config, Status> + Send + 'a, Status> {
+    let mut first = Some(config(row, body, validation)?);
+    Ok(move || first.take().map_or_else(|| config(row, body, validation), Ok))
 }
 
 /// Reads an applied configuration, which is YAML or JSON.
-fn config(body: &Bytes, validation: FieldValidation) -> Result<Config, Status> {
-    let (value, mut strict) = yaml_value(body, &mut Ledger::new()).map_err(|error| match error {
+fn config(row: &'static Resource, body: &Bytes, validation: FieldValidation) -> Result<Config, Status> {
+    let bulk = row.bulk.map(|at| (at, row.schema()));
+    let Untyped {
+        value,
+        repeated: mut strict,
+        settled,
+    } = yaml_value(body, &mut Ledger::new(), bulk).map_err(|error| match error {
         YamlError::Cost(error) => error.into(),
         error => Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {error}")),
     })?;
@@ -165,6 +176,7 @@ fn config(body: &Bytes, validation: FieldValidation) -> Result<Config, Status> {
     Ok(Config {
         value,
         strict: Strict(strict),
+        settled,
     })
 }
 
@@ -175,7 +187,11 @@ pub(crate) fn made_by_apply(
     config: Config,
     options: &WriteOptions,
 ) -> Result<Made, Status> {
-    let Config { value: applied, strict } = config;
+    let Config {
+        value: applied,
+        strict,
+        settled,
+    } = config;
     let [namespace, name] = ["namespace", "name"].map(|name| meta_text(&applied, name).to_owned());
     let managed = applied["metadata"]
         .get("managedFields")
@@ -183,9 +199,14 @@ pub(crate) fn made_by_apply(
         .cloned();
     let Applied {
         value, same_spec, kept, ..
-    } = rules::apply(target, present, applied, options)?;
+    } = rules::apply(target, present, (applied, settled.is_some()), options)?;
+    let touched = match (target.row.bulk, settled) {
+        // A bulk is of one manager: it is there as it was sent, or the live one stays.
+        (Some(at), Some(values)) if kept.is_none() => Touched::Beside(at, values),
+        _ => Touched::All,
+    };
     let convert = |value: Value| {
-        unstructured(value, target.row.schema(), FieldValidation::Ignore).map_err(|why| match why {
+        unstructured_where(value, target.row.schema(), FieldValidation::Ignore, &touched).map_err(|why| match why {
             DecodeError::Cost(error) => error.into(),
             why => unconvertible(target, (&namespace, &name), &why),
         })

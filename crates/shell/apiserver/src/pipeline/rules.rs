@@ -291,13 +291,19 @@ pub fn differ_in_times_only(old: &Value, new: &Value) -> bool {
 ///
 /// # Errors
 /// 409 with the conflicts, 400 or 500 for a configuration that does not fit.
-pub fn apply(target: &Target, live: Option<&Present>, config: Value, options: &WriteOptions) -> Result<Applied, Status> {
+pub fn apply(
+    target: &Target,
+    live: Option<&Present>,
+    (config, settled): (Value, bool),
+    options: &WriteOptions,
+) -> Result<Applied, Status> {
     let now = now();
     let by = Applier {
         manager: &options.manager,
         force: options.force,
         subresource: door(target),
         now: &now,
+        settled,
     };
     trireme_resources::apply::apply(target.row, live, config, by)
 }

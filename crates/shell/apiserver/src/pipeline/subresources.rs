@@ -201,7 +201,7 @@ impl ApiServer {
     ) -> Result<Written, Status> {
         let scale_target = scale_target(target);
         if kind == PatchKind::Apply {
-            let mut configs = configs(body, options.validation)?;
+            let mut configs = configs(scale_target.row, body, options.validation)?;
             let mut make = |old: &Present| {
                 let mut made = made_by_apply(&scale_target, Some(old), configs()?, options)?;
                 check_place(target, &mut made.value).map_err(|status| status.warning(made.warnings.clone()))?;

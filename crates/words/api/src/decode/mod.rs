@@ -18,11 +18,12 @@ mod yaml;
 pub use body::{Body, any, any_node, type_meta};
 pub use canonical::{Empty, align_empty, canonicalize, canonicalize_as, canonicalize_settled};
 pub use complete::complete;
+pub(crate) use settled::{Want, keeps};
 pub(crate) use syntax::DEPTH_MAX;
 pub use syntax::Node;
 pub use typed::{json, untyped, value, value_at};
 pub use unstructured::{Touched, unstructured, unstructured_where};
-pub use yaml::{YamlError, yaml, yaml_value};
+pub use yaml::{Untyped, YamlError, yaml, yaml_value};
 
 use serde_json::Value;
 

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::typed::{self, Go, Tally, alone, element, unbase64};
 use super::{DecodeError, Decoded, Empty, FieldValidation, canonical, canonicalize_as, enter, settled};
+use crate::bulk::Path;
 use crate::cost::{Ledger, values_in};
 use crate::schema::{self, Struct, Type};
 
@@ -65,6 +66,18 @@ pub enum Touched {
     All,
     /// These members of an object, and what of each.
     Members(HashMap<String, Touched>),
+    /// All but what stands where that path leads, which is as conversion would leave it and has so many values.
+    Beside(Path, usize),
+}
+
+/// What of a member somebody may have changed.
+enum Part<'t> {
+    /// Nothing.
+    Untouched,
+    /// Nothing, and it has so many values, none of which is an empty list or map.
+    Settled(usize),
+    /// That.
+    Touched(Cow<'t, Touched>),
 }
 
 impl Touched {
@@ -95,7 +108,11 @@ impl Touched {
     /// Whether what stands where a path leads may have been changed.
     #[must_use]
     pub fn reaches(&self, at: &[&str]) -> bool {
-        at.iter().try_fold(self, |touched, name| touched.member(name)).is_some()
+        let Some((name, at)) = at.split_first() else { return true };
+        match self.member(name) {
+            Part::Touched(touched) => touched.reaches(at),
+            Part::Untouched | Part::Settled(_) => false,
+        }
     }
 
     /// Whether it is told for each step of a path whether it was touched, up to where the path leads.
@@ -103,16 +120,22 @@ impl Touched {
     pub fn is_told_at(&self, at: &[&str]) -> bool {
         match (self, at) {
             (_, []) => true,
-            (Self::All, _) => false,
+            (Self::All | Self::Beside(..), _) => false,
             (Self::Members(members), [name, at @ ..]) => members.get(*name).is_none_or(|inside| inside.is_told_at(at)),
         }
     }
 
-    /// What of a member; nothing of one that was not touched.
-    fn member(&self, name: &str) -> Option<&Self> {
+    /// What of a member.
+    fn member(&self, name: &str) -> Part<'_> {
         match self {
-            Self::All => Some(self),
-            Self::Members(members) => members.get(name),
+            Self::Members(members) => members
+                .get(name)
+                .map_or(Part::Untouched, |touched| Part::Touched(Cow::Borrowed(touched))),
+            Self::Beside([first, rest @ ..], values) if *first == name => match rest {
+                [] => Part::Settled(*values),
+                rest => Part::Touched(Cow::Owned(Self::Beside(rest, *values))),
+            },
+            Self::All | Self::Beside(..) => Part::Touched(Cow::Borrowed(&Self::All)),
         }
     }
 }
@@ -197,16 +220,24 @@ impl Converter {
         let mut gone = Vec::new();
         for (position, member) in known {
             let field = &ty.fields[position];
-            let Some(touched) = touched.member(field.json) else {
-                self.pass(member, field.ty);
-                continue;
+            let touched = match touched.member(field.json) {
+                Part::Touched(touched) => touched,
+                Part::Untouched => {
+                    self.pass(member, field.ty);
+                    continue;
+                }
+                Part::Settled(values) => {
+                    debug_assert_eq!((values, typed::is_settled(member, field.ty)), (values_in(member), true));
+                    self.values += values;
+                    continue;
+                }
             };
             self.inside(
                 || field.json.into(),
                 |inner| match (&field.ty, &*member) {
                     (Type::Struct(reference), Value::Object(_)) => {
                         inner.values += 1;
-                        inner.structure(member, reference.get(), touched)
+                        inner.structure(member, reference.get(), &touched)
                     }
                     _ => inner.value(member, &field.ty, Go::Text(field.go_type)),
                 },

@@ -13,8 +13,10 @@ use serde_json::Value;
 use super::body::Body;
 use super::scalar::{Misfit, Scalar, resolve};
 use super::syntax::{DEPTH_MAX, Node, parse as json};
+use crate::bulk::Path;
 use crate::cost::{CostError, Ledger, Size, VALUES_MAX};
 use crate::read;
+use crate::schema::Struct;
 
 /// Keys that stand twice are told up to this number.
 const DUPLICATES_MAX: usize = 100;
@@ -70,19 +72,39 @@ fn place(line: usize) -> String {
     if line > 1 { format!("line {line}: ") } else { String::new() }
 }
 
-/// The value of a YAML text's first document; else as [`yaml`].
+/// A document without a type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Untyped {
+    /// Its value.
+    pub value: Value,
+    /// The keys that stand twice in a mapping, as [`yaml`] tells them.
+    pub repeated: Vec<String>,
+    /// How many values its bulk has, if that is known to be as decoding would leave it.
+    pub settled: Option<usize>,
+}
+
+/// The value of a YAML text's first document; else as [`yaml`]. `bulk` says where an object of a type has its bulk, if it has one
+/// ([`crate::bulk`]).
 ///
 /// # Errors
 /// As [`YamlError`] says.
-pub fn yaml_value(bytes: &[u8], ledger: &mut Ledger) -> Result<(Value, Vec<String>), YamlError> {
+pub fn yaml_value(bytes: &[u8], ledger: &mut Ledger, bulk: Option<(Path, &'static Struct)>) -> Result<Untyped, YamlError> {
     // Without a type there is no need for the order of members: most JSON is read straight to its value.
     if is_json(bytes)
-        && let Some(value) = read::plain(bytes, ledger)
+        && let Some((value, settled)) = read::plain(bytes, ledger, bulk)
     {
-        return Ok((value, Vec::new()));
+        return Ok(Untyped {
+            value,
+            repeated: Vec::new(),
+            settled,
+        });
     }
-    let (body, duplicates) = yaml(bytes, ledger)?;
-    Ok((body.into_value(), duplicates))
+    let (body, repeated) = yaml(bytes, ledger)?;
+    Ok(Untyped {
+        value: body.into_value(),
+        repeated,
+        settled: None,
+    })
 }
 
 /// Whether a text begins as a JSON object does.
@@ -509,7 +531,8 @@ mod tests {
     fn read(text: &str) -> Result<(Value, Vec<String>), YamlError> {
         let (mut one, mut other) = (Ledger::new(), Ledger::new());
         let by_tree = yaml(text.as_bytes(), &mut one).map(|(body, duplicates)| (body.into_value(), duplicates));
-        assert_eq!(yaml_value(text.as_bytes(), &mut other), by_tree, "{text}");
+        let straight = yaml_value(text.as_bytes(), &mut other, None).map(|untyped| (untyped.value, untyped.repeated));
+        assert_eq!(straight, by_tree, "{text}");
         assert_eq!(other, one, "{text}");
         by_tree
     }

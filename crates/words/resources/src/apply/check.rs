@@ -14,10 +14,14 @@ use trireme_api::schema::Type;
 use super::set::show;
 use super::shape::{Shape, element_of};
 
-/// The problems of a configuration, as one text; none when it fits.
+/// The problems of a configuration, as one text; none when it fits. What stands at `settled` in it is known to fit.
 #[must_use]
-pub fn problems(value: &Value, root: Shape) -> Option<String> {
-    told(value, root, Problems::default())
+pub fn problems(value: &Value, root: Shape, settled: Option<&Value>) -> Option<String> {
+    let found = Problems {
+        settled,
+        ..Problems::default()
+    };
+    told(value, root, found)
 }
 
 /// The problems of an object as it is stored, whose lists may hold elements twice.
@@ -30,7 +34,7 @@ pub fn problems_of_stored(value: &Value, root: Shape) -> Option<String> {
     told(value, root, found)
 }
 
-fn told(value: &Value, root: Shape, mut found: Problems) -> Option<String> {
+fn told(value: &Value, root: Shape, mut found: Problems<'_>) -> Option<String> {
     by_shape(value, root, &Path::Root, &mut found);
     match found.texts.as_slice() {
         [] => None,
@@ -70,14 +74,16 @@ impl fmt::Display for Path<'_> {
 }
 
 #[derive(Default)]
-struct Problems {
+struct Problems<'s> {
     texts: Vec<String>,
     /// Whether elements may stand twice.
     twice: bool,
+    /// What need not be looked at.
+    settled: Option<&'s Value>,
     ledger: Ledger,
 }
 
-impl Problems {
+impl Problems<'_> {
     /// Tells a problem, unless the ledger has no more for it; the first is always told.
     fn tell(&mut self, path: &Path<'_>, what: &str) {
         if !self.ledger.tell(path.len() + what.len()) && !self.texts.is_empty() {
@@ -90,7 +96,7 @@ impl Problems {
     }
 }
 
-fn by_shape(value: &Value, shape: Shape, path: &Path<'_>, found: &mut Problems) {
+fn by_shape(value: &Value, shape: Shape, path: &Path<'_>, found: &mut Problems<'_>) {
     match shape {
         Shape::Struct(ty) => {
             let Some(object) = object(value, path, found) else { return };
@@ -140,8 +146,8 @@ fn by_shape(value: &Value, shape: Shape, path: &Path<'_>, found: &mut Problems) 
     }
 }
 
-fn by_type(value: &Value, ty: &'static Type, path: &Path<'_>, found: &mut Problems) {
-    if value.is_null() {
+fn by_type(value: &Value, ty: &'static Type, path: &Path<'_>, found: &mut Problems<'_>) {
+    if value.is_null() || found.settled.is_some_and(|settled| std::ptr::eq(settled, value)) {
         return;
     }
     match ty {
@@ -182,7 +188,7 @@ fn by_type(value: &Value, ty: &'static Type, path: &Path<'_>, found: &mut Proble
     }
 }
 
-fn object<'v>(value: &'v Value, path: &Path<'_>, found: &mut Problems) -> Option<&'v serde_json::Map<String, Value>> {
+fn object<'v>(value: &'v Value, path: &Path<'_>, found: &mut Problems<'_>) -> Option<&'v serde_json::Map<String, Value>> {
     match value {
         Value::Object(object) => return Some(object),
         Value::Null => {}
@@ -191,7 +197,7 @@ fn object<'v>(value: &'v Value, path: &Path<'_>, found: &mut Problems) -> Option
     None
 }
 
-fn list<'v>(value: &'v Value, path: &Path<'_>, found: &mut Problems) -> &'v [Value] {
+fn list<'v>(value: &'v Value, path: &Path<'_>, found: &mut Problems<'_>) -> &'v [Value] {
     match value {
         Value::Array(items) => return items,
         Value::Null => {}

@@ -96,6 +96,8 @@ pub struct Applier<'a> {
     pub subresource: Option<&'a str>,
     /// Now, RFC 3339 in seconds.
     pub now: &'a str,
+    /// Whether the configuration's bulk is known to be as decoding would leave it.
+    pub settled: bool,
 }
 
 /// What an apply gives.
@@ -152,7 +154,8 @@ pub fn apply(row: &Resource, live: Option<&Present>, mut config: Value, by: Appl
             ),
         ));
     }
-    if let Some(problem) = check::problems(&config, shape) {
+    let settled = row.bulk.filter(|_| by.settled).and_then(|at| bulk::at(&config, at));
+    if let Some(problem) = check::problems(&config, shape, settled) {
         let of_meta = |name| {
             meta.and_then(|meta| meta.get(name))
                 .and_then(Value::as_str)
@@ -675,7 +678,7 @@ impl Engine<'_> {
     fn last_applied_and_unchanged(&self, live: &Value) -> Option<Set> {
         let annotation = live.get("metadata")?.get("annotations")?.get(LAST_APPLIED)?.as_str()?;
         let last: Value = serde_json::from_str(annotation).ok()?;
-        if text(&last, "apiVersion") != self.api_version || check::problems(&last, self.shape).is_some() {
+        if text(&last, "apiVersion") != self.api_version || check::problems(&last, self.shape, None).is_some() {
             return None;
         }
         let mut fields = walk::fields_of(&last, self.shape);

@@ -111,10 +111,9 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 (Place::Validation, "openAPIV3Schema") => members.next_value_seed(self.at(Place::Schema))?,
                 (Place::Schema, "type") => kind = members.next_value()?,
                 (Place::Schema, "format") => format = members.next_value()?,
-                (
-                    Place::Schema,
-                    "items" | "not" | "additionalProperties" | "additionalItems" | "allOf" | "anyOf" | "oneOf",
-                ) => members.next_value_seed(self.at(Place::Schema))?,
+                (Place::Schema, "items" | "not" | "additionalProperties" | "additionalItems" | "allOf" | "anyOf" | "oneOf") => {
+                    members.next_value_seed(self.at(Place::Schema))?
+                }
                 (Place::Schema, "properties" | "patternProperties" | "definitions" | "dependencies") => {
                     members.next_value_seed(self.at(Place::Schemas))?;
                 }
@@ -194,5 +193,6 @@ mod tests {
         assert_eq!(text(&versions).unwrap(), wanted);
         assert!(text(&json!([{"schema": {"openAPIV3Schema": {"format": 7}}}])).is_err());
         assert!(unknown(b"[").is_err());
+        assert!(super::super::FORMATS.is_sorted());
     }
 }

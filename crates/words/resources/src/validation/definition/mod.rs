@@ -38,7 +38,7 @@ const RULES: Rules = Rules {
     any_base: false,
 };
 
-/// Formats of texts, without dashes.
+/// Formats of texts, without dashes, in order.
 const FORMATS: &[&str] = &[
     "bsonobjectid",
     "byte",
@@ -292,7 +292,8 @@ impl<'a> Spec<'a> {
 fn unknown_format(kind: &str, format: &str) -> bool {
     !format.is_empty()
         && match kind {
-            "" | "string" => !FORMATS.contains(&format.replace('-', "").as_str()),
+            "" | "string" if format.contains('-') => FORMATS.binary_search(&format.replace('-', "").as_str()).is_err(),
+            "" | "string" => FORMATS.binary_search(&format).is_err(),
             "integer" => !matches!(format, "int32" | "int64"),
             "number" => !matches!(format, "float" | "double"),
             _ => true,
