@@ -48,8 +48,8 @@ pub struct Lifted {
 pub enum Kept {
     /// Nobody read it so far.
     Unread,
-    /// As a client sent it once more.
-    Sent(Value),
+    /// As a client sent it once more, and how many values it has where they were counted.
+    Sent(Value, Option<usize>),
 }
 
 impl Present {
@@ -140,11 +140,12 @@ impl Present {
     /// Never: an object holds JSON.
     pub fn restore(&self, kept: Kept, value: &mut Value) -> usize {
         let Some(bulk) = &self.bulk else { return 0 };
-        let bulk_value = match kept {
-            Kept::Unread => read::value(bulk.text()).expect("an Object holds valid JSON"),
-            Kept::Sent(sent) => sent,
+        let (bulk_value, counted) = match kept {
+            Kept::Unread => (read::value(bulk.text()).expect("an Object holds valid JSON"), None),
+            Kept::Sent(sent, counted) => (sent, counted),
         };
-        let values = values_in(&bulk_value);
+        let values = counted.unwrap_or_else(|| values_in(&bulk_value));
+        debug_assert_eq!(values, values_in(&bulk_value));
         put(value, bulk.at, bulk_value);
         values
     }

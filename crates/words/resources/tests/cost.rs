@@ -217,7 +217,7 @@ fn told_fields() {
         force: false,
         subresource: None,
         now: "2026-01-01T00:00:00Z",
-        settled: false,
+        settled: None,
     };
     let refused = apply::apply(row("", "pods"), None, config.clone(), by).unwrap_err();
     assert!(refused.message.len() < 3_000_000, "{}", refused.message.len());
@@ -245,7 +245,7 @@ fn long_lists() {
         force: true,
         subresource: None,
         now: "2026-01-01T00:00:00Z",
-        settled: false,
+        settled: None,
     };
     let first = apply::apply(row("", "pods"), None, config(0), by).unwrap().value;
     apply::apply(row("", "pods"), Some(&Present::of(first)), config(15_000), by).unwrap();

@@ -199,7 +199,7 @@ pub(crate) fn made_by_apply(
         .cloned();
     let Applied {
         value, same_spec, kept, ..
-    } = rules::apply(target, present, (applied, settled.is_some()), options)?;
+    } = rules::apply(target, present, (applied, settled), options)?;
     let touched = match (target.row.bulk, settled) {
         // A bulk is of one manager: it is there as it was sent, or the live one stays.
         (Some(at), Some(values)) if kept.is_none() => Touched::Beside(at, values),

@@ -294,7 +294,7 @@ pub fn differ_in_times_only(old: &Value, new: &Value) -> bool {
 pub fn apply(
     target: &Target,
     live: Option<&Present>,
-    (config, settled): (Value, bool),
+    (config, settled): (Value, Option<usize>),
     options: &WriteOptions,
 ) -> Result<Applied, Status> {
     let now = now();

@@ -96,8 +96,8 @@ pub struct Applier<'a> {
     pub subresource: Option<&'a str>,
     /// Now, RFC 3339 in seconds.
     pub now: &'a str,
-    /// Whether the configuration's bulk is known to be as decoding would leave it.
-    pub settled: bool,
+    /// How many values the configuration's bulk has, if that is known to be as decoding would leave it.
+    pub settled: Option<usize>,
 }
 
 /// What an apply gives.
@@ -154,7 +154,7 @@ pub fn apply(row: &Resource, live: Option<&Present>, mut config: Value, by: Appl
             ),
         ));
     }
-    let settled = row.bulk.filter(|_| by.settled).and_then(|at| bulk::at(&config, at));
+    let settled = row.bulk.filter(|_| by.settled.is_some()).and_then(|at| bulk::at(&config, at));
     if let Some(problem) = check::problems(&config, shape, settled) {
         let of_meta = |name| {
             meta.and_then(|meta| meta.get(name))
@@ -228,7 +228,7 @@ pub fn apply(row: &Resource, live: Option<&Present>, mut config: Value, by: Appl
     let own = apart.and_then(|live| Some((live.bulk_at()?, bulk::at(live.value(), live.bulk_at()?)?)));
     let stays = own.filter(|(at, own)| bulk::at(&value, at) == Some(own));
     let kept = match (stays, lifted) {
-        (Some(_), Some(lifted)) if lifted.is_kept() => Some(Kept::Sent(lifted.into_value())),
+        (Some(_), Some(lifted)) if lifted.is_kept() => Some(Kept::Sent(lifted.into_value(), by.settled)),
         (Some(_), _) => Some(Kept::Unread),
         (None, Some(lifted)) => {
             if let Some(at) = apart.and_then(Present::bulk_at) {

@@ -18,7 +18,7 @@ fn by<'a>(manager: &'a str, now: &'a str) -> Applier<'a> {
         force: false,
         subresource: None,
         now,
-        settled: false,
+        settled: None,
     }
 }
 

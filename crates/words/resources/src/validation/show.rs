@@ -13,6 +13,14 @@ use super::show_orders::ORDERS;
 pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
+    if text
+        .bytes()
+        .all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+    {
+        out.push_str(text);
+        out.push('"');
+        return out;
+    }
     for letter in text.chars() {
         match letter {
             '"' | '\\' => {

@@ -85,8 +85,8 @@ struct Options {
     used: Members,
     /// Which of their properties are looked at one by one.
     survey: Survey,
-    /// Formats that nobody knows and that the old definition had.
-    known_formats: HashSet<String>,
+    /// Formats that nobody knows and that the old definition had; none where it had all that the new one has.
+    known_formats: Option<HashSet<String>>,
     /// Versions whose selectable fields may stay too many; an empty name stands for those that all share.
     many_fields: HashSet<String>,
 }
@@ -105,7 +105,7 @@ impl Options {
             authorities: false,
             used: Members::default(),
             survey: Survey::default(),
-            known_formats: HashSet::new(),
+            known_formats: Some(HashSet::new()),
             many_fields: HashSet::new(),
         }
     }
@@ -151,7 +151,7 @@ impl Options {
             pruned_defaults: none(Members::DEFAULT, &defaulted::unpruned),
             atomic_sets: none(Members::LIST_TYPE, &openapi::granular_set),
             list_keys: none(Members::LIST_TYPE, &openapi::loose_keys),
-            known_formats: survey.formats.into_iter().collect(),
+            known_formats: Some(survey.formats.into_iter().collect()),
             ..self
         }
     }
@@ -315,7 +315,8 @@ pub(super) fn create(errors: &mut Errors, root: &Node<'_>) {
 /// A change of a definition, its metadata apart.
 pub(super) fn update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     let (spec, mut before) = (Spec::of(root), Spec::of(old));
-    if errors.excuse() == Excuse::Same {
+    let same = errors.excuse() == Excuse::Same;
+    if same {
         before = Spec {
             node: before.node,
             ..Spec::of(root)
@@ -324,7 +325,12 @@ pub(super) fn update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     let options = || {
         let options = Options::of_update(&spec, &before, old);
         let schema = options.schema || errors.excuse() == Excuse::Nothing;
-        Options { schema, ..options }
+        let known_formats = options.known_formats.filter(|_| !same);
+        Options {
+            schema,
+            known_formats,
+            ..options
+        }
     };
     let fixed = options().fixed_names;
     // Most new schemas have nothing wrong: then it is all the same what the old ones have.
@@ -333,7 +339,7 @@ pub(super) fn update(errors: &mut Errors, root: &Node<'_>, old: &Node<'_>) {
     if strict.is_silent() || errors.excuse() == Excuse::Nothing {
         errors.absorb(strict);
     } else if strict.is_empty() {
-        strict.unwarn(&warnings(if errors.excuse() == Excuse::Same { root } else { old }));
+        strict.unwarn(&warnings(old));
         errors.absorb(strict);
     } else {
         check(errors, &spec, options().after(&before));
@@ -437,7 +443,7 @@ fn check(errors: &mut Errors, spec: &Spec<'_>, mut options: Options) {
         }
     }
     for format in std::mem::take(&mut options.survey.formats) {
-        if !options.known_formats.contains(&format) {
+        if options.known_formats.as_ref().is_some_and(|known| !known.contains(&format)) {
             errors.warn(unrecognized(&format));
         }
     }
