@@ -21,7 +21,7 @@ const _: () = assert!(VALUES_MAX > DEFINITION_VALUES_MAX + OWNED_MAX);
 pub const OBJECT_VALUES_MAX: usize = 40_000;
 /// Likewise of a definition of custom resources, the largest objects of real life: KServe's `llminferenceservices` has
 /// 52,493, those of Argo Workflows up to 35,225.
-pub const DEFINITION_VALUES_MAX: usize = 65_000;
+pub const DEFINITION_VALUES_MAX: usize = 60_000;
 /// Values in the managed fields of an object: a field that somebody owns is one, a list's element two.
 pub const OWNED_MAX: usize = 15_000;
 /// What an object of a kind may have.
@@ -405,8 +405,8 @@ mod tests {
             (most, most, 9, Ok(())),
             (most, most + 1, 9, Ok(())),
             (most + 1, most + 1, 9, refused),
-            (60_000, 60_000, OWNED_MAX - 1, Ok(())),
-            (60_000, 60_000, OWNED_MAX, Err(CostError::Owned)),
+            (55_000, 55_000, OWNED_MAX - 1, Ok(())),
+            (55_000, 55_000, OWNED_MAX, Err(CostError::Owned)),
         ] {
             let object = object(values, owned);
             assert_eq!(Ledger::new().decoded(&object, Some(counted), DEFINITION), outcome, "{values}");

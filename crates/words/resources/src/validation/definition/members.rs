@@ -362,6 +362,8 @@ struct Own<'v> {
     pattern: &'v str,
     default: &'v Value,
     /// The one schema of all items.
+    /// Whether a whole number or a text is meant.
+    int_or_string: bool,
     items: Option<&'v Value>,
     properties: Option<&'v Map<String, Value>>,
 }
@@ -375,6 +377,7 @@ impl<'v> Own<'v> {
             format: "",
             pattern: "",
             default: &Value::Null,
+            int_or_string: false,
             items: None,
             properties: None,
         };
@@ -390,6 +393,7 @@ impl<'v> Own<'v> {
                 Members::FORMAT => own.format = text(),
                 Members::PATTERN => own.pattern = text(),
                 Members::DEFAULT => own.default = value,
+                Members::INT_OR_STRING => own.int_or_string = *value == true,
                 Members::ITEMS if value.is_object() => own.items = Some(value),
                 Members::PROPERTIES => own.properties = value.as_object(),
                 _ => {}
@@ -409,6 +413,15 @@ impl<'v> Own<'v> {
             .and(Members::ADDITIONAL)
             .and(Members::DEFAULT)
             .and(Members::RULES);
+        const INT_OR_STRING: Members = Members::INT_OR_STRING
+            .and(Members::DESCRIPTION)
+            .and(Members::TITLE)
+            .and(Members::NULLABLE)
+            .and(Members::EXAMPLE)
+            .and(Members::DOCS);
+        if self.int_or_string && self.members.within(INT_OR_STRING) {
+            return None;
+        }
         let inside = Members::ITEMS.and(Members::PROPERTIES).and(Members::ADDITIONAL);
         let fits = match (self.kind, self.members.only(inside)) {
             ("array", Members::ITEMS) | ("object", Members::PROPERTIES | Members::ADDITIONAL) => of_plain,
