@@ -20,7 +20,7 @@ use crate::http::body::Body;
 use crate::http::handle::{Incoming, style};
 use crate::http::resources::{expected, not_allowed, read_object};
 use crate::http::respond;
-use crate::pipeline::{Target, options, rules};
+use crate::pipeline::{Target, options, owners, rules};
 use crate::server::{ApiServer, now};
 use crate::user::{ANONYMOUS, UserInfo};
 
@@ -39,7 +39,8 @@ where
     }
     let style = style(&incoming.parts, &incoming.query, Offer::Review)?;
     let mut write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
-    let (value, warnings) = read_object(&mut incoming, expected(row), &mut write).await?;
+    let (mut value, mut warnings) = read_object(&mut incoming, expected(row), &mut write).await?;
+    owners::deduplicate(&mut value, owners::Found::Sent, &mut warnings);
     let user = Arc::clone(&incoming.user);
     let mut answer = match row.kind {
         "Binding" => {
@@ -55,7 +56,6 @@ where
             respond::status(&style, &bound.map_err(|status| status.warning(warnings.clone()))?)
         }
         kind => {
-            let mut value = value;
             crate::pipeline::create::match_namespace(&target, &mut value)?;
             strategy::wipe_system_fields(&mut value);
             value["kind"] = kind.into();

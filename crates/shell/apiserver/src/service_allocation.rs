@@ -292,7 +292,8 @@ impl ApiServer {
         }
         let selectorless = spec["selector"].as_object().is_none_or(serde_json::Map::is_empty);
         let free_headless = text(spec, "clusterIP") == "None" && selectorless;
-        if text(spec, "ipFamilyPolicy").is_empty() {
+        // An empty one is there, and wrong.
+        if spec["ipFamilyPolicy"].is_null() {
             let inherited = old.map(|old| text(&old["spec"], "ipFamilyPolicy")).unwrap_or_default();
             let policy = match inherited {
                 "" if free_headless => "RequireDualStack",

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     used: AtomicBool,
     /// Where `apiVersion` and `kind` begin, in the upper and lower half; or that nobody asked; or that they do not stand so.
     type_members: AtomicU64,
+    /// Where the members behind `metadata` begin; or that nobody asked; or that there are none.
+    rest: AtomicU32,
 }
 
 /// The few fields of an object that the store, watches and garbage collection look at.
@@ -97,6 +99,10 @@ const DECODE_FACTOR: usize = 8;
 const NOT_SOUGHT: u64 = u64::MAX;
 /// There are none that could be left out.
 const NONE: u64 = u64::MAX - 1;
+/// Nobody has asked yet where the members behind `metadata` are: none stands at the very beginning.
+const REST_NOT_SOUGHT: u32 = 0;
+/// There are none, or so far away that it is not kept.
+const NO_REST: u32 = u32::MAX;
 
 impl Shared {
     /// What was made of the bytes so far.
@@ -219,6 +225,7 @@ impl Object {
             kept: Mutex::default(),
             used: AtomicBool::new(false),
             type_members: AtomicU64::new(NOT_SOUGHT),
+            rest: AtomicU32::new(REST_NOT_SOUGHT),
         }))
     }
 
@@ -274,7 +281,21 @@ impl Object {
     /// What a member holds, as its JSON stands in the bytes; found without parsing. `path` names members from the top down.
     #[must_use]
     pub fn raw_at(&self, path: &[&str]) -> Option<&[u8]> {
-        splice::value_at(&self.0.bytes, path)
+        let bytes = &self.0.bytes;
+        if path.first().is_none_or(|first| *first <= "metadata") {
+            return splice::value_at(bytes, path);
+        }
+        // Managers make metadata the longest way to go, and several ask at each event: it is gone once per object.
+        let mut rest = self.0.rest.load(Ordering::Relaxed);
+        if rest == REST_NOT_SOUGHT {
+            let found = splice::behind_metadata(bytes);
+            rest = found.and_then(|rest| u32::try_from(rest).ok()).unwrap_or(NO_REST);
+            self.0.rest.store(rest, Ordering::Relaxed);
+        }
+        match rest {
+            NO_REST => splice::value_at(bytes, path),
+            rest => splice::value_behind(bytes, rest as usize, path),
+        }
     }
 
     /// The text that a member holds; `None` where it is absent or no text. Found without parsing the rest.

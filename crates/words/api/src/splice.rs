@@ -61,6 +61,18 @@ pub(crate) fn range_at(bytes: &[u8], path: &[&str]) -> Option<Range<usize>> {
     Some(from..from + skip_value(&bytes[from..])?)
 }
 
+/// The value that a path leads to whose first member is none of those before that place.
+pub(crate) fn value_behind<'a>(bytes: &'a [u8], place: usize, path: &[&str]) -> Option<&'a [u8]> {
+    let (first, inside) = path.split_first()?;
+    let from = member_from(bytes, place, |name| name == first.as_bytes())?.1;
+    value_at(bytes.get(from..)?, inside)
+}
+
+/// Where the first member begins whose name is beyond `metadata`, in canonical bytes.
+pub(crate) fn behind_metadata(bytes: &[u8]) -> Option<usize> {
+    member_from(bytes, 1, |name| name > b"metadata".as_slice()).map(|(at, _)| at)
+}
+
 /// Where that value begins.
 fn start_at(bytes: &[u8], path: &[&str]) -> Option<usize> {
     path.iter().try_fold(0, |start, step| {
@@ -68,20 +80,27 @@ fn start_at(bytes: &[u8], path: &[&str]) -> Option<usize> {
         if inner.first() != Some(&b'{') {
             return None;
         }
-        let mut at = 1;
-        loop {
-            let name = skip_string(inner.get(at..)?)?;
-            let value = at + name + 1;
-            if &inner[at + 1..at + name - 1] == step.as_bytes() {
-                return Some(start + value);
-            }
-            at = value + skip_value(inner.get(value..)?)?;
-            if inner.get(at) != Some(&b',') {
-                return None;
-            }
-            at += 1;
-        }
+        let (_, value) = member_from(inner, 1, |name| name == step.as_bytes())?;
+        Some(start + value)
     })
+}
+
+/// Where the first member of a compact JSON object begins whose name is wanted, and where its value does; it is sought from the member on
+/// that begins at that place.
+fn member_from(object: &[u8], place: usize, wanted: impl Fn(&[u8]) -> bool) -> Option<(usize, usize)> {
+    let mut at = place;
+    loop {
+        let name = skip_string(object.get(at..)?)?;
+        let value = at + name + 1;
+        if wanted(&object[at + 1..at + name - 1]) {
+            return Some((at, value));
+        }
+        at = value + skip_value(object.get(value..)?)?;
+        if object.get(at) != Some(&b',') {
+            return None;
+        }
+        at += 1;
+    }
 }
 
 /// Where the list stands that a path leads to, and the list with only those members of its elements that are neither lists nor
@@ -237,6 +256,21 @@ mod tests {
             &["spec", "x", "y"],
         ] {
             assert_eq!(object.text_at(absent), None, "{absent:?}");
+        }
+        assert_eq!(object.raw_at(&["status", "n"]).unwrap(), b"7", "asked again");
+        for (text, spec) in [
+            (r#"{"spec":{"x":{}},"metadata":{"spec":7},"a":1}"#, Some(r#"{"x":{}}"#)),
+            (r#"{"status":1,"metadata":{},"spec":{"x":[{}]},"z":2}"#, Some(r#"{"x":[{}]}"#)),
+            (r#"{"a":{"spec":1},"metadata":{"spec":2}}"#, None),
+            (r#"{"status":{"spec":1}}"#, None),
+            (r"{}", None),
+        ] {
+            let object = Object::parse(text.into()).unwrap();
+            for _ in 0..2 {
+                assert_eq!(object.raw_at(&["spec"]), spec.map(str::as_bytes), "{text}");
+                let inside = spec.map(|spec| &spec.as_bytes()[5..spec.len() - 1]);
+                assert_eq!(object.raw_at(&["spec", "x"]), inside, "{text}");
+            }
         }
         assert!(object.mentions(r#""phase":"Failed""#) && !object.mentions("Succeeded"));
     }

@@ -166,7 +166,7 @@ async fn what_an_object_may_cost_is_limited() {
     let answer = client.json("POST", definitions, &definition(33_000)).await;
     assert_eq!(
         told(&answer),
-        refused("65000 values in one object of this kind, defaults included")
+        refused("60000 values in one object of this kind, defaults included")
     );
     // As large as the largest that is known.
     assert_eq!(client.json("POST", definitions, &definition(26_240)).await.code, 201);
@@ -512,6 +512,17 @@ async fn equal_owner_references_are_one() {
     other["name"] = "q".into();
     let refused = client.json("POST", MAPS, &map(json!([owner(true), other]))).await;
     assert_eq!(refused.code, 422, "two that differ are two controllers");
+
+    let review = json!({"metadata": {"ownerReferences": [owner(true), owner(true)]}, "spec": {"user": "alice",
+        "resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "default"}}});
+    let reviews = "/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews";
+    let refused = client.json("POST", reviews, &review).await;
+    let shown = refused.body["message"].as_str().unwrap().matches(r#""name":"p""#).count();
+    assert_eq!(
+        (refused.code, &refused.warnings, shown),
+        (422, &made.warnings, 1),
+        "a review has no owners, but these are told"
+    );
 }
 
 #[tokio::test]

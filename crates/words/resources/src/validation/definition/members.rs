@@ -364,6 +364,8 @@ struct Own<'v> {
     /// The one schema of all items.
     /// Whether a whole number or a text is meant.
     int_or_string: bool,
+    list_type: &'v str,
+    list_keys: &'v [Value],
     items: Option<&'v Value>,
     properties: Option<&'v Map<String, Value>>,
 }
@@ -378,6 +380,8 @@ impl<'v> Own<'v> {
             pattern: "",
             default: &Value::Null,
             int_or_string: false,
+            list_type: "",
+            list_keys: &[],
             items: None,
             properties: None,
         };
@@ -394,12 +398,38 @@ impl<'v> Own<'v> {
                 Members::PATTERN => own.pattern = text(),
                 Members::DEFAULT => own.default = value,
                 Members::INT_OR_STRING => own.int_or_string = *value == true,
+                Members::LIST_TYPE => own.list_type = text(),
+                Members::LIST_KEYS => own.list_keys = value.as_array().map_or(&[], Vec::as_slice),
                 Members::ITEMS if value.is_object() => own.items = Some(value),
                 Members::PROPERTIES => own.properties = value.as_object(),
                 _ => {}
             }
         }
         own
+    }
+
+    /// Whether its items are told apart in no way that could be wrong: not at all, or by a few required scalars.
+    fn is_told_apart(&self) -> bool {
+        const KEYS_MAX: usize = 4;
+        if self.list_type != "map" {
+            return !self.members.any(Members::LIST_TYPE.and(Members::LIST_KEYS));
+        }
+        let Some(items) = self
+            .items
+            .filter(|items| items["type"] == "object" && items["nullable"] != true)
+        else {
+            return false;
+        };
+        let required = items["required"].as_array().map_or(&[][..], Vec::as_slice);
+        let fits = |index: usize, key: &Value| {
+            let property = key.as_str().map_or(&Value::Null, |key| &items["properties"][key]);
+            matches!(property["type"].as_str(), Some("string" | "integer" | "boolean"))
+                && property["nullable"] != true
+                && required.contains(key)
+                && !self.list_keys[..index].contains(key)
+        };
+        let mut keys = self.list_keys.iter().enumerate();
+        (1..=KEYS_MAX).contains(&self.list_keys.len()) && keys.all(|(index, key)| fits(index, key))
     }
 
     /// Why it is not plain, its pattern and what stands under its junctors being right. `of_plain` says whether its items, its
@@ -412,6 +442,8 @@ impl<'v> Own<'v> {
             .and(Members::PROPERTIES)
             .and(Members::ADDITIONAL)
             .and(Members::DEFAULT)
+            .and(Members::LIST_TYPE)
+            .and(Members::LIST_KEYS)
             .and(Members::RULES);
         const INT_OR_STRING: Members = Members::INT_OR_STRING
             .and(Members::DESCRIPTION)
@@ -424,8 +456,10 @@ impl<'v> Own<'v> {
         }
         let inside = Members::ITEMS.and(Members::PROPERTIES).and(Members::ADDITIONAL);
         let fits = match (self.kind, self.members.only(inside)) {
-            ("array", Members::ITEMS) | ("object", Members::PROPERTIES | Members::ADDITIONAL) => of_plain,
+            ("array", Members::ITEMS) => of_plain && self.is_told_apart(),
             ("array", _) => false,
+            (_, _) if self.members.any(Members::LIST_TYPE.and(Members::LIST_KEYS)) => false,
+            ("object", Members::PROPERTIES | Members::ADDITIONAL) => of_plain,
             (_, inside) => inside == Members::default() && self.known,
         };
         if !fits || !self.members.within(CALM) {
