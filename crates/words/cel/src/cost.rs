@@ -100,8 +100,8 @@ pub(crate) struct Value<'a> {
     pub size: Option<Span>,
 }
 
-/// The most that an expression can cost.
-pub(crate) fn most(ast: &Ast, checked: &Checked, size_of: SizeOf) -> u64 {
+/// The most that an expression can cost, where `size_of` says how large a value at a path can be.
+pub(crate) fn most(ast: &Ast, checked: &Checked, size_of: &dyn Fn(&[&str]) -> Option<u64>) -> u64 {
     let mut coster = Coster {
         ast,
         checked,
@@ -117,7 +117,7 @@ pub(crate) fn most(ast: &Ast, checked: &Checked, size_of: SizeOf) -> u64 {
 pub(crate) struct Coster<'a> {
     ast: &'a Ast,
     checked: &'a Checked,
-    size_of: SizeOf,
+    size_of: &'a dyn Fn(&[&str]) -> Option<u64>,
     paths: HashMap<u32, Vec<Name>>,
     sizes: HashMap<u32, Span>,
     entries: HashMap<u32, Entries>,

@@ -25,7 +25,7 @@ pub use address::{Address, Range};
 pub use authorizer::{Authorizer, Check, Decision, Question};
 pub use compile::Unplanned;
 pub use error::EvalError;
-pub(crate) use escape::escape as escaped;
+pub use escape::escape as escaped;
 pub use formats::Named;
 pub use regex::matcher;
 pub use run::{Inputs, Terms};

@@ -90,6 +90,17 @@ pub struct Compiled {
     pub result: Type,
 }
 
+/// A compiled expression, and what it may come to.
+#[derive(Clone, Debug)]
+pub struct Estimated {
+    /// The type of what it gives.
+    pub result: Type,
+    /// What running it costs at most.
+    pub cost: u64,
+    /// The variables that it reads.
+    pub reads: Vec<Box<str>>,
+}
+
 /// Why an expression is refused.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Refused {
@@ -146,6 +157,23 @@ impl Environment {
         eval::Program::new(&ast, &checked).map_err(Refused::Unplanned)
     }
 
+    /// Compiles `text` and estimates what running it costs at most, where `size_of` says how large a value at a path of names can be.
+    pub fn estimated_within(
+        &self,
+        text: &str,
+        wanted: &Wanted,
+        budget: &mut Budget,
+        size_of: &dyn Fn(&[&str]) -> Option<u64>,
+    ) -> Result<Estimated, Refused> {
+        let (ast, checked, result) = self.judged(text, wanted, budget)?;
+        eval::Program::new(&ast, &checked).map_err(Refused::Unplanned)?;
+        Ok(Estimated {
+            result,
+            cost: cost::most(&ast, &checked, size_of),
+            reads: checked.names.values().cloned().collect(),
+        })
+    }
+
     fn judged(&self, text: &str, wanted: &Wanted, budget: &mut Budget) -> Result<(Ast, check::Checked, Type), Refused> {
         let source = Arc::new(Source::new(text));
         let refused = |issues| Refused::Issues(Issues::new(Arc::clone(&source), issues));
@@ -163,7 +191,7 @@ impl Environment {
         wanted.judge(&result).map_err(Refused::Unwanted)?;
         constants::judge(&ast, &checked).map_err(Refused::Unfit)?;
         if let Some(limit) = &self.limit
-            && cost::most(&ast, &checked, limit.size_of) > limit.most
+            && cost::most(&ast, &checked, &limit.size_of) > limit.most
         {
             return Err(Refused::Costly);
         }

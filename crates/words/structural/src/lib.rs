@@ -11,6 +11,7 @@
 mod compile;
 mod correlate;
 mod defaulting;
+mod definition;
 mod email;
 mod embedded;
 mod field_path;
@@ -25,6 +26,7 @@ mod prune;
 mod rules;
 mod shape;
 mod show;
+mod sizes;
 mod validate;
 
 use std::sync::OnceLock;
@@ -34,6 +36,7 @@ use trireme_api::cost::{CostError, Ledger};
 use trireme_api::field::{FieldError, FieldErrorType};
 use trireme_cel::eval::Shape;
 
+pub use definition::{Definition, Scope, Typed};
 pub use format::is_unknown as is_unknown_format;
 pub use node::{ListType, Node, Type};
 

@@ -52,6 +52,16 @@ fn plain(float: f64) -> String {
     }
 }
 
+/// A float as Go's `int64` makes it whole; what has too many digits becomes the least number of all.
+fn whole(float: f64) -> i64 {
+    const MOST: f64 = 9_223_372_036_854_775_808.0;
+    if (-MOST..MOST).contains(&float) {
+        float as i64
+    } else {
+        i64::MIN
+    }
+}
+
 /// Whether a float is a whole number to those who speak JSON.
 pub(crate) fn is_whole(float: f64) -> bool {
     const MOST: f64 = 9_007_199_254_740_991.0;
@@ -89,7 +99,7 @@ pub(crate) fn judge(number: Num, checks: Option<&Checks>, is: Type, at: &str) ->
         let native = wrong.is_none();
         found.extend(wrong.map(Wrong::Unplaced));
         match number {
-            Num::Int(_) if native => (number, Num::Int(limit as i64)),
+            Num::Int(_) if native => (number, Num::Int(whole(limit))),
             _ => (Num::Float(number.float()), Num::Float(limit)),
         }
     };
@@ -180,7 +190,7 @@ pub(crate) fn is_choice(value: &Value, choice: &Value) -> bool {
         (Value::Null, _) | (_, Value::Null) => false,
         (Value::Number(value), Value::Number(choice)) => match (Num::of(value), Num::of(choice)) {
             (Num::Int(value), Num::Float(choice)) => value as f64 == choice,
-            (Num::Float(value), Num::Int(choice)) => value as i64 == choice,
+            (Num::Float(value), Num::Int(choice)) => whole(value) == choice,
             (value, choice) => value == choice,
         },
         (value, choice) => value == choice,

@@ -3,7 +3,8 @@
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use trireme_structural::{ListType, Structural, Type};
+use trireme_cel::Budget;
+use trireme_structural::{Definition, ListType, Scope, Structural, Type};
 
 fn compiled(schema: &Value) -> Structural {
     Structural::compile(schema, false).expect("a schema")
@@ -705,4 +706,79 @@ fn measure() {
         assert!(schema.judge(&object, None, Vec::new).errors.is_empty());
     }
     println!("{:?} each", begin.elapsed() / 1_000);
+}
+
+/// What the rules of a schema cost at most, each for all values; or why there is no cost.
+fn costs(schema: &Value, at: &Value, rules: &[&str]) -> Vec<Result<u64, String>> {
+    let definition = Definition::of(schema).expect("rules");
+    let Some(Scope::Typed(typed)) = definition.scope(at) else {
+        panic!("no types");
+    };
+    let estimate = |rule: &&str| {
+        let estimated = typed.estimate(rule, false, &mut Budget::default());
+        estimated
+            .map(|estimated| typed.for_all(estimated.cost))
+            .map_err(|why| why.to_string())
+    };
+    rules.iter().map(estimate).collect()
+}
+
+#[test]
+fn rules_are_typed_and_their_costs_are_estimated_by_the_schema() {
+    let bounded = json!({"type": "object", "x-kubernetes-validations": [{"rule": "true"}], "properties": {
+        "l": {"type": "array", "maxItems": 10, "items": {"type": "string", "maxLength": 5}},
+        "n": {"type": "integer"},
+        "raw": {"x-kubernetes-preserve-unknown-fields": true},
+    }});
+    let schema = json!({"type": "object", "properties": {"spec": bounded}});
+    let found = costs(
+        &schema,
+        &schema["properties"]["spec"],
+        &[
+            "self.n > 1",
+            "self.l.all(x, x == 'a')",
+            "self.l.exists(x, self.l.all(y, x == y))",
+            "self.x == 1",
+            "self.raw == 1",
+        ],
+    );
+    // Each of ten elements costs what comparing and the loop around it cost.
+    assert_eq!(found[0], Ok(3));
+    assert!(found[1].as_ref().is_ok_and(|cost| (40..100).contains(cost)), "{found:?}");
+    assert!(found[2].as_ref().is_ok_and(|cost| (400..2_000).contains(cost)), "{found:?}");
+    for wrong in &found[3..] {
+        assert!(wrong.as_ref().is_err_and(|why| why.contains("undefined field")), "{wrong:?}");
+    }
+    // A list that nothing bounds holds what fits into a request; so does the text in it.
+    let open = json!({"type": "object", "x-kubernetes-validations": [{"rule": "true"}], "properties": {
+        "l": {"type": "array", "items": {"type": "string"}}}});
+    let schema = json!({"type": "object", "properties": {"spec": open}});
+    let found = costs(
+        &schema,
+        &schema["properties"]["spec"],
+        &["self.l.all(x, x == 'a')", "self.l.all(x, self.l.all(y, x == y))"],
+    );
+    assert!(
+        found.iter().all(|cost| cost.as_ref().is_ok_and(|cost| *cost > 1_000_000)),
+        "{found:?}"
+    );
+    // What stands in a list of at most three is asked three times.
+    let item =
+        json!({"type": "object", "x-kubernetes-validations": [{"rule": "true"}], "properties": {"n": {"type": "integer"}}});
+    let list = json!({"type": "array", "maxItems": 3, "items": item});
+    let schema = json!({"type": "object", "properties": {"spec": list}});
+    assert_eq!(
+        costs(&schema, &schema["properties"]["spec"]["items"], &["self.n > 1"]),
+        [Ok(9)]
+    );
+}
+
+#[test]
+fn what_has_no_type_has_no_rules() {
+    let raw = json!({"x-kubernetes-preserve-unknown-fields": true, "x-kubernetes-validations": [{"rule": "true"}]});
+    let schema = json!({"type": "object", "properties": {"raw": raw}});
+    let definition = Definition::of(&schema).expect("rules");
+    assert!(matches!(definition.scope(&schema["properties"]["raw"]), Some(Scope::NoType)));
+    assert!(definition.scope(&schema).is_none(), "a place without rules");
+    assert!(Definition::of(&json!({"type": "object"})).is_none());
 }

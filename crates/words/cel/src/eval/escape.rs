@@ -20,7 +20,8 @@ const ESCAPES: &[(&str, &str)] = &[
 ];
 
 /// The name by which an expression knows a property, if it can.
-pub(crate) fn escape(name: &str) -> Option<Cow<'_, str>> {
+#[must_use]
+pub fn escape(name: &str) -> Option<Cow<'_, str>> {
     if is_reserved(name) {
         return Some(format!("__{name}__").into());
     }

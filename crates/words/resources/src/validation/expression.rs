@@ -3,7 +3,8 @@
 //! Invariant: all expressions of one object share one budget, and none can exhaust the stack (the tests here and those of
 //! `trireme_cel` hold both). They are compiled, not evaluated.
 
-use trireme_cel::{Budget, Compiled, Environment, Refused, STACK_BYTES, Type, Wanted, stack_bytes};
+use trireme_cel::{Budget, Compiled, Environment, Estimated, Refused, STACK_BYTES, Type, Wanted, stack_bytes};
+use trireme_structural::Typed;
 
 use super::errors::Errors;
 use super::node::Node;
@@ -79,6 +80,15 @@ impl Expressions {
             Ok(compiled) => Ok(compiled.result),
             Err(why) => Err(why.to_string()),
         }
+    }
+
+    /// What `text` comes to by the types that a schema declares, or why it does not compile.
+    ///
+    /// # Errors
+    /// In upstream's words.
+    pub fn estimate(&mut self, text: &str, optional: bool, typed: &Typed<'_>) -> Result<Estimated, String> {
+        let estimated = self.run(text, |budget| typed.estimate(text, optional, budget));
+        estimated.map_err(|why| why.to_string())
     }
 
     fn compile(&mut self, text: &str, environment: &Environment, wanted: &Wanted) -> Result<Compiled, Uncompiled> {

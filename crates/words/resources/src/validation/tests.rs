@@ -517,6 +517,83 @@ fn formats_that_nobody_knows_are_told_once_they_come() {
     assert_eq!(judged.warnings, words(&["third"]));
 }
 
+/// What a stock server said of rules, each in a schema of its own.
+#[test]
+fn rules_are_judged_by_what_their_schema_says_of_values() {
+    let definitions = row("apiextensions.k8s.io", "customresourcedefinitions");
+    let told_of = |rules: Value, properties: &Value| -> Vec<String> {
+        let spec = json!({"type": "object", "x-kubernetes-validations": rules, "properties": properties});
+        let definition = whole(
+            definitions,
+            &json!({"metadata": {"name": "as.x.io"}, "spec": {"group": "x.io", "scope": "Namespaced",
+                "names": {"plural": "as", "singular": "a", "kind": "A", "listKind": "AList"}, "versions": [{"name": "v1",
+                "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}}]}}),
+        );
+        told(&super::create_stored(definitions, &definition).errors)
+    };
+    const SCHEMA: &str = "spec.validation.openAPIV3Schema";
+    const AT: &str = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0]";
+    const TRY: &str = "(try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)";
+    let properties = json!({"n": {"type": "integer"}, "l": {"type": "array", "items": {"type": "string"}}, "is": {"x-kubernetes-int-or-string": true},
+        "raw": {"x-kubernetes-preserve-unknown-fields": true}, "t": {"type": "string", "format": "date-time"}});
+    let shown = |rule: &str| {
+        format!(
+            "Invalid value: {{\"Rule\":\"{rule}\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}}"
+        )
+    };
+    for (rule, want) in [
+        ("self.n > 1", vec![]),
+        ("self.l.all(x, x == 'a')", vec![]),
+        ("self.t > timestamp('2020-01-01T00:00:00Z')", vec![]),
+        ("self.is == 'x'", vec![]),
+        (
+            "self.n",
+            vec![format!(
+                "{AT}.rule: {}: cel expression must evaluate to a bool",
+                shown("self.n")
+            )],
+        ),
+        (
+            "self.is",
+            vec![format!(
+                "{AT}.rule: {}: cel expression must evaluate to a bool",
+                shown("self.is")
+            )],
+        ),
+        (
+            "self.raw == 1",
+            vec![format!(
+                "{AT}.rule: {}: compilation failed: ERROR: <input>:1:5: undefined field 'raw'\n | self.raw == 1\n | ....^",
+                shown("self.raw == 1")
+            )],
+        ),
+        (
+            "self.l.filter(x, x != '').size() == 1",
+            vec![format!(
+                "{AT}.rule: Forbidden: estimated rule cost exceeds budget by factor of 1.468006x {TRY}"
+            )],
+        ),
+        (
+            "self.l.all(x, self.l.all(y, x == y))",
+            vec![
+                format!("{AT}.rule: Forbidden: estimated rule cost exceeds budget by factor of more than 100x {TRY}"),
+                format!(
+                    "{AT}.rule: Forbidden: contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
+                ),
+                format!(
+                    "{SCHEMA}: Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget by factor of more than 100x {TRY}"
+                ),
+            ],
+        ),
+    ] {
+        assert_eq!(told_of(json!([{"rule": rule}]), &properties), want, "{rule}");
+    }
+    let message = json!([{"rule": "self.n < 9", "messageExpression": "'not '+string(self.n)"}]);
+    assert!(told_of(message, &properties)[0].starts_with(&format!(
+        "{AT}.messageExpression: Forbidden: estimated messageExpression cost exceeds budget by factor of more than 100x"
+    )));
+}
+
 #[test]
 fn claims_and_what_may_not_change() {
     let request = |more: Value| {

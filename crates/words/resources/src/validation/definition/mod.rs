@@ -5,6 +5,7 @@
 //! `spec.validation`, `spec.subresources` and so on. What an update finds wrong in the old object too is let pass where
 //! upstream lets it pass.
 
+mod costs;
 mod defaulted;
 mod formats;
 mod members;
@@ -87,6 +88,8 @@ struct Options {
     survey: Survey,
     /// Formats that nobody knows and that the old definition had; none where it had all that the new one has.
     known_formats: Option<HashSet<String>>,
+    /// Versions whose schemas are the old ones.
+    same_schemas: HashSet<String>,
     /// Versions whose selectable fields may stay too many; an empty name stands for those that all share.
     many_fields: HashSet<String>,
 }
@@ -106,6 +109,7 @@ impl Options {
             used: Members::default(),
             survey: Survey::default(),
             known_formats: Some(HashSet::new()),
+            same_schemas: HashSet::new(),
             many_fields: HashSet::new(),
         }
     }
@@ -126,7 +130,17 @@ impl Options {
                 many_fields.insert(version.name().to_owned());
             }
         }
+        let same_schema = |version: &&Version<'_>| {
+            let before = old.versions.iter().find(|before| before.name() == version.name());
+            before.is_some_and(|before| same(spec.schema_of(version).value, old.schema_of(before).value))
+        };
+        let same_schemas = spec
+            .versions
+            .iter()
+            .filter(same_schema)
+            .map(|version| version.name().to_owned());
         Self {
+            same_schemas: same_schemas.collect(),
             known_review: reviews.is_empty() || reviews.iter().any(|version| REVIEWS.contains(version)),
             fixed_names: established,
             schema: old.all_have_schemas(),
@@ -252,6 +266,11 @@ impl<'a> Spec<'a> {
             .filter(Node::set)
             .collect();
         all.into_iter()
+    }
+
+    /// The schema of a version: its own, or the one that all share.
+    fn schema_of<'s>(&'s self, version: &'s Version<'a>) -> &'s Node<'a> {
+        if version.schema.set() { &version.schema } else { &self.schema }
     }
 
     fn all_have_schemas(&self) -> bool {
@@ -490,7 +509,8 @@ fn versions(errors: &mut Errors, spec: &Spec<'_>, options: &Options) {
 
 fn version(errors: &mut Errors, version: &Version<'_>, status: bool, options: &Options) {
     parts::deprecation(errors, &version.node);
-    schema(errors, &version.schema, status, options);
+    let settled = options.same_schemas.contains(version.name());
+    schema(errors, &version.schema, status, options, settled);
     parts::subresources(errors, &version.subresources);
     for column in version.columns.items() {
         parts::column(errors, &column);
@@ -532,7 +552,9 @@ fn shared(errors: &mut Errors, spec: &Spec<'_>, options: &Options) {
     let status = std::iter::once(&spec.subresources)
         .chain(own)
         .any(|subresources| subresources.has("status"));
-    schema(errors, &spec.schema, status, options);
+    let first = spec.versions.first();
+    let settled = first.is_some_and(|version| options.same_schemas.contains(version.name()));
+    schema(errors, &spec.schema, status, options, settled);
     parts::subresources(errors, &spec.subresources);
     for column in spec.columns.items() {
         parts::column(errors, &column);
@@ -555,7 +577,7 @@ fn shared(errors: &mut Errors, spec: &Spec<'_>, options: &Options) {
 }
 
 /// The schema of one version, or the one that all share.
-fn schema(errors: &mut Errors, validation: &Node<'_>, status: bool, options: &Options) {
+fn schema(errors: &mut Errors, validation: &Node<'_>, status: bool, options: &Options, settled: bool) {
     let schema = validation.at("openAPIV3Schema");
     if !schema.set() {
         return;
@@ -586,7 +608,7 @@ fn schema(errors: &mut Errors, validation: &Node<'_>, status: bool, options: &Op
             expressions = errors.len() == before;
         }
     }
-    openapi::check(errors, &schema, options, expressions);
+    openapi::check(errors, &schema, options, expressions, settled);
     if errors.len() == start
         && let Some(why) = unsupported
     {

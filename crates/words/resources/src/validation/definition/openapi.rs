@@ -1,19 +1,21 @@
 //! What OpenAPI parts a schema may have, and how the extensions of Kubernetes go together.
 //!
-//! Invariant: expressions are looked at only where the schema around and below them is right. What `self` is the
-//! schema would say, which is not asked yet: faults that hang on it are not found.
+//! Invariant: expressions are looked at only where the schema around and below them is right. What `self` is the schema says, and
+//! with it how large values can get, so that what rules cost at most is known before there are any.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 use trireme_api::schema;
-use trireme_cel::Type;
+use trireme_cel::{Estimated, Type};
+use trireme_structural::{Definition, Scope, Typed};
 
 use super::super::errors::Errors;
 use super::super::expression::Expressions;
 use super::super::node::Node;
 use super::super::path::Path;
 use super::super::show;
+use super::costs::{self, Costs};
 use super::members::{self, Members, Oddity};
 use super::{Options, PACKAGE, parts, structural};
 
@@ -193,14 +195,27 @@ struct Walk<'o, 'a> {
     errors: Errors,
     of_rules: Errors,
     expressions: Expressions,
-    /// Rules that were compiled.
+    /// The schema as its rules know it, where it has any.
+    definition: Option<&'o Definition>,
+    costs: Costs<'a>,
+    /// Whether the schema is the old one, so that no rule is refused for what it costs alone.
+    settled: bool,
+    /// Rules that were compiled without types.
     compiled: HashSet<&'a str>,
+    rules_left: usize,
     bytes_left: usize,
 }
 
-/// What is wrong with the parts of a schema. `rules` says whether expressions are looked at.
-pub(super) fn check(errors: &mut Errors, schema: &Node<'_>, options: &Options, rules: bool) {
+/// What is wrong with the parts of a schema. `rules` says whether expressions are looked at, `settled` whether the schema is the
+/// old one.
+pub(super) fn check(errors: &mut Errors, schema: &Node<'_>, options: &Options, rules: bool, settled: bool) {
+    let typed = rules && options.used.any(Members::RULES);
+    let definition = typed.then(|| Definition::of(schema.value)).flatten();
     let mut walk = Walk {
+        definition: definition.as_ref(),
+        costs: Costs::default(),
+        settled,
+        rules_left: RULES_MAX,
         options,
         errors: Errors::new(),
         of_rules: Errors::new(),
@@ -216,6 +231,7 @@ pub(super) fn check(errors: &mut Errors, schema: &Node<'_>, options: &Options, r
     walk.below(schema, &place);
     errors.extend(walk.errors);
     errors.extend(walk.of_rules);
+    walk.costs.tell(errors, schema);
 }
 
 /// The extensions that go together or not.
@@ -435,13 +451,27 @@ impl<'a> Walk<'_, 'a> {
         if self.errors.len() > start || !place.rules {
             return;
         }
+        let typed = match self.definition.and_then(|definition| definition.scope(node.value)) {
+            Some(Scope::NoType) => {
+                self.of_rules.push(list.internal(
+                    "internal error: failed to construct type information for x-kubernetes-validations rules: unable to convert structural schema to CEL declarations",
+                ));
+                return;
+            }
+            Some(Scope::Typed(typed)) => Some(typed),
+            None => None,
+        };
         for (index, rule) in rules.iter().enumerate() {
-            self.rule(&list, index, rule, place);
+            self.rule(&list, index, rule, place, typed.as_ref());
         }
     }
 
     /// What is wrong with one rule whose form is right.
-    fn rule(&mut self, list: &Node<'a>, index: usize, rule: &'a Value, place: &Place) {
+    fn rule(&mut self, list: &Node<'a>, index: usize, rule: &'a Value, place: &Place, typed: Option<&Typed<'_>>) {
+        if let Some(typed) = typed {
+            self.typed_rule(list, index, rule, place, typed);
+            return;
+        }
         let part = |name: &'static str| list.index(index).at(name);
         let text = |name: &str| rule.get(name).and_then(Value::as_str).unwrap_or_default();
         let shown = || show::internal(PACKAGE, "ValidationRule", rule);
@@ -451,7 +481,49 @@ impl<'a> Walk<'_, 'a> {
             self.of_rules
                 .push(part("messageExpression").invalid_as(shown(), format!("messageExpression {why}")));
         }
-        if names_old(text("rule")) {
+        self.transition(list, index, rule, place, names_old(text("rule")));
+    }
+
+    /// What is wrong with one rule, by the types that its schema declares.
+    fn typed_rule(&mut self, list: &Node<'a>, index: usize, rule: &'a Value, place: &Place, typed: &Typed<'_>) {
+        let part = |name: &'static str| list.index(index).at(name);
+        let text = |name: &str| rule.get(name).and_then(Value::as_str).unwrap_or_default();
+        let shown = || show::internal(PACKAGE, "ValidationRule", rule);
+        let optional = rule.get("optionalOldSelf") == Some(&Value::Bool(true));
+        let Some(compiled) = self.estimated(text("rule"), &Type::Bool, optional, typed) else {
+            return;
+        };
+        let mut reads_old = false;
+        match compiled {
+            Err(why) => self.of_rules.push(part("rule").invalid_as(shown(), why)),
+            Ok(estimated) => {
+                reads_old = estimated.reads.iter().any(|name| &**name == "oldSelf");
+                self.cost(part("rule"), "estimated rule cost", typed.for_all(estimated.cost));
+                match self.estimated(text("messageExpression"), &Type::String, optional, typed) {
+                    None => {}
+                    Some(Err(why)) => self
+                        .of_rules
+                        .push(part("messageExpression").invalid_as(shown(), format!("messageExpression {why}"))),
+                    Some(Ok(estimated)) => {
+                        self.cost(part("messageExpression"), "estimated messageExpression cost", estimated.cost);
+                    }
+                }
+            }
+        }
+        self.transition(list, index, rule, place, reads_old);
+    }
+
+    fn cost(&mut self, at: Node<'a>, what: &str, cost: u64) {
+        if cost > costs::RULE_MAX && !self.settled {
+            self.of_rules.push(at.forbidden(costs::exceeded(what, cost, costs::RULE_MAX)));
+        }
+        self.costs.add(at, cost);
+    }
+
+    /// Whether a rule may read what was, and says so rightly.
+    fn transition(&mut self, list: &Node<'a>, index: usize, rule: &'a Value, place: &Place, reads_old: bool) {
+        let part = |name: &'static str| list.index(index).at(name);
+        if reads_old {
             if let Some(path) = &place.uncorrelated {
                 self.of_rules.push(part("rule").bad(format!(
                     "oldSelf cannot be used on the uncorrelatable portion of the schema within {path}"
@@ -461,6 +533,21 @@ impl<'a> Walk<'_, 'a> {
             self.of_rules
                 .push(part("optionalOldSelf").invalid("may not be set if oldSelf is not used in rule"));
         }
+    }
+
+    /// What an expression comes to, or why it is none of that type; nothing where there is none, or too many were compiled.
+    fn estimated(&mut self, text: &str, wanted: &Type, optional: bool, typed: &Typed<'_>) -> Option<Result<Estimated, String>> {
+        if text.is_empty() || text.len() > ONE_RULE_BYTES_MAX {
+            return None;
+        }
+        self.rules_left = self.rules_left.checked_sub(1)?;
+        self.bytes_left = self.bytes_left.checked_sub(text.len())?;
+        Some(match self.expressions.estimate(text, optional, typed) {
+            Ok(estimated) if estimated.result == *wanted => Ok(estimated),
+            Ok(_) if *wanted == Type::Bool => Err("cel expression must evaluate to a bool".to_owned()),
+            Ok(_) => Err("must evaluate to a string".to_owned()),
+            Err(why) => Err(why),
+        })
     }
 
     /// Why a text is no expression of that type. Each text is compiled once, and all together as far as the budget goes.
