@@ -3,6 +3,7 @@
 //!
 //! Invariant: a format that is not known for its type is as if it were not there. Dashes in names do not count.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
@@ -65,7 +66,11 @@ impl Format {
         }
         let judge = match is {
             Type::Any | Type::String => {
-                let plain = name.replace('-', "");
+                let plain: Cow<'_, str> = if name.contains('-') {
+                    name.replace('-', "").into()
+                } else {
+                    name.into()
+                };
                 let found = STRINGS.binary_search_by(|(known, _)| (*known).cmp(&plain)).ok()?;
                 Some(STRINGS[found].1)
             }
@@ -83,6 +88,12 @@ impl Format {
     pub fn fits(&self, text: &str) -> bool {
         self.judge.is_none_or(|judge| judge(text))
     }
+}
+
+/// Whether a text is of a format; every text is of one that nobody knows.
+#[must_use]
+pub fn is_of_format(text: &str, name: &str) -> bool {
+    Format::of(name, Type::String).is_none_or(|format| format.fits(text))
 }
 
 /// Whether nobody knows a format of values of a type.

@@ -37,7 +37,7 @@ use trireme_api::field::{FieldError, FieldErrorType};
 use trireme_cel::eval::Shape;
 
 pub use definition::{Definition, Scope, Typed};
-pub use format::is_unknown as is_unknown_format;
+pub use format::{is_of_format, is_unknown as is_unknown_format};
 pub use node::{ListType, Node, Type};
 
 /// What was found of an object: errors, and what its sender is only warned of.

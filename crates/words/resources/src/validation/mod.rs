@@ -14,6 +14,7 @@ mod container;
 mod definition;
 mod device;
 mod diff;
+mod embedded;
 mod errors;
 mod expression;
 mod extension;
@@ -52,6 +53,8 @@ use std::borrow::Cow;
 use serde_json::Value;
 use trireme_api::bulk::Present;
 use trireme_api::field::FieldError;
+
+pub use embedded::embedded;
 
 use crate::rows::Resource;
 use errors::{Errors, Excuse};

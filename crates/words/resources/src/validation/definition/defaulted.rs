@@ -5,9 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::embedded;
 use super::super::errors::Errors;
-use super::super::metadata::{self, Rules};
-use super::super::names;
 use super::super::node::Node;
 use super::members::{Members, Oddity, Survey};
 use super::value::{self, Budget};
@@ -50,10 +49,10 @@ pub(super) fn check(errors: &mut Errors, schema: &Node<'_>, pruned: bool, survey
 /// Whether a default of a schema has fields that the schema does not know.
 pub(super) fn unpruned(schema: &Node<'_>, members: Members) -> bool {
     let default = schema.at("default");
-    members.any(Members::DEFAULT) && prune(default.value, schema.value, embedded(schema)) != *default.value
+    members.any(Members::DEFAULT) && prune(default.value, schema.value, is_embedded(schema)) != *default.value
 }
 
-fn embedded(schema: &Node<'_>) -> bool {
+fn is_embedded(schema: &Node<'_>) -> bool {
     schema.is("x-kubernetes-embedded-resource")
 }
 
@@ -67,7 +66,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn schema(&mut self, errors: &mut Errors, schema: &Node<'a>, members: Members, root: bool, mut around: Around<'a>) {
-        let resource = root || members.any(Members::EMBEDDED) && embedded(schema);
+        let resource = root || members.any(Members::EMBEDDED) && is_embedded(schema);
         if resource {
             around = Around {
                 resource: schema.value,
@@ -246,52 +245,7 @@ fn coerced(errors: &mut Errors, value: &Node<'_>, schema: &Value, resource: bool
 
 /// What is wrong with the resources in a value.
 fn resources(errors: &mut Errors, value: &Node<'_>, schema: &Value, resource: bool) {
-    each_resource(value, schema, resource, &mut |node| {
-        for name in ["apiVersion", "kind"] {
-            if node.value.get(name).is_none() {
-                errors.push(node.child(name).required(""));
-            }
-        }
-        let (version, kind) = (node.at("apiVersion"), node.at("kind"));
-        if version.set() {
-            if version.is_empty() {
-                errors.push(version.bad("must not be empty"));
-            } else if version.str().matches('/').count() > 1 {
-                errors.push(version.bad(format!("unexpected GroupVersion string: {}", version.str())));
-            }
-        }
-        if kind.set() {
-            let messages = names::label_1035(&kind.str().to_lowercase());
-            if kind.is_empty() {
-                errors.push(kind.bad("must not be empty"));
-            } else if !messages.is_empty() {
-                errors.push(kind.bad(format!(
-                    "may have mixed case, but should otherwise match: {}",
-                    messages.join(",")
-                )));
-            }
-        }
-        let meta = node.at("metadata");
-        if meta.set() {
-            let rules = Rules {
-                name: names::path_segment,
-                namespaced: !meta.text("namespace").is_empty(),
-                standard_finalizers: false,
-                any_base: false,
-            };
-            let mut named = meta.value.clone();
-            if meta.text("name").is_empty()
-                && let Some(members) = named.as_object_mut()
-            {
-                members.insert("name".to_owned(), Value::from("fakename"));
-            }
-            let named = Node {
-                path: meta.path.clone(),
-                value: &named,
-            };
-            metadata::create(errors, &named, rules);
-        }
-    });
+    each_resource(value, schema, resource, &mut |node| embedded::resource(errors, node));
 }
 
 #[cfg(test)]

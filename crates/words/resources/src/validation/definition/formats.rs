@@ -120,7 +120,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 _ => drop(members.next_value::<IgnoredAny>()?),
             }
         }
-        if super::unknown_format(&kind.0, &format.0) {
+        if trireme_structural::is_unknown_format(&format.0, &kind.0) {
             self.found.insert(format.0.into_owned());
         }
         Ok(())
@@ -193,6 +193,5 @@ mod tests {
         assert_eq!(text(&versions).unwrap(), wanted);
         assert!(text(&json!([{"schema": {"openAPIV3Schema": {"format": 7}}}])).is_err());
         assert!(unknown(b"[").is_err());
-        assert!(super::super::FORMATS.is_sorted());
     }
 }

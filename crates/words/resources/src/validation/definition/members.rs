@@ -282,7 +282,7 @@ impl Survey {
     fn look(&mut self, schema: &Value, root: bool) -> Looked {
         let own = Own::of(schema);
         let has = own.members;
-        if has.any(Members::FORMAT) && super::unknown_format(own.kind, own.format) {
+        if has.any(Members::FORMAT) && trireme_structural::is_unknown_format(own.format, own.kind) {
             self.formats.push(own.format.to_owned());
         }
         self.unknown_type |= !own.kind.is_empty() && !own.known;

@@ -39,36 +39,6 @@ const RULES: Rules = Rules {
     any_base: false,
 };
 
-/// Formats of texts, without dashes, in order.
-const FORMATS: &[&str] = &[
-    "bsonobjectid",
-    "byte",
-    "cidr",
-    "creditcard",
-    "date",
-    "datetime",
-    "duration",
-    "email",
-    "hexcolor",
-    "hostname",
-    "ipv4",
-    "ipv6",
-    "isbn",
-    "isbn10",
-    "isbn13",
-    "k8slongname",
-    "k8sshortname",
-    "mac",
-    "password",
-    "rgbcolor",
-    "ssn",
-    "uri",
-    "uuid",
-    "uuid3",
-    "uuid4",
-    "uuid5",
-];
-
 static NULL: Value = Value::Null;
 
 /// What is asked of a definition. On creation everything; on update not what the old one did not keep either.
@@ -305,18 +275,6 @@ impl<'a> Spec<'a> {
         }
         format!("[{}]", all.join(","))
     }
-}
-
-/// Whether nobody knows a format of a type.
-fn unknown_format(kind: &str, format: &str) -> bool {
-    !format.is_empty()
-        && match kind {
-            "" | "string" if format.contains('-') => FORMATS.binary_search(&format.replace('-', "").as_str()).is_err(),
-            "" | "string" => FORMATS.binary_search(&format).is_err(),
-            "integer" => !matches!(format, "int32" | "int64"),
-            "number" => !matches!(format, "float" | "double"),
-            _ => true,
-        }
 }
 
 /// A definition to create.

@@ -462,7 +462,7 @@ impl<'a> Walk<'_, 'a> {
             None => None,
         };
         for (index, rule) in rules.iter().enumerate() {
-            self.rule(&list, index, rule, place, typed.as_ref());
+            self.rule(&list, index, rule, place, typed.as_deref());
         }
     }
 
