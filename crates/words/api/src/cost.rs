@@ -25,7 +25,7 @@ pub const DEFINITION_VALUES_MAX: usize = 60_000;
 /// Values in the managed fields of an object: a field that somebody owns is one, a list's element two.
 pub const OWNED_MAX: usize = 15_000;
 /// What an object of a kind may have.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// Most values.
     pub values_max: usize,

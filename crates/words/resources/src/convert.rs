@@ -15,7 +15,7 @@ const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 /// Turns an object of one row into the other's version. `apiVersion` and `kind` follow. Rows of different storages are
 /// left alone.
 pub fn convert(from: &Resource, to: &Resource, value: &mut Value) {
-    if from.storage != to.storage || (from.group, from.version) == (to.group, to.version) {
+    if from.is_custom() || from.storage != to.storage || (from.group, from.version) == (to.group, to.version) {
         return;
     }
     match (from.plural, to.group, to.version) {

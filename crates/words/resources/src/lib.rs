@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod convert;
 pub mod cron;
+pub mod custom;
 pub mod defaults;
 pub mod patch;
 pub mod quota;
@@ -18,4 +19,4 @@ pub mod unenforced;
 pub mod validation;
 
 pub use convert::convert;
-pub use rows::{Group, Resource, Subresource, Unenforced, by_storage, find, find_kind, groups, rows};
+pub use rows::{Defined, Group, Resource, Subresource, Unenforced, by_storage, find, find_kind, groups, rows};

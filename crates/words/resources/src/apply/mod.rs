@@ -82,6 +82,9 @@ fn blank_of(schema: &'static Struct) -> Value {
 #[must_use]
 pub fn blank(row: &Resource) -> &'static Value {
     static NOTHING: Value = Value::Null;
+    if row.is_custom() {
+        return &NOTHING;
+    }
     BLANK.get(&(row.group, row.version, row.kind)).unwrap_or(&NOTHING)
 }
 
@@ -471,6 +474,10 @@ impl Engine<'_> {
     /// An object in another version of the same resource.
     fn converted(&self, value: &Value, api_version: &str) -> Option<(Value, Shape)> {
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+        if let Some(defined) = self.row.custom {
+            let known = group == self.row.group && defined.versions.contains(&version);
+            return known.then(|| (value.clone(), self.shape));
+        }
         let to = rows::find(group, version, self.row.plural).filter(|to| to.storage == self.row.storage)?;
         let mut value = value.clone();
         crate::convert::convert(self.row, to, &mut value);
@@ -668,6 +675,9 @@ impl Engine<'_> {
         }
         let (group, version) = last.api_version.rsplit_once('/').unwrap_or(("", &last.api_version));
         let mut pruned = pruned;
+        if self.row.is_custom() {
+            return pruned;
+        }
         if let Some(from) = rows::find(group, version, self.row.plural) {
             crate::convert::convert(from, self.row, &mut pruned);
         }

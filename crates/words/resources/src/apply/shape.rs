@@ -31,6 +31,9 @@ impl Shape {
     /// The shape of a row's kind.
     #[must_use]
     pub fn of_row(row: &Resource) -> Self {
+        if row.is_custom() {
+            return Self::Custom;
+        }
         schema::kind(row.group, row.version, row.kind).map_or(Self::Custom, Self::Struct)
     }
 

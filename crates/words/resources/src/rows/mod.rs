@@ -1,7 +1,7 @@
 //! One declarative row for every resource that the API serves.
 //!
 //! Invariant: rows stand in discovery order, group after group; a row says what a resource is, never how it behaves.
-//! It will not hold custom resources: those rows are made at run time.
+//! Rows of custom resources are made at run time ([`crate::custom`]); [`rows`] and [`find`] know none of them.
 
 mod core;
 mod extension;
@@ -16,7 +16,7 @@ use trireme_api::cost::{self, Limits};
 use trireme_api::schema::{self, Struct};
 
 /// A resource in one group and version.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Resource {
     /// API group; empty for the core group.
     pub group: &'static str,
@@ -63,10 +63,25 @@ pub struct Resource {
     pub deprecated: Option<&'static str>,
     /// What a client is told that stores one, as long as nothing acts on it.
     pub unenforced: Option<Unenforced>,
+    /// What a row has that a definition made: none of a built-in resource's behaviour is its own, whatever it is called.
+    pub custom: Option<&'static Defined>,
+}
+
+/// What the row of a custom resource has beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Defined {
+    /// Kind of a list of it.
+    pub list_kind: &'static str,
+    /// All versions of its definition, whether they are served or not.
+    pub versions: &'static [&'static str],
+    /// The version in which it is stored.
+    pub storage: &'static str,
+    /// The row of that version, where it is another one.
+    pub stored: Option<&'static Resource>,
 }
 
 /// What does not happen though an object asks for it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Unenforced {
     /// What does not happen, for people.
     pub text: &'static str,
@@ -85,7 +100,7 @@ impl Unenforced {
 }
 
 /// A subresource of a row.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Subresource {
     /// Name after the slash, for example `status`.
     pub name: &'static str,
@@ -118,10 +133,10 @@ const ALL: &[&str] = &[
     "update",
     "watch",
 ];
-const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
+pub(crate) const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
 const CREATE: &[&str] = &["create"];
 
-const BASE: Resource = Resource {
+pub(crate) const BASE: Resource = Resource {
     group: "",
     version: "",
     plural: "",
@@ -143,6 +158,7 @@ const BASE: Resource = Resource {
     bulk: None,
     deprecated: None,
     unenforced: None,
+    custom: None,
 };
 
 impl Subresource {
@@ -168,13 +184,31 @@ impl Resource {
         }
     }
 
-    /// The struct of its kind.
+    /// The struct of its kind; of a custom one that of its metadata, since the field table knows no more of it.
     ///
     /// # Panics
     /// Never for a row of [`rows`]: a test says so.
     #[must_use]
     pub fn schema(&self) -> &'static Struct {
+        if self.is_custom() {
+            return schema::kind("meta.k8s.io", "v1", "PartialObjectMetadata").expect("the table has PartialObjectMetadata");
+        }
         schema::kind(self.group, self.version, self.kind).expect("every row's kind is in the field table")
+    }
+
+    /// Whether a definition made it.
+    #[must_use]
+    pub fn is_custom(&self) -> bool {
+        self.custom.is_some()
+    }
+
+    /// Kind of a list of it.
+    #[must_use]
+    pub fn list_kind(&self) -> std::borrow::Cow<'static, str> {
+        match self.custom {
+            Some(defined) => defined.list_kind.into(),
+            None => format!("{}List", self.kind).into(),
+        }
     }
 
     /// The subresource of that name.

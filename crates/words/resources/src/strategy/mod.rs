@@ -43,6 +43,13 @@ pub fn wipe_system_fields(value: &mut Value) {
 /// Prepares an object for creation. Its name and uid are already set; `now` is RFC 3339 in seconds. What the client is
 /// warned of comes back.
 pub fn prepare_create(row: &Resource, value: &mut Value, now: &str) -> Vec<String> {
+    if row.is_custom() {
+        if row.has_status() {
+            put(value, "status", None);
+        }
+        path::set(value, &["metadata", "generation"], 1);
+        return Vec::new();
+    }
     normalize(row, value);
     // A node comes with the status that its kubelet found; a pod's begins by what is peculiar to pods.
     if rules::clears_status(row) && !matches!((row.group, row.plural), ("", "nodes" | "pods")) {
@@ -65,6 +72,10 @@ pub fn prepare_update(
     now: &str,
     same_spec: Option<bool>,
 ) {
+    if row.is_custom() {
+        update_custom(row, new, old, subresource);
+        return;
+    }
     normalize(row, new);
     copy(new, old, &["metadata", "generation"]);
     match subresource {
@@ -95,6 +106,28 @@ pub fn prepare_update(
             bump_generation(row, new, old, same_spec);
         }
     }
+    keep_identity(new, old);
+}
+
+/// Of a custom resource the status alone is apart from the rest, where it is a subresource; and then nothing but it is changed
+/// through it.
+fn update_custom(row: &Resource, new: &mut Value, old: &Value, subresource: Option<&str>) {
+    if subresource == Some("status") {
+        let status = new.get("status").cloned();
+        let managers = path::get(new, &["metadata", "managedFields"]).cloned();
+        *new = old.clone();
+        match managers {
+            Some(managers) => path::set(new, &["metadata", "managedFields"], managers),
+            None => drop(path::remove(new, &["metadata", "managedFields"])),
+        }
+        put(new, "status", status.as_ref());
+        return;
+    }
+    copy(new, old, &["metadata", "generation"]);
+    if row.has_status() {
+        put(new, "status", old.get("status"));
+    }
+    bump_generation(row, new, old, None);
     keep_identity(new, old);
 }
 
@@ -140,6 +173,16 @@ fn bump_generation(row: &Resource, new: &mut Value, old: &Value, same_spec: Opti
         Some(rules::Generation::SpecAndAnnotations) => {
             let annotations = |value| path::get(value, &["metadata", "annotations"]).cloned();
             new.get("spec") != old.get("spec") || annotations(new) != annotations(old)
+        }
+        Some(rules::Generation::AllButMetadata) => {
+            let rest = |value: &Value| -> Map<String, Value> {
+                let mut members = value.as_object().cloned().unwrap_or_default();
+                for name in ["apiVersion", "kind", "metadata"] {
+                    members.remove(name);
+                }
+                members
+            };
+            rest(new) != rest(old)
         }
         Some(rules::Generation::AllAndLabels) => {
             let rest = |value: &Value| -> Map<String, Value> {

@@ -17,6 +17,8 @@ pub(super) enum Generation {
     Field(&'static str),
     /// When `spec` or the annotations change.
     SpecAndAnnotations,
+    /// When anything but metadata changes.
+    AllButMetadata,
     /// When anything but metadata changes, or the labels do.
     AllAndLabels,
     /// Set to 1 at creation only.
@@ -27,10 +29,13 @@ pub(super) enum Generation {
 
 /// Whether the generation counts what was sent, before fields that are not enabled are dropped.
 pub(super) fn counts_dropped(row: &Resource) -> bool {
-    matches!(row.plural, "endpointslices" | "resourceslices")
+    !row.is_custom() &&     matches!(row.plural, "endpointslices" | "resourceslices")
 }
 
 pub(super) fn generation(row: &Resource) -> Option<Generation> {
+    if row.is_custom() {
+        return Some(Generation::AllButMetadata);
+    }
     Some(match row.plural {
         "deployments" => Generation::SpecAndAnnotations,
         "endpointslices" => Generation::AllAndLabels,
@@ -64,12 +69,12 @@ pub(super) fn generation(row: &Resource) -> Option<Generation> {
 
 /// Whether create and main update leave the status to its own door.
 pub(super) fn clears_status(row: &Resource) -> bool {
-    row.has_status() || row.plural == "customresourcedefinitions"
+    row.has_status() || (!row.is_custom() && row.plural == "customresourcedefinitions")
 }
 
 /// Whether the status door keeps labels, annotations, finalizers and owners.
 pub(super) fn status_keeps_metadata(row: &Resource) -> bool {
-    matches!(
+    row.is_custom() || matches!(
         row.plural,
         "servicecidrs"
             | "resourceclaims"
@@ -84,7 +89,7 @@ pub(super) fn status_keeps_metadata(row: &Resource) -> bool {
 /// Whether PUT on an absent object creates it.
 #[must_use]
 pub fn allow_create_on_update(row: &Resource) -> bool {
-    matches!(
+    !row.is_custom() && matches!(
         row.plural,
         "leases"
             | "endpoints"
@@ -102,13 +107,13 @@ pub fn allow_create_on_update(row: &Resource) -> bool {
 /// Whether an apply to the status of an absent object creates it.
 #[must_use]
 pub fn status_apply_creates(row: &Resource) -> bool {
-    allow_create_on_update(row) || row.plural == "validatingadmissionpolicies"
+    allow_create_on_update(row) || (!row.is_custom() && row.plural == "validatingadmissionpolicies")
 }
 
 /// Whether PUT may leave out the resourceVersion.
 #[must_use]
 pub fn allow_unconditional_update(row: &Resource) -> bool {
-    !matches!(
+    !row.is_custom() && !matches!(
         row.plural,
         "mutatingadmissionpolicies"
             | "mutatingadmissionpolicybindings"
@@ -152,7 +157,8 @@ pub fn reset_fields(row: &Resource, subresource: Option<&str>) -> Option<&'stati
             ("csr-approval", set(&[&["f:spec"], &["f:status", "f:certificate"]])),
         ])
     });
-    let name = match (row.plural, subresource) {
+    let plural = if row.is_custom() { "" } else { row.plural };
+    let name = match (plural, subresource) {
         ("certificatesigningrequests", None) => "both",
         ("certificatesigningrequests", Some("status")) => "csr-status",
         ("certificatesigningrequests", Some("approval")) => "csr-approval",

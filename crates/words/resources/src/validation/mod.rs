@@ -73,6 +73,9 @@ pub struct Judged {
 }
 
 fn kind(row: &Resource) -> Option<&'static Kind> {
+    if row.is_custom() {
+        return None;
+    }
     KINDS.iter().find(|kind| kind.storage == row.storage)
 }
 
@@ -97,6 +100,10 @@ pub fn create(row: &Resource, value: &Value) -> Vec<FieldError> {
 pub fn create_stored(row: &Resource, value: &Value) -> Judged {
     let root = Node::root(value);
     let mut errors = Errors::new();
+    if row.is_custom() {
+        metadata::create(&mut errors, &root.at("metadata"), custom_rules(row));
+        return errors.into();
+    }
     match row.storage {
         "core/pods" => pod::create(&mut errors, &root),
         "core/bindings" => pod::binding(&mut errors, &root),
@@ -130,6 +137,16 @@ pub fn create_stored(row: &Resource, value: &Value) -> Judged {
         metadata::create(&mut errors, &root.at("metadata"), rules);
     }
     errors.into()
+}
+
+/// Rules for the metadata of custom resources.
+fn custom_rules(row: &Resource) -> Rules {
+    Rules {
+        name: names::subdomain,
+        namespaced: row.namespaced,
+        standard_finalizers: false,
+        any_base: false,
+    }
 }
 
 /// Problems of an update; `subresource` says through which door it came.
@@ -185,6 +202,10 @@ pub fn excused(row: &Resource, new: &Value, old: &Present, subresource: Option<&
 
 fn update_into(errors_ref: &mut Errors, row: &Resource, (new, old): (&Value, &Value), subresource: Option<&str>) {
     let (root, before) = (Node::root(new), Node::root(old));
+    if row.is_custom() {
+        metadata::update(errors_ref, &root.at("metadata"), &before.at("metadata"), custom_rules(row));
+        return;
+    }
     metadata::update_common(errors_ref, &root.at("metadata"), &before.at("metadata"), row.namespaced);
     match (row.storage, subresource) {
         ("core/pods", None) => pod_update::update(errors_ref, &root, &before),
@@ -261,5 +282,8 @@ fn by_kind(errors: &mut Errors, row: &Resource, kind: &Kind, root: &Node<'_>, ol
 /// version in which they are stored.
 #[must_use]
 pub fn warnings(row: &Resource, value: &Value, old: Option<&Value>, subresource: Option<&str>) -> Vec<String> {
+    if row.is_custom() {
+        return Vec::new();
+    }
     warnings::of(row.storage, subresource, &Node::root(value), old.map(Node::root).as_ref())
 }

@@ -1,0 +1,271 @@
+//! Custom resources: what is served by the definitions that are stored.
+//!
+//! Invariant: a registry is a function of the definitions alone, so every server makes the same one of the same revision.
+//! What a definition does not change is the same value in the next registry ([`Builder`]): who serves one compares pointers.
+//! It will not hold built-in resources.
+
+mod columns;
+mod jsonpath;
+mod rows;
+pub mod status;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde_json::Value;
+use trireme_api::Object;
+use trireme_api::path;
+
+use crate::Resource;
+
+pub use columns::Columns;
+pub use jsonpath::JsonPath;
+pub use rows::Rows;
+
+/// A version of a definition that is served.
+#[derive(Debug)]
+pub struct Served {
+    /// Its row.
+    pub row: &'static Resource,
+    /// Name of its definition.
+    pub definition: Arc<str>,
+    /// What its tables show.
+    pub columns: Columns,
+    /// Where its objects have their scale, if they have one.
+    pub scale: Option<ScalePaths>,
+    /// The schema, as the definition has it; null without one.
+    pub schema: Value,
+    /// Whether unknown fields are kept everywhere.
+    pub preserves_unknown: bool,
+}
+
+/// Where an object has its scale: names from its root on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScalePaths {
+    /// Of the wanted replicas, below `spec`.
+    pub spec_replicas: Vec<String>,
+    /// Of those that there are, below `status`.
+    pub status_replicas: Vec<String>,
+    /// Of the selector's text, if there is one.
+    pub selector: Option<Vec<String>>,
+}
+
+/// A resource that is found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The version that is asked for.
+    pub served: Arc<Served>,
+    /// Whether its definition is being deleted: nothing new is taken.
+    pub terminating: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Definition {
+    versions: Arc<[Arc<Served>]>,
+    established: bool,
+    terminating: bool,
+}
+
+/// A group and what of it is in discovery.
+#[derive(Clone, Debug, Default)]
+struct Group {
+    /// Versions, the preferred one first.
+    versions: Vec<String>,
+    /// By plural name.
+    resources: BTreeMap<String, Definition>,
+}
+
+/// All custom resources that are served.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    groups: BTreeMap<String, Group>,
+}
+
+impl Registry {
+    /// The resource of that group, version and plural name, if it is served.
+    #[must_use]
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Found> {
+        let definition = self.groups.get(group)?.resources.get(plural)?;
+        let served = definition.versions.iter().find(|served| served.row.version == version)?;
+        Some(Found {
+            served: Arc::clone(served),
+            terminating: definition.terminating,
+        })
+    }
+
+    /// Whether that very version is still what is served.
+    #[must_use]
+    pub fn serves(&self, served: &Arc<Served>) -> bool {
+        let row = served.row;
+        let found = self.find(row.group, row.version, row.plural);
+        found.is_some_and(|found| Arc::ptr_eq(&found.served, served))
+    }
+
+    /// The versions of a group that discovery shows, the preferred one first; none where it shows none.
+    #[must_use]
+    pub fn versions(&self, group: &str) -> Option<&[String]> {
+        let group = self.groups.get(group)?;
+        (!group.versions.is_empty()).then_some(&group.versions)
+    }
+
+    /// The groups that discovery shows, by name.
+    pub fn groups(&self) -> impl Iterator<Item = (&str, &[String])> {
+        let shown = self.groups.iter().filter(|(_, group)| !group.versions.is_empty());
+        shown.map(|(name, group)| (name.as_str(), group.versions.as_slice()))
+    }
+
+    /// What discovery shows of a group and version, by plural name.
+    pub fn shown(&self, group: &str, version: &str) -> impl Iterator<Item = Found> {
+        let definitions = self.groups.get(group).into_iter().flat_map(|group| group.resources.values());
+        let of_version = definitions.filter(|definition| definition.established).filter_map(move |definition| {
+            let served = definition.versions.iter().find(|served| served.row.version == version)?;
+            Some(Found {
+                served: Arc::clone(served),
+                terminating: definition.terminating,
+            })
+        });
+        of_version.collect::<Vec<_>>().into_iter()
+    }
+
+    /// One version of each definition that discovery shows: who cares for all objects takes these.
+    pub fn resources(&self) -> impl Iterator<Item = &Arc<Served>> {
+        let definitions = self.groups.values().flat_map(|group| group.resources.values());
+        definitions
+            .filter(|definition| definition.established)
+            .filter_map(|definition| definition.versions.first())
+    }
+}
+
+/// What of a definition says what is served.
+#[derive(Debug, PartialEq)]
+struct Source {
+    spec: Vec<u8>,
+    names: Vec<u8>,
+}
+
+/// Makes registries one after the other, of all definitions each time.
+#[derive(Debug, Default)]
+pub struct Builder {
+    rows: Rows,
+    known: HashMap<String, (Source, Arc<[Arc<Served>]>)>,
+}
+
+impl Builder {
+    /// The registry of these definitions.
+    pub fn build<'a>(&mut self, definitions: impl IntoIterator<Item = &'a Object>) -> Registry {
+        let mut registry = Registry::default();
+        let mut known = HashMap::new();
+        for definition in definitions {
+            let conditions = definition.raw_at(&["status", "conditions"]);
+            let conditions = conditions.and_then(|raw| serde_json::from_slice::<Value>(raw).ok()).unwrap_or_default();
+            let is = |kind: &str| status::is_true(&conditions, kind);
+            let established = is(status::ESTABLISHED);
+            if !established && !is(status::NAMES_ACCEPTED) {
+                continue;
+            }
+            let raw = |at: &[&str]| definition.raw_at(at).unwrap_or_default().to_vec();
+            let source = Source {
+                spec: raw(&["spec"]),
+                names: raw(&["status", "acceptedNames"]),
+            };
+            let name = definition.header().name.clone();
+            let versions = match self.known.remove(&name) {
+                Some((before, versions)) if before == source => versions,
+                _ => self.versions(&name, &definition.value()),
+            };
+            known.insert(name, (source, Arc::clone(&versions)));
+            let Some(first) = versions.first() else { continue };
+            let group = registry.groups.entry(first.row.group.to_owned()).or_default();
+            if established {
+                for served in versions.iter() {
+                    if !group.versions.iter().any(|own| own == served.row.version) {
+                        group.versions.push(served.row.version.to_owned());
+                    }
+                }
+            }
+            let definition = Definition {
+                versions: Arc::clone(&versions),
+                established,
+                terminating: is(status::TERMINATING),
+            };
+            group.resources.insert(first.row.plural.to_owned(), definition);
+        }
+        for group in registry.groups.values_mut() {
+            group.versions.sort_by(|a, b| compare_versions(b, a));
+        }
+        self.known = known;
+        registry
+    }
+
+    /// The served versions of a definition, the most wanted one first.
+    fn versions(&mut self, name: &str, definition: &Value) -> Arc<[Arc<Served>]> {
+        let definition_name: Arc<str> = name.into();
+        let versions = definition["spec"]["versions"].as_array();
+        let served = versions.into_iter().flatten().filter(|version| version["served"] == true);
+        let mut served: Vec<Arc<Served>> = served
+            .filter_map(|version| {
+                let row = self.rows.row(definition, version)?;
+                Some(Arc::new(Served {
+                    row,
+                    definition: Arc::clone(&definition_name),
+                    columns: Columns::of(version),
+                    scale: ScalePaths::of(&version["subresources"]["scale"]),
+                    schema: version["schema"]["openAPIV3Schema"].clone(),
+                    preserves_unknown: definition["spec"]["preserveUnknownFields"] == true,
+                }))
+            })
+            .collect();
+        served.sort_by(|a, b| compare_versions(b.row.version, a.row.version));
+        served.into()
+    }
+}
+
+impl ScalePaths {
+    fn of(scale: &Value) -> Option<Self> {
+        let names = |member: &str| {
+            let text = scale[member].as_str().filter(|text| !text.is_empty())?;
+            Some(text.trim_start_matches('.').split('.').map(str::to_owned).collect::<Vec<String>>())
+        };
+        Some(Self {
+            spec_replicas: names("specReplicasPath")?,
+            status_replicas: names("statusReplicasPath")?,
+            selector: names("labelSelectorPath"),
+        })
+    }
+}
+
+/// The value at a path of owned names.
+#[must_use]
+pub fn at<'a>(value: &'a Value, names: &[String]) -> Option<&'a Value> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    path::get(value, &names)
+}
+
+/// The order in which Kubernetes prefers versions: general availability, then beta, then alpha, the higher number first;
+/// what has another form comes last.
+#[must_use]
+pub fn compare_versions(a: &str, b: &str) -> std::cmp::Ordering {
+    match (parsed(a), parsed(b)) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        (Some(_), None) => std::cmp::Ordering::Greater,
+        (None, Some(_)) => std::cmp::Ordering::Less,
+        (None, None) => b.cmp(a),
+    }
+}
+
+/// Stage (alpha 0, beta 1, general 2), major and minor number of a version such as `v1beta2`.
+fn parsed(version: &str) -> Option<(u8, u64, u64)> {
+    let number = |text: &str| -> Option<u64> {
+        let fits = !text.is_empty() && !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+        fits.then(|| text.parse().ok()).flatten()
+    };
+    let rest = version.strip_prefix('v')?;
+    for (word, stage) in [("alpha", 0), ("beta", 1)] {
+        if let Some((major, minor)) = rest.split_once(word) {
+            return Some((stage, number(major)?, number(minor)?));
+        }
+    }
+    Some((2, number(rest)?, 0))
+}
