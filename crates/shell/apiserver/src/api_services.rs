@@ -84,6 +84,7 @@ impl ApiServer {
                 continue;
             }
             let target = Target {
+                custom: None,
                 row,
                 namespace: String::new(),
                 name: header.name.clone(),

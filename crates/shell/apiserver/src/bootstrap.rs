@@ -25,6 +25,7 @@ fn row(group: &str, plural: &str) -> &'static Resource {
 /// An object, asked for by the API server itself.
 fn own_target(row: &'static Resource, namespace: &str, name: &str) -> Target {
     Target {
+        custom: None,
         row,
         namespace: namespace.to_owned(),
         name: name.to_owned(),
@@ -179,6 +180,7 @@ impl ApiServer {
     ) -> Result<(), Status> {
         let target = Target {
             row,
+            custom: None,
             namespace: "default".into(),
             name: "kubernetes".into(),
             subresource: String::new(),

@@ -32,7 +32,7 @@ pub(crate) fn document(server: &ApiServer, path: &str) -> Option<(String, Value)
         }
         ["api", "v1"] => named(
             "APIResourceList",
-            json!({"kind": "APIResourceList", "groupVersion": "v1", "resources": resource_list("", "v1")}),
+            json!({"kind": "APIResourceList", "groupVersion": "v1", "resources": resource_list(server, "", "v1")}),
         ),
         ["apis", group] => {
             let group = all_groups(server).into_iter().find(|own| own.name == *group)?;
@@ -47,7 +47,7 @@ pub(crate) fn document(server: &ApiServer, path: &str) -> Option<(String, Value)
             let resources = if group.name == metrics_api::GROUP {
                 metrics_api::resource_list()
             } else {
-                resource_list(group.name, version)
+                resource_list(server, &group.name, version)
             };
             named(
                 "APIResourceList",
@@ -61,12 +61,32 @@ pub(crate) fn document(server: &ApiServer, path: &str) -> Option<(String, Value)
     }
 }
 
-fn all_groups(server: &ApiServer) -> Vec<trireme_resources::Group> {
-    let mut all: Vec<_> = groups().to_vec();
+/// A group with its versions, the preferred one first.
+struct GroupShown {
+    name: String,
+    versions: Vec<String>,
+}
+
+fn all_groups(server: &ApiServer) -> Vec<GroupShown> {
+    let owned = |versions: &[&str]| versions.iter().map(|version| (*version).to_owned()).collect();
+    let built_in = groups().iter().map(|group| GroupShown {
+        name: group.name.to_owned(),
+        versions: owned(group.versions),
+    });
+    let mut all: Vec<_> = built_in.collect();
+    for (name, versions) in server.customs.registry().groups() {
+        if all.iter().any(|own| own.name == name) || name == metrics_api::GROUP {
+            continue;
+        }
+        all.push(GroupShown {
+            name: name.to_owned(),
+            versions: versions.to_vec(),
+        });
+    }
     if server.plugins.metrics.is_some() {
-        all.push(trireme_resources::Group {
-            name: metrics_api::GROUP,
-            versions: &[metrics_api::VERSION],
+        all.push(GroupShown {
+            name: metrics_api::GROUP.to_owned(),
+            versions: owned(&[metrics_api::VERSION]),
         });
     }
     all
@@ -85,27 +105,40 @@ pub(crate) fn knows_group(server: &ApiServer, path: &str) -> bool {
     }
 }
 
-fn group_value(group: &trireme_resources::Group) -> Value {
-    let version = |version: &&str| json!({"groupVersion": format!("{}/{version}", group.name), "version": version});
+fn group_value(group: &GroupShown) -> Value {
+    let version = |version: &String| json!({"groupVersion": format!("{}/{version}", group.name), "version": version});
     let versions: Vec<Value> = group.versions.iter().map(version).collect();
     json!({"name": group.name, "versions": versions.clone(), "preferredVersion": versions[0]})
 }
 
-fn rows_of(group: &str, version: &str) -> Vec<&'static Resource> {
-    let mut found: Vec<_> = rows()
-        .iter()
-        .filter(|row| row.group == group && row.version == version)
-        .collect();
-    found.sort_by_key(|row| row.plural);
+/// The rows of a group and version, and whether nothing new is taken of them.
+fn rows_of(server: &ApiServer, group: &str, version: &str) -> Vec<(&'static Resource, bool)> {
+    let built_in = rows().iter().filter(|row| row.group == group && row.version == version);
+    let mut found: Vec<_> = built_in.map(|row| (row, false)).collect();
+    if found.is_empty() {
+        let registry = server.customs.registry();
+        found.extend(
+            registry
+                .shown(group, version)
+                .map(|shown| (shown.served.row, shown.terminating)),
+        );
+    }
+    found.sort_by_key(|(row, _)| row.plural);
     found
 }
 
-fn resource_list(group: &str, version: &str) -> Vec<Value> {
+/// The verbs of a row; one whose definition is being deleted takes nothing new.
+fn verbs_of(row: &Resource, terminating: bool) -> Vec<&'static str> {
+    let refused = |verb: &str| terminating && matches!(verb, "create" | "patch" | "update");
+    row.verbs.iter().copied().filter(|verb| !refused(verb)).collect()
+}
+
+fn resource_list(server: &ApiServer, group: &str, version: &str) -> Vec<Value> {
     let mut list = Vec::new();
-    for row in rows_of(group, version) {
+    for (row, terminating) in rows_of(server, group, version) {
         let mut value = json!({
             "name": row.plural, "singularName": row.singular, "namespaced": row.namespaced, "kind": row.kind,
-            "verbs": row.verbs,
+            "verbs": verbs_of(row, terminating),
         });
         if !row.short_names.is_empty() {
             value["shortNames"] = row.short_names.into();
@@ -136,7 +169,9 @@ fn resource_list(group: &str, version: &str) -> Vec<Value> {
 
 fn sorted(row: &Resource) -> Vec<&'static Subresource> {
     let mut subresources: Vec<&'static Subresource> = row.subresources.iter().collect();
-    subresources.sort_by_key(|sub| sub.name);
+    if !row.is_custom() {
+        subresources.sort_by_key(|sub| sub.name);
+    }
     subresources
 }
 
@@ -144,7 +179,7 @@ fn sorted(row: &Resource) -> Vec<&'static Subresource> {
 #[must_use]
 pub(crate) fn aggregated(server: &ApiServer, core: bool) -> Vec<u8> {
     let items: Vec<Value> = if core {
-        vec![json!({"metadata": {}, "versions": [aggregated_version("", "v1")]})]
+        vec![json!({"metadata": {}, "versions": [aggregated_version(server, "", "v1")]})]
     } else {
         all_groups(server)
             .iter()
@@ -156,7 +191,7 @@ pub(crate) fn aggregated(server: &ApiServer, core: bool) -> Vec<u8> {
                         if group.name == metrics_api::GROUP {
                             metrics_api::aggregated_version()
                         } else {
-                            aggregated_version(group.name, version)
+                            aggregated_version(server, &group.name, version)
                         }
                     })
                     .collect();
@@ -170,18 +205,21 @@ pub(crate) fn aggregated(server: &ApiServer, core: bool) -> Vec<u8> {
     serde_json::to_vec(&document).expect("a JSON value serialises")
 }
 
-fn aggregated_version(group: &str, version: &str) -> Value {
-    let resources: Vec<Value> = rows_of(group, version).into_iter().map(aggregated_resource).collect();
+fn aggregated_version(server: &ApiServer, group: &str, version: &str) -> Value {
+    let rows = rows_of(server, group, version).into_iter();
+    let resources: Vec<Value> = rows.map(|(row, terminating)| aggregated_resource(row, terminating)).collect();
     json!({"version": version, "resources": resources, "freshness": "Current"})
 }
 
-fn aggregated_resource(row: &'static Resource) -> Value {
+fn aggregated_resource(row: &'static Resource, terminating: bool) -> Value {
+    // Upstream says of custom resources alone whose kinds theirs are.
+    let (group, version) = if row.is_custom() { (row.group, row.version) } else { ("", "") };
     let mut value = json!({
         "resource": row.plural,
-        "responseKind": {"group": "", "version": "", "kind": row.kind},
+        "responseKind": {"group": group, "version": version, "kind": row.kind},
         "scope": if row.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": row.singular,
-        "verbs": row.verbs,
+        "verbs": verbs_of(row, terminating),
     });
     if !row.short_names.is_empty() {
         value["shortNames"] = row.short_names.into();
@@ -194,7 +232,11 @@ fn aggregated_resource(row: &'static Resource) -> Value {
         .map(|sub| {
             json!({
                 "subresource": sub.name,
-                "responseKind": {"group": sub.group, "version": sub.version, "kind": sub.kind},
+                "responseKind": {
+                    "group": if sub.version.is_empty() { group } else { sub.group },
+                    "version": if sub.version.is_empty() { version } else { sub.version },
+                    "kind": sub.kind,
+                },
                 "verbs": sub.verbs,
             })
         })

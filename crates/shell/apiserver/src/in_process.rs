@@ -14,8 +14,10 @@ use trireme_client::{
     WatchOptions, WriteOptions as ClientWriteOptions,
 };
 use trireme_resources::Resource;
+use trireme_resources::custom::Served;
 
 use crate::authorization::Attributes;
+use crate::custom::decode as custom;
 use crate::http::accept::Format;
 use crate::http::decode::{self, Expected};
 use crate::http::resources::{defaulted, expected, no_such_resource, not_allowed};
@@ -47,13 +49,21 @@ impl InProcess {
         })
     }
 
-    fn row(resource: &ResourceRef) -> Result<&'static Resource, Status> {
-        trireme_resources::find(&resource.group, &resource.version, &resource.plural).ok_or_else(no_such_resource)
+    /// The row of a resource, and what of a definition is served of a custom one.
+    async fn row(&self, resource: &ResourceRef) -> Result<(&'static Resource, Option<Arc<Served>>), Status> {
+        if let Some(row) = trireme_resources::find(&resource.group, &resource.version, &resource.plural) {
+            return Ok((row, None));
+        }
+        let found = Box::pin(self.server.custom(&resource.group, &resource.version, &resource.plural)).await?;
+        let served = found.ok_or_else(no_such_resource)?.served;
+        Ok((served.row, Some(served)))
     }
 
-    fn target(&self, target: &ClientTarget) -> Result<Target, Status> {
+    async fn target(&self, target: &ClientTarget) -> Result<Target, Status> {
+        let (row, custom) = self.row(&target.resource).await?;
         Ok(Target {
-            row: Self::row(&target.resource)?,
+            row,
+            custom,
             namespace: target.namespace.clone().unwrap_or_default(),
             name: target.name.clone(),
             subresource: target.subresource.as_deref().unwrap_or_default().to_owned(),
@@ -61,9 +71,11 @@ impl InProcess {
         })
     }
 
-    fn collection(&self, resource: &ResourceRef, namespace: Option<&str>) -> Result<Target, Status> {
+    async fn collection(&self, resource: &ResourceRef, namespace: Option<&str>) -> Result<Target, Status> {
+        let (row, custom) = self.row(resource).await?;
         Ok(Target {
-            row: Self::row(resource)?,
+            row,
+            custom,
             namespace: namespace.unwrap_or_default().to_owned(),
             name: String::new(),
             subresource: String::new(),
@@ -159,7 +171,7 @@ fn status_object(status: &Status) -> Result<Object, Status> {
 #[async_trait]
 impl Transport for InProcess {
     async fn get(&self, target: &ClientTarget) -> Result<Object, Status> {
-        let target = self.target(target)?;
+        let target = self.target(target).await?;
         self.authorize("get", &target, ("", ""))?;
         let object = self.server.get(&target, "").await?;
         if target.subresource == "scale" {
@@ -172,7 +184,7 @@ impl Transport for InProcess {
         if resource.group == crate::metrics_api::GROUP {
             return self.list_metrics(resource, namespace, list).await;
         }
-        let target = self.collection(resource, namespace)?;
+        let target = self.collection(resource, namespace).await?;
         let labels = list.label_selector.as_deref().unwrap_or_default();
         let fields = list.field_selector.as_deref().unwrap_or_default();
         self.authorize("list", &target, (labels, fields))?;
@@ -198,7 +210,7 @@ impl Transport for InProcess {
         namespace: Option<&str>,
         watch: &WatchOptions,
     ) -> Result<BoxStream<'static, Result<WatchEvent, Status>>, Status> {
-        let target = self.collection(resource, namespace)?;
+        let target = self.collection(resource, namespace).await?;
         let labels = watch.label_selector.as_deref().unwrap_or_default();
         let fields = watch.field_selector.as_deref().unwrap_or_default();
         self.authorize("watch", &target, (labels, fields))?;
@@ -220,11 +232,13 @@ impl Transport for InProcess {
     }
 
     async fn create(&self, target: &ClientTarget, body: Bytes, write: &ClientWriteOptions) -> Result<Object, Status> {
-        let target = self.target(target)?;
+        let target = self.target(target).await?;
         self.authorize("create", &target, ("", ""))?;
         let mut write = self.write_options(write);
-        let expected = Self::expected_of(&target)?;
-        let decoded = decode::body(Format::Json, &body, expected, write.validation)?;
+        let decoded = match &target.custom {
+            Some(served) => custom::body(served, Format::Json, &body, write.validation)?,
+            None => decode::body(Format::Json, &body, Self::expected_of(&target)?, write.validation)?,
+        };
         write.empty = decoded.empty;
         write.values = decoded.values;
         let mut value = decoded.value;
@@ -258,7 +272,7 @@ impl Transport for InProcess {
     }
 
     async fn update(&self, target: &ClientTarget, body: Bytes, write: &ClientWriteOptions) -> Result<Object, Status> {
-        let target = self.target(target)?;
+        let target = self.target(target).await?;
         self.authorize("update", &target, ("", ""))?;
         let mut write = self.write_options(write);
         let written = if target.subresource == "scale" {
@@ -266,7 +280,7 @@ impl Transport for InProcess {
             write.empty = decoded.empty;
             self.server.update_scale(&target, decoded.value, &write).await
         } else {
-            let decode = || defaulted(Format::Json, &body, target.row, write.validation);
+            let decode = || defaulted(Format::Json, &body, &target, write.validation);
             let decoded = decode()?;
             let write = WriteOptions {
                 empty: decoded.empty,
@@ -280,7 +294,7 @@ impl Transport for InProcess {
     }
 
     async fn patch(&self, target: &ClientTarget, patch: &Patch, write: &ClientWriteOptions) -> Result<Object, Status> {
-        let target = self.target(target)?;
+        let target = self.target(target).await?;
         self.authorize("patch", &target, ("", ""))?;
         let write = self.write_options(write);
         let (kind, body) = match patch {
@@ -298,7 +312,7 @@ impl Transport for InProcess {
     }
 
     async fn delete(&self, target: &ClientTarget, delete: &DeleteOptions) -> Result<Option<Object>, Status> {
-        let target = self.target(target)?;
+        let target = self.target(target).await?;
         self.authorize("delete", &target, ("", ""))?;
         let propagation = delete.propagation.map(|policy| match policy {
             Propagation::Background => "Background",

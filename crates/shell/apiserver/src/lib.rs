@@ -6,6 +6,7 @@ pub mod authn;
 pub mod authorization;
 mod bootstrap;
 mod bootstrap_roles;
+mod custom;
 mod descriptions;
 mod discovery;
 mod health;

@@ -47,6 +47,7 @@ where
             let pods = trireme_resources::find("", "v1", "pods").expect("a built-in row");
             let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             let pod = Target {
+                custom: None,
                 row: pods,
                 name,
                 subresource: "binding".into(),
@@ -81,7 +82,7 @@ fn component_status<B>(incoming: &Incoming<B>, target: &Target) -> Result<Respon
     let style = style(&incoming.parts, &incoming.query, Offer::List)?;
     Ok(if target.name.is_empty() {
         let listing = crate::pipeline::list::Listing::default();
-        respond::list(&style, target.row, listing)
+        respond::list(&style, target, listing)
     } else {
         respond::status(&style, &Status::not_found("", "componentstatus", &target.name))
     })

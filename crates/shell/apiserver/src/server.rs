@@ -19,6 +19,7 @@ use trireme_store::{Applied, Command, Key, Operation, Store, Write, WriteError};
 use crate::admission::{Admission, View};
 use crate::authn::{Authenticator, PeerCertificates};
 use crate::authorization::Authorizer;
+use crate::custom::Customs;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::nodes::{MetricsSource, NodeDialer, TokenIssuer};
@@ -124,6 +125,9 @@ pub struct ApiServer {
     pub(crate) node_requests: NodeRequests,
     pub(crate) connections: Arc<Budget>,
     pub(crate) certificates: PeerCertificates,
+    pub(crate) customs: Arc<Customs>,
+    /// Uids of definitions whose objects are being deleted.
+    pub(crate) cleaning: parking_lot::Mutex<std::collections::HashSet<String>>,
 }
 
 /// Requests that are served at once, watches, streams and those of nodes not counted; more are told to come again.
@@ -131,11 +135,15 @@ pub const REQUESTS_MAX: usize = 600;
 
 impl ApiServer {
     /// Puts an API server together. It serves nobody until [`ApiServer::serve`] or the in-process transport is used;
-    /// [`ApiServer::bootstrap`] makes the objects that every cluster has.
+    /// [`ApiServer::bootstrap`] makes the objects that every cluster has. Must be called within a tokio runtime: definitions of
+    /// custom resources are followed from then on, as long as the server lives.
     #[must_use]
     pub fn build(config: Config, store: Arc<dyn Store>, plugins: Plugins) -> Arc<Self> {
         let connections = Budget::new("api", config.connections);
-        Arc::new(Self {
+        let (customs, follower) = Customs::start(&store);
+        let server = Arc::new(Self {
+            customs,
+            cleaning: parking_lot::Mutex::default(),
             connections,
             certificates: PeerCertificates::default(),
             config,
@@ -145,7 +153,9 @@ impl ApiServer {
             metrics: Metrics::default(),
             slots: Arc::new(Semaphore::new(REQUESTS_MAX)),
             node_requests: NodeRequests::new(),
-        })
+        });
+        tokio::spawn(follower.follow(Arc::downgrade(&server)));
+        server
     }
 
     /// The store below.

@@ -169,7 +169,8 @@ fn needs_health_check_port(spec: &Value) -> bool {
     text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local"
 }
 
-fn is_service(target: &Target) -> bool {
+/// Whether a request means Services.
+pub(crate) fn is_service(target: &Target) -> bool {
     target.row.group.is_empty() && target.row.plural == "services"
 }
 

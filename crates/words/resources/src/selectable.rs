@@ -16,6 +16,7 @@ pub fn lookup<'a>(row: &Resource, value: &'a Value, at: &str) -> Option<Cow<'a, 
         "metadata.name" => return Some(path::str(value, &["metadata", "name"]).into()),
         "metadata.namespace" if row.namespaced => return Some(path::str(value, &["metadata", "namespace"]).into()),
         _ if !row.selectable.contains(&at) => return None,
+        _ if row.is_custom() => return Some(text_of(path::get(value, &at.split('.').collect::<Vec<_>>()))),
         _ => {}
     }
     Some(match (row.kind, at) {
@@ -49,6 +50,15 @@ pub fn lookup<'a>(row: &Resource, value: &'a Value, at: &str) -> Option<Cow<'a, 
     })
 }
 
+/// The text of a field of a custom resource: of a string, a number or a truth; nothing else is compared.
+fn text_of(value: Option<&Value>) -> Cow<'_, str> {
+    match value {
+        Some(Value::String(text)) => text.as_str().into(),
+        Some(value @ (Value::Bool(_) | Value::Number(_))) => value.to_string().into(),
+        _ => "".into(),
+    }
+}
+
 /// As [`lookup`], of an object that is stored in its row's version: read from its bytes, which are not parsed for it.
 #[must_use]
 pub fn lookup_stored<'a>(row: &Resource, object: &'a Object, at: &str) -> Option<Cow<'a, str>> {
@@ -56,6 +66,11 @@ pub fn lookup_stored<'a>(row: &Resource, object: &'a Object, at: &str) -> Option
         "metadata.name" => return Some(object.header().name.as_str().into()),
         "metadata.namespace" if row.namespaced => return Some(object.header().namespace.as_str().into()),
         _ if !row.selectable.contains(&at) => return None,
+        _ if row.is_custom() => {
+            let raw = object.raw_at(&at.split('.').collect::<Vec<_>>());
+            let value = raw.and_then(|raw| serde_json::from_slice::<Value>(raw).ok());
+            return Some(text_of(value.as_ref()).into_owned().into());
+        }
         _ => {}
     }
     let is_text = is_text(row, at) || (row.kind, at) == ("Event", "source");
@@ -101,7 +116,7 @@ pub fn is_text(row: &Resource, at: &str) -> bool {
                 "spec.hostNetwork" | "spec.unschedulable" | "status.replicas" | "status.successful"
             )
     );
-    !is_other && row.selectable.contains(&at)
+    !is_other && !row.is_custom() && row.selectable.contains(&at)
 }
 
 #[cfg(test)]

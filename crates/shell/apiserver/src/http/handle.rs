@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::{Request, Response, header};
 use hyper::upgrade::OnUpgrade;
 use trireme_api::{Status, StatusDetails};
+use trireme_resources::Resource;
 
 use super::accept::{Offer, Shape, negotiate};
 use super::body::Body;
@@ -188,7 +189,7 @@ impl ApiServer {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: std::fmt::Display,
     {
-        let observed = observed(&asked.info);
+        let observed = self.labels_of(&asked.info);
         let errors = error_style(&asked.parts, &asked.query);
         let long_running = matches!(observed.verb, "WATCH" | "CONNECT");
         let mutating = !matches!(asked.info.verb.as_str(), "get" | "list" | "watch");
@@ -295,6 +296,12 @@ impl ApiServer {
         )
     }
 
+    fn labels_of(&self, info: &RequestInfo) -> Observed {
+        let row = trireme_resources::find(&info.group, &info.version, &info.resource);
+        let custom = || Some(self.customs.find(&info.group, &info.version, &info.resource)?.served.row);
+        observed(info, row.or_else(custom))
+    }
+
     /// 403 unless the user may do this.
     ///
     /// # Errors
@@ -308,7 +315,7 @@ impl ApiServer {
 }
 
 /// The labels of a request. Those of unknown resources are empty, or clients would make series.
-fn observed(info: &RequestInfo) -> Observed {
+fn observed(info: &RequestInfo, row: Option<&'static Resource>) -> Observed {
     let verb = match info.verb.as_str() {
         "get" => "GET",
         "list" => "LIST",
@@ -320,7 +327,7 @@ fn observed(info: &RequestInfo) -> Observed {
         "deletecollection" => "DELETECOLLECTION",
         _ => "other",
     };
-    let Some(row) = trireme_resources::find(&info.group, &info.version, &info.resource) else {
+    let Some(row) = row else {
         return Observed {
             verb,
             ..Observed::default()

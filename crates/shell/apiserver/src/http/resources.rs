@@ -17,6 +17,7 @@ use super::decode::{self, Expected};
 use super::handle::{Incoming, error_style, style};
 use super::respond::{self, Style, page_not_found};
 use super::watch_stream;
+use crate::custom::decode as custom;
 use crate::pipeline::delete::{answers_object, success};
 use crate::pipeline::patch::PatchKind;
 use crate::pipeline::selection::Selection;
@@ -45,6 +46,16 @@ fn unsupported_patch() -> Status {
     Status::failure(415, "UnsupportedMediaType", "415: Unsupported Media Type").with_details(StatusDetails::default())
 }
 
+/// 415 of a patch that custom resources do not take.
+fn unsupported_custom_patch() -> Status {
+    Status::failure(
+        415,
+        "UnsupportedMediaType",
+        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, \
+         application/merge-patch+json, application/apply-patch+yaml",
+    )
+}
+
 /// Serves a request for a resource. Only reading goes without a box for its own state: what the others hold is more, and
 /// each request would carry it.
 ///
@@ -56,13 +67,22 @@ where
     B::Error: std::fmt::Display,
 {
     let info = &incoming.info;
-    if (info.path.contains("//") && info.subresource != "proxy") || !discovery::knows_group(server, &info.path) {
+    if info.path.contains("//") && info.subresource != "proxy" {
         return Ok(page_not_found());
     }
+    let knows_group = discovery::knows_group(server, &info.path);
     if info.group == metrics_api::GROUP {
         return Ok(Box::pin(metrics_api::serve(server, &incoming)).await);
     }
-    let target = route(&incoming)?;
+    let found = trireme_resources::find(&info.group, &info.version, &info.resource);
+    let target = match found {
+        Some(row) if knows_group => route(&incoming, row)?,
+        _ => match Box::pin(custom_target(server, &incoming)).await? {
+            Some(target) => target,
+            None if knows_group => return Err(no_such_resource()),
+            None => return Ok(page_not_found()),
+        },
+    };
     let row = target.row;
     let deprecated = row
         .deprecated
@@ -92,9 +112,35 @@ fn deletion_warnings(target: &Target, options: &options::DeleteOptions) -> Vec<S
     if warned { vec![JOB_PODS_STAY.to_owned()] } else { Vec::new() }
 }
 
-fn route<B>(incoming: &Incoming<B>) -> Result<Target, Status> {
+/// What a request for a custom resource means; none where no definition serves it so.
+async fn custom_target<B>(server: &Arc<ApiServer>, incoming: &Incoming<B>) -> Result<Option<Target>, Status> {
     let info = &incoming.info;
-    let row = trireme_resources::find(&info.group, &info.version, &info.resource).ok_or_else(no_such_resource)?;
+    let Some(found) = server.custom(&info.group, &info.version, &info.resource).await? else {
+        return Ok(None);
+    };
+    let row = found.served.row;
+    let everywhere = matches!(info.verb.as_str(), "list" | "watch");
+    if row.namespaced != info.in_namespace() && !(row.namespaced && everywhere) {
+        return Ok(None);
+    }
+    let name = info.path_name().unwrap_or_default();
+    if !info.subresource.is_empty() && row.subresource(&info.subresource).is_none() {
+        return Err(Status::not_found(row.group, row.plural, name));
+    }
+    let mut target = match route(incoming, row) {
+        Err(status) if status.is_not_found() => return Ok(None),
+        target => target?,
+    };
+    if found.terminating && info.verb == "create" {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::forbidden(row.group, row.plural, name, why));
+    }
+    target.custom = Some(found.served);
+    Ok(Some(target))
+}
+
+fn route<B>(incoming: &Incoming<B>, row: &'static Resource) -> Result<Target, Status> {
+    let info = &incoming.info;
     let name = info.path_name().unwrap_or_default();
     let in_namespace = info.in_namespace();
     if name.contains('/') || (!row.namespaced && in_namespace) {
@@ -126,6 +172,7 @@ fn route<B>(incoming: &Incoming<B>) -> Result<Target, Status> {
     let namespaces = row.group.is_empty() && row.plural == "namespaces";
     Ok(Target {
         row,
+        custom: None,
         namespace: if namespaces { String::new() } else { info.namespace.clone() },
         name: name.to_owned(),
         subresource: info.subresource.clone(),
@@ -162,13 +209,17 @@ where
     Ok((decoded.value, decoded.warnings))
 }
 
-/// A body as a whole object of the row, with its defaults.
+/// A body as a whole object of the target's row, with its defaults.
 pub(crate) fn defaulted(
     format: Format,
     bytes: &Bytes,
-    row: &'static Resource,
+    target: &Target,
     validation: rules::FieldValidation,
 ) -> Result<Decoded, Status> {
+    if let Some(served) = &target.custom {
+        return custom::body(served, format, bytes, validation);
+    }
+    let row = target.row;
     let mut decoded = decode::body(format, bytes, expected(row), validation)?;
     rules::defaults(row, &mut decoded.value);
     Ok(decoded)
@@ -193,7 +244,7 @@ where
             check_include(&incoming)?;
             let version = incoming.query.get("resourceVersion").unwrap_or_default();
             let object = server.get(&target, version).await?;
-            Ok(respond::object(&style, 200, target.row, &object))
+            Ok(respond::object(&style, 200, &target, &object))
         }
         "list" => Box::pin(list(server, &incoming, &target)).await,
         "watch" => Box::pin(watch(server, &incoming, &target)).await,
@@ -212,7 +263,7 @@ async fn list<B>(server: &Arc<ApiServer>, incoming: &Incoming<B>, target: &Targe
     let list = options::list(&incoming.query, false)?;
     let selection = Selection::parse(target.row, &list.label_selector, &list.field_selector)?;
     match server.list(target, &list, &selection).await {
-        Ok(listing) => Ok(respond::list(&style, target.row, listing)),
+        Ok(listing) => Ok(respond::list(&style, target, listing)),
         Err(failure) => Ok(respond::list_failure(&style, &failure)),
     }
 }
@@ -224,9 +275,21 @@ where
 {
     let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
     let mut write = options::write(&incoming.query, "CreateOptions", None, incoming.header("user-agent"))?;
-    let (mut value, warnings) = read_object(incoming, expected(target.row), &mut write).await?;
-    write.shares_labels = rules::shares_labels(target.row, &value);
-    rules::defaults(target.row, &mut value);
+    let (value, warnings) = match &target.custom {
+        None => {
+            let (mut value, warnings) = read_object(incoming, expected(target.row), &mut write).await?;
+            write.shares_labels = rules::shares_labels(target.row, &value);
+            rules::defaults(target.row, &mut value);
+            (value, warnings)
+        }
+        Some(served) => {
+            let format = decode::content_type(&incoming.parts.headers)?;
+            let bytes = body::read(&mut incoming.body).await?;
+            let decoded = custom::body(served, format, &bytes, write.validation)?;
+            write.values = decoded.values;
+            (decoded.value, decoded.warnings)
+        }
+    };
     let written = server.create(target, value, &write).await;
     written_answer(&style, target, written, warnings)
 }
@@ -242,10 +305,10 @@ where
     let format = decode::content_type(&incoming.parts.headers)?;
     let bytes = body::read(&mut incoming.body).await?;
     let validation = write.validation;
-    let decoded = defaulted(format, &bytes, target.row, validation)?;
+    let decoded = defaulted(format, &bytes, target, validation)?;
     write.empty = decoded.empty;
     write.values = decoded.values;
-    let again = || defaulted(format, &bytes, target.row, validation).map(|decoded| decoded.value);
+    let again = || defaulted(format, &bytes, target, validation).map(|decoded| decoded.value);
     let written = server.update(target, decoded.value, &again, &write).await;
     written_answer(&style, target, written, decoded.warnings)
 }
@@ -263,7 +326,7 @@ where
         Ok(deleted) => {
             warnings.extend_from_slice(&deleted.warnings);
             if answers_object(target, &deleted) {
-                respond::object(&style, 200, target.row, &deleted.object)
+                respond::object(&style, 200, target, &deleted.object)
             } else {
                 respond::status(&style, &success(target, &deleted))
             }
@@ -289,7 +352,7 @@ where
     let body = delete_body(incoming).await?;
     let delete = options::delete(&incoming.query, body.as_ref())?;
     let mut answer = match server.delete_collection(target, &list, &selection, &delete).await {
-        Ok(listing) => respond::list(&style, target.row, listing),
+        Ok(listing) => respond::list(&style, target, listing),
         Err(failure) => respond::list_failure(&style, &failure),
     };
     respond::add_warnings(&mut answer, &deletion_warnings(target, &delete));
@@ -306,7 +369,7 @@ pub(crate) fn written_answer(
     let mut answer = match written {
         Ok(mut written) => {
             warnings.append(&mut written.warnings);
-            respond::object(style, if written.created { 201 } else { 200 }, target.row, &written.object)
+            respond::object(style, if written.created { 201 } else { 200 }, target, &written.object)
         }
         Err(mut status) => {
             warnings.append(&mut status.warnings);
@@ -367,7 +430,7 @@ async fn watch<B>(server: &Arc<ApiServer>, incoming: &Incoming<B>, target: &Targ
         selection = selection.named(&target.name);
     }
     let watcher = server.watch(target, &list, selection).await?;
-    Ok(watch_stream::response(style, target.row, watcher, server.metrics.streaming()))
+    Ok(watch_stream::response(style, target, watcher, server.metrics.streaming()))
 }
 
 async fn patch<B>(server: &Arc<ApiServer>, mut incoming: Incoming<B>, target: Target) -> Result<Response<Body>, Status>
@@ -378,7 +441,11 @@ where
     let kind = incoming
         .header("content-type")
         .and_then(PatchKind::of)
-        .ok_or_else(unsupported_patch)?;
+        .ok_or_else(unsupported_patch);
+    let kind = match (&target.custom, kind) {
+        (Some(_), Err(_) | Ok(PatchKind::Strategic)) => return Err(unsupported_custom_patch()),
+        (_, kind) => kind?,
+    };
     let style = style(&incoming.parts, &incoming.query, Offer::Object)?;
     let apply = Some(kind == PatchKind::Apply);
     let write = options::write(&incoming.query, "PatchOptions", apply, incoming.header("user-agent"))?;
@@ -393,12 +460,14 @@ where
 
 /// The target with the row of what a change of it answers.
 fn as_answered(target: Target) -> Target {
-    let row = if target.subresource == "scale" {
-        crate::pipeline::subresources::scale_row()
-    } else {
-        target.row
-    };
-    Target { row, ..target }
+    if target.subresource != "scale" {
+        return target;
+    }
+    Target {
+        row: crate::pipeline::subresources::scale_row(),
+        custom: None,
+        ..target
+    }
 }
 
 async fn subresource<B>(server: &Arc<ApiServer>, mut incoming: Incoming<B>, target: Target) -> Result<Response<Body>, Status>
@@ -436,7 +505,7 @@ where
                 &scale,
             ));
         }
-        return Ok(respond::object(&style, 200, target.row, &object));
+        return Ok(respond::object(&style, 200, &target, &object));
     }
     if method == Method::POST {
         return posted(server, incoming, target, &style).await;

@@ -1,7 +1,7 @@
 //! Answers on the wire: objects, lists, statuses and watch streams in each format and shape.
 //!
 //! Invariant: a stored object in JSON is sent as its stored bytes; a list splices them into an envelope, leaving out the
-//! `kind` and `apiVersion` of items as upstream does.
+//! `kind` and `apiVersion` of items as upstream does, but for custom resources.
 
 use std::io::Write as _;
 
@@ -13,12 +13,13 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 use trireme_api::{Object, Status, protobuf, schema};
 use trireme_resources::Resource;
+use trireme_resources::custom::Served;
 
 use super::accept::{Accepted, Format, Shape};
 use super::body::Body;
 use super::peers::peer;
 use crate::pipeline::list::{ListFailure, Listing};
-use crate::pipeline::rules;
+use crate::pipeline::{Target, rules};
 
 /// Answers below this size are not compressed.
 pub const GZIP_BYTES_MIN: usize = 128 * 1024;
@@ -141,9 +142,49 @@ fn json_bytes(style: &Style, value: &Value) -> Bytes {
     bytes.into()
 }
 
+/// What an answer is of.
+#[derive(Clone, Copy, Debug)]
+pub struct Of<'a> {
+    /// The row.
+    pub row: &'static Resource,
+    /// The version of a definition, of a custom resource.
+    pub custom: Option<&'a Served>,
+}
+
+impl From<&'static Resource> for Of<'static> {
+    fn from(row: &'static Resource) -> Self {
+        Self { row, custom: None }
+    }
+}
+
+impl<'a> From<&'a Target> for Of<'a> {
+    fn from(target: &'a Target) -> Self {
+        Self {
+            row: target.row,
+            custom: target.custom.as_deref(),
+        }
+    }
+}
+
+/// 406: an object that has no form in protobuf.
+fn no_protobuf(style: &Style) -> Response<Body> {
+    let refused = Status::failure(
+        406,
+        "NotAcceptable",
+        "object *unstructured.Unstructured does not implement the protobuf marshalling interface and cannot be encoded to a \
+         protobuf message",
+    );
+    status(style, &refused)
+}
+
 /// One object.
 #[must_use]
-pub fn object(style: &Style, code: u16, row: &Resource, object: &Object) -> Response<Body> {
+pub fn object<'a>(style: &Style, code: u16, of: impl Into<Of<'a>>, object: &Object) -> Response<Body> {
+    let of = of.into();
+    let row = of.row;
+    if row.is_custom() && style.accepted.format == Format::Protobuf && matches!(style.accepted.shape, Shape::Plain) {
+        return no_protobuf(style);
+    }
     match (style.accepted.shape, style.accepted.format) {
         (Shape::Plain | Shape::AggregatedDiscovery, Format::Json) if !style.pretty => {
             response(code, Format::Json.media_type(), Body::whole(object.bytes().clone()))
@@ -160,7 +201,7 @@ pub fn object(style: &Style, code: u16, row: &Resource, object: &Object) -> Resp
         }
         (Shape::Table, _) => {
             let version = object.header().resource_version.to_string();
-            let table = table_of(style, row, &[object.value()], json!({"resourceVersion": version}), true);
+            let table = table_of(style, of, &[object.value()], json!({"resourceVersion": version}), true);
             value(style, code, META, "Table", &table)
         }
     }
@@ -178,11 +219,11 @@ pub fn partial(object: &Value) -> Value {
 
 /// A table of objects; its columns are left out in all but the first event of a watch.
 #[must_use]
-pub fn table_of(style: &Style, row: &Resource, objects: &[Value], metadata: Value, columns: bool) -> Value {
+pub fn table_of(style: &Style, Of { row, custom }: Of<'_>, objects: &[Value], metadata: Value, columns: bool) -> Value {
     let rows: Vec<Value> = objects
         .iter()
         .map(|object| {
-            let mut entry = json!({"cells": rules::cells(row, object)});
+            let mut entry = json!({"cells": rules::cells(row, custom, object)});
             match style.include_object {
                 IncludeObject::None => entry["object"] = Value::Null,
                 IncludeObject::Metadata => entry["object"] = partial(object),
@@ -197,7 +238,7 @@ pub fn table_of(style: &Style, row: &Resource, objects: &[Value], metadata: Valu
     } else {
         rows.into()
     };
-    let columns = if columns { rules::columns(row) } else { Value::Null };
+    let columns = if columns { rules::columns(row, custom) } else { Value::Null };
     json!({"kind": "Table", "apiVersion": META, "metadata": metadata, "columnDefinitions": columns, "rows": rows})
 }
 
@@ -214,8 +255,13 @@ fn list_metadata(listing: &Listing) -> Value {
 
 /// A list of a row's objects.
 #[must_use]
-pub fn list(style: &Style, row: &'static Resource, listing: Listing) -> Response<Body> {
-    let kind = format!("{}List", row.kind);
+pub fn list<'a>(style: &Style, of: impl Into<Of<'a>>, listing: Listing) -> Response<Body> {
+    let of = of.into();
+    let row = of.row;
+    if row.is_custom() && style.accepted.format == Format::Protobuf && matches!(style.accepted.shape, Shape::Plain) {
+        return no_protobuf(style);
+    }
+    let kind = row.list_kind();
     match (style.accepted.shape, style.accepted.format) {
         (Shape::Plain | Shape::AggregatedDiscovery, Format::Json) if !style.pretty => spliced(style, &kind, row, listing),
         (Shape::Plain | Shape::AggregatedDiscovery, Format::Protobuf) => {
@@ -240,6 +286,7 @@ pub fn list(style: &Style, row: &'static Resource, listing: Listing) -> Response
             value(style, 200, &row.api_version(), &kind, &body)
         }
         (Shape::Plain | Shape::AggregatedDiscovery, _) => {
+            let item_value = |item: &Object| if row.is_custom() { item.value() } else { item_value(item) };
             let items: Vec<Value> = listing.items.iter().map(item_value).collect();
             let body = json!({
                 "kind": kind, "apiVersion": row.api_version(), "metadata": list_metadata(&listing), "items": items,
@@ -255,7 +302,7 @@ pub fn list(style: &Style, row: &'static Resource, listing: Listing) -> Response
         }
         (Shape::Table, _) => {
             let values: Vec<Value> = listing.items.iter().map(Object::value).collect();
-            let table = table_of(style, row, &values, list_metadata(&listing), true);
+            let table = table_of(style, of, &values, list_metadata(&listing), true);
             value(style, 200, META, "Table", &table)
         }
     }
@@ -302,6 +349,7 @@ fn spliced(style: &Style, kind: &str, row: &Resource, listing: Listing) -> Respo
     let mut pieces = Pieces {
         opening: Some(opening),
         items: listing.items.into_iter(),
+        whole: row.is_custom(),
         first: true,
         done: false,
     };
@@ -343,6 +391,8 @@ fn spliced(style: &Style, kind: &str, row: &Resource, listing: Listing) -> Respo
 struct Pieces {
     opening: Option<String>,
     items: std::vec::IntoIter<Object>,
+    /// Whether items say what they are, as those of custom resources do.
+    whole: bool,
     first: bool,
     done: bool,
 }
@@ -364,6 +414,10 @@ impl Pieces {
             };
             if !std::mem::take(&mut self.first) {
                 buffer.extend_from_slice(b",");
+            }
+            if self.whole {
+                buffer.extend_from_slice(item.bytes());
+                continue;
             }
             for part in item.untyped() {
                 buffer.extend_from_slice(part);

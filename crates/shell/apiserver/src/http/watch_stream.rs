@@ -17,11 +17,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use trireme_api::{Status, protobuf, schema};
 use trireme_resources::Resource;
+use trireme_resources::custom::Served;
 
 use super::accept::{Format, Shape};
 use super::body::Body;
 use super::respond::{self, Style};
 use crate::metrics::Serving;
+use crate::pipeline::Target;
 use crate::pipeline::watch::{Item, Watcher, line_ends};
 
 /// Most bytes that a watch has encoded for itself and not sent: a little more where one event alone is longer.
@@ -41,6 +43,7 @@ const BACKLOG: usize = 64;
 struct Encoder {
     style: Style,
     row: &'static Resource,
+    custom: Option<Arc<Served>>,
     columns_told: bool,
 }
 
@@ -103,7 +106,7 @@ struct Sending {
 
 /// The response of a watch; `guard` counts it while it lasts.
 #[must_use]
-pub fn response(style: Style, row: &'static Resource, watcher: Watcher, guard: Serving) -> Response<Body> {
+pub fn response(style: Style, target: &Target, watcher: Watcher, guard: Serving) -> Response<Body> {
     let media_type = match style.accepted.format {
         Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         _ => "application/json",
@@ -112,7 +115,8 @@ pub fn response(style: Style, row: &'static Resource, watcher: Watcher, guard: S
         watcher,
         encoder: Encoder {
             style,
-            row,
+            row: target.row,
+            custom: target.custom.clone(),
             columns_told: false,
         },
         window: Arc::default(),
@@ -237,9 +241,13 @@ impl Encoder {
                 self.event(name, "meta.k8s.io/v1", "PartialObjectMetadata", &partial)
             }
             Shape::Table => {
+                let of = respond::Of {
+                    row: self.row,
+                    custom: self.custom.as_deref(),
+                };
                 let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
                 let columns = !std::mem::replace(&mut self.columns_told, true);
-                let table = respond::table_of(&self.style, self.row, &[object], metadata, columns);
+                let table = respond::table_of(&self.style, of, &[object], metadata, columns);
                 self.event(name, "meta.k8s.io/v1", "Table", &table)
             }
         }

@@ -97,7 +97,7 @@ impl ApiServer {
             }
             let name = meta_text(&value, "name").to_owned();
             // Only generated names, allocations and quotas are ever tried again.
-            let again = generated || target.row.plural == "services" || self.has_quota(target);
+            let again = generated || crate::service_allocation::is_service(target) || self.has_quota(target);
             let candidate = if again { value.clone() } else { std::mem::take(&mut value) };
             let outcome = self.create_once(target, candidate, options, &given, warnings).await?;
             match outcome {
@@ -267,7 +267,8 @@ impl ApiServer {
 
     /// Seconds that an object of this row is kept.
     pub(crate) fn ttl(&self, target: &Target) -> Option<u32> {
-        (target.row.kind == "Event").then(|| u32::try_from(self.config.event_ttl.as_secs()).unwrap_or(u32::MAX))
+        (target.row.kind == "Event" && !target.row.is_custom())
+            .then(|| u32::try_from(self.config.event_ttl.as_secs()).unwrap_or(u32::MAX))
     }
 
     pub(crate) fn mutate(

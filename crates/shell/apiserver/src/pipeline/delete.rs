@@ -6,6 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use trireme_api::{Object, Status, StatusDetails};
+use trireme_resources::custom::status;
 use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Write};
 
 use super::options::{DeleteOptions, ListOptions};
@@ -47,6 +48,8 @@ const ANSWERED_WITH_OBJECT: &[&str] = &[
     "deviceclasses",
 ];
 
+/// Storage of definitions of custom resources.
+const DEFINITIONS: &str = "apiextensions.k8s.io/customresourcedefinitions";
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 const POD_GRACE_SECONDS: i64 = 30;
@@ -212,7 +215,7 @@ impl ApiServer {
 /// Whether the answer to this deletion is the object, else it is a `Status`.
 #[must_use]
 pub fn answers_object(target: &Target, deleted: &Deleted) -> bool {
-    !deleted.gone || ANSWERED_WITH_OBJECT.contains(&target.row.plural)
+    !deleted.gone || !target.row.is_custom() && ANSWERED_WITH_OBJECT.contains(&target.row.plural)
 }
 
 /// The `Status` that answers the deletion of an object that is gone.
@@ -275,6 +278,9 @@ fn plan(target: &Target, old: &Value, options: &DeleteOptions) -> Plan {
     if target.row.group.is_empty() && target.row.plural == "namespaces" {
         return plan_namespace(old, options);
     }
+    if target.row.storage == DEFINITIONS && !target.row.is_custom() {
+        return plan_definition(target, old, options);
+    }
     let finalizers = finalizers_after(target, old, options);
     let held = !finalizers.is_empty();
     let mut value = old.clone();
@@ -292,6 +298,22 @@ fn plan(target: &Target, old: &Value, options: &DeleteOptions) -> Plan {
     }
     mark(&mut value, 0, Timestamp::now());
     Plan::Mark(value)
+}
+
+/// A definition waits until its objects are deleted ([`crate::custom`]), which it says of itself from now on.
+fn plan_definition(target: &Target, old: &Value, options: &DeleteOptions) -> Plan {
+    let mut value = old.clone();
+    let finalizers = finalizers_after(target, old, options);
+    set_finalizers(&mut value, &finalizers);
+    if old["metadata"]["deletionTimestamp"].is_null() {
+        mark(&mut value, 0, Timestamp::now());
+        status::mark_deleted(&mut value, &show_time(Timestamp::now()));
+        return Plan::Mark(value);
+    }
+    if finalizers.is_empty() {
+        return Plan::Remove(value);
+    }
+    if value == *old { Plan::Keep } else { Plan::Mark(value) }
 }
 
 fn plan_pod(mut value: Value, old: &Value, options: &DeleteOptions, held: bool) -> Plan {

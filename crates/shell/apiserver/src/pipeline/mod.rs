@@ -22,6 +22,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use trireme_api::{Object, Status};
 use trireme_resources::Resource;
+use trireme_resources::custom::Served;
 use trireme_store::Key;
 
 use crate::keys;
@@ -32,6 +33,8 @@ use crate::user::UserInfo;
 pub struct Target {
     /// Row of the version asked for.
     pub row: &'static Resource,
+    /// The version of a definition that is served, of a custom resource.
+    pub custom: Option<Arc<Served>>,
     /// Namespace; empty for cluster-scoped resources, and for all namespaces.
     pub namespace: String,
     /// Name; empty for collections.

@@ -20,6 +20,7 @@ use super::create::By;
 use super::options::{error, quoted};
 use super::update::{Behaviour, Made};
 use super::{Target, WriteOptions, Written, meta_text, metadata, rules};
+use crate::custom::decode as custom;
 use crate::server::ApiServer;
 
 /// Which kind of patch.
@@ -206,6 +207,12 @@ pub(crate) fn made_by_apply(
         _ => Touched::All,
     };
     let convert = |value: Value| {
+        if let Some(served) = &target.custom {
+            return custom::settled(served, value, Vec::new(), FieldValidation::Ignore).map_err(|why| match why {
+                DecodeError::Cost(error) => error.into(),
+                why => unconvertible(target, (&namespace, &name), &why),
+            });
+        }
         unstructured_where(value, target.row.schema(), FieldValidation::Ignore, &touched).map_err(|why| match why {
             DecodeError::Cost(error) => error.into(),
             why => unconvertible(target, (&namespace, &name), &why),
@@ -293,6 +300,12 @@ fn patched_apart(
 
 /// Decodes and defaults what a JSON or merge patch gave.
 fn decode_patched(target: &Target, patched: Patched<Node<'_>>, options: &WriteOptions) -> Result<Made, Status> {
+    if let Some(served) = &target.custom {
+        let shown = patched.document.to_text();
+        let value = patched.document.into_value();
+        let decoded = custom::settled(served, value, patched.strict, options.validation);
+        return settled(target, decoded, (Vec::new(), false), options, || shown);
+    }
     let body = Body::of_node(patched.document);
     let expected = (target.row.group, target.row.version, target.row.kind);
     let decoded = match body.type_meta() {

@@ -11,6 +11,7 @@ use trireme_api::decode::Empty;
 pub use trireme_api::decode::FieldValidation;
 use trireme_api::{Object, Status, decode, schema};
 use trireme_resources::apply::{Applied, Applier, Updater};
+use trireme_resources::custom::Served;
 use trireme_resources::validation::{Apart, Judged};
 use trireme_resources::{Resource, convert, defaults, strategy, table, unenforced, validation};
 
@@ -21,6 +22,9 @@ use crate::server::now;
 /// The row in whose version objects are stored.
 #[must_use]
 pub fn stored(row: &'static Resource) -> &'static Resource {
+    if let Some(defined) = row.custom {
+        return defined.stored.unwrap_or(row);
+    }
     if row.virtual_ || row.stored_as == (row.group, row.version) {
         row
     } else {
@@ -43,7 +47,7 @@ pub fn api_version(row: &Resource) -> String {
 /// Whether an object as it is stored is what a row's version shows.
 #[must_use]
 pub fn shown_as_stored(row: &'static Resource, object: &Object) -> bool {
-    !converts(row) || object.header().api_version == row.api_version()
+    !(converts(row) || row.is_custom()) || object.header().api_version == row.api_version()
 }
 
 /// A stored object in a row's version; the same allocation where that is the stored one.
@@ -106,6 +110,9 @@ pub fn object_from(value: Value, spliced: Option<Spliced<'_>>) -> Result<Object,
 /// Fills in defaults and brings twin fields into step, as upstream's decoding does. A version in which objects are not
 /// stored goes by way of the stored one, which adds what only that one has defaults for.
 pub fn defaults(row: &'static Resource, value: &mut Value) {
+    if row.is_custom() {
+        return; // its schema's defaults come with decoding
+    }
     defaults::apply(row, value);
     strategy::normalize(row, value);
     if converts(row) {
@@ -121,12 +128,12 @@ fn door(target: &Target) -> Option<&str> {
 /// Whether defaulting will give an object the labels of its template, which then stay one with them until it is stored.
 #[must_use]
 pub fn shares_labels(row: &Resource, value: &Value) -> bool {
-    strategy::shares_labels(row, value)
+    !row.is_custom() && strategy::shares_labels(row, value)
 }
 
 /// Strategy of creation, on the stored version; what the client is warned of comes back.
 pub fn prepare_create(target: &Target, value: &mut Value, options: &WriteOptions) -> Vec<String> {
-    if target.row.kind == "CertificateSigningRequest" {
+    if target.row.storage == "certificates.k8s.io/certificatesigningrequests" && !target.row.is_custom() {
         let extra = target
             .user
             .extra
@@ -197,6 +204,9 @@ pub fn as_compared(target: &Target, old: &Value, new: &Value, empty: bool) -> Op
     if !empty {
         return None;
     }
+    if target.row.is_custom() {
+        return None;
+    }
     let mut aligned = old.clone();
     decode::align_empty(&mut aligned, new, target.stored().schema());
     for name in target.row.tells_empty {
@@ -234,7 +244,9 @@ pub fn canonicalize_empty(row: &'static Resource, value: &mut Value) {
 
 /// The form that a value which was found valid has for admission: what is empty is still there.
 pub fn canonicalize_admitted(row: &'static Resource, value: &mut Value, empty: bool) {
-    if !empty && row.limits.settled {
+    if row.is_custom() {
+        canonicalize_as(row, value, Empty::Stored);
+    } else if !empty && row.limits.settled {
         let stored = stored(row);
         decode::canonicalize_settled(value, stored.schema());
         complete_stored(stored, value);
@@ -252,6 +264,12 @@ pub fn canonicalize_answer(schema: &'static schema::Struct, value: &mut Value, e
 
 fn canonicalize_as(row: &'static Resource, value: &mut Value, empty: Empty) {
     let stored = stored(row);
+    if row.is_custom() {
+        decode::canonicalize_as(&mut value["metadata"], schema::object_meta(), empty);
+        value["apiVersion"] = stored.api_version().into();
+        value["kind"] = stored.kind.into();
+        return;
+    }
     decode::canonicalize_as(value, stored.schema(), empty);
     complete_stored(stored, value);
 }
@@ -384,9 +402,17 @@ pub fn misfit(expected: (&str, &str, &str), api_version: &str, kind: &str) -> Op
     (!same).then(|| format!("converting ({from}.{kind}) to ({package}.{}): unknown conversion", expected.2))
 }
 
-/// Column definitions of a row's table.
+/// Column definitions of a table.
 #[must_use]
-pub fn columns(row: &Resource) -> Value {
+pub fn columns(row: &Resource, custom: Option<&Served>) -> Value {
+    if let Some(served) = custom {
+        let of_common = |name: &str| {
+            let common = table::columns(row).into_iter().find(|column| column.name == name);
+            let words = common.and_then(|column| column.from).and_then(descriptions::of_column);
+            words.unwrap_or_default()
+        };
+        return served.columns.definitions(&of_common("Name"), &of_common("Created At"));
+    }
     let columns = table::columns(row);
     let columns = columns.iter().map(|column| {
         let upstreams = column.from.and_then(descriptions::of_column);
@@ -401,11 +427,14 @@ pub fn columns(row: &Resource) -> Value {
 /// Whether a row's table has columns of its own.
 #[must_use]
 pub fn has_own_columns(row: &Resource) -> bool {
-    table::has_columns(row)
+    row.is_custom() || table::has_columns(row)
 }
 
 /// The cells of an object.
 #[must_use]
-pub fn cells(row: &Resource, object: &Value) -> Value {
-    table::cells(row, object, jiff::Timestamp::now()).into()
+pub fn cells(row: &Resource, custom: Option<&Served>, object: &Value) -> Value {
+    match custom {
+        Some(served) => served.columns.cells(object, jiff::Timestamp::now()),
+        None => table::cells(row, object, jiff::Timestamp::now()).into(),
+    }
 }

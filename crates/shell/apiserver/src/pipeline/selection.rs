@@ -126,6 +126,11 @@ impl Selection {
 }
 
 fn check_field(row: &Resource, path: &str) -> Result<(), Status> {
+    if row.is_custom() {
+        let known = path == NAME || (path == NAMESPACE && row.namespaced) || row.selectable.contains(&path);
+        let refused = || Status::bad_request(format!("field label not supported: {path}"));
+        return known.then_some(()).ok_or_else(refused);
+    }
     if path == NAME || path == NAMESPACE || row.selectable.contains(&path) {
         return Ok(());
     }

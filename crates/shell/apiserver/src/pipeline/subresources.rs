@@ -7,8 +7,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use trireme_api::bulk::Present;
 use trireme_api::field::{FieldError, FieldErrorType};
+use trireme_api::path;
 use trireme_api::selector::LabelSelector;
 use trireme_api::{Status, StatusCause, StatusDetails};
+use trireme_resources::custom::{self, ScalePaths};
 use trireme_resources::{Resource, apply};
 
 use super::options::{self, DeleteOptions, error, quoted};
@@ -80,13 +82,17 @@ fn check_expiration(request: &Value) -> Result<(), Status> {
 /// # Errors
 /// 500 for a selector that is none.
 pub fn scale_of(target: &Target, object: &Value) -> Result<Value, Status> {
+    let paths = target.custom.as_ref().and_then(|served| served.scale.as_ref());
     let mut metadata = serde_json::Map::new();
     for name in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if !object["metadata"][name].is_null() {
             metadata.insert(name.to_owned(), object["metadata"][name].clone());
         }
     }
-    let selector = if target.row.kind == "ReplicationController" {
+    let selector = if let Some(paths) = paths {
+        let text = paths.selector.as_ref().and_then(|path| custom::at(object, path));
+        text.and_then(Value::as_str).unwrap_or_default().to_owned()
+    } else if target.row.kind == "ReplicationController" {
         let labels = object["spec"]["selector"].as_object().cloned().unwrap_or_default();
         let terms: Vec<String> = labels
             .iter()
@@ -96,14 +102,26 @@ pub fn scale_of(target: &Target, object: &Value) -> Result<Value, Status> {
     } else {
         rules::selector_text(&object["spec"]["selector"])?
     };
+    let number = |own: fn(&ScalePaths) -> &[String], at: &Value| match paths {
+        Some(paths) => custom::at(object, own(paths)).and_then(Value::as_i64),
+        None => at.as_i64(),
+    };
+    let wanted = number(|paths| &paths.spec_replicas, &object["spec"]["replicas"]);
+    if let (Some(paths), None) = (paths, wanted) {
+        let path = paths.spec_replicas.join(".");
+        return Err(Status::internal(&format!(
+            "the spec replicas field \".{path}\" does not exist"
+        )));
+    }
+    let present = number(|paths| &paths.status_replicas, &object["status"]["replicas"]).unwrap_or(0);
     let mut scale = json!({
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": metadata,
         "spec": {},
-        "status": {"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)},
+        "status": {"replicas": present},
     });
-    if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|replicas| *replicas != 0) {
+    if let Some(replicas) = wanted.filter(|replicas| *replicas != 0) {
         scale["spec"]["replicas"] = replicas.into();
     }
     if !selector.is_empty() {
@@ -116,6 +134,7 @@ pub fn scale_of(target: &Target, object: &Value) -> Result<Value, Status> {
 fn scale_target(target: &Target) -> Target {
     Target {
         row: scale_row(),
+        custom: None,
         ..target.clone()
     }
 }
@@ -230,11 +249,24 @@ impl ApiServer {
         make: &mut Make<'_>,
     ) -> Result<Written, Status> {
         let malformed = |why: String| Status::failure(500, "", format!("failed to decode managed fields: {why}"));
+        let own_path = target.custom.as_ref().and_then(|served| served.scale.as_ref());
+        let path: Vec<&str> = match own_path {
+            Some(paths) => paths.spec_replicas.iter().map(String::as_str).collect(),
+            None => apply::scale::REPLICAS.to_vec(),
+        };
         let mut make_object = |present: &Present| {
             let current = present.whole();
             let owners = current.pointer("/metadata/managedFields");
-            let mut old = scale_of(target, current)?;
-            put_owners(&mut old, apply::scale::to_scale(owners).map_err(malformed)?);
+            let mut old = match own_path {
+                // What is not there yet may be set.
+                Some(_) if path::get(current, &path).is_none() => {
+                    let mut with = current.clone();
+                    path::set(&mut with, &path, 0);
+                    scale_of(target, &with)?
+                }
+                _ => scale_of(target, current)?,
+            };
+            put_owners(&mut old, apply::scale::to_scale(owners, &path).map_err(malformed)?);
             let Made {
                 value: scale, warnings, ..
             } = make(&Present::of(old))?;
@@ -251,10 +283,10 @@ impl ApiServer {
             }
             let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
             let of_scale = scale.pointer("/metadata/managedFields");
-            let owners = apply::scale::to_object(owners, of_scale, &target.api_version()).map_err(malformed)?;
+            let owners = apply::scale::to_object(owners, of_scale, &target.api_version(), &path).map_err(malformed)?;
             let mut object = current.clone();
             put_owners(&mut object, owners);
-            object["spec"]["replicas"] = replicas.into();
+            path::set(&mut object, &path, replicas);
             for name in ["resourceVersion", "uid"] {
                 let given = &scale["metadata"][name];
                 let metadata = metadata(&mut object);
@@ -443,6 +475,7 @@ impl ApiServer {
     ) -> Result<(), Status> {
         let row = trireme_resources::find("policy", "v1", "poddisruptionbudgets").expect("a built-in row");
         let budget_target = Target {
+            custom: None,
             row,
             namespace: target.namespace.clone(),
             name: budget.to_owned(),

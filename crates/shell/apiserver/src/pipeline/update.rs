@@ -480,7 +480,10 @@ fn goes_now(value: &Value) -> bool {
     if metadata["deletionTimestamp"].is_null() || meta_list_len(value, "finalizers") > 0 {
         return false;
     }
-    if value["kind"] == "Namespace" && value["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty()) {
+    if value["kind"] == "Namespace"
+        && value["apiVersion"] == "v1"
+        && value["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
+    {
         return false;
     }
     metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0

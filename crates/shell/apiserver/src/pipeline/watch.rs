@@ -12,11 +12,13 @@ use serde_json::Value;
 use tokio::time::Instant;
 use trireme_api::{Object, Status};
 use trireme_resources::Resource;
+use trireme_resources::custom::Served;
 use trireme_store::{Event, EventKind, ReadError, Store, Watch};
 
 use super::options::{ListOptions, revision};
 use super::selection::Selection;
 use super::{Target, rules};
+use crate::custom::Customs;
 use crate::server::ApiServer;
 
 /// How an event shows.
@@ -66,6 +68,7 @@ pub enum Item {
 /// A running watch.
 pub struct Watcher {
     row: &'static Resource,
+    custom: Option<(Arc<Served>, Arc<Customs>)>,
     live: Option<Box<dyn Watch>>,
     idle: bool,
     selection: Selection,
@@ -112,6 +115,7 @@ impl ApiServer {
         };
         let mut watcher = Watcher {
             row: target.row,
+            custom: target.custom.clone().map(|served| (served, Arc::clone(&self.customs))),
             live: None,
             idle: false,
             selection,
@@ -200,9 +204,14 @@ impl Watcher {
             } else {
                 self.deadline
             };
+            let custom = self.custom.as_ref();
             let events = tokio::select! {
                 biased;
                 events = live.next() => events,
+                () = replaced(custom), if custom.is_some() => {
+                    self.live = None;
+                    return None;
+                }
                 () = tokio::time::sleep_until(bookmark_at) => {
                     match self.tick() {
                         Tick::Over => return None,
@@ -324,6 +333,13 @@ impl Watcher {
         };
         let object = rules::to_version(self.row, object)?;
         Ok(Some(Item::Change { change, object }))
+    }
+}
+
+/// Waits until a custom resource's version is served no more as it was: then its watches end, as upstream's do.
+async fn replaced(custom: Option<&(Arc<Served>, Arc<Customs>)>) {
+    if let Some((served, customs)) = custom {
+        Box::pin(customs.replaced(served)).await;
     }
 }
 

@@ -471,6 +471,7 @@ mod tests {
     #[test]
     fn the_container_is_named_or_alone() {
         let target = Target {
+            custom: None,
             row: trireme_resources::find("", "v1", "pods").unwrap(),
             namespace: "ns".into(),
             name: "p".into(),

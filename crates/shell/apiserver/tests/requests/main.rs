@@ -5,6 +5,7 @@ mod authority;
 mod common;
 mod credentials;
 mod crowds;
+mod custom;
 mod definitions;
 mod proxies;
 mod streams;

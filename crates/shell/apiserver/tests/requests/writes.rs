@@ -70,6 +70,13 @@ impl Client {
         }
     }
 
+    /// What GET answers to who accepts that media type; null where it is no JSON.
+    pub(crate) async fn accepting(&self, accept: &str, path: &str) -> Value {
+        common::send(&self.0, "GET", path, &[("accept", accept)], Bytes::new())
+            .await
+            .body
+    }
+
     pub(crate) async fn json(&self, method: &str, path: &str, body: &Value) -> Answer {
         self.send(method, path, "application/json", body.to_string()).await
     }

@@ -28,7 +28,9 @@ impl Columns {
     /// The columns of a definition's version; its age where it names none.
     #[must_use]
     pub fn of(version: &Value) -> Self {
-        let given = version["additionalPrinterColumns"].as_array().filter(|columns| !columns.is_empty());
+        let given = version["additionalPrinterColumns"]
+            .as_array()
+            .filter(|columns| !columns.is_empty());
         let age = [json!({
             "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp",
         })];

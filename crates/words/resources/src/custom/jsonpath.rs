@@ -47,9 +47,17 @@ impl JsonPath {
         while !rest.is_empty() {
             if let Some(after) = rest.strip_prefix("..") {
                 steps.push(Step::Below);
-                rest = if after.starts_with('[') { after } else { name(after, &mut steps)? };
+                rest = if after.starts_with('[') {
+                    after
+                } else {
+                    name(after, &mut steps)?
+                };
             } else if let Some(after) = rest.strip_prefix('.') {
-                rest = if after.starts_with('[') || after.is_empty() { after } else { name(after, &mut steps)? };
+                rest = if after.starts_with('[') || after.is_empty() {
+                    after
+                } else {
+                    name(after, &mut steps)?
+                };
             } else if rest.starts_with('[') {
                 let (inside, after) = bracket(rest)?;
                 steps.push(subscript(inside.trim())?);
@@ -146,7 +154,11 @@ fn subscript(inside: &str) -> Option<Step> {
     if let Some((from, to)) = inside.split_once(':') {
         let bound = |text: &str| -> Option<Option<i64>> {
             let text = text.trim();
-            if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
+            if text.is_empty() {
+                Some(None)
+            } else {
+                text.parse().ok().map(Some)
+            }
         };
         return Some(Step::Slice(bound(from)?, bound(to)?));
     }

@@ -64,6 +64,7 @@ pub struct Found {
 #[derive(Clone, Debug)]
 struct Definition {
     versions: Arc<[Arc<Served>]>,
+    stored: Option<&'static Resource>,
     established: bool,
     terminating: bool,
 }
@@ -95,6 +96,12 @@ impl Registry {
         })
     }
 
+    /// The row in which objects of a group's resource are stored, also where no version is served.
+    #[must_use]
+    pub fn stored(&self, group: &str, plural: &str) -> Option<&'static Resource> {
+        self.groups.get(group)?.resources.get(plural)?.stored
+    }
+
     /// Whether that very version is still what is served.
     #[must_use]
     pub fn serves(&self, served: &Arc<Served>) -> bool {
@@ -119,13 +126,15 @@ impl Registry {
     /// What discovery shows of a group and version, by plural name.
     pub fn shown(&self, group: &str, version: &str) -> impl Iterator<Item = Found> {
         let definitions = self.groups.get(group).into_iter().flat_map(|group| group.resources.values());
-        let of_version = definitions.filter(|definition| definition.established).filter_map(move |definition| {
-            let served = definition.versions.iter().find(|served| served.row.version == version)?;
-            Some(Found {
-                served: Arc::clone(served),
-                terminating: definition.terminating,
-            })
-        });
+        let of_version = definitions
+            .filter(|definition| definition.established)
+            .filter_map(move |definition| {
+                let served = definition.versions.iter().find(|served| served.row.version == version)?;
+                Some(Found {
+                    served: Arc::clone(served),
+                    terminating: definition.terminating,
+                })
+            });
         of_version.collect::<Vec<_>>().into_iter()
     }
 
@@ -145,11 +154,22 @@ struct Source {
     names: Vec<u8>,
 }
 
+/// What is known of a definition.
+#[derive(Debug)]
+struct Known {
+    /// Its revision and uid.
+    at: (u64, String),
+    source: Source,
+    group: String,
+    plural: String,
+    definition: Definition,
+}
+
 /// Makes registries one after the other, of all definitions each time.
 #[derive(Debug, Default)]
 pub struct Builder {
     rows: Rows,
-    known: HashMap<String, (Source, Arc<[Arc<Served>]>)>,
+    known: HashMap<String, Known>,
 }
 
 impl Builder {
@@ -157,46 +177,71 @@ impl Builder {
     pub fn build<'a>(&mut self, definitions: impl IntoIterator<Item = &'a Object>) -> Registry {
         let mut registry = Registry::default();
         let mut known = HashMap::new();
-        for definition in definitions {
-            let conditions = definition.raw_at(&["status", "conditions"]);
-            let conditions = conditions.and_then(|raw| serde_json::from_slice::<Value>(raw).ok()).unwrap_or_default();
-            let is = |kind: &str| status::is_true(&conditions, kind);
-            let established = is(status::ESTABLISHED);
-            if !established && !is(status::NAMES_ACCEPTED) {
-                continue;
-            }
-            let raw = |at: &[&str]| definition.raw_at(at).unwrap_or_default().to_vec();
-            let source = Source {
-                spec: raw(&["spec"]),
-                names: raw(&["status", "acceptedNames"]),
+        for object in definitions {
+            let header = object.header();
+            let known_one = match self.known.remove(&header.name) {
+                Some(known) if known.at == (header.resource_version, header.uid.clone()) => Some(known),
+                before => self.look(object, before),
             };
-            let name = definition.header().name.clone();
-            let versions = match self.known.remove(&name) {
-                Some((before, versions)) if before == source => versions,
-                _ => self.versions(&name, &definition.value()),
-            };
-            known.insert(name, (source, Arc::clone(&versions)));
-            let Some(first) = versions.first() else { continue };
-            let group = registry.groups.entry(first.row.group.to_owned()).or_default();
-            if established {
-                for served in versions.iter() {
+            let Some(one) = known_one else { continue };
+            let group = registry.groups.entry(one.group.clone()).or_default();
+            if one.definition.established {
+                for served in one.definition.versions.iter() {
                     if !group.versions.iter().any(|own| own == served.row.version) {
                         group.versions.push(served.row.version.to_owned());
                     }
                 }
             }
-            let definition = Definition {
-                versions: Arc::clone(&versions),
-                established,
-                terminating: is(status::TERMINATING),
-            };
-            group.resources.insert(first.row.plural.to_owned(), definition);
+            group.resources.insert(one.plural.clone(), one.definition.clone());
+            known.insert(header.name.clone(), one);
         }
         for group in registry.groups.values_mut() {
             group.versions.sort_by(|a, b| compare_versions(b, a));
         }
         self.known = known;
         registry
+    }
+
+    /// Looks at a definition that changed; nothing where it is not accepted.
+    fn look(&mut self, object: &Object, before: Option<Known>) -> Option<Known> {
+        let header = object.header();
+        let conditions = object.raw_at(&["status", "conditions"]);
+        let conditions = conditions
+            .and_then(|raw| serde_json::from_slice::<Value>(raw).ok())
+            .unwrap_or_default();
+        let is = |kind: &str| status::is_true(&conditions, kind);
+        let established = is(status::ESTABLISHED);
+        if !established && !is(status::NAMES_ACCEPTED) {
+            return None;
+        }
+        let raw = |at: &[&str]| object.raw_at(at).unwrap_or_default().to_vec();
+        let source = Source {
+            spec: raw(&["spec"]),
+            names: raw(&["status", "acceptedNames"]),
+        };
+        let (stored, versions) = match before {
+            Some(before) if before.source == source => (before.definition.stored, before.definition.versions),
+            _ => {
+                let value = object.value();
+                let mut all = value["spec"]["versions"].as_array().into_iter().flatten();
+                let storage = all.find(|version| version["storage"] == true);
+                let stored = storage.and_then(|version| self.rows.row(&value, version));
+                (stored, self.versions(&header.name, &value))
+            }
+        };
+        let text = |at: &[&str]| object.text_at(at).unwrap_or_default().into_owned();
+        Some(Known {
+            at: (header.resource_version, header.uid.clone()),
+            source,
+            group: text(&["spec", "group"]),
+            plural: text(&["spec", "names", "plural"]),
+            definition: Definition {
+                versions,
+                stored,
+                established,
+                terminating: is(status::TERMINATING),
+            },
+        })
     }
 
     /// The served versions of a definition, the most wanted one first.
@@ -226,7 +271,12 @@ impl ScalePaths {
     fn of(scale: &Value) -> Option<Self> {
         let names = |member: &str| {
             let text = scale[member].as_str().filter(|text| !text.is_empty())?;
-            Some(text.trim_start_matches('.').split('.').map(str::to_owned).collect::<Vec<String>>())
+            Some(
+                text.trim_start_matches('.')
+                    .split('.')
+                    .map(str::to_owned)
+                    .collect::<Vec<String>>(),
+            )
         };
         Some(Self {
             spec_replicas: names("specReplicasPath")?,

@@ -74,12 +74,7 @@ impl Rows {
     }
 }
 
-fn make(
-    definition: &Value,
-    version: &Value,
-    [status, scale]: [bool; 2],
-    stored: Option<&'static Resource>,
-) -> &'static Resource {
+fn make(definition: &Value, version: &Value, [status, scale]: [bool; 2], stored: Option<&'static Resource>) -> &'static Resource {
     let spec = &definition["spec"];
     let names = &definition["status"]["acceptedNames"];
     let (group, name, kind) = (kept(&spec["group"]), kept(&version["name"]), kept(&names["kind"]));

@@ -138,7 +138,10 @@ fn names(new: &mut Value, definition: &Value, others: &[Value], now: &str) {
             conflict = Some((reason, in_use(wanted[name].as_str().unwrap_or_default())));
         }
     }
-    let before: Vec<String> = texts(accepted.get("shortNames").unwrap_or(&Value::Null)).into_iter().map(str::to_owned).collect();
+    let before: Vec<String> = texts(accepted.get("shortNames").unwrap_or(&Value::Null))
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     let short = texts(&wanted["shortNames"]);
     let taken: Vec<String> = short
         .iter()
@@ -155,7 +158,11 @@ fn names(new: &mut Value, definition: &Value, others: &[Value], now: &str) {
                     told.push(text);
                 }
             }
-            Some(if told.len() == 1 { told[0].to_owned() } else { format!("[{}]", told.join(", ")) })
+            Some(if told.len() == 1 {
+                told[0].to_owned()
+            } else {
+                format!("[{}]", told.join(", "))
+            })
         }
     };
     // In the order in which upstream looks: the last one is told.
@@ -217,21 +224,30 @@ fn put(names: &mut Map<String, Value>, name: &str, value: &Value) {
 }
 
 fn same_names(wanted: &Value, accepted: &Map<String, Value>) -> bool {
-    let is_text = |name| wanted[name].as_str().unwrap_or_default() == accepted.get(name).and_then(Value::as_str).unwrap_or_default();
+    let is_text =
+        |name| wanted[name].as_str().unwrap_or_default() == accepted.get(name).and_then(Value::as_str).unwrap_or_default();
     let is_list = |name| texts(&wanted[name]) == texts(accepted.get(name).unwrap_or(&Value::Null));
     ["plural", "singular", "kind", "listKind"].into_iter().all(is_text) && ["shortNames", "categories"].into_iter().all(is_list)
+}
+
+/// Whether a group is one of Kubernetes' own.
+#[must_use]
+pub fn is_protected(group: &str) -> bool {
+    ["k8s.io", "kubernetes.io"]
+        .iter()
+        .any(|own| group == *own || group.strip_suffix(own).is_some_and(|before| before.ends_with('.')))
 }
 
 /// Whether a definition of one of Kubernetes' own groups is approved.
 fn approval(new: &mut Value, now: &str) {
     let group = new["spec"]["group"].as_str().unwrap_or_default();
-    let protected = ["k8s.io", "kubernetes.io"]
-        .iter()
-        .any(|own| group == *own || group.strip_suffix(own).is_some_and(|before| before.ends_with('.')));
-    if !protected {
+    if !is_protected(group) {
         return;
     }
-    let annotation = new["metadata"]["annotations"][APPROVED].as_str().unwrap_or_default().to_owned();
+    let annotation = new["metadata"]["annotations"][APPROVED]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     const SEE: &str = "see https://github.com/kubernetes/enhancements/pull/1111";
     let is_url = annotation
         .split_once("://")
@@ -274,7 +290,10 @@ pub fn mark_deleted(definition: &mut Value, now: &str) {
     if let Some(metadata) = metadata {
         metadata.entry("deletionTimestamp").or_insert_with(|| now.into());
         let finalizers = metadata.entry("finalizers").or_insert_with(|| json!([]));
-        if let Some(list) = finalizers.as_array_mut().filter(|list| !list.iter().any(|own| own == CLEANUP)) {
+        if let Some(list) = finalizers
+            .as_array_mut()
+            .filter(|list| !list.iter().any(|own| own == CLEANUP))
+        {
             list.push(CLEANUP.into());
         }
     }
@@ -296,7 +315,9 @@ pub fn waits_for_cleanup(definition: &Value) -> bool {
 
 /// Lets a definition go whose objects are gone.
 pub fn release(definition: &mut Value) {
-    let Some(metadata) = definition["metadata"].as_object_mut() else { return };
+    let Some(metadata) = definition["metadata"].as_object_mut() else {
+        return;
+    };
     if let Some(list) = metadata.get_mut("finalizers").and_then(Value::as_array_mut) {
         list.retain(|own| own != CLEANUP);
         if list.is_empty() {

@@ -39,17 +39,32 @@ fn condition<'a>(definition: &'a Value, kind: &str) -> [&'a str; 3] {
 fn names_are_taken_or_told() {
     let first = settled(definition("widgets", "Widget"), &[]);
     assert_eq!(first["status"]["acceptedNames"], first["spec"]["names"]);
-    assert_eq!(condition(&first, "NamesAccepted"), ["True", "NoConflicts", "no conflicts found"]);
+    assert_eq!(
+        condition(&first, "NamesAccepted"),
+        ["True", "NoConflicts", "no conflicts found"]
+    );
     assert_eq!(
         condition(&first, "Established"),
         ["True", "InitialNamesAccepted", "the initial names have been accepted"]
     );
     let others = [first];
     for (change, reason, message) in [
-        (json!({"singular": "widget"}), "SingularConflict", "\"widget\" is already in use"),
-        (json!({"shortNames": ["x", "wi"]}), "ShortNamesConflict", "\"wi\" is already in use"),
+        (
+            json!({"singular": "widget"}),
+            "SingularConflict",
+            "\"widget\" is already in use",
+        ),
+        (
+            json!({"shortNames": ["x", "wi"]}),
+            "ShortNamesConflict",
+            "\"wi\" is already in use",
+        ),
         (json!({"kind": "Widget"}), "KindConflict", "\"Widget\" is already in use"),
-        (json!({"listKind": "WidgetList"}), "ListKindConflict", "\"WidgetList\" is already in use"),
+        (
+            json!({"listKind": "WidgetList"}),
+            "ListKindConflict",
+            "\"WidgetList\" is already in use",
+        ),
     ] {
         let mut other = definition("gadgets", "Gadget");
         for (name, value) in change.as_object().unwrap() {
@@ -57,7 +72,10 @@ fn names_are_taken_or_told() {
         }
         let other = settled(other, &others);
         assert_eq!(condition(&other, "NamesAccepted"), ["False", reason, message]);
-        assert_eq!(condition(&other, "Established"), ["False", "NotAccepted", "not all names are accepted"]);
+        assert_eq!(
+            condition(&other, "Established"),
+            ["False", "NotAccepted", "not all names are accepted"]
+        );
     }
 }
 
@@ -66,7 +84,10 @@ fn groups_of_kubernetes_want_approval() {
     for (annotation, expected) in [
         (Value::Null, ["False", "MissingAnnotation"]),
         (json!("unapproved, for tests"), ["False", "UnapprovedAnnotation"]),
-        (json!("https://github.com/kubernetes/kubernetes/pull/78458"), ["True", "ApprovedAnnotation"]),
+        (
+            json!("https://github.com/kubernetes/kubernetes/pull/78458"),
+            ["True", "ApprovedAnnotation"],
+        ),
         (json!("perhaps"), ["False", "InvalidAnnotation"]),
     ] {
         let mut own = definition("widgets", "Widget");
@@ -81,7 +102,12 @@ fn groups_of_kubernetes_want_approval() {
 fn a_registry_serves_what_is_established_and_keeps_what_stays() {
     let object = |value: &Value| Object::from_value(value).unwrap();
     let mut builder = Builder::default();
-    assert!(builder.build([&object(&definition("widgets", "Widget"))]).find("example.com", "v1", "widgets").is_none());
+    assert!(
+        builder
+            .build([&object(&definition("widgets", "Widget"))])
+            .find("example.com", "v1", "widgets")
+            .is_none()
+    );
     let first = settled(definition("widgets", "Widget"), &[]);
     let registry = builder.build([&object(&first)]);
     assert_eq!(registry.versions("example.com").unwrap(), ["v1", "v1beta1"]);
@@ -89,11 +115,23 @@ fn a_registry_serves_what_is_established_and_keeps_what_stays() {
     let beta = registry.find("example.com", "v1beta1", "widgets").unwrap().served;
     assert!(registry.find("example.com", "v2alpha1", "widgets").is_none());
     let row = v1.served.row;
-    assert_eq!((row.kind, row.storage, row.custom.unwrap().list_kind), ("Widget", "example.com/widgets", "WidgetList"));
+    assert_eq!(
+        (row.kind, row.storage, row.custom.unwrap().list_kind),
+        ("Widget", "example.com/widgets", "WidgetList")
+    );
     assert_eq!(beta.row.custom.unwrap().stored.unwrap() as *const _, row as *const _);
-    assert_eq!(beta.row.deprecated, Some("example.com/v1beta1 Widget is deprecated; use example.com/v1 Widget"));
-    assert_eq!(row.subresources.iter().map(|sub| sub.name).collect::<Vec<_>>(), ["status", "scale"]);
-    assert_eq!(v1.served.scale.as_ref().unwrap().selector.as_ref().unwrap(), &["status", "selector"]);
+    assert_eq!(
+        beta.row.deprecated,
+        Some("example.com/v1beta1 Widget is deprecated; use example.com/v1 Widget")
+    );
+    assert_eq!(
+        row.subresources.iter().map(|sub| sub.name).collect::<Vec<_>>(),
+        ["status", "scale"]
+    );
+    assert_eq!(
+        v1.served.scale.as_ref().unwrap().selector.as_ref().unwrap(),
+        &["status", "selector"]
+    );
     // A condition changes nothing of what is served; the spec does, but not the row.
     let mut again = first.clone();
     status::mark_deleted(&mut again, "2026-01-01T00:00:00Z");
@@ -109,9 +147,34 @@ fn a_registry_serves_what_is_established_and_keeps_what_stays() {
 
 #[test]
 fn versions_are_preferred_as_kubernetes_does() {
-    let mut versions = ["foo1", "v10beta3", "v2", "v11alpha2", "v1", "v3beta1", "v10", "foo10", "v12alpha1", "v11beta2"];
+    let mut versions = [
+        "foo1",
+        "v10beta3",
+        "v2",
+        "v11alpha2",
+        "v1",
+        "v3beta1",
+        "v10",
+        "foo10",
+        "v12alpha1",
+        "v11beta2",
+    ];
     versions.sort_by(|a, b| compare_versions(b, a));
-    assert_eq!(versions, ["v10", "v2", "v1", "v11beta2", "v10beta3", "v3beta1", "v12alpha1", "v11alpha2", "foo1", "foo10"]);
+    assert_eq!(
+        versions,
+        [
+            "v10",
+            "v2",
+            "v1",
+            "v11beta2",
+            "v10beta3",
+            "v3beta1",
+            "v12alpha1",
+            "v11alpha2",
+            "foo1",
+            "foo10"
+        ]
+    );
 }
 
 #[test]

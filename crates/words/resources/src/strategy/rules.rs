@@ -29,7 +29,7 @@ pub(super) enum Generation {
 
 /// Whether the generation counts what was sent, before fields that are not enabled are dropped.
 pub(super) fn counts_dropped(row: &Resource) -> bool {
-    !row.is_custom() &&     matches!(row.plural, "endpointslices" | "resourceslices")
+    !row.is_custom() && matches!(row.plural, "endpointslices" | "resourceslices")
 }
 
 pub(super) fn generation(row: &Resource) -> Option<Generation> {
@@ -74,34 +74,36 @@ pub(super) fn clears_status(row: &Resource) -> bool {
 
 /// Whether the status door keeps labels, annotations, finalizers and owners.
 pub(super) fn status_keeps_metadata(row: &Resource) -> bool {
-    row.is_custom() || matches!(
-        row.plural,
-        "servicecidrs"
-            | "resourceclaims"
-            | "volumeattachments"
-            | "validatingadmissionpolicies"
-            | "flowschemas"
-            | "prioritylevelconfigurations"
-            | "apiservices"
-    )
+    row.is_custom()
+        || matches!(
+            row.plural,
+            "servicecidrs"
+                | "resourceclaims"
+                | "volumeattachments"
+                | "validatingadmissionpolicies"
+                | "flowschemas"
+                | "prioritylevelconfigurations"
+                | "apiservices"
+        )
 }
 
 /// Whether PUT on an absent object creates it.
 #[must_use]
 pub fn allow_create_on_update(row: &Resource) -> bool {
-    !row.is_custom() && matches!(
-        row.plural,
-        "leases"
-            | "endpoints"
-            | "events"
-            | "limitranges"
-            | "services"
-            | "runtimeclasses"
-            | "clusterroles"
-            | "clusterrolebindings"
-            | "roles"
-            | "rolebindings"
-    )
+    !row.is_custom()
+        && matches!(
+            row.plural,
+            "leases"
+                | "endpoints"
+                | "events"
+                | "limitranges"
+                | "services"
+                | "runtimeclasses"
+                | "clusterroles"
+                | "clusterrolebindings"
+                | "roles"
+                | "rolebindings"
+        )
 }
 
 /// Whether an apply to the status of an absent object creates it.
@@ -113,24 +115,25 @@ pub fn status_apply_creates(row: &Resource) -> bool {
 /// Whether PUT may leave out the resourceVersion.
 #[must_use]
 pub fn allow_unconditional_update(row: &Resource) -> bool {
-    !row.is_custom() && !matches!(
-        row.plural,
-        "mutatingadmissionpolicies"
-            | "mutatingadmissionpolicybindings"
-            | "mutatingwebhookconfigurations"
-            | "validatingadmissionpolicies"
-            | "validatingadmissionpolicybindings"
-            | "validatingwebhookconfigurations"
-            | "leases"
-            | "runtimeclasses"
-            | "poddisruptionbudgets"
-            | "csidrivers"
-            | "csinodes"
-            | "csistoragecapacities"
-            | "volumeattachments"
-            | "customresourcedefinitions"
-            | "apiservices"
-    )
+    !row.is_custom()
+        && !matches!(
+            row.plural,
+            "mutatingadmissionpolicies"
+                | "mutatingadmissionpolicybindings"
+                | "mutatingwebhookconfigurations"
+                | "validatingadmissionpolicies"
+                | "validatingadmissionpolicybindings"
+                | "validatingwebhookconfigurations"
+                | "leases"
+                | "runtimeclasses"
+                | "poddisruptionbudgets"
+                | "csidrivers"
+                | "csinodes"
+                | "csistoragecapacities"
+                | "volumeattachments"
+                | "customresourcedefinitions"
+                | "apiservices"
+        )
 }
 
 /// The fields that a request through that door cannot own, because the server resets them.

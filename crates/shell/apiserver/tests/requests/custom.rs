@@ -1,0 +1,383 @@
+//! Custom resources: definitions are established, their objects served, shown and deleted with them.
+
+use serde_json::{Value, json};
+
+use crate::definitions::settled;
+use crate::writes::Client;
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const ONE: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com";
+const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+
+fn definition() -> Value {
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+    "metadata": {"name": "widgets.example.com"},
+    "spec": {"group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList", "shortNames": ["wd"],
+            "categories": ["all"]},
+        "versions": [
+            {"name": "v1", "served": true, "storage": true, "schema": schema,
+                "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.size",
+                    "statusReplicasPath": ".status.size", "labelSelectorPath": ".status.selector"}},
+                "additionalPrinterColumns": [
+                    {"name": "Size", "type": "integer", "jsonPath": ".spec.size"},
+                    {"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}]},
+            {"name": "v1beta1", "served": true, "storage": false, "deprecated": true, "schema": schema},
+        ]}})
+}
+
+fn widget(name: &str, size: i64) -> Value {
+    json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, "spec": {"size": size},
+        "status": {"size": 9}})
+}
+
+async fn served() -> Client {
+    let client = Client::new().await;
+    let answer = client.json("POST", DEFINITIONS, &definition()).await;
+    assert_eq!(answer.code, 201, "{}", answer.body);
+    settled(&client, ONE).await;
+    client
+}
+
+#[tokio::test]
+async fn objects_live_and_are_changed_in_each_way() {
+    let client = served().await;
+    let made = client.json("POST", WIDGETS, &widget("a", 1)).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    assert_eq!(
+        (&made.body["metadata"]["generation"], made.body.get("status")),
+        (&json!(1), None)
+    );
+    assert_eq!(client.json("POST", WIDGETS, &widget("a", 1)).await.code, 409);
+    let one = format!("{WIDGETS}/a");
+    let mut changed = made.body.clone();
+    changed["spec"]["size"] = json!(2);
+    changed["status"] = json!({"size": 7});
+    let put = client.json("PUT", &one, &changed).await;
+    assert_eq!(
+        (put.code, &put.body["metadata"]["generation"], put.body.get("status")),
+        (200, &json!(2), None),
+        "{}",
+        put.body
+    );
+    assert_eq!(client.json("PUT", &one, &changed).await.code, 409);
+    changed["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    let unpinned = client.json("PUT", &one, &changed).await;
+    assert_eq!(
+        (unpinned.code, unpinned.message()),
+        (
+            422,
+            "widgets.example.com \"a\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+        )
+    );
+    let merged = client.patch(
+        &one,
+        "merge-patch+json",
+        r#"{"spec":{"size":3,"colour":"red"},"metadata":{"labels":{"a":"b"}}}"#,
+    );
+    let merged = merged.await;
+    assert_eq!(
+        (merged.code, &merged.body["spec"]),
+        (200, &json!({"size": 3, "colour": "red"})),
+        "{}",
+        merged.body
+    );
+    let labelled = client
+        .patch(&one, "merge-patch+json", r#"{"metadata":{"labels":{"c":"d"}}}"#)
+        .await;
+    assert_eq!(
+        labelled.body["metadata"]["generation"], 3,
+        "metadata alone is no new generation"
+    );
+    let patched = client
+        .patch(&one, "json-patch+json", r#"[{"op":"remove","path":"/spec/colour"}]"#)
+        .await;
+    assert_eq!(
+        (patched.code, &patched.body["spec"]),
+        (200, &json!({"size": 3})),
+        "{}",
+        patched.body
+    );
+    let strategic = client.patch(&one, "strategic-merge-patch+json", "{}").await;
+    assert_eq!(
+        (strategic.code, &strategic.body["reason"]),
+        (415, &json!("UnsupportedMediaType"))
+    );
+    let status = client
+        .patch(
+            &format!("{one}/status"),
+            "merge-patch+json",
+            r#"{"spec":{"size":99},"status":{"size":4,"selector":"a=b"},"metadata":{"labels":{"x":"y"}}}"#,
+        )
+        .await;
+    assert_eq!(
+        (status.code, &status.body["status"]["size"], &status.body["spec"]["size"]),
+        (200, &json!(4), &json!(3))
+    );
+    assert_eq!(status.body["metadata"]["labels"], labelled.body["metadata"]["labels"]);
+    assert_eq!(status.body["metadata"]["generation"], patched.body["metadata"]["generation"]);
+
+    let config = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"}, "spec": {"size": 3, "shape": "round"}});
+    let applied = client
+        .patch(
+            &format!("{one}?fieldManager=x&force=true"),
+            "apply-patch+yaml",
+            config.to_string(),
+        )
+        .await;
+    assert_eq!(
+        (applied.code, &applied.body["spec"]["shape"]),
+        (200, &json!("round")),
+        "{}",
+        applied.body
+    );
+    let owner = applied.owners().into_iter().find(|(manager, ..)| manager == "x").unwrap();
+    assert_eq!(owner.3, json!({"f:spec": {"f:shape": {}, "f:size": {}}}));
+    let fresh = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "b"}, "spec": {"size": 1}});
+    let at = format!("{WIDGETS}/b?fieldManager=x");
+    assert_eq!(client.patch(&at, "apply-patch+yaml", fresh.to_string()).await.code, 201);
+
+    let gone = client.send("DELETE", &one, "", "").await;
+    assert_eq!(
+        (gone.code, &gone.body["kind"], &gone.body["status"]),
+        (200, &json!("Status"), &json!("Success"))
+    );
+    assert_eq!(gone.body["details"]["kind"], "widgets");
+    let missing = client.send("GET", &one, "", "").await;
+    assert_eq!(
+        (missing.code, missing.message()),
+        (404, "widgets.example.com \"a\" not found")
+    );
+    assert_eq!(client.send("DELETE", WIDGETS, "", "").await.code, 200);
+    assert_eq!(client.send("GET", WIDGETS, "", "").await.body["items"], json!([]));
+}
+
+#[tokio::test]
+async fn scales_lists_tables_and_versions() {
+    let client = served().await;
+    client.json("POST", WIDGETS, &widget("a", 1)).await;
+    let one = format!("{WIDGETS}/a");
+    let ready =
+        json!({"status": {"size": 5, "selector": "k=v", "conditions": [{"type": "Ready", "status": "True"}]}}).to_string();
+    client.patch(&format!("{one}/status"), "merge-patch+json", ready).await;
+    let scale = client.send("GET", &format!("{one}/scale"), "", "").await;
+    assert_eq!(
+        (&scale.body["kind"], &scale.body["apiVersion"]),
+        (&json!("Scale"), &json!("autoscaling/v1"))
+    );
+    assert_eq!(scale.body["spec"], json!({"replicas": 1}), "{}", scale.body);
+    assert_eq!(scale.body["status"], json!({"replicas": 5, "selector": "k=v"}));
+    let scaled = client
+        .patch(&format!("{one}/scale"), "merge-patch+json", r#"{"spec":{"replicas":6}}"#)
+        .await;
+    assert_eq!(
+        (scaled.code, &scaled.body["spec"]["replicas"]),
+        (200, &json!(6)),
+        "{}",
+        scaled.body
+    );
+
+    let list = client.send("GET", WIDGETS, "", "").await;
+    assert_eq!(
+        (&list.body["kind"], &list.body["apiVersion"]),
+        (&json!("WidgetList"), &json!("example.com/v1"))
+    );
+    assert_eq!(list.body["items"][0]["spec"]["size"], 6);
+    // Of custom resources items say what they are.
+    assert_eq!(list.body["items"][0]["kind"], "Widget");
+    let beta = client.send("GET", &one.replace("v1", "v1beta1"), "", "").await;
+    assert_eq!((beta.code, &beta.body["apiVersion"]), (200, &json!("example.com/v1beta1")));
+    assert_eq!(
+        beta.warnings,
+        ["299 - \"example.com/v1beta1 Widget is deprecated; use example.com/v1 Widget\""]
+    );
+    let mut old = widget("c", 2);
+    old["apiVersion"] = json!("example.com/v1beta1");
+    let made = client.json("POST", &WIDGETS.replace("v1", "v1beta1"), &old).await;
+    assert_eq!(
+        (made.code, &made.body["apiVersion"]),
+        (201, &json!("example.com/v1beta1")),
+        "{}",
+        made.body
+    );
+    assert_eq!(
+        client.send("GET", &format!("{WIDGETS}/c"), "", "").await.body["apiVersion"],
+        "example.com/v1"
+    );
+    let wrong = client.json("POST", &WIDGETS.replace("v1", "v1beta1"), &widget("d", 2)).await;
+    assert_eq!(
+        (wrong.code, wrong.message()),
+        (
+            400,
+            "the API version in the data (example.com/v1) does not match the expected API version (example.com/v1beta1)"
+        )
+    );
+
+    let table = client.accepting(TABLE, &one).await;
+    let columns: Vec<&Value> = table["columnDefinitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|column| &column["name"])
+        .collect();
+    assert_eq!(columns, ["Name", "Size", "Ready"]);
+    assert_eq!(table["rows"][0]["cells"], json!(["a", 6, "True"]));
+    let partial = client
+        .accepting("application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", &one)
+        .await;
+    assert_eq!(
+        (&partial["kind"], partial.get("spec")),
+        (&json!("PartialObjectMetadata"), None)
+    );
+    let none = client.accepting("application/vnd.kubernetes.protobuf", &one).await;
+    assert_eq!(none, Value::Null, "protobuf is no JSON");
+}
+
+#[tokio::test]
+async fn discovery_shows_what_is_served() {
+    let client = served().await;
+    let group = client.send("GET", "/apis/example.com", "", "").await.body;
+    assert_eq!(
+        group["preferredVersion"],
+        json!({"groupVersion": "example.com/v1", "version": "v1"})
+    );
+    assert_eq!(group["versions"].as_array().unwrap().len(), 2);
+    let groups = client.send("GET", "/apis", "", "").await.body;
+    assert_eq!(groups["groups"].as_array().unwrap().last().unwrap()["name"], "example.com");
+    let resources = client.send("GET", "/apis/example.com/v1", "", "").await.body;
+    let verbs = json!([
+        "delete",
+        "deletecollection",
+        "get",
+        "list",
+        "patch",
+        "create",
+        "update",
+        "watch"
+    ]);
+    assert_eq!(
+        resources["resources"][0],
+        json!({"name": "widgets", "singularName": "widget", "namespaced": true, "kind": "Widget", "verbs": verbs,
+            "shortNames": ["wd"], "categories": ["all"], "storageVersionHash": resources["resources"][0]["storageVersionHash"]})
+    );
+    let names: Vec<&Value> = resources["resources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|own| &own["name"])
+        .collect();
+    assert_eq!(names, ["widgets", "widgets/status", "widgets/scale"]);
+    let aggregated = client
+        .accepting(
+            "application/json;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io",
+            "/apis",
+        )
+        .await;
+    let own = aggregated["items"].as_array().unwrap().last().unwrap();
+    assert_eq!(own["metadata"]["name"], "example.com");
+    assert_eq!(
+        own["versions"][0]["resources"][0]["responseKind"],
+        json!({"group": "example.com", "version": "v1", "kind": "Widget"})
+    );
+    for (path, code) in [
+        ("/apis/example.com/v1/gadgets", 404),
+        ("/apis/example.com/v2/widgets", 404),
+        ("/apis/other.example.com/v1/widgets", 404),
+        ("/apis/example.com/v1/widgets", 200),
+    ] {
+        assert_eq!(client.send("GET", path, "", "").await.code, code, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_definition_takes_its_objects_with_it_and_ends_its_watches() {
+    let client = served().await;
+    client.json("POST", WIDGETS, &widget("a", 1)).await;
+    let hold = r#"{"metadata":{"finalizers":["example.com/hold"]}}"#;
+    client.patch(&format!("{WIDGETS}/a"), "merge-patch+json", hold).await;
+    let watch = async {
+        client
+            .send("GET", &format!("{WIDGETS}?watch=1&resourceVersion=0"), "", "")
+            .await
+    };
+    let ending = async {
+        let answer = client.send("DELETE", ONE, "", "").await;
+        assert_eq!((answer.code, &answer.body["kind"]), (200, &json!("CustomResourceDefinition")));
+        let mut waits = Value::Null;
+        for _ in 0..500 {
+            waits = client.send("GET", &format!("{WIDGETS}/a"), "", "").await.body;
+            if waits["metadata"]["deletionTimestamp"].is_string() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert!(waits["metadata"]["deletionTimestamp"].is_string(), "{waits}");
+        let refused = client.json("POST", WIDGETS, &widget("b", 1)).await;
+        assert_eq!(
+            (refused.code, refused.message()),
+            (
+                403,
+                "widgets.example.com is forbidden: create not allowed while custom resource definition is terminating"
+            )
+        );
+        let free = r#"{"metadata":{"finalizers":null}}"#;
+        assert_eq!(
+            client.patch(&format!("{WIDGETS}/a"), "merge-patch+json", free).await.code,
+            200
+        );
+        for _ in 0..1000 {
+            if client.send("GET", ONE, "", "").await.code == 404 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert_eq!(client.send("GET", ONE, "", "").await.code, 404);
+    };
+    // The watch ends since what it watches is served no more.
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), async { tokio::join!(watch, ending) });
+    assert_eq!(ended.await.unwrap().0.code, 200);
+    assert_eq!(client.send("GET", WIDGETS, "", "").await.code, 404);
+}
+
+/// A custom resource that is called as a built-in one inherits nothing of it.
+#[tokio::test]
+async fn a_name_makes_no_behaviour() {
+    let client = Client::new().await;
+    for (plural, kind) in [
+        ("services", "Service"),
+        ("leases", "Lease"),
+        ("pods", "Pod"),
+        ("deployments", "Deployment"),
+        ("events", "Event"),
+    ] {
+        let mut own = definition();
+        own["metadata"]["name"] = format!("{plural}.example.com").into();
+        own["spec"]["names"] =
+            json!({"plural": plural, "singular": kind.to_lowercase(), "kind": kind, "listKind": format!("{kind}List")});
+        let made = client.json("POST", DEFINITIONS, &own).await;
+        assert_eq!(made.code, 201, "{}", made.body);
+        settled(&client, &format!("{DEFINITIONS}/{plural}.example.com")).await;
+        let at = format!("/apis/example.com/v1/namespaces/default/{plural}");
+        let object = json!({"apiVersion": "example.com/v1", "kind": kind, "metadata": {"name": "a"}, "spec": {"size": 1}});
+        let made = client.json("POST", &at, &object).await;
+        assert_eq!(
+            (made.code, &made.body["spec"]),
+            (201, &json!({"size": 1})),
+            "{plural}: {}",
+            made.body
+        );
+        assert_eq!(made.body["metadata"]["generation"], 1, "{plural}");
+        let mut other = object.clone();
+        other["metadata"]["name"] = json!("b");
+        other["metadata"]["resourceVersion"] = json!("1");
+        assert_eq!(
+            client.json("PUT", &format!("{at}/b"), &other).await.code,
+            404,
+            "{plural}: PUT creates none"
+        );
+        let gone = client.send("DELETE", &format!("{at}/a"), "", "").await;
+        assert_eq!(gone.body["kind"], "Status", "{plural}");
+    }
+}
