@@ -3,6 +3,7 @@
 //! Invariant: a document describes one group and version and every struct that it reaches, in upstream's words where there
 //! are some. Documents are made on demand and kept only as their hash: they are large and seldom asked for.
 
+mod custom;
 mod paths;
 mod protobuf;
 mod schemas;
@@ -61,7 +62,7 @@ fn places() -> Vec<(String, &'static str, &'static str)> {
 
 /// `/openapi/v3`: where the documents are.
 #[must_use]
-pub(crate) fn index(_server: &ApiServer, _parts: &Parts) -> Response<Body> {
+pub(crate) fn index(server: &ApiServer, _parts: &Parts) -> Response<Body> {
     let digests = DIGESTS.get_or_init(digests);
     let mut paths: Map<String, Value> = places()
         .into_iter()
@@ -71,9 +72,20 @@ pub(crate) fn index(_server: &ApiServer, _parts: &Parts) -> Response<Body> {
             (place, json!({"serverRelativeURL": url}))
         })
         .collect();
+    let registry = server.customs.registry();
+    let customs = server.customs.digests(&registry, |group, version| {
+        let mut digest = Sha256::new();
+        serde_json::to_writer(&mut digest, &custom::document(&registry, group, version)).expect("a JSON value serialises");
+        digest.finalize().into()
+    });
+    for (place, digest) in customs.iter() {
+        let url = format!("/openapi/v3/{place}?hash={}", hex::encode_upper(digest));
+        paths.insert(place.clone(), json!({"serverRelativeURL": url}));
+    }
     let mut bare: Vec<String> = ["api", "apis", "version", "openid/v1/jwks", ".well-known/openid-configuration"]
         .map(str::to_owned)
         .to_vec();
+    bare.extend(registry.groups().map(|(name, _)| format!("apis/{name}")));
     bare.extend(groups().iter().map(|group| format!("apis/{}", group.name)));
     let empty = hash(&serde_json::to_vec(&bare_document()).expect("a JSON value serialises"));
     for place in bare {
@@ -87,15 +99,22 @@ pub(crate) fn index(_server: &ApiServer, _parts: &Parts) -> Response<Body> {
 
 /// `/openapi/v3/{place}`.
 #[must_use]
-pub(crate) fn v3(_server: &ApiServer, parts: &Parts, query: &Query, place: &str) -> Response<Body> {
+pub(crate) fn v3(server: &ApiServer, parts: &Parts, query: &Query, place: &str) -> Response<Body> {
     let place = place.trim_end_matches('/');
     let known = places().into_iter().find(|(own, ..)| own == place);
+    let registry = server.customs.registry();
+    let own = place.strip_prefix("apis/").and_then(|rest| rest.split_once('/'));
+    let own = own.filter(|(group, version)| {
+        let versions = registry.versions(group);
+        versions.is_some_and(|versions| versions.iter().any(|own| own == version))
+    });
     let document = match known {
         Some((_, group, version)) => group_document(group, version),
+        None if own.is_some() => own.map_or(Value::Null, |(group, version)| custom::document(&registry, group, version)),
         None if ["api", "apis", "version", "openid/v1/jwks", ".well-known/openid-configuration"].contains(&place)
             || place
                 .strip_prefix("apis/")
-                .is_some_and(|name| groups().iter().any(|group| group.name == name)) =>
+                .is_some_and(|name| registry.versions(name).is_some() || groups().iter().any(|group| group.name == name)) =>
         {
             bare_document()
         }
@@ -116,14 +135,18 @@ pub(crate) fn v3(_server: &ApiServer, parts: &Parts, query: &Query, place: &str)
 
 /// `/openapi/v2`.
 #[must_use]
-pub(crate) fn v2(_server: &ApiServer, parts: &Parts) -> Response<Body> {
+pub(crate) fn v2(server: &ApiServer, parts: &Parts) -> Response<Body> {
     let accept = parts.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     match Form::accepted(accept.unwrap_or_default()) {
         Some(Form::Json) => {
-            let body = serde_json::to_vec(&swagger::document()).expect("a JSON value serialises");
+            let body = serde_json::to_vec(&swagger::document(&server.customs.registry())).expect("a JSON value serialises");
             cached(parts, "application/json", body.into())
         }
-        Some(Form::Protobuf) => cached(parts, SWAGGER_PROTOBUF, protobuf::document(&swagger::document()).into()),
+        Some(Form::Protobuf) => cached(
+            parts,
+            SWAGGER_PROTOBUF,
+            protobuf::document(&swagger::document(&server.customs.registry())).into(),
+        ),
         None => {
             let mut answer = page_not_found();
             *answer.status_mut() = StatusCode::NOT_ACCEPTABLE;

@@ -72,6 +72,12 @@ impl Structural {
         })
     }
 
+    /// Whether what it does not know is removed from objects at all.
+    #[must_use]
+    pub fn prunes(&self) -> bool {
+        !self.preserve_unknown
+    }
+
     /// The schema of the whole object.
     #[must_use]
     pub fn root(&self) -> &Node {

@@ -10,6 +10,7 @@ use trireme_api::decode::{self, Body, DecodeError, Decoded, Empty, FieldValidati
 use trireme_api::field::FieldErrorType;
 use trireme_api::{Status, schema};
 use trireme_resources::custom::Served;
+use trireme_structural::Structural;
 
 use crate::http::accept::{Format, JSON, YAML};
 use crate::pipeline::options::error;
@@ -73,6 +74,16 @@ pub(crate) fn body(served: &Served, format: Format, bytes: &Bytes, validation: F
     settled(served, decoded.value, found, validation).map_err(refuse)
 }
 
+/// Prunes a value by its schema, gives the metadata of resources within it their form, and fills in defaults.
+fn shape(schema: &Structural, value: &mut Value, mut told: Option<&mut Vec<String>>) -> Result<(), DecodeError> {
+    schema.prune(value, told.as_deref_mut());
+    let coerced = schema.coerce_metadata(value, false, told);
+    coerced.map_err(|error| DecodeError::Type(error.to_string()))?;
+    schema.default_within(value, &mut Ledger::new())?;
+    // Metadata is no matter of defaults of members.
+    Ok(())
+}
+
 /// A value as an object of a served version; `found` is what strict decoding found in it so far.
 ///
 /// # Errors
@@ -98,6 +109,10 @@ pub(crate) fn settled(
     }
     value["apiVersion"] = served.row.api_version().into();
     value["kind"] = served.row.kind.into();
+    if let Some(schema) = &served.structural {
+        let told = (validation != FieldValidation::Ignore).then_some(&mut found);
+        shape(schema, &mut value, told)?;
+    }
     let warnings = match validation {
         FieldValidation::Ignore => Vec::new(),
         FieldValidation::Strict if !found.is_empty() => return Err(DecodeError::Strict(found)),

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use trireme_api::{Object, Status};
 use trireme_resources::custom::{Builder, Found, Registry, Served};
@@ -26,9 +27,14 @@ pub(crate) const DEFINITIONS: &str = "customresourcedefinitions";
 /// How long a request for an unknown resource waits for the registry to see a definition that is stored.
 const SEEN_WAIT: Duration = Duration::from_secs(1);
 
+/// The digests of documents, by place.
+pub(crate) type Digests = Arc<[(String, [u8; 32])]>;
+
 /// The custom resources that are served now.
 pub(crate) struct Customs {
     registry: ArcSwap<Registry>,
+    /// The digests of the documents of OpenAPI, with the registry that they are of.
+    digests: Mutex<Option<(Arc<Registry>, Digests)>>,
     /// The revision of the store that the registry is of, told to who waits.
     seen: watch::Sender<u64>,
 }
@@ -37,6 +43,7 @@ impl Customs {
     fn new() -> Self {
         Self {
             registry: ArcSwap::default(),
+            digests: Mutex::default(),
             seen: watch::Sender::new(0),
         }
     }
@@ -61,6 +68,24 @@ impl Customs {
     /// The resource of that group, version and plural name.
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Found> {
         self.registry.load().find(group, version, plural)
+    }
+
+    /// The digest of each group and version's document, by place; made once for a registry.
+    pub(crate) fn digests(&self, registry: &Arc<Registry>, make: impl Fn(&str, &str) -> [u8; 32]) -> Digests {
+        let mut kept = self.digests.lock();
+        if let Some((of, digests)) = &*kept
+            && Arc::ptr_eq(of, registry)
+        {
+            return Arc::clone(digests);
+        }
+        let places = registry
+            .groups()
+            .flat_map(|(group, versions)| versions.iter().map(move |version| (group, version)));
+        let made: Digests = places
+            .map(|(group, version)| (format!("apis/{group}/{version}"), make(group, version)))
+            .collect();
+        *kept = Some((Arc::clone(registry), Arc::clone(&made)));
+        made
     }
 
     /// Waits until that version is served no more.

@@ -16,6 +16,9 @@ const PATCHES: &[&str] = &[
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 ];
+/// Custom resources have no form in protobuf, and take no strategic merge patch.
+const CUSTOM_ANSWERS: usize = 2;
+const CUSTOM_PATCHES: usize = 3;
 const WRITE: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
 const PATCH: &[&str] = &["dryRun", "fieldManager", "fieldValidation", "force"];
 const DELETE: &[&str] = &["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"];
@@ -161,7 +164,11 @@ impl<'a> Maker<'a> {
             row,
             place: format!("{}{}", group_name(row.group), capitalised(row.version)),
             what: format!("{scope}{}", row.kind),
-            own: schema_name(row.schema()),
+            own: if row.is_custom() {
+                super::custom::schema_name(row)
+            } else {
+                schema_name(row.schema())
+            },
             gvk: json!({"group": row.group, "version": row.version, "kind": row.kind}),
         }
     }
@@ -184,7 +191,7 @@ impl<'a> Maker<'a> {
         };
         let mut responses = json!({"401": {"description": "Unauthorized"}});
         for (code, words) in [("200", "OK")].iter().chain(also) {
-            responses[*code] = json!({"description": words, "content": content(ANSWERS, &schema)});
+            responses[*code] = json!({"description": words, "content": content(self.answers(), &schema)});
         }
         let parameters: Vec<Value> = queries.iter().map(|name| query(name)).collect();
         json!({
@@ -213,8 +220,21 @@ impl<'a> Maker<'a> {
         operation
     }
 
-    fn with_patch(mut operation: Value) -> Value {
-        let patch = content(PATCHES, &reference(&meta_name("Patch")));
+    fn answers(&self) -> &'static [&'static str] {
+        if self.row.is_custom() {
+            &ANSWERS[..CUSTOM_ANSWERS]
+        } else {
+            ANSWERS
+        }
+    }
+
+    fn with_patch(&self, mut operation: Value) -> Value {
+        let patches = if self.row.is_custom() {
+            &PATCHES[..CUSTOM_PATCHES]
+        } else {
+            PATCHES
+        };
+        let patch = content(patches, &reference(&meta_name("Patch")));
         operation["requestBody"] = json!({"content": patch, "required": true});
         operation
     }
@@ -287,7 +307,7 @@ impl<'a> Maker<'a> {
                 ),
                 "patch" => (
                     "patch",
-                    Self::with_patch(self.operation("patch", &id("patch"), Answer::Own, PATCH)),
+                    self.with_patch(self.operation("patch", &id("patch"), Answer::Own, PATCH)),
                 ),
                 "delete" => (
                     "delete",

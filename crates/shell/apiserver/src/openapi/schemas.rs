@@ -76,6 +76,44 @@ impl Maker {
                     json!([{"group": sub.group, "kind": sub.kind, "version": sub.version}]);
             }
         }
+        self.shared(group, version);
+    }
+
+    /// What goes over the wire beside the kinds of a custom group and version.
+    pub(super) fn common(&mut self, group: &str, version: &str) {
+        self.shared(group, version);
+        for (package, name) in [("api/autoscaling/v1", "Scale"), (schema::META, "ListMeta")] {
+            if let Some(ty) = schema::named(package, name) {
+                self.add(ty);
+            }
+        }
+    }
+
+    /// Whether schemas are made in the second version's form.
+    pub(super) fn is_older(&self) -> bool {
+        self.prefix == SWAGGER
+    }
+
+    /// A reference to a schema.
+    pub(super) fn reference(&self, name: &str) -> Value {
+        let reference = json!({"$ref": format!("{}{name}", self.prefix)});
+        self.beside_reference(reference)
+    }
+
+    /// The schemas of `apiVersion` and `kind`.
+    pub(super) fn type_meta(&mut self) -> [Value; 2] {
+        let ty = schema::kind("meta.k8s.io", "v1", "PartialObjectMetadata");
+        let name = ty.map(schema_name).unwrap_or_default();
+        ["apiVersion", "kind"].map(|field| {
+            let mut property = json!({"type": "string"});
+            if let Some(words) = self.words.of_field(&name, field) {
+                property["description"] = words.into();
+            }
+            property
+        })
+    }
+
+    fn shared(&mut self, group: &str, version: &str) {
         for name in ["DeleteOptions", "Status", "ObjectMeta"] {
             if let Some(ty) = schema::named(schema::META, name) {
                 self.add(ty);

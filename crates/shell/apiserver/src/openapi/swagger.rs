@@ -3,10 +3,11 @@
 //! Invariant: it says what version 3 says, as far as the older form has words for it.
 
 use serde_json::{Map, Value, json};
+use trireme_resources::custom::Registry;
 use trireme_resources::rows;
 
 use super::schemas::{Maker, OPENAPI, SWAGGER};
-use super::{paths, places};
+use super::{custom, paths, places};
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 /// The member in which a kind's definition tells whose it is.
@@ -14,7 +15,7 @@ const OF_KINDS: &str = "x-kubernetes-group-version-kind";
 
 /// The document.
 #[must_use]
-pub(super) fn document() -> Value {
+pub(super) fn document(registry: &Registry) -> Value {
     let mut definitions = Map::new();
     for (_, group, version) in places() {
         let mut maker = Maker::new(SWAGGER, group, version);
@@ -26,6 +27,19 @@ pub(super) fn document() -> Value {
     let mut all = Map::new();
     for row in rows() {
         paths::add(&mut all, row);
+    }
+    for (group, versions) in registry.groups() {
+        for version in versions {
+            let mut maker = Maker::new(SWAGGER, group, version);
+            maker.common(group, version);
+            for found in registry.shown(group, version) {
+                custom::schemas(&mut maker, &found.served);
+                paths::add(&mut all, found.served.row);
+            }
+            for (name, definition) in maker.schemas {
+                define(&mut definitions, name, definition);
+            }
+        }
     }
     let paths: Map<String, Value> = all.into_iter().map(|(path, item)| (path, path_item(item))).collect();
     json!({
@@ -161,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_document_is_whole_and_in_the_older_form() {
-        let document = document();
+        let document = document(&Registry::default());
         let definitions = document["definitions"].as_object().unwrap();
         let text = document.to_string();
         for reference in text.split("\"#/").skip(1) {

@@ -84,7 +84,11 @@ impl ApiServer {
         } else {
             self.list_selected(&prefix, limit, &snapshot, selection)?
         };
-        if listing.items.first().is_some_and(|_| rules::converts(target.row) || target.row.is_custom()) {
+        if listing
+            .items
+            .first()
+            .is_some_and(|_| rules::converts(target.row) || target.row.is_custom())
+        {
             for item in &mut listing.items {
                 *item = rules::to_version(target.row, item.clone())?;
             }

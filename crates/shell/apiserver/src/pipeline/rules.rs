@@ -181,12 +181,30 @@ pub fn orphans_by_default(row: &Resource) -> bool {
 
 /// All problems of an object to create.
 pub fn validate_create(target: &Target, value: &Value) -> Judged {
-    validation::create_stored(target.row, value)
+    let judged = validation::create_stored(target.row, value);
+    by_schema(target, value, None, judged)
+}
+
+/// With what a custom resource's schema says. It is that of the version asked for, which differs from the one that is stored in
+/// its name alone.
+fn by_schema(target: &Target, value: &Value, old: Option<&Value>, mut judged: Judged) -> Judged {
+    let Some(served) = &target.custom else { return judged };
+    let between = || trireme_resources::custom::scale_problems(served, value);
+    match &served.structural {
+        Some(schema) => {
+            let found = schema.judge(value, old, between);
+            judged.errors.extend(found.errors);
+            judged.warnings.extend(found.warnings);
+        }
+        None => judged.errors.extend(between()),
+    }
+    judged
 }
 
 /// All problems of an object that replaces `old`.
 pub fn validate_update(target: &Target, value: &Value, old: &Value) -> Judged {
-    validation::update_stored(target.row, value, old, door(target))
+    let judged = validation::update_stored(target.row, value, old, door(target));
+    by_schema(target, value, Some(old), judged)
 }
 
 /// Likewise, where the bulk of `old` is set aside; `same` says that it is that of the new one. The old one as a whole is `present`.

@@ -134,7 +134,7 @@ async fn objects_live_and_are_changed_in_each_way() {
         applied.body
     );
     let owner = applied.owners().into_iter().find(|(manager, ..)| manager == "x").unwrap();
-    assert_eq!(owner.3, json!({"f:spec": {"f:shape": {}, "f:size": {}}}));
+    assert_eq!(owner.3, json!({"f:spec": {".": {}, "f:shape": {}, "f:size": {}}}));
     let fresh = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "b"}, "spec": {"size": 1}});
     let at = format!("{WIDGETS}/b?fieldManager=x");
     assert_eq!(client.patch(&at, "apply-patch+yaml", fresh.to_string()).await.code, 201);
@@ -380,4 +380,100 @@ async fn a_name_makes_no_behaviour() {
         let gone = client.send("DELETE", &format!("{at}/a"), "", "").await;
         assert_eq!(gone.body["kind"], "Status", "{plural}");
     }
+}
+
+fn strict_definition() -> Value {
+    let mut own = definition();
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {
+        "spec": {"type": "object", "required": ["size"], "properties": {
+            "size": {"type": "integer", "minimum": 1, "description": "How large it is."},
+            "colour": {"type": "string", "default": "red", "enum": ["red", "blue"]}}},
+        "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}});
+    for version in own["spec"]["versions"].as_array_mut().unwrap() {
+        version["schema"] = schema.clone();
+    }
+    own["spec"]["versions"][0]["selectableFields"] = json!([{"jsonPath": ".spec.colour"}]);
+    own
+}
+
+#[tokio::test]
+async fn schemas_prune_default_and_refuse() {
+    let client = Client::new().await;
+    let answer = client.json("POST", DEFINITIONS, &strict_definition()).await;
+    assert_eq!(answer.code, 201, "{}", answer.body);
+    settled(&client, ONE).await;
+    let mut object = widget("a", 1);
+    object["spec"]["shape"] = json!("round");
+    object["metadata"]["nope"] = json!(1);
+    let made = client.json("POST", &format!("{WIDGETS}?fieldValidation=Warn"), &object).await;
+    assert_eq!(
+        (made.code, &made.body["spec"]),
+        (201, &json!({"size": 1, "colour": "red"})),
+        "{}",
+        made.body
+    );
+    assert_eq!(
+        made.warnings,
+        ["metadata.nope", "spec.shape"].map(|path| format!("299 - \"unknown field \\\"{path}\\\"\""))
+    );
+    object["metadata"] = json!({"name": "b"});
+    let strict = client
+        .json("POST", &format!("{WIDGETS}?fieldValidation=Strict"), &object)
+        .await;
+    assert_eq!(
+        (strict.code, strict.message()),
+        (
+            400,
+            "Widget in version \"v1\" cannot be handled as a Widget: strict decoding error: unknown field \"spec.shape\""
+        )
+    );
+    let refused = client.json("POST", WIDGETS, &widget("c", 0)).await;
+    assert_eq!(
+        (refused.code, refused.message()),
+        (
+            422,
+            "Widget.example.com \"c\" is invalid: spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1"
+        )
+    );
+    let red = client
+        .send("GET", &format!("{WIDGETS}?fieldSelector=spec.colour%3Dred"), "", "")
+        .await;
+    assert_eq!(red.body["items"].as_array().map(Vec::len), Some(1), "{}", red.body);
+    let blue = client
+        .send("GET", &format!("{WIDGETS}?fieldSelector=spec.colour%3Dblue"), "", "")
+        .await;
+    assert_eq!(blue.body["items"], json!([]));
+    let unknown = client
+        .send("GET", &format!("{WIDGETS}?fieldSelector=spec.size%3D1"), "", "")
+        .await;
+    assert_eq!(
+        (unknown.code, unknown.message()),
+        (400, "field label not supported: spec.size")
+    );
+
+    let index = client.send("GET", "/openapi/v3", "", "").await.body;
+    let url = index["paths"]["apis/example.com/v1"]["serverRelativeURL"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let document = client.send("GET", &url, "", "").await.body;
+    let own = &document["components"]["schemas"]["com.example.v1.Widget"];
+    assert_eq!(
+        own["properties"]["spec"]["properties"]["size"]["description"],
+        "How large it is."
+    );
+    assert_eq!(
+        own["x-kubernetes-group-version-kind"],
+        json!([{"group": "example.com", "version": "v1", "kind": "Widget"}])
+    );
+    let text = document.to_string();
+    for reference in text.split("#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().unwrap();
+        assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
+    }
+    assert!(document["paths"]["/apis/example.com/v1/namespaces/{namespace}/widgets/{name}/status"]["patch"].is_object());
+    let older = client.send("GET", "/openapi/v2", "", "").await.body;
+    let own = &older["definitions"]["com.example.v1.Widget"];
+    assert_eq!(own["properties"]["spec"]["properties"]["size"]["type"], "integer");
+    assert_eq!(own["properties"]["status"]["x-kubernetes-preserve-unknown-fields"], true);
 }

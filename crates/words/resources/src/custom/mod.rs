@@ -16,7 +16,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use trireme_api::Object;
+use trireme_api::field::{FieldError, FieldErrorType};
 use trireme_api::path;
+use trireme_structural::Structural;
 
 use crate::Resource;
 
@@ -37,8 +39,8 @@ pub struct Served {
     pub scale: Option<ScalePaths>,
     /// The schema, as the definition has it; null without one.
     pub schema: Value,
-    /// Whether unknown fields are kept everywhere.
-    pub preserves_unknown: bool,
+    /// The same compiled; none where there is none that is structural: then nothing is pruned, defaulted or judged.
+    pub structural: Option<Structural>,
 }
 
 /// Where an object has its scale: names from its root on.
@@ -258,13 +260,21 @@ impl Builder {
                     columns: Columns::of(version),
                     scale: ScalePaths::of(&version["subresources"]["scale"]),
                     schema: version["schema"]["openAPIV3Schema"].clone(),
-                    preserves_unknown: definition["spec"]["preserveUnknownFields"] == true,
+                    structural: structural(definition, version),
                 }))
             })
             .collect();
         served.sort_by(|a, b| compare_versions(b.row.version, a.row.version));
         served.into()
     }
+}
+
+fn structural(definition: &Value, version: &Value) -> Option<Structural> {
+    let schema = &version["schema"]["openAPIV3Schema"];
+    let preserves = definition["spec"]["preserveUnknownFields"] == true;
+    (!schema.is_null())
+        .then(|| Structural::compile(schema, preserves).ok())
+        .flatten()
 }
 
 impl ScalePaths {
@@ -318,4 +328,27 @@ fn parsed(version: &str) -> Option<(u8, u64, u64)> {
         }
     }
     Some((2, number(rest)?, 0))
+}
+
+/// What is wrong with the replicas of an object that has a scale.
+#[must_use]
+pub fn scale_problems(served: &Served, value: &Value) -> Vec<FieldError> {
+    let Some(paths) = &served.scale else { return Vec::new() };
+    let mut errors = Vec::new();
+    for path in [&paths.spec_replicas, &paths.status_replicas] {
+        let Some(replicas) = at(value, path) else { continue };
+        let detail = match replicas.as_i64() {
+            Some(number) if number < 0 => "should be a non-negative integer".to_owned(),
+            Some(number) if number > i64::from(i32::MAX) => format!("should be less than or equal to {}", i32::MAX),
+            Some(_) => continue,
+            None => "should be an integer".to_owned(),
+        };
+        errors.push(FieldError {
+            kind: FieldErrorType::Invalid,
+            path: format!(".{}", path.join(".")),
+            value: replicas.to_string(),
+            detail,
+        });
+    }
+    errors
 }
