@@ -5,6 +5,7 @@
 //! are `reconcile`'s and `scheduling`'s.
 
 pub mod controllers;
+mod definitions;
 pub mod execute;
 mod facts;
 pub mod metrics;

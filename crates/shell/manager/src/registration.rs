@@ -84,7 +84,7 @@ pub(crate) fn controllers_of<Owner: ApiObject>(change: &Change) -> Vec<Key> {
     keys
 }
 
-type Map = Arc<dyn Fn(&Cache, &Change) -> Vec<Key> + Send + Sync>;
+pub(crate) type Map = Arc<dyn Fn(&Cache, &Change) -> Vec<Key> + Send + Sync>;
 type Step = Arc<dyn Fn(Context, Key, Timestamp) -> BoxFuture<'static, Result<Option<Plan>, Status>> + Send + Sync>;
 
 /// One watched resource.
@@ -111,6 +111,8 @@ pub struct Registration {
     pub(crate) measure: Option<(ResourceRef, Measure)>,
     /// What it counts of each change.
     pub(crate) tally: Option<Tally>,
+    /// Whom a change of a custom resource concerns.
+    pub(crate) custom: Option<Map>,
 }
 
 impl Registration {
@@ -164,6 +166,7 @@ impl Registration {
             only_looks: false,
             measure: None,
             tally: None,
+            custom: None,
         }
     }
 
@@ -247,6 +250,13 @@ impl Registration {
             resource,
             map: Some(Arc::clone(&map)),
         }));
+        self
+    }
+
+    /// Watches all custom resources that there are, now or later.
+    #[must_use]
+    pub fn watch_custom(mut self, map: impl Fn(&Cache, &Change) -> Vec<Key> + Send + Sync + 'static) -> Self {
+        self.custom = Some(Arc::new(map));
         self
     }
 

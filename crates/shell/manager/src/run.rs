@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use trireme_api::Status;
 use trireme_client::{Cache, Client, Clock, EventRecorder, Kinds, ResourceRef};
 
+use crate::definitions::{self, Told};
 use crate::execute::{Executor, Stopped};
 use crate::metrics::{ControllerMetrics, Metrics};
 use crate::queue::{Outcome, Queue};
@@ -115,12 +116,17 @@ impl Manager {
         let ended = shutdown.child_token();
         let mut tasks = JoinSet::new();
         let present = Present::default();
+        let mut told = Vec::new();
         for registration in self.registrations {
             let client = (self.access)(registration.account);
             let clock = Arc::clone(&self.clock);
             let metrics = self.metrics.controller(registration.name, registration.queue);
             let queue = Arc::new(Queue::new(Arc::clone(&metrics)));
             self.metrics.watch(registration.queue, &queue);
+            told.extend(registration.custom.clone().map(|map| Told {
+                map,
+                queue: Arc::downgrade(&queue),
+            }));
             let worker = Controller {
                 metrics,
                 context: Context {
@@ -147,6 +153,9 @@ impl Manager {
                     () = Arc::new(worker).run() => {}
                 }
             });
+        }
+        if !told.is_empty() {
+            tasks.spawn(definitions::follow(Arc::clone(&self.cache), Arc::clone(&self.kinds), told));
         }
         shutdown.cancelled().await;
         tasks.shutdown().await;

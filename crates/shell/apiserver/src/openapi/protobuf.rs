@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn the_whole_document_comes_back() {
-        let json = super::super::swagger::document();
+        let json = super::super::swagger::document(&trireme_resources::custom::Registry::default());
         let encoded = document(&json);
         let message = Wire::parse(&encoded);
         assert_eq!(message.text(1), "2.0");

@@ -16,6 +16,7 @@ pub(super) fn registration(kinds: &Kinds) -> Registration {
         .queue("garbage_collector_attempt_to_delete")
         .workers(20)
         .watch_resources(resources, touched)
+        .watch_custom(touched)
 }
 
 fn held(object: &Object) -> bool {

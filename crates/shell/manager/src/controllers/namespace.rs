@@ -17,6 +17,7 @@ pub(super) fn registration(kinds: &Kinds) -> Registration {
         .workers(10)
         .watch::<Namespace>(|_, change| vec![Key::new("", &change.name)])
         .watch_resources(contents, emptied)
+        .watch_custom(emptied)
 }
 
 /// A deletion within a namespace that is itself being deleted.

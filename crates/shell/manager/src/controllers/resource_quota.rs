@@ -25,6 +25,7 @@ pub(super) fn registration(kinds: &Kinds) -> Registration {
             keys
         })
         .watch_resources(contents, freed)
+        .watch_custom(freed)
 }
 
 /// All that a quota can count.

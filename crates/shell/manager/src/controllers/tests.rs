@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trireme_client::testing::FakeTransport;
@@ -142,6 +143,71 @@ async fn owners_take_their_dependents_along_in_the_order_asked_for() {
     // A reference to an owner that never was.
     ground.seed::<ConfigMap>(owned("stray", "ConfigMap", "nobody", "never"));
     ground.until::<ConfigMap>("stray", |all| all.len() == 1).await;
+}
+
+fn widgets() -> ResourceRef {
+    ResourceRef {
+        group: "example.com".into(),
+        version: "v1".into(),
+        plural: "widgets".into(),
+        namespaced: true,
+    }
+}
+
+/// Custom resources are cared for as soon as their definition is established, and in both roles.
+#[tokio::test]
+async fn custom_resources_own_are_owned_and_go_with_their_namespace() {
+    let ground = start();
+    ground.seed::<CustomResourceDefinition>(json!({
+        "metadata": {"name": "widgets.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+            "versions": [{"name": "v1", "served": true, "storage": true}]},
+        "status": {"acceptedNames": {"plural": "widgets", "kind": "Widget"},
+            "conditions": [{"type": "Established", "status": "True"}]},
+    }));
+    let widget = |name: &str, owners: Value| {
+        let metadata = json!({"name": name, "namespace": "a", "ownerReferences": owners});
+        let value = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": metadata});
+        ground.fake.seed(&widgets(), value).header().uid.clone()
+    };
+    let top = widget("top", json!([]));
+    let reference = |uid: &str| json!([{"apiVersion": "example.com/v1", "kind": "Widget", "name": "top", "uid": uid}]);
+    widget("middle", reference(&top));
+    ground.seed::<ConfigMap>(json!({"metadata": {"name": "m", "namespace": "a", "ownerReferences": reference(&top)}}));
+    let left = async || {
+        let list = ground
+            .client
+            .transport()
+            .list(&widgets(), None, &ListOptions::default())
+            .await
+            .unwrap();
+        list.items.len()
+    };
+    assert_eq!(left().await, 2);
+    let target = trireme_client::typed::target_of(widgets(), "a", "top", None);
+    let background = DeleteOptions {
+        propagation: Some(Propagation::Background),
+        ..DeleteOptions::default()
+    };
+    ground.client.transport().delete(&target, &background).await.unwrap();
+    ground.until::<ConfigMap>("dependent gone", <[_]>::is_empty).await;
+    for _ in 0..10_000 {
+        if left().await == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(left().await, 0, "calls: {:#?}", ground.fake.calls());
+    // With its namespace.
+    ground.seed::<Namespace>(json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}}));
+    widget("last", json!([]));
+    ground
+        .client
+        .delete::<Namespace>("", "a", &DeleteOptions::default())
+        .await
+        .unwrap();
+    ground.until::<Namespace>("namespace gone", <[_]>::is_empty).await;
+    assert_eq!(left().await, 0);
 }
 
 #[tokio::test]
