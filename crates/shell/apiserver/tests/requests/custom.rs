@@ -391,8 +391,9 @@ fn strict_definition() -> Value {
         "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}});
     for version in own["spec"]["versions"].as_array_mut().unwrap() {
         version["schema"] = schema.clone();
+        // What all versions have alike upstream takes for the definition's.
+        version["selectableFields"] = json!([{"jsonPath": ".spec.colour"}]);
     }
-    own["spec"]["versions"][0]["selectableFields"] = json!([{"jsonPath": ".spec.colour"}]);
     own
 }
 
