@@ -74,6 +74,33 @@ pub(crate) fn body(served: &Served, format: Format, bytes: &Bytes, validation: F
     settled(served, decoded.value, found, validation).map_err(refuse)
 }
 
+/// What an applied configuration has that its schema does not declare, as upstream tells it; none where all is declared.
+pub(crate) fn undeclared(served: &Served, config: &Value) -> Option<String> {
+    const UNKNOWN: &str = "unknown field ";
+    let schema = served.structural.as_ref()?;
+    let mut config = config.clone();
+    let mut found = Vec::new();
+    let metadata = config.get_mut("metadata").map(Value::take).filter(Value::is_object);
+    if let Some(metadata) = metadata {
+        // What does not fit is told once it is converted.
+        let decoded = decode::value_at(metadata, schema::object_meta(), FieldValidation::Warn, "metadata");
+        found.extend(decoded.map(|decoded| decoded.warnings).unwrap_or_default());
+    }
+    schema.prune(&mut config, Some(&mut found));
+    let path = |text: &String| Some(text.strip_prefix(UNKNOWN)?.trim_matches('"').to_owned());
+    let mut problems = found.iter().filter_map(path).map(|path| {
+        let dot = if path.starts_with('[') { "" } else { "." };
+        format!("{dot}{path}: field not declared in schema")
+    });
+    let first = problems.next()?;
+    let rest: Vec<String> = problems.collect();
+    Some(if rest.is_empty() {
+        first
+    } else {
+        format!("errors:\n  {first}\n  {}", rest.join("\n  "))
+    })
+}
+
 /// Prunes a value by its schema, gives the metadata of resources within it their form, and fills in defaults.
 fn shape(schema: &Structural, value: &mut Value, mut told: Option<&mut Vec<String>>) -> Result<(), DecodeError> {
     schema.prune(value, told.as_deref_mut());

@@ -100,9 +100,9 @@ impl Maker {
         self.beside_reference(reference)
     }
 
-    /// The schemas of `apiVersion` and `kind`.
+    /// The schemas of `apiVersion` and `kind`, in the words that any object has for them.
     pub(super) fn type_meta(&mut self) -> [Value; 2] {
-        let ty = schema::kind("meta.k8s.io", "v1", "PartialObjectMetadata");
+        let ty = schema::named(schema::META, "Status");
         let name = ty.map(schema_name).unwrap_or_default();
         ["apiVersion", "kind"].map(|field| {
             let mut property = json!({"type": "string"});

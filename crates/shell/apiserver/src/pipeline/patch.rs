@@ -198,6 +198,19 @@ pub(crate) fn made_by_apply(
         .get("managedFields")
         .filter(|fields| fields.is_array())
         .cloned();
+    if let Some(served) = &target.custom
+        && let Some(problem) = custom::undeclared(served, &applied)
+    {
+        return Err(Status::failure(
+            500,
+            "",
+            format!(
+                "failed to create typed patch object ({namespace}/{name}; {}, Kind={}): {problem}",
+                target.row.api_version(),
+                target.row.kind
+            ),
+        ));
+    }
     let Applied {
         value, same_spec, kept, ..
     } = rules::apply(target, present, (applied, settled), options)?;

@@ -189,7 +189,13 @@ pub fn validate_create(target: &Target, value: &Value) -> Judged {
 /// its name alone.
 fn by_schema(target: &Target, value: &Value, old: Option<&Value>, mut judged: Judged) -> Judged {
     let Some(served) = &target.custom else { return judged };
-    let between = || trireme_resources::custom::scale_problems(served, value);
+    let between = || {
+        let mut problems = trireme_resources::custom::scale_problems(served, value);
+        if let Some(schema) = &served.structural {
+            problems.extend(validation::embedded(schema, value));
+        }
+        problems
+    };
     match &served.structural {
         Some(schema) => {
             let found = schema.judge(value, old, between);

@@ -138,7 +138,6 @@ async fn objects_live_and_are_changed_in_each_way() {
     let fresh = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "b"}, "spec": {"size": 1}});
     let at = format!("{WIDGETS}/b?fieldManager=x");
     assert_eq!(client.patch(&at, "apply-patch+yaml", fresh.to_string()).await.code, 201);
-
     let gone = client.send("DELETE", &one, "", "").await;
     assert_eq!(
         (gone.code, &gone.body["kind"], &gone.body["status"]),
@@ -477,4 +476,39 @@ async fn schemas_prune_default_and_refuse() {
     let own = &older["definitions"]["com.example.v1.Widget"];
     assert_eq!(own["properties"]["spec"]["properties"]["size"]["type"], "integer");
     assert_eq!(own["properties"]["status"]["x-kubernetes-preserve-unknown-fields"], true);
+}
+
+#[tokio::test]
+async fn an_apply_declares_what_it_has() {
+    let client = Client::new().await;
+    let mut definition = definition();
+    for version in definition["spec"]["versions"].as_array_mut().unwrap() {
+        version["schema"]["openAPIV3Schema"] = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+            "size": {"type": "integer"}, "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}},
+            "status": {"type": "object", "properties": {"size": {"type": "integer"}, "selector": {"type": "string"}}}}});
+    }
+    assert_eq!(client.json("POST", DEFINITIONS, &definition).await.code, 201);
+    settled(&client, ONE).await;
+    let at = format!("{WIDGETS}/b?fieldManager=x");
+    let config = |spec: Value, metadata: Value| json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": metadata, "spec": spec});
+    for (spec, metadata, problem) in [
+        (
+            json!({"size": 1, "sise": 2}),
+            json!({"name": "b"}),
+            ".spec.sise: field not declared in schema",
+        ),
+        (
+            json!({"sise": 2, "free": {"x": 1}}),
+            json!({"name": "b", "label": "x"}),
+            "errors:\n  .metadata.label: field not declared in schema\n  .spec.sise: field not declared in schema",
+        ),
+    ] {
+        let refused = client
+            .patch(&at, "apply-patch+yaml", config(spec, metadata).to_string())
+            .await;
+        let text = format!("failed to create typed patch object (/b; example.com/v1, Kind=Widget): {problem}");
+        assert_eq!((refused.code, refused.message()), (500, &*text));
+    }
+    let fits = config(json!({"size": 1, "free": {"x": 1}}), json!({"name": "b"}));
+    assert_eq!(client.patch(&at, "apply-patch+yaml", fits.to_string()).await.code, 201);
 }

@@ -134,9 +134,11 @@ fn a_registry_serves_what_is_established_and_keeps_what_stays() {
     );
     // A condition changes nothing of what is served; the spec does, but not the row.
     let mut again = first.clone();
+    again["metadata"]["resourceVersion"] = "2".into();
     status::mark_deleted(&mut again, "2026-01-01T00:00:00Z");
     let second = builder.build([&object(&again)]);
     assert!(second.serves(&v1.served) && second.find("example.com", "v1", "widgets").unwrap().terminating);
+    again["metadata"]["resourceVersion"] = "3".into();
     again["spec"]["versions"][1]["schema"] = json!({"openAPIV3Schema": {"type": "object"}});
     let third = builder.build([&object(&again)]);
     assert!(!third.serves(&v1.served));
