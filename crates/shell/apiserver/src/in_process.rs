@@ -188,7 +188,7 @@ impl Transport for InProcess {
         let labels = list.label_selector.as_deref().unwrap_or_default();
         let fields = list.field_selector.as_deref().unwrap_or_default();
         self.authorize("list", &target, (labels, fields))?;
-        let selection = Selection::parse(target.row, labels, fields)?;
+        let selection = Selection::parse(&target, labels, fields)?;
         let options = options::ListOptions {
             resource_version: list.resource_version.map(|revision| revision.to_string()).unwrap_or_default(),
             ..options::ListOptions::default()
@@ -214,7 +214,7 @@ impl Transport for InProcess {
         let labels = watch.label_selector.as_deref().unwrap_or_default();
         let fields = watch.field_selector.as_deref().unwrap_or_default();
         self.authorize("watch", &target, (labels, fields))?;
-        let selection = Selection::parse(target.row, labels, fields)?;
+        let selection = Selection::parse(&target, labels, fields)?;
         let options = options::ListOptions {
             resource_version: watch.resource_version.to_string(),
             bookmarks: true,

@@ -84,6 +84,12 @@ impl Structural {
         &self.root
     }
 
+    /// Whether it prunes, and gives defaults, as another one does: they may differ in what they demand and say.
+    #[must_use]
+    pub fn reads_like(&self, other: &Self) -> bool {
+        self.preserve_unknown == other.preserve_unknown && self.root.reads_like(&other.root)
+    }
+
     /// The schema at a path of members and elements (`*` stands for any element), if there is one.
     #[must_use]
     pub fn node_at(&self, path: &[&str]) -> Option<&Node> {

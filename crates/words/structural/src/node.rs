@@ -231,6 +231,27 @@ impl Node {
         self.default.as_deref()
     }
 
+    /// Whether objects are pruned and given defaults by it as by another one.
+    pub(crate) fn reads_like(&self, other: &Self) -> bool {
+        let flags = |node: &Self| (node.nullable, node.preserve, node.embedded);
+        let additional = match (&self.additional, &other.additional) {
+            (Additional::None, Additional::None) | (Additional::Bool(_), Additional::Bool(_)) => true,
+            (Additional::Schema(own), Additional::Schema(other)) => own.reads_like(other),
+            _ => false,
+        };
+        let items = match (&self.items, &other.items) {
+            (None, None) => true,
+            (Some(own), Some(other)) => own.reads_like(other),
+            _ => false,
+        };
+        let properties = || {
+            let pairs = self.properties.iter().zip(&other.properties);
+            let mut same = pairs.map(|((name, own), (others, other))| name == others && own.reads_like(other));
+            self.properties.len() == other.properties.len() && same.all(|same| same)
+        };
+        flags(self) == flags(other) && self.default == other.default && additional && items && properties()
+    }
+
     pub(crate) fn says_more_members(&self) -> bool {
         !matches!(self.additional, Additional::None)
     }

@@ -77,7 +77,7 @@ pub(crate) fn body(served: &Served, format: Format, bytes: &Bytes, validation: F
 /// What an applied configuration has that its schema does not declare, as upstream tells it; none where all is declared.
 pub(crate) fn undeclared(served: &Served, config: &Value) -> Option<String> {
     const UNKNOWN: &str = "unknown field ";
-    let schema = served.structural.as_ref()?;
+    let schema = served.structural()?;
     let mut config = config.clone();
     let mut found = Vec::new();
     let metadata = config.get_mut("metadata").map(Value::take).filter(Value::is_object);
@@ -136,7 +136,7 @@ pub(crate) fn settled(
     }
     value["apiVersion"] = served.row.api_version().into();
     value["kind"] = served.row.kind.into();
-    if let Some(schema) = &served.structural {
+    if let Some(schema) = served.structural() {
         let told = (validation != FieldValidation::Ignore).then_some(&mut found);
         shape(schema, &mut value, told)?;
     }

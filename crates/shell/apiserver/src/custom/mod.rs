@@ -4,6 +4,7 @@
 //! watch of the store is; who misses something in it makes sure first that it has seen what the replica has after a barrier.
 
 pub(crate) mod decode;
+mod older;
 mod settle;
 
 use std::sync::{Arc, Weak};
@@ -125,15 +126,24 @@ impl Follower {
     }
 
     /// Follows definitions, and brings their status in order, until the server is gone.
-    pub(crate) async fn follow(mut self, server: Weak<ApiServer>) {
+    pub(crate) async fn follow(mut self, weak: Weak<ApiServer>) {
         let prefix = keys::prefix(GROUP, DEFINITIONS, None);
         loop {
             let (definitions, revision) = self.read();
-            let Some(server) = server.upgrade() else { return };
+            let Some(server) = weak.upgrade() else { return };
             server.settle(&definitions);
             drop(server);
             let next = match self.store.watch(&prefix, revision) {
-                Ok(mut watch) => watch.next().await.map(drop),
+                Ok(mut watch) => loop {
+                    let next = tokio::time::timeout(older::LOOK_EVERY, watch.next()).await;
+                    older::look(&self.store, &self.customs.registry());
+                    match next {
+                        Ok(next) => break next.map(drop),
+                        // It may be that nobody changes a definition for days.
+                        Err(_) if weak.strong_count() == 0 => return,
+                        Err(_) => {}
+                    }
+                },
                 Err(error) => Err(error),
             };
             if let Err(ReadError::Future { .. }) = next {

@@ -261,7 +261,7 @@ async fn list<B>(server: &Arc<ApiServer>, incoming: &Incoming<B>, target: &Targe
     let style = style(&incoming.parts, &incoming.query, Offer::List)?;
     check_include(incoming)?;
     let list = options::list(&incoming.query, false)?;
-    let selection = Selection::parse(target.row, &list.label_selector, &list.field_selector)?;
+    let selection = Selection::parse(target, &list.label_selector, &list.field_selector)?;
     match server.list(target, &list, &selection).await {
         Ok(listing) => Ok(respond::list(&style, target, listing)),
         Err(failure) => Ok(respond::list_failure(&style, &failure)),
@@ -348,7 +348,7 @@ where
 {
     let style = style(&incoming.parts, &incoming.query, Offer::List)?;
     let list = options::list(&incoming.query, false)?;
-    let selection = Selection::parse(target.row, &list.label_selector, &list.field_selector)?;
+    let selection = Selection::parse(target, &list.label_selector, &list.field_selector)?;
     let body = delete_body(incoming).await?;
     let delete = options::delete(&incoming.query, body.as_ref())?;
     let mut answer = match server.delete_collection(target, &list, &selection, &delete).await {
@@ -425,7 +425,7 @@ async fn watch<B>(server: &Arc<ApiServer>, incoming: &Incoming<B>, target: &Targ
     let style = style(&incoming.parts, &incoming.query, Offer::Watch)?;
     check_include(incoming)?;
     let list = options::list(&incoming.query, true)?;
-    let mut selection = Selection::parse(target.row, &list.label_selector, &list.field_selector)?;
+    let mut selection = Selection::parse(target, &list.label_selector, &list.field_selector)?;
     if incoming.info.legacy_watch && !target.name.is_empty() {
         selection = selection.named(&target.name);
     }

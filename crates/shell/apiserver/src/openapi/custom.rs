@@ -42,8 +42,8 @@ pub(super) fn schemas(maker: &mut Maker, served: &Served) {
     let (object_meta, list_meta) = (of_metadata("ObjectMeta"), of_metadata("ListMeta"));
     let [api_version, kind] = maker.type_meta();
     let keeps = served.schema["x-kubernetes-preserve-unknown-fields"] == true
-        || served.structural.as_ref().is_some_and(|schema| !schema.prunes());
-    let mut schema = if served.structural.is_none() || (older && keeps) {
+        || served.structural().is_some_and(|schema| !schema.prunes());
+    let mut schema = if served.structural().is_none() || (older && keeps) {
         json!({"type": "object"})
     } else {
         let mut schema = served.schema.clone();

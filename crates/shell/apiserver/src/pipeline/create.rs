@@ -101,7 +101,10 @@ impl ApiServer {
             let candidate = if again { value.clone() } else { std::mem::take(&mut value) };
             let outcome = self.create_once(target, candidate, options, &given, warnings).await?;
             match outcome {
-                Outcome::Done(object) => return rules::to_version(target.row, object),
+                Outcome::Done(object) => {
+                    let written = object.header().resource_version;
+                    return rules::to_served(target.row, target.custom.as_deref(), object, written);
+                }
                 Outcome::Exists(_) if generated && attempt < RETRIES_MAX => {}
                 Outcome::Exists(current) => {
                     let mut status = Status::already_exists(target.row.group, target.row.plural, &name);
@@ -180,7 +183,7 @@ impl ApiServer {
             });
         }
         metadata(&mut value).remove("selfLink"); // it is not stored
-        let body = Body::new(value);
+        let body = Body::new(rules::encoded(target, value)?);
         let put = StoreOperation::Put {
             body,
             ttl_seconds: self.ttl(target),

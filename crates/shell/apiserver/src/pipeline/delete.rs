@@ -78,18 +78,25 @@ impl ApiServer {
         for _ in 0..RETRIES_MAX {
             self.barrier().await?;
             let current = self.store.get(&target.key()).ok_or_else(|| target.not_found())?;
-            let old = current.value();
+            let read = |object: Object| {
+                let written = current.header().resource_version;
+                rules::to_served(target.row, target.custom.as_deref(), object, written)
+            };
+            let old = match target.custom {
+                Some(_) => read(current.clone())?.value(),
+                None => current.value(),
+            };
             check_preconditions(target, options, &old)?;
             self.admit_delete(target, &old, options, &mut warnings)?;
             let shown = |object: Object, gone: bool, warnings: Vec<String>| -> Result<Deleted, Status> {
                 Ok(Deleted {
-                    object: rules::to_version(target.row, object)?,
+                    object: read(object)?,
                     gone,
                     warnings,
                 })
             };
             let (value, gone) = match plan(target, &old, options) {
-                Plan::Keep => return shown(current, false, warnings),
+                Plan::Keep => return shown(current.clone(), false, warnings),
                 Plan::Mark(value) => (value, false),
                 Plan::Remove(value) => (value, true),
             };
@@ -102,10 +109,11 @@ impl ApiServer {
                 writes.extend(self.release(target, &value));
                 // Who watches is told the object as it last stood, who asked what the deletion made of it.
                 last = Some(value);
-                StoreOperation::Delete { last: Body::new(old) }
+                let last = if target.custom.is_some() { current.value() } else { old };
+                StoreOperation::Delete { last: Body::new(last) }
             } else {
                 StoreOperation::Put {
-                    body: Body::new(value),
+                    body: Body::new(rules::encoded(target, value)?),
                     ttl_seconds: self.ttl(target),
                 }
             };

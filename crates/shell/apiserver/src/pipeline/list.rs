@@ -90,7 +90,8 @@ impl ApiServer {
             .is_some_and(|_| rules::converts(target.row) || target.row.is_custom())
         {
             for item in &mut listing.items {
-                *item = rules::to_version(target.row, item.clone())?;
+                let written = item.header().resource_version;
+                *item = rules::to_served(target.row, target.custom.as_deref(), item.clone(), written)?;
             }
         }
         Ok(listing)

@@ -31,7 +31,8 @@ impl ApiServer {
             }
         }
         let object = self.store.get(&target.key()).ok_or_else(|| target.not_found())?;
-        rules::to_version(target.row, object)
+        let written = object.header().resource_version;
+        rules::to_served(target.row, target.custom.as_deref(), object, written)
     }
 
     /// Waits until the replica has a revision, but not for long.

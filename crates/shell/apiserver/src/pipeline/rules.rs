@@ -1,7 +1,7 @@
 //! The one place that calls the rules of resources: defaults, strategy, validation, patches, apply, conversion, tables.
 //!
-//! Invariant: strategy and validation see objects in the version they are stored in; managed fields, patches and admission
-//! see them in the version of the request.
+//! Invariant: strategy and validation see objects in the version they are stored in, and custom resources, like managed fields,
+//! patches and admission all objects, in the version of the request.
 
 use std::collections::BTreeMap;
 
@@ -66,24 +66,74 @@ pub fn to_version(row: &'static Resource, object: Object) -> Result<Object, Stat
     object_of(&value)
 }
 
-/// A stored object, in a row's version, that is about to be changed.
+/// A stored object as a version that is asked for shows it. A custom resource is what its schema of today makes of what was
+/// stored at revision `written`.
 ///
 /// # Errors
-/// As [`to_version`].
-pub fn present(row: &'static Resource, object: &Object) -> Result<Present, Status> {
-    match row.bulk {
-        Some(at) if !converts(row) => Ok(Present::without(object, at)),
-        _ => Ok(Present::of(to_version(row, object.clone())?.value())),
+/// As [`to_version`]; for a custom resource where metadata of a resource within it is none to the version asked for.
+pub fn to_served(row: &'static Resource, custom: Option<&Served>, object: Object, written: u64) -> Result<Object, Status> {
+    let Some(served) = custom else {
+        return to_version(row, object);
+    };
+    if served.shows(&object.header().api_version, written) {
+        return Ok(object);
+    }
+    let mut value = object.value();
+    served.show(&mut value, written).map_err(unconverted)?;
+    let shown = object_of(&value)?;
+    // What differs in nothing need not be held twice.
+    Ok(if shown.bytes() == object.bytes() { object } else { shown })
+}
+
+fn unconverted(problem: trireme_api::field::FieldError) -> Status {
+    Status::internal(&problem.to_string())
+}
+
+/// Whether a stored object is, byte by byte, what storing it anew through a version would give.
+#[must_use]
+pub fn is_current(row: &'static Resource, custom: Option<&Served>, object: &Object) -> bool {
+    let header = object.header();
+    match custom {
+        Some(served) => !converts(row) && served.shows(&header.api_version, header.resource_version),
+        None => shown_as_stored(row, object),
     }
 }
 
-/// A value of a row's version in the stored one.
+/// A stored object, in the target's version, that is about to be changed.
+///
+/// # Errors
+/// As [`to_served`].
+pub fn present(target: &Target, object: &Object) -> Result<Present, Status> {
+    let row = target.row;
+    match row.bulk {
+        Some(at) if !converts(row) => Ok(Present::without(object, at)),
+        _ => {
+            let written = object.header().resource_version;
+            let shown = to_served(row, target.custom.as_deref(), object.clone(), written)?;
+            Ok(Present::of(shown.value()))
+        }
+    }
+}
+
+/// A custom resource that was judged, in the target's version, as it is stored; any other is so already ([`to_stored`]).
+///
+/// # Errors
+/// Where metadata of a resource within it is none to the stored version.
+pub fn encoded(target: &Target, mut value: Value) -> Result<Value, Status> {
+    if let Some(served) = &target.custom {
+        served.store(&mut value, target.stored()).map_err(unconverted)?;
+    }
+    Ok(value)
+}
+
+/// A value of a row's version in the one in which strategy and validation see it: the stored one, but for custom resources, whose
+/// versions each have a schema of their own.
 ///
 /// # Errors
 /// Never for decoded values.
 pub fn to_stored(row: &'static Resource, mut value: Value) -> Result<Value, Status> {
     let to = stored(row);
-    if !std::ptr::eq(to, row) {
+    if !std::ptr::eq(to, row) && !row.is_custom() {
         convert(row, to, &mut value);
         value["apiVersion"] = to.api_version().into();
         value["kind"] = to.kind.into();
@@ -131,6 +181,11 @@ pub fn shares_labels(row: &Resource, value: &Value) -> bool {
     !row.is_custom() && strategy::shares_labels(row, value)
 }
 
+/// The row by whose rules an object is judged.
+fn judged_as(target: &Target) -> &'static Resource {
+    if target.row.is_custom() { target.row } else { target.stored() }
+}
+
 /// Strategy of creation, on the stored version; what the client is warned of comes back.
 pub fn prepare_create(target: &Target, value: &mut Value, options: &WriteOptions) -> Vec<String> {
     if target.row.storage == "certificates.k8s.io/certificatesigningrequests" && !target.row.is_custom() {
@@ -142,7 +197,7 @@ pub fn prepare_create(target: &Target, value: &mut Value, options: &WriteOptions
             .collect();
         strategy::set_requester(value, &target.user.name, &target.user.uid, &target.user.groups, extra);
     }
-    let warnings = strategy::prepare_create(target.stored(), value, &now());
+    let warnings = strategy::prepare_create(judged_as(target), value, &now());
     if options.shares_labels {
         strategy::share_labels(value);
     }
@@ -151,7 +206,7 @@ pub fn prepare_create(target: &Target, value: &mut Value, options: &WriteOptions
 
 /// Strategy of updates, on the stored version.
 pub fn prepare_update(target: &Target, old: &Value, value: &mut Value, same_spec: Option<bool>) {
-    strategy::prepare_update(target.stored(), value, old, door(target), &now(), same_spec);
+    strategy::prepare_update(judged_as(target), value, old, door(target), &now(), same_spec);
 }
 
 /// Whether PUT creates.
@@ -191,12 +246,12 @@ fn by_schema(target: &Target, value: &Value, old: Option<&Value>, mut judged: Ju
     let Some(served) = &target.custom else { return judged };
     let between = || {
         let mut problems = trireme_resources::custom::scale_problems(served, value);
-        if let Some(schema) = &served.structural {
+        if let Some(schema) = served.structural() {
             problems.extend(validation::embedded(schema, value));
         }
         problems
     };
-    match &served.structural {
+    match served.structural() {
         Some(schema) => {
             let found = schema.judge(value, old, between);
             judged.errors.extend(found.errors);
@@ -246,9 +301,9 @@ pub fn as_compared(target: &Target, old: &Value, new: &Value, empty: bool) -> Op
 /// Warnings about an accepted object; `unenforced_too` says whether those of kinds and fields that do nothing yet are given.
 #[must_use]
 pub fn warnings(target: &Target, value: &Value, old: Option<&Value>, unenforced_too: bool) -> Vec<String> {
-    let mut found = validation::warnings(target.stored(), value, old, door(target));
+    let mut found = validation::warnings(judged_as(target), value, old, door(target));
     if unenforced_too {
-        found.extend(unenforced::warnings(target.stored(), value, old, door(target)));
+        found.extend(unenforced::warnings(judged_as(target), value, old, door(target)));
     }
     found
 }
@@ -290,8 +345,8 @@ fn canonicalize_as(row: &'static Resource, value: &mut Value, empty: Empty) {
     let stored = stored(row);
     if row.is_custom() {
         decode::canonicalize_as(&mut value["metadata"], schema::object_meta(), empty);
-        value["apiVersion"] = stored.api_version().into();
-        value["kind"] = stored.kind.into();
+        value["apiVersion"] = row.api_version().into();
+        value["kind"] = row.kind.into();
         return;
     }
     decode::canonicalize_as(value, stored.schema(), empty);

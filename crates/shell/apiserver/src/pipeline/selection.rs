@@ -3,17 +3,21 @@
 //! Invariant: labels, names and namespaces are judged by the header alone, other fields by the bytes; only an object that is
 //! converted for it is parsed.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use trireme_api::selector::{FieldSelector, LabelSelector};
 use trireme_api::{Object, Status};
+use trireme_resources::custom::Served;
 use trireme_resources::{Resource, selectable};
 
-use super::rules;
+use super::{Target, rules};
 
 /// A parsed and checked selection.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     row: Option<&'static Resource>,
+    custom: Option<Arc<Served>>,
     labels: LabelSelector,
     fields: FieldSelector,
     name: Option<String>,
@@ -32,11 +36,12 @@ const NAME: &str = "metadata.name";
 const NAMESPACE: &str = "metadata.namespace";
 
 impl Selection {
-    /// Parses the selectors of a request for a row.
+    /// Parses the selectors of a request.
     ///
     /// # Errors
     /// 400 with upstream's texts.
-    pub fn parse(row: &'static Resource, labels: &str, fields: &str) -> Result<Self, Status> {
+    pub fn parse(target: &Target, labels: &str, fields: &str) -> Result<Self, Status> {
+        let row = target.row;
         let labels = LabelSelector::parse(labels).map_err(|error| Status::bad_request(error.to_string()))?;
         let fields = FieldSelector::parse(fields).map_err(|error| Status::bad_request(error.to_string()))?;
         for (path, _) in fields.demands() {
@@ -48,6 +53,10 @@ impl Selection {
         let needles = demands.filter_map(|(_, demand)| needle(demand.only()?)).collect();
         Ok(Self {
             row: Some(row),
+            custom: target
+                .custom
+                .clone()
+                .filter(|_| row.is_custom() && fields.demands().next().is_some()),
             labels,
             fields,
             name: None,
@@ -91,9 +100,18 @@ impl Selection {
 
     /// The object in the version that its fields are selected in.
     fn shown(&self, object: &Object) -> Value {
-        match self.row.filter(|row| rules::converts(row)) {
-            Some(row) => rules::to_version(row, object.clone()).map_or(Value::Null, |shown| shown.value()),
-            None => object.value(),
+        let Some(row) = self.row else { return object.value() };
+        let written = object.header().resource_version;
+        let shown = rules::to_served(row, self.custom.as_deref(), object.clone(), written);
+        shown.map_or(Value::Null, |shown| shown.value())
+    }
+
+    /// Whether an object's fields stand in its bytes as they are selected.
+    fn is_shown_as_stored(&self, row: &'static Resource, object: &Object) -> bool {
+        let header = object.header();
+        match &self.custom {
+            Some(served) => served.shows(&header.api_version, header.resource_version),
+            None => !rules::converts(row),
         }
     }
 
@@ -104,10 +122,10 @@ impl Selection {
         if self.name.as_ref().is_some_and(|name| *name != header.name) || !self.labels.matches(&header.labels) {
             return false;
         }
-        if self.needles.iter().any(|needle| !object.mentions(needle)) {
+        let stored = self.row.filter(|row| self.is_shown_as_stored(row, object));
+        if stored.is_some() && self.needles.iter().any(|needle| !object.mentions(needle)) {
             return false;
         }
-        let stored = self.row.filter(|row| !rules::converts(row));
         let mut parsed: Option<Value> = None;
         self.fields.demands().all(|(path, demand)| match path {
             NAME => demand.fits(&header.name),

@@ -174,6 +174,10 @@ fn expired(error: ReadError, asked: u64) -> Status {
 }
 
 impl Watcher {
+    fn served(&self) -> Option<&Served> {
+        self.custom.as_ref().map(|(served, _)| &**served)
+    }
+
     /// Whether the state that it began with was told, so that what comes next is news.
     #[must_use]
     pub fn is_live(&self) -> bool {
@@ -259,7 +263,8 @@ impl Watcher {
         let last = page.items.last().map(|(key, _)| key.to_string());
         for (_, object) in page.items {
             if self.selection.matches(&object) {
-                items.push(match rules::to_version(self.row, object) {
+                let written = object.header().resource_version;
+                items.push(match rules::to_served(self.row, self.served(), object, written) {
                     Ok(object) => Item::Change {
                         change: Change::Added,
                         object,
@@ -331,7 +336,15 @@ impl Watcher {
             Some(previous) if left => with_revision(previous, event.revision)?,
             _ => event.object.clone(),
         };
-        let object = rules::to_version(self.row, object)?;
+        // What is gone was stored when the one before it was, whatever its revision.
+        let written = match change {
+            Change::Deleted => event
+                .previous
+                .as_ref()
+                .map_or(0, |previous| previous.header().resource_version),
+            Change::Added | Change::Modified => event.revision,
+        };
+        let object = rules::to_served(self.row, self.served(), object, written)?;
         Ok(Some(Item::Change { change, object }))
     }
 }

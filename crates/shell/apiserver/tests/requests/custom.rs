@@ -512,3 +512,104 @@ async fn an_apply_declares_what_it_has() {
     let fits = config(json!({"size": 1, "free": {"x": 1}}), json!({"name": "b"}));
     assert_eq!(client.patch(&at, "apply-patch+yaml", fits.to_string()).await.code, 201);
 }
+
+/// Waits until an object's spec is that.
+async fn spec_becomes(client: &Client, at: &str, wanted: &Value) -> Value {
+    let mut found = Value::Null;
+    for _ in 0..500 {
+        found = client.send("GET", at, "", "").await.body;
+        if found["spec"] == *wanted {
+            return found;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("{found}");
+}
+
+/// What was stored before the schema said so is pruned and has its defaults when it is read, watched, selected and changed.
+#[tokio::test]
+async fn what_is_stored_is_read_by_the_schema_of_today() {
+    let client = served().await;
+    let mut old = widget("a", 1);
+    old["spec"]["shape"] = json!("round");
+    let before = client.json("POST", WIDGETS, &old).await;
+    client.json("POST", WIDGETS, &widget("b", 1)).await;
+    let versions = &strict_definition()["spec"]["versions"];
+    let merge = json!({"spec": {"versions": versions}}).to_string();
+    let answer = client.patch(ONE, "merge-patch+json", merge).await;
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    let one = format!("{WIDGETS}/a");
+    let wanted = json!({"size": 1, "colour": "red"});
+    let read = spec_becomes(&client, &one, &wanted).await;
+    assert_eq!(
+        read["metadata"]["resourceVersion"],
+        before.body["metadata"]["resourceVersion"]
+    );
+    let list = client.send("GET", WIDGETS, "", "").await.body;
+    assert_eq!(list["items"][0]["spec"], wanted);
+    let selected = client
+        .send("GET", &format!("{WIDGETS}?fieldSelector=spec.colour=red"), "", "")
+        .await
+        .body;
+    assert_eq!(selected["items"].as_array().map(Vec::len), Some(2), "{selected}");
+    let watch = format!("{WIDGETS}?watch=true&timeoutSeconds=1&resourceVersion=0&fieldSelector=metadata.name%3Da");
+    let told = client.send("GET", &watch, "", "").await.body;
+    assert_eq!(told["object"]["spec"], wanted, "{told}");
+    let labelled = client
+        .patch(&one, "merge-patch+json", r#"{"metadata":{"labels":{"a":"b"}}}"#)
+        .await;
+    assert_eq!(
+        (&labelled.body["spec"], &labelled.body["metadata"]["generation"]),
+        (&wanted, &json!(1)),
+        "{}",
+        labelled.body
+    );
+    // Nobody changes anything, and yet it is stored as it is read.
+    let two = format!("{WIDGETS}/b");
+    let read = client.send("GET", &two, "", "").await.body;
+    let same = client.patch(&two, "merge-patch+json", "{}").await.body;
+    assert_eq!(same["spec"], wanted);
+    assert_ne!(same["metadata"]["resourceVersion"], read["metadata"]["resourceVersion"]);
+    let again = client.patch(&two, "merge-patch+json", "{}").await.body;
+    assert_eq!(same["metadata"]["resourceVersion"], again["metadata"]["resourceVersion"]);
+}
+
+/// A version shows what its own schema knows of an object, and stores what the stored version's does.
+#[tokio::test]
+async fn each_version_shows_what_its_schema_knows() {
+    let client = Client::new().await;
+    let mut two = definition();
+    let of = |fields: Value| json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": fields}}}});
+    two["spec"]["versions"][0]["schema"] =
+        of(json!({"size": {"type": "integer"}, "colour": {"type": "string", "default": "red"}}));
+    two["spec"]["versions"][1]["schema"] = of(json!({"size": {"type": "integer"}, "old": {"type": "string"}}));
+    two["spec"]["versions"][1]["schema"]["openAPIV3Schema"]["properties"]["spec"]["required"] = json!(["old"]);
+    assert_eq!(client.json("POST", DEFINITIONS, &two).await.code, 201);
+    settled(&client, ONE).await;
+    let beta = WIDGETS.replace("/v1/", "/v1beta1/");
+    let mut widget = widget("a", 1);
+    widget["apiVersion"] = json!("example.com/v1beta1");
+    let lacking = client.json("POST", &beta, &widget).await;
+    assert_eq!(lacking.code, 422, "{}", lacking.body);
+    widget["spec"]["old"] = json!("x");
+    let made = client.json("POST", &beta, &widget).await;
+    assert_eq!((made.code, &made.body["spec"]), (201, &json!({"size": 1})), "{}", made.body);
+    let read = client.send("GET", &format!("{WIDGETS}/a"), "", "").await.body;
+    assert_eq!(read["spec"], json!({"size": 1, "colour": "red"}));
+    // The schema of the version asked for judges what is changed, not only what the change says.
+    let changed = client
+        .patch(&format!("{beta}/a"), "merge-patch+json", r#"{"spec":{"size":2}}"#)
+        .await;
+    assert_eq!(changed.code, 422, "{}", changed.body);
+    let changed = client
+        .patch(&format!("{beta}/a"), "merge-patch+json", r#"{"spec":{"size":2,"old":"y"}}"#)
+        .await;
+    assert_eq!(
+        (changed.code, &changed.body["spec"]),
+        (200, &json!({"size": 2})),
+        "{}",
+        changed.body
+    );
+    let gone = client.send("DELETE", &format!("{beta}/a"), "", "").await;
+    assert_eq!((gone.code, &gone.body["status"]), (200, &json!("Success")), "{}", gone.body);
+}

@@ -5,6 +5,7 @@
 //! It will not hold built-in resources.
 
 mod columns;
+mod forms;
 mod jsonpath;
 mod rows;
 pub mod status;
@@ -23,6 +24,7 @@ use trireme_structural::Structural;
 use crate::Resource;
 
 pub use columns::Columns;
+pub use forms::Form;
 pub use jsonpath::JsonPath;
 pub use rows::Rows;
 
@@ -39,8 +41,9 @@ pub struct Served {
     pub scale: Option<ScalePaths>,
     /// The schema, as the definition has it; null without one.
     pub schema: Value,
-    /// The same compiled; none where there is none that is structural: then nothing is pruned, defaulted or judged.
-    pub structural: Option<Structural>,
+    structural: Option<Arc<Structural>>,
+    /// The versions in which objects may be stored, this one among them; one list for all versions of a definition.
+    pub forms: Arc<[Form]>,
 }
 
 /// Where an object has its scale: names from its root on.
@@ -140,6 +143,12 @@ impl Registry {
         of_version.collect::<Vec<_>>().into_iter()
     }
 
+    /// How the objects of each definition are read, with the row in which they are stored.
+    pub fn forms(&self) -> impl Iterator<Item = (&'static Resource, &Arc<[Form]>)> {
+        let definitions = self.groups.values().flat_map(|group| group.resources.values());
+        definitions.filter_map(|definition| Some((definition.stored?, &definition.versions.first()?.forms)))
+    }
+
     /// One version of each definition that discovery shows: who cares for all objects takes these.
     pub fn resources(&self) -> impl Iterator<Item = &Arc<Served>> {
         let definitions = self.groups.values().flat_map(|group| group.resources.values());
@@ -152,6 +161,8 @@ impl Registry {
 /// What of a definition says what is served.
 #[derive(Debug, PartialEq)]
 struct Source {
+    /// What was changed and changed back is known by it: objects may be of what was in between.
+    generation: Vec<u8>,
     spec: Vec<u8>,
     names: Vec<u8>,
 }
@@ -218,17 +229,20 @@ impl Builder {
         }
         let raw = |at: &[&str]| object.raw_at(at).unwrap_or_default().to_vec();
         let source = Source {
+            generation: raw(&["metadata", "generation"]),
             spec: raw(&["spec"]),
             names: raw(&["status", "acceptedNames"]),
         };
         let (stored, versions) = match before {
             Some(before) if before.source == source => (before.definition.stored, before.definition.versions),
-            _ => {
+            before => {
                 let value = object.value();
                 let mut all = value["spec"]["versions"].as_array().into_iter().flatten();
                 let storage = all.find(|version| version["storage"] == true);
                 let stored = storage.and_then(|version| self.rows.row(&value, version));
-                (stored, self.versions(&header.name, &value))
+                let first = before.and_then(|before| before.definition.versions.first().cloned());
+                let before = first.as_ref().map_or(&[][..], |served| &served.forms);
+                (stored, self.versions(&value, before, header.resource_version))
             }
         };
         let text = |at: &[&str]| object.text_at(at).unwrap_or_default().into_owned();
@@ -247,9 +261,17 @@ impl Builder {
     }
 
     /// The served versions of a definition, the most wanted one first.
-    fn versions(&mut self, name: &str, definition: &Value) -> Arc<[Arc<Served>]> {
-        let definition_name: Arc<str> = name.into();
+    ///
+    /// `before` is how its objects were read until that revision.
+    fn versions(&mut self, definition: &Value, before: &[Form], revision: u64) -> Arc<[Arc<Served>]> {
+        let definition_name: Arc<str> = definition["metadata"]["name"].as_str().unwrap_or_default().into();
         let versions = definition["spec"]["versions"].as_array();
+        let forms = versions.into_iter().flatten().map(|version| {
+            let name = version["name"].as_str().unwrap_or_default();
+            let known = before.iter().find(|form| form.version() == name);
+            Form::after(known, name, structural(definition, version).map(Arc::new), revision)
+        });
+        let forms: Arc<[Form]> = forms.collect();
         let served = versions.into_iter().flatten().filter(|version| version["served"] == true);
         let mut served: Vec<Arc<Served>> = served
             .filter_map(|version| {
@@ -260,7 +282,8 @@ impl Builder {
                     columns: Columns::of(version),
                     scale: ScalePaths::of(&version["subresources"]["scale"]),
                     schema: version["schema"]["openAPIV3Schema"].clone(),
-                    structural: structural(definition, version),
+                    structural: forms.iter().find(|form| form.version() == row.version)?.structural().cloned(),
+                    forms: Arc::clone(&forms),
                 }))
             })
             .collect();

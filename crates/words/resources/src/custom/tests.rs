@@ -148,6 +148,58 @@ fn a_registry_serves_what_is_established_and_keeps_what_stays() {
 }
 
 #[test]
+fn what_is_older_than_its_schema_is_read_by_it() {
+    let mut builder = Builder::default();
+    let mut own = settled(definition("widgets", "Widget"), &[]);
+    let mut generation = 1;
+    let mut served = |revision: u64, schema: Value| {
+        generation += 1;
+        own["metadata"]["resourceVersion"] = revision.to_string().into();
+        own["metadata"]["generation"] = generation.into();
+        own["spec"]["versions"][1]["schema"] = json!({"openAPIV3Schema": schema});
+        let registry = builder.build([&Object::from_value(&own).unwrap()]);
+        registry.find("example.com", "v1", "widgets").unwrap().served
+    };
+    let schema = |a: Value| json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"a": a}}}});
+    let first = served(10, schema(json!({"type": "string"})));
+    assert!(!first.shows("example.com/v1", 10) && first.shows("example.com/v1", 11) && !first.shows("example.com/v1beta1", 11));
+    // Words and demands make nothing older; they are those of 10.
+    let told = served(20, schema(json!({"type": "string", "description": "A.", "pattern": "a"})));
+    assert!(!told.shows("example.com/v1", 10) && told.shows("example.com/v1", 11));
+    let table = [
+        json!({"type": "string", "default": "x"}),
+        json!({"type": "string", "default": "y"}),
+        json!({"type": "string", "nullable": true}),
+        json!({"type": "object", "properties": {"b": {"type": "string"}}}),
+        json!({"type": "object", "additionalProperties": {"type": "string"}}),
+        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+        json!({"type": "array", "items": {"type": "object"}}),
+        json!({"type": "array", "items": {"type": "object", "properties": {"b": {"type": "string"}}}}),
+    ];
+    for (revision, a) in (30..).zip(table) {
+        let now = served(revision, schema(a.clone()));
+        assert!(
+            !now.shows("example.com/v1", revision) && now.shows("example.com/v1", revision + 1),
+            "{a}"
+        );
+    }
+    let last = served(50, schema(json!({"type": "string", "default": "x"})));
+    let stored = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"}, "spec": {"b": 1}});
+    let shown = |revision| {
+        let mut value = stored.clone();
+        last.show(&mut value, revision).unwrap();
+        value["spec"].take()
+    };
+    assert_eq!((shown(50), shown(51)), (json!({"a": "x"}), json!({"b": 1})));
+    // Somebody looks once, and what is known from then on is served as it is.
+    let form = last.forms.iter().find(|form| form.version() == "v1").unwrap();
+    assert!(form.asks() && !form.asks());
+    form.settled_after(40);
+    assert!(!last.shows("example.com/v1", 40) && last.shows("example.com/v1", 41));
+    assert_eq!((shown(40), form.asks()), (json!({"a": "x"}), false));
+}
+
+#[test]
 fn versions_are_preferred_as_kubernetes_does() {
     let mut versions = [
         "foo1",
