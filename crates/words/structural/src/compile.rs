@@ -13,8 +13,8 @@ use crate::rules::Rules;
 /// How deep schemas may stand in one another. JSON itself is read to 125 levels.
 const DEPTH_MAX: usize = 130;
 
-/// Parts that structural schemas do not have.
-const UNSUPPORTED: &[(&str, &str)] = &[
+/// Parts that structural schemas do not have, and what upstream calls them.
+pub const UNSUPPORTED: &[(&str, &str)] = &[
     ("id", "id"),
     ("$schema", "schema"),
     ("$ref", "$ref"),
@@ -24,8 +24,9 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("definitions", "definitions"),
 ];
 
-/// Whether a part is as if it were not there.
-fn zero(value: &Value) -> bool {
+/// Whether a part of a schema is as if it were not there.
+#[must_use]
+pub fn zero(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::String(text) => text.is_empty(),

@@ -36,6 +36,7 @@ use trireme_api::cost::{CostError, Ledger};
 use trireme_api::field::{FieldError, FieldErrorType};
 use trireme_cel::eval::Shape;
 
+pub use compile::{UNSUPPORTED, zero};
 pub use definition::{Definition, Scope, Typed};
 pub use format::{is_of_format, is_unknown as is_unknown_format};
 pub use node::{ListType, Node, Type};

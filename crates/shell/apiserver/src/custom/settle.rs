@@ -61,11 +61,11 @@ impl ApiServer {
                 }
                 continue;
             }
-            let group = value["spec"]["group"].clone();
+            let group = object.raw_at(&["spec", "group"]);
             let others: Vec<Value> = definitions
                 .iter()
+                .filter(|other| other.raw_at(&["spec", "group"]) == group)
                 .map(Object::value)
-                .filter(|other| other["spec"]["group"] == group)
                 .collect();
             if status::wanted(&value, &others, &now()).is_none() {
                 continue;

@@ -270,8 +270,8 @@ impl ApiServer {
 
     /// Seconds that an object of this row is kept.
     pub(crate) fn ttl(&self, target: &Target) -> Option<u32> {
-        (target.row.kind == "Event" && !target.row.is_custom())
-            .then(|| u32::try_from(self.config.event_ttl.as_secs()).unwrap_or(u32::MAX))
+        let seconds = || u32::try_from(self.config.event_ttl.as_secs()).unwrap_or(u32::MAX);
+        target.row.expires.then(seconds)
     }
 
     pub(crate) fn mutate(

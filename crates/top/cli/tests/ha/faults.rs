@@ -64,7 +64,7 @@ fn leader_killed(ground: &mut Ground) -> Result<()> {
         ensure!(ground.leader(&others(ground, leader))? != leader, "another one leads");
         ground.lab(&["restart", &name(ground, leader)]).map(drop)
     })?;
-    ensure!(report.visits.given_up == 0, "visitors noticed: {:?}", report.visits);
+    ensure!(report.visits.given_up.is_empty(), "visitors noticed: {:?}", report.visits);
     answered(&report)
 }
 
@@ -77,7 +77,7 @@ fn follower_killed(ground: &mut Ground) -> Result<()> {
         ensure!(ground.leader(&[leader])? == leader, "the same one leads");
         ground.lab(&["restart", &name(ground, follower)]).map(drop)
     })?;
-    ensure!(report.visits.given_up == 0, "visitors noticed: {:?}", report.visits);
+    ensure!(report.visits.given_up.is_empty(), "visitors noticed: {:?}", report.visits);
     answered(&report)
 }
 
@@ -87,7 +87,7 @@ fn leader_stopped_cleanly(ground: &mut Ground) -> Result<()> {
         ground.lab(&["restart", &name(ground, leader)])?;
         trial.progress(60)
     })?;
-    ensure!(report.visits.given_up == 0, "visitors noticed: {:?}", report.visits);
+    ensure!(report.visits.given_up.is_empty(), "visitors noticed: {:?}", report.visits);
     answered(&report)
 }
 
@@ -101,7 +101,7 @@ fn leader_paused(ground: &mut Ground, pause: Duration) -> Result<()> {
         std::thread::sleep(pause.saturating_sub(paused.elapsed()));
         ground.lab(&["cont", &name(ground, leader)]).map(drop)
     })?;
-    ensure!(report.visits.given_up == 0, "visitors noticed: {:?}", report.visits);
+    ensure!(report.visits.given_up.is_empty(), "visitors noticed: {:?}", report.visits);
     answered(&report)
 }
 
@@ -191,7 +191,7 @@ fn quorum_lost(ground: &mut Ground) -> Result<()> {
         }
         trial.progress(60)
     })?;
-    ensure!(report.visits.given_up == 0, "visitors noticed: {:?}", report.visits);
+    ensure!(report.visits.given_up.is_empty(), "visitors noticed: {:?}", report.visits);
     answered(&report)
 }
 
@@ -206,7 +206,7 @@ fn rolling_restart(ground: &mut Ground) -> Result<()> {
         }
         Ok(())
     })?;
-    ensure!(report.visits.given_up == 0, "visitors noticed: {:?}", report.visits);
+    ensure!(report.visits.given_up.is_empty(), "visitors noticed: {:?}", report.visits);
     answered(&report)
 }
 

@@ -385,9 +385,9 @@ impl Ground {
             "  {} operations; longest gap of writes {} ms, of the application {} ms ({} visits, {} addresses given up)",
             history.operations.len(),
             report.gap.as_millis(),
-            visits.longest_gap.as_millis(),
-            visits.answered,
-            visits.given_up
+            report.visits.longest_gap.as_millis(),
+            report.visits.answered,
+            report.visits.given_up.len()
         );
         Ok(report)
     }

@@ -1,3 +1,5 @@
+//! Definitions by their status, registries and columns.
+
 use serde_json::{Value, json};
 use trireme_api::Object;
 

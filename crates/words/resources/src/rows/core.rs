@@ -65,6 +65,7 @@ pub(super) static ROWS: &[Resource] = &[
         singular: "event",
         kind: "Event",
         collected: false,
+        expires: true,
         short_names: &["ev"],
         selectable: &[
             "involvedObject.kind",

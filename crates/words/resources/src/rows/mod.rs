@@ -51,6 +51,8 @@ pub struct Resource {
     pub virtual_: bool,
     /// Whether the garbage collector cares for it: policies of deletion mean nothing to others.
     pub collected: bool,
+    /// Whether its objects go by themselves once the event TTL has passed.
+    pub expires: bool,
     /// Members in which an empty list or map is not the same as none when two objects are compared, as upstream does to the
     /// letter.
     pub tells_empty: &'static [&'static str],
@@ -153,6 +155,7 @@ pub(crate) const BASE: Resource = Resource {
     hash: "",
     virtual_: false,
     collected: true,
+    expires: false,
     tells_empty: &[],
     limits: cost::OBJECT,
     bulk: None,

@@ -27,9 +27,14 @@ pub(super) enum Generation {
     SpecLater,
 }
 
+/// The name that the tables below go by; that of a custom resource means nothing to them.
+fn named(row: &Resource) -> &'static str {
+    if row.is_custom() { "" } else { row.plural }
+}
+
 /// Whether the generation counts what was sent, before fields that are not enabled are dropped.
 pub(super) fn counts_dropped(row: &Resource) -> bool {
-    !row.is_custom() && matches!(row.plural, "endpointslices" | "resourceslices")
+    matches!(named(row), "endpointslices" | "resourceslices")
 }
 
 pub(super) fn generation(row: &Resource) -> Option<Generation> {
@@ -69,14 +74,14 @@ pub(super) fn generation(row: &Resource) -> Option<Generation> {
 
 /// Whether create and main update leave the status to its own door.
 pub(super) fn clears_status(row: &Resource) -> bool {
-    row.has_status() || (!row.is_custom() && row.plural == "customresourcedefinitions")
+    row.has_status() || named(row) == "customresourcedefinitions"
 }
 
 /// Whether the status door keeps labels, annotations, finalizers and owners.
 pub(super) fn status_keeps_metadata(row: &Resource) -> bool {
     row.is_custom()
         || matches!(
-            row.plural,
+            named(row),
             "servicecidrs"
                 | "resourceclaims"
                 | "volumeattachments"
@@ -90,26 +95,25 @@ pub(super) fn status_keeps_metadata(row: &Resource) -> bool {
 /// Whether PUT on an absent object creates it.
 #[must_use]
 pub fn allow_create_on_update(row: &Resource) -> bool {
-    !row.is_custom()
-        && matches!(
-            row.plural,
-            "leases"
-                | "endpoints"
-                | "events"
-                | "limitranges"
-                | "services"
-                | "runtimeclasses"
-                | "clusterroles"
-                | "clusterrolebindings"
-                | "roles"
-                | "rolebindings"
-        )
+    matches!(
+        named(row),
+        "leases"
+            | "endpoints"
+            | "events"
+            | "limitranges"
+            | "services"
+            | "runtimeclasses"
+            | "clusterroles"
+            | "clusterrolebindings"
+            | "roles"
+            | "rolebindings"
+    )
 }
 
 /// Whether an apply to the status of an absent object creates it.
 #[must_use]
 pub fn status_apply_creates(row: &Resource) -> bool {
-    allow_create_on_update(row) || (!row.is_custom() && row.plural == "validatingadmissionpolicies")
+    allow_create_on_update(row) || named(row) == "validatingadmissionpolicies"
 }
 
 /// Whether PUT may leave out the resourceVersion.

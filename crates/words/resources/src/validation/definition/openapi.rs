@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 use trireme_api::schema;
 use trireme_cel::{Estimated, Type};
-use trireme_structural::{Definition, Scope, Typed};
+use trireme_structural::{Definition, Scope, Typed, zero};
 
 use super::super::errors::Errors;
 use super::super::expression::Expressions;
@@ -51,17 +51,6 @@ const RULE_BYTES_MAX: usize = 32 * 1024;
 const RULES_MAX: usize = 1_000;
 /// Most bytes of one rule that is parsed.
 const ONE_RULE_BYTES_MAX: usize = 10 * 1024;
-
-/// Whether a part of a schema is as if it were not there.
-pub(super) fn zero(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members.is_empty(),
-        _ => false,
-    }
-}
 
 /// Whether something holds of a schema or of one inside it. They are shown without their paths, and with their members.
 pub(super) fn any(schema: &Node<'_>, holds: &dyn Fn(&Node<'_>, Members) -> bool) -> bool {

@@ -6,11 +6,11 @@
 use std::sync::LazyLock;
 
 use serde_json::{Value, json};
+use trireme_structural::{UNSUPPORTED, zero};
 
 use super::super::errors::Errors;
 use super::super::node::Node;
 use super::members::{Members, Oddity, Survey};
-use super::openapi::zero;
 
 /// A part of OpenAPI that structural schemas do not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,16 +30,8 @@ pub(super) fn unsupported(schema: &Node<'_>) -> Option<Unsupported> {
 
 fn unsupported_in(schema: &Value) -> Option<Unsupported> {
     let filled = |name: &str| schema.get(name).is_some_and(|value| !zero(value));
-    for (name, told) in [
-        ("id", "id"),
-        ("$schema", "schema"),
-        ("$ref", "$ref"),
-        ("patternProperties", "patternProperties"),
-        ("dependencies", "dependencies"),
-        ("additionalItems", "additionalItems"),
-        ("definitions", "definitions"),
-    ] {
-        let there = filled(name) || (name == "additionalItems" && schema.get(name).is_some_and(|value| !value.is_null()));
+    for (name, told) in UNSUPPORTED {
+        let there = filled(name) || (*name == "additionalItems" && schema.get(*name).is_some_and(|value| !value.is_null()));
         if there {
             return Some(Unsupported::Field(told));
         }

@@ -11,11 +11,11 @@ use regex::Regex;
 use serde_json::Value;
 use trireme_api::field::{FieldError, FieldErrorType};
 use trireme_api::go;
+use trireme_structural::zero;
 
 use super::super::errors::Errors;
 use super::super::node::Node;
 use super::super::show;
-use super::openapi::zero;
 
 /// Bytes of names and texts that are looked at in one step.
 const BYTES_PER_STEP: usize = 64;
