@@ -5,3 +5,4 @@ pub mod bootstrap;
 pub mod node;
 pub mod pod_security;
 pub mod rbac;
+pub mod webhook;

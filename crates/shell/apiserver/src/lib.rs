@@ -26,6 +26,7 @@ mod server;
 mod service_allocation;
 mod turns;
 pub mod user;
+mod webhooks;
 mod websocket;
 
 pub use admission::{Admission, AdmitAll};

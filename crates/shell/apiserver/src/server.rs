@@ -26,6 +26,7 @@ use crate::nodes::{MetricsSource, NodeDialer, TokenIssuer};
 use crate::service_allocation::Cidr;
 use crate::turns::NodeRequests;
 use crate::user::UserInfo;
+use crate::webhooks::Webhooks;
 
 /// Settings.
 #[derive(Clone, Debug)]
@@ -126,6 +127,7 @@ pub struct ApiServer {
     pub(crate) connections: Arc<Budget>,
     pub(crate) certificates: PeerCertificates,
     pub(crate) customs: Arc<Customs>,
+    pub(crate) webhooks: Arc<Webhooks>,
     /// Uids of definitions whose objects are being deleted.
     pub(crate) cleaning: parking_lot::Mutex<std::collections::HashSet<String>>,
 }
@@ -141,8 +143,10 @@ impl ApiServer {
     pub fn build(config: Config, store: Arc<dyn Store>, plugins: Plugins) -> Arc<Self> {
         let connections = Budget::new("api", config.connections);
         let (customs, follower) = Customs::start(&store);
+        let (webhooks, webhook_follower) = Webhooks::start(&store);
         let server = Arc::new(Self {
             customs,
+            webhooks,
             cleaning: parking_lot::Mutex::default(),
             connections,
             certificates: PeerCertificates::default(),
@@ -155,6 +159,7 @@ impl ApiServer {
             node_requests: NodeRequests::new(),
         });
         tokio::spawn(follower.follow(Arc::downgrade(&server)));
+        tokio::spawn(webhook_follower.follow(Arc::downgrade(&server)));
         server
     }
 

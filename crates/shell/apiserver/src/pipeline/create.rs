@@ -11,12 +11,14 @@ use serde_json::Value;
 use trireme_api::cost::Ledger;
 use trireme_api::field::{FieldError, FieldErrorType};
 use trireme_api::{Object, Status};
+use trireme_policy::webhook::Phase;
 use trireme_store::{Applied, Body, Key, Operation as StoreOperation, Precondition, Write};
 
 use super::{RETRIES_MAX, Target, WriteOptions, Written, meta_text, metadata, owners, rules};
 use crate::admission::{Operation, Request};
 use crate::keys;
 use crate::server::{ApiServer, now};
+use crate::webhooks::{Asked, Mutated};
 
 /// Letters of generated names: no vowels, so that no words come out, and nothing that looks like something else.
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -70,7 +72,17 @@ impl ApiServer {
             owners::deduplicate(&mut value, owners::Found::Sent, warnings);
             rules::update_managers(target, None, &mut value, options, &target.subresource);
         }
-        self.admit_new(target, &mut value, options, warnings).await?;
+        let mutated = self.admit_new(target, &mut value, options, warnings).await?;
+        let own;
+        let options = if mutated.empty && !options.empty {
+            own = WriteOptions {
+                empty: true,
+                ..options.clone()
+            };
+            &own
+        } else {
+            options
+        };
         owners::deduplicate(&mut value, owners::Found::AfterAdmission, warnings);
         match_namespace(target, &mut value)?;
         // What cannot be read is no version to a POST, and a mistake to the others; what can, the other way round.
@@ -156,6 +168,7 @@ impl ApiServer {
         };
         warn(warnings, rules::warnings(judged, &value, None, self.config.warn_unenforced));
         self.validate(target, Operation::Create, &mut value, None, options, warnings)?;
+        self.validate_new_by_webhooks(target, &value, options, warnings).await?;
         writes.extend(self.charge(target, Operation::Create, &mut value, None, options, warnings)?);
         if options.empty {
             rules::canonicalize_empty(target.row, &mut value);
@@ -250,22 +263,64 @@ impl ApiServer {
     }
 
     /// Mutating admission of something new. A refusal is decided again once this replica has what was acknowledged anywhere
-    /// before the request: a namespace, a service account or a class that was just made at another server is there.
+    /// before the request: a namespace, a service account or a class that was just made at another server is there. Webhooks are
+    /// asked last.
     pub(crate) async fn admit_new(
         &self,
         target: &Target,
         object: &mut Value,
         options: &WriteOptions,
         warnings: &mut Vec<String>,
-    ) -> Result<(), Status> {
-        if self
-            .mutate(target, Operation::Create, object, None, options, warnings)
-            .is_ok()
-        {
-            return Ok(());
+    ) -> Result<Mutated, Status> {
+        let admitted = self.mutate(target, Operation::Create, object, None, options, warnings);
+        if admitted.is_err() {
+            self.barrier().await?;
+            self.mutate(target, Operation::Create, object, None, options, warnings)?;
         }
-        self.barrier().await?;
-        self.mutate(target, Operation::Create, object, None, options, warnings)
+        self.mutate_new_by_webhooks(target, object, options, warnings).await
+    }
+
+    /// Asks mutating webhooks about something new, which has neither uid nor time of creation to them, as upstream gives it these
+    /// later.
+    pub(crate) async fn mutate_new_by_webhooks(
+        &self,
+        target: &Target,
+        object: &mut Value,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Mutated, Status> {
+        let name = admission_name(target, object);
+        let Some(call) = self.webhooks(Phase::Mutating, target, Operation::Create, &name) else {
+            return Ok(Mutated::default());
+        };
+        const LATER: [&str; 2] = ["uid", "creationTimestamp"];
+        let later = LATER.map(|name| Some((name, metadata(object).remove(name)?)));
+        let asked = Asked::write(target, Operation::Create, &name, options);
+        let asking = self.mutate_by_webhooks(&call, &asked, object, None, options, warnings);
+        let mutated = Box::pin(asking).await?;
+        for name in LATER {
+            metadata(object).remove(name);
+        }
+        for (name, value) in later.into_iter().flatten() {
+            metadata(object).insert(name.to_owned(), value);
+        }
+        Ok(mutated)
+    }
+
+    /// Asks validating webhooks about something new, as it will be stored.
+    pub(crate) async fn validate_new_by_webhooks(
+        &self,
+        target: &Target,
+        object: &Value,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Status> {
+        let name = admission_name(target, object);
+        let Some(call) = self.webhooks(Phase::Validating, target, Operation::Create, &name) else {
+            return Ok(());
+        };
+        let asked = Asked::write(target, Operation::Create, &name, options);
+        Box::pin(self.validate_by_webhooks(&call, &asked, (Some(object), None), warnings)).await
     }
 
     /// Seconds that an object of this row is kept.

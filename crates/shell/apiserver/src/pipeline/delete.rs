@@ -6,6 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use trireme_api::{Object, Status, StatusDetails};
+use trireme_policy::webhook::Phase;
 use trireme_resources::custom::status;
 use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Write};
 
@@ -15,6 +16,7 @@ use super::update::at_revision_of;
 use super::{RETRIES_MAX, Target, WriteOptions, meta_list_len, meta_text, metadata, rules};
 use crate::admission::{Operation, Request};
 use crate::server::{ApiServer, show_time};
+use crate::webhooks::Asked;
 
 /// What became of the object.
 #[derive(Clone, Debug)]
@@ -58,6 +60,17 @@ const POD_GRACE_SECONDS: i64 = 30;
 /// resourceVersion means exactly that one, so that one that is too old is 410.
 const COLLECTION_PAGE: i64 = 10_000;
 
+/// How a deletion is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asking {
+    /// By the object's name.
+    One,
+    /// With its collection.
+    Collection,
+    /// By an eviction, which has been admitted.
+    Eviction,
+}
+
 /// What a deletion does to the object.
 enum Plan {
     /// It goes now; this is its last state.
@@ -74,6 +87,11 @@ impl ApiServer {
     /// # Errors
     /// As upstream.
     pub async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Deleted, Status> {
+        self.delete_as(target, options, Asking::One).await
+    }
+
+    /// Deletes one object, which is asked for in one of the three ways.
+    pub(crate) async fn delete_as(&self, target: &Target, options: &DeleteOptions, asking: Asking) -> Result<Deleted, Status> {
         let mut warnings = Vec::new();
         for _ in 0..RETRIES_MAX {
             self.barrier().await?;
@@ -88,6 +106,12 @@ impl ApiServer {
             };
             check_preconditions(target, options, &old)?;
             self.admit_delete(target, &old, options, &mut warnings)?;
+            if let Err(status) = self
+                .webhooks_on_delete(target, &current, options, asking, &mut warnings)
+                .await
+            {
+                return Err(status.warning(warnings));
+            }
             let shown = |object: Object, gone: bool, warnings: Vec<String>| -> Result<Deleted, Status> {
                 Ok(Deleted {
                     object: read(object)?,
@@ -167,6 +191,47 @@ impl ApiServer {
         self.plugins.admission.validate(&mut request)
     }
 
+    /// Asks webhooks about a deletion.
+    async fn webhooks_on_delete(
+        &self,
+        target: &Target,
+        current: &Object,
+        options: &DeleteOptions,
+        asking: Asking,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Status> {
+        let name = match asking {
+            Asking::One => target.name.as_str(),
+            Asking::Collection => "",
+            // The eviction itself was admitted.
+            Asking::Eviction => return Ok(()),
+        };
+        let calls =
+            [Phase::Mutating, Phase::Validating].map(|phase| self.webhooks(phase, target, Operation::Delete, &target.name));
+        if calls.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let asked = Asked {
+            target,
+            operation: Operation::Delete,
+            name,
+            options: delete_options_value(options),
+            dry_run: options.dry_run,
+        };
+        let old = rules::to_version(target.row, current.clone())?.value();
+        let [mutating, validating] = calls;
+        if let Some(call) = mutating {
+            let mut none = Value::Null;
+            let options = as_write_options(options);
+            let asking = self.mutate_by_webhooks(&call, &asked, &mut none, Some(&old), &options, warnings);
+            Box::pin(asking).await?;
+        }
+        if let Some(call) = validating {
+            Box::pin(self.validate_by_webhooks(&call, &asked, (None, Some(&old)), warnings)).await?;
+        }
+        Ok(())
+    }
+
     /// Deletes every object of a collection that the selection holds; answers them as they were before.
     ///
     /// # Errors
@@ -191,7 +256,7 @@ impl ApiServer {
                     namespace: item.header().namespace.clone(),
                     ..target.clone()
                 };
-                match self.delete(&one, options).await {
+                match self.delete_as(&one, options, Asking::Collection).await {
                     Ok(_) => {}
                     Err(status) if status.is_not_found() => {}
                     Err(status) => return Err(status.into()),
@@ -255,6 +320,12 @@ fn delete_options_value(options: &DeleteOptions) -> Value {
     }
     if let Some(uid) = &options.uid {
         value["preconditions"]["uid"] = uid.as_str().into();
+    }
+    if let Some(version) = &options.resource_version {
+        value["preconditions"]["resourceVersion"] = version.as_str().into();
+    }
+    if options.dry_run {
+        value["dryRun"] = json!(["All"]);
     }
     value
 }

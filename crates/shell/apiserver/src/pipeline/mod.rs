@@ -125,6 +125,10 @@ pub const MODIFIED: &str = "the object has been modified; please apply your chan
 pub struct WriteOptions {
     /// Field manager; never empty.
     pub manager: String,
+    /// The field manager that the client named, if it did.
+    pub sent_manager: Option<String>,
+    /// `fieldValidation` as the client sent it, if it did.
+    pub sent_validation: Option<&'static str>,
     /// `force` of server-side apply.
     pub force: bool,
     /// Store nothing.

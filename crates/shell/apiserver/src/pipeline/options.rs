@@ -133,6 +133,11 @@ pub fn write(query: &Query, kind: &str, apply: Option<bool>, user_agent: Option<
     invalid(kind, &errors)?;
     Ok(WriteOptions {
         manager: manager_of(manager, user_agent),
+        sent_manager: (!manager.is_empty()).then(|| manager.to_owned()),
+        sent_validation: match query.get("fieldValidation").unwrap_or_default() {
+            "" => None,
+            _ => Some(validation.name()),
+        },
         force: force.unwrap_or(false),
         dry_run,
         validation,

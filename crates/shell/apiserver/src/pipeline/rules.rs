@@ -141,6 +141,20 @@ pub fn to_stored(row: &'static Resource, mut value: Value) -> Result<Value, Stat
     Ok(value)
 }
 
+/// A value of one version of a resource in another.
+pub fn between(from: &'static Resource, to: &'static Resource, value: &mut Value) {
+    if std::ptr::eq(from, to) {
+        return;
+    }
+    let stored = stored(from);
+    if !std::ptr::eq(from, stored) {
+        convert(from, stored, value);
+    }
+    convert(stored, to, value);
+    value["apiVersion"] = to.api_version().into();
+    value["kind"] = to.kind.into();
+}
+
 /// A value as an object.
 ///
 /// # Errors

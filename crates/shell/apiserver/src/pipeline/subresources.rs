@@ -13,6 +13,7 @@ use trireme_api::{Status, StatusCause, StatusDetails};
 use trireme_resources::custom::{self, ScalePaths};
 use trireme_resources::{Resource, apply};
 
+use super::delete::Asking;
 use super::options::{self, DeleteOptions, error, quoted};
 use super::patch::{PatchKind, configs, made_by_apply, patched};
 use super::update::{Behaviour, Made, Make, check_name};
@@ -330,6 +331,8 @@ impl ApiServer {
             return Err(plain(500, trireme_api::field::aggregate(&problems)));
         }
         self.validate(target, Operation::Create, &mut binding, None, options, &mut warnings)?;
+        self.validate_new_by_webhooks(target, &binding, options, &mut warnings)
+            .await?;
         let uid = meta_text(&binding, "uid").to_owned();
         let version = meta_text(&binding, "resourceVersion").to_owned();
         let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
@@ -411,7 +414,11 @@ impl ApiServer {
         };
         let mut warnings = Vec::new();
         self.mutate(target, Operation::Create, &mut eviction, None, options, &mut warnings)?;
+        self.mutate_new_by_webhooks(target, &mut eviction, options, &mut warnings)
+            .await?;
         self.validate(target, Operation::Create, &mut eviction, None, options, &mut warnings)?;
+        self.validate_new_by_webhooks(target, &eviction, options, &mut warnings)
+            .await?;
         let pod = pod.value();
         let deletion = Target {
             subresource: String::new(),
@@ -442,7 +449,7 @@ impl ApiServer {
                 delete.resource_version = Some(marked.object.header().resource_version.to_string());
             }
         }
-        match self.delete(&deletion, &delete).await {
+        match self.delete_as(&deletion, &delete, Asking::Eviction).await {
             Ok(_) => Ok(success_created()),
             Err(status) if status.is_not_found() => Ok(success_created()),
             Err(status) => Err(status),
@@ -616,10 +623,14 @@ impl ApiServer {
         };
         rules::update_managers(&tracked, None, &mut request, options, &target.subresource);
         let mut warnings = Vec::new();
-        self.mutate(target, Operation::Create, &mut request, None, options, &mut warnings)?;
-        self.validate(target, Operation::Create, &mut request, None, options, &mut warnings)?;
         request["apiVersion"] = "authentication.k8s.io/v1".into();
         request["kind"] = "TokenRequest".into();
+        self.mutate(target, Operation::Create, &mut request, None, options, &mut warnings)?;
+        self.mutate_new_by_webhooks(target, &mut request, options, &mut warnings)
+            .await?;
+        self.validate(target, Operation::Create, &mut request, None, options, &mut warnings)?;
+        self.validate_new_by_webhooks(target, &request, options, &mut warnings)
+            .await?;
         check_expiration(&request)?;
         let metadata = metadata(&mut request);
         metadata.insert("name".into(), target.name.as_str().into());

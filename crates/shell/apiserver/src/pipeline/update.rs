@@ -6,6 +6,7 @@ use serde_json::Value;
 use trireme_api::bulk::{Kept, Lifted, Present};
 use trireme_api::cost::Ledger;
 use trireme_api::{Object, Status};
+use trireme_policy::webhook::Phase;
 use trireme_store::{Applied, Body, Operation as StoreOperation, Precondition, Write};
 
 use super::create::{By, match_namespace, warn};
@@ -13,6 +14,7 @@ use super::options::error;
 use super::{RETRIES_MAX, Target, WriteOptions, Written, meta_list_len, meta_text, metadata, owners, rules};
 use crate::admission::Operation;
 use crate::server::ApiServer;
+use crate::webhooks::{Asked, Mutated};
 
 /// Makes the new object from the present one (in the target's version), anew at each attempt.
 pub type Make<'a> = dyn FnMut(&Present) -> Result<Made, Status> + Send + 'a;
@@ -177,10 +179,11 @@ impl ApiServer {
             values,
             mut same_spec,
             managed,
-            empty,
+            mut empty,
             kept,
             ..
         } = made;
+        let watched = !behaviour.raw && self.is_watched_by_webhooks(target, Operation::Update);
         let is_kept = kept.is_some();
         let restored = kept.map_or(0, |kept| present.restore(kept, &mut value));
         let values = values.map(|values| values + restored);
@@ -188,8 +191,8 @@ impl ApiServer {
         if !behaviour.raw {
             ledger.decoded(&value, values, target.row.limits)?;
         }
-        // What was sent empty is judged within it, too.
-        let aside = !empty && !behaviour.raw;
+        // What was sent empty is judged within it, too; and webhooks see all of it.
+        let aside = !empty && !behaviour.raw && !watched;
         let mut lifted = aside.then(|| present.lift(&mut value, is_kept)).flatten();
         let shown = if lifted.is_some() { present.value() } else { present.whole() };
         value["apiVersion"] = Value::String(target.api_version());
@@ -217,6 +220,13 @@ impl ApiServer {
         }
         if !behaviour.raw {
             self.mutate(target, Operation::Update, &mut value, Some(shown), options, warnings)?;
+            if watched {
+                let mutated = self
+                    .mutate_changed_by_webhooks(target, &mut value, shown, options, warnings)
+                    .await?;
+                empty |= mutated.empty;
+                same_spec = same_spec.filter(|_| !mutated.patched);
+            }
             owners::deduplicate(&mut value, owners::Found::AfterAdmission, warnings);
         }
         let pinned = check_version(target, behaviour, &current, &value)?;
@@ -242,6 +252,16 @@ impl ApiServer {
                 warnings,
             )?
         };
+        if watched {
+            self.validate_changed_by_webhooks(target, &value, shown, options, warnings)
+                .await?;
+        }
+        if !behaviour.raw {
+            writes.extend(self.charge(target, Operation::Update, &mut value, Some(shown), options, warnings)?);
+            if empty {
+                rules::canonicalize_empty(target.row, &mut value);
+            }
+        }
         metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
         let done = |object: Object| {
             let written = object.header().resource_version;
@@ -338,11 +358,39 @@ impl ApiServer {
             rules::warnings(target, value, Some(old), self.config.warn_unenforced),
         );
         self.validate(target, Operation::Update, value, Some(shown), options, warnings)?;
-        writes.extend(self.charge(target, Operation::Update, value, Some(shown), options, warnings)?);
-        if empty {
-            rules::canonicalize_empty(target.row, value);
-        }
         Ok(writes)
+    }
+
+    /// Asks mutating webhooks about a changed object.
+    async fn mutate_changed_by_webhooks(
+        &self,
+        target: &Target,
+        value: &mut Value,
+        old: &Value,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Mutated, Status> {
+        let Some(call) = self.webhooks(Phase::Mutating, target, Operation::Update, &target.name) else {
+            return Ok(Mutated::default());
+        };
+        let asked = Asked::write(target, Operation::Update, &target.name, options);
+        Box::pin(self.mutate_by_webhooks(&call, &asked, value, Some(old), options, warnings)).await
+    }
+
+    /// Asks validating webhooks about a changed object, as it will be stored.
+    async fn validate_changed_by_webhooks(
+        &self,
+        target: &Target,
+        value: &Value,
+        old: &Value,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Status> {
+        let Some(call) = self.webhooks(Phase::Validating, target, Operation::Update, &target.name) else {
+            return Ok(());
+        };
+        let asked = Asked::write(target, Operation::Update, &target.name, options);
+        Box::pin(self.validate_by_webhooks(&call, &asked, (Some(value), Some(old)), warnings)).await
     }
 }
 

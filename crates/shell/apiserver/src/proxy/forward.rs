@@ -50,7 +50,7 @@ where
     B::Error: std::fmt::Display,
 {
     let backend = Backend::of(server, target).await?;
-    connect_admission(server, target, &incoming.query)?;
+    connect_admission(server, target, &incoming.query).await?;
     let path = Path::of(&incoming);
     if wants_upgrade(&incoming.parts) {
         return upgrade(server, incoming, &backend, &path).await;

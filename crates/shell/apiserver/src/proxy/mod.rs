@@ -19,15 +19,16 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use trireme_api::{Status, StatusDetails};
+use trireme_policy::webhook::Phase;
 
 use crate::admission::{Operation, Request as AdmissionRequest};
 use crate::http::body::Body;
 use crate::http::handle::{Asked, Incoming, wants_upgrade};
 use crate::http::query::Query;
 use crate::nodes::NodeEndpoint;
-use crate::pipeline::Target;
+use crate::pipeline::{Target, WriteOptions};
 use crate::server::ApiServer;
-use crate::websocket;
+use crate::{webhooks, websocket};
 
 pub(crate) use forward::proxy;
 
@@ -114,7 +115,7 @@ pub(crate) async fn stream<B>(server: &Arc<ApiServer>, incoming: Incoming<B>, ta
         attributes.verb = "create".to_owned();
         server.authorize(&incoming.user, &attributes)?;
     }
-    connect_admission(server, target, &incoming.query)?;
+    connect_admission(server, target, &incoming.query).await?;
     let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
         return Err(no_host(&target.name));
     };
@@ -187,7 +188,7 @@ fn container(pod: &Value, query: &Query, target: &Target) -> Result<String, Stat
     }
 }
 
-fn connect_admission(server: &ApiServer, target: &Target, query: &Query) -> Result<(), Status> {
+async fn connect_admission(server: &ApiServer, target: &Target, query: &Query) -> Result<(), Status> {
     let kind = target.row.subresource(&target.subresource).map_or("", |sub| sub.kind);
     let command: Vec<&str> = query.all("command").collect();
     let mut object = json!({"kind": kind, "apiVersion": "v1"});
@@ -216,7 +217,31 @@ fn connect_admission(server: &ApiServer, target: &Target, query: &Query) -> Resu
         warnings: &mut warnings,
     };
     server.plugins.admission.mutate(&mut request)?;
-    server.plugins.admission.validate(&mut request)
+    server.plugins.admission.validate(&mut request)?;
+    webhooks_on_connect(server, target, object).await
+}
+
+/// Asks webhooks about a connection, whose options are the object.
+async fn webhooks_on_connect(server: &ApiServer, target: &Target, mut object: Value) -> Result<(), Status> {
+    let call = |phase| server.webhooks(phase, target, Operation::Connect, &target.name);
+    let asked = || webhooks::Asked {
+        target,
+        operation: Operation::Connect,
+        name: &target.name,
+        options: Value::Null,
+        dry_run: false,
+    };
+    let mut warnings = Vec::new();
+    if let Some(call) = call(Phase::Mutating) {
+        let (asked, options) = (asked(), WriteOptions::default());
+        let asking = server.mutate_by_webhooks(&call, &asked, &mut object, None, &options, &mut warnings);
+        Box::pin(asking).await?;
+    }
+    if let Some(call) = call(Phase::Validating) {
+        let asked = asked();
+        Box::pin(server.validate_by_webhooks(&call, &asked, (Some(&object), None), &mut warnings)).await?;
+    }
+    Ok(())
 }
 
 fn unreachable_node(why: &str) -> Status {

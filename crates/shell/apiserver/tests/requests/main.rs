@@ -11,5 +11,6 @@ mod proxies;
 mod streams;
 mod tls;
 mod verbs;
+mod webhooks;
 mod words;
 mod writes;

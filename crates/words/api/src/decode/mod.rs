@@ -52,6 +52,16 @@ pub enum FieldValidation {
 }
 
 impl FieldValidation {
+    /// As the query parameter has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ignore => "Ignore",
+            Self::Warn => "Warn",
+            Self::Strict => "Strict",
+        }
+    }
+
     /// From the query parameter `fieldValidation`; empty means `Warn`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

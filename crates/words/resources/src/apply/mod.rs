@@ -353,6 +353,12 @@ pub fn differ_in_times_only(old: &Value, new: &Value) -> bool {
         && equal_but_for_managers(old, new, false)
 }
 
+/// What is wrong with the managed fields of an object; none where they can be read.
+#[must_use]
+pub fn misread_managers(value: &Value) -> Option<String> {
+    managers::read(stored_managers(value)).err()
+}
+
 fn managed_fields(value: &Value) -> Option<&Vec<Value>> {
     stored_managers(value).and_then(Value::as_array)
 }

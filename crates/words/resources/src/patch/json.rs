@@ -128,6 +128,84 @@ pub(super) fn apply<'a>(
     Ok(document)
 }
 
+/// Likewise; what does not apply is told in the library's words, as upstream tells it of the patch of a webhook.
+///
+/// # Errors
+/// The text, or what the patch would cost.
+pub(super) fn apply_telling<'a>(
+    document: Members<'a>,
+    operations: Vec<Option<Operation<'a>>>,
+    ledger: &mut Ledger,
+) -> Result<Lazy<'a>, Result<String, CostError>> {
+    let mut document = Lazy::Object(document);
+    for operation in operations {
+        let operation = operation.unwrap_or_default();
+        let [kind, path, from] = [&operation.op, &operation.path, &operation.from].map(|text| text.as_deref().map(str::to_owned));
+        match one(&mut document, operation, ledger) {
+            Ok(()) => {}
+            Err(Refused::Cost(error)) => return Err(Err(error)),
+            Err(Refused::Unfit) => {
+                let kind = kind.as_deref().unwrap_or("unknown");
+                return Err(Ok(unfit(&mut document, kind, path.as_deref(), from.as_deref())));
+            }
+        }
+    }
+    Ok(document)
+}
+
+/// Why an operation does not apply to a document, in the library's words.
+fn unfit(document: &mut Lazy<'_>, kind: &str, path: Option<&str>, from: Option<&str>) -> String {
+    const MISSING: &str = "missing value";
+    let known = matches!(kind, "add" | "remove" | "replace" | "move" | "copy" | "test");
+    if !known {
+        return format!("Unexpected kind: {kind}");
+    }
+    if matches!(kind, "move" | "copy") {
+        let Some(from) = from else {
+            return format!("{kind} operation failed to decode from: {MISSING}");
+        };
+        if Place::find(document, from).is_err() {
+            return format!("{kind} operation does not apply: doc is missing from path: {from}: {MISSING}");
+        }
+        let Some(path) = path else {
+            return format!("{kind} operation failed to decode path: {MISSING}");
+        };
+        if Place::find(document, path).is_err() {
+            return format!("{kind} operation does not apply: doc is missing destination path: {path}: {MISSING}");
+        }
+        return format!("error in {kind} for path: '{path}': {MISSING}");
+    }
+    let Some(path) = path else {
+        return format!("{kind} operation failed to decode path: {MISSING}");
+    };
+    let shown = if matches!(kind, "add" | "remove") {
+        format!("{path:?}")
+    } else {
+        path.to_owned()
+    };
+    let place = match Place::find(document, path) {
+        Ok(place) => place,
+        Err(_) if kind == "test" => return format!("test operation does not apply: is missing path: {shown}: {MISSING}"),
+        Err(_) => return format!("{kind} operation does not apply: doc is missing path: {shown}: {MISSING}"),
+    };
+    match (kind, place) {
+        ("test", _) => format!("testing value {path} failed: test failed"),
+        ("replace", _) => format!("replace operation does not apply: doc is missing key: {path}: {MISSING}"),
+        (_, Place::Member(_, name)) => {
+            format!("error in {kind} for path: '{path}': Unable to remove nonexistent key: {name}: {MISSING}")
+        }
+        (_, Place::Element(_, key)) => match key.parse::<i64>() {
+            Ok(index) => {
+                format!("error in {kind} for path: '{path}': Unable to access invalid index: {index}: invalid index referenced")
+            }
+            Err(_) => format!(
+                "error in {kind} for path: '{path}': value was not a proper array index: '{key}': strconv.Atoi: parsing {key:?}: \
+                 invalid syntax"
+            ),
+        },
+    }
+}
+
 fn one<'a>(document: &mut Lazy<'a>, operation: Operation<'a>, ledger: &mut Ledger) -> Result<(), Refused> {
     let kind = operation.op.ok_or(Refused::Unfit)?;
     let path = || operation.path.as_deref().ok_or(Refused::Unfit);

@@ -79,6 +79,51 @@ pub fn json_patch<'a>(
     }
 }
 
+/// Why the patch of an admission webhook is not followed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnfitPatch {
+    /// It is no JSON patch.
+    #[error("{0}")]
+    Undecodable(String),
+    /// An operation does not apply; in upstream's library's words.
+    #[error("{0}")]
+    Unfit(String),
+    /// It would cost too much.
+    #[error(transparent)]
+    Cost(#[from] CostError),
+}
+
+/// Applies the JSON patch of an admission webhook to an object of that type; none where it has no operations.
+///
+/// # Errors
+/// What the webhook's mistake is, to be told to whom asked for the write.
+pub fn by_webhook<'a>(ty: &'static Struct, present: &'a Present, patch: &'a [u8]) -> Result<Option<Node<'a>>, UnfitPatch> {
+    let mut ledger = Ledger::new();
+    let decoded = json::operations(patch, false, &mut ledger);
+    let (operations, _) = decoded.map_err(|error| match error {
+        DecodeError::Cost(error) => UnfitPatch::Cost(error),
+        error => UnfitPatch::Undecodable(error.to_string()),
+    })?;
+    if operations.is_empty() {
+        return Ok(None);
+    }
+    if operations.len() > JSON_PATCH_OPERATIONS_MAX {
+        return Err(UnfitPatch::Unfit(format!(
+            "The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}",
+            operations.len()
+        )));
+    }
+    let document = lazy::document(present.whole(), ty);
+    let document = json::apply_telling(document, operations, &mut ledger).map_err(|why| match why {
+        Ok(text) => UnfitPatch::Unfit(text),
+        Err(error) => UnfitPatch::Cost(error),
+    })?;
+    match lazy::whole(document, ty) {
+        Ok(document) => Ok(Some(document)),
+        Err(error) => Err(UnfitPatch::Unfit(Status::from(error).message)),
+    }
+}
+
 /// Whether a document holds what stands for the bulk of the present object.
 fn keeps(document: &Node<'_>, present: &Present) -> bool {
     let own = present.bulk_at().and_then(|at| Some((at, bulk::at(present.value(), at)?)));

@@ -47,7 +47,6 @@ pub(super) static ROWS: &[Resource] = &[
         stored_as: ("admissionregistration.k8s.io", "v1"),
         hash: "Sqi0GUgDaX0=",
         tells_empty: &["webhooks"],
-        unenforced: Some(Unenforced::always("no webhook is called")),
         ..BASE
     },
     Resource {
@@ -91,7 +90,6 @@ pub(super) static ROWS: &[Resource] = &[
         stored_as: ("admissionregistration.k8s.io", "v1"),
         hash: "B0wHjQmsGNk=",
         tells_empty: &["webhooks"],
-        unenforced: Some(Unenforced::always("no webhook is called")),
         ..BASE
     },
     Resource {

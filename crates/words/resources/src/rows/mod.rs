@@ -402,6 +402,8 @@ mod tests {
     #[test]
     fn what_nothing_acts_on_says_so() {
         const ACTED_ON: &[&str] = &[
+            "admissionregistration.k8s.io/mutatingwebhookconfigurations",
+            "admissionregistration.k8s.io/validatingwebhookconfigurations",
             "apps/daemonsets",
             "apps/deployments",
             "apps/replicasets",
