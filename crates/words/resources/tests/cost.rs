@@ -218,6 +218,7 @@ fn told_fields() {
         subresource: None,
         now: "2026-01-01T00:00:00Z",
         settled: None,
+        custom: None,
     };
     let refused = apply::apply(row("", "pods"), None, config.clone(), by).unwrap_err();
     assert!(refused.message.len() < 3_000_000, "{}", refused.message.len());
@@ -246,6 +247,7 @@ fn long_lists() {
         subresource: None,
         now: "2026-01-01T00:00:00Z",
         settled: None,
+        custom: None,
     };
     let first = apply::apply(row("", "pods"), None, config(0), by).unwrap().value;
     apply::apply(row("", "pods"), Some(&Present::of(first)), config(15_000), by).unwrap();
@@ -266,6 +268,7 @@ fn owners() {
         subresource: None,
         now: "2026-01-01T00:00:01Z",
         empty: false,
+        custom: None,
     };
     apply::update_managers(row("", "configmaps"), Some(&old), &mut new, by);
     assert!(new["metadata"]["managedFields"].as_array().unwrap().len() <= 11);

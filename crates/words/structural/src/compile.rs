@@ -91,6 +91,7 @@ pub(crate) fn node(schema: &Value, depth: usize) -> Result<Node, Vec<String>> {
             .get("default")
             .filter(|value| !value.is_null())
             .map(|value| Box::new(value.clone())),
+        formatted: !matches!(text(schema, "format"), "" | "byte"),
         ..Node::default()
     };
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {

@@ -120,6 +120,13 @@ impl Structural {
         }
     }
 
+    /// Removes what the schema does not know, and leaves nulls that stand where none may to validation.
+    pub fn prune_unknown(&self, object: &mut Value) {
+        if !self.preserve_unknown {
+            prune::prune(object, Some(&self.root), true, &mut prune::Told::new(None));
+        }
+    }
+
     /// Fills in defaults, as far as the ledger grants; what stands as null where none may is given the default, too.
     ///
     /// # Errors

@@ -94,6 +94,8 @@ pub struct Node {
     pub(crate) embedded: bool,
     pub(crate) int_or_string: bool,
     pub(crate) atomic_map: bool,
+    /// Whether its texts have a format that owners of fields take for another scalar.
+    pub(crate) formatted: bool,
     /// What is in the schema or below it, so that walks leave out what has none of what they look for.
     pub(crate) below: Below,
     pub(crate) list: ListType,
@@ -223,6 +225,28 @@ impl Node {
             Additional::Schema(node) => Some(node),
             _ => None,
         }
+    }
+
+    /// Whether its texts have a format, other than that of bytes: those who own fields do not ask that they be texts.
+    #[must_use]
+    pub fn is_formatted(&self) -> bool {
+        self.formatted
+    }
+
+    /// Whether members that have no schema of their own may be there; none where nothing is said of them.
+    #[must_use]
+    pub fn admits_more(&self) -> Option<bool> {
+        match self.additional {
+            Additional::None => None,
+            Additional::Bool(allowed) => Some(allowed),
+            Additional::Schema(_) => Some(true),
+        }
+    }
+
+    /// Whether the schema names members at all.
+    #[must_use]
+    pub fn names_members(&self) -> bool {
+        !self.properties.is_empty()
     }
 
     /// What stands where nothing is given.

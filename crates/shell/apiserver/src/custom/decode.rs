@@ -74,33 +74,6 @@ pub(crate) fn body(served: &Served, format: Format, bytes: &Bytes, validation: F
     settled(served, decoded.value, found, validation).map_err(refuse)
 }
 
-/// What an applied configuration has that its schema does not declare, as upstream tells it; none where all is declared.
-pub(crate) fn undeclared(served: &Served, config: &Value) -> Option<String> {
-    const UNKNOWN: &str = "unknown field ";
-    let schema = served.structural()?;
-    let mut config = config.clone();
-    let mut found = Vec::new();
-    let metadata = config.get_mut("metadata").map(Value::take).filter(Value::is_object);
-    if let Some(metadata) = metadata {
-        // What does not fit is told once it is converted.
-        let decoded = decode::value_at(metadata, schema::object_meta(), FieldValidation::Warn, "metadata");
-        found.extend(decoded.map(|decoded| decoded.warnings).unwrap_or_default());
-    }
-    schema.prune(&mut config, Some(&mut found));
-    let path = |text: &String| Some(text.strip_prefix(UNKNOWN)?.trim_matches('"').to_owned());
-    let mut problems = found.iter().filter_map(path).map(|path| {
-        let dot = if path.starts_with('[') { "" } else { "." };
-        format!("{dot}{path}: field not declared in schema")
-    });
-    let first = problems.next()?;
-    let rest: Vec<String> = problems.collect();
-    Some(if rest.is_empty() {
-        first
-    } else {
-        format!("errors:\n  {first}\n  {}", rest.join("\n  "))
-    })
-}
-
 /// Prunes a value by its schema, gives the metadata of resources within it their form, and fills in defaults.
 fn shape(schema: &Structural, value: &mut Value, mut told: Option<&mut Vec<String>>) -> Result<(), DecodeError> {
     schema.prune(value, told.as_deref_mut());
@@ -117,25 +90,11 @@ fn shape(schema: &Structural, value: &mut Value, mut told: Option<&mut Vec<Strin
 /// For metadata that is none; and under strict validation for what was found.
 pub(crate) fn settled(
     served: &Served,
-    mut value: Value,
-    mut found: Vec<String>,
+    value: Value,
+    found: Vec<String>,
     validation: FieldValidation,
 ) -> Result<Decoded, DecodeError> {
-    let metadata = value
-        .get_mut("metadata")
-        .map(Value::take)
-        .filter(|metadata| !metadata.is_null());
-    if let Some(metadata) = metadata {
-        let decoded = decode::value_at(metadata, schema::object_meta(), FieldValidation::Warn, "metadata")?;
-        found.extend(decoded.warnings);
-        let mut metadata = decoded.value;
-        decode::canonicalize_as(&mut metadata, schema::object_meta(), Empty::Stored);
-        value["metadata"] = metadata;
-    } else if let Some(members) = value.as_object_mut() {
-        members.remove("metadata");
-    }
-    value["apiVersion"] = served.row.api_version().into();
-    value["kind"] = served.row.kind.into();
+    let (mut value, mut found) = typed(served, value, found)?;
     if let Some(schema) = served.structural() {
         let told = (validation != FieldValidation::Ignore).then_some(&mut found);
         shape(schema, &mut value, told)?;
@@ -151,4 +110,45 @@ pub(crate) fn settled(
         warnings,
         empty: false,
     })
+}
+
+/// What an apply made, as an object of a served version: with defaults, and without what its schema does not know. Upstream
+/// prunes that when it reads what was stored; nulls that stand where none may are for validation to refuse.
+///
+/// # Errors
+/// For metadata that is none, and for defaults that cost too much.
+pub(crate) fn applied(served: &Served, value: Value) -> Result<Decoded, DecodeError> {
+    let (mut value, _) = typed(served, value, Vec::new())?;
+    if let Some(schema) = served.structural() {
+        schema.prune_unknown(&mut value);
+        let coerced = schema.coerce_metadata(&mut value, false, None);
+        coerced.map_err(|error| DecodeError::Type(error.to_string()))?;
+        schema.default_within(&mut value, &mut Ledger::new())?;
+    }
+    Ok(Decoded {
+        values: None,
+        value,
+        warnings: Vec::new(),
+        empty: false,
+    })
+}
+
+/// A value with canonical metadata and the type of a served version; what is unknown in its metadata is `found`.
+fn typed(served: &Served, mut value: Value, mut found: Vec<String>) -> Result<(Value, Vec<String>), DecodeError> {
+    let metadata = value
+        .get_mut("metadata")
+        .map(Value::take)
+        .filter(|metadata| !metadata.is_null());
+    if let Some(metadata) = metadata {
+        let decoded = decode::value_at(metadata, schema::object_meta(), FieldValidation::Warn, "metadata")?;
+        found.extend(decoded.warnings);
+        let mut metadata = decoded.value;
+        decode::canonicalize_as(&mut metadata, schema::object_meta(), Empty::Stored);
+        value["metadata"] = metadata;
+    } else if let Some(members) = value.as_object_mut() {
+        members.remove("metadata");
+    }
+    value["apiVersion"] = served.row.api_version().into();
+    value["kind"] = served.row.kind.into();
+    Ok((value, found))
 }

@@ -198,19 +198,6 @@ pub(crate) fn made_by_apply(
         .get("managedFields")
         .filter(|fields| fields.is_array())
         .cloned();
-    if let Some(served) = &target.custom
-        && let Some(problem) = custom::undeclared(served, &applied)
-    {
-        return Err(Status::failure(
-            500,
-            "",
-            format!(
-                "failed to create typed patch object ({namespace}/{name}; {}, Kind={}): {problem}",
-                target.row.api_version(),
-                target.row.kind
-            ),
-        ));
-    }
     let Applied {
         value, same_spec, kept, ..
     } = rules::apply(target, present, (applied, settled), options)?;
@@ -221,7 +208,7 @@ pub(crate) fn made_by_apply(
     };
     let convert = |value: Value| {
         if let Some(served) = &target.custom {
-            return custom::settled(served, value, Vec::new(), FieldValidation::Ignore).map_err(|why| match why {
+            return custom::applied(served, value).map_err(|why| match why {
                 DecodeError::Cost(error) => error.into(),
                 why => unconvertible(target, (&namespace, &name), &why),
             });

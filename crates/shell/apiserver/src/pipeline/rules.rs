@@ -388,6 +388,7 @@ pub fn update_managers(
         subresource: (!subresource.is_empty()).then_some(subresource),
         now: &now,
         empty: options.empty,
+        custom: target.custom.as_deref(),
     };
     trireme_resources::apply::update_managers(target.row, old, new, by)
 }
@@ -415,6 +416,7 @@ pub fn apply(
         subresource: door(target),
         now: &now,
         settled,
+        custom: target.custom.as_deref(),
     };
     trireme_resources::apply::apply(target.row, live, config, by)
 }

@@ -6,6 +6,7 @@ mod common;
 mod credentials;
 mod crowds;
 mod custom;
+mod custom_apply;
 mod definitions;
 mod proxies;
 mod streams;

@@ -1,4 +1,4 @@
-//! Whether an applied configuration fits the field table: unknown fields, wrong types, elements that repeat a key.
+//! Whether an applied configuration fits the field table, or the schema of its definition: unknown fields, wrong types, elements that repeat a key.
 //!
 //! Invariant: null fits everything. All problems are told, but for those behind a bad list element or an unknown field
 //! of the same object.
@@ -9,14 +9,15 @@ use std::fmt;
 use serde_json::Value;
 use trireme_api::cost::Ledger;
 use trireme_api::go::{plain, source, type_name};
-use trireme_api::schema::Type;
+use trireme_api::schema::{self, Type};
+use trireme_structural::{ListType as SchemaListType, Type as NodeType};
 
 use super::set::show;
-use super::shape::{Shape, element_of};
+use super::shape::{Described, Member, Shape, element_of};
 
 /// The problems of a configuration, as one text; none when it fits. What stands at `settled` in it is known to fit.
 #[must_use]
-pub fn problems(value: &Value, root: Shape, settled: Option<&Value>) -> Option<String> {
+pub fn problems(value: &Value, root: Shape<'_>, settled: Option<&Value>) -> Option<String> {
     let found = Problems {
         settled,
         ..Problems::default()
@@ -26,7 +27,7 @@ pub fn problems(value: &Value, root: Shape, settled: Option<&Value>) -> Option<S
 
 /// The problems of an object as it is stored, whose lists may hold elements twice.
 #[must_use]
-pub fn problems_of_stored(value: &Value, root: Shape) -> Option<String> {
+pub fn problems_of_stored(value: &Value, root: Shape<'_>) -> Option<String> {
     let found = Problems {
         twice: true,
         ..Problems::default()
@@ -34,7 +35,7 @@ pub fn problems_of_stored(value: &Value, root: Shape) -> Option<String> {
     told(value, root, found)
 }
 
-fn told(value: &Value, root: Shape, mut found: Problems<'_>) -> Option<String> {
+fn told(value: &Value, root: Shape<'_>, mut found: Problems<'_>) -> Option<String> {
     by_shape(value, root, &Path::Root, &mut found);
     match found.texts.as_slice() {
         [] => None,
@@ -96,7 +97,7 @@ impl Problems<'_> {
     }
 }
 
-fn by_shape(value: &Value, shape: Shape, path: &Path<'_>, found: &mut Problems<'_>) {
+fn by_shape(value: &Value, shape: Shape<'_>, path: &Path<'_>, found: &mut Problems<'_>) {
     match shape {
         Shape::Struct(ty) => {
             let Some(object) = object(value, path, found) else { return };
@@ -123,27 +124,96 @@ fn by_shape(value: &Value, shape: Shape, path: &Path<'_>, found: &mut Problems<'
         Shape::Set(_) | Shape::Keyed(..) => {
             let mut seen: HashSet<String> = HashSet::new();
             for (number, item) in list(value, path, found).iter().enumerate() {
-                let element = match element_of(shape, item) {
-                    Ok(element) => element,
-                    Err(error) => {
-                        found.tell(path, &format!("element {number}: {error}"));
-                        return;
-                    }
+                let Some(element) = own_element((number, item), shape, &mut seen, (path, found)) else {
+                    return;
                 };
-                if !found.twice && seen.contains(&element) {
-                    found.tell(path, &format!("duplicate entries for key {}", show(&element)));
-                }
                 let inside = Path::Element(path, &element);
                 match shape {
                     Shape::Keyed(_, ty) => by_shape(item, Shape::Struct(ty), &inside, found),
                     Shape::Set(ty) => by_type(item, ty, &inside, found),
                     _ => {}
                 }
-                seen.insert(element);
             }
         }
+        Shape::Schema(described) => by_schema(value, described, path, found),
+        Shape::SchemaSet(_) | Shape::SchemaKeyed(..) => elements_by_schema(value, shape, path, found),
         Shape::Leaf | Shape::Deduced | Shape::Custom => {}
     }
+}
+
+/// Likewise, by the schema of a definition, which looks into what is owned as a whole, too.
+fn by_schema(value: &Value, described: Described<'_>, path: &Path<'_>, found: &mut Problems<'_>) {
+    let node = described.node;
+    match (node.type_(), value) {
+        (_, Value::Null) => {}
+        (NodeType::Any, Value::Object(_)) | (NodeType::Object, _) => {
+            let Some(object) = object(value, path, found) else { return };
+            for (name, value) in object {
+                let path = Path::Name(path, name);
+                match described.member(name) {
+                    Member::Text => by_type(value, &Type::String, &path, found),
+                    Member::Metadata => by_shape(value, Shape::Struct(schema::object_meta()), &path, found),
+                    Member::Described(inner) => by_schema(value, inner, &path, found),
+                    Member::Free => {}
+                    Member::Undeclared => {
+                        found.tell(&path, "field not declared in schema");
+                        return;
+                    }
+                }
+            }
+        }
+        (NodeType::Any, Value::Array(_)) | (NodeType::Array, _) => {
+            let Some(items) = described.items() else { return };
+            match node.list_type() {
+                SchemaListType::Set => elements_by_schema(value, Shape::SchemaSet(items), path, found),
+                SchemaListType::Map(keys) => elements_by_schema(value, Shape::SchemaKeyed(keys, items), path, found),
+                SchemaListType::Atomic => {
+                    for (number, item) in list(value, path, found).iter().enumerate() {
+                        by_schema(item, items, &Path::Number(path, number), found);
+                    }
+                }
+            }
+        }
+        (NodeType::Any, _) => {}
+        (NodeType::String, _) if node.is_formatted() => by_type(value, &Type::Quantity, path, found),
+        (NodeType::String, _) => by_type(value, &Type::String, path, found),
+        (NodeType::Boolean, _) => by_type(value, &Type::Bool, path, found),
+        (NodeType::Integer | NodeType::Number, _) => by_type(value, &Type::Double, path, found),
+    }
+}
+
+fn elements_by_schema(value: &Value, shape: Shape<'_>, path: &Path<'_>, found: &mut Problems<'_>) {
+    let (Shape::SchemaSet(items) | Shape::SchemaKeyed(_, items)) = shape else {
+        return;
+    };
+    let mut seen: HashSet<String> = HashSet::new();
+    for (number, item) in list(value, path, found).iter().enumerate() {
+        let Some(element) = own_element((number, item), shape, &mut seen, (path, found)) else {
+            return;
+        };
+        by_schema(item, items, &Path::Element(path, &element), found);
+    }
+}
+
+/// The path element of a list's element; none, and told, where it has no place there. That it stands there twice is told, too.
+fn own_element(
+    (number, item): (usize, &Value),
+    shape: Shape<'_>,
+    seen: &mut HashSet<String>,
+    (path, found): (&Path<'_>, &mut Problems<'_>),
+) -> Option<String> {
+    let element = match element_of(shape, item) {
+        Ok(element) => element,
+        Err(error) => {
+            found.tell(path, &format!("element {number}: {error}"));
+            return None;
+        }
+    };
+    if !found.twice && seen.contains(&element) {
+        found.tell(path, &format!("duplicate entries for key {}", show(&element)));
+    }
+    seen.insert(element.clone());
+    Some(element)
 }
 
 fn by_type(value: &Value, ty: &'static Type, path: &Path<'_>, found: &mut Problems<'_>) {

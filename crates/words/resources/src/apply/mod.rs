@@ -23,6 +23,7 @@ use trireme_api::{Status, StatusCause, StatusDetails};
 use self::managers::{Entry, Id, Managers};
 use self::set::{Set, show_path};
 use self::shape::Shape;
+use crate::custom::Served;
 use crate::rows::{self, Resource};
 use crate::strategy::reset_fields;
 
@@ -101,6 +102,8 @@ pub struct Applier<'a> {
     pub now: &'a str,
     /// How many values the configuration's bulk has, if that is known to be as decoding would leave it.
     pub settled: Option<usize>,
+    /// The version of a definition that a custom resource is of.
+    pub custom: Option<&'a Served>,
 }
 
 /// What an apply gives.
@@ -133,7 +136,7 @@ pub fn apply(row: &Resource, live: Option<&Present>, mut config: Value, by: Appl
     if meta.and_then(|meta| meta.get("managedFields")).is_some_and(names_managers) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    let shape = Shape::of_row(row);
+    let shape = Shape::of(row, by.custom);
     // What kubectl once applied is held against all of the live object.
     let apart = live.filter(|live| !(by.manager == "kubectl" && has_last_applied(live.value())));
     let live = match apart {
@@ -178,6 +181,7 @@ pub fn apply(row: &Resource, live: Option<&Present>, mut config: Value, by: Appl
     }
     let engine = Engine {
         row,
+        custom: by.custom,
         shape,
         api_version: &api_version,
     };
@@ -311,6 +315,8 @@ pub struct Updater<'a> {
     pub now: &'a str,
     /// Whether the new object holds a list or map that was sent empty.
     pub empty: bool,
+    /// The version of a definition that a custom resource is of.
+    pub custom: Option<&'a Served>,
 }
 
 /// Renews the managed fields of an object about to be stored by create, update or any patch but apply. Both objects
@@ -383,7 +389,8 @@ fn renew(row: &Resource, old: Option<&Value>, new: &mut Value, by: Updater<'_>) 
     let api_version = row.api_version();
     let engine = Engine {
         row,
-        shape: Shape::of_row(row),
+        custom: by.custom,
+        shape: Shape::of(row, by.custom),
         api_version: &api_version,
     };
     let Value::Object(meta) = new.get_mut("metadata")? else {
@@ -472,17 +479,26 @@ fn conflict_status(conflicts: &[Conflict]) -> Status {
 
 struct Engine<'a> {
     row: &'a Resource,
-    shape: Shape,
+    custom: Option<&'a Served>,
+    shape: Shape<'a>,
     api_version: &'a str,
 }
 
-impl Engine<'_> {
+impl<'a> Engine<'a> {
     /// An object in another version of the same resource.
-    fn converted(&self, value: &Value, api_version: &str) -> Option<(Value, Shape)> {
+    fn converted(&self, value: &Value, api_version: &str) -> Option<(Value, Shape<'a>)> {
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
         if let Some(defined) = self.row.custom {
             let known = group == self.row.group && defined.versions.contains(&version);
-            return known.then(|| (value.clone(), self.shape));
+            let of_version = |served: &'a Served| {
+                Shape::of_custom(
+                    served
+                        .form(version)
+                        .and_then(|form| form.structural())
+                        .map(|schema| &**schema),
+                )
+            };
+            return known.then(|| (value.clone(), self.custom.map_or(self.shape, of_version)));
         }
         let to = rows::find(group, version, self.row.plural).filter(|to| to.storage == self.row.storage)?;
         let mut value = value.clone();

@@ -19,6 +19,7 @@ fn by<'a>(manager: &'a str, now: &'a str) -> Applier<'a> {
         subresource: None,
         now,
         settled: None,
+        custom: None,
     }
 }
 
@@ -28,6 +29,7 @@ fn updater<'a>(manager: &'a str, now: &'a str) -> Updater<'a> {
         subresource: None,
         now,
         empty: false,
+        custom: None,
     }
 }
 
@@ -325,6 +327,7 @@ fn the_status_door_owns_status_only() {
             subresource: Some("status"),
             now: LATER,
             empty: false,
+            custom: None,
         },
     );
     let entry = new["metadata"]["managedFields"]

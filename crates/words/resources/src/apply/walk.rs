@@ -51,7 +51,7 @@ impl DeltaNode {
 
 /// Compares two objects of one shape.
 #[must_use]
-pub fn compare(old: &Value, new: &Value, shape: Shape) -> Delta {
+pub fn compare(old: &Value, new: &Value, shape: Shape<'_>) -> Delta {
     let shape = shape.settle([Some(old), Some(new)]);
     let mut node = DeltaNode::default();
     let mut same_spec = true;
@@ -83,7 +83,14 @@ enum Looks {
 }
 
 /// Compares a member of a map, and says whether it is the same.
-fn compare_member(name: &str, old: Option<&Value>, new: Option<&Value>, shape: Shape, out: &mut DeltaNode, looks: Looks) -> bool {
+fn compare_member(
+    name: &str,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    shape: Shape<'_>,
+    out: &mut DeltaNode,
+    looks: Looks,
+) -> bool {
     let shape = shape.member(name).unwrap_or(Shape::Leaf);
     if looks == Looks::Once
         && let (Some(Value::Object(before)), Some(Value::Object(after))) = (old, new)
@@ -114,7 +121,7 @@ fn is_nothing(value: Option<&Value>) -> bool {
     }
 }
 
-fn is_leaf(shape: Shape, old: Option<&Value>, new: Option<&Value>) -> bool {
+fn is_leaf(shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>) -> bool {
     match shape {
         Shape::Leaf => true,
         _ => is_nothing(old) && is_nothing(new),
@@ -132,8 +139,24 @@ fn items(value: Option<&Value>) -> &[Value] {
 }
 
 /// How two values differ, where it is known that they do; else whether they do, too.
-fn compare_at(old: Option<&Value>, new: Option<&Value>, shape: Shape, differ: bool) -> DeltaNode {
+fn compare_at(old: Option<&Value>, new: Option<&Value>, shape: Shape<'_>, differ: bool) -> DeltaNode {
     let mut out = DeltaNode::default();
+    if let (Some(old), Some(new)) = (old, new)
+        && shape.is_by_value()
+        && old.is_object() != new.is_object()
+        && !(old.is_null() || new.is_null())
+    {
+        // What is no object any more was one value and has lost its members; what becomes one gains them.
+        let (before, after) = (
+            Some(old).filter(|old| old.is_object()),
+            Some(new).filter(|new| new.is_object()),
+        );
+        out = compare_at(before, after, shape, true);
+        out.added.member = false;
+        out.removed.member = false;
+        out.modified.member = true;
+        return out;
+    }
     let shape = shape.settle([old, new]);
     if is_leaf(shape, old, new) {
         match (old, new) {
@@ -159,7 +182,7 @@ fn compare_at(old: Option<&Value>, new: Option<&Value>, shape: Shape, differ: bo
     out
 }
 
-fn compare_items(old: &[Value], new: &[Value], shape: Shape, out: &mut DeltaNode) {
+fn compare_items(old: &[Value], new: &[Value], shape: Shape<'_>, out: &mut DeltaNode) {
     let mut by_element: BTreeMap<String, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
     for item in old {
         match element_of(shape, item) {
@@ -221,11 +244,11 @@ fn zip<'a>(
 
 /// The fields that an object sets.
 #[must_use]
-pub fn fields_of(value: &Value, shape: Shape) -> Set {
+pub fn fields_of(value: &Value, shape: Shape<'_>) -> Set {
     fields_at(value, shape).below
 }
 
-fn fields_at(value: &Value, shape: Shape) -> Node {
+fn fields_at(value: &Value, shape: Shape<'_>) -> Node {
     let mut out = Node::default();
     let shape = shape.settle([Some(value), None]);
     if matches!(shape, Shape::Leaf) {
@@ -233,7 +256,7 @@ fn fields_at(value: &Value, shape: Shape) -> Node {
     } else if shape.is_map() {
         let fields = members(Some(value)).into_iter().map(|(name, value)| {
             let mut child = fields_at(value, shape.member(name).unwrap_or(Shape::Leaf));
-            if value.is_null() || value.as_object().is_some_and(Map::is_empty) || !matches!(shape, Shape::Struct(_)) {
+            if value.is_null() || value.as_object().is_some_and(Map::is_empty) || !shape.declares(name) {
                 child.member = true;
             }
             (format!("f:{name}"), child)
@@ -259,7 +282,7 @@ fn fields_at(value: &Value, shape: Shape) -> Node {
 
 /// The set with every struct field that has something below it as a member too.
 #[must_use]
-pub fn with_named_fields(set: &Set, shape: Shape) -> Set {
+pub fn with_named_fields(set: &Set, shape: Shape<'_>) -> Set {
     let mut out = Set::default();
     for (element, node) in set.iter() {
         let name = element.strip_prefix("f:");
@@ -267,7 +290,7 @@ pub fn with_named_fields(set: &Set, shape: Shape) -> Set {
             Some(name) => shape.member(name).unwrap_or(Shape::Leaf),
             None => shape.element(),
         };
-        let named = matches!(shape, Shape::Struct(ty) if name.is_some_and(|name| ty.field(name).is_some()));
+        let named = name.is_some_and(|name| shape.declares(name));
         let member = node.member || (named && !node.below.is_empty());
         out.put(
             element.to_owned(),
@@ -282,7 +305,7 @@ pub fn with_named_fields(set: &Set, shape: Shape) -> Set {
 
 /// The value without the fields of a set. What all of whose members go is left empty.
 #[must_use]
-pub fn without(value: &Value, set: &Set, shape: Shape) -> Value {
+pub fn without(value: &Value, set: &Set, shape: Shape<'_>) -> Value {
     let shape = shape.settle([Some(value), None]);
     match value {
         Value::Object(object) if !object.is_empty() => {
@@ -304,7 +327,7 @@ pub fn without(value: &Value, set: &Set, shape: Shape) -> Value {
             if kept.is_empty() { Value::Null } else { Value::Object(kept) }
         }
         Value::Array(items) if !items.is_empty() => {
-            if !matches!(shape, Shape::Set(_) | Shape::Keyed(..)) {
+            if !shape.is_associative() {
                 return Value::Null;
             }
             let mut kept = Vec::with_capacity(items.len());
@@ -326,7 +349,7 @@ pub fn without(value: &Value, set: &Set, shape: Shape) -> Value {
 }
 
 /// Likewise, of a member or element that itself stays: empty rather than nothing.
-fn emptied(value: &Value, set: &Set, shape: Shape) -> Value {
+fn emptied(value: &Value, set: &Set, shape: Shape<'_>) -> Value {
     match (without(value, set, shape), value) {
         (Value::Null, Value::Object(_)) => Value::Object(Map::new()),
         (Value::Null, Value::Array(_)) => Value::Array(Vec::new()),
@@ -336,12 +359,12 @@ fn emptied(value: &Value, set: &Set, shape: Shape) -> Value {
 
 /// Lays `new` over `old`: what `new` sets wins, what only `old` sets stays.
 #[must_use]
-pub fn merge(old: &Value, new: Value, shape: Shape) -> Value {
+pub fn merge(old: &Value, new: Value, shape: Shape<'_>) -> Value {
     merge_moved(Some(old), new, shape).unwrap_or(Value::Null)
 }
 
 /// Like [`merge_at`]: what the new value sets as a whole is moved, and not copied.
-fn merge_moved(old: Option<&Value>, new: Value, shape: Shape) -> Option<Value> {
+fn merge_moved(old: Option<&Value>, new: Value, shape: Shape<'_>) -> Option<Value> {
     let settled = settled(old, Some(&new), shape);
     if is_leaf(settled, old, Some(&new)) {
         return Some(new);
@@ -370,14 +393,14 @@ fn merge_moved(old: Option<&Value>, new: Value, shape: Shape) -> Option<Value> {
 }
 
 /// The shape by what is there; of two different types the new one decides.
-fn settled(old: Option<&Value>, new: Option<&Value>, shape: Shape) -> Shape {
+fn settled<'s>(old: Option<&Value>, new: Option<&Value>, shape: Shape<'s>) -> Shape<'s> {
     match (old, new) {
         (Some(_), Some(value)) if shape.settle([old, new]).is_map() == value.is_object() => shape.settle([old, new]),
         _ => shape.settle([new.or(old), None]),
     }
 }
 
-fn merge_at(old: Option<&Value>, new: Option<&Value>, shape: Shape) -> Option<Value> {
+fn merge_at(old: Option<&Value>, new: Option<&Value>, shape: Shape<'_>) -> Option<Value> {
     let shape = settled(old, new, shape);
     if is_leaf(shape, old, new) {
         return new.or(old).cloned();
@@ -397,7 +420,7 @@ fn merge_at(old: Option<&Value>, new: Option<&Value>, shape: Shape) -> Option<Va
 }
 
 /// The order: that of `new`, with elements that only `old` has kept in front of what followed them in `old`.
-fn merge_items(old: &[Value], new: &[Value], shape: Shape) -> Vec<Value> {
+fn merge_items(old: &[Value], new: &[Value], shape: Shape<'_>) -> Vec<Value> {
     let index = |items: &[Value]| -> Vec<(String, usize)> {
         let elements = items.iter().enumerate();
         elements
@@ -469,7 +492,7 @@ mod tests {
     use crate::rows;
     use serde_json::json;
 
-    fn pod() -> Shape {
+    fn pod() -> Shape<'static> {
         Shape::of_row(rows::find("", "v1", "pods").unwrap())
     }
 

@@ -110,7 +110,9 @@ fn fit(schema: &Structural, value: &mut Value) {
 }
 
 impl Served {
-    fn form(&self, version: &str) -> Option<&Form> {
+    /// How objects that are stored in a version are read.
+    #[must_use]
+    pub fn form(&self, version: &str) -> Option<&Form> {
         self.forms.iter().find(|form| &*form.version == version)
     }
 
