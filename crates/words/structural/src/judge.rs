@@ -3,6 +3,8 @@
 //! Invariant: all rules of one object together cost at most [`BUDGET`], each run at most [`PER_CALL_LIMIT`]; both end the run with
 //! an error, as upstream has it. A rule runs on a stack that suffices for it.
 
+use std::sync::atomic::AtomicUsize;
+
 use serde_json::Value;
 use trireme_api::cost::ERRORS_BYTES_MAX;
 use trireme_api::field::{FieldError, FieldErrorType};
@@ -57,8 +59,8 @@ impl<'a> Inputs<'a> for Read<'a> {
 }
 
 /// What rules say of one object.
-#[derive(Default)]
-pub(crate) struct Judge {
+pub(crate) struct Judge<'s> {
+    declared: &'s AtomicUsize,
     pub errors: Vec<FieldError>,
     pub warnings: Vec<String>,
     spent: u64,
@@ -66,8 +68,19 @@ pub(crate) struct Judge {
 }
 
 /// Judges an object by its rules.
-pub(crate) fn judge<'a>(node: &'a Node, shape: &'a Shape, new: &'a Value, old: Option<&'a Value>) -> Judge {
-    let mut judge = Judge::default();
+pub(crate) fn judge<'a>(
+    node: &'a Node,
+    (shape, declared): (&'a Shape, &'a AtomicUsize),
+    new: &'a Value,
+    old: Option<&'a Value>,
+) -> Judge<'a> {
+    let mut judge = Judge {
+        declared,
+        errors: Vec::new(),
+        warnings: Vec::new(),
+        spent: 0,
+        bytes: 0,
+    };
     if node.below.rules {
         let was = old.map(|old| Correlated::new(new, old, node));
         let ratchet = Ratchet {
@@ -92,7 +105,7 @@ fn run<'a>(program: &Program, text: &str, read: &Read<'a>) -> Outcome<'a> {
     stacker::maybe_grow(stack.min(STACK_BYTES), STACK_BYTES, || program.run(read, terms))
 }
 
-impl Judge {
+impl Judge<'_> {
     fn push(&mut self, error: FieldError) {
         if self.bytes < ERRORS_BYTES_MAX {
             self.bytes += error.path.len() + error.value.len() + error.detail.len();
@@ -238,7 +251,7 @@ impl Judge {
             this: Val::shaped(new, shape),
             was: old.map(|old| Val::shaped(old, shape)),
         };
-        for (rule, made) in rules.all.iter().zip(rules.made(node, shape)) {
+        for (rule, made) in rules.all.iter().zip(rules.made(node, shape, self.declared)) {
             let program = match &made.program {
                 None => continue,
                 Some(Err(why)) => {

@@ -30,6 +30,7 @@ mod sizes;
 mod validate;
 
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicUsize;
 
 use serde_json::Value;
 use trireme_api::cost::{CostError, Ledger};
@@ -57,6 +58,8 @@ pub struct Structural {
     preserve_unknown: bool,
     /// What rules know of the root; made when the first is run.
     shape: OnceLock<Shape>,
+    /// How many fields were declared for its rules so far.
+    declared: AtomicUsize,
 }
 
 impl Structural {
@@ -70,6 +73,7 @@ impl Structural {
             root: compile::node(schema, 0)?,
             preserve_unknown,
             shape: OnceLock::new(),
+            declared: AtomicUsize::new(0),
         })
     }
 
@@ -190,7 +194,7 @@ impl Structural {
             return Judged::default();
         }
         let shape = self.shape.get_or_init(|| shape::of(&self.root, true));
-        let judge = judge::judge(&self.root, shape, new, old);
+        let judge = judge::judge(&self.root, (shape, &self.declared), new, old);
         Judged {
             errors: judge.errors,
             warnings: judge.warnings,

@@ -4,6 +4,7 @@
 //! Invariant: rules are compiled once. A rule that does not compile is told where it would have been run.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use trireme_cel::eval::{Program, Shape};
@@ -11,6 +12,10 @@ use trireme_cel::{Budget, Environment, Refused, STACK_BYTES, Type as CelType, Wa
 
 use crate::field_path;
 use crate::node::Node;
+
+/// Most fields whose types are declared for the rules of one schema, anew for each place that has rules. What is beyond is
+/// compiled without types: it runs as ever, and a mistake of types is told where a value meets it.
+const DECLARED_MAX: usize = 100_000;
 
 /// What a failed rule is an error of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,12 +99,25 @@ impl Rules {
         })
     }
 
-    /// The rules as they run, over values of a shape.
-    pub fn made(&self, node: &Node, shape: &Shape) -> &[Made] {
+    /// The rules as they run, over values of a shape; `declared` counts the fields that were declared for rules of this schema.
+    pub fn made(&self, node: &Node, shape: &Shape, declared: &AtomicUsize) -> &[Made] {
         self.made.get_or_init(|| {
-            let environments = [environment(shape, false), environment(shape, true)];
-            let make = |rule: &Rule| make(rule, &environments[usize::from(rule.optional_old_self)], node);
-            self.all.iter().map(make).collect()
+            let fields = crate::shape::fields(shape);
+            let make_environment = |optional| {
+                let before = declared.fetch_add(fields, Ordering::Relaxed);
+                if before.saturating_add(fields) > DECLARED_MAX {
+                    declared.fetch_sub(fields, Ordering::Relaxed);
+                    return untyped(optional);
+                }
+                environment(shape, optional)
+            };
+            let mut environments = [None, None];
+            let mut make_one = |rule: &Rule| {
+                let optional = rule.optional_old_self;
+                let own = environments[usize::from(optional)].get_or_insert_with(|| make_environment(optional));
+                make(rule, own, node)
+            };
+            self.all.iter().map(&mut make_one).collect()
         })
     }
 }
@@ -111,6 +129,21 @@ pub(crate) fn environment(shape: &Shape, optional_old_self: bool) -> Environment
     if optional_old_self {
         environment.declare("oldSelf", CelType::optional(is));
     }
+    environment
+}
+
+/// Likewise, where nothing is said of types.
+fn untyped(optional_old_self: bool) -> Environment {
+    let mut environment = Environment::empty();
+    environment.declare("self", CelType::Dyn);
+    environment.declare(
+        "oldSelf",
+        if optional_old_self {
+            CelType::optional(CelType::Dyn)
+        } else {
+            CelType::Dyn
+        },
+    );
     environment
 }
 

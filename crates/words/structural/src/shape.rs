@@ -16,6 +16,15 @@ pub(crate) fn of(node: &Node, resource: bool) -> Shape {
     }
 }
 
+/// How many types a shape declares: those of its members, and of theirs.
+pub(crate) fn fields(shape: &Shape) -> usize {
+    match &shape.kind {
+        Kind::Object(all) => all.values().map(|inner| 1 + fields(inner)).sum(),
+        Kind::List(inner, _) | Kind::Map(inner) => 1 + fields(inner),
+        _ => 1,
+    }
+}
+
 pub(crate) fn is_kept(shape: &Shape) -> bool {
     matches!(shape.kind, Kind::Kept)
 }
