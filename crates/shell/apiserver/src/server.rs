@@ -159,6 +159,7 @@ impl ApiServer {
             node_requests: NodeRequests::new(),
         });
         tokio::spawn(follower.follow(Arc::downgrade(&server)));
+        tokio::spawn(crate::api_services::follow_definitions(Arc::downgrade(&server)));
         tokio::spawn(webhook_follower.follow(Arc::downgrade(&server)));
         server
     }

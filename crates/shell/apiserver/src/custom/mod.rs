@@ -66,6 +66,11 @@ impl Customs {
         self.registry.load_full()
     }
 
+    /// The revision of the store that the registry is of, as it changes.
+    pub(crate) fn seen(&self) -> watch::Receiver<u64> {
+        self.seen.subscribe()
+    }
+
     /// The resource of that group, version and plural name.
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Found> {
         self.registry.load().find(group, version, plural)

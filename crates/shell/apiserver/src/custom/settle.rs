@@ -48,7 +48,9 @@ impl ApiServer {
                 .and_then(|raw| serde_json::from_slice(raw).ok())
                 .unwrap_or_default();
             // Most are settled: what a change of another definition may free is looked for below.
+            let keeps_unknown = object.raw_at(&["spec", "preserveUnknownFields"]) == Some(b"true");
             let settled = status::is_true(&conditions, status::ESTABLISHED)
+                && status::is_true(&conditions, status::NON_STRUCTURAL) == keeps_unknown
                 && object.raw_at(&["spec", "names"]) == object.raw_at(&["status", "acceptedNames"])
                 && !status::is_protected(&object.text_at(&["spec", "group"]).unwrap_or_default());
             if settled && !is_deleted {

@@ -131,10 +131,6 @@ async fn custom_target<B>(server: &Arc<ApiServer>, incoming: &Incoming<B>) -> Re
         Err(status) if status.is_not_found() => return Ok(None),
         target => target?,
     };
-    if found.terminating && info.verb == "create" {
-        let why = "create not allowed while custom resource definition is terminating";
-        return Err(Status::forbidden(row.group, row.plural, name, why));
-    }
     target.custom = Some(found.served);
     Ok(Some(target))
 }

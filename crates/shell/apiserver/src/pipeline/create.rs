@@ -72,6 +72,7 @@ impl ApiServer {
             owners::deduplicate(&mut value, owners::Found::Sent, warnings);
             rules::update_managers(target, None, &mut value, options, &target.subresource);
         }
+        self.admit_custom(target, &value)?;
         let mutated = self.admit_new(target, &mut value, options, warnings).await?;
         let own;
         let options = if mutated.empty && !options.empty {
@@ -353,6 +354,21 @@ impl ApiServer {
             view: self.view(),
             warnings,
         })
+    }
+
+    /// That the definition of a custom resource is not being deleted: it takes nothing new, by whatever request.
+    fn admit_custom(&self, target: &Target, object: &Value) -> Result<(), Status> {
+        let row = target.row;
+        let found = target
+            .custom
+            .as_ref()
+            .and_then(|_| self.customs.find(row.group, row.version, row.plural));
+        if found.is_some_and(|found| found.terminating) {
+            let name = admission_name(target, object);
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::forbidden(row.group, row.plural, &name, why));
+        }
+        Ok(())
     }
 
     /// Whether the object's namespace has a quota, of which a version may change between look and commit.

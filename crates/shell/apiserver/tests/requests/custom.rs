@@ -318,7 +318,7 @@ async fn a_definition_takes_its_objects_with_it_and_ends_its_watches() {
             (refused.code, refused.message()),
             (
                 403,
-                "widgets.example.com is forbidden: create not allowed while custom resource definition is terminating"
+                "widgets.example.com \"b\" is forbidden: create not allowed while custom resource definition is terminating"
             )
         );
         let free = r#"{"metadata":{"finalizers":null}}"#;
@@ -612,4 +612,112 @@ async fn each_version_shows_what_its_schema_knows() {
     );
     let gone = client.send("DELETE", &format!("{beta}/a"), "", "").await;
     assert_eq!((gone.code, &gone.body["status"]), (200, &json!("Success")), "{}", gone.body);
+}
+
+const UNDOMAINED: &str = "prefer a domain-qualified finalizer name";
+
+/// A finalizer without a domain is warned of where it is new.
+#[tokio::test]
+async fn finalizers_without_a_domain_are_warned_of() {
+    let client = served().await;
+    let mut held = widget("a", 1);
+    held["metadata"]["finalizers"] = json!(["plain", "a/b", "foregroundDeletion", "kubernetes", "x.com"]);
+    let made = client.json("POST", WIDGETS, &held).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    let others = "to avoid accidental conflicts with other finalizer writers\"";
+    let told = |name: &str, path: &str| format!(r#"299 - "metadata.finalizers: \"{name}\": {UNDOMAINED}{path} {others}"#);
+    let wanted = [told("plain", ""), told("x.com", " including a path (/)")];
+    assert_eq!(made.warnings, wanted);
+    let one = format!("{WIDGETS}/a");
+    let more = r#"[{"op":"add","path":"/metadata/finalizers/-","value":"added"}]"#;
+    assert_eq!(
+        client.patch(&one, "json-patch+json", more).await.warnings,
+        [told("added", "")]
+    );
+    let status = format!("{one}/status");
+    let status = client.patch(&status, "merge-patch+json", r#"{"status":{"size":1}}"#).await;
+    assert_eq!(status.warnings, Vec::<String>::new());
+}
+
+/// A definition that is being deleted takes nothing new, by whatever request; what is there may be changed.
+#[tokio::test]
+async fn nothing_new_is_taken_while_a_definition_is_deleted() {
+    let client = served().await;
+    let mut held = widget("a", 1);
+    held["metadata"]["finalizers"] = json!(["example.com/held"]);
+    client.json("POST", WIDGETS, &held).await;
+    client.send("DELETE", ONE, "", "").await;
+    let mut config = widget("b", 1);
+    config.as_object_mut().unwrap().remove("status");
+    let apply = async |name: &str, config: &Value| {
+        let at = format!("{WIDGETS}/{name}?fieldManager=x&force=true");
+        client.patch(&at, "apply-patch+yaml", config.to_string()).await
+    };
+    let mut refused = apply("b", &config).await;
+    for _ in 0..500 {
+        if refused.code == 403 {
+            break;
+        }
+        client
+            .patch(
+                &format!("{WIDGETS}/b"),
+                "merge-patch+json",
+                r#"{"metadata":{"finalizers":null}}"#,
+            )
+            .await;
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        refused = apply("b", &config).await;
+    }
+    let why = "create not allowed while custom resource definition is terminating";
+    let told = |name: &str| format!("widgets.example.com {name:?} is forbidden: {why}");
+    assert_eq!((refused.code, refused.message()), (403, told("b").as_str()));
+    let posted = client.json("POST", WIDGETS, &widget("c", 1)).await;
+    assert_eq!((posted.code, posted.message()), (403, told("c").as_str()));
+    config["metadata"]["name"] = json!("a");
+    assert_eq!(apply("a", &config).await.code, 200);
+    client
+        .patch(
+            &format!("{WIDGETS}/a"),
+            "merge-patch+json",
+            r#"{"metadata":{"finalizers":null}}"#,
+        )
+        .await;
+}
+
+/// The groups of definitions are APIServices for as long as they are served.
+#[tokio::test]
+async fn groups_of_definitions_are_registered() {
+    const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+    let client = served().await;
+    let becomes = async |version: &str, code: u16| {
+        for _ in 0..500 {
+            let found = client.send("GET", &format!("{SERVICES}/{version}.example.com"), "", "").await;
+            if found.code == code {
+                return found.body;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("{version} is not {code}");
+    };
+    let found = becomes("v1", 200).await;
+    assert_eq!(
+        found["spec"],
+        json!({"group": "example.com", "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 100})
+    );
+    assert_eq!(
+        found["metadata"]["labels"],
+        json!({"kube-aggregator.kubernetes.io/automanaged": "true"})
+    );
+    let condition = &found["status"]["conditions"][0];
+    assert_eq!(
+        ["type", "status", "reason", "message"].map(|name| condition[name].as_str().unwrap()),
+        ["Available", "True", "Local", "Local APIServices are always available"]
+    );
+    becomes("v1beta1", 200).await;
+    let unserved = r#"[{"op":"replace","path":"/spec/versions/1/served","value":false}]"#;
+    assert_eq!(client.patch(ONE, "json-patch+json", unserved).await.code, 200);
+    becomes("v1beta1", 404).await;
+    becomes("v1", 200).await;
+    client.send("DELETE", ONE, "", "").await;
+    becomes("v1", 404).await;
 }

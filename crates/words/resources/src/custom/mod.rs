@@ -5,6 +5,7 @@
 //! It will not hold built-in resources.
 
 mod columns;
+pub mod conversion;
 mod forms;
 mod jsonpath;
 mod rows;

@@ -13,6 +13,8 @@ pub const ESTABLISHED: &str = "Established";
 pub const NAMES_ACCEPTED: &str = "NamesAccepted";
 /// Condition: it is being deleted.
 pub const TERMINATING: &str = "Terminating";
+/// Condition: what its objects must be like is not said as it has to be.
+pub const NON_STRUCTURAL: &str = "NonStructuralSchema";
 /// Finalizer: its objects are deleted first.
 pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// Annotation by which a definition of one of Kubernetes' own groups says who approved it.
@@ -72,6 +74,7 @@ pub fn wanted(definition: &Value, others: &[Value], now: &str) -> Option<Value> 
     let mut new = definition.clone();
     names(&mut new, definition, others, now);
     approval(&mut new, now);
+    structure(&mut new, now);
     let conditions = &new["status"]["conditions"];
     if is_true(conditions, NAMES_ACCEPTED) && !is_true(conditions, ESTABLISHED) {
         let condition = if bad_bundle(&new) {
@@ -92,6 +95,21 @@ pub fn wanted(definition: &Value, others: &[Value], now: &str) -> Option<Value> 
         set_condition(&mut new, condition, now);
     }
     (new != *definition).then_some(new)
+}
+
+/// Says that unknown fields are kept everywhere, which is taken only where it was so before.
+fn structure(new: &mut Value, now: &str) {
+    if new["spec"]["preserveUnknownFields"] == true {
+        let condition = Condition {
+            kind: NON_STRUCTURAL,
+            status: "True",
+            reason: "Violations",
+            message: "spec.preserveUnknownFields: Invalid value: true: must be false",
+        };
+        set_condition(new, condition, now);
+    } else if let Some(conditions) = new["status"]["conditions"].as_array_mut() {
+        conditions.retain(|condition| condition["type"] != NON_STRUCTURAL);
+    }
 }
 
 /// Whether the certificates of a webhook that converts are none.

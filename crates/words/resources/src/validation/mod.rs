@@ -278,12 +278,33 @@ fn by_kind(errors: &mut Errors, row: &Resource, kind: &Kind, root: &Node<'_>, ol
     kind.after.iter().for_each(|one| look(errors, one));
 }
 
+/// What is wrong with labels that a webhook which converts gives an object.
+#[must_use]
+pub(crate) fn converted_labels(labels: &Value) -> Vec<FieldError> {
+    let object = serde_json::json!({"metadata": {"labels": labels}});
+    let mut errors = Errors::new();
+    metadata::labels(&mut errors, &Node::root(&object).get("metadata.labels"));
+    errors.into()
+}
+
+/// Likewise of annotations, which upstream calls by another name here.
+#[must_use]
+pub(crate) fn converted_annotations(annotations: &Value) -> Vec<FieldError> {
+    let object = serde_json::json!({"metadata": {"annotation": annotations}});
+    let mut errors = Errors::new();
+    metadata::annotations(&mut errors, &Node::root(&object).get("metadata.annotation"));
+    errors.into()
+}
+
 /// Warnings about an object that is accepted: created, or, where `old` is there, changed through `subresource`. Both in the
 /// version in which they are stored.
 #[must_use]
 pub fn warnings(row: &Resource, value: &Value, old: Option<&Value>, subresource: Option<&str>) -> Vec<String> {
     if row.is_custom() {
-        return Vec::new();
+        return match subresource {
+            None => warnings::of_finalizers(value, old),
+            Some(_) => Vec::new(),
+        };
     }
     warnings::of(row.storage, subresource, &Node::root(value), old.map(Node::root).as_ref())
 }

@@ -3,6 +3,7 @@
 //! Invariant: a warning refuses nothing. Whether a kind warns of a change as well as of a new object, and whether only
 //! where its generation rises, is as upstream's strategy of the kind has it.
 
+mod finalizers;
 mod paths;
 mod pod;
 
@@ -12,6 +13,8 @@ use super::ip;
 use super::names;
 use super::node::Node;
 use super::show::quoted;
+
+pub(super) use finalizers::of_finalizers;
 
 pub(super) type Warnings = Vec<String>;
 
