@@ -7,17 +7,17 @@ pub mod announce;
 pub mod dns;
 mod endpoints;
 mod facts;
+mod flows;
 pub mod mesh;
 pub mod policy;
 mod render;
 mod ruleset;
 mod services;
-mod udp;
 
 pub use endpoints::Endpoint;
 pub use facts::{Cidr, CidrError, Family, HostPort, NodeFacts, Protocol};
+pub use flows::{Flow, FlowExpectations};
 pub use ruleset::{Change, Existing, POLICY_TABLE, Ruleset, TABLE};
-pub use udp::UdpExpectations;
 
 use std::sync::Arc;
 
@@ -42,8 +42,8 @@ pub struct Input<'a> {
 pub struct Routing {
     /// What the kernel should hold.
     pub ruleset: Ruleset,
-    /// Which UDP flows may live on; others would send to endpoints that are gone.
-    pub udp: UdpExpectations,
+    /// Which flows may live on; others would send to endpoints that are gone.
+    pub flows: FlowExpectations,
     /// Health check servers to run, by port.
     pub health_checks: Vec<HealthCheck>,
 }
@@ -68,7 +68,7 @@ pub fn route(input: &Input<'_>) -> Routing {
     let ports = services::ports(input.services, &index, input.node);
     Routing {
         ruleset: render::render(&ports, input.host_ports, input.node),
-        udp: udp::expectations(&ports, input.node),
+        flows: flows::expectations(&ports, input.node),
         health_checks: services::health_checks(input.services, &index, input.node),
     }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use shared::kernel_accepts;
-use trireme_routing::{Existing, HostPort, Input, NodeFacts, Protocol, Routing, Ruleset, route};
+use trireme_routing::{Existing, Flow, FlowExpectations, HostPort, Input, NodeFacts, Protocol, Routing, Ruleset, route};
 
 fn node() -> NodeFacts {
     NodeFacts {
@@ -391,21 +391,116 @@ fn an_earlier_life_is_adopted_with_its_affinity() {
 }
 
 #[test]
-fn udp_flows_health_checks_and_both_families() {
+fn flows_are_looked_at_when_an_endpoint_has_gone_or_the_first_has_come() {
+    let with = |addresses: &[&str]| {
+        let endpoints = addresses
+            .iter()
+            .map(|it| json!({"addresses": [it], "nodeName": "one"}))
+            .collect();
+        everything(endpoints).flows
+    };
+    let (one, two, none) = (with(&["10.42.0.5"]), with(&["10.42.0.5", "10.42.0.6"]), with(&[]));
+    for (why, before, now, look) in [
+        ("the same", &one, &one, false),
+        ("one more", &one, &two, false),
+        ("one less", &two, &one, true),
+        ("the last one", &one, &none, true),
+        ("the first one", &none, &one, true),
+        ("never any", &none, &none, false),
+        ("services that are new", &FlowExpectations::default(), &one, true),
+        ("services that are gone", &one, &FlowExpectations::default(), false),
+    ] {
+        assert_eq!(now.may_have_outdated(before), look, "{why}");
+    }
+}
+
+#[test]
+fn flows_health_checks_and_both_families() {
     let routing = everything(json!([{"addresses": ["10.42.0.5"], "nodeName": "one"}]));
     let at = |text: &str, port: u16| (text.parse().unwrap(), port);
-    let udp = &routing.udp;
-    assert!(!udp.is_stale(at("10.43.0.8", 53), at("10.42.0.5", 5353)));
-    assert!(
-        udp.is_stale(at("10.43.0.8", 53), at("10.42.0.4", 5353)),
-        "its endpoint is gone"
-    );
-    assert!(
-        udp.is_stale(at("10.43.0.8", 53), at("10.43.0.8", 53)),
-        "from before there were endpoints"
-    );
-    assert!(udp.is_stale(at("192.0.2.1", 30053), at("10.42.0.4", 5353)), "by NodePort");
-    assert!(!udp.is_stale(at("8.8.8.8", 53), at("8.8.8.8", 53)), "not ours");
+    for (why, protocol, original, endpoint, answered, stale) in [
+        (
+            "right",
+            Protocol::Udp,
+            at("10.43.0.8", 53),
+            at("10.42.0.5", 5353),
+            true,
+            false,
+        ),
+        (
+            "its endpoint is gone",
+            Protocol::Udp,
+            at("10.43.0.8", 53),
+            at("10.42.0.4", 5353),
+            true,
+            true,
+        ),
+        (
+            "not answered either",
+            Protocol::Udp,
+            at("10.43.0.8", 53),
+            at("10.42.0.4", 5353),
+            false,
+            true,
+        ),
+        (
+            "from before endpoints",
+            Protocol::Udp,
+            at("10.43.0.8", 53),
+            at("10.43.0.8", 53),
+            false,
+            true,
+        ),
+        (
+            "by NodePort",
+            Protocol::Udp,
+            at("192.0.2.1", 30053),
+            at("10.42.0.4", 5353),
+            true,
+            true,
+        ),
+        ("not ours", Protocol::Udp, at("8.8.8.8", 53), at("8.8.8.8", 53), true, false),
+        (
+            "the port of another protocol",
+            Protocol::Tcp,
+            at("10.43.0.8", 53),
+            at("10.42.0.4", 5353),
+            false,
+            false,
+        ),
+        (
+            "TCP, right",
+            Protocol::Tcp,
+            at("10.43.0.7", 80),
+            at("10.42.0.5", 8080),
+            false,
+            false,
+        ),
+        (
+            "TCP, nobody answers",
+            Protocol::Tcp,
+            at("10.43.0.7", 80),
+            at("10.42.0.4", 8080),
+            false,
+            true,
+        ),
+        (
+            "TCP, served to its end",
+            Protocol::Tcp,
+            at("10.43.0.7", 80),
+            at("10.42.0.4", 8080),
+            true,
+            false,
+        ),
+    ] {
+        let flow = Flow {
+            protocol,
+            original,
+            endpoint,
+            answered,
+        };
+        assert_eq!(routing.flows.is_stale(&flow), stale, "{why}");
+    }
     assert_eq!(routing.health_checks.len(), 1);
     assert_eq!(
         (routing.health_checks[0].port, routing.health_checks[0].local_endpoints),

@@ -1,4 +1,4 @@
-//! Forgetting UDP flows whose endpoint is gone, by netlink (no `conntrack` program needed).
+//! Forgetting flows whose endpoint is gone, by netlink (no `conntrack` program needed).
 //!
 //! It blocks while it reads the kernel's table: call it from a blocking thread.
 
@@ -6,9 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rtnetlink::sys::{Socket, SocketAddr};
-
-/// Destination address and port.
-pub type Target = (IpAddr, u16);
+use trireme_routing::{Flow, Protocol};
 
 const NETLINK_NETFILTER: isize = 12;
 const GET: u16 = 0x101;
@@ -24,14 +22,16 @@ const TYPE_MASK: u16 = 0x3fff;
 
 const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const STATUS: u16 = 3;
+const STATUS_SEEN_REPLY: u32 = 0x2;
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTO: u16 = 2;
 
-/// Deletes every UDP flow for which `is_stale(where the client sent to, what answers)` says so; returns how many.
+/// Deletes every flow for which `is_stale` says so; returns how many.
 ///
 /// # Errors
 /// When the kernel's table cannot be read, or a deletion is refused.
-pub fn forget_udp(is_stale: impl Fn(Target, Target) -> bool) -> io::Result<usize> {
+pub fn forget(is_stale: impl Fn(&Flow) -> bool) -> io::Result<usize> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -112,7 +112,7 @@ fn acknowledged(socket: &Socket) -> io::Result<()> {
 }
 
 /// The original tuples, as the kernel wrote them, of stale flows.
-fn stale_tuples(socket: &Socket, family: u8, is_stale: &impl Fn(Target, Target) -> bool) -> io::Result<Vec<Vec<u8>>> {
+fn stale_tuples(socket: &Socket, family: u8, is_stale: &impl Fn(&Flow) -> bool) -> io::Result<Vec<Vec<u8>>> {
     send(socket, &message(GET, REQUEST | DUMP, family, &[]))?;
     let mut stale = Vec::new();
     loop {
@@ -123,11 +123,8 @@ fn stale_tuples(socket: &Socket, family: u8, is_stale: &impl Fn(Target, Target) 
                 MESSAGE_ERROR => error_of(body)?,
                 _ => {
                     let all = body.get(NFGEN_BYTES..).unwrap_or_default();
-                    let Some((original, reply)) = flow(all) else { continue };
-                    if is_stale(
-                        (original.destination.0, original.destination.1),
-                        (reply.source.0, reply.source.1),
-                    ) {
+                    let Some(flow) = flow(all) else { continue };
+                    if is_stale(&flow) {
                         stale.extend(attribute(all, TUPLE_ORIG).map(|(whole, _)| whole.to_vec()));
                     }
                 }
@@ -137,23 +134,33 @@ fn stale_tuples(socket: &Socket, family: u8, is_stale: &impl Fn(Target, Target) 
 }
 
 struct Tuple {
-    source: Target,
-    destination: Target,
+    protocol: Protocol,
+    source: (IpAddr, u16),
+    destination: (IpAddr, u16),
 }
 
-/// Both directions of a UDP flow; `None` for other protocols.
-fn flow(attributes: &[u8]) -> Option<(Tuple, Tuple)> {
+/// A flow of the kernel's table; `None` for protocols that Services do not have.
+fn flow(attributes: &[u8]) -> Option<Flow> {
     let original = tuple(attribute(attributes, TUPLE_ORIG)?.1)?;
     let reply = tuple(attribute(attributes, TUPLE_REPLY)?.1)?;
-    Some((original, reply))
+    let status = u32::from_be_bytes(attribute(attributes, STATUS)?.1.get(..4)?.try_into().ok()?);
+    Some(Flow {
+        protocol: original.protocol,
+        original: original.destination,
+        endpoint: reply.source,
+        answered: status & STATUS_SEEN_REPLY != 0,
+    })
 }
 
 fn tuple(body: &[u8]) -> Option<Tuple> {
     let (_, ip) = attribute(body, TUPLE_IP)?;
     let (_, proto) = attribute(body, TUPLE_PROTO)?;
-    if attribute(proto, 1)?.1.first().copied() != u8::try_from(libc::IPPROTO_UDP).ok() {
-        return None;
-    }
+    let protocol = match i32::from(*attribute(proto, 1)?.1.first()?) {
+        libc::IPPROTO_TCP => Protocol::Tcp,
+        libc::IPPROTO_UDP => Protocol::Udp,
+        libc::IPPROTO_SCTP => Protocol::Sctp,
+        _ => return None,
+    };
     let port = |kind| Some(u16::from_be_bytes(attribute(proto, kind)?.1.get(..2)?.try_into().ok()?));
     let address = |v4, v6| match attribute(ip, v4) {
         Some((_, bytes)) => Some(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(..4)?).ok()?))),
@@ -162,6 +169,7 @@ fn tuple(body: &[u8]) -> Option<Tuple> {
         ))),
     };
     Some(Tuple {
+        protocol,
         source: (address(1, 3)?, port(2)?),
         destination: (address(2, 4)?, port(3)?),
     })

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use trireme_client::{Cache, Change, ListOptions, ResourceRef, Subscription};
 use trireme_network::{NftError, Nftables, conntrack};
-use trireme_routing::{Input, NodeFacts, TABLE, UdpExpectations};
+use trireme_routing::{FlowExpectations, Input, NodeFacts, TABLE};
 
 use health::HealthServers;
 use host_ports::HostPorts;
@@ -29,6 +29,8 @@ use tables::Tables;
 const GATHER: Duration = Duration::from_millis(3);
 /// Pause after the kernel refused, before the whole ruleset is tried anew.
 const RETRY: Duration = Duration::from_secs(1);
+/// Share of the time that may go into looking at the kernel's flows: a table of 100,000 takes some 100 ms.
+const FLOWS_SHARE: u32 = 10;
 /// How often it is checked that nobody removed our tables (`nft flush ruleset`).
 const CHECK: Duration = Duration::from_secs(15);
 
@@ -42,6 +44,15 @@ pub struct ProxyConfig {
     pub pods: ListOptions,
 }
 
+/// What is known of the kernel's flows.
+#[derive(Default)]
+struct Flows {
+    /// What they were last compared with; `None` at the start.
+    compared: Option<FlowExpectations>,
+    /// Not before this time again.
+    rest: Option<Instant>,
+}
+
 /// The service proxy of a node.
 pub struct Proxy {
     cache: Arc<Cache>,
@@ -50,7 +61,7 @@ pub struct Proxy {
     host_ports: HostPorts,
     health: HealthServers,
     tables: Tables,
-    udp: Option<UdpExpectations>,
+    flows: Flows,
     synced: watch::Sender<bool>,
 }
 
@@ -65,7 +76,7 @@ impl Proxy {
             nft,
             config,
             health: HealthServers::default(),
-            udp: None,
+            flows: Flows::default(),
             synced: watch::channel(false).0,
         }
     }
@@ -85,7 +96,7 @@ impl Proxy {
             self.nft.chains().await?;
             let mut changes = self.watch().await;
             loop {
-                let next_look = if self.apply().await { CHECK } else { RETRY };
+                let next_look = self.apply().await;
                 self.wait(&mut changes, next_look).await;
             }
         };
@@ -138,8 +149,8 @@ impl Proxy {
         }
     }
 
-    /// Brings the kernel to what the cluster now says. False: try again.
-    async fn apply(&mut self) -> bool {
+    /// Brings the kernel to what the cluster now says. Returns after which time to do so again, whatever happens.
+    async fn apply(&mut self) -> Duration {
         let services = self.cache.list::<Service>(None);
         let slices = self.cache.list::<EndpointSlice>(None);
         let host_ports = self.host_ports.all();
@@ -157,30 +168,41 @@ impl Proxy {
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!("rules were not applied, trying again: {error}");
-                return false;
+                return RETRY;
             }
         }
-        self.forget_flows(routing.udp).await;
+        let next = self.forget_flows(routing.flows).await;
         self.health.reconcile(routing.health_checks).await;
         self.synced.send_replace(true);
-        true
+        next.min(CHECK)
     }
 
-    async fn forget_flows(&mut self, expected: UdpExpectations) {
-        if self.udp.as_ref() == Some(&expected) {
-            return;
+    /// Forgets what the kernel remembers of endpoints that are gone. Returns after which time to call it again.
+    async fn forget_flows(&mut self, expected: FlowExpectations) -> Duration {
+        let known = self.flows.compared.as_ref();
+        if known.is_some_and(|before| !expected.may_have_outdated(before)) {
+            self.flows.compared = Some(expected);
+            return CHECK;
+        }
+        let begun = Instant::now();
+        if let Some(left) = self.flows.rest.and_then(|rest| rest.checked_duration_since(begun)) {
+            return left;
         }
         let rules = expected.clone();
-        let forget = move || conntrack::forget_udp(|original, endpoint| rules.is_stale(original, endpoint));
-        match tokio::task::spawn_blocking(forget).await {
+        let forget = move || conntrack::forget(|flow| rules.is_stale(flow));
+        let outcome = tokio::task::spawn_blocking(forget).await;
+        self.flows.rest = Some(Instant::now() + begun.elapsed() * FLOWS_SHARE);
+        match outcome {
             Ok(Ok(count)) => {
                 if count > 0 {
-                    tracing::debug!(count, "forgot UDP flows to endpoints that are gone");
+                    tracing::debug!(count, "forgot flows to endpoints that are gone");
                 }
-                self.udp = Some(expected);
+                self.flows.compared = Some(expected);
+                return CHECK;
             }
-            Ok(Err(error)) => tracing::warn!("UDP flows to endpoints that are gone could not be forgotten: {error}"),
-            Err(error) => tracing::warn!("forgetting UDP flows: {error}"),
+            Ok(Err(error)) => tracing::warn!("flows to endpoints that are gone could not be forgotten: {error}"),
+            Err(error) => tracing::warn!("forgetting flows: {error}"),
         }
+        RETRY
     }
 }

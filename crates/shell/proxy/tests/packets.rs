@@ -6,6 +6,7 @@ mod isolation;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::UdpSocket;
+use std::time::Duration;
 
 use ground::{Connection, Host, NODE, OUTSIDE, ask_udp, on_host};
 use serde_json::json;
@@ -225,6 +226,36 @@ fn connections_survive_and_new_ones_leave_an_endpoint_that_goes() {
         assert_eq!(client.ask("10.43.0.7:80").unwrap().0, "b");
         host.network.teardown().await.unwrap();
         ground::shell("nft list chain ip foreign theirs");
+    });
+}
+
+#[test]
+fn who_waits_for_an_endpoint_that_is_gone_gets_to_another() {
+    on_host(true, async |mut host: Host| {
+        let ((client, _), (a, ip_a), (_b, ip_b)) = (host.pod("client").await, host.pod("a").await, host.pod("b").await);
+        a.run(|| {
+            ground::shell(
+                "nft add table ip deaf && nft add chain ip deaf input '{ type filter hook input priority 0; policy drop; }'",
+            );
+        });
+        host.service("web", "10.43.0.7", &json!({}));
+        host.endpoints("web", &[ip_a]);
+        host.start_proxy().await;
+        let waiting = client.run(|| std::thread::spawn(|| Connection::open_within("10.43.0.7:80", Duration::from_secs(30))));
+        host.until("the client has asked", async || {
+            client.run(|| {
+                let sockets = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+                let states = sockets.lines().filter_map(|line| line.split_whitespace().nth(3));
+                states.filter(|state| *state == "02").count() == 1
+            })
+        })
+        .await;
+        // The kernel has chosen, and keeps to it when the client tries again, unless it forgets.
+        host.endpoints("web", &[ip_b]);
+        let answer = tokio::task::spawn_blocking(move || waiting.join().unwrap()?.ask())
+            .await
+            .unwrap();
+        assert_eq!(answer.map(|(name, _)| name), Ok("b".into()));
     });
 }
 

@@ -111,8 +111,12 @@ pub struct Connection(TcpStream);
 
 impl Connection {
     pub fn open(target: &str) -> Result<Self, std::io::ErrorKind> {
+        Self::open_within(target, PATIENCE)
+    }
+
+    pub fn open_within(target: &str, patience: Duration) -> Result<Self, std::io::ErrorKind> {
         let target: SocketAddr = target.parse().unwrap();
-        let stream = TcpStream::connect_timeout(&target, PATIENCE).map_err(|error| error.kind())?;
+        let stream = TcpStream::connect_timeout(&target, patience).map_err(|error| error.kind())?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Ok(Self(stream))
     }
