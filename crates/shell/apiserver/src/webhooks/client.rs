@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -51,6 +52,8 @@ pub(super) struct Client {
     endpoint: Arc<Endpoint>,
     tls: OnceCell<Result<Arc<rustls::ClientConfig>, String>>,
     idle: Mutex<Vec<Idle>>,
+    /// Whether somebody looks after the idle ones; changed under their lock.
+    swept: AtomicBool,
 }
 
 /// Why there is no answer.
@@ -170,6 +173,7 @@ impl Client {
             endpoint,
             tls: OnceCell::new(),
             idle: Mutex::default(),
+            swept: AtomicBool::new(false),
         })
     }
 
@@ -251,7 +255,7 @@ impl Client {
             sender,
             since: Instant::now(),
         });
-        if idle.len() == 1 {
+        if !self.swept.swap(true, Ordering::Relaxed) {
             tokio::spawn(sweep(Arc::downgrade(self)));
         }
     }
@@ -354,6 +358,7 @@ async fn sweep(client: std::sync::Weak<Client>) {
         let mut idle = client.idle.lock();
         idle.retain(|own| own.since.elapsed() < IDLE_TIME && !own.sender.is_closed());
         if idle.is_empty() {
+            client.swept.store(false, Ordering::Relaxed);
             return;
         }
     }
