@@ -20,9 +20,23 @@ use crate::http::body::Body;
 use crate::http::handle::{Incoming, style};
 use crate::http::resources::{expected, not_allowed, read_object};
 use crate::http::respond;
-use crate::pipeline::{Target, options, owners, rules};
+use crate::pipeline::{Target, WriteOptions, options, owners, rules};
 use crate::server::{ApiServer, now};
 use crate::user::{ANONYMOUS, UserInfo};
+
+impl ApiServer {
+    /// Asks webhooks about a review, which is answered and not stored.
+    async fn review_by_webhooks(
+        &self,
+        target: &Target,
+        value: &mut Value,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Status> {
+        self.mutate_new_by_webhooks(target, value, options, warnings).await?;
+        self.validate_new_by_webhooks(target, value, options, warnings).await
+    }
+}
 
 /// Serves a virtual row.
 pub(crate) async fn serve<B>(server: &Arc<ApiServer>, mut incoming: Incoming<B>, target: Target) -> Result<Response<Body>, Status>
@@ -62,6 +76,10 @@ where
             value["kind"] = kind.into();
             value["apiVersion"] = row.api_version().into();
             rules::update_managers(&target, None, &mut value, &write, "");
+            server
+                .review_by_webhooks(&target, &mut value, &write, &mut warnings)
+                .await
+                .map_err(|status| status.warning(warnings.clone()))?;
             let mut review = review(server, row, value, &user)
                 .await
                 .map_err(|status| status.warning(warnings.clone()))?;

@@ -161,6 +161,8 @@ impl ApiServer {
         tokio::spawn(follower.follow(Arc::downgrade(&server)));
         tokio::spawn(crate::api_services::follow_definitions(Arc::downgrade(&server)));
         tokio::spawn(webhook_follower.follow(Arc::downgrade(&server)));
+        let webhooks = Arc::clone(&server.webhooks);
+        server.add_metrics(move || webhooks.counted());
         server
     }
 

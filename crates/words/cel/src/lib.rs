@@ -60,6 +60,17 @@ pub fn stack_bytes(length: usize) -> usize {
     STACK_BYTES_BASE.saturating_add(descending).min(STACK_BYTES)
 }
 
+/// Stack that running a compiled text of this length needs.
+#[must_use]
+pub fn running_stack_bytes(length: usize) -> usize {
+    const BYTES_PER_BYTE: usize = if cfg!(debug_assertions) { 16 * 1024 } else { 2 * 1024 };
+    const BYTES_BASE: usize = 64 * 1024;
+    length
+        .saturating_mul(BYTES_PER_BYTE)
+        .saturating_add(BYTES_BASE)
+        .min(STACK_BYTES)
+}
+
 /// What compiling the expressions of one object may take together.
 #[derive(Debug)]
 pub struct Budget {

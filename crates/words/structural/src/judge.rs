@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicUsize;
 use serde_json::Value;
 use trireme_api::cost::ERRORS_BYTES_MAX;
 use trireme_api::field::{FieldError, FieldErrorType};
-use trireme_cel::STACK_BYTES;
 use trireme_cel::eval::{BUDGET, EvalError, Inputs, Kind, Outcome, PER_CALL_LIMIT, Program, Shape, Terms, Val};
+use trireme_cel::{STACK_BYTES, running_stack_bytes};
 
 use crate::correlate::{self, Correlated};
 use crate::node::{ListType, Node};
@@ -20,9 +20,6 @@ use crate::show;
 
 /// The longest message that an expression gives.
 const MESSAGE_BYTES_MAX: usize = 5 * 1024;
-/// Stack that a run takes at most for each byte of its text.
-const STACK_BYTES_PER_BYTE: usize = if cfg!(debug_assertions) { 16 * 1024 } else { 2 * 1024 };
-const STACK_BYTES_BASE: usize = 64 * 1024;
 
 /// Why no more rules are run.
 struct Ended;
@@ -98,11 +95,7 @@ fn run<'a>(program: &Program, text: &str, read: &Read<'a>) -> Outcome<'a> {
         limit: PER_CALL_LIMIT,
         authorizer: None,
     };
-    let stack = text
-        .len()
-        .saturating_mul(STACK_BYTES_PER_BYTE)
-        .saturating_add(STACK_BYTES_BASE);
-    stacker::maybe_grow(stack.min(STACK_BYTES), STACK_BYTES, || program.run(read, terms))
+    stacker::maybe_grow(running_stack_bytes(text.len()), STACK_BYTES, || program.run(read, terms))
 }
 
 impl Judge<'_> {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use trireme_api::selector::LabelSelector;
 
 use super::Phase;
+use super::conditions::Condition;
 use super::matching::Rule;
 
 /// Where a webhook listens, and by whom it is certified. Equal ones share their connections.
@@ -78,6 +79,8 @@ pub struct Hook {
     pub reviews: Option<ReviewVersion>,
     /// Whether it is asked once more where the object was changed after it.
     pub reinvoked: bool,
+    /// What must be true of a request besides; empty for nothing.
+    pub conditions: Vec<Condition>,
     /// Where it listens.
     pub endpoint: Arc<Endpoint>,
 }
@@ -143,6 +146,12 @@ impl Hook {
             timeout_seconds: hook["timeoutSeconds"].as_u64().unwrap_or(TIMEOUT_SECONDS),
             reviews: reviews.iter().find_map(known),
             reinvoked: phase == Phase::Mutating && text("reinvocationPolicy") == "IfNeeded",
+            conditions: hook["matchConditions"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(Condition::of)
+                .collect(),
             endpoint: Arc::new(Endpoint::of(&hook["clientConfig"])),
         }
     }

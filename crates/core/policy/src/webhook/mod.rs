@@ -4,6 +4,7 @@
 //! and does what [`review::judge`] says; ids of requests come as arguments. Every text is upstream's
 //! (staging/src/k8s.io/apiserver/pkg/admission/plugin/webhook).
 
+pub mod conditions;
 pub mod failure;
 pub mod hook;
 pub mod matching;
@@ -11,6 +12,7 @@ pub mod review;
 #[cfg(test)]
 mod tests;
 
+pub use conditions::Conditioned;
 pub use failure::Failure;
 pub use hook::{Endpoint, Hook, Hooks, ReviewVersion};
 pub use matching::{Attributes, Kind, Resource, Selected, is_exempt};

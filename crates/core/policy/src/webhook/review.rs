@@ -141,7 +141,54 @@ impl ReviewVersion {
     }
 }
 
+/// A request as conditions see it: without its objects, which have names of their own.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownRequest<'a> {
+    uid: &'a str,
+    kind: SentKind<'a>,
+    resource: SentResource<'a>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    sub_resource: &'a str,
+    request_kind: SentKind<'a>,
+    request_resource: SentResource<'a>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    request_sub_resource: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    namespace: &'a str,
+    operation: &'a str,
+    user_info: User<'a>,
+    dry_run: bool,
+    options: &'a Value,
+}
+
 impl Review<'_> {
+    /// The request as the conditions of a webhook see it that would see that resource.
+    ///
+    /// # Panics
+    /// Never: all of it can be written as JSON.
+    #[must_use]
+    pub fn request(&self, kind: Kind<'_>, resource: Resource<'_>) -> Value {
+        let shown = ShownRequest {
+            uid: "",
+            kind: kind.into(),
+            resource: resource.into(),
+            sub_resource: self.subresource,
+            request_kind: self.request_kind.into(),
+            request_resource: self.request_resource.into(),
+            request_sub_resource: self.subresource,
+            name: self.name,
+            namespace: self.namespace,
+            operation: self.operation,
+            user_info: self.user,
+            dry_run: self.dry_run,
+            options: self.options,
+        };
+        serde_json::to_value(&shown).expect("a request is JSON")
+    }
+
     /// The `AdmissionReview` that a webhook is sent, in JSON.
     ///
     /// # Panics
@@ -289,7 +336,8 @@ fn response(version: ReviewVersion, body: &[u8]) -> Result<Response, Unfit> {
     let status = match &response["status"] {
         Value::Null => None,
         status @ Value::Object(_) => Some(
-            serde_json::from_value(status.clone()).map_err(|error| unread(format!("cannot read response.status: {error}")))?,
+            serde_json::from_value(without_nulls(status))
+                .map_err(|error| unread(format!("cannot read response.status: {error}")))?,
         ),
         other => return Err(mistyped(other, "AdmissionResponse.response.status", "v1.Status")),
     };
@@ -335,6 +383,18 @@ fn known(version: ReviewVersion, (api_version, kind): &(String, String)) -> Resu
         short(api_version),
         short(version.api_version())
     )))
+}
+
+/// A value without members that are null, which are to Go as if they were absent.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let kept = members.iter().filter(|(_, member)| !member.is_null());
+            kept.map(|(name, member)| (name.clone(), without_nulls(member))).collect()
+        }
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        other => other.clone(),
+    }
 }
 
 fn text(of: &Value, within: &str, name: &str) -> Result<String, Unfit> {

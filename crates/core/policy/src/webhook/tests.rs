@@ -329,7 +329,12 @@ fn what_an_answer_says_is_followed() {
     let by = "admission webhook \"h.example.com\" denied the request";
     for (status, code, reason, message) in [
         (Value::Null, 400, "", format!("{by} without explanation")),
-        (json!({"message": "no"}), 400, "", format!("{by}: no")),
+        (
+            json!({"message": "no", "reason": null, "details": null}),
+            400,
+            "",
+            format!("{by}: no"),
+        ),
         (json!({"reason": "Because"}), 400, "Because", format!("{by}: Because")),
         (
             json!({"code": 403, "reason": "Forbidden", "message": "no", "status": "Success"}),
@@ -349,4 +354,85 @@ fn the_configuration_of_admission_is_exempt() {
     assert!(is_exempt("admissionregistration.k8s.io", "MutatingWebhookConfiguration"));
     assert!(!is_exempt("example.com", "MutatingWebhookConfiguration"));
     assert!(!is_exempt("", "Pod"));
+}
+
+/// Allows `get` alone, and says what it was asked.
+struct OnlyGet(std::cell::RefCell<Vec<String>>);
+
+impl trireme_cel::eval::Authorizer for OnlyGet {
+    fn decide(&self, question: &trireme_cel::eval::Question) -> trireme_cel::eval::Decision {
+        self.0
+            .borrow_mut()
+            .push(format!("{} {} {}", question.verb, question.resource, question.name));
+        trireme_cel::eval::Decision {
+            allowed: &*question.verb == "get",
+            ..trireme_cel::eval::Decision::default()
+        }
+    }
+}
+
+#[test]
+fn conditions_keep_a_webhook_out_and_what_is_wrong_with_them_is_told() {
+    let (object, old) = (json!({"metadata": {"name": "n", "labels": {"a": "b"}}}), Value::Null);
+    let request = json!({"operation": "CREATE", "userInfo": {"username": "u"}, "dryRun": false});
+    let resource = trireme_cel::eval::Question {
+        resource: "pods".into(),
+        name: "n".into(),
+        ..trireme_cel::eval::Question::default()
+    };
+    let authorizer = OnlyGet(std::cell::RefCell::default());
+    let wanted = |expressions: &[&str], policy: &str| {
+        let conditions: Vec<Value> = expressions
+            .iter()
+            .enumerate()
+            .map(|(index, text)| json!({"name": format!("c{index}"), "expression": text}))
+            .collect();
+        let hook = hook_of(
+            Phase::Mutating,
+            json!({"matchConditions": conditions, "failurePolicy": policy}),
+        );
+        hook.is_wanted(&Conditioned {
+            object: &object,
+            old: &old,
+            request: &request,
+            resource: &resource,
+            authorizer: &authorizer,
+        })
+    };
+    let costly = "[1,2,3,4,5,6,7,8,9,10].all(a, [1,2,3,4,5,6,7,8,9,10].all(b, [1,2,3,4,5,6,7,8,9,10].all(c, \
+                  [1,2,3,4,5,6,7,8,9,10].all(d, [1,2,3,4,5,6,7,8,9,10].all(e, a+b+c+d+e > 0)))))";
+    let missing = "expression 'object.spec.x == 1' resulted in error: no such key: spec";
+    for (expressions, expected) in [
+        (vec![], Ok(true)),
+        (vec!["object.metadata.labels.a == 'b'", "oldObject == null"], Ok(true)),
+        (vec!["true", "request.operation == 'UPDATE'"], Ok(false)),
+        (vec!["object.spec.x == 1"], Err(missing.to_owned())),
+        (vec!["object.spec.x == 1", "false"], Ok(false)),
+        (
+            vec!["object.spec.x == 1", "object.metadata.y == 1"],
+            Err(format!(
+                "[{missing}, expression 'object.metadata.y == 1' resulted in error: no such key: y]"
+            )),
+        ),
+        (vec!["authorizer.requestResource.check('get').allowed()"], Ok(true)),
+        (
+            vec!["authorizer.group('').resource('pods').check('list').allowed()"],
+            Ok(false),
+        ),
+        (
+            vec![costly],
+            Err(format!(
+                "expression '{costly}' resulted in error: operation cancelled: actual cost limit exceeded"
+            )),
+        ),
+        (vec![costly; 3], Err(conditions::OUT_OF_BUDGET.to_owned())),
+    ] {
+        assert_eq!(wanted(&expressions, "Fail"), expected, "{expressions:?}");
+        let ignored = expected.or(Ok::<bool, String>(false));
+        assert_eq!(wanted(&expressions, "Ignore"), ignored, "{expressions:?}");
+    }
+    assert_eq!(
+        *authorizer.0.borrow(),
+        ["get pods n", "get pods n", "list pods ", "list pods "]
+    );
 }

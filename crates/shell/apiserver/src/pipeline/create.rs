@@ -290,6 +290,9 @@ impl ApiServer {
         options: &WriteOptions,
         warnings: &mut Vec<String>,
     ) -> Result<Mutated, Status> {
+        if !self.webhooks.any(Phase::Mutating) {
+            return Ok(Mutated::default());
+        }
         let name = admission_name(target, object);
         let Some(call) = self.webhooks(Phase::Mutating, target, Operation::Create, &name) else {
             return Ok(Mutated::default());
@@ -316,6 +319,9 @@ impl ApiServer {
         options: &WriteOptions,
         warnings: &mut Vec<String>,
     ) -> Result<(), Status> {
+        if !self.webhooks.any(Phase::Validating) {
+            return Ok(());
+        }
         let name = admission_name(target, object);
         let Some(call) = self.webhooks(Phase::Validating, target, Operation::Create, &name) else {
             return Ok(());

@@ -221,6 +221,9 @@ impl Client {
                 .map_err(|error| error.to_string())
         };
         while let Some(mut sender) = self.kept() {
+            if sender.ready().await.is_err() {
+                continue;
+            }
             match sender.send_request(request()?).await {
                 Ok(answer) => return Ok((answer, sender)),
                 // The other side closed it while it was idle: that is no answer yet.
@@ -236,7 +239,7 @@ impl Client {
     fn kept(&self) -> Option<SendRequest<Full<Bytes>>> {
         let mut idle = self.idle.lock();
         while let Some(own) = idle.pop() {
-            if own.sender.is_ready() && own.since.elapsed() < IDLE_TIME {
+            if !own.sender.is_closed() && own.since.elapsed() < IDLE_TIME {
                 return Some(own.sender);
             }
         }

@@ -78,7 +78,7 @@ impl<'a> Asked<'a> {
         attributes(self.target, self.operation, self.name)
     }
 
-    fn review(&self) -> Review<'_> {
+    pub(super) fn review(&self) -> Review<'_> {
         let user = &self.target.user;
         Review {
             operation: self.operation.name(),
@@ -289,12 +289,25 @@ impl ApiServer {
                 object: Some(&*value).filter(|value| !value.is_null()),
                 old,
             };
-            if !self.selects(hook, asked, selected)? || (rounds.again && !rounds.wanted.contains(&hook.id)) {
+            if !self.selects(hook, asked, selected)? {
                 continue;
             }
-            let outcome = self.mutate_by(call, (hook, row), asked, (value, old), warnings).await;
+            // In the second round nobody is asked for the first time.
+            let passed_over = rounds.again && !rounds.wanted.contains(&hook.id);
+            let started = Instant::now();
+            let outcome = self
+                .mutate_by(call, (hook, row, passed_over), asked, (value, old), warnings)
+                .await;
+            match outcome {
+                Ok(Outcome::Unasked) => continue,
+                Ok(Outcome::Unjudged(status)) => return Err(status),
+                _ => {}
+            }
+            let operation = asked.operation.name();
+            let counts = &self.webhooks.counts;
+            counts.asked((hook, call.phase), operation, started.elapsed(), outcome.as_ref().err());
             let changed = match &outcome {
-                Ok(Some(patched)) => {
+                Ok(Outcome::Patched(patched)) => {
                     mutated.patched = true;
                     mutated.empty |= patched.empty;
                     patched.changed
@@ -320,11 +333,11 @@ impl ApiServer {
     async fn mutate_by(
         &self,
         call: &Call,
-        (hook, row): (&Hook, &'static Resource),
+        (hook, row, passed_over): (&Hook, &'static Resource, bool),
         asked: &Asked<'_>,
         (value, old): (&mut Value, Option<&Value>),
         warnings: &mut Vec<String>,
-    ) -> Result<Option<Patched>, Failure> {
+    ) -> Result<Outcome, Failure> {
         let target = asked.target;
         let object = shown(target, target.row, row, value).map_err(Failure::Unusable)?;
         let before = match old {
@@ -337,6 +350,11 @@ impl ApiServer {
             object: &object,
             old: &before,
         };
+        match self.is_wanted((hook, call.phase), asked, &objects) {
+            Ok(true) if !passed_over => {}
+            Ok(_) => return Ok(Outcome::Unasked),
+            Err(status) => return Ok(Outcome::Unjudged(status)),
+        }
         let review = asked.review();
         let asking = self.ask(&call.registry, (call.phase, hook), &review, &objects, call.deadline);
         let verdict = asking.await?;
@@ -345,15 +363,15 @@ impl ApiServer {
             return Err(Failure::Rejected(status));
         }
         if verdict.patch.is_empty() {
-            return Ok(None);
+            return Ok(Outcome::Unpatched);
         }
         let object = object.into_owned();
         let Some(mut patched) = self.patched(hook, row, target, object, &verdict.patch)? else {
-            return Ok(None);
+            return Ok(Outcome::Unpatched);
         };
         let new = std::mem::take(&mut patched.value);
         take_back(target, row, new, value);
-        Ok(Some(patched))
+        Ok(Outcome::Patched(patched))
     }
 
     /// An object with a webhook's patch applied, decoded and defaulted; none where the patch has no operations.
@@ -452,7 +470,16 @@ impl ApiServer {
                     shown_in.len() - 1
                 }
             };
-            relevant.push((hook, at));
+            let (row, object, before) = &shown_in[at];
+            let objects = Objects {
+                kind: kind_of(row, &target.subresource),
+                resource: resource_of(row),
+                object,
+                old: before,
+            };
+            if self.is_wanted((hook, call.phase), asked, &objects)? {
+                relevant.push((hook, at));
+            }
         }
         let review = asked.review();
         let mut calls: FuturesUnordered<_> = relevant
@@ -467,22 +494,31 @@ impl ApiServer {
                 };
                 let review = &review;
                 async move {
+                    let started = Instant::now();
                     let asking = self.ask(&call.registry, (call.phase, hook), review, &objects, call.deadline);
-                    (hook, asking.await)
+                    let (told, outcome) = match asking.await {
+                        Ok(verdict) => (
+                            verdict.warnings,
+                            verdict.denied.map_or(Ok(()), |status| Err(Failure::Rejected(status))),
+                        ),
+                        Err(failure) => (Vec::new(), Err(failure)),
+                    };
+                    let counts = &self.webhooks.counts;
+                    let operation = asked.operation.name();
+                    counts.asked((hook, call.phase), operation, started.elapsed(), outcome.as_ref().err());
+                    (hook, told, outcome)
                 }
             })
             .collect();
         let mut first = Ok(());
-        while let Some((hook, outcome)) = calls.next().await {
+        while let Some((hook, told, outcome)) = calls.next().await {
+            warn(warnings, told);
             let refused = match outcome {
-                Ok(verdict) => {
-                    warn(warnings, verdict.warnings);
-                    verdict.denied.map_or(Ok(()), Err)
-                }
-                Err(Failure::Call { .. }) if hook.ignores_failures => outcome.map(drop).or_else(|failure| {
+                Ok(()) => Ok(()),
+                Err(failure @ Failure::Call { .. }) if hook.ignores_failures => {
                     tracing::warn!(webhook = hook.name, %failure, "a webhook failed and is ignored");
                     Ok(())
-                }),
+                }
                 Err(failure) => Err(failure.into_status()),
             };
             first = first.and(refused);
@@ -491,7 +527,10 @@ impl ApiServer {
     }
 
     /// Whether a webhook's selectors take a request.
-    fn selects(&self, hook: &Hook, asked: &Asked<'_>, selected: Selected<'_>) -> Result<bool, Status> {
+    fn selects(&self, hook: &Hook, asked: &Asked<'_>, mut selected: Selected<'_>) -> Result<bool, Status> {
+        if asked.operation == Operation::Connect {
+            selected.object = None; // the options of a connection have no labels, not even none
+        }
         let labels_of = |namespace: &str| {
             let namespace = self.store.get(&keys::object("", "namespaces", "", namespace))?;
             let labels = namespace.header().labels.iter();
@@ -515,6 +554,18 @@ fn ignored(hook: &Hook, failure: Failure, deadline: Instant) -> Result<(), Statu
         return Err(Status::timeout("request did not complete within requested timeout", 0));
     }
     Ok(())
+}
+
+/// What one mutating webhook did.
+enum Outcome {
+    /// It was not asked.
+    Unasked,
+    /// It was not asked, and the request fails: its conditions cannot be judged.
+    Unjudged(Status),
+    /// It admitted the object as it is.
+    Unpatched,
+    /// It patched the object.
+    Patched(Patched),
 }
 
 /// What a patch gave.

@@ -5,7 +5,9 @@
 
 mod ask;
 mod client;
+mod conditions;
 mod dispatch;
+mod metrics;
 mod place;
 mod tls;
 
@@ -43,6 +45,7 @@ pub(crate) struct Webhooks {
     registry: ArcSwap<Registry>,
     /// How many calls there may be at once.
     calls: tokio::sync::Semaphore,
+    counts: metrics::Counts,
 }
 
 impl Webhooks {
@@ -51,6 +54,7 @@ impl Webhooks {
         let webhooks = Arc::new(Self {
             registry: ArcSwap::default(),
             calls: tokio::sync::Semaphore::new(client::CALLS_MAX),
+            counts: metrics::Counts::default(),
         });
         let mut follower = Follower {
             webhooks: Arc::clone(&webhooks),
@@ -59,6 +63,16 @@ impl Webhooks {
         };
         follower.read();
         (webhooks, follower)
+    }
+
+    /// What is counted of them, as OpenMetrics text.
+    pub(crate) fn counted(&self) -> String {
+        self.counts.text()
+    }
+
+    /// Whether there are any of a kind.
+    pub(crate) fn any(&self, phase: Phase) -> bool {
+        !self.registry.load().hooks.of(phase).is_empty()
     }
 
     /// Those that are configured now, where there are any of that kind.

@@ -1,6 +1,6 @@
 //! Where a webhook's Service leads: an address of one of its ready endpoints.
 //!
-//! Invariant: Service addresses are not used, so that a server without a service proxy reaches webhooks, too.
+//! Invariant: Service addresses are not used, so that a server without a service proxy reaches webhooks, too, if its host reaches pods.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -504,7 +504,7 @@ async fn other_versions_subresources_and_connections_are_met() {
         }
         "/scale" => patch(&json!([{"op": "replace", "path": "/spec/replicas", "value": 5}])),
         "/binding" => deny("stay"),
-        "/connect" => deny("closed"),
+        "/connect" | "/closed" => deny("closed"),
         _ => allow(),
     })
     .await;
@@ -527,6 +527,7 @@ async fn other_versions_subresources_and_connections_are_met() {
                     hook("binding", backend.at("/binding"), &["pods/binding"]),
                     hook("connect", backend.at("/connect"), &["pods/exec", "pods/proxy"]),
                     hook("scale", backend.at("/seen"), &["deployments/scale"]),
+                    hook("review", backend.at("/closed"), &["selfsubjectaccessreviews"]),
                 ],
             ),
         ],
@@ -584,6 +585,19 @@ async fn other_versions_subresources_and_connections_are_met() {
 
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     made(&server, "POST", PODS, pod).await;
+    let review = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
+    let refused = call(
+        &server,
+        "POST",
+        "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+        review,
+    )
+    .await;
+    assert_eq!(
+        message(&refused),
+        (400, "admission webhook \"review.example.com\" denied the request: closed")
+    );
+    backend.asked();
     let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
     let refused = call(&server, "POST", &format!("{PODS}/p/binding"), binding).await;
     assert_eq!(
@@ -600,7 +614,11 @@ async fn other_versions_subresources_and_connections_are_met() {
 
 #[tokio::test]
 async fn who_configures_admission_cannot_be_stopped_by_it() {
-    let backend = Backend::start(|_, _| deny("all")).await;
+    let backend = Backend::start(|_, request| match request["resource"]["resource"].as_str() {
+        Some("secrets") => allow(), // the marker is one
+        _ => deny("all"),
+    })
+    .await;
     let server = server(Config::default(), None).await;
     let all = || vec![hook("all", backend.at("/all"), &["*/*"])];
     configured(&server, &backend, &[("validating", "all", all())]).await;
@@ -689,4 +707,128 @@ async fn a_service_is_reached_at_its_ready_endpoints() {
     let refused = call(&server, "POST", CONFIGMAPS, labelled("port")).await;
     let text = failed("port", 1, "no service port 1 found for service \"hooks\"");
     assert_eq!(message(&refused), (500, text.as_str()));
+}
+
+#[tokio::test]
+async fn selectors_and_conditions_keep_webhooks_out() {
+    let backend = Backend::start(|path, _| deny(path)).await;
+    let server = server(Config::default(), None).await;
+    let maps: &[&str] = &["configmaps"];
+    let condition = |text: &str| json!([{"name": "c", "expression": text}]);
+    let mut named = hook("named", backend.at("/named"), maps);
+    named["matchConditions"] = condition("object.metadata.name == 'named' && request.userInfo.username == 'admin'");
+    let mut wrong = hook("wrong", backend.at("/wrong"), maps);
+    wrong["matchConditions"] = condition("object.metadata.labels.wrong == 'yes'");
+    wrong["objectSelector"] = json!({"matchExpressions": [{"key": "case", "operator": "Exists"}]});
+    let mut allowed = hook("allowed", backend.at("/allowed"), maps);
+    allowed["matchConditions"] = condition("!authorizer.requestResource.check('create').allowed()");
+    let selected = with(
+        hook("selected", backend.at("/selected"), maps),
+        "namespaceSelector",
+        json!({"matchLabels": {"watched": "yes"}}),
+    );
+    let mut spaces = hook("spaces", backend.at("/spaces"), &["namespaces"]);
+    spaces["namespaceSelector"] = json!({"matchLabels": {"never": "yes"}});
+    let mutating = vec![named, wrong.clone(), selected, spaces];
+    configured(
+        &server,
+        &backend,
+        &[("mutating", "m", mutating), ("validating", "v", vec![allowed])],
+    )
+    .await;
+
+    made(&server, "POST", CONFIGMAPS, config_map("other")).await;
+    let refused = call(&server, "POST", CONFIGMAPS, config_map("named")).await;
+    assert_eq!(
+        message(&refused),
+        (400, "admission webhook \"named.example.com\" denied the request: /named")
+    );
+    let mut labelled = config_map("case");
+    labelled["metadata"]["labels"] = json!({"case": "1"});
+    let refused = call(&server, "POST", CONFIGMAPS, labelled).await;
+    let text = "configmaps \"case\" is forbidden: expression 'object.metadata.labels.wrong == 'yes'' resulted in error: no such key: \
+                wrong";
+    assert_eq!(message(&refused), (403, text));
+
+    made(
+        &server,
+        "POST",
+        "/api/v1/namespaces",
+        json!({"metadata": {"name": "watched", "labels": {"watched": "yes"}}}),
+    )
+    .await;
+    let refused = call(&server, "POST", "/api/v1/namespaces/watched/configmaps", config_map("other")).await;
+    assert_eq!(
+        message(&refused),
+        (
+            400,
+            "admission webhook \"selected.example.com\" denied the request: /selected"
+        )
+    );
+    let never = json!({"metadata": {"name": "never", "labels": {"never": "yes"}}});
+    let refused = call(&server, "POST", "/api/v1/namespaces", never).await;
+    assert_eq!(
+        message(&refused),
+        (400, "admission webhook \"spaces.example.com\" denied the request: /spaces")
+    );
+
+    let metrics = call(&server, "GET", "/metrics", Value::Null).await.text;
+    for line in [
+        "apiserver_admission_webhook_rejection_count{name=\"named.example.com\",type=\"admit\",operation=\"CREATE\",\
+         error_type=\"no_error\",rejection_code=\"400\"} 1",
+        "apiserver_admission_webhook_request_total{name=\"named.example.com\",type=\"admit\",operation=\"CREATE\",code=\"400\",\
+         rejected=\"true\"} 1",
+        "apiserver_admission_match_condition_exclusions_total{name=\"allowed.example.com\",kind=\"webhook\",type=\"validating\",\
+         operation=\"CREATE\"} 1",
+    ] {
+        assert!(metrics.lines().any(|own| own == line), "{line}: {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn custom_resources_are_patched_and_pruned_in_each_version() {
+    let backend = Backend::start(|path, request| match path {
+        "/patch" => {
+            assert_eq!(request["object"]["apiVersion"], "example.com/v1", "{request}");
+            patch(&json!([
+                {"op": "add", "path": "/spec/added", "value": "yes"},
+                {"op": "add", "path": "/spec/unknown", "value": "pruned"},
+            ]))
+        }
+        _ => allow(),
+    })
+    .await;
+    let server = server(Config::default(), None).await;
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "added": {"type": "string"}, "own": {"type": "string", "default": "filled"}}}}}});
+    let version = |name: &str, storage: bool| json!({"name": name, "served": true, "storage": storage, "schema": schema});
+    let definition = json!({"metadata": {"name": "widgets.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+            "versions": [version("v1", true), version("v1beta1", false)]}});
+    made(
+        &server,
+        "POST",
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+        definition,
+    )
+    .await;
+    let mut hook = hook("cr", backend.at("/patch"), &["widgets"]);
+    hook["rules"][0]["apiVersions"] = json!(["v1"]);
+    configured(&server, &backend, &[("mutating", "m", vec![hook])]).await;
+    for version in ["v1", "v1beta1"] {
+        let place = format!("/apis/example.com/{version}/namespaces/default/widgets");
+        let widget = json!({"apiVersion": format!("example.com/{version}"), "kind": "Widget", "metadata": {"name": version},
+            "spec": {}});
+        let mut answer = call(&server, "POST", &place, widget.clone()).await;
+        for _ in 0..200 {
+            if answer.code != 404 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            answer = call(&server, "POST", &place, widget.clone()).await;
+        }
+        assert_eq!(answer.code, 201, "{}", answer.text);
+        assert_eq!(answer.body["apiVersion"], widget["apiVersion"]);
+        assert_eq!(answer.body["spec"], json!({"added": "yes", "own": "filled"}));
+    }
 }
