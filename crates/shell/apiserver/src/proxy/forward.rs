@@ -50,8 +50,8 @@ where
     B::Error: std::fmt::Display,
 {
     let backend = Backend::of(server, target).await?;
-    connect_admission(server, target, &incoming.query).await?;
     let path = Path::of(&incoming);
+    connect_admission(server, target, &incoming.query, Some(&path.sent)).await?;
     if wants_upgrade(&incoming.parts) {
         return upgrade(server, incoming, &backend, &path).await;
     }

@@ -115,7 +115,7 @@ pub(crate) async fn stream<B>(server: &Arc<ApiServer>, incoming: Incoming<B>, ta
         attributes.verb = "create".to_owned();
         server.authorize(&incoming.user, &attributes)?;
     }
-    connect_admission(server, target, &incoming.query).await?;
+    connect_admission(server, target, &incoming.query, None).await?;
     let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
         return Err(no_host(&target.name));
     };
@@ -188,18 +188,40 @@ fn container(pod: &Value, query: &Query, target: &Target) -> Result<String, Stat
     }
 }
 
-async fn connect_admission(server: &ApiServer, target: &Target, query: &Query) -> Result<(), Status> {
+/// The options of a connection as an object; `path` is that of a proxied request, below the subresource.
+fn connect_options(target: &Target, query: &Query, path: Option<&str>) -> Value {
     let kind = target.row.subresource(&target.subresource).map_or("", |sub| sub.kind);
-    let command: Vec<&str> = query.all("command").collect();
     let mut object = json!({"kind": kind, "apiVersion": "v1"});
+    if let Some(path) = path {
+        if !path.is_empty() {
+            object["path"] = path.into();
+        }
+        return object;
+    }
+    if target.subresource == "portforward" {
+        let ports: Vec<i32> = query.all("ports").filter_map(|port| port.parse().ok()).collect();
+        if !ports.is_empty() {
+            object["ports"] = ports.into();
+        }
+        return object;
+    }
     for name in ["stdin", "stdout", "stderr", "tty"] {
         if query.flag(name) {
             object[name] = true.into();
         }
     }
+    if let Some(container) = query.get("container").filter(|name| !name.is_empty()) {
+        object["container"] = container.into();
+    }
+    let command: Vec<&str> = query.all("command").collect();
     if !command.is_empty() {
         object["command"] = command.into();
     }
+    object
+}
+
+async fn connect_admission(server: &ApiServer, target: &Target, query: &Query, path: Option<&str>) -> Result<(), Status> {
+    let mut object = connect_options(target, query, path);
     let options = object.clone();
     let mut warnings = Vec::new();
     let mut request = AdmissionRequest {

@@ -525,7 +525,11 @@ async fn other_versions_subresources_and_connections_are_met() {
                 "v",
                 vec![
                     hook("binding", backend.at("/binding"), &["pods/binding"]),
-                    hook("connect", backend.at("/connect"), &["pods/exec", "pods/proxy"]),
+                    hook(
+                        "connect",
+                        backend.at("/connect"),
+                        &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "services/proxy"],
+                    ),
                     hook("scale", backend.at("/seen"), &["deployments/scale"]),
                     hook("review", backend.at("/closed"), &["selfsubjectaccessreviews"]),
                 ],
@@ -598,6 +602,37 @@ async fn other_versions_subresources_and_connections_are_met() {
         (400, "admission webhook \"review.example.com\" denied the request: closed")
     );
     backend.asked();
+    for (path, options) in [
+        (
+            "attach?stdin=true&container=c",
+            json!({"kind": "PodAttachOptions", "stdin": true, "container": "c"}),
+        ),
+        (
+            "exec?command=a&command=b&stdout=true",
+            json!({"kind": "PodExecOptions", "stdout": true, "command": ["a", "b"]}),
+        ),
+        (
+            "portforward?ports=80",
+            json!({"kind": "PodPortForwardOptions", "ports": [80]}),
+        ),
+    ] {
+        let refused = call(&server, "POST", &format!("{PODS}/p/{path}"), Value::Null).await;
+        assert_eq!(
+            message(&refused),
+            (400, "admission webhook \"connect.example.com\" denied the request: closed"),
+            "{path}"
+        );
+        let asked = backend.asked();
+        let request = &asked[0].1["request"];
+        let mut expected = options;
+        expected["apiVersion"] = json!("v1");
+        assert_eq!(request["object"], expected, "{path}");
+        assert_eq!(request["kind"]["kind"], expected["kind"]);
+        assert_eq!(
+            (&request["operation"], &request["name"], &request["options"]),
+            (&json!("CONNECT"), &json!("p"), &Value::Null)
+        );
+    }
     let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
     let refused = call(&server, "POST", &format!("{PODS}/p/binding"), binding).await;
     assert_eq!(
