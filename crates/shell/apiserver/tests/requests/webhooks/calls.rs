@@ -349,4 +349,3 @@ async fn a_service_is_reached_at_its_ready_endpoints() {
     let text = failed("port", 1, "no service port 1 found for service \"hooks\"");
     assert_eq!(message(&refused), (500, text.as_str()));
 }
-

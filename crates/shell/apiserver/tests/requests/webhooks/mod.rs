@@ -213,4 +213,3 @@ fn config_map(name: &str) -> Value {
 fn message(answer: &Answer) -> (u16, &str) {
     (answer.code, answer.body["message"].as_str().unwrap_or_default())
 }
-
