@@ -100,7 +100,9 @@ fn selector(value: Option<&Value>) -> Result<Option<LabelSelector>, String> {
 }
 
 impl Endpoint {
-    fn of(config: &Value) -> Self {
+    /// What a `clientConfig` says.
+    #[must_use]
+    pub fn of(config: &Value) -> Self {
         let encoded = config["caBundle"].as_str().unwrap_or_default();
         let service = &config["service"];
         let place = if service.is_object() {

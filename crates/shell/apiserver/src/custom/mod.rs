@@ -3,6 +3,7 @@
 //! Invariant: nobody waits for a lock to look at it, and who asks for a built-in resource does not look. It may be as late as a
 //! watch of the store is; who misses something in it makes sure first that it has seen what the replica has after a barrier.
 
+pub(crate) mod convert;
 pub(crate) mod decode;
 mod older;
 mod settle;
@@ -34,6 +35,8 @@ pub(crate) type Digests = Arc<[(String, [u8; 32])]>;
 /// The custom resources that are served now.
 pub(crate) struct Customs {
     registry: ArcSwap<Registry>,
+    /// Who calls webhooks that convert.
+    callers: convert::Callers,
     /// The digests of the documents of OpenAPI, with the registry that they are of.
     digests: Mutex<Option<(Arc<Registry>, Digests)>>,
     /// The revision of the store that the registry is of, told to who waits.
@@ -44,6 +47,7 @@ impl Customs {
     fn new() -> Self {
         Self {
             registry: ArcSwap::default(),
+            callers: convert::Callers::default(),
             digests: Mutex::default(),
             seen: watch::Sender::new(0),
         }

@@ -116,7 +116,7 @@ impl ApiServer {
             match outcome {
                 Outcome::Done(object) => {
                     let written = object.header().resource_version;
-                    return rules::to_served(target.row, target.custom.as_deref(), object, written);
+                    return self.shown(target, object, written).await;
                 }
                 Outcome::Exists(_) if generated && attempt < RETRIES_MAX => {}
                 Outcome::Exists(current) => {
@@ -197,7 +197,7 @@ impl ApiServer {
             });
         }
         metadata(&mut value).remove("selfLink"); // it is not stored
-        let body = Body::new(rules::encoded(target, value)?);
+        let body = Body::new(self.encoded(target, value).await?);
         let put = StoreOperation::Put {
             body,
             ttl_seconds: self.ttl(target),

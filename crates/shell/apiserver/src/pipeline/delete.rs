@@ -96,36 +96,26 @@ impl ApiServer {
         for _ in 0..RETRIES_MAX {
             self.barrier().await?;
             let current = self.store.get(&target.key()).ok_or_else(|| target.not_found())?;
-            let read = |object: Object| {
-                let written = current.header().resource_version;
-                rules::to_served(target.row, target.custom.as_deref(), object, written)
+            let written = current.header().resource_version;
+            let seen = match target.custom {
+                Some(_) => self.shown(target, current.clone(), written).await?,
+                None => current.clone(),
             };
-            let old = match target.custom {
-                Some(_) => read(current.clone())?.value(),
-                None => current.value(),
-            };
+            let old = seen.value();
             check_preconditions(target, options, &old)?;
             self.admit_delete(target, &old, options, &mut warnings)?;
-            if let Err(status) = self
-                .webhooks_on_delete(target, &current, options, asking, &mut warnings)
-                .await
-            {
+            if let Err(status) = self.webhooks_on_delete(target, &seen, options, asking, &mut warnings).await {
                 return Err(status.warning(warnings));
             }
-            let shown = |object: Object, gone: bool, warnings: Vec<String>| -> Result<Deleted, Status> {
-                Ok(Deleted {
-                    object: read(object)?,
-                    gone,
-                    warnings,
-                })
-            };
             let (value, gone) = match plan(target, &old, options) {
-                Plan::Keep => return shown(current.clone(), false, warnings),
+                Plan::Keep => return self.deleted(target, (current, written), false, warnings).await,
                 Plan::Mark(value) => (value, false),
                 Plan::Remove(value) => (value, true),
             };
             if options.dry_run {
-                return shown(rules::object_of(&value)?, gone, warnings);
+                return self
+                    .deleted(target, (rules::object_of(&value)?, written), gone, warnings)
+                    .await;
             }
             let mut writes = Vec::new();
             let mut last = None;
@@ -137,7 +127,7 @@ impl ApiServer {
                 StoreOperation::Delete { last: Body::new(last) }
             } else {
                 StoreOperation::Put {
-                    body: Body::new(rules::encoded(target, value)?),
+                    body: Body::new(self.encoded(target, value).await?),
                     ttl_seconds: self.ttl(target),
                 }
             };
@@ -153,7 +143,7 @@ impl ApiServer {
                 Applied::Committed { mut objects, .. } => {
                     let committed = objects.swap_remove(0);
                     let object = last.map_or(Ok(committed.clone()), |value| at_revision_of(value, &committed))?;
-                    return shown(object, gone, warnings);
+                    return self.deleted(target, (object, written), gone, warnings).await;
                 }
                 Applied::Conflict { .. } => {}
                 Applied::Done | Applied::Fenced { .. } | Applied::Unguarded { .. } => {
@@ -162,6 +152,21 @@ impl ApiServer {
             }
         }
         Err(target.modified())
+    }
+
+    /// What a deletion answers of an object that was last stored at that revision.
+    async fn deleted(
+        &self,
+        target: &Target,
+        (object, written): (Object, u64),
+        gone: bool,
+        warnings: Vec<String>,
+    ) -> Result<Deleted, Status> {
+        Ok(Deleted {
+            object: self.shown(target, object, written).await?,
+            gone,
+            warnings,
+        })
     }
 
     fn admit_delete(

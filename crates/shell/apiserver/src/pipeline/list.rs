@@ -93,6 +93,9 @@ impl ApiServer {
                 let written = item.header().resource_version;
                 *item = rules::to_served(target.row, target.custom.as_deref(), item.clone(), written)?;
             }
+            if let Some(served) = target.custom.as_deref().filter(|served| served.webhook.is_some()) {
+                self.convert_all(served, listing.items.iter_mut().collect(), true).await?;
+            }
         }
         Ok(listing)
     }

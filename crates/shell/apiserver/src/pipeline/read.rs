@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use trireme_api::{Object, Status, StatusCause, StatusDetails};
 
-use super::{Target, options, rules};
+use super::{Target, options};
 use crate::server::ApiServer;
 
 /// How long a read waits for a resourceVersion that has not happened yet.
@@ -32,7 +32,7 @@ impl ApiServer {
         }
         let object = self.store.get(&target.key()).ok_or_else(|| target.not_found())?;
         let written = object.header().resource_version;
-        rules::to_served(target.row, target.custom.as_deref(), object, written)
+        self.shown(target, object, written).await
     }
 
     /// Waits until the replica has a revision, but not for long.

@@ -99,19 +99,14 @@ pub fn is_current(row: &'static Resource, custom: Option<&Served>, object: &Obje
     }
 }
 
-/// A stored object, in the target's version, that is about to be changed.
+/// A stored object of a built-in row, in its version, that is about to be changed.
 ///
 /// # Errors
-/// As [`to_served`].
-pub fn present(target: &Target, object: &Object) -> Result<Present, Status> {
-    let row = target.row;
+/// As [`to_version`].
+pub fn present(row: &'static Resource, object: &Object) -> Result<Present, Status> {
     match row.bulk {
         Some(at) if !converts(row) => Ok(Present::without(object, at)),
-        _ => {
-            let written = object.header().resource_version;
-            let shown = to_served(row, target.custom.as_deref(), object.clone(), written)?;
-            Ok(Present::of(shown.value()))
-        }
+        _ => Ok(Present::of(to_version(row, object.clone())?.value())),
     }
 }
 

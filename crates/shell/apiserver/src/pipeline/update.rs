@@ -148,7 +148,13 @@ impl ApiServer {
         make: &mut Make<'_>,
     ) -> Result<Attempt, Status> {
         let current = self.store.get(&target.key()).ok_or_else(|| target.not_found())?;
-        let present = rules::present(target, &current)?;
+        let present = match target.custom {
+            Some(_) => {
+                let written = current.header().resource_version;
+                Present::of(self.shown(target, current.clone(), written).await?.value())
+            }
+            None => rules::present(target.row, &current)?,
+        };
         let mut made = make(&present)?;
         let mut warnings = std::mem::take(&mut made.warnings);
         let changed = self.change_to(target, options, behaviour, (current, present, made), &mut warnings);
@@ -263,25 +269,20 @@ impl ApiServer {
             }
         }
         metadata(&mut value).insert("resourceVersion".into(), Value::String(revision.to_string()));
-        let done = |object: Object| {
-            let written = object.header().resource_version;
-            rules::to_served(target.row, target.custom.as_deref(), object, written).map(Some)
-        };
         let goes = goes_now(&value);
         if !options.dry_run {
             metadata(&mut value).remove("selfLink"); // it is not stored
         }
         if !goes && (value == *old || rules::differ_in_times_only(old, &value)) {
-            let as_read = || rules::encoded(target, old.clone());
             match converted.as_ref().filter(|_| target.custom.is_some()) {
                 // What a schema of today makes of it is written, as upstream does, though nobody changed it.
-                Some(stored) if as_read()? != *stored => value = old.clone(),
-                _ => return done(current),
+                Some(stored) if self.encoded(target, old.clone()).await? != *stored => value = old.clone(),
+                _ => return self.done(target, current).await,
             }
         }
         let spliced = lifted.and_then(|lifted| present.text_of(&value, lifted));
         if options.dry_run {
-            return done(rules::object_from(value, spliced)?);
+            return self.done(target, rules::object_from(value, spliced)?).await;
         }
         let precondition = Precondition::Revision(revision);
         let mut gone = None;
@@ -296,7 +297,7 @@ impl ApiServer {
             StoreOperation::Delete { last }
         } else {
             StoreOperation::Put {
-                body: Body::spliced(rules::encoded(target, value)?, spliced),
+                body: Body::spliced(self.encoded(target, value).await?, spliced),
                 ttl_seconds: self.ttl(target),
             }
         };
@@ -311,7 +312,8 @@ impl ApiServer {
         match self.commit(writes, target.user.fence).await? {
             Applied::Committed { mut objects, .. } => {
                 let committed = objects.swap_remove(0);
-                done(gone.map_or(Ok(committed.clone()), |value| at_revision_of(value, &committed))?)
+                let object = gone.map_or(Ok(committed.clone()), |value| at_revision_of(value, &committed))?;
+                self.done(target, object).await
             }
             Applied::Conflict { write: 0, .. } if pinned && !behaviour.patch => Err(target.modified()),
             Applied::Conflict { .. } => Ok(None),
@@ -319,6 +321,12 @@ impl ApiServer {
                 Err(Status::internal("the store answered a transaction with something else"))
             }
         }
+    }
+
+    /// What a change answers of an object.
+    async fn done(&self, target: &Target, object: Object) -> Result<Option<Object>, Status> {
+        let written = object.header().resource_version;
+        self.shown(target, object, written).await.map(Some)
     }
 
     /// Strategy, allocation, validation and validating admission of a changed object.

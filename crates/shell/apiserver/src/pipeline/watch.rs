@@ -4,7 +4,7 @@
 //! versions; a bookmark is never ahead of an event that was not delivered; a watcher that falls behind history is told
 //! 410 and nothing else. Selectors look at the previous object too: leaving is DELETED, entering is ADDED.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rand::Rng as _;
@@ -69,6 +69,10 @@ pub enum Item {
 pub struct Watcher {
     row: &'static Resource,
     custom: Option<(Arc<Served>, Arc<Customs>)>,
+    /// Who converts, where a webhook does.
+    converter: Option<Weak<ApiServer>>,
+    /// What is next and still to be converted: who is cancelled meanwhile finds it here again.
+    unconverted: Vec<Item>,
     live: Option<Box<dyn Watch>>,
     idle: bool,
     selection: Selection,
@@ -105,7 +109,12 @@ impl ApiServer {
     ///
     /// # Errors
     /// 400 and 422 for bad options. An expired resourceVersion is an event of the stream, as upstream has it.
-    pub async fn watch(&self, target: &Target, options: &ListOptions, selection: Selection) -> Result<Watcher, Status> {
+    pub async fn watch(
+        self: &Arc<Self>,
+        target: &Target,
+        options: &ListOptions,
+        selection: Selection,
+    ) -> Result<Watcher, Status> {
         let asked = revision(&options.resource_version).map_err(|why| Status::failure(500, "", why))?;
         let prefix = target.prefix();
         let now = Instant::now();
@@ -116,6 +125,12 @@ impl ApiServer {
         let mut watcher = Watcher {
             row: target.row,
             custom: target.custom.clone().map(|served| (served, Arc::clone(&self.customs))),
+            converter: target
+                .custom
+                .as_ref()
+                .filter(|served| served.webhook.is_some())
+                .map(|_| Arc::downgrade(self)),
+            unconverted: Vec::new(),
             live: None,
             idle: false,
             selection,
@@ -186,6 +201,30 @@ impl Watcher {
 
     /// What comes next, at least one item; `None` when the watch's time is over. Cancel-safe.
     pub async fn next(&mut self) -> Option<Vec<Item>> {
+        let Some(server) = self.converter.clone() else {
+            return self.next_read().await;
+        };
+        if self.unconverted.is_empty() {
+            self.unconverted = self.next_read().await?;
+        }
+        let mut items = self.unconverted.clone();
+        let objects = items.iter_mut().filter_map(|item| match item {
+            Item::Change { object, .. } => Some(object),
+            _ => None,
+        });
+        if let (Some(served), Some(server)) = (self.served(), server.upgrade()) {
+            if let Err(status) = server.convert_all(served, objects.collect(), true).await {
+                items = vec![Item::Failed(Box::new(status))];
+                self.live = None;
+                self.initial = None;
+            }
+        }
+        self.unconverted.clear();
+        Some(items)
+    }
+
+    /// What comes next as it is read: a webhook may have to convert it.
+    async fn next_read(&mut self) -> Option<Vec<Item>> {
         while self.initial.is_some() {
             let items = self.initial_items();
             if !items.is_empty() {

@@ -16,6 +16,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use serde_json::Value;
 use trireme_api::Object;
 use trireme_policy::webhook::{Endpoint, Hook, Hooks, Phase};
 use trireme_store::{ReadError, Store};
@@ -163,5 +164,32 @@ fn prepared(phase: Phase, object: &Object, known: Option<Known>) -> Vec<Arc<Hook
     match known {
         Some(known) if known.at == (header.uid.clone(), header.resource_version) => known.hooks,
         _ => Hook::all(phase, &object.value()),
+    }
+}
+
+/// The client of a webhook that converts custom resources.
+pub(crate) struct Caller {
+    config: Value,
+    client: Arc<Client>,
+}
+
+impl Caller {
+    /// A client without connections, by a `clientConfig`.
+    pub(crate) fn new(config: &Value) -> Self {
+        Self {
+            config: config.clone(),
+            client: Client::new(Arc::new(Endpoint::of(config))),
+        }
+    }
+
+    /// Whether it is the client of that `clientConfig`.
+    pub(crate) fn is_of(&self, config: &Value) -> bool {
+        self.config == *config
+    }
+
+    /// Posts a review and reads the answer, within the time; or says why there is none.
+    pub(crate) async fn post(&self, server: &ApiServer, body: bytes::Bytes, time: Duration) -> Result<bytes::Bytes, String> {
+        let answer = self.client.post(server, body, time).await;
+        answer.map_err(|unanswered| unanswered.told().0)
     }
 }

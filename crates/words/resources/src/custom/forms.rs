@@ -129,7 +129,8 @@ impl Served {
         version == self.row.version && !self.form(version).is_some_and(|form| form.is_older(revision))
     }
 
-    /// Makes of a value that was stored at that revision what this version shows.
+    /// Makes of a value that was stored at that revision what this version shows; where a webhook converts, what its own version
+    /// does, for it to be converted.
     ///
     /// # Errors
     /// Where metadata of a resource within it is none by this version's schema.
@@ -139,7 +140,7 @@ impl Served {
         if let Some(form) = self.form(version) {
             form.read(value, revision);
         }
-        if is_own {
+        if is_own || self.webhook.is_some() {
             return Ok(());
         }
         self.convert(value, self.row)
@@ -154,16 +155,38 @@ impl Served {
             return Ok(());
         }
         self.convert(value, stored)?;
+        self.default_stored(value, stored);
+        Ok(())
+    }
+
+    /// Likewise of what a webhook made of it.
+    ///
+    /// # Errors
+    /// As [`Self::store`].
+    pub fn fit_stored(&self, value: &mut Value, stored: &Resource) -> Result<(), FieldError> {
+        self.fit(value, stored)?;
+        self.default_stored(value, stored);
+        Ok(())
+    }
+
+    fn default_stored(&self, value: &mut Value, stored: &Resource) {
         if let Some(schema) = self.form(stored.version).and_then(Form::structural) {
             schema.default(value);
         }
-        Ok(())
     }
 
     /// Makes of a value one of another version: without conversion but for what that one's schema does not know.
     fn convert(&self, value: &mut Value, to: &Resource) -> Result<(), FieldError> {
         value["apiVersion"] = to.api_version().into();
         value["kind"] = to.kind.into();
+        self.fit(value, to)
+    }
+
+    /// Prunes a value of a version by that version's schema.
+    ///
+    /// # Errors
+    /// Where metadata of a resource within it is none.
+    pub fn fit(&self, value: &mut Value, to: &Resource) -> Result<(), FieldError> {
         if let Some(schema) = self.form(to.version).and_then(Form::structural) {
             schema.prune(value, None);
             schema.coerce_metadata(value, false, None)?;

@@ -43,8 +43,33 @@ pub struct Served {
     /// The schema, as the definition has it; null without one.
     pub schema: Value,
     structural: Option<Arc<Structural>>,
+    /// Who converts its objects to other versions; none where they differ in nothing but what schemas prune.
+    pub webhook: Option<Arc<Webhook>>,
     /// The versions in which objects may be stored, this one among them; one list for all versions of a definition.
     pub forms: Arc<[Form]>,
+}
+
+/// A webhook that converts.
+#[derive(Debug)]
+pub struct Webhook {
+    /// Its `clientConfig`.
+    pub client: Value,
+    /// Versions of reviews that it knows, the most wanted one first.
+    pub versions: Vec<Box<str>>,
+}
+
+impl Webhook {
+    fn of(definition: &Value) -> Option<Arc<Self>> {
+        let conversion = &definition["spec"]["conversion"];
+        let webhook = &conversion["webhook"];
+        let versions = webhook["conversionReviewVersions"].as_array().into_iter().flatten();
+        (conversion["strategy"] == "Webhook").then(|| {
+            Arc::new(Self {
+                client: webhook["clientConfig"].clone(),
+                versions: versions.filter_map(|version| version.as_str().map(Into::into)).collect(),
+            })
+        })
+    }
 }
 
 /// Where an object has its scale: names from its root on.
@@ -273,6 +298,7 @@ impl Builder {
             Form::after(known, name, structural(definition, version).map(Arc::new), revision)
         });
         let forms: Arc<[Form]> = forms.collect();
+        let webhook = Webhook::of(definition);
         let served = versions.into_iter().flatten().filter(|version| version["served"] == true);
         let mut served: Vec<Arc<Served>> = served
             .filter_map(|version| {
@@ -284,6 +310,7 @@ impl Builder {
                     scale: ScalePaths::of(&version["subresources"]["scale"]),
                     schema: version["schema"]["openAPIV3Schema"].clone(),
                     structural: forms.iter().find(|form| form.version() == row.version)?.structural().cloned(),
+                    webhook: webhook.clone(),
                     forms: Arc::clone(&forms),
                 }))
             })

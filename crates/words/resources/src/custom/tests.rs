@@ -255,3 +255,22 @@ fn paths_find_the_first_value() {
     assert!(JsonPath::parse(".a.b[9].v").unwrap().first(&object).is_none());
     assert!(JsonPath::parse(".a.b[").is_none());
 }
+
+#[test]
+fn what_keeps_unknown_fields_is_told_to_be_no_structure() {
+    let mut own = settled(definition("widgets", "Widget"), &[]);
+    own["spec"]["preserveUnknownFields"] = json!(true);
+    let told = settled(own, &[]);
+    assert_eq!(
+        condition(&told, "NonStructuralSchema"),
+        [
+            "True",
+            "Violations",
+            "spec.preserveUnknownFields: Invalid value: true: must be false"
+        ]
+    );
+    let mut mended = told;
+    mended["spec"]["preserveUnknownFields"] = json!(false);
+    let mended = settled(mended, &[]);
+    assert!(!status::is_true(&mended["status"]["conditions"], "NonStructuralSchema"));
+}

@@ -107,10 +107,6 @@ pub(super) static ROWS: &[Resource] = &[
         hash: "jfWCUB31mvA=",
         limits: cost::DEFINITION,
         bulk: Some(&["spec", "versions"]),
-        unenforced: Some(Unenforced::with(
-            &["spec", "conversion", "webhook"],
-            "no webhook converts its objects: they are the same in all versions but for `apiVersion`",
-        )),
         ..BASE
     },
     Resource {

@@ -404,6 +404,7 @@ mod tests {
         const ACTED_ON: &[&str] = &[
             "admissionregistration.k8s.io/mutatingwebhookconfigurations",
             "admissionregistration.k8s.io/validatingwebhookconfigurations",
+            "apiextensions.k8s.io/customresourcedefinitions",
             "apps/daemonsets",
             "apps/deployments",
             "apps/replicasets",

@@ -1,6 +1,7 @@
 //! Admission webhooks over real TLS on loopback: a server of them, and how they are configured.
 
 mod calls;
+mod conversion;
 mod meetings;
 
 use std::net::SocketAddr;
@@ -30,6 +31,8 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 enum Reply {
     /// Answers with these members of a response.
     Response(Value),
+    /// Answers that whole review.
+    Review(Value),
     /// Answers something else.
     Raw(u16, &'static str),
     /// Sends the caller elsewhere.
@@ -143,6 +146,9 @@ async fn answer(
                 .header("content-type", "application/json")
                 .body(Full::new(review.to_string().into()))
         }
+        Reply::Review(review) => answer
+            .header("content-type", "application/json")
+            .body(Full::new(review.to_string().into())),
         Reply::Raw(code, text) => answer
             .status(code)
             .header("content-type", "text/plain")
