@@ -212,12 +212,12 @@ impl Watcher {
             Item::Change { object, .. } => Some(object),
             _ => None,
         });
-        if let (Some(served), Some(server)) = (self.served(), server.upgrade()) {
-            if let Err(status) = server.convert_all(served, objects.collect(), true).await {
-                items = vec![Item::Failed(Box::new(status))];
-                self.live = None;
-                self.initial = None;
-            }
+        if let (Some(served), Some(server)) = (self.served(), server.upgrade())
+            && let Err(status) = server.convert_all(served, objects.collect(), true).await
+        {
+            items = vec![Item::Failed(Box::new(status))];
+            self.live = None;
+            self.initial = None;
         }
         self.unconverted.clear();
         Some(items)
