@@ -136,6 +136,8 @@ pub fn apply(row: &Resource, live: Option<&Present>, mut config: Value, by: Appl
     if meta.and_then(|meta| meta.get("managedFields")).is_some_and(names_managers) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
+    // A null there is a field that the live object, looked at without its owners, does not have.
+    let is_told_of_managers = meta.is_some_and(|meta| meta.get("managedFields").is_some());
     let shape = Shape::of(row, by.custom);
     // What kubectl once applied is held against all of the live object.
     let apart = live.filter(|live| !(by.manager == "kubectl" && has_last_applied(live.value())));
@@ -216,7 +218,7 @@ pub fn apply(row: &Resource, live: Option<&Present>, mut config: Value, by: Appl
         outcome => outcome,
     };
     let (mut managers, same_spec) = outcome.map_err(|conflicts| conflict_status(&conflicts))?;
-    let changed = !same_spec || !equal_but_for_managers(&merged, live_value, same_spec);
+    let changed = is_told_of_managers || !same_spec || !equal_but_for_managers(&merged, live_value, same_spec);
     let mut value = if changed {
         if let Some(entry) = managers.get_mut(&Id::applier(by.manager, by.subresource.unwrap_or_default())) {
             entry.time = Some(by.now.to_owned());

@@ -90,6 +90,26 @@ fn a_create_owns_what_it_sets_but_not_names_and_the_like() {
 }
 
 #[test]
+fn an_apply_is_dated_where_it_says_something_new() {
+    let row = row("", "configmaps");
+    let live = created(row, config_map(json!({"a": "1"})), "one");
+    // As a stock server answers: null is not what the live object has.
+    for (meta, dated) in [
+        (json!({"name": "c"}), false),
+        (json!({"name": "c", "managedFields": null}), true),
+        (json!({"name": "c", "creationTimestamp": null}), true),
+        (json!({"name": "c", "annotations": {}}), true),
+    ] {
+        let mut config = config_map(json!({"a": "1"}));
+        config["metadata"] = meta.clone();
+        let value = applied(row, Some(&live), &config, by("two", LATER));
+        let entries = value["metadata"]["managedFields"].as_array().unwrap();
+        let own = entries.iter().find(|entry| entry["manager"] == "two").unwrap();
+        assert_eq!(own.get("time").is_some(), dated, "{meta}");
+    }
+}
+
+#[test]
 fn structs_that_always_exist_are_not_owned_themselves() {
     let row = row("", "pods");
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {
