@@ -74,7 +74,8 @@ pub struct Watcher {
     /// What is next and still to be converted: who is cancelled meanwhile finds it here again.
     unconverted: Vec<Item>,
     live: Option<Box<dyn Watch>>,
-    idle: bool,
+    /// Where it was asked for from a revision that this replica does not have yet.
+    ahead: Option<Asked>,
     selection: Selection,
     initial: Option<Initial>,
     failure: Option<Box<Status>>,
@@ -132,7 +133,7 @@ impl ApiServer {
                 .map(|_| Arc::downgrade(self)),
             unconverted: Vec::new(),
             live: None,
-            idle: false,
+            ahead: None,
             selection,
             initial: None,
             failure: None,
@@ -167,17 +168,37 @@ impl ApiServer {
         };
         watcher.told = start;
         // Each kubelet asks for the pods of its node alone, and for its Node: it hears of nothing else.
-        let live = match watcher.selection.topic(&prefix) {
-            Some(topic) => self.store.watch_topic(&prefix, &topic, start),
-            None => self.store.watch(&prefix, start),
+        let asked = Asked {
+            topic: watcher.selection.topic(&prefix),
+            store: Arc::clone(&self.store),
+            prefix,
+            start,
         };
-        match live {
+        match asked.watch() {
             Ok(live) => watcher.live = Some(live),
-            // Upstream waits for a revision of the future to come, and says nothing.
-            Err(ReadError::Future { .. }) => watcher.idle = true,
+            // Upstream waits for a revision of the future to come, and says nothing until then. A server that was started
+            // again is behind for a moment, and its clients come from servers that are not.
+            Err(ReadError::Future { .. }) => watcher.ahead = Some(asked),
             Err(error) => watcher.failure = Some(Box::new(expired(error, start))),
         }
         Ok(watcher)
+    }
+}
+
+/// What is to be watched.
+struct Asked {
+    store: Arc<dyn Store>,
+    prefix: String,
+    topic: Option<String>,
+    start: u64,
+}
+
+impl Asked {
+    fn watch(&self) -> Result<Box<dyn Watch>, ReadError> {
+        match &self.topic {
+            Some(topic) => self.store.watch_topic(&self.prefix, topic, self.start),
+            None => self.store.watch(&self.prefix, self.start),
+        }
     }
 }
 
@@ -233,12 +254,9 @@ impl Watcher {
             // A selector may let nothing through for long: others have their turn.
             tokio::task::yield_now().await;
         }
+        self.catch_up().await?;
         if let Some(status) = self.failure.take() {
             return Some(vec![Item::Failed(status)]);
-        }
-        if self.idle {
-            tokio::time::sleep_until(self.deadline).await;
-            return None;
         }
         loop {
             let live = self.live.as_mut()?;
@@ -279,6 +297,24 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// Waits until this replica has come as far as the watch is to begin; `None` where its time is over first.
+    async fn catch_up(&mut self) -> Option<()> {
+        let Some(ahead) = &self.ahead else { return Some(()) };
+        let custom = self.custom.as_ref();
+        tokio::select! {
+            biased;
+            () = ahead.store.reached(ahead.start) => {}
+            () = replaced(custom), if custom.is_some() => return None,
+            () = tokio::time::sleep_until(self.deadline) => return None,
+        }
+        match ahead.watch() {
+            Ok(live) => self.live = Some(live),
+            Err(error) => self.failure = Some(Box::new(expired(error, ahead.start))),
+        }
+        self.ahead = None;
+        Some(())
     }
 
     /// The next of the initial objects; empty where none of those looked at is selected.

@@ -87,6 +87,35 @@ async fn what_is_asked_for_must_be_there_to_give() {
     }
 }
 
+/// As a client does that comes from a server which is further: what it asks for is told once it is there, and not never.
+#[tokio::test(start_paused = true)]
+async fn a_watch_from_a_revision_to_come_tells_what_follows_it() {
+    let server = server(Config::default(), None).await;
+    let ahead = server.store().revision() + 2;
+    let request = Request::get(format!("{MAPS}?watch=1&timeoutSeconds=60&resourceVersion={ahead}"))
+        .header("authorization", "Bearer ADMIN")
+        .body(Full::new(Bytes::new()))
+        .unwrap();
+    let mut body = server.handle(request).await.into_body();
+    let mut after = Vec::new();
+    for number in 0..4 {
+        let made = made(&server, "POST", MAPS, json!({"metadata": {"name": format!("m{number}")}})).await;
+        let revision: u64 = made["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+        if revision > ahead {
+            after.push(made["metadata"]["name"].clone());
+        }
+    }
+    let begun = Instant::now();
+    let mut told = Vec::new();
+    while told.len() < after.len() {
+        let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        let events = events(std::str::from_utf8(&frame).unwrap());
+        told.extend(events.iter().map(|event| event["object"]["metadata"]["name"].clone()));
+    }
+    assert!(after.len() >= 2 && told == after, "{told:?}, not {after:?}");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn watches_begin_and_end_as_upstreams() {
     let server = server(Config::default(), None).await;
