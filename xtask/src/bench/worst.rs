@@ -9,11 +9,12 @@ mod changes;
 mod kinds;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use clap::Args;
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use self::changes::Created;
@@ -250,6 +251,15 @@ impl Search {
         let (status, answer) = connection.exchange(stored).await?;
         // Of what is accepted in a dry run not all can be stored, such as what a quota or a log entry has no room for.
         ensure!(status.is_success(), "size {size} is not stored: {}", explain(status, &answer));
+        let path = Created::of(&collection, &call.body, &answer)?.path;
+        // The server itself writes the status of a definition once it is there: what is read before cannot be put after.
+        let established = |status: StatusCode, text: &Bytes| {
+            let is_definition = path.contains("/customresourcedefinitions/");
+            let object: Value = serde_json::from_slice(text).unwrap_or_default();
+            let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+            status.is_success() && (!is_definition || conditions.any(|condition| condition["type"] == "Established"))
+        };
+        let answer = until(&mut connection, &path, "not established", established).await?;
         let created = Created::of(&collection, &call.body, &answer)?;
         drop(answer);
         let mut found = Vec::new();
@@ -261,6 +271,11 @@ impl Search {
         let gone = Call::with(Method::DELETE, format!("{}?gracePeriodSeconds=0", created.path), "");
         let (status, answer) = connection.exchange(gone).await?;
         ensure!(status.is_success(), "it is not deleted: {}", explain(status, &answer));
+        // A definition goes once none of its objects is left, and the next kind's would be there already.
+        until(&mut connection, &created.path, "still there", |status, _| {
+            status == StatusCode::NOT_FOUND
+        })
+        .await?;
         Ok(found)
     }
 
@@ -285,5 +300,18 @@ impl Search {
             cpu_ms: spent.as_secs_f64() * 1000.0 / f64::from(self.repeat),
             memory_kib,
         })
+    }
+}
+
+/// Reads a path again and again until the answer is as it should be.
+async fn until(connection: &mut Connection, path: &str, what: &str, is_so: impl Fn(StatusCode, &Bytes) -> bool) -> Result<Bytes> {
+    let deadline = Instant::now() + ANSWER_LIMIT;
+    loop {
+        let (status, answer) = connection.exchange(Call::with(Method::GET, path, "")).await?;
+        if is_so(status, &answer) {
+            return Ok(answer);
+        }
+        ensure!(Instant::now() < deadline, "{path} is {what}: {}", explain(status, &answer));
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
