@@ -29,8 +29,8 @@ use tables::Tables;
 const GATHER: Duration = Duration::from_millis(3);
 /// Pause after the kernel refused, before the whole ruleset is tried anew.
 const RETRY: Duration = Duration::from_secs(1);
-/// Share of the time that may go into looking at the kernel's flows: a table of 100,000 takes some 100 ms.
-const FLOWS_SHARE: u32 = 10;
+/// How many times as long as a look at the kernel's flows the rest after it is.
+const FLOWS_REST: u32 = 10;
 /// How often it is checked that nobody removed our tables (`nft flush ruleset`).
 const CHECK: Duration = Duration::from_secs(15);
 
@@ -191,7 +191,7 @@ impl Proxy {
         let rules = expected.clone();
         let forget = move || conntrack::forget(|flow| rules.is_stale(flow));
         let outcome = tokio::task::spawn_blocking(forget).await;
-        self.flows.rest = Some(Instant::now() + begun.elapsed() * FLOWS_SHARE);
+        self.flows.rest = Some(Instant::now() + begun.elapsed() * FLOWS_REST);
         match outcome {
             Ok(Ok(count)) => {
                 if count > 0 {

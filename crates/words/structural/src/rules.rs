@@ -202,7 +202,7 @@ mod tests {
     /// A chain of schemas with rules at each, over many fields at its end: the types of all of them would be declared anew for each
     /// place. What is beyond the limit is compiled without types, and still run.
     #[test]
-    fn compiling_rules_at_every_level_ends() {
+    fn compiling_rules_at_every_level_is_bounded() {
         let fields: Map<String, Value> = (0..10_000).map(|n| (format!("f{n}"), json!({"type": "string"}))).collect();
         let mut schema = json!({"type": "object", "properties": fields});
         for _ in 0..60 {
@@ -214,10 +214,10 @@ mod tests {
         for _ in 0..60 {
             object = json!({"a": object, "b": "x"});
         }
-        let begun = std::time::Instant::now();
         let errors = schema.validate_rules(&json!({"spec": object}), None);
         assert_eq!(errors.len(), 60, "{errors:?}");
-        let took = begun.elapsed();
-        assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+        // Sixty times ten thousand without the limit.
+        let declared = schema.declared.load(Ordering::Relaxed);
+        assert!((10_000..=DECLARED_MAX).contains(&declared), "{declared}");
     }
 }

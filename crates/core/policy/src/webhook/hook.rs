@@ -12,7 +12,7 @@ use trireme_api::selector::LabelSelector;
 
 use super::Phase;
 use super::conditions::Condition;
-use super::matching::Rule;
+use super::matching::{Rule, texts};
 
 /// Where a webhook listens, and by whom it is certified. Equal ones share their connections.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -88,11 +88,6 @@ pub struct Hook {
 /// How long a webhook may take that does not say.
 const TIMEOUT_SECONDS: u64 = 10;
 const PORT: u64 = 443;
-
-fn texts(value: &Value) -> Vec<String> {
-    let items = value.as_array().into_iter().flatten();
-    items.filter_map(Value::as_str).map(str::to_owned).collect()
-}
 
 fn selector(value: Option<&Value>) -> Result<Option<LabelSelector>, String> {
     let read = LabelSelector::from_value(value).map_err(|error| error.to_string())?;

@@ -101,25 +101,10 @@ impl<'a> From<Resource<'a>> for SentResource<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SentRequest<'a> {
-    uid: &'a str,
-    kind: SentKind<'a>,
-    resource: SentResource<'a>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    sub_resource: &'a str,
-    request_kind: SentKind<'a>,
-    request_resource: SentResource<'a>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    request_sub_resource: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    name: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    namespace: &'a str,
-    operation: &'a str,
-    user_info: User<'a>,
+    #[serde(flatten)]
+    shown: ShownRequest<'a>,
     object: &'a Value,
     old_object: &'a Value,
-    dry_run: bool,
-    options: &'a Value,
 }
 
 #[derive(Serialize)]
@@ -165,14 +150,9 @@ struct ShownRequest<'a> {
 }
 
 impl Review<'_> {
-    /// The request as the conditions of a webhook see it that would see that resource.
-    ///
-    /// # Panics
-    /// Never: all of it can be written as JSON.
-    #[must_use]
-    pub fn request(&self, kind: Kind<'_>, resource: Resource<'_>) -> Value {
-        let shown = ShownRequest {
-            uid: "",
+    fn shown<'a>(&'a self, uid: &'a str, kind: Kind<'a>, resource: Resource<'a>) -> ShownRequest<'a> {
+        ShownRequest {
+            uid,
             kind: kind.into(),
             resource: resource.into(),
             sub_resource: self.subresource,
@@ -185,8 +165,16 @@ impl Review<'_> {
             user_info: self.user,
             dry_run: self.dry_run,
             options: self.options,
-        };
-        serde_json::to_value(&shown).expect("a request is JSON")
+        }
+    }
+
+    /// The request as the conditions of a webhook see it that would see that resource.
+    ///
+    /// # Panics
+    /// Never: all of it can be written as JSON.
+    #[must_use]
+    pub fn request(&self, kind: Kind<'_>, resource: Resource<'_>) -> Value {
+        serde_json::to_value(self.shown("", kind, resource)).expect("a request is JSON")
     }
 
     /// The `AdmissionReview` that a webhook is sent, in JSON.
@@ -199,21 +187,9 @@ impl Review<'_> {
             kind: "AdmissionReview",
             api_version: version.api_version(),
             request: SentRequest {
-                uid,
-                kind: objects.kind.into(),
-                resource: objects.resource.into(),
-                sub_resource: self.subresource,
-                request_kind: self.request_kind.into(),
-                request_resource: self.request_resource.into(),
-                request_sub_resource: self.subresource,
-                name: self.name,
-                namespace: self.namespace,
-                operation: self.operation,
-                user_info: self.user,
+                shown: self.shown(uid, objects.kind, objects.resource),
                 object: objects.object,
                 old_object: objects.old,
-                dry_run: self.dry_run,
-                options: self.options,
             },
         };
         serde_json::to_vec(&review).expect("a review is JSON")

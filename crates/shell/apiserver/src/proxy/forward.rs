@@ -115,7 +115,7 @@ impl Path {
 }
 
 /// A path without `.`, `..` and doubled slashes, absolute, without a slash at its end.
-pub(super) fn clean_path(path: &str) -> String {
+pub(crate) fn clean_path(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

@@ -30,7 +30,7 @@ use crate::pipeline::{Target, WriteOptions};
 use crate::server::ApiServer;
 use crate::{webhooks, websocket};
 
-pub(crate) use forward::proxy;
+pub(crate) use forward::{clean_path, proxy};
 
 /// Where a request comes from: told to what is reached through the proxy subresources.
 #[derive(Clone, Copy, Debug)]

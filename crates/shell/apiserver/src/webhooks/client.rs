@@ -27,6 +27,7 @@ use trireme_policy::webhook::hook::Place;
 use super::place::{self, Address};
 use super::tls;
 use crate::nodes::NodeStream;
+use crate::proxy::clean_path;
 use crate::server::ApiServer;
 
 /// Calls that may be on their way at once, to all webhooks together.
@@ -99,7 +100,7 @@ impl Target {
                     authority: format!("{host}:{port}"),
                     host,
                     port: *port,
-                    path: clean(path),
+                    path: clean_path(path),
                 })
             }
             Place::Url(url) => {
@@ -113,24 +114,11 @@ impl Target {
                     host: host.to_owned(),
                     port: authority.port_u16().unwrap_or(443),
                     authority: authority.as_str().to_owned(),
-                    path: clean(uri.path()),
+                    path: clean_path(uri.path()),
                 })
             }
         }
     }
-}
-
-/// A path as Go's `path.Join` leaves it.
-fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 /// An error of the system in Go's words.

@@ -448,7 +448,7 @@ impl ApiServer {
         let target = asked.target;
         let null = Value::Null;
         // The same objects for all that see the same version.
-        let mut shown_in: Vec<(&'static Resource, Cow<'_, Value>, Cow<'_, Value>)> = Vec::new();
+        let mut shown_in: Vec<Shown<'_>> = Vec::new();
         let mut relevant = Vec::new();
         for (hook, row) in &call.concerned {
             let selected = Selected { object: value, old };
@@ -470,13 +470,7 @@ impl ApiServer {
                     shown_in.len() - 1
                 }
             };
-            let (row, object, before) = &shown_in[at];
-            let objects = Objects {
-                kind: kind_of(row, &target.subresource),
-                resource: resource_of(row),
-                object,
-                old: before,
-            };
+            let objects = seen(target, &shown_in[at]);
             if self.is_wanted((hook, call.phase), asked, &objects)? {
                 relevant.push((hook, at));
             }
@@ -485,13 +479,7 @@ impl ApiServer {
         let mut calls: FuturesUnordered<_> = relevant
             .into_iter()
             .map(|(hook, at)| {
-                let (row, object, before) = &shown_in[at];
-                let objects = Objects {
-                    kind: kind_of(row, &target.subresource),
-                    resource: resource_of(row),
-                    object,
-                    old: before,
-                };
+                let objects = seen(target, &shown_in[at]);
                 let review = &review;
                 async move {
                     let started = Instant::now();
@@ -573,6 +561,19 @@ struct Patched {
     value: Value,
     changed: bool,
     empty: bool,
+}
+
+/// The objects of a request in a row's version: the new one and the one as it is.
+type Shown<'v> = (&'static Resource, Cow<'v, Value>, Cow<'v, Value>);
+
+/// They as a webhook sees them.
+fn seen<'a>(target: &'a Target, (row, object, old): &'a Shown<'_>) -> Objects<'a> {
+    Objects {
+        kind: kind_of(row, &target.subresource),
+        resource: resource_of(row),
+        object,
+        old,
+    }
 }
 
 /// Whether a subresource takes the resource's own objects.

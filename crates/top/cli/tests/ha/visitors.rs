@@ -76,29 +76,15 @@ pub(crate) struct Visitor {
 struct Log {
     /// Times of answers.
     answers: Vec<Instant>,
-    given_up: Vec<GivenUp>,
-}
-
-/// An address that did not answer.
-#[derive(Debug, Clone)]
-pub(crate) struct GivenUp {
-    /// Wall clock of the attempt's begin, to be found in logs of servers.
-    #[expect(dead_code, reason = "shown when a trial fails")]
-    pub(crate) at: String,
-    #[expect(dead_code, reason = "shown when a trial fails")]
-    pub(crate) address: SocketAddr,
-    #[expect(dead_code, reason = "shown when a trial fails")]
-    pub(crate) step: &'static str,
-    #[expect(dead_code, reason = "shown when a trial fails")]
-    pub(crate) error: String,
+    given_up: Vec<String>,
 }
 
 /// What visitors met.
 #[derive(Debug, Clone)]
 pub(crate) struct Visits {
     pub(crate) answered: usize,
-    /// The addresses that had to be given up.
-    pub(crate) given_up: Vec<GivenUp>,
+    /// Each address that had to be given up: when (to be found in the logs of servers), which, at what, and why.
+    pub(crate) given_up: Vec<String>,
     pub(crate) longest_gap: Duration,
 }
 
@@ -116,13 +102,8 @@ impl Visitor {
                 match visit(address) {
                     Ok(_) => visits.lock().answers.push(Instant::now()),
                     Err((step, error)) => {
-                        let error = error.to_string();
-                        visits.lock().given_up.push(GivenUp {
-                            at,
-                            address,
-                            step,
-                            error,
-                        });
+                        let told = format!("{at} {address} {step}: {error}");
+                        visits.lock().given_up.push(told);
                         next += 1;
                         continue;
                     }
